@@ -1,0 +1,81 @@
+"""The `medssl` command: finds a pipeline by name and runs it."""
+
+import ast
+import errno
+import logging
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+from medssl import __version__
+from medssl.errors import BadInput
+
+
+def home() -> Path:
+    """Where pipelines/, app/ and configs/ are: inside an installed package, or the checkout around it."""
+    inside = Path(__file__).parent / "bundle"
+    return inside if inside.is_dir() else Path(__file__).parent.parent
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs `medssl NAME ...`: bad input is one line and exit code 2; a traceback is shown only with --debug."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s")
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+    elif words[0] == "--version":
+        print(f"medssl {__version__}")
+    else:
+        sys.exit(run(words[0], words[1:], debug))
+
+
+def run(name: str, words: list[str], debug: bool = False) -> int:
+    """One pipeline's exit code: 0 done, 2 something to change in the input, 1 a fault of the program."""
+    try:
+        if name not in pipelines():
+            raise BadInput(f"{name!r} is no command; known: {', '.join(pipelines())}")
+        sys.path.insert(0, str(home()))
+        import_module(f"pipelines.{name}").main(words)
+    except (BadInput, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"medssl {name}: {_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"medssl {name}: stopped", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        said = f"unexpected {type(error).__name__}: {_line(error)}"
+        print(f"medssl {name}: {said} (a fault of the program; --debug shows where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def pipelines() -> list[str]:
+    """The commands there are."""
+    return sorted(p.stem for p in (home() / "pipelines").glob("*.py") if not p.stem.startswith("_"))
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk of {error.filename or 'the output'}; free some and run it again"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _help() -> str:
+    rows = [f"  {name:<10} {_first_line(home() / 'pipelines' / f'{name}.py')}" for name in pipelines()]
+    usage = "usage: medssl COMMAND ...      (medssl COMMAND --help; --debug shows tracebacks)"
+    return "\n".join([f"medssl {__version__}: research use only, not for clinical use", usage, "", *rows])
+
+
+def _first_line(script: Path) -> str:
+    return (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From files to crops: manifest, ingest, store, crops, augmentation, phantoms."""

@@ -1,0 +1,1 @@
+"""How good a prediction is: overlap, surfaces, lesions, and how sure we are of it."""

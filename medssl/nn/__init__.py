@@ -1,0 +1,1 @@
+"""Networks: encoders that know which cells are visible, decoders, and weights in and out."""

@@ -1,0 +1,1 @@
+"""Self-supervised objectives, one a file; a file's name is the objective's name."""

@@ -1,0 +1,1 @@
+"""Pictures of volumes: planes, windows, overlays. No torch, no streamlit."""

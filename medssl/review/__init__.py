@@ -1,0 +1,1 @@
+"""Findings, verdicts and the store that loses none of them. No torch."""

@@ -1,0 +1,1 @@
+"""The browser component that shows a volume in three linked planes."""

@@ -1,0 +1,1 @@
+"""Short scripts, one a command; imported by nobody."""
