@@ -1,0 +1,78 @@
+"""Planes: axial, coronal and sagittal cuts as a reader sees them, the patient's right on the left of the screen."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer, Shaped, UInt8
+from scipy import ndimage
+
+from medssl.render.windows import Window
+from medssl.volume import AXES
+
+Plane = Literal["axial", "coronal", "sagittal"]
+Colour = tuple[int, int, int]
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+# Which axis of a RAS volume a plane is cut across, and which run along the screen's x and y. Every axis is drawn
+# backwards: R, A and S lie at the left or the top of the screen.
+ACROSS: dict[Plane, int] = {"axial": 2, "coronal": 1, "sagittal": 0}
+ALONG: dict[Plane, tuple[int, int]] = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
+LABEL_COLOURS: tuple[Colour, ...] = (
+    (255, 176, 59), (77, 208, 225), (240, 98, 146), (174, 213, 129),
+    (149, 117, 205), (255, 241, 118), (100, 181, 246), (255, 138, 101),
+)  # fmt: skip
+HIDDEN: Colour = (28, 38, 52)
+
+
+def cut(voxels: Shaped[np.ndarray, "i j k"], plane: Plane, index: int) -> Shaped[np.ndarray, "row column"]:
+    """The voxels of one plane of a RAS volume in screen order, one a pixel: nothing is interpolated."""
+    return voxels.take(index, axis=ACROSS[plane]).T[::-1, ::-1]
+
+
+def draw(
+    values: Shaped[np.ndarray, "row column"],
+    window: Window,
+    labels: Integer[np.ndarray, "row column"] | None = None,
+    colours: Mapping[int, Colour] | None = None,
+    opacity: float = 0.35,
+) -> UInt8[np.ndarray, "row column 3"]:
+    """A cut in grey with its labels filled and outlined; values that are not a number are hidden and drawn slate."""
+    hidden = np.isnan(values)
+    rgb = np.repeat(window.grey(np.nan_to_num(values))[..., None], 3, axis=-1)
+    rgb[hidden] = HIDDEN
+    if labels is None:
+        return rgb
+    for label in np.unique(labels[labels > 0]):
+        inside = labels == label
+        colour = np.array((colours or {}).get(int(label), colour_of(int(label))), np.float64)
+        rgb[inside] = np.rint(rgb[inside] * (1 - opacity) + colour * opacity)
+        rgb[outline(inside)] = colour
+    return rgb
+
+
+def colour_of(label: int) -> Colour:
+    """The colour a label has where nobody chose one."""
+    return LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]
+
+
+def outline(inside: Bool[np.ndarray, "row column"]) -> Bool[np.ndarray, "row column"]:
+    """The pixels of a mask that touch what is outside it by an edge."""
+    return inside & ~ndimage.binary_erosion(inside, border_value=1)
+
+
+def size_mm(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], plane: Plane) -> tuple[float, float]:
+    """How wide and how high a plane is in the patient."""
+    x, y = ALONG[plane]
+    return shape[x] * spacing_mm[x], shape[y] * spacing_mm[y]
+
+
+def letters(affine: Float[np.ndarray, "4 4"], plane: Plane) -> tuple[str, str, str, str]:
+    """What lies at the left, right, top and bottom of the screen; two letters where the volume is oblique."""
+    x, y = (affine[:3, axis] for axis in ALONG[plane])
+    return _name(x), _name(-x), _name(y), _name(-y)
+
+
+def _name(direction: Float[np.ndarray, "3"]) -> str:
+    unit = direction / np.linalg.norm(direction)
+    order = np.argsort(-np.abs(unit), kind="stable")[:2]
+    return "".join(AXES[axis][int(unit[axis] > 0)] for n, axis in enumerate(order) if n == 0 or abs(unit[axis]) > 0.3)
