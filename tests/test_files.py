@@ -1,0 +1,54 @@
+"""Files are either whole or absent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from medssl.files import atomic, sha256, write_json, write_text
+
+
+def test_a_failure_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), atomic(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_temporary_file_keeps_its_ending(tmp_path):
+    with atomic(tmp_path / "a.nii.gz") as part:
+        assert part.name.endswith(".nii.gz") and part.parent == tmp_path
+
+
+def test_nan_is_not_json(tmp_path):
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path):
+    path = tmp_path / "a.txt"
+    loop = "from medssl.files import write_text\nimport sys\nn=0\nwhile True:\n n+=1; write_text(sys.argv[1], str(n%10)*3_000_000)"
+    writer = subprocess.Popen([sys.executable, "-c", loop, str(path)])
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(5):
+        time.sleep(0.03)
+        text = path.read_text()
+        assert len(text) == 3_000_000 and len(set(text)) == 1
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    text = path.read_text()
+    assert len(text) == 3_000_000 and len(set(text)) == 1
+
+
+def test_the_hash_is_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,0 +1,54 @@
+"""Runs: a folder that is created once, closed once, and read-only after."""
+
+from pathlib import Path
+
+import pytest
+
+from medssl.errors import BadInput
+from medssl.run import Run
+from medssl.settings import Settings
+
+
+class Plain(Settings):
+    run: Path
+    rate: float = 0.1
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    made = Run.create(tmp_path / "run", Plain(run=tmp_path / "run"), "pretrain", digest="abc")
+    (made.path / "weights.safetensors").write_bytes(b"weights")
+    return made
+
+
+def test_a_run_keeps_what_made_it(run):
+    again = Run.open(run.path)
+    assert again.settings()["rate"] == 0.1
+    assert again.card["digest"] == "abc" and again.card["kind"] == "pretrain" and "version" in again.card
+
+
+def test_an_existing_folder_is_refused_and_left_as_it_was(run):
+    before = sorted(p.name for p in run.path.iterdir())
+    with pytest.raises(BadInput, match="exists already"):
+        Run.create(run.path, Plain(run=run.path), "pretrain")
+    assert sorted(p.name for p in run.path.iterdir()) == before
+
+
+def test_a_closed_run_is_read_only(run):
+    run.close(scores={"dice": 0.5})
+    assert run.card["scores"] == {"dice": 0.5} and run.closed
+    with pytest.raises(BadInput, match="read-only"):
+        run.note(scores={"dice": 0.9})
+
+
+def test_weights_that_changed_are_refused(run):
+    run.close()
+    assert run.weights.is_file()
+    run.weights.write_bytes(b"weighty")
+    with pytest.raises(BadInput, match="not the bytes"):
+        _ = run.weights
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="no run here"):
+        Run.open(tmp_path)
