@@ -8,7 +8,7 @@ from jaxtyping import Float, Integer
 from PIL import Image, ImageDraw, ImageFont
 
 from medssl.render.planes import ACROSS, PLANES, Plane, cut, draw, letters, size_mm
-from medssl.render.windows import Window, presets
+from medssl.render.windows import Window, first_preset, presets
 from medssl.volume import Spacing, Volume
 
 BACKGROUND, INK, DIM = (11, 14, 19), (226, 232, 240), (138, 150, 168)
@@ -16,7 +16,7 @@ GAP, TITLE = 6, 24
 
 
 def preview(
-    volumes: Mapping[str, Float[np.ndarray, "c i j k"]], spacing_mm: Spacing = (1.0, 1.0, 1.0), height: int = 240
+    volumes: Mapping[str, Float[np.ndarray, "c i j k"]], spacing_mm: Spacing = (1.0, 1.0, 1.0), side: int = 240
 ) -> Image.Image:
     """Volumes on one grid, values in [0, 1], side by side: a column each, the three middle planes below one another.
 
@@ -30,7 +30,7 @@ def preview(
             raise ValueError(f"a preview compares volumes of one shape; got {voxels.shape} and {first.shape}")
         middle = {plane: voxels.shape[1 + ACROSS[plane]] // 2 for plane in PLANES}
         cuts = {plane: draw(cut(voxels[0], plane, at), window) for plane, at in middle.items()}
-        columns.append([_scaled(rgb, voxels.shape[1:], spacing_mm, plane, height) for plane, rgb in cuts.items()])
+        columns.append([_scaled(rgb, voxels.shape[1:], spacing_mm, plane, side) for plane, rgb in cuts.items()])
     return _table(columns, list(volumes))
 
 
@@ -38,7 +38,7 @@ def sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: 
     """A contact sheet: axial planes from feet to head, evenly spread, labels outlined."""
     image = volume.oriented("RAS")
     mask = None if labels is None else labels.like(volume).oriented("RAS")
-    window = next(iter(presets(image).values()))
+    window = presets(image)[first_preset(image)]
     levels = np.unique(np.linspace(0, image.shape[2] - 1, columns * rows).round().astype(int))
     tiles = [_tile(image, mask, window, "axial", int(level), 160) for level in levels]
     return _table([tiles[column::columns] for column in range(min(columns, len(tiles)))], [])
@@ -48,7 +48,7 @@ def around(volume: Volume, point_mm: tuple[float, float, float], labels: Volume 
     """The three planes through a point of the patient, in the volume's first preset, with letters."""
     image = volume.oriented("RAS")
     mask = None if labels is None else labels.like(volume).oriented("RAS")
-    window = next(iter(presets(image).values()))
+    window = presets(image)[first_preset(image)]
     at = np.rint(image.to_index(np.array(point_mm))).astype(int).clip(0, np.array(image.shape) - 1)
     tiles = [[_tile(image, mask, window, plane, int(at[ACROSS[plane]]), 320)] for plane in PLANES]
     return _table(tiles, [str(plane) for plane in PLANES])
@@ -61,20 +61,22 @@ def png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _tile(image: Volume, labels: Volume | None, window: Window, plane: Plane, index: int, height: int) -> Image.Image:
+def _tile(image: Volume, labels: Volume | None, window: Window, plane: Plane, index: int, side: int) -> Image.Image:
     over: Integer[np.ndarray, "row column"] | None = None
     if labels is not None:
         over = cut(labels.voxels, plane, index)
     rgb = draw(cut(image.voxels, plane, index), window, over)
-    tile = _scaled(rgb, image.shape, image.spacing_mm(), plane, height)
+    tile = _scaled(rgb, image.shape, image.spacing_mm(), plane, side)
     _write_letters(tile, letters(image.affine, plane))
     return tile
 
 
-def _scaled(rgb: np.ndarray, shape: Sequence[int], spacing_mm: Spacing, plane: Plane, height: int) -> Image.Image:
-    """A plane `height` pixels high in its true proportions, voxels as blocks."""
-    width_mm, height_mm = size_mm((shape[0], shape[1], shape[2]), spacing_mm, plane)
-    width = max(1, round(height * width_mm / height_mm))
+def _scaled(rgb: np.ndarray, shape: Sequence[int], spacing_mm: Spacing, plane: Plane, side: int) -> Image.Image:
+    """A plane in its true proportions, voxels as blocks; the longest edge of the volume is `side` pixels."""
+    pixels_per_mm = side / max(n * mm for n, mm in zip(shape, spacing_mm, strict=True))
+    width, height = (
+        max(1, round(mm * pixels_per_mm)) for mm in size_mm((shape[0], shape[1], shape[2]), spacing_mm, plane)
+    )
     return Image.fromarray(rgb).resize((width, height), Image.Resampling.NEAREST)
 
 

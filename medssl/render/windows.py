@@ -32,9 +32,11 @@ HU = {
 }
 PERCENTILES = {"1-99 %": (1, 99), "0.1-99.9 %": (0.1, 99.9), "5-95 %": (5, 95), "bright half": (50, 99.9)}
 
+LUNG_SHARE = 0.04
+
 
 def presets(volume: Volume) -> dict[str, Window]:
-    """The windows on offer for a volume, the best to start with first: HU presets, or percentiles of what is there."""
+    """The windows on offer for a volume: HU presets, or percentiles of what is there."""
     if volume.unit == "HU":
         return dict(HU)
     if volume.unit == "probability":
@@ -43,6 +45,15 @@ def presets(volume: Volume) -> dict[str, Window]:
     tissue = values[values > values.min()] if values.min() < values.max() else values
     whole = Window(float(values.min()), _above(float(values.min()), float(values.max())))
     return {name: _between(tissue, *shares) for name, shares in PERCENTILES.items()} | {"all": whole}
+
+
+def first_preset(volume: Volume) -> str:
+    """The name of the preset a volume opens with: of a CT, lung where there are lungs."""
+    if volume.unit != "HU":
+        return next(iter(presets(volume)))
+    values = _sampled(volume.voxels)
+    lungs = float(((values > -950) & (values < -600)).mean())
+    return "lung" if lungs > LUNG_SHARE else "soft tissue"
 
 
 def _between(values: Shaped[np.ndarray, "n"], low: float, high: float) -> Window:

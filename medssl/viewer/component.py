@@ -1,0 +1,102 @@
+"""Component: the viewer as a Streamlit element, with its own JavaScript sent along: no file to serve, no third party.
+
+Events come back numbered. The browser keeps an event in its outbox and sends it again, also after a reload or to a
+restarted server, until `acked_seq` reaches its `seq`; so a handler must store an event once per (client, seq).
+Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by kind:
+
+    verdict   finding, decision (accept, reject, edit, unsure), note, dwell_ms
+    missed    centre_mm, label, note: a reader's own finding at the crosshair
+    stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding
+    undo      of: the seq of the event that is taken back
+    select    finding: what the reader looks at now
+"""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+Event = dict[str, Any]
+Handler = Callable[[Event], object]
+FRONTEND = Path(__file__).parent / "frontend"
+# In the order of their imports; the last one exports what Streamlit calls.
+MODULES = ("dom", "geometry", "volume", "outbox", "edit", "pane", "tools", "panels", "keys", "viewer")
+
+
+def viewer(
+    *,
+    key: str,
+    volume: str,
+    overlay: str | None,
+    probability: str | None,
+    labels: dict[int, dict[str, Any]],
+    unit: str,
+    findings: list[dict[str, Any]],
+    selected: str | None,
+    acked_seq: int,
+    editable: bool = False,
+    height: int = 700,
+    on_verdict: Handler | None = None,
+    on_stroke: Handler | None = None,
+    on_select: Handler | None = None,
+    on_undo: Handler | None = None,
+) -> Any:
+    """Shows a volume in three linked planes; URLs are those of the headers that `medssl.viewer.wire` describes.
+
+    `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where
+    there is a verdict. Handlers get one event each, in order; on_verdict gets the missed findings too.
+    """
+    handlers = {
+        "verdict": on_verdict,
+        "missed": on_verdict,
+        "stroke": on_stroke,
+        "select": on_select,
+        "undo": on_undo or on_verdict,
+    }
+
+    def heard() -> None:
+        for event in st.session_state[key]["events"] or []:
+            handler = handlers.get(event["kind"])
+            if handler and event["seq"] > acked_seq:
+                handler(event)
+
+    data = {
+        "volume": volume,
+        "overlay": overlay,
+        "probability": probability,
+        "labels": {str(number): look for number, look in labels.items()},
+        "unit": unit,
+        "findings": findings,
+        "selected": selected,
+        "acked_seq": acked_seq,
+        "editable": editable,
+        "height": height,
+        "key": key,
+        "wants": [kind for kind, handler in handlers.items() if handler],
+    }
+    return _element()(key=key, data=data, height=height, on_events_change=heard)
+
+
+def javascript() -> str:
+    """The viewer's modules as one: joined in order, without the imports and exports that tied them."""
+    return "\n".join(_inlined(name) for name in MODULES) + "\nexport default mount;\n"
+
+
+def stylesheet() -> str:
+    """The viewer's looks."""
+    return (FRONTEND / "viewer.css").read_text(encoding="utf-8")
+
+
+@cache
+def _element() -> Callable[..., Any]:
+    return st.components.v2.component("medssl_viewer", js=javascript(), css=stylesheet())
+
+
+def _inlined(name: str) -> str:
+    source = (FRONTEND / f"{name}.js").read_text(encoding="utf-8")
+    source = re.sub(r"^import [^;]*;\n", "", source, flags=re.MULTILINE)
+    source = re.sub(r"^export default .*;\n", "", source, flags=re.MULTILINE)
+    return re.sub(r"^export ", "", source, flags=re.MULTILINE)
