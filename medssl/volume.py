@@ -85,8 +85,8 @@ class Volume:
         change[:3, 3] = (np.asarray(self.shape) - 1) / 2 - scale * (shape - 1) / 2
         return self._sampled(self.affine @ change, (int(shape[0]), int(shape[1]), int(shape[2])), order, None)
 
-    def onto(self, grid: "Volume", order: int, fill: float = 0.0) -> "Volume":
-        """These voxels sampled at the voxel centres of `grid`; `fill` where this volume has nothing to say."""
+    def onto(self, grid: "Volume", order: int, fill: float | None = 0.0) -> "Volume":
+        """These voxels sampled at the voxel centres of `grid`; `fill` beyond this volume, or its edge if None."""
         return self._sampled(grid.affine, grid.shape, order, fill)
 
     def like(self, other: "Volume") -> "Volume":
