@@ -27,11 +27,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one reviewer decided on one finding, when (UTC, ISO 8601), and the mask they drew, by its hash."""
+    """What one reviewer decided on one finding and why, when (UTC, ISO 8601), and the event that recorded it."""
 
     finding: str
     reviewer: str
     decision: Decision
     note: str
     at: str
-    edit: str | None = None
+    reason: str = ""
+    label: int | None = None
+    event: int | None = None

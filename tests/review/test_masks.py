@@ -9,7 +9,10 @@ from medssl.errors import BadInput
 from medssl.review import masks
 
 
-@given(arrays(np.uint8, (5, 4, 3), elements={"min_value": 0, "max_value": 2}), arrays(np.uint8, (5, 4, 3), elements={"min_value": 0, "max_value": 2}))
+@given(
+    arrays(np.uint8, (5, 4, 3), elements={"min_value": 0, "max_value": 2}),
+    arrays(np.uint8, (5, 4, 3), elements={"min_value": 0, "max_value": 2}),
+)
 def test_the_difference_turns_one_image_into_the_other(before, after):
     runs = masks.diff(before, after)
     assert np.array_equal(masks.apply(before, runs), after)

@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medssl.review.event import Act, Event
 from medssl.review.state import Reading, fold, refusal, undone
@@ -39,7 +40,9 @@ def test_readers_do_not_see_each_other():
 def test_undo_brings_the_verdict_before_back_and_redo_the_one_after():
     events = chain({"action": "accept"}, {"action": "reject"}, {"action": "undo", "target": 2})
     assert mine(events).verdicts["f1"].decision == "accept"
-    events = chain({"action": "accept"}, {"action": "reject"}, {"action": "undo", "target": 2}, {"action": "undo", "target": 3})
+    events = chain(
+        {"action": "accept"}, {"action": "reject"}, {"action": "undo", "target": 2}, {"action": "undo", "target": 3}
+    )
     assert mine(events).verdicts["f1"].decision == "reject"
 
 
@@ -61,7 +64,11 @@ def test_a_missed_finding_is_added_and_undo_takes_it_away():
         ([{"action": "accept"}], {"action": "sign", "details": json.dumps(FINDINGS)}, "without a verdict: f2"),
         ([{"action": "accept"}, {"action": "sign"}], {"action": "reject"}, "reopen the reading"),
         ([{"action": "accept"}, {"action": "sign"}], {"action": "sign"}, "reopen the reading"),
-        ([{"action": "accept"}, {"action": "sign"}, {"action": "reopen"}], {"action": "undo", "target": 1}, "nothing of yours"),
+        (
+            [{"action": "accept"}, {"action": "sign"}, {"action": "reopen"}],
+            {"action": "undo", "target": 1},
+            "nothing of yours",
+        ),
         ([{"action": "accept"}], {"action": "sign", "details": json.dumps(["f1"])}, ""),
         ([{"action": "sign", "reviewer": "ben"}], {"action": "accept"}, ""),
     ],

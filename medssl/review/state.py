@@ -1,0 +1,104 @@
+"""What the events of a case add up to. Pure functions: the same events always give the same state."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from pydantic import TypeAdapter
+
+from medssl.review.event import VERDICTS, Act, Event
+from medssl.review.finding import Finding, Verdict
+
+
+class Refusal(ValueError):
+    """An act that does not fit what happened before; the message is meant for the reviewer."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One reviewer's reading of a case: the latest verdict on each finding, what they added and drew, the sign-off."""
+
+    case: str
+    reviewer: str
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    added: tuple[Finding, ...] = ()
+    strokes: tuple[Event, ...] = ()
+    signed_at: str | None = None
+    dwell_ms: int = 0
+    last: int | None = None
+
+    def missing(self, findings: Iterable[Finding]) -> list[str]:
+        """The findings that still wait for a verdict."""
+        return [f.id for f in findings if f.id not in self.verdicts]
+
+
+def fold(events: Iterable[Event]) -> dict[tuple[str, str], Reading]:
+    """The reading of every (case, reviewer) that did something."""
+    events = list(events)
+    gone = undone(events)
+    readings: dict[tuple[str, str], Reading] = {}
+    for event in events:
+        key = event.case, event.reviewer
+        before = readings.get(key) or Reading(*key)
+        live = event.action != "undo" and event.id not in gone
+        after = _step(before, event) if live else before
+        readings[key] = replace(after, dwell_ms=before.dwell_ms + event.dwell_ms)
+    return readings
+
+
+def undone(events: Iterable[Event]) -> set[int]:
+    """The ids that an undo took back; an undo that was itself undone takes back nothing."""
+    gone: set[int] = set()
+    for event in sorted(events, key=lambda e: -e.id):
+        if event.action == "undo" and event.id not in gone and event.target is not None:
+            gone.add(event.target)
+    return gone
+
+
+def refusal(act: Act, events: list[Event]) -> str:
+    """Why an act does not fit the case's events so far; empty where it does."""
+    mine = fold(events).get((act.case, act.reviewer)) or Reading(act.case, act.reviewer)
+    if act.action == "reopen":
+        return "" if mine.signed_at else "this reading is not signed; there is nothing to reopen"
+    if mine.signed_at:
+        return f"signed on {mine.signed_at[:10]}; reopen the reading to change it"
+    if act.action in VERDICTS and not act.finding:
+        return f"{act.action}: of which finding? none was named"
+    if act.action == "sign" and (waiting := [f for f in json.loads(act.details or "[]") if f not in mine.verdicts]):
+        return f"{len(waiting)} finding{'s' * (len(waiting) > 1)} without a verdict: {', '.join(waiting)}"
+    if act.action == "undo" and act.target not in _takes_back(events, act.reviewer):
+        return "there is nothing of yours to take back"
+    return ""
+
+
+def _takes_back(events: list[Event], reviewer: str) -> set[int]:
+    """What a reviewer may undo: their own acts since the last sign-off or reopening that still count."""
+    gone = undone(events)
+    own = [e for e in events if e.reviewer == reviewer]
+    sealed = max((e.id for e in own if e.action in ("sign", "reopen")), default=0)
+    return {e.id for e in own if e.id > sealed and e.id not in gone}
+
+
+def _step(reading: Reading, event: Event) -> Reading:
+    if event.action == "sign":
+        return replace(reading, signed_at=event.at, last=None)
+    if event.action == "reopen":
+        return replace(reading, signed_at=None, last=None)
+    if event.action == "stroke":
+        return replace(reading, strokes=(*reading.strokes, event), last=event.id)
+    added = reading.added
+    if event.action == "missed":
+        added = (*added, finding_of(event))
+    return replace(reading, verdicts=reading.verdicts | {event.finding: verdict(event)}, added=added, last=event.id)
+
+
+def verdict(event: Event) -> Verdict:
+    """The verdict that an event recorded."""
+    said = event.model_dump(include={"finding", "reviewer", "note", "at", "reason", "label"})
+    return TypeAdapter(Verdict).validate_python(said | {"decision": event.action, "event": event.id})
+
+
+def finding_of(event: Event) -> Finding:
+    """The finding that a reader added to what the model found."""
+    said = json.loads(event.details) | {"id": event.finding, "case": event.case, "source": "reader"}
+    return TypeAdapter(Finding).validate_python(said)
