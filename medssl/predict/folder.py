@@ -1,0 +1,65 @@
+"""Writes a predictions folder: at every moment it holds whole cases and an index of them."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl import __version__
+from medssl.errors import BadInput
+from medssl.files import write_json
+from medssl.io import nifti
+from medssl.predict.predictor import Prediction
+from medssl.render.planes import colour_of
+from medssl.review.predictions import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, Index, Label
+from medssl.volume import Volume
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Adds cases to a new predictions folder, which comes into being with its first case."""
+
+    index: Index
+
+    @classmethod
+    def create(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any]) -> "Writer":
+        """A folder that does not exist yet; `model` is what made the predictions: run, weights_sha256."""
+        folder = Path(folder)
+        if folder.exists():
+            raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
+        labels = tuple(Label(value, name, "#%02x%02x%02x" % colour_of(value)) for value, name in names.items())
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(Index(folder, (), {}, labels, {"version": __version__} | dict(model), made))
+
+    def add(self, case: str, image: Volume, prediction: Prediction) -> "Writer":
+        """The writer with one case more; a killed program leaves the folder as it was before."""
+        if not re.fullmatch(r"[\w][\w.\-]*", case) or case in (*self.index.cases, INDEX):
+            raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
+        folder = self.index.folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part:
+            _write_case(Path(part) / case, image, prediction)
+            folder.mkdir(exist_ok=True)
+            (Path(part) / case).replace(folder / case)
+        index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit})
+        _write_index(index)
+        return Writer(index)
+
+
+def _write_case(folder: Path, image: Volume, prediction: Prediction) -> None:
+    folder.mkdir()
+    bytes_ = np.rint(prediction.probability.voxels * 255).astype(np.uint8)
+    nifti.write(image, folder / IMAGE)
+    nifti.write(prediction.labels, folder / LABELS)
+    nifti.write(replace(prediction.probability, voxels=bytes_), folder / PROBABILITY)
+    write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
+
+
+def _write_index(index: Index) -> None:
+    told = asdict(index) | {"cases": [{"id": case, "unit": index.units[case]} for case in index.cases]}
+    write_json(index.folder / INDEX, {key: told[key] for key in told if key not in ("folder", "units")})

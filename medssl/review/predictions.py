@@ -1,0 +1,80 @@
+"""A predictions folder as it is read: which cases a model predicted, their files, and what it found."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medssl.errors import BadInput
+from medssl.review.finding import Finding, Point
+
+NOTICE = "Research use only. Not for clinical use."
+INDEX, IMAGE, LABELS, PROBABILITY, FINDINGS = (
+    "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "findings.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Label:
+    """A voxel value, what it stands for, and its colour as #rrggbb."""
+
+    value: int
+    name: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """The cases of a predictions folder, the labels they may carry, and the model that predicted them.
+
+    `units` says of each case what its image's voxels measure; `model` holds the run's path, the hash of its weights
+    and the version of the code.
+    """
+
+    folder: Path
+    cases: tuple[str, ...]
+    units: dict[str, str]
+    labels: tuple[Label, ...]
+    model: dict[str, Any]
+    created: str
+    notice: str = NOTICE
+
+    def case(self, name: str) -> Path:
+        """The folder of one case, with its image, labels, probability and findings."""
+        if name not in self.cases:
+            raise BadInput(f"{name!r} is no case of {self.folder}; see its {INDEX}")
+        return self.folder / name
+
+
+def read_index(folder: Path | str) -> Index:
+    """What a predictions folder holds."""
+    path = Path(folder) / INDEX
+    if not path.is_file():
+        raise BadInput(f"{folder}: no predictions here ({INDEX} is missing); `medssl predict RUN SCANS --out {folder}`")
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        units = {case["id"]: case["unit"] for case in told["cases"]}
+        labels = tuple(Label(**label) for label in told["labels"])
+        return Index(Path(folder), tuple(units), units, labels, told["model"], told["created"], told["notice"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: not an index of predictions ({error}); predict again") from None
+
+
+def read_findings(case_folder: Path | str) -> tuple[Finding, ...]:
+    """The findings of one case, the largest of each label first."""
+    path = Path(case_folder) / FINDINGS
+    try:
+        return tuple(_finding(row) for row in json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; the case was not predicted, predict again") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{path}: not a list of findings ({error}); predict again") from None
+
+
+def _finding(row: dict[str, Any]) -> Finding:
+    return Finding(**row | {name: _point(row[name]) for name in ("centre_mm", "low_mm", "high_mm")})
+
+
+def _point(values: list[float]) -> Point:
+    x, y, z = values
+    return x, y, z
