@@ -15,7 +15,7 @@ from medssl.errors import BadInput
 from medssl.files import write_json
 from medssl.io import nifti
 from medssl.predict.predictor import Prediction
-from medssl.render.planes import colour_of
+from medssl.render.planes import Colour, colour_of
 from medssl.review.predictions import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, Index, Label
 from medssl.volume import Volume
 
@@ -32,7 +32,7 @@ class Writer:
         folder = Path(folder)
         if folder.exists():
             raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
-        labels = tuple(Label(value, name, "#%02x%02x%02x" % colour_of(value)) for value, name in names.items())
+        labels = tuple(Label(value, name, _hex(colour_of(value))) for value, name in names.items())
         made = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(Index(folder, (), {}, labels, {"version": __version__} | dict(model), made))
 
@@ -49,6 +49,10 @@ class Writer:
         index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit})
         _write_index(index)
         return Writer(index)
+
+
+def _hex(colour: Colour) -> str:
+    return f"#{bytes(colour).hex()}"
 
 
 def _write_case(folder: Path, image: Volume, prediction: Prediction) -> None:

@@ -1,7 +1,6 @@
 """A sliding window over a volume of any size, in memory that one crop's depth bounds."""
 
 from collections.abc import Callable, Iterator
-from itertools import product
 
 import numpy as np
 import torch
@@ -42,11 +41,11 @@ def slabs(
     size = _larger(shape, crop)
     margin = [(n - m) // 2 for n, m in zip(size, shape, strict=True)]
     i, j, k = (slice(lo, lo + n) for lo, n in zip(margin, shape, strict=True))
-    first, *across = (_starts(n, c, overlap) for n, c in zip(size, crop, strict=True))
+    tops, lefts, fronts = (_starts(n, c, overlap) for n, c in zip(size, crop, strict=True))
     weight = _gaussian(crop).to(device)
     sums = torch.zeros(0)
-    for top, below in zip(first, [*first[1:], size[0]], strict=True):
-        corners = list(product([top], *across))
+    for top, below in zip(tops, [*tops[1:], size[0]], strict=True):
+        corners = [(top, left, front) for left in lefts for front in fronts]
         for at in range(0, len(corners), batch):
             windows = _windows(x, corners[at : at + batch], crop, margin).to(device)
             with torch.no_grad():

@@ -27,8 +27,8 @@ def bright(x):
 
 
 def predictor(**options):
-    base = dict(network=bright, normalise=lambda v: v, spacing_mm=(1.0, 1.0, 2.0), crop=(16, 16, 16), names={1: "ball"})
-    return Predictor(**base | options)
+    plain = {"network": bright, "normalise": lambda v: v, "spacing_mm": (1.0, 1.0, 2.0)}
+    return Predictor(**plain | {"crop": (16, 16, 16), "names": {1: "ball"}} | options)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SRP", "AIL"])
