@@ -1,7 +1,22 @@
-"""The encoder contract: a volume and, on request, which of its cells are visible, give a pyramid."""
+"""The encoder contract and a residual CNN: a volume and, on request, which of its cells are visible, give a pyramid."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
 
 from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medssl.errors import BadInput
+from medssl.nn import norms
+from medssl.nn.layout import Dense, Layout, Masked
+from medssl.settings import Settings
+
+Triple = tuple[int, int, int]
+UNIT = (1, 1, 1)
 
 
 class Encoder(nn.Module):
@@ -9,8 +24,138 @@ class Encoder(nn.Module):
 
     in_channels: int
     channels: tuple[int, ...]
-    strides: tuple[tuple[int, int, int], ...]
+    strides: tuple[Triple, ...]
+
+    @property
+    def cell(self) -> Triple:
+        """The total stride: the voxels of one cell, hidden or visible as a whole."""
+        i, j, k = (math.prod(axis) for axis in zip(*self.strides, strict=True))
+        return i, j, k
 
     def forward(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"] | None = None) -> list[Tensor]:
         """Features at every level; with `keep`, hidden cells are empty at every level and change nothing."""
         raise NotImplementedError
+
+
+class EncoderConfig(Settings):
+    """What a run writes down so that its network can be built again."""
+
+    name: Literal["residual"] = "residual"
+    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1)
+    strides: tuple[int | Triple, ...] = (1, 2, 2, 2)
+    blocks: int | tuple[int, ...] = 1
+    norm: norms.Norm = "instance"
+
+    @model_validator(mode="after")
+    def _levels_agree(self) -> "EncoderConfig":
+        levels = len(self.channels)
+        if len(self.strides) != levels or (isinstance(self.blocks, tuple) and len(self.blocks) != levels):
+            raise ValueError(f"channels, strides and blocks need one entry a level; channels has {levels}")
+        depths = self.blocks if isinstance(self.blocks, tuple) else (self.blocks,)
+        if min(*self.channels, *depths, *(min(s) for s in triples(self.strides))) < 1:
+            raise ValueError("channels, strides and blocks are at least 1")
+        return self
+
+
+def build(config: EncoderConfig, in_channels: int) -> Encoder:
+    """The encoder a config describes."""
+    return ResEncoder(config.channels, config.strides, config.blocks, in_channels, config.norm)
+
+
+class ResEncoder(Encoder):
+    """A stem and, per level, residual blocks of which the first one strides.
+
+    The block of He et al. (2016), https://arxiv.org/abs/1512.03385, with the average-pooled shortcut of He et al.
+    (2019), https://arxiv.org/abs/1812.01187, as in nnU-Net's residual encoders, https://arxiv.org/abs/2404.09556.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128, 256),
+        strides: Sequence[int | Triple] = (1, 2, 2, 2),
+        blocks: int | Sequence[int] = 1,
+        in_channels: int = 1,
+        norm: norms.Norm = "instance",
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.channels = tuple(channels)
+        self.strides = triples(strides)
+        depths = [blocks] * len(channels) if isinstance(blocks, int) else blocks
+        self.stem = ConvNorm(in_channels, channels[0], norm)
+        widths = pairwise((channels[0], *channels))
+        levels = zip(widths, self.strides, depths, strict=True)
+        self.levels = nn.ModuleList(Level(a, b, stride, depth, norm) for (a, b), stride, depth in levels)
+
+    def forward(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"] | None = None) -> list[Tensor]:
+        """Features at every level; with `keep`, hidden cells are empty at every level and change nothing."""
+        grid = cells(x, self.cell)
+        if keep is not None and (keep.shape[0], *keep.shape[2:]) != (x.shape[0], *grid):
+            wanted = (len(x), 1, *grid)
+            raise BadInput(f"keep is {tuple(keep.shape)}, these crops with cells of {self.cell} voxels need {wanted}")
+        on: Layout = Dense() if keep is None else Masked(keep)
+        x = F.leaky_relu(self.stem(on.enter(x), on), 0.01)
+        pyramid = []
+        for level in self.levels:
+            x = level(x, on)
+            pyramid.append(on.leave(x))
+        return pyramid
+
+
+class ConvNorm(nn.Module):
+    """A convolution and a norm, run by a layout."""
+
+    def __init__(self, inward: int, outward: int, norm: norms.Norm, kernel: int = 3, stride: Triple = UNIT) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(inward, outward, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm = norms.make(norm, outward)
+
+    def forward(self, x: Float[Tensor, "b c i j k"], on: Layout) -> Float[Tensor, "b d p q r"]:
+        """Normalised features."""
+        return on.norm(self.norm, on.conv(self.conv, x))
+
+
+class Block(nn.Module):
+    """Two convolutions beside a shortcut, which pools and projects where the block changes size or width."""
+
+    def __init__(self, inward: int, outward: int, stride: Triple, norm: norms.Norm) -> None:
+        super().__init__()
+        self.stride = stride
+        self.first = ConvNorm(inward, outward, norm, stride=stride)
+        self.second = ConvNorm(outward, outward, norm)
+        self.skip = ConvNorm(inward, outward, norm, kernel=1) if inward != outward else None
+
+    def forward(self, x: Float[Tensor, "b c i j k"], on: Layout) -> Float[Tensor, "b d p q r"]:
+        """The features after the block."""
+        y = self.second(F.leaky_relu(self.first(x, on), 0.01), on)
+        # A pool's window never leaves its cell, so that hidden cells stay zero without a mask.
+        short = x if max(self.stride) == 1 else F.avg_pool3d(x, self.stride)
+        return F.leaky_relu(y + (short if self.skip is None else self.skip(short, on)), 0.01)
+
+
+class Level(nn.ModuleList):
+    """Blocks at one resolution, the first of which strides to it."""
+
+    def __init__(self, inward: int, outward: int, stride: Triple, depth: int, norm: norms.Norm) -> None:
+        first = Block(inward, outward, stride, norm)
+        super().__init__([first, *(Block(outward, outward, UNIT, norm) for _ in range(depth - 1))])
+
+    def forward(self, x: Float[Tensor, "b c i j k"], on: Layout) -> Float[Tensor, "b d p q r"]:
+        """The features of the level."""
+        for block in self:
+            x = block(x, on)
+        return x
+
+
+def triples(strides: Sequence[int | Triple]) -> tuple[Triple, ...]:
+    """Strides with one number an axis."""
+    return tuple((s, s, s) if isinstance(s, int) else s for s in strides)
+
+
+def cells(x: Float[Tensor, "b c i j k"], cell: Triple) -> Triple:
+    """How many cells a volume has an axis; a volume that its cells do not fill is refused."""
+    size = tuple(x.shape[2:])
+    if any(n % c for n, c in zip(size, cell, strict=True)):
+        fits = tuple(-(-n // c) * c for n, c in zip(size, cell, strict=True))
+        raise BadInput(f"crop {size} does not divide by the network's total stride {cell}; use {fits} or other strides")
+    return size[0] // cell[0], size[1] // cell[1], size[2] // cell[2]

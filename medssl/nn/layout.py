@@ -1,0 +1,111 @@
+"""Layouts: where a network's convolutions and norms are executed, densely or on visible cells.
+
+A network is made of plain torch modules and asks its layout to run them. `Dense` is the ordinary network; `Masked`
+keeps hidden cells at exactly zero, with norms that measure visible voxels only. After Tian et al., "Designing BERT for
+Convolutional Networks: Sparse and Hierarchical Masked Modeling" (2023), https://arxiv.org/abs/2301.03580.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from medssl.nn.norms import ChannelNorm, Moments, scale_and_shift
+
+
+class Layout(Protocol):
+    """Runs a network's layers on features stored in its own way."""
+
+    def enter(self, x: Float[Tensor, "b c i j k"]) -> Tensor:
+        """A dense volume as this layout stores it; hidden voxels are dropped."""
+        ...
+
+    def conv(self, conv: nn.Conv3d, x: Tensor) -> Tensor:
+        """A convolution that reads and writes visible voxels only."""
+        ...
+
+    def norm(self, norm: nn.Module, x: Tensor) -> Tensor:
+        """A norm over visible voxels only."""
+        ...
+
+    def leave(self, x: Tensor) -> Float[Tensor, "b c i j k"]:
+        """Features as a dense volume, zero where hidden."""
+        ...
+
+
+class Dense:
+    """Everything is visible: torch's own layers."""
+
+    def enter(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """The volume itself."""
+        return x
+
+    def conv(self, conv: nn.Conv3d, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
+        """The plain convolution."""
+        return conv(x)
+
+    def norm(self, norm: nn.Module, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """The plain norm."""
+        return norm(x)
+
+    def leave(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """The features themselves."""
+        return x
+
+
+class Masked:
+    """Dense kernels followed by the mask: hidden cells are zero at every level."""
+
+    def __init__(self, keep: Bool[Tensor, "b 1 p q r"]) -> None:
+        self.keep = keep
+        self._masks: dict[tuple[int, ...], Bool[Tensor, "b 1 i j k"]] = {}
+
+    def mask(self, x: Float[Tensor, "b c i j k"]) -> Bool[Tensor, "b 1 i j k"]:
+        """Which voxels of `x` are visible."""
+        size = tuple(x.shape[2:])
+        if size not in self._masks:
+            self._masks[size] = enlarge(self.keep, (size[0], size[1], size[2]))
+        return self._masks[size]
+
+    def enter(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """The volume with hidden voxels at zero, whatever they held: NaN times zero would be NaN."""
+        return torch.where(self.mask(x), x, 0)
+
+    def conv(self, conv: nn.Conv3d, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
+        """The dense convolution, masked."""
+        y = conv(x)
+        return y * self.mask(y)
+
+    def norm(self, norm: nn.Module, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """The norm over visible voxels, masked."""
+        m = self.mask(x)
+        if isinstance(norm, ChannelNorm):
+            return norm(x) * m
+        scale, shift = scale_and_shift(norm, masked_moments(x, m))
+        return ((x * spread(scale) + spread(shift)) * m).to(x.dtype)
+
+    def leave(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """The features themselves."""
+        return x
+
+
+def masked_moments(x: Float[Tensor, "b c i j k"], m: Bool[Tensor, "b 1 i j k"]) -> Moments:
+    """The moments of `x`, which is zero where hidden, over the voxels where `m` holds."""
+    x = x.float()
+    count = m.sum((2, 3, 4), dtype=torch.float32)
+    least = count.clamp_min(1)
+    mean = x.sum((2, 3, 4)) / least
+    return Moments(mean, ((x - spread(mean)) * m).square().sum((2, 3, 4)) / least, count)
+
+
+def spread(x: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1 1"]:
+    """One number per sample and channel, ready to meet a volume."""
+    return x[..., None, None, None]
+
+
+def enlarge(keep: Bool[Tensor, "b 1 p q r"], size: tuple[int, int, int]) -> Bool[Tensor, "b 1 i j k"]:
+    """A grid of cells repeated to a size in voxels."""
+    for axis, voxels in enumerate(size, 2):
+        keep = keep.repeat_interleave(voxels // keep.shape[axis], axis)
+    return keep

@@ -1,0 +1,109 @@
+"""Norms whose moments are taken over visible voxels only, from statistics per sample and channel.
+
+Every norm here is a plain torch module with its usual state; what differs under a mask is the statistics it is given.
+Those are first taken per sample and channel, then merged over a group (GN) or over the batch (BN) by the
+pairwise rule of Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample variances"
+(1979), http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf. Sums are fp32 whatever the features are.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_gather
+from torch.nn import functional as F
+
+Norm = Literal["instance", "group", "batch", "layer"]
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each voxel."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """Each voxel's channels with mean 0 and variance 1, scaled and shifted."""
+        last = x.movedim(1, -1)
+        return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).movedim(-1, 1)
+
+
+def make(norm: Norm, channels: int) -> nn.Module:
+    """A norm by name, with learned scale and shift."""
+    if norm == "instance":
+        return nn.InstanceNorm3d(channels, affine=True)
+    if norm == "group":
+        return nn.GroupNorm(min(8, channels), channels)
+    return nn.BatchNorm3d(channels) if norm == "batch" else ChannelNorm(channels)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and variance per sample and channel, and over how many voxels of each sample."""
+
+    mean: Float[Tensor, "b c"]
+    var: Float[Tensor, "b c"]
+    count: Float[Tensor, "b 1"]
+
+
+def merge(
+    mean: Float[Tensor, "*n"], var: Float[Tensor, "*n"], weight: Float[Tensor, "*#n"], dim: int
+) -> tuple[Float[Tensor, "*m"], Float[Tensor, "*m"]]:
+    """The moments of the union of sets along `dim`, kept as an axis of one; `weight` are the sets' sizes."""
+    share = weight / weight.sum(dim, keepdim=True).clamp_min(1)
+    whole = (share * mean).sum(dim, keepdim=True)
+    return whole, (share * (var + (mean - whole).square())).sum(dim, keepdim=True)
+
+
+def scale_and_shift(norm: nn.Module, seen: Moments) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+    """What `norm` multiplies each sample's channels by, and adds, given what was seen; batch norm remembers it."""
+    if isinstance(norm, nn.InstanceNorm3d):
+        mean, var = seen.mean, seen.var
+    elif isinstance(norm, nn.GroupNorm):
+        mean, var = _over_groups(seen, norm.num_groups)
+    elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
+        mean, var = _over_batch(norm, seen)
+    else:
+        raise TypeError(f"{type(norm).__name__} has no masked form; use one of instance, group, batch, layer")
+    scale = norm.weight * torch.rsqrt(var + norm.eps)
+    return scale, norm.bias - mean * scale
+
+
+def _over_groups(seen: Moments, groups: int) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+    b, c = seen.mean.shape
+    grouped = (b, groups, c // groups)
+    one = torch.ones_like(seen.mean).view(grouped)
+    mean, var = merge(seen.mean.view(grouped), seen.var.view(grouped), one, 2)
+    return mean.expand(grouped).reshape(b, c), var.expand(grouped).reshape(b, c)
+
+
+def _over_batch(norm: nn.modules.batchnorm._BatchNorm, seen: Moments) -> tuple[Tensor, Tensor]:
+    if not norm.training and norm.running_mean is not None and norm.running_var is not None:
+        return norm.running_mean.expand_as(seen.mean), norm.running_var.expand_as(seen.var)
+    everywhere = _from_all_ranks(seen)
+    mean, var = merge(everywhere.mean, everywhere.var, everywhere.count, 0)
+    _remember(norm, mean[0].detach(), var[0].detach(), everywhere.count.sum())
+    return mean.expand_as(seen.mean), var.expand_as(seen.var)
+
+
+def _from_all_ranks(seen: Moments) -> Moments:
+    """One row per rank's sample: gradients flow back to the rank that each came from."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return seen
+    return Moments(*(torch.cat(all_gather(part.contiguous())) for part in (seen.mean, seen.var, seen.count)))
+
+
+def _remember(
+    norm: nn.modules.batchnorm._BatchNorm, mean: Float[Tensor, "c"], var: Float[Tensor, "c"], n: Shaped[Tensor, ""]
+) -> None:
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    rate = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.item()
+    norm.running_mean.lerp_(mean, rate)
+    norm.running_var.lerp_(var * n / (n - 1).clamp_min(1), rate)
