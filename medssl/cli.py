@@ -10,12 +10,7 @@ from pathlib import Path
 
 from medssl import __version__
 from medssl.errors import BadInput
-
-
-def home() -> Path:
-    """Where pipelines/, app/ and configs/ are: inside an installed package, or the checkout around it."""
-    inside = Path(__file__).parent / "bundle"
-    return inside if inside.is_dir() else Path(__file__).parent.parent
+from medssl.home import home
 
 
 def main(argv: list[str] | None = None) -> None:

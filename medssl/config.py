@@ -1,5 +1,6 @@
 """Reads a run's YAML, applies key=value changes, and reports every fault at once with its dotted path."""
 
+import argparse
 import pkgutil
 from collections.abc import Sequence
 from importlib import import_module
@@ -7,19 +8,33 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, SerializeAsAny, ValidationError
 
 from medssl.errors import BadInput
+from medssl.home import home
 from medssl.settings import Settings
 
 S = TypeVar("S", bound=Settings)
 
 
+def command(words: Sequence[str], schema: type[S], script: str) -> S:
+    """The settings that `CONFIG.yaml key=value ...` on a command line ask for; --help lists the keys."""
+    about, keys = script.partition("\n")[0], "\n".join(_keys(schema))
+    parser = argparse.ArgumentParser(
+        description=about, epilog=f"keys and their defaults:\n{keys}", formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("config", metavar="CONFIG.yaml", help="only what differs from the defaults; see configs/")
+    parser.add_argument("changes", nargs="*", metavar="key=value", help="changes, as plan.epochs=10")
+    given = parser.parse_args(list(words))
+    return read(given.config, given.changes, schema)
+
+
 def read(path: Path | str, changes: Sequence[str], schema: type[S]) -> S:
     """The settings of a YAML file with `dotted.key=value` changes applied, or one BadInput that lists every fault."""
     path = Path(path)
+    found = path if path.exists() or path.is_absolute() else home() / path
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(found.read_text()) or {}
     except FileNotFoundError:
         raise BadInput(f"{path}: no such config; see configs/") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -43,6 +58,12 @@ def check(values: dict[str, Any], schema: type[S], where: str) -> S:
 def dump(settings: Settings) -> str:
     """The resolved settings as YAML that reads back to an equal object."""
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+
+
+def maker(chosen: Settings) -> Any:
+    """The class a chosen `Config` belongs to: the one of its module that names it as its `Config`."""
+    own = vars(import_module(type(chosen).__module__)).values()
+    return next(c for c in own if isinstance(c, type) and vars(c).get("Config") is type(chosen))
 
 
 def named(package: str) -> Any:
@@ -85,3 +106,15 @@ def _faults(error: ValidationError, above: tuple[str | int, ...]) -> list[str]:
             said = f" (it was {fault['input']!r})" if fault["type"] not in ("missing", "extra_forbidden") else ""
             found.append(f"{'.'.join(map(str, place)) or 'config'}: {fault['msg'].removeprefix('Value error, ')}{said}")
     return found
+
+
+def _keys(schema: type[BaseModel], above: str = "") -> list[str]:
+    rows = []
+    for name, field in schema.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            rows += _keys(inner, f"{above}{name}.")
+        else:
+            default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+            rows.append(f"  {above}{name}: {getattr(default, 'name', default)}  {field.description or ''}".rstrip())
+    return rows

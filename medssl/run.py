@@ -17,7 +17,7 @@ from medssl.settings import Settings
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: config.yaml, run.json (what made it), weights.safetensors, scores.json. Closed runs are read-only."""
+    """A run's folder: config.yaml, run.json (what made it and what came out), weights.safetensors; read-only once closed."""
 
     path: Path
 
@@ -78,9 +78,12 @@ class Run:
 
 def _git() -> dict[str, Any] | None:
     """The commit of the code and whether it was changed, where the code is a checkout."""
+
     def ask(*words: str) -> str:
         here = Path(__file__).parent
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--", "."))}

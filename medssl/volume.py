@@ -169,7 +169,9 @@ def _triangle(at: Float[np.ndarray, "m"], n: int, width: float) -> sparse.csr_ar
     apart = near - at[:, None]
     weight = np.maximum(0, 1 - np.abs(apart) / width)
     # A widened triangle, sampled, is off centre by up to a hundredth of a voxel: its first moment is set to 0.
-    weight *= 1 - apart * (weight * apart).sum(1, keepdims=True) / np.maximum(1e-12, (weight * apart**2).sum(1, keepdims=True))
+    weight *= 1 - apart * (weight * apart).sum(1, keepdims=True) / np.maximum(
+        1e-12, (weight * apart**2).sum(1, keepdims=True)
+    )
     weight *= (near >= 0) & (near < n)
     weight /= weight.sum(1, keepdims=True)
     rows = np.repeat(np.arange(len(at)), near.shape[1])

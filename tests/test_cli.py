@@ -46,7 +46,11 @@ def pipeline(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "body, code, text",
     [
-        ("from medssl.errors import BadInput; raise BadInput('a.nii: no such file; check the path')", 2, "a.nii: no such"),
+        (
+            "from medssl.errors import BadInput; raise BadInput('a.nii: no such file; check the path')",
+            2,
+            "a.nii: no such",
+        ),
         ("import errno; raise OSError(errno.ENOSPC, 'full', 'out/x')", 2, "no space left on the disk of out/x"),
         ("raise RuntimeError('odd')", 1, "unexpected RuntimeError: odd"),
     ],

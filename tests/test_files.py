@@ -34,7 +34,10 @@ def test_nan_is_not_json(tmp_path):
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path):
     path = tmp_path / "a.txt"
-    loop = "from medssl.files import write_text\nimport sys\nn=0\nwhile True:\n n+=1; write_text(sys.argv[1], str(n%10)*3_000_000)"
+    loop = (
+        "import sys\nfrom medssl.files import write_text\n"
+        "for n in range(10**6): write_text(sys.argv[1], str(n % 10) * 3_000_000)"
+    )
     writer = subprocess.Popen([sys.executable, "-c", loop, str(path)])
     deadline = time.monotonic() + 60
     while not path.exists() and time.monotonic() < deadline:

@@ -26,7 +26,9 @@ class Training(LightningModule):
         step = self.learner.step(crops)
         if not torch.isfinite(step.loss):
             rows = ", ".join(str(v) for v in crops.volume.tolist())
-            raise BadInput(f"step {self.global_step}: the loss is {step.loss.item()} on manifest rows {rows}; lower plan.lr")
+            raise BadInput(
+                f"step {self.global_step}: the loss is {step.loss.item()} on manifest rows {rows}; lower plan.lr"
+            )
         self.log_dict({"loss": step.loss.detach(), **step.logs}, on_step=False, on_epoch=True, batch_size=len(crops.x))
         return step.loss
 

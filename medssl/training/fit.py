@@ -1,0 +1,125 @@
+"""Trains a learner into a run: resumable, watched, and ended with the weights that are kept."""
+
+import logging
+import resource
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch.utils.data import DataLoader
+
+from medssl.data.crops import Crops
+from medssl.files import atomic
+from medssl.nn import transfer
+from medssl.objectives.base import Objective
+from medssl.run import Run
+from medssl.tasks.base import Task
+from medssl.training.module import Training
+from medssl.training.plan import Plan
+from medssl.training.watch import Previews, Progress
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+def fit(
+    learner: Objective | Task,
+    plan: Plan,
+    run: Run,
+    train: "DataLoader[Crops]",
+    validation: "DataLoader[Crops] | None" = None,
+    every: int = 5,
+) -> dict[str, float]:
+    """Trains, writes the weights into the run and gives the last (or best validated) scores.
+
+    A run that was interrupted goes on from its last finished epoch. With a validation loader the weights kept
+    are those of the best mean `val_dice`, looked at every `every` epochs; without, the last ones.
+    """
+    module = Training(learner, plan)
+    trainer = _trainer(plan, run, validation is not None, every)
+    last = run.path / LAST
+    began = time.monotonic()
+    with warnings.catch_warnings():
+        # Lightning advises on loader workers and on its own internals: advice for its developers, not for our users.
+        warnings.filterwarnings("ignore", module="lightning|torch", category=UserWarning)
+        warnings.filterwarnings("ignore", module="lightning|torch", category=FutureWarning)
+        trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+    if (run.path / BEST).is_file():
+        scores |= _take_best(module, run.path / BEST)
+    transfer.save(learner.transferable(), run.path / "weights.safetensors")
+    last.unlink(missing_ok=True)
+    spent = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(_peak_gb(), 2)}
+    run.note(scores=scores, spent=spent)
+    return scores
+
+
+def quiet() -> None:
+    """Lightning's and torch's own chatter off; ours stays."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class AtomicCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, whatever kills the writer."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes beside, syncs, renames."""
+        with atomic(Path(path)) as part:
+            torch.save(checkpoint, part)
+
+
+def _trainer(plan: Plan, run: Run, validated: bool, every: int) -> Trainer:
+    quiet()
+    seed_everything(plan.seed, workers=True, verbose=False)
+    folder = str(run.path)
+    callbacks: list[Callback] = [Progress(plan), Previews(run.path / "previews")]
+    if plan.ema:
+        callbacks.append(EMAWeightAveraging(decay=plan.ema))
+    callbacks.append(
+        ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
+    )
+    if validated:
+        best = ModelCheckpoint(
+            folder, filename=Path(BEST).stem, monitor="val_dice", mode="max", save_weights_only=True,
+            enable_version_counter=False,
+        )  # fmt: skip
+        callbacks.append(best)
+    return Trainer(
+        max_epochs=plan.epochs,
+        accelerator=plan.accelerator,
+        devices=plan.devices,
+        precision="bf16-mixed" if plan.precision == "bf16" else "32-true",
+        gradient_clip_val=plan.clip,
+        accumulate_grad_batches=plan.accumulate,
+        check_val_every_n_epoch=min(every, plan.epochs),
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=[CSVLogger(folder, name="", version="logs"), TensorBoardLogger(folder, name="", version="logs")],
+        log_every_n_steps=10,
+        plugins=[AtomicCheckpoints()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def _take_best(module: Training, path: Path) -> dict[str, float]:
+    kept = torch.load(path, weights_only=True)
+    module.load_state_dict(kept["state_dict"])
+    path.unlink()
+    best = next(v for k, v in kept["callbacks"].items() if "val_dice" in k)
+    return {"best_val_dice": float(best["best_model_score"]), "best_epoch": float(kept["epoch"])}
+
+
+def _peak_gb() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
