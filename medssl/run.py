@@ -17,7 +17,7 @@ from medssl.settings import Settings
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: config.yaml, run.json (what made it and what came out), weights.safetensors; read-only once closed."""
+    """A run's folder: config.yaml, run.json (what made it, what came out), weights.safetensors; read-only once closed."""
 
     path: Path
 

@@ -19,7 +19,7 @@ THIRD = {
     "streamlit": ("app/", "medssl/viewer/"),
     "torchvision": (),
 }
-FOUNDATION = {"medssl", "errors", "settings", "files", "volume", "config", "run"}
+FOUNDATION = {"medssl", "__version__", "home", "errors", "settings", "files", "volume", "config", "run"}
 MAY = {
     "io": {"io"},
     "review": {"review", "io"},
@@ -28,7 +28,7 @@ MAY = {
     "data": {"data", "io", "review"},
     "nn": {"nn"},
     "metrics": {"metrics", "review"},
-    "predict": {"predict", "metrics", "review", "io", "data"},
+    "predict": {"predict", "metrics", "review", "render", "io", "data"},
     "objectives": {"objectives", "nn", "data"},
     "tasks": {"tasks", "nn", "data", "predict", "metrics"},
     "training": {"training", "objectives", "tasks", "nn", "data", "predict", "metrics", "render"},
