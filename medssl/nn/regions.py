@@ -1,0 +1,55 @@
+"""The same places in two crops, found through the patient, and the features that lie there."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def crossing(source: Float[Tensor, "n 4 4"], target: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
+    """What maps a voxel index of one crop to the voxel index of another that lies at the same mm."""
+    return torch.linalg.solve(target.double(), source.double()).to(source.dtype)
+
+
+def moved(points: Float[Tensor, "n m 3"], change: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n m 3"]:
+    """Points under an affine map."""
+    return points @ change[:, :3, :3].mT + change[:, None, :3, 3]
+
+
+def inside(points: Float[Tensor, "n m 3"], shape: tuple[int, ...], margin: float) -> Bool[Tensor, "n m"]:
+    """Whether a voxel index lies in a crop, at least `margin` voxels from its faces."""
+    last = points.new_tensor(shape) - 0.5 - margin
+    return ((points >= margin - 0.5) & (points <= last)).all(-1)
+
+
+def common(
+    change: Float[Tensor, "n 4 4"],
+    shape: tuple[int, ...],
+    count: int,
+    margin: float,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "n r 3"], Float[Tensor, "n r 3"], Bool[Tensor, "n"]]:
+    """`count` places as voxel indices of both crops, and whether the crops share that many.
+
+    Where they do not, the places are the first crop's own: the caller decides what stands in for the second.
+    """
+    low, span = margin - 0.5, torch.tensor(shape) - 2 * margin
+    points = torch.rand(len(change), 16 * count, 3, generator=generator) * span + low
+    points = points.to(change)
+    there = moved(points, change)
+    found = inside(there, shape, margin)
+    chosen = found.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count, None].expand(-1, -1, 3)
+    enough = found.sum(1) >= count
+    return points.gather(1, chosen), there.gather(1, chosen), enough
+
+
+def sample(
+    features: Float[Tensor, "n c p q r"], points: Float[Tensor, "n m 3"], shape: tuple[int, ...], width: int = 1
+) -> Float[Tensor, "n m c"]:
+    """Features at voxel indices of the crop they were computed from; each the mean over `width` positions a side."""
+    if width > 1:
+        features = F.avg_pool3d(features, width, stride=1, padding=width // 2, count_include_pad=False)
+    grid = (2 * points + 1) / points.new_tensor(shape) - 1
+    taken = F.grid_sample(features, grid.flip(-1)[:, :, None, None].to(features.dtype), align_corners=False,
+                          padding_mode="border")  # fmt: skip
+    return taken[..., 0, 0].mT
