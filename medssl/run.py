@@ -34,6 +34,23 @@ class Run:
         return run
 
     @classmethod
+    def resume(cls, path: Path | str, settings: Settings, kind: str, **facts: Any) -> "Run":
+        """The unfinished run at `path`, which must have been started the same way; a new one if there is none."""
+        if not (Path(path) / "run.json").is_file():
+            return cls.create(path, settings, kind, **facts)
+        run = cls.open(path)
+        if run.closed:
+            raise BadInput(f"{path}: this run is finished; choose another `run`")
+        now, then = yaml.safe_load(config.dump(settings)), run.settings()
+        changed = sorted(key for key in now if now[key] != then.get(key) and key != "resume")
+        changed += sorted(f for f in ("manifest",) if run.card.get(f) != facts.get(f))
+        if changed:
+            raise BadInput(
+                f"{path}: was started with another {', '.join(changed)}; resume it unchanged or choose another `run`"
+            )
+        return run
+
+    @classmethod
     def open(cls, path: Path | str) -> "Run":
         """A run that exists."""
         run = cls(Path(path))

@@ -52,3 +52,19 @@ def test_weights_that_changed_are_refused(run):
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(BadInput, match="no run here"):
         Run.open(tmp_path)
+
+
+def test_a_run_goes_on_only_the_way_it_began(tmp_path):
+    path = tmp_path / "run"
+    Run.resume(path, Plain(run=path), "pretrain", manifest="a")
+    assert Run.resume(path, Plain(run=path), "pretrain", manifest="a").path == path
+    with pytest.raises(BadInput, match="another rate"):
+        Run.resume(path, Plain(run=path, rate=0.2), "pretrain", manifest="a")
+    with pytest.raises(BadInput, match="another manifest"):
+        Run.resume(path, Plain(run=path), "pretrain", manifest="b")
+
+
+def test_a_finished_run_is_not_resumed(run):
+    run.close()
+    with pytest.raises(BadInput, match="finished"):
+        Run.resume(run.path, Plain(run=run.path), "pretrain")
