@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from medssl.errors import BadInput
 from medssl.nn import norms
-from medssl.nn.layout import Dense, Layout, Masked
+from medssl.nn.layout import Layout, Masked
 from medssl.settings import Settings
 
 Triple = tuple[int, int, int]
@@ -93,7 +93,7 @@ class ResEncoder(Encoder):
         if keep is not None and (keep.shape[0], *keep.shape[2:]) != (x.shape[0], *grid):
             wanted = (len(x), 1, *grid)
             raise BadInput(f"keep is {tuple(keep.shape)}, these crops with cells of {self.cell} voxels need {wanted}")
-        on: Layout = Dense() if keep is None else Masked(keep)
+        on = Layout() if keep is None else Masked(keep)
         x = F.leaky_relu(self.stem(on.enter(x), on), 0.01)
         pyramid = []
         for level in self.levels:

@@ -1,11 +1,9 @@
 """Layouts: where a network's convolutions and norms are executed, densely or on visible cells.
 
-A network is made of plain torch modules and asks its layout to run them. `Dense` is the ordinary network; `Masked`
+A network is made of plain torch modules and asks its layout to run them. `Layout` is the ordinary network; `Masked`
 keeps hidden cells at exactly zero, with norms that measure visible voxels only. After Tian et al., "Designing BERT for
 Convolutional Networks: Sparse and Hierarchical Masked Modeling" (2023), https://arxiv.org/abs/2301.03580.
 """
-
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,47 +12,27 @@ from torch import Tensor, nn
 from medssl.nn.norms import ChannelNorm, Moments, scale_and_shift
 
 
-class Layout(Protocol):
-    """Runs a network's layers on features stored in its own way."""
+class Layout:
+    """Runs a network's layers on features stored in its own way; this one is dense and sees everything."""
 
     def enter(self, x: Float[Tensor, "b c i j k"]) -> Tensor:
-        """A dense volume as this layout stores it; hidden voxels are dropped."""
-        ...
+        """A dense volume as this layout stores it, without its hidden voxels."""
+        return x
 
     def conv(self, conv: nn.Conv3d, x: Tensor) -> Tensor:
         """A convolution that reads and writes visible voxels only."""
-        ...
+        return conv(x)
 
     def norm(self, norm: nn.Module, x: Tensor) -> Tensor:
         """A norm over visible voxels only."""
-        ...
+        return norm(x)
 
     def leave(self, x: Tensor) -> Float[Tensor, "b c i j k"]:
         """Features as a dense volume, zero where hidden."""
-        ...
-
-
-class Dense:
-    """Everything is visible: torch's own layers."""
-
-    def enter(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The volume itself."""
-        return x
-
-    def conv(self, conv: nn.Conv3d, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
-        """The plain convolution."""
-        return conv(x)
-
-    def norm(self, norm: nn.Module, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The plain norm."""
-        return norm(x)
-
-    def leave(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The features themselves."""
         return x
 
 
-class Masked:
+class Masked(Layout):
     """Dense kernels followed by the mask: hidden cells are zero at every level."""
 
     def __init__(self, keep: Bool[Tensor, "b 1 p q r"]) -> None:
@@ -84,10 +62,6 @@ class Masked:
             return norm(x) * m
         scale, shift = scale_and_shift(norm, masked_moments(x, m))
         return ((x * spread(scale) + spread(shift)) * m).to(x.dtype)
-
-    def leave(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The features themselves."""
-        return x
 
 
 def masked_moments(x: Float[Tensor, "b c i j k"], m: Bool[Tensor, "b 1 i j k"]) -> Moments:
