@@ -231,5 +231,5 @@ def test_a_config_builds_the_network_it_describes():
 
 @pytest.mark.parametrize("wrong", [{"strides": (1, 2)}, {"blocks": (1, 1)}, {"channels": (0, 1, 1, 1)}, {"blocks": 0}])
 def test_a_config_whose_levels_disagree_is_refused(wrong):
-    with pytest.raises(BadInput, match="level|least 1"):
+    with pytest.raises(BadInput, match=r"level|least 1"):
         config.check(wrong, EncoderConfig, "run")

@@ -1,0 +1,34 @@
+"""Decoders give one map a level, at the level's resolution."""
+
+import pytest
+import torch
+
+from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
+
+from .nets import STRIDES, masked_volumes, shaken
+
+
+@pytest.mark.parametrize("strides", STRIDES)
+@pytest.mark.parametrize("kind", [UNetDecoder, LightDecoder])
+def test_maps_stand_at_the_resolutions_of_the_pyramid(kind, strides):
+    net = shaken(strides=strides)
+    x, _ = masked_volumes(net)
+    decoder = kind(net.channels, net.strides)
+    maps = decoder(net(x))
+    for decoded, level, width in zip(maps, net(x), decoder.channels, strict=True):
+        assert decoded.shape == (len(x), width, *level.shape[2:])
+    assert Head(decoder.channels[0], 3, net.strides[0])(maps[0]).shape == (len(x), 3, *x.shape[2:])
+
+
+@pytest.mark.parametrize("kind", [UNetDecoder, LightDecoder])
+def test_every_level_and_every_weight_has_a_say(kind):
+    pyramid = [torch.rand(1, c, n, n, n, requires_grad=True) for c, n in ((4, 8), (6, 4), (8, 2))]
+    decoder = kind((4, 6, 8), (1, 2, 2))
+    decoder(pyramid)[0].square().sum().backward()
+    assert all(level.grad.abs().sum() > 0 for level in pyramid)
+    assert all(p.grad.abs().sum() > 0 for n, p in decoder.named_parameters() if not n.endswith("ups.bias"))
+
+
+def test_light_widths_halve_from_half_the_deepest_one():
+    assert light_widths((32, 64, 128, 256)) == (16, 32, 64, 128)
+    assert light_widths((4, 4, 8)) == (4, 4, 4)
