@@ -1,0 +1,89 @@
+"""Calibration: scores that mean what they say, and a threshold with a guarantee."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from medssl.errors import BadInput
+from medssl.metrics.lesions import Outcome
+
+
+def temperature(logits: Float[np.ndarray, "m n"], target: Int[np.ndarray, "m"]) -> float:
+    """The number to divide logits by so that they fit best; above 1 where the network is too sure.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (https://arxiv.org/abs/1706.04599).
+    """
+    rows = np.arange(len(target))
+
+    def surprise(log_t: float) -> float:
+        return float(-log_softmax(logits / np.exp(log_t), axis=1)[rows, target].mean())
+
+    return float(np.exp(minimize_scalar(surprise, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Per bin of confidence: how many fell in, how sure they were and how often they were right (NaN if none)."""
+
+    low: Float[np.ndarray, "bins"]
+    count: Int[np.ndarray, "bins"]
+    confidence: Float[np.ndarray, "bins"]
+    accuracy: Float[np.ndarray, "bins"]
+
+    def ece(self) -> float:
+        """Expected calibration error: the gap between the two, averaged over all samples."""
+        some = self.count > 0
+        gap = np.abs(self.confidence - self.accuracy)[some]
+        return float((gap * self.count[some]).sum() / max(1, self.count.sum()))
+
+
+def reliability(confidence: Float[np.ndarray, "m"], right: Bool[np.ndarray, "m"], bins: int = 15) -> Reliability:
+    """The reliability diagram over bins of equal width; a confidence of 1 belongs to the last."""
+    at = np.minimum((confidence * bins).astype(int), bins - 1)
+    count = np.bincount(at, minlength=bins)
+    sure, true = (np.bincount(at, weights=v, minlength=bins) for v in (confidence, right.astype(float)))
+    with np.errstate(invalid="ignore"):
+        return Reliability(np.arange(bins) / bins, count, sure / count, true / count)
+
+
+@dataclass(frozen=True)
+class Conformal:
+    """A threshold on lesion scores, the sensitivity it promises, and how many patients the promise rests on."""
+
+    threshold: float
+    sensitivity: float
+    patients: int
+
+    @property
+    def guarantee(self) -> str:
+        """The promise in words."""
+        return (
+            f"Of a new patient's lesions, at least {self.sensitivity:.0%} are expected to score {self.threshold:.3g} "
+            f"or more: on average over draws of the {self.patients} calibration patients and of the new one, all from "
+            "one population. It does not hold for a single patient, for another population, or per size of lesion."
+        )
+
+
+def conformal(outcomes: Sequence[Outcome], sensitivity: float) -> Conformal:
+    """The strictest threshold that keeps the promised sensitivity, from patients who were not trained on.
+
+    Angelopoulos et al., "Conformal Risk Control", ICLR 2024 (https://arxiv.org/abs/2208.02814): the risk is the share
+    of a patient's lesions missed, which only falls as the threshold does; one unseen patient is reckoned as lost.
+    Outcomes without lesions say nothing here; scans of one patient must come as one outcome.
+    """
+    ill = [o.found for o in outcomes if o.ill]
+    allowed = (1 - sensitivity) * (len(ill) + 1) - 1
+    if allowed < -1e-9:
+        needed = int(np.ceil(sensitivity / (1 - sensitivity) - 1e-9)) if sensitivity < 1 else "infinitely many"
+        raise BadInput(f"a sensitivity of {sensitivity:g} needs {needed} patients with lesions, {len(ill)} are here")
+    scores = np.unique(np.concatenate(ill))
+    missed = np.array([sum((found < t).mean() for found in ill) for t in scores])
+    kept = scores[(missed <= allowed + 1e-9) & np.isfinite(scores)]
+    if not kept.size:
+        best = 1 - (min(missed[np.isfinite(scores)], default=len(ill)) + 1) / (len(ill) + 1)
+        raise BadInput(f"a sensitivity of {sensitivity:g} is out of reach: at any threshold, no more than {best:.3g}")
+    return Conformal(float(kept.max()), sensitivity, len(ill))

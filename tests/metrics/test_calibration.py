@@ -1,0 +1,89 @@
+"""Temperature, reliability, and a conformal promise that is kept."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from medssl.errors import BadInput
+from medssl.metrics.calibration import conformal, reliability, temperature
+from medssl.metrics.lesions import Outcome
+
+
+def samples(n=20_000, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (n, 3))
+    target = (softmax(logits, 1).cumsum(1) > rng.random((n, 1))).argmax(1)
+    return logits, target
+
+
+@pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
+def test_the_temperature_that_was_applied_is_found(true):
+    logits, target = samples()
+    assert temperature(logits * true, target) == pytest.approx(true, rel=0.05)
+
+
+def test_calibrated_scores_have_next_to_no_error_and_overconfident_ones_do():
+    logits, target = samples()
+    for sharper, low, high in ((1.0, 0.0, 0.02), (4.0, 0.1, 1.0)):
+        p = softmax(logits * sharper, 1)
+        said = reliability(p.max(1), p.argmax(1) == target).ece()
+        assert low <= said <= high
+
+
+def test_ece_equals_its_definition():
+    rng = np.random.default_rng(1)
+    confidence, right = np.append(rng.random(300), [0.0, 1.0]), rng.random(302) < 0.5
+    edges = np.arange(16) / 15
+    expected = 0.0
+    for n in range(15):
+        inside = (confidence >= edges[n]) & ((confidence < edges[n + 1]) | (n == 14))
+        if inside.any():
+            expected += abs(confidence[inside].mean() - right[inside].mean()) * inside.mean()
+    assert reliability(confidence, right).ece() == pytest.approx(expected)
+
+
+def test_reliability_of_nothing_is_empty():
+    said = reliability(np.zeros(0), np.zeros(0, bool))
+    assert said.ece() == 0
+    assert said.count.sum() == 0
+
+
+def patients(rng, n):
+    told = []
+    for _ in range(n):
+        scores = rng.beta(4, 2, rng.integers(1, 4)) + 0.2 * rng.random()
+        told.append(Outcome(np.where(rng.random(scores.shape) < 0.02, -np.inf, scores), np.zeros(0), 0 * scores, 1.0))
+    return told
+
+
+def test_the_conformal_promise_is_kept_on_new_patients():
+    rng = np.random.default_rng(2)
+    sensitivity = []
+    for _ in range(300):
+        said = conformal(patients(rng, 25), 0.85)
+        sensitivity += [(o.found >= said.threshold).mean() for o in patients(rng, 8)]
+    assert 0.85 <= np.mean(sensitivity) < 0.90
+
+
+def test_the_conformal_threshold_is_the_strictest_that_may_be():
+    told = [Outcome(np.array([s]), np.zeros(0), np.ones(1), s) for s in np.arange(1, 20) / 20]
+    # 19 patients and 90 %: of 20 reckoned patients two may be missed, one of which is the new one.
+    assert conformal(told, 0.9).threshold == pytest.approx(0.1)
+
+
+def test_too_few_patients_or_too_many_misses_are_refused_in_words():
+    one = Outcome(np.array([0.9]), np.zeros(0), np.ones(1), 0.9)
+    blind = Outcome(np.array([-np.inf]), np.zeros(0), np.ones(1), 0.0)
+    with pytest.raises(BadInput, match="needs 9 patients with lesions, 8 are here"):
+        conformal([one] * 8, 0.9)
+    assert conformal([one] * 9, 0.9).threshold == 0.9
+    with pytest.raises(BadInput, match="out of reach"):
+        conformal([one] * 10 + [blind] * 10, 0.9)
+    with pytest.raises(BadInput, match="infinitely many"):
+        conformal([one], 1.0)
+
+
+def test_the_guarantee_says_what_it_rests_on():
+    one = Outcome(np.array([0.9]), np.zeros(0), np.ones(1), 0.9)
+    assert "90%" in conformal([one] * 9, 0.9).guarantee
+    assert "9 calibration patients" in conformal([one] * 9, 0.9).guarantee

@@ -1,0 +1,229 @@
+"""Lesion metrics against independent reckonings, over random and degenerate scans."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.apps.detection.metrics.coco import COCOMetric
+from monai.apps.detection.metrics.matching import matching_batch
+from monai.data.box_utils import box_iou as monai_box_iou
+
+from medssl.metrics import lesions
+from medssl.metrics.lesions import (
+    CPM_RATES,
+    Outcome,
+    Scan,
+    auroc,
+    average_precision,
+    by_centre,
+    by_iou,
+    cpm,
+    curve,
+    greedy,
+    hungarian,
+    interpolated_precision,
+    luna,
+    mean_average_precision,
+    sensitivity_at,
+    sensitivity_by_size,
+    threshold_at,
+)
+from medssl.review.finding import Finding
+
+
+def finding(centre, diameter=10.0, score=0.5):
+    x, y, z = (float(v) for v in centre)
+    r = diameter / 2
+    low, high = (x - r, y - r, z - r), (x + r, y + r, z + r)
+    return Finding("a", "a", 1, "lesion", (x, y, z), low, high, 1.0, float(diameter), float(score))
+
+
+def random_pairs(seed, scans=6, most=4):
+    """Candidates near lesions and elsewhere, scans without lesions, scans without candidates."""
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(scans):
+        centres = rng.uniform(0, 60, (rng.integers(0, most), 3))
+        real = [finding(c, rng.uniform(4, 20), 1.0) for c in centres]
+        near = [c + rng.normal(0, 2.5, 3) for c in centres for _ in range(rng.integers(0, 3))]
+        far = list(rng.uniform(0, 60, (rng.integers(0, 3), 3)))
+        pairs.append(([finding(c, rng.uniform(4, 20), rng.random()) for c in near + far], real))
+    return pairs
+
+
+def outcomes(pairs, match=hungarian, scan=by_iou):
+    return [match(scan(candidates, real)) for candidates, real in pairs]
+
+
+seeds = st.integers(0, 100_000)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_hungarian_matching_equals_trying_all(seed):
+    rng = np.random.default_rng(seed)
+    p, r = (int(n) for n in rng.integers(1, 5, 2))
+    overlap = rng.random((p, r)) * (rng.random((p, r)) < 0.6) * 0.3
+    scan = Scan(rng.random(p), np.full(r, 5.0), overlap)
+    told = hungarian(scan)
+    ways = ([(c, n) for n, c in enumerate(way) if c < p] for way in permutations([*range(p), *[p] * r], r))
+    worth = [[overlap[pair] for pair in way if overlap[pair] >= 0.1] for way in ways]
+    most, total = max((len(overlaps), sum(overlaps)) for overlaps in worth)
+    used = [int(np.flatnonzero(scan.scores == s)[0]) for s in told.found[np.isfinite(told.found)]]
+    pairs = list(zip(used, np.flatnonzero(np.isfinite(told.found)), strict=True))
+    assert len(set(used)) == len(used) == most
+    assert sum(overlap[pair] for pair in pairs) == pytest.approx(total)
+    assert sorted(told.false) == sorted(scan.scores[(overlap < 0.1).all(1)])
+
+
+def picai_list(pairs):
+    """The challenge's list of (is lesion, confidence): a missed lesion is a lesion of confidence 0."""
+    rows = []
+    for o in outcomes(pairs):
+        rows += [(1, s if np.isfinite(s) else 0.0) for s in o.found] + [(0, s) for s in o.false]
+    return rows
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_average_precision_equals_the_challenges_formula(seed):
+    """The step integral of precision over recall, precision set to zero at confidence zero."""
+    rows = picai_list(random_pairs(seed))
+    lesions_there = sum(real for real, _ in rows)
+    expected, before = 0.0, 0.0
+    for t in sorted({c for _, c in rows if c > 0}, reverse=True):
+        true = sum(real for real, c in rows if c >= t)
+        recall = true / max(1, lesions_there)
+        expected += (recall - before) * true / sum(c >= t for _, c in rows)
+        before = recall
+    said = average_precision(outcomes(random_pairs(seed)))
+    assert np.isnan(said) if not lesions_there else said == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_auroc_equals_the_share_of_ordered_pairs(seed):
+    told = outcomes(random_pairs(seed, scans=9, most=2))
+    ill, healthy = [o.score for o in told if o.ill], [o.score for o in told if not o.ill]
+    pairs = [(a > b) + (a == b) / 2 for a in ill for b in healthy]
+    said = auroc(told)
+    assert said == pytest.approx(np.mean(pairs)) if pairs else np.isnan(said)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_froc_equals_counting_at_every_threshold(seed):
+    pairs = random_pairs(seed)
+    told = outcomes(pairs, luna, by_centre)
+    points = curve(told)
+    total = sum(len(real) for _, real in pairs)
+    for n, t in enumerate(points.threshold):
+        hits = alarms = 0
+        for candidates, real in pairs:
+            kept = [c for c in candidates if c.score >= t]
+            inside = [
+                [np.linalg.norm(np.subtract(c.centre_mm, f.centre_mm)) < f.diameter_mm / 2 for f in real] for c in kept
+            ]
+            hits += sum(any(row[m] for row in inside) for m in range(len(real)))
+            alarms += sum(not any(row) for row in inside)
+        assert points.false_per_scan[n] == pytest.approx(alarms / len(pairs))
+        if total:
+            assert points.sensitivity[n] == pytest.approx(hits / total)
+
+
+def test_cpm_is_linear_between_points_and_level_after_the_last():
+    told = [Outcome(np.array([0.9, 0.7, -np.inf]), np.array([0.8, 0.3]), np.full(3, 5.0), 0.9)]
+    # Points (false alarms, sensitivity): (0, 1/3), (1, 1/3), (1, 2/3), (2, 2/3).
+    assert np.allclose(sensitivity_at(told), [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
+    assert cpm(told) == pytest.approx((3 * 1 / 3 + 4 * 2 / 3) / 7)
+    assert len(CPM_RATES) == 7
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_map_equals_monais_coco_metric(seed):
+    pairs = random_pairs(seed)
+    if not any(real for _, real in pairs):
+        return
+    metric = COCOMetric(
+        classes=["lesion"], iou_list=[0.1, 0.3, 0.5], iou_range=(0.1, 0.5, 0.05), max_detection=[100], verbose=False
+    )
+
+    def boxes(fs):
+        return np.array([[*f.low_mm, *f.high_mm] for f in fs]).reshape(-1, 6)
+
+    matched = matching_batch(
+        iou_fn=monai_box_iou,
+        iou_thresholds=metric.iou_thresholds,
+        pred_boxes=[boxes(c) for c, _ in pairs],
+        pred_classes=[np.zeros(len(c), int) for c, _ in pairs],
+        pred_scores=[np.array([f.score for f in c]) for c, _ in pairs],
+        gt_boxes=[boxes(r) for _, r in pairs],
+        gt_classes=[np.zeros(len(r), int) for _, r in pairs],
+    )
+    expected = metric(matched)[0]["mAP_IoU_0.10_0.50_0.05_MaxDet_100"]
+    scans = [by_iou(candidates, real) for candidates, real in pairs]
+    assert mean_average_precision(scans) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_duplicate_is_false_for_coco_and_forgiven_by_picai_and_luna():
+    scan = Scan(np.array([0.9, 0.8]), np.array([10.0]), np.array([[0.6], [0.7]]))
+    assert list(greedy(scan, 0.1).false) == [0.8]
+    assert list(hungarian(scan).false) == []
+    assert list(luna(scan).found) == [0.9]
+
+
+@pytest.mark.parametrize("match", [hungarian, luna, lambda scan: greedy(scan, 0.1)])
+def test_perfect_missed_and_false_alarm_never_average_to_perfect(match):
+    real = finding((0, 0, 0))
+    three = [([finding((0, 0, 0), score=0.9)], [real]), ([], [real]), ([finding((0, 0, 0), score=0.9)], [])]
+    told = outcomes(three, match)
+    assert average_precision(told) == pytest.approx(0.25)
+    assert curve(told).sensitivity.max() == pytest.approx(0.5)
+    assert cpm(told) <= 0.5
+    assert interpolated_precision(told) < 0.3
+    assert auroc(told) < 0.5
+
+
+def test_perfect_detection_is_perfect():
+    told = outcomes([([finding((0, 0, 0), score=0.9)], [finding((0, 0, 0))]), ([], [])])
+    assert (average_precision(told), interpolated_precision(told), cpm(told), auroc(told)) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("pairs", [[], [([], [])], [([finding((0, 0, 0))], [])]])
+def test_without_lesions_nothing_is_claimed(pairs):
+    told = outcomes(pairs)
+    claims = [average_precision(told), interpolated_precision(told), cpm(told), auroc(told)]
+    assert np.isnan(claims).all()
+
+
+def test_without_candidates_nothing_is_found():
+    told = outcomes([([], [finding((0, 0, 0))]), ([], [])])
+    assert (average_precision(told), interpolated_precision(told), cpm(told), auroc(told)) == (0, 0, 0, 0.5)
+    assert threshold_at(told, 1.0) == np.inf
+
+
+def test_sensitivity_by_size_counts_each_range():
+    told = [Outcome(np.array([0.9, -np.inf, 0.2, 0.6]), np.zeros(0), np.array([4.0, 5.0, 12.0, 30.0]), 0.9)]
+    rows = sensitivity_by_size(told, 0.5, (0.0, 6.0, 10.0, 20.0, np.inf))
+    assert [(n, s) for _, _, n, s in rows if n] == [(2, 0.5), (1, 0.0), (1, 1.0)]
+    assert np.isnan(rows[1][3])
+
+
+def test_the_operating_point_keeps_the_false_alarms_in_bounds():
+    told = outcomes(random_pairs(3, scans=20))
+    t = threshold_at(told, 0.5)
+    assert sum((o.false >= t).sum() for o in told) / len(told) <= 0.5
+    lower = curve(told).threshold[curve(told).threshold < t].max(initial=-np.inf)
+    assert sum((o.false >= lower).sum() for o in told) / len(told) > 0.5
+
+
+def test_ignoring_missed_lesions_would_be_seen(monkeypatch):
+    """A planted fault: an evaluator that forgets the lesions nobody found."""
+    pairs = [([finding((0, 0, 0), score=0.9)], [finding((0, 0, 0))]), ([], [finding((0, 0, 0))])]
+    right = average_precision(outcomes(pairs))
+    kept = lesions._all
+    monkeypatch.setattr(lesions, "_all", lambda o, name: (v := kept(o, name))[np.isfinite(v)])
+    assert average_precision(outcomes(pairs)) != right

@@ -1,0 +1,78 @@
+"""Intervals that cover, and p-values that are right."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medssl.metrics.statistics import difference, interval, mean_interval, permutation_p
+
+
+def test_a_95_percent_interval_covers_the_truth_about_that_often():
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(200):
+        said = mean_interval(rng.normal(0.3, 1, (1, 40)), draws=600)
+        covered += said.low <= 0.3 <= said.high
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    rng = np.random.default_rng(1)
+    cases = rng.normal(0, 1, (1, 30))
+    alike, apart = np.repeat(cases, 4, 0), cases + np.array([[-2.0], [-1], [1], [2]])
+    width = [said.high - said.low for said in (mean_interval(alike), mean_interval(apart))]
+    assert width[1] > 1.5 * width[0]
+
+
+def test_pairing_by_case_is_used():
+    rng = np.random.default_rng(2)
+    hard = rng.normal(0, 10, (1, 30))
+    said = difference(hard + 0.5 + rng.normal(0, 0.1, (1, 30)), hard)
+    assert 0.4 < said.low < said.high < 0.6
+
+
+def test_one_seed_gives_the_plain_bootstrap():
+    values = np.random.default_rng(3).random((1, 25))
+    plain = interval(25, lambda at: float(values[0, at].mean()), draws=4000)
+    crossed = mean_interval(values)
+    assert (plain.low, plain.high) == pytest.approx((crossed.low, crossed.high), abs=0.01)
+
+
+def test_a_seed_repeats_the_interval():
+    values = np.random.default_rng(3).random((2, 9))
+    assert mean_interval(values, seed=5) == mean_interval(values, seed=5)
+
+
+def test_resamples_without_a_value_are_left_out():
+    said = interval(4, lambda at: float("nan") if 0 in at else 1.0, draws=300)
+    assert (said.low, said.high) == (1, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 7))
+def test_few_cases_are_permuted_exactly(seed, cases):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(0.5, 1, (2, 3, cases))
+    gap = (a - b).mean(0)
+    all_means = [abs(np.dot(signs, gap)) for signs in product((-1, 1), repeat=cases)]
+    expected = np.mean([m >= abs(gap.sum()) - 1e-12 for m in all_means])
+    assert permutation_p(a, b) == pytest.approx(expected)
+
+
+def test_p_is_never_zero_and_falls_with_the_effect():
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 1, (1, 40))
+    zeros = np.zeros((1, 40))
+    p = [permutation_p(noise - noise.mean() + gap, zeros) for gap in (0.0, 0.2, 0.5, 5.0)]
+    assert p == sorted(p, reverse=True)
+    assert p[0] > 0.9
+    assert p[-1] == pytest.approx(1 / 10_000)
+
+
+def test_p_is_uniform_without_an_effect():
+    rng = np.random.default_rng(5)
+    p = [permutation_p(rng.normal(0, 1, (2, 12)), rng.normal(0, 1, (2, 12)), draws=400) for _ in range(200)]
+    assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.1
