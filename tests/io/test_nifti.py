@@ -1,0 +1,48 @@
+"""NIfTI: what is written comes back, and what cannot be trusted is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from medssl.io import nifti
+from medssl.volume import Volume
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**16),
+    dtype=st.sampled_from(["uint8", "int16", "float32"]),
+    order=st.permutations([0, 1, 2]),
+    flips=st.tuples(*[st.sampled_from([-1, 1])] * 3),
+    oblique=st.booleans(),
+    ending=st.sampled_from([".nii", ".nii.gz"]),
+)
+def test_a_written_volume_comes_back_exactly(tmp_path, seed, dtype, order, flips, oblique, ending):
+    rng = np.random.default_rng(seed)
+    affine = np.eye(4)
+    affine[:3, :3] = np.eye(3)[:, order] * flips * rng.uniform(0.3, 6, 3)
+    if oblique:
+        affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() @ affine[:3, :3]
+    affine[:3, 3] = rng.uniform(-500, 500, 3)
+    voxels = rng.integers(0, 250, (4, 5, 6)).astype(dtype)
+    back = path_and_back(tmp_path / f"v{ending}", Volume(voxels, affine, "a.u."))
+    assert back.voxels.dtype == dtype
+    np.testing.assert_array_equal(back.voxels, voxels)
+    np.testing.assert_allclose(back.affine, affine, atol=1e-4)
+
+
+def path_and_back(path, volume):
+    nifti.write(volume, path)
+    return nifti.read(path)
+
+
+def test_a_label_comes_back_as_a_label(tmp_path):
+    nifti.write(Volume(np.ones((3, 3, 3), np.uint8), np.eye(4), "label"), tmp_path / "l.nii.gz")
+    assert nifti.read(tmp_path / "l.nii.gz", label=True).unit == "label"
+
+
+def test_a_number_type_unknown_to_nifti_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cast to int16"):
+        nifti.write(Volume(np.ones((3, 3, 3), np.float16), np.eye(4), "a.u."), tmp_path / "l.nii.gz")
