@@ -1,0 +1,65 @@
+// Keys: everything a reader does with the keyboard, in one table that is also the help page.
+import { TOOLS } from "./tools.js";
+
+export const KEYS = [
+  { keys: ["n"], does: "next finding", run: (v) => v.step(1) },
+  { keys: ["p"], does: "previous finding", run: (v) => v.step(-1) },
+  { keys: ["y"], does: "accept", run: (v) => v.decide("accept") },
+  { keys: ["x"], does: "reject", run: (v) => v.decide("reject") },
+  { keys: ["e"], does: "edit the mask of this finding", run: (v) => v.decide("edit") },
+  { keys: ["u"], does: "unsure", run: (v) => v.decide("unsure") },
+  { keys: ["a"], does: "add a missed finding at the crosshair", run: (v) => v.missed() },
+  { keys: ["z"], does: "undo the last stroke or verdict", run: (v) => v.undo() },
+  { keys: ["Z"], does: "redo the stroke", run: (v) => v.redo() },
+  { keys: ["1", "2", "3", "4", "5", "6"], does: "window presets", run: (v, key) => v.preset(Number(key) - 1) },
+  { keys: ["ArrowUp", "PageUp"], does: "one slice on", run: (v) => v.scroll(v.active, 1) },
+  { keys: ["ArrowDown", "PageDown"], does: "one slice back", run: (v) => v.scroll(v.active, -1) },
+  { keys: ["ArrowLeft", "ArrowRight"], does: "next plane for the keyboard", run: (v, key) => v.turn(key === "ArrowLeft" ? -1 : 1) },
+  { keys: ["+", "="], does: "zoom in", run: (v) => v.zoom(1.25) },
+  { keys: ["-"], does: "zoom out", run: (v) => v.zoom(0.8) },
+  { keys: ["0"], does: "whole image again", run: (v) => v.resetView() },
+  { keys: ["f"], does: "enlarge this plane, or all three again", run: (v) => v.enlarge(v.active) },
+  { keys: ["o"], does: "overlay on and off", run: (v) => v.toggle("overlayOn") },
+  { keys: ["h"], does: "crosshair on and off", run: (v) => v.toggle("crosshair") },
+  { keys: ["g"], does: "tool: navigate", run: (v) => v.take("navigate") },
+  { keys: ["w"], does: "tool: window", run: (v) => v.take("window") },
+  { keys: ["m"], does: "tool: length in mm", run: (v) => v.take("length") },
+  { keys: ["b"], does: "tool: brush", run: (v) => v.take("brush"), edits: true },
+  { keys: ["d"], does: "tool: erase", run: (v) => v.take("erase"), edits: true },
+  { keys: ["t"], does: "tool: range brush, inside the window only", run: (v) => v.take("range"), edits: true },
+  { keys: ["l"], does: "tool: fill an outline", run: (v) => v.take("fill"), edits: true },
+  { keys: ["i"], does: "interpolate between slices", run: (v) => v.interpolate(), edits: true },
+  { keys: ["[", "]"], does: "smaller, larger brush", run: (v, key) => v.resizeBrush(key === "[" ? 0.8 : 1.25), edits: true },
+  { keys: ["Escape"], does: "take measures and messages away", run: (v) => v.clear() },
+  { keys: ["?"], does: "this help", run: (v) => v.help() },
+];
+
+const NAMES = { ArrowUp: "Up", ArrowDown: "Down", ArrowLeft: "Left", ArrowRight: "Right", PageUp: "PgUp", PageDown: "PgDn", Escape: "Esc", Z: "Shift Z" };
+
+export function keyName(key) {
+  return NAMES[key] ?? key.toUpperCase();
+}
+
+// The key that takes up a tool.
+export function keyOf(tool) {
+  return KEYS.find((entry) => entry.does.startsWith(`tool: ${TOOLS[tool].name.toLowerCase()}`))?.keys[0];
+}
+
+// Keys work without a click into the viewer first, but never while somebody writes.
+export function hearKeys(viewer) {
+  const heard = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !viewer.listening()) return;
+    if (writes(event.composedPath()[0])) return event.key === "Escape" && event.composedPath()[0].blur();
+    const entry = KEYS.find(({ keys, edits }) => keys.includes(event.key) && (!edits || viewer.state.editable));
+    if (!entry || !viewer.state.volume?.data) return;
+    event.preventDefault();
+    event.stopPropagation();
+    entry.run(viewer, event.key);
+  };
+  window.addEventListener("keydown", heard, true);
+  return () => window.removeEventListener("keydown", heard, true);
+}
+
+function writes(node) {
+  return node instanceof Element && (node.matches("textarea, select, [contenteditable=true]") || node.matches("input:not([type=range]):not([type=checkbox])"));
+}

@@ -1,0 +1,417 @@
+// Viewer: one volume in three linked planes, its findings, and what the reader decides.
+import { PLANE_NAMES, PLANES, inside, nearestVoxel, toIndex, toMm } from "./geometry.js";
+import { RemoteVolume, TABLE, ZERO, emptyLabels, greyTable, loadAll } from "./volume.js";
+import { Outbox } from "./outbox.js";
+import { Editor } from "./edit.js";
+import { Pane } from "./pane.js";
+import { interpolateSlices, listen, zoom } from "./tools.js";
+import { curtain, findings, helpPage, statusLine, toolbar } from "./panels.js";
+import { hearKeys } from "./keys.js";
+import { clamp, el, say, show } from "./dom.js";
+
+const COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
+const SELECT_MS = 400;
+const NOTE_MS = 6000;
+
+class Viewer {
+  constructor(parent, data, send) {
+    this.send = send;
+    this.state = this.firstState(data);
+    this.outbox = new Outbox(data.key, data.acked_seq, (events) => this.send("events", { events }), () => this.redraw());
+    this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
+    this.active = this.panes[0];
+    this.build(parent);
+    this.stopKeys = hearKeys(this);
+    this.watcher = new ResizeObserver(() => this.redraw());
+    this.panes.forEach((pane) => {
+      listen(this, pane);
+      this.watcher.observe(pane.node);
+    });
+    this.warn = (event) => this.outbox.waiting && event.preventDefault();
+    window.addEventListener("beforeunload", this.warn);
+    this.update(data);
+  }
+
+  firstState(data) {
+    const state = {
+      volume: null, overlay: null, probability: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
+      tool: "navigate", measures: [], crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
+      threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {}, said: {},
+      version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {},
+    }; // prettier-ignore
+    state.shown = (label) => state.labels[label]?.visible !== false;
+    state.colour = (label) => state.labels[label]?.colour ?? COLOURS[(label - 1) % COLOURS.length];
+    return state;
+  }
+
+  build(parent) {
+    this.bar = toolbar(this);
+    this.side = findings(this);
+    this.line = statusLine(this);
+    this.curtain = curtain(this);
+    this.note = el("div", { class: "mv-notice", role: "alert", hidden: true });
+    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, ...this.panes.map((pane) => pane.node), this.curtain.node, this.note);
+    this.root = el("div", { class: "mv", tabindex: "0" }, this.bar.node, this.stage, this.side.node, this.line.node);
+    this.root.viewer = this;
+    parent.append(this.root);
+    this.focus(this.active);
+  }
+
+  // New facts from the server; what the reader chose here stays.
+  update(data) {
+    const { state } = this;
+    const moved = this.data && data.selected !== this.data.selected && data.selected !== state.selected;
+    const other = !this.data || ["volume", "overlay", "probability"].some((name) => data[name] !== this.data[name]);
+    this.data = data;
+    this.root.style.height = `${data.height}px`;
+    state.editable = data.editable;
+    state.findings = data.findings;
+    state.labels = Object.fromEntries(Object.entries(data.labels).map(([n, look]) => [n, { ...look, ...state.looks[n] }]));
+    this.outbox.ack(data.acked_seq);
+    for (const [id, { seq }] of Object.entries(state.said)) if (seq <= data.acked_seq) delete state.said[id];
+    if (other) this.open();
+    else if (moved) this.select(data.selected, false);
+    this.recolour();
+  }
+
+  // A signed address may change while the scan behind it stays: voxels that are here are not fetched again.
+  async open() {
+    this.stop?.abort();
+    this.stop = new AbortController();
+    const { signal } = this.stop;
+    const before = ["volume", "overlay", "probability"].map((name) => this.state[name]);
+    if (!before[0]) this.curtain.set("loading", "Opening the scan", "Fetching the first planes");
+    try {
+      const urls = [this.data.volume, this.data.overlay, this.data.probability];
+      const opened = await Promise.all(urls.map((url, n) => (url ? new RemoteVolume(url, signal).open(before[n]) : null)));
+      this.started(opened, opened[0] === before[0]);
+      await loadAll(opened.filter(Boolean), () => this.state.cursor[2], () => this.arrived());
+      this.finished();
+    } catch (error) {
+      if (error.name !== "AbortError") this.curtain.set("error", "The scan cannot be shown", error.message);
+    }
+  }
+
+  started([volume, overlay, probability], same) {
+    for (const other of [overlay, probability]) {
+      if (other && String(other.header.shape) !== String(volume.header.shape)) throw new Error("Scan and overlay are on different grids.");
+    }
+    const { state } = this;
+    const { header } = volume;
+    const drawn = same && !overlay && state.overlay?.url === null ? state.overlay : overlay;
+    if (drawn !== state.overlay) state.editor = null;
+    Object.assign(state, { volume, overlay: drawn, probability });
+    if (same) return;
+    Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], threshold: null });
+    this.resetView();
+    this.setWindow(header.windows.find(({ name }) => name === header.window) ?? header.windows[0]);
+    const chosen = state.findings.find(({ id }) => id === this.data.selected) ?? state.findings.find((f) => !this.decisionOf(f));
+    if (chosen) this.select(chosen.id, false);
+  }
+
+  arrived() {
+    this.state.version++;
+    this.state.overlayVersion++;
+    this.curtain.set("none", "", "");
+    this.redraw();
+  }
+
+  finished() {
+    const { state } = this;
+    this.curtain.set("none", "", "");
+    if (state.editable) {
+      state.overlay ??= emptyLabels(state.volume);
+      state.editor ??= new Editor(state.overlay);
+    }
+    this.overlayChanged();
+  }
+
+  // ---- drawing ----
+
+  redraw() {
+    if (this.planned || !this.root) return;
+    this.planned = requestAnimationFrame(() => {
+      this.planned = 0;
+      this.draw();
+    });
+  }
+
+  draw() {
+    this.root.classList.toggle("mv-narrow", this.root.clientWidth < 760);
+    this.bar.update();
+    this.side.update();
+    this.line.update();
+    if (!this.state.volume) return;
+    for (const pane of this.panes) {
+      pane.fit();
+      pane.draw();
+    }
+  }
+
+  recolour() {
+    const { state } = this;
+    const table = new Uint32Array(TABLE);
+    const alpha = Math.round(state.opacity * 255);
+    for (let label = 1; label < 256; label++) {
+      if (state.shown(label)) table[label + ZERO] = ((alpha << 24) | packed(state.colour(label))) >>> 0;
+    }
+    state.tables.colours = table;
+    this.overlayChanged();
+  }
+
+  overlayChanged() {
+    this.state.overlayVersion++;
+    this.redraw();
+  }
+
+  set(change) {
+    Object.assign(this.state, change);
+    if ("opacity" in change) this.recolour();
+    this.redraw();
+  }
+
+  toggle(field) {
+    this.set({ [field]: !this.state[field] });
+  }
+
+  look(number, change) {
+    this.state.looks[number] = { ...this.state.looks[number], ...change };
+    this.state.labels[number] = { ...this.state.labels[number], ...change };
+    this.recolour();
+  }
+
+  setWindow({ name, low, high }) {
+    this.state.window = { name, low, high };
+    this.state.tables.grey = greyTable(this.state.volume.header, { low, high });
+    this.redraw();
+  }
+
+  preset(n) {
+    const chosen = this.state.volume.header.windows[n];
+    if (chosen) this.setWindow(chosen);
+  }
+
+  setThreshold(threshold) {
+    this.state.threshold = threshold;
+    this.overlayChanged();
+  }
+
+  // ---- moving about ----
+
+  moveTo(index) {
+    this.state.cursor = index;
+    this.redraw();
+  }
+
+  scroll(pane, by) {
+    const axis = PLANES[pane.plane].across;
+    const next = [...this.state.cursor];
+    next[axis] = clamp(next[axis] + by, 0, this.state.volume.header.shape[axis] - 1);
+    this.moveTo(next);
+  }
+
+  hover(pane, index) {
+    const { state } = this;
+    const within = pane && state.volume && inside(state.volume.header, index);
+    state.pointer = within ? nearestVoxel(state.volume.header, index) : null;
+    const draws = within && ["brush", "erase", "range"].includes(state.tool);
+    state.brushAt = draws ? { plane: pane.plane, index, radius_mm: state.radius_mm } : null;
+    if (pane) last = this;
+    this.redraw();
+  }
+
+  focus(pane) {
+    this.active = pane;
+    last = this;
+    this.panes.forEach((other) => other.node.classList.toggle("mv-active", other === pane));
+  }
+
+  turn(by) {
+    this.focus(this.panes[(this.panes.indexOf(this.active) + by + 3) % 3]);
+  }
+
+  zoom(factor) {
+    zoom(this, this.active, this.active.frame.toPixel(this.state.cursor), factor);
+  }
+
+  resetView() {
+    this.panes.forEach((pane) => (pane.view = { zoom: 1, pan: [0, 0] }));
+    this.redraw();
+  }
+
+  enlarge(pane) {
+    const { dataset } = this.stage;
+    if (dataset.main !== pane.plane) dataset.main = pane.plane;
+    else if (dataset.alone) delete dataset.alone;
+    else dataset.alone = "yes";
+    this.focus(pane);
+  }
+
+  listening() {
+    return last === this && this.root.isConnected;
+  }
+
+  // ---- findings and verdicts ----
+
+  decisionOf(finding) {
+    const said = this.state.said[finding.id];
+    return said ? said.decision : (finding.decision ?? null);
+  }
+
+  select(id, tell = true) {
+    const finding = this.state.findings.find((f) => f.id === id);
+    if (!finding) return;
+    this.state.selected = id;
+    this.state.label = finding.label ?? this.state.label;
+    this.since = performance.now();
+    if (this.state.volume) this.moveTo(nearestVoxel(this.state.volume.header, toIndex(this.state.volume.header.affine, finding.centre_mm)));
+    clearTimeout(this.telling);
+    if (tell && this.data.wants.includes("select")) this.telling = setTimeout(() => this.outbox.add({ kind: "select", finding: id }), SELECT_MS);
+  }
+
+  step(by) {
+    const { findings: all, selected } = this.state;
+    if (!all.length) return;
+    const at = all.findIndex(({ id }) => id === selected);
+    this.select(all[(at + by + all.length) % all.length].id);
+  }
+
+  decide(decision) {
+    const { findings: all, selected, said } = this.state;
+    const at = all.findIndex(({ id }) => id === selected);
+    if (at < 0) return this.notify("Choose a finding first.");
+    const dwell_ms = Math.round(performance.now() - this.since);
+    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, note: this.takeNote(), dwell_ms });
+    said[selected] = { decision, seq };
+    this.lastVerdict = { seq, finding: selected };
+    if (decision === "edit") return this.state.editable && this.take("brush");
+    const next = [...all.slice(at + 1), ...all.slice(0, at)].find((finding) => !this.decisionOf(finding));
+    if (next) this.select(next.id);
+    this.redraw();
+  }
+
+  missed() {
+    const { volume, cursor, label } = this.state;
+    this.outbox.add({ kind: "missed", centre_mm: toMm(volume.header.affine, cursor), label, note: this.takeNote() });
+    this.notify("Added at the crosshair.");
+  }
+
+  takeNote() {
+    const text = this.side.note.value.trim();
+    this.side.note.value = "";
+    return text;
+  }
+
+  // ---- correction ----
+
+  take(tool) {
+    this.state.tool = tool;
+    this.redraw();
+  }
+
+  resizeBrush(factor) {
+    this.set({ radius_mm: clamp(Math.round(this.state.radius_mm * factor * 2) / 2, 0.5, 30) });
+  }
+
+  interpolate() {
+    if (this.state.editor) interpolateSlices(this, this.active.plane);
+  }
+
+  finishStroke(tool) {
+    const { editor, selected } = this.state;
+    const changed = editor.end();
+    this.overlayChanged();
+    if (!changed) return false;
+    editor.sent(this.outbox.add({ kind: "stroke", runs: changed, tool, finding: selected }));
+    return true;
+  }
+
+  undo() {
+    const step = this.state.editor?.undo();
+    if (step) {
+      this.outbox.add({ kind: "undo", of: step.seq });
+      this.overlayChanged();
+    } else if (this.lastVerdict) {
+      this.outbox.add({ kind: "undo", of: this.lastVerdict.seq });
+      this.state.said[this.lastVerdict.finding] = { decision: null, seq: this.outbox.last };
+      this.select(this.lastVerdict.finding);
+      this.lastVerdict = null;
+    } else this.notify("Nothing to undo.");
+  }
+
+  redo() {
+    const step = this.state.editor?.redo();
+    if (!step) return;
+    this.state.editor.sent(this.outbox.add({ kind: "stroke", runs: step.after, tool: "redo", finding: this.state.selected }));
+    this.overlayChanged();
+  }
+
+  // ---- messages ----
+
+  badges() {
+    const { volume, overlay, probability, threshold } = this.state;
+    const loading = [[volume, "loading"], [overlay, "mask loading"], [probability, "confidence loading"]];
+    const { oblique_degrees, exact } = volume.header;
+    return [
+      ...loading.filter(([v]) => v && v.count < v.planes).map(([v, name]) => `${name} ${v.count}/${v.planes}`),
+      oblique_degrees ? `oblique ${oblique_degrees.toFixed(0)}°: shown along the scan's own axes` : null,
+      exact ? null : "values rounded to 16 bits",
+      threshold === null ? null : `mask at confidence ${threshold.toFixed(2)}, not as stored`,
+    ].filter(Boolean);
+  }
+
+  notify(text) {
+    say(this.note, text);
+    show(this.note, true);
+    clearTimeout(this.noting);
+    this.noting = setTimeout(() => show(this.note, false), NOTE_MS);
+  }
+
+  help() {
+    if (this.page) this.page.remove();
+    else this.root.append((this.page = helpPage(this)));
+    if (!this.page.isConnected) this.page = null;
+  }
+
+  clear() {
+    if (this.page) this.help();
+    this.state.measures.length = 0;
+    show(this.note, false);
+    this.redraw();
+  }
+
+  close() {
+    this.stop?.abort();
+    this.outbox.close();
+    this.stopKeys();
+    this.watcher.disconnect();
+    window.removeEventListener("beforeunload", this.warn);
+    clearTimeout(this.telling);
+    this.root.remove();
+  }
+}
+
+function packed(colour) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.fillStyle = colour;
+  const rgb = parseInt(pen.fillStyle.slice(1, 7), 16);
+  return ((rgb & 255) << 16) | (rgb & 0xff00) | (rgb >> 16);
+}
+
+// The viewer that the reader used last hears the keys. Streamlit calls mount again after every run.
+let last = null;
+const viewers = new WeakMap();
+
+export function mount({ data, parentElement, setTriggerValue }) {
+  const known = viewers.get(parentElement);
+  if (known) {
+    known.send = setTriggerValue;
+    known.update(data);
+  } else {
+    viewers.set(parentElement, new Viewer(parentElement, data, setTriggerValue));
+  }
+  return () => {
+    viewers.get(parentElement)?.close();
+    viewers.delete(parentElement);
+  };
+}

@@ -1,0 +1,139 @@
+"""A page with nothing but the viewer, in a real Chromium; its server is a dictionary, everything else is refused."""
+
+import json
+from pathlib import Path
+from urllib.parse import parse_qs, urlparse
+
+import pytest
+
+from medssl.viewer import component, wire
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+HERE = "http://viewer.test"
+PAGE = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #05070a } %s</style>
+<div id="host"></div><script type="module">
+import mount from "/viewer.js";
+window.sent = [];
+window.show = (data) => mount({
+  data, parentElement: document.getElementById("host"),
+  setTriggerValue: (name, value) => window.sent.push(...JSON.parse(JSON.stringify(value)).events),
+});
+window.ready = true;
+</script>"""
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser, started once."""
+    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright (the `test` extra)")
+    if not CHROMIUM.exists():
+        pytest.skip(f"needs Chromium at {CHROMIUM} (Debian package: chromium)")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Screen:
+    """One page with one viewer, and what went over the wire."""
+
+    def __init__(self, page):
+        self.page = page
+        self.served, self.asked, self.strange, self.errors = {}, [], [], []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.route("**/*", self._answer)
+
+    def open(self, volume, overlay=None, probability=None, wait=True, **facts):
+        """Shows volumes; `facts` change the data the component gets."""
+        if not self.page.url.startswith(HERE):
+            self.page.goto(HERE + "/")
+            self.page.wait_for_function("window.ready")
+        urls = {name: self.serve(name, v) for name, v in
+                (("volume", volume), ("overlay", overlay), ("probability", probability))}  # fmt: skip
+        self.data = {"labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": volume.unit,
+                     "findings": [], "selected": None, "acked_seq": 0, "editable": False, "height": 700, "key": "case",
+                     "wants": ["verdict", "missed", "stroke", "undo"]} | urls | facts  # fmt: skip
+        self.show()
+        if wait:
+            self.loaded()
+        return self
+
+    def serve(self, name, volume):
+        """Puts a volume on the wire under a name; its address, or None for no volume."""
+        if volume is None:
+            return None
+        self.served[name] = wire.encode(volume)
+        return f"/api/volume/{name}/header.json"
+
+    def show(self, **facts):
+        """Runs the component again, as Streamlit does after every event."""
+        self.data |= facts
+        self.page.evaluate("data => window.show(data)", self.data)
+
+    def loaded(self):
+        """Waits until every voxel is here and drawn."""
+        self.page.wait_for_function(
+            "() => { const v = document.querySelector('.mv').viewer; return v.state.volume && !v.planned"
+            " && ['volume', 'overlay', 'probability'].every(n => !v.state[n] || v.state[n].count === v.state[n].planes)"
+            " && (!v.state.editable || v.state.editor) && v.panes[0].frame }"
+        )
+
+    def viewer(self, expression, argument=None):
+        """The value of JavaScript in which `v` is the viewer and `a` the argument, after the next drawing."""
+        return self.page.evaluate(
+            "async a => { const v = document.querySelector('.mv').viewer; const value = await (async () => {"
+            + expression
+            + "})(); await new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r))); return value }",
+            argument,
+        )
+
+    def pixel(self, plane, index):
+        """Where a voxel's middle is drawn, in device pixels of its pane, and the colour there, overlay and all."""
+        return self.viewer(
+            "const p = v.panes.find(p => p.plane === a[0]); const [x, y] = p.frame.toPixel(a[1]);"
+            "const rgba = [...p.base.getContext('2d').getImageData(Math.floor(x), Math.floor(y), 1, 1).data];"
+            "return { x, y, rgba: rgba.slice(0, 3), width: p.base.width, height: p.base.height }",
+            [plane, list(index)],
+        )
+
+    def sent(self):
+        """Every event that was sent so far, repetitions included."""
+        return self.page.evaluate("window.sent")
+
+    def _answer(self, route):
+        url = urlparse(route.request.url)
+        self.asked.append(route.request.url)
+        if f"{url.scheme}://{url.netloc}" != HERE:
+            self.strange.append(route.request.url)
+            return route.abort()
+        if url.path == "/":
+            return route.fulfill(body=PAGE % component.stylesheet(), content_type="text/html")
+        if url.path == "/viewer.js":
+            return route.fulfill(body=component.javascript(), content_type="text/javascript")
+        return self._voxels(route, url)
+
+    def _voxels(self, route, url):
+        name, _, part = url.path.removeprefix("/api/volume/").partition("/")
+        if name not in self.served:
+            return route.fulfill(status=404, body="")
+        header, data = self.served[name]
+        if part == "header.json":
+            return route.fulfill(body=json.dumps(header), content_type="application/json")
+        start, stop = (int(parse_qs(url.query)[end][0]) for end in ("from", "to"))
+        plane = len(data) // header["shape"][2]
+        return route.fulfill(body=data[start * plane : stop * plane], content_type="application/octet-stream")
+
+
+@pytest.fixture
+def screen(chromium):
+    """A fresh page; at the end, nothing foreign was asked for and nothing went wrong unseen."""
+    page = chromium.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(20_000)
+    screen = Screen(page)
+    yield screen
+    page.close()
+    assert screen.strange == [], "the viewer asked somebody else"
+    assert screen.errors == []
