@@ -1,0 +1,165 @@
+"""Ingestion: a folder of scans becomes a store, a manifest, and a ledger that accounts for every file."""
+
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from medssl.data import layouts, ledger, prepare
+from medssl.data.layouts import Layout, Source, pseudonym
+from medssl.data.ledger import Row
+from medssl.data.manifest import Case, Manifest
+from medssl.data.normalise import Recipe
+from medssl.data.pool import run
+from medssl.data.prepare import Job, Outcome, dead, read_image, work
+from medssl.data.sources import within
+from medssl.data.store import Card
+from medssl.errors import BadInput
+from medssl.settings import Settings
+from medssl.volume import Spacing
+
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+PROBES = 32  # cases whose spacing is looked at for the median
+Watch = Callable[[int, int], None]  # told how many cases are done, of how many
+
+
+class Options(Settings):
+    """How to ingest."""
+
+    spacing_mm: Literal["auto", "native"] | Spacing = "auto"
+    modality: Literal["", "CT", "MR"] = ""
+    window_hu: tuple[float, float] | None = None
+    workers: int = Field(2, ge=0)
+    shares: dict[str, float] | None = None
+    seed: int = 0
+    patients: Path | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What an ingestion did."""
+
+    manifest: Manifest
+    rows: tuple[Row, ...]
+    prepared: int
+
+    def line(self) -> str:
+        """One sentence for the person who waited."""
+        used = sum(row.status == "used" for row in self.rows)
+        splits = Counter(case.split for case in self.manifest.cases)
+        parts = ", ".join(f"{name} {splits[name]}" for name in sorted(splits))
+        did = f"{self.prepared} cases prepared" if self.prepared else "nothing to do"
+        holds = f"the store holds {len(self.manifest.cases)} ({parts})"
+        return f"{did}; {holds}; files: {used} used, {len(self.rows) - used} refused"
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """Why files were refused, the most frequent reasons first."""
+        return Counter(row.reason for row in self.rows if row.status == "refused").most_common(8)
+
+
+def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
+    """Prepares every case under `scans` into the store `out`; what an earlier run did is kept."""
+    scans, out = scans.absolute(), out.absolute()
+    if scans == out or scans in out.parents:
+        raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
+    found = layouts.find(scans, options.modality, options.patients)
+    if not found.sources:
+        reasons = Counter(r.reason for r in found.rows if r.status == "refused").most_common(1)
+        why = f" ({reasons[0][1]} files: {reasons[0][0]})" if reasons else ""
+        raise BadInput(f"{scans}: holds no scan{why}; give a folder with DICOM, NIfTI, NRRD or MHA files")
+    fresh = not out.exists() or not any(out.iterdir())
+    card = _card(out, found, options)
+    kept = [c for c in _earlier(out) if not within(c, scans)]
+    jobs = [Job(s, out, card.recipe, card.spacing_mm) for s in _renamed(found.sources, kept)]
+    outcomes, prepared = _outcomes(jobs, options.workers, watch)
+    cases = [o.case for o in outcomes if o.case]
+    if not cases and fresh:
+        shutil.rmtree(out)
+        raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {outcomes[0].rows[0].reason}")
+    card.write(out)
+    manifest = Manifest(tuple(sorted([*kept, *_split(cases, _earlier(out), options)], key=lambda c: c.id)), out)
+    rows = [r for r in ledger.read(out / "ledger.csv") if not Path(r.path).is_relative_to(scans)]
+    rows += [row for outcome in outcomes for row in outcome.rows] + found.rows
+    ledger.write(out / "ledger.csv", rows)
+    manifest.write(out / "manifest.csv")
+    return Summary(manifest, tuple(rows), prepared)
+
+
+def _card(out: Path, found: Layout, options: Options) -> Card:
+    """What holds for the store: an existing card rules, and what contradicts it is refused."""
+    if not (out / "store.json").exists():
+        if out.exists() and any(p.name != "records" for p in out.iterdir()):
+            raise BadInput(f"{out}: exists and is no store; choose an empty folder or a new name")
+        recipe = Recipe(window_hu=options.window_hu) if options.window_hu else Recipe()
+        card = Card(recipe=recipe, spacing_mm=_spacing(found.sources, options.spacing_mm))
+        card.write(out)
+    card = Card.read(out)
+    asked = {"auto": card.spacing_mm, "native": None}.get(str(options.spacing_mm), options.spacing_mm)
+    for name, here, told in (
+        ("spacing in mm", card.spacing_mm, asked),
+        ("window in HU", card.recipe.window_hu, options.window_hu or card.recipe.window_hu),
+        ("classes", card.labels | found.labels, found.labels | card.labels),
+    ):
+        if here != told:
+            raise BadInput(f"{out}: its {name} is {here}, asked is {told}; use another --out")
+    labels, present = card.labels | found.labels, card.present_labels | found.present
+    return card.model_copy(update={"labels": labels, "present_labels": present})
+
+
+def _spacing(sources: Sequence[Source], asked: str | Spacing) -> Spacing | None:
+    """The spacing of a new store; `auto` is the median along each axis of some of its cases."""
+    if not isinstance(asked, str):
+        return asked
+    if asked == "native":
+        return None
+    seen: list[Spacing] = []
+    for source in sources[:: -(-len(sources) // PROBES)]:
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # its own turn comes, with reason and doubt
+            seen.append(read_image(source)[0].oriented("RAS").spacing_mm())
+    if not seen:
+        return None
+    i, j, k = (round(float(v), 3) for v in np.median(seen, axis=0))
+    return i, j, k
+
+
+def _outcomes(jobs: list[Job], workers: int, watch: Watch) -> tuple[list[Outcome], int]:
+    """What became of each case, in the order of the jobs, and how many were done now."""
+    done = {job.source.id: past for job in jobs if (past := prepare.recorded(job))}
+    todo = [job for job in jobs if job.source.id not in done]
+    for job in todo:
+        for part in (job.out / "images", job.out / "labels", job.out / "records"):
+            part.mkdir(parents=True, exist_ok=True)
+    watch(len(done), len(jobs))
+    for job, outcome in run(todo, work, dead, workers):
+        done[job.source.id] = outcome
+        watch(len(done), len(jobs))
+    return [done[job.source.id] for job in jobs], len(todo)
+
+
+def _earlier(out: Path) -> tuple[Case, ...]:
+    return Manifest.read(out / "manifest.csv").cases if (out / "manifest.csv").exists() else ()
+
+
+def _renamed(sources: Sequence[Source], kept: Sequence[Case]) -> list[Source]:
+    """Sources whose names are not those of cases from other folders."""
+    taken = {case.id for case in kept}
+    return [replace(s, id=f"{s.id}-{pseudonym(str(s.images[0]))}") if s.id in taken else s for s in sources]
+
+
+def _split(cases: Sequence[Case], earlier: Sequence[Case], options: Options) -> list[Case]:
+    """Cases with their split: what the data set declares, then what the patient has already, then the shares."""
+    known = {c.patient: c.split for c in (*earlier, *cases) if c.split}
+    if options.shares:
+        known = {c.patient: c.split for c in earlier}
+    drawn = Manifest(tuple(c for c in cases if c.patient not in known), Path()).split(
+        options.shares or SHARES, options.seed
+    )
+    split = known | {c.patient: c.split for c in drawn.cases}
+    return [replace(c, split=split[c.patient]) for c in cases]

@@ -1,0 +1,241 @@
+"""Layouts: which files of a folder belong together as one case, and which belong to none."""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medssl.data.ledger import Row
+from medssl.errors import BadInput
+from medssl.io import dicom, images
+from medssl.io.refused import Refused
+
+PATIENT_COLUMNS = ("patient_group", "patient", "patient_id", "background_patient")
+CHANNEL = re.compile(r"(.+)_(\d{4})$")
+SPLITS = {"training": "train", "validation": "val", "test": "test", "unlabeled": "", "unlabelled": ""}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of one case: the channels of an image on one grid, or a DICOM series, with or without a label."""
+
+    id: str
+    patient: str
+    images: tuple[Path, ...]
+    modalities: tuple[str, ...]
+    label: Path | None = None
+    series: str | None = None
+    split: str = ""
+    classes: tuple[int, ...] = ()
+    instances: tuple[int, ...] | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file this case is read from."""
+        return self.images + ((self.label,) if self.label else ())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder holds: cases to read, ledger rows of the files that belong to none, and the class names."""
+
+    sources: list[Source] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    labels: dict[int, str] = field(default_factory=dict)
+    present: dict[str, list[int]] = field(default_factory=dict)
+
+
+def find(scans: Path, modality: str = "", patients: Path | None = None) -> Layout:
+    """Sorts the files under `scans` into cases and ledger rows; each file is in exactly one of them."""
+    files, found = _files(scans)
+    left = set(files)
+    for described in [f for f in files if f.name == "dataset.json"]:
+        _take(found, left, _described(described, left))
+    for folder in sorted({f.parent for f in left if f.parent.name == "imagesTr"}):
+        _take(found, left, _nnunet(folder.parent, left, {}, ()))
+    _take(found, left, _plain(sorted(f for f in left if images.is_image(f)), scans))
+    _take(found, left, _dicom(sorted(left)))
+    return _finished(found, modality, patients)
+
+
+def pseudonym(text: str) -> str:
+    """A short name that does not tell the one it stands for."""
+    return hashlib.sha256(f"medssl:{text}".encode()).hexdigest()[:12]
+
+
+def series_name(series: dicom.Series) -> str:
+    """What a series is called outside: a pseudonym of its UID, and of its part where one UID holds several volumes."""
+    return pseudonym(f"{series.uid}{series.part}")
+
+
+def _files(scans: Path) -> tuple[list[Path], Layout]:
+    """Regular files in a fixed order, links not followed; what is no file is refused."""
+    if not scans.is_dir():
+        raise BadInput(f"{scans}: no such folder; give the folder that holds the scans")
+
+    def unreadable(error: OSError) -> None:
+        raise BadInput(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or leave it out")
+
+    regular: list[Path] = []
+    odd: list[Path] = []
+    for root, folders, names in os.walk(scans, onerror=unreadable):
+        linked = [n for n in folders if (Path(root) / n).is_symlink()]
+        for path in (Path(root) / n for n in [*names, *linked]):
+            (regular if stat.S_ISREG(path.lstat().st_mode) else odd).append(path)
+    return sorted(regular), Layout(rows=_refused(odd, "a link, a pipe or a device; put a copy of the file here"))
+
+
+def _refused(files: Iterable[Path], reason: str) -> list[Row]:
+    return [Row(str(f), "refused", "", reason) for f in files]
+
+
+def _take(into: Layout, left: set[Path], part: Layout) -> None:
+    into.sources.extend(part.sources)
+    into.rows.extend(part.rows)
+    into.labels.update(part.labels)
+    into.present.update(part.present)
+    left.difference_update(f for s in part.sources for f in s.files)
+    left.difference_update(Path(row.path) for row in part.rows)
+
+
+def _described(path: Path, left: set[Path]) -> Layout:
+    """The cases a dataset.json lists, as in the Decathlon and in MONAI's detection sets, or as nnU-Net names them."""
+    root = path.parent
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        labels = _labels(told.get("labels") or {})
+        channels = told.get("channel_names") or told.get("modality") or {}
+        modalities = tuple(_modality(str(channels[key])) for key in sorted(channels, key=int))
+        listed = [(split, item) for split in SPLITS for item in told.get(split) or ()]
+        present = {str(case): [int(v) for v in classes] for case, classes in (told.get("present_labels") or {}).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return Layout(rows=_refused([path], f"dataset.json cannot be understood: {error}"))
+    tables = sorted(f for f in left if f.parent == root and f.suffix == ".csv" and patients_of(f))
+    patient = {case: name for table in tables for case, name in patients_of(table).items()}
+    found = Layout() if listed else _nnunet(root, left, patient, modalities)
+    for split, item in listed:
+        source = _listed(root, item, modalities, left)
+        if isinstance(source, Source):
+            owner = patient.get(source.id, source.id)
+            part = SPLITS[split] if told.get("validation") else ""
+            classes = tuple(labels) if source.instances is None else ()
+            found.sources.append(replace(source, patient=owner, split=part, classes=classes))
+        else:
+            found.rows.extend(source)
+    found.rows.extend(Row(str(f), "used", "", "describes the data set") for f in (path, *tables))
+    return replace(found, labels=labels, present=present)
+
+
+def _listed(root: Path, item: Any, modalities: tuple[str, ...], left: set[Path]) -> Source | list[Row]:
+    """One entry of a dataset.json: an image (or its channels) with or without a label or an instance mask."""
+    entry = item if isinstance(item, dict) else {"image": item}
+    named, told = entry.get("image"), entry.get("mask") or entry.get("label")
+    paths = tuple(_under(root, str(p)) for p in (named if isinstance(named, list) else [named]))
+    label = _under(root, told) if isinstance(told, str) else None
+    wanted = (*paths, label) if label else paths
+    missing = [os.path.relpath(p, root) for p in wanted if p not in left]
+    if missing:
+        reason = f"dataset.json lists it with {', '.join(missing)}, which is not there; add that file or drop the entry"
+        return _refused([p for p in wanted if p in left], reason)
+    instances = tuple(int(v) + 1 for v in entry.get("label") or ()) if entry.get("mask") else None
+    channel = CHANNEL.match(_stem(paths[0])) if len(paths) > 1 else None
+    name = channel[1] if channel else _stem(paths[0])
+    kinds = modalities if len(modalities) == len(paths) else (modalities or ("",))[:1] * len(paths)
+    return Source(name, name, paths, kinds, label, instances=instances)
+
+
+def _nnunet(root: Path, left: set[Path], patients: dict[str, str], modalities: tuple[str, ...]) -> Layout:
+    """imagesTr/NAME_0000 (one file a channel) with labelsTr/NAME, and imagesTs likewise."""
+    found = Layout()
+    for suffix in ("Tr", "Ts"):
+        labels = {_stem(f): f for f in left if f.parent == root / f"labels{suffix}" and images.is_image(f)}
+        grouped: dict[str, dict[int, Path]] = {}
+        for path in sorted(f for f in left if f.parent == root / f"images{suffix}" and images.is_image(f)):
+            channel = CHANNEL.match(_stem(path))
+            name, number = (channel[1], int(channel[2])) if channel else (_stem(path), 0)
+            grouped.setdefault(name, {})[number] = path
+        for name, channels in grouped.items():
+            numbers = sorted(channels)
+            kinds = tuple(modalities[n] if n < len(modalities) else "" for n in numbers)
+            paths = tuple(channels[n] for n in numbers)
+            found.sources.append(Source(name, patients.get(name, name), paths, kinds, labels.pop(name, None)))
+        found.rows.extend(_refused(labels.values(), "a label without an image of its name"))
+    return found
+
+
+def _plain(files: list[Path], scans: Path) -> Layout:
+    """Every image file is a case of its own, named by its path."""
+    found = Layout()
+    for path in files:
+        if re.fullmatch(r"(labels?(Tr|Ts)?|masks?|segmentations?)", path.parent.name):
+            found.rows.extend(_refused([path], "a label that belongs to no image here"))
+            continue
+        name = re.sub(r"[^\w.-]+", "-", "_".join([*path.relative_to(scans).parts[:-1], _stem(path)]))
+        found.sources.append(Source(name, name, (path,), ("",)))
+    return found
+
+
+def _dicom(files: list[Path]) -> Layout:
+    """A case a series; what is neither an image nor DICOM is refused by the reader."""
+    found = Layout()
+    for item in dicom.read(files) if files else ():
+        if isinstance(item, Refused):
+            found.rows.extend(_refused(item.files, item.reason))
+            continue
+        series = series_name(item)
+        name, patient = f"{item.modality}-{series}", pseudonym(item.patient)
+        found.sources.append(Source(name, patient, tuple(item.files), (item.modality,), series=series))
+    return found
+
+
+def _finished(found: Layout, modality: str, patients: Path | None) -> Layout:
+    """Modality and patients as the user says, and names that are unique."""
+    said = patients_of(patients) if patients else {}
+    if patients and not said:
+        raise BadInput(f"{patients}: has no columns `case` and `patient`; write one line a case")
+    seen: dict[str, int] = {}
+    sources = []
+    for source in sorted(found.sources, key=lambda s: (s.id, s.files)):
+        number = seen[source.id] = seen.get(source.id, 0) + 1
+        name = source.id if number == 1 else f"{source.id}-{pseudonym(str(source.images[0]))}"
+        kinds = tuple(modality or m for m in source.modalities) if source.series is None else source.modalities
+        sources.append(replace(source, id=name, patient=said.get(name, source.patient), modalities=kinds))
+    return replace(found, sources=sources)
+
+
+def patients_of(table: Path) -> dict[str, str]:
+    """Case -> patient, from a CSV that has both columns; else nothing."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as handle:
+            rows = list(csv.DictReader(handle))
+    except (UnicodeDecodeError, csv.Error):
+        return {}
+    column = next((c for c in PATIENT_COLUMNS if rows and c in rows[0] and "case" in rows[0]), None)
+    return {row["case"]: row[column] for row in rows} if column else {}
+
+
+def _labels(told: dict[str, Any]) -> dict[int, str]:
+    """Class number -> name; nnU-Net writes them the other way round, detection sets count from 0 without background."""
+    pairs = [(k, v) if str(k).lstrip("-").isdigit() else (v, k) for k, v in told.items()]
+    named = {int(number): str(name) for number, name in pairs if not isinstance(number, list)}
+    if named and named.get(0, "background").lower() != "background":
+        named = {number + 1: name for number, name in named.items()}
+    return {number: name for number, name in sorted(named.items()) if number > 0}
+
+
+def _modality(told: str) -> str:
+    return "CT" if "CT" in told.upper().split("_") else "PT" if "PET" in told.upper() else "MR"
+
+
+def _under(root: Path, name: str) -> Path:
+    return Path(os.path.normpath(root / name))
+
+
+def _stem(path: Path) -> str:
+    return re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", "", path.name)

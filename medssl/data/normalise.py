@@ -1,0 +1,92 @@
+"""Recipe: how scanner values become the network's input in [0, 1]."""
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float32, Shaped
+from pydantic import model_validator
+from scipy import ndimage
+
+from medssl.errors import BadInput
+from medssl.settings import Settings
+from medssl.volume import Spacing, Unit, Volume
+
+AIR_HU = -1024
+TISSUE_HU = -500
+SAMPLE = 96  # voxels a side that are enough to measure percentiles and a body mask on
+
+
+class Recipe(Settings):
+    """CT is stored as HU and windowed when read; all else is stored with its body's percentiles brought to 0 and 1.
+
+    The unit decides, so that what is prepared for training and for prediction cannot differ: channels of a volume
+    that mixes CT and MR carry no common unit and are each scaled by their own percentiles.
+    The wide window is that of Tang et al., Self-Supervised Pre-Training of Swin Transformers for 3D Medical Image
+    Analysis, 2022, https://arxiv.org/abs/2111.14791.
+    """
+
+    window_hu: tuple[float, float] = (-1000.0, 1000.0)
+    percentiles: tuple[float, float] = (0.5, 99.5)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Recipe":
+        if self.window_hu[0] >= self.window_hu[1] or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+            raise ValueError("window_hu and percentiles go from low to high, percentiles within 0 and 100")
+        return self
+
+    def prepare(self, volume: Volume, spacing_mm: Spacing | None) -> Volume:
+        """A volume as the store keeps it: RAS, at `spacing_mm` (None: its own), int16 HU or float16 about [0, 1]."""
+        volume = volume.oriented("RAS")
+        volume = replace(volume, voxels=volume.voxels.astype(np.float32, copy=False))
+        if spacing_mm is not None and not np.allclose(spacing_mm, volume.spacing_mm(), rtol=1e-3):
+            volume = volume.resample(spacing_mm, order=1)
+        if volume.unit == "HU":
+            return replace(volume, voxels=np.clip(np.rint(volume.voxels), -32768, 32767).astype(np.int16))
+        channels = volume.voxels.reshape(-1, *volume.shape)
+        scaled = np.stack([self._scaled(channel) for channel in channels])
+        return replace(volume, voxels=scaled.reshape(volume.voxels.shape))
+
+    def apply(self, voxels: Shaped[np.ndarray, "*n"], unit: Unit) -> Float32[np.ndarray, "*n"]:
+        """Stored voxels -> the network's input in [0, 1]."""
+        x = voxels.astype(np.float32)
+        if unit == "HU":
+            low, high = self.window_hu
+            x -= np.float32(low)
+            x /= np.float32(high - low)
+        return np.clip(x, 0, 1, out=x)
+
+    def require(self, other: "Recipe") -> None:
+        """Refuses data or weights that were made by another recipe."""
+        if self != other:
+            mine, theirs = (f"window {r.window_hu} HU, percentiles {r.percentiles}" for r in (self, other))
+            raise BadInput(
+                f"two recipes: {mine} against {theirs}; prepare the scans anew with the recipe of the weights"
+            )
+
+    def _scaled(self, channel: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "i j k"]:
+        thin = thinned(channel)
+        inside = thin[body(thin, "a.u.")]
+        low, high = np.percentile(inside, self.percentiles) if inside.size else (0.0, 1.0)
+        scaled = (channel - np.float32(low)) / np.float32(max(high - low, 1e-6 * abs(high), 1e-12))
+        return np.clip(scaled, -8, 8).astype(np.float16)
+
+
+def thinned(voxels: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "p q r"]:
+    """Every n-th voxel of each axis, few enough to measure on."""
+    i, j, k = thinning(voxels.shape)
+    return voxels[::i, ::j, ::k]
+
+
+def thinning(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The steps that `thinned` takes along each axis."""
+    return tuple(-(-n // SAMPLE) for n in shape)
+
+
+def body(voxels: Shaped[np.ndarray, "i j k"], unit: Unit) -> Bool[np.ndarray, "i j k"]:
+    """Where the patient is: tissue, and the air that tissue encloses in an axial plane of a CT."""
+    if unit != "HU":
+        dark, bright = (float(v) for v in np.percentile(voxels, (0.1, 99)))
+        return voxels > dark + 0.1 * (bright - dark) if bright > dark else np.ones(voxels.shape, bool)
+    tissue = voxels > TISSUE_HU
+    planes = [ndimage.binary_fill_holes(tissue[..., k]) for k in range(tissue.shape[2])]
+    return np.stack(planes, axis=2)

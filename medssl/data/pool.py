@@ -1,0 +1,50 @@
+"""Runs jobs in worker processes of which any may die without stopping the others."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+def run(jobs: Iterable[J], work: Callable[[J], R], dead: Callable[[J], R], workers: int) -> Iterator[tuple[J, R]]:
+    """Every job with its result, as they finish; `dead(job)` is the result of a job that killed its process.
+
+    With no workers the jobs run here, one after the other.
+
+    A pool in which one process died is given up: what was running then runs again, each job in a process of its own.
+    """
+    if not workers:
+        yield from ((job, work(job)) for job in jobs)
+        return
+    waiting = deque(jobs)
+    while waiting:
+        running: dict[Future[R], J] = {}
+        try:
+            with _pool(min(workers, len(waiting))) as pool:
+                while waiting or running:
+                    while waiting and len(running) < 2 * workers:
+                        running[pool.submit(work, waiting[0])] = waiting[0]
+                        waiting.popleft()
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        result = future.result()
+                        yield running.pop(future), result
+        except BrokenProcessPool:
+            for job in running.values():
+                yield job, _alone(job, work, dead)
+
+
+def _alone(job: J, work: Callable[[J], R], dead: Callable[[J], R]) -> R:
+    try:
+        with _pool(1) as pool:
+            return pool.submit(work, job).result()
+    except BrokenProcessPool:
+        return dead(job)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))

@@ -1,0 +1,134 @@
+"""Prepares one case: read, checked, brought to the store's form and written, or refused with the reason."""
+
+import errno
+import hashlib
+import json
+import warnings
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl import __version__
+from medssl.data import store
+from medssl.data.layouts import Source
+from medssl.data.ledger import Row
+from medssl.data.manifest import Case
+from medssl.data.normalise import Recipe
+from medssl.data.sources import read_images, read_label, read_series, source_text
+from medssl.errors import BadInput, Doubt
+from medssl.files import write_json
+from medssl.volume import Spacing, Volume
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to prepare, and how."""
+
+    source: Source
+    out: Path
+    recipe: Recipe
+    spacing_mm: Spacing | None
+
+    def key(self) -> str:
+        """Changes with the files, with the options and with the program: another key means work to do."""
+        files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self.source.files]
+        how = (__version__, self.recipe.model_dump(), self.spacing_mm, asdict(self.source))
+        return hashlib.sha256(json.dumps([files, how], default=str).encode()).hexdigest()
+
+    @property
+    def record(self) -> Path:
+        """Where it is written down that this case is done."""
+        return self.out / "records" / f"{self.source.id}.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The case, or None where it was refused, and what became of its files."""
+
+    case: Case | None
+    rows: tuple[Row, ...]
+
+
+def work(job: Job) -> Outcome:
+    """Prepares a case; its record is written last, so that a case without one counts as not begun."""
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            case = _stored(job)
+        doubts = "; ".join(dict.fromkeys(str(w.message) for w in heard if issubclass(w.category, Doubt)))
+        case = replace(case, doubts=doubts)
+        done = Outcome(case, tuple(Row(str(f), "used", case.id, "", doubts) for f in job.source.files))
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
+        done = _refusal(job, _said(error))
+    write_json(job.record, {"key": job.key(), "outcome": asdict(done)})
+    return done
+
+
+def dead(job: Job) -> Outcome:
+    """The outcome of a case that killed its process."""
+    done = _refusal(job, "reading it killed the process: a broken codec, or more memory than there is")
+    write_json(job.record, {"key": job.key(), "outcome": asdict(done)})
+    return done
+
+
+def recorded(job: Job) -> Outcome | None:
+    """What an earlier run made of the same files in the same way, if its result still stands."""
+    try:
+        told = json.loads(job.record.read_text())
+        done = _outcome(told["outcome"])
+        kept = done.case is None or all((job.out / p).is_file() for p in (done.case.image, done.case.label) if p)
+        return done if kept and told["key"] == job.key() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_image(source: Source) -> tuple[Volume, str]:
+    """The image of a case in its own grid, and its modality."""
+    if source.series is not None:
+        return read_series(source.images, source.series), source.modalities[0]
+    return read_images(source.images, source.modalities)
+
+
+def _outcome(told: dict[str, Any]) -> Outcome:
+    values: Any = told["case"] and {n: tuple(v) if isinstance(v, list) else v for n, v in told["case"].items()}
+    return Outcome(Case(**values) if values else None, tuple(Row(**row) for row in told["rows"]))
+
+
+def _stored(job: Job) -> Case:
+    source = job.source
+    image, modality = read_image(source)
+    prepared = _channels(job.recipe.prepare(image, job.spacing_mm))
+    image_name, label_name = (f"{kind}/{source.id}.b2nd" for kind in ("images", "labels"))
+    label = None if source.label is None else _label(read_label(source, image), prepared)
+    origin = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": source_text(source)}
+    if label is not None:
+        store.write(job.out / label_name, label, origin)
+    sha = store.write(job.out / image_name, prepared, origin)
+    return Case(
+        source.id, source.patient, image_name, None if label is None else label_name, modality, image.unit,
+        prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, source_text(source), sha,
+    )  # fmt: skip
+
+
+def _refusal(job: Job, reason: str) -> Outcome:
+    return Outcome(None, tuple(Row(str(f), "refused", "", reason) for f in job.source.files))
+
+
+def _label(label: Volume, prepared: Volume) -> Volume:
+    """The label on the prepared image's grid, in the smallest type that holds its classes."""
+    kind = np.uint8 if label.voxels.max() < 256 else np.int16
+    placed = label.oriented("RAS").onto(prepared, order=0)
+    return replace(placed, voxels=placed.voxels.astype(kind))
+
+
+def _channels(volume: Volume) -> Volume:
+    return replace(volume, voxels=volume.voxels.reshape(-1, *volume.shape))
+
+
+def _said(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, BadInput) else f"cannot be read: {type(error).__name__}: {text}"

@@ -1,0 +1,108 @@
+"""Reads a case's original voxels, in their own grid."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from medssl.data.layouts import Source, series_name
+from medssl.data.manifest import Case, Manifest
+from medssl.errors import BadInput, Doubt
+from medssl.io import dicom, images
+from medssl.io.refused import Refused
+from medssl.volume import Volume
+
+
+def read_source(case: Case, manifest: Manifest) -> Volume:
+    """The volume a case was prepared from: the scanner's grid, CT in HU, all else in arbitrary units."""
+    folder, hash_mark, series = case.source.partition("#")
+    paths = [Path(manifest.folder, p) for p in folder.split("|")]
+    gone = [str(p) for p in paths if not p.exists()]
+    if gone:
+        raise BadInput(
+            f"{case.id}: the scan is no longer at {', '.join(gone)}; put it back or ingest it from its new place"
+        )
+    if hash_mark:
+        return read_series(paths[0], series)
+    return read_images(paths, [case.modality] * len(paths))[0]
+
+
+def source_text(source: Source) -> str:
+    """Where a case was read from, as the manifest keeps it: its files, or a folder and its series."""
+    if source.series is None:
+        return "|".join(str(p) for p in source.images)
+    return f"{os.path.commonpath([p.parent for p in source.images])}#{source.series}"
+
+
+def within(case: Case, folder: Path) -> bool:
+    """Whether a case was read from somewhere under `folder`."""
+    return Path(case.source.partition("#")[0].partition("|")[0]).is_relative_to(folder)
+
+
+def read_series(place: Path | Sequence[Path], series: str) -> Volume:
+    """One DICOM series of a folder or of some files, known by the pseudonym of its UID."""
+    reasons = []
+    for item in dicom.read(place):
+        if isinstance(item, Refused):
+            reasons.append(item.reason)
+        elif series_name(item) == series:
+            return item.volume()
+    raise BadInput(f"the series is not readable any more: {'; '.join(reasons) or 'its files are gone'}")
+
+
+def read_images(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:
+    """The channels of one image, which must share a grid, and its modality: guessed where it is not told."""
+    volumes = [images.read(path) for path in paths]
+    kinds = [kind or _guess(volume) for kind, volume in zip(modalities, volumes, strict=True)]
+    modality = kinds[0] if len(set(kinds)) == 1 else "+".join(kinds)
+    first = replace(volumes[0], unit="HU" if modality == "CT" else "a.u.")
+    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+        _same_grid(volume, first, f"channel {path.name}")
+    if len(volumes) == 1:
+        return first, modality
+    return replace(first, voxels=np.stack([v.voxels.astype(np.float32, copy=False) for v in volumes])), modality
+
+
+def read_label(source: Source, image: Volume) -> Volume:
+    """A case's label, checked against its image's grid and the declared classes; instances become their class."""
+    if source.label is None:
+        raise BadInput(f"{source.id}: has no label")
+    label = images.read(source.label, label=True)
+    _same_grid(label, image, f"label {source.label.name}")
+    numbers = [int(v) for v in np.unique(label.voxels)]
+    if source.instances is not None:
+        return _classes(label, numbers, source.instances)
+    unknown = sorted(set(numbers) - {0, *source.classes})
+    if source.classes and unknown:
+        raise BadInput(
+            f"label {source.label.name} holds classes {unknown}, dataset.json declares {list(source.classes)}"
+        )
+    return label
+
+
+def _classes(label: Volume, numbers: list[int], instances: tuple[int, ...]) -> Volume:
+    if set(numbers) - {0} != set(range(1, len(instances) + 1)):
+        raise BadInput(f"the mask holds instances {numbers}, dataset.json lists {len(instances)}")
+    return replace(label, voxels=np.array([0, *instances], np.int16)[label.voxels])
+
+
+def _same_grid(one: Volume, other: Volume, name: str) -> None:
+    try:
+        one.like(other)
+    except ValueError as error:
+        raise BadInput(f"{name} does not lie on its image's grid: {error}") from None
+
+
+def _guess(volume: Volume) -> str:
+    """CT where values go far below zero, as only HU do; else MR."""
+    low = float(volume.voxels.min())
+    modality = "CT" if low <= -200 else "MR"
+    warnings.warn(
+        f"modality not told; taken as {modality} since the lowest value is {low:g} (--modality says it)",
+        Doubt,
+        stacklevel=2,
+    )
+    return modality

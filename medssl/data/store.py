@@ -1,0 +1,173 @@
+"""Store: prepared cases on disk, one compressed file each, of which a crop reads only what it needs."""
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import blosc2
+import numpy as np
+from jaxtyping import Int, Shaped
+from pydantic import Field
+
+from medssl import config
+from medssl.data.manifest import Case, Manifest
+from medssl.data.normalise import AIR_HU, Recipe, body, thinned, thinning
+from medssl.errors import BadInput
+from medssl.files import atomic, write_json
+from medssl.settings import Settings
+from medssl.volume import Spacing, Unit, Volume
+
+Corner = tuple[int, int, int]
+Points = dict[str, Int[np.ndarray, "n 3"]]
+CHUNK, BLOCK = 64, 32  # voxels a side: the unit of reading, and that of decompressing
+POINTS = 4096  # coordinates kept of the body and of each class, to sample crops about
+OPEN = 256  # files one process keeps open
+
+
+class Card(Settings):
+    """What holds for a whole store, written to store.json."""
+
+    recipe: Recipe = Recipe()
+    spacing_mm: Spacing | None = None
+    labels: dict[int, str] = Field(default_factory=dict)
+    present_labels: dict[str, list[int]] = Field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Writes FOLDER/store.json."""
+        write_json(folder / "store.json", self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Card":
+        """Reads FOLDER/store.json."""
+        path = folder / "store.json"
+        if not path.is_file():
+            raise BadInput(
+                f"{folder}: no store (store.json is missing); `medssl ingest SCANS --out {folder}` makes one"
+            )
+        try:
+            return config.check(json.loads(path.read_text()), cls, str(path))
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{path}: not JSON ({error}); ingest again into a new folder") from None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An open file of the store: its voxels stay on disk until they are sliced."""
+
+    array: Any
+    affine: Shaped[np.ndarray, "4 4"]
+    unit: Unit
+    points: Points
+    sha256: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along i, j, k."""
+        i, j, k = self.array.shape[-3:]
+        return i, j, k
+
+    def volume(self) -> Volume:
+        """All of it, in memory."""
+        return Volume(self.array[:], self.affine, self.unit)
+
+    def crop(self, corner: Corner, size: Corner) -> Shaped[np.ndarray, "*c i j k"]:
+        """The voxels from `corner` on; what lies outside the volume is air, or label 0."""
+        low = [min(n, max(0, c)) for n, c in zip(self.shape, corner, strict=True)]
+        high = [min(n, max(0, c + s)) for n, c, s in zip(self.shape, corner, size, strict=True)]
+        (a, b, c), (p, q, r) = low, high
+        inside = self.array[..., a:p, b:q, c:r]
+        if inside.shape[-3:] == size:
+            return inside
+        fill = AIR_HU if self.unit == "HU" else 0
+        whole = np.full((*inside.shape[:-3], *size), fill, inside.dtype)
+        i, j, k = corner
+        whole[..., a - i : p - i, b - j : q - j, c - k : r - k] = inside
+        return whole
+
+
+class Store:
+    """The cases of a manifest as crops; keeps files open, so one object a process."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._open: OrderedDict[Path, Stored] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"manifest": self.manifest, "_open": OrderedDict()}
+
+    def image(self, case: Case) -> Stored:
+        """A case's open image."""
+        return self._stored(self.manifest.path(case))
+
+    def label(self, case: Case) -> Stored:
+        """A case's open label."""
+        return self._stored(self.manifest.label_path(case))
+
+    def crop(self, case: Case, corner: Corner, size: Corner) -> Shaped[np.ndarray, "c i j k"]:
+        """Stored voxels of a case's image from `corner` on, padded with air outside the volume."""
+        return self.image(case).crop(corner, size)
+
+    def _stored(self, path: Path) -> Stored:
+        if path not in self._open:
+            self._open[path] = read(path)
+            if len(self._open) > OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+def write(path: Path, volume: Volume, about: Mapping[str, Any]) -> str:
+    """Writes a prepared volume atomically, with the points crops are drawn about; gives its content hash."""
+    voxels = np.ascontiguousarray(volume.voxels)
+    sha = content_sha256(volume)
+    points = {name: p.astype(np.int16).tobytes() for name, p in _points(volume).items()}
+    sides = [min(n, CHUNK) for n in volume.shape]
+    blocks = [min(n, BLOCK) for n in volume.shape]
+    lead = [1] * (voxels.ndim - 3)
+    with atomic(path) as part:
+        part.unlink()
+        array = blosc2.asarray(
+            voxels, urlpath=str(part), chunks=(*lead, *sides), blocks=(*lead, *blocks),
+            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+        )  # fmt: skip
+        place = {"affine": volume.affine.astype(float).ravel().tolist(), "unit": volume.unit, "sha256": sha}
+        for key, value in (place | {"points": points, "about": json.dumps(about)}).items():
+            array.schunk.vlmeta[key] = value
+    return sha
+
+
+def read(path: Path) -> Stored:
+    """Opens a file of the store."""
+    try:
+        array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
+        meta = array.schunk.vlmeta
+        points = {name: np.frombuffer(p, np.int16).reshape(-1, 3) for name, p in meta["points"].items()}
+        affine = np.array(meta["affine"], float).reshape(4, 4)
+        return Stored(array, affine, cast(Unit, meta["unit"]), points, meta["sha256"])
+    except (RuntimeError, OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{path}: not a file of a store ({error}); run the ingestion again") from error
+
+
+def content_sha256(volume: Volume) -> str:
+    """One hash over voxels, their type and their place, whatever the compression."""
+    head = f"{volume.voxels.dtype}{volume.voxels.shape}{volume.unit}{np.round(volume.affine, 4).tolist()}"
+    digest = hashlib.sha256(head.encode())
+    digest.update(np.ascontiguousarray(volume.voxels).data)
+    return digest.hexdigest()
+
+
+def _points(volume: Volume) -> Points:
+    first = volume.voxels.reshape(-1, *volume.shape)[0]
+    if volume.unit == "label":
+        present = [int(v) for v in np.unique(first) if v > 0]
+        return {str(v): _chosen(np.argwhere(first == v)) for v in present}
+    return {"body": _chosen(np.argwhere(body(thinned(first), volume.unit)) * thinning(volume.shape))}
+
+
+def _chosen(points: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "m 3"]:
+    keep = np.random.default_rng(len(points)).permutation(len(points))[:POINTS]
+    return points[np.sort(keep)].astype(np.int16)

@@ -1,0 +1,71 @@
+"""Turns a folder of scans into a prepared store, a manifest, and a ledger of every file."""
+
+import argparse
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from medssl.config import check
+from medssl.data.ingest import Options, ingest
+from medssl.errors import BadInput
+
+
+def main(argv: list[str]) -> None:
+    """Runs `medssl ingest SCANS --out STORE`."""
+    asked = _parser().parse_args(argv)
+    options = check({
+        "spacing_mm": _spacing(asked.spacing), "modality": "" if asked.modality == "auto" else asked.modality,
+        "window_hu": asked.window_hu and _numbers(asked.window_hu, 2), "workers": asked.workers,
+        "shares": asked.shares and _shares(asked.shares), "seed": asked.seed, "patients": asked.patients,
+    }, Options, "medssl ingest")  # fmt: skip
+    columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        bar = progress.add_task("cases", total=None)
+        summary = ingest(
+            asked.scans, asked.out, options, lambda done, of: progress.update(bar, completed=done, total=of)
+        )
+    print(summary.line())
+    for reason, number in summary.reasons():
+        print(f"  refused {number}: {reason}")
+    print(f"{asked.out / 'manifest.csv'}\n{asked.out / 'ledger.csv'}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("medssl ingest", description=__doc__)
+    parser.add_argument(
+        "scans", type=Path, help="a folder with DICOM, NIfTI, NRRD or MHA; Decathlon and nnU-Net layouts too"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="STORE", help="the folder of the store; may exist already"
+    )
+    parser.add_argument("--spacing", default="auto", help="auto (the median), native, or X,Y,Z in mm")
+    parser.add_argument(
+        "--modality", default="auto", choices=("auto", "CT", "MR"), help="of image files; DICOM says it itself"
+    )
+    parser.add_argument("--window-hu", metavar="LOW,HIGH", help="what CT values become 0 and 1; -1000,1000 if not said")
+    parser.add_argument("--patients", type=Path, metavar="CSV", help="columns case and patient")
+    parser.add_argument("--shares", help="train=0.7,val=0.1,test=0.2 of the patients")
+    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    return parser
+
+
+def _spacing(text: str) -> str | list[float]:
+    return text if text in ("auto", "native") else _numbers(text, 3)
+
+
+def _numbers(text: str, how_many: int) -> list[float]:
+    try:
+        numbers = [float(v) for v in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != how_many:
+        raise BadInput(f"{text!r}: {how_many} numbers with commas between them are needed")
+    return numbers
+
+
+def _shares(text: str) -> dict[str, float]:
+    try:
+        return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        raise BadInput(f"--shares {text}: write it as train=0.7,val=0.1,test=0.2") from None
