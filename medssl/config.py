@@ -61,9 +61,11 @@ def dump(settings: Settings) -> str:
 
 
 def maker(chosen: Settings) -> Any:
-    """The class a chosen `Config` belongs to: the one of its module that names it as its `Config`."""
+    """The class a chosen `Config` belongs to: the one of its module that declares `config: Config`."""
     own = vars(import_module(type(chosen).__module__)).values()
-    return next(c for c in own if isinstance(c, type) and vars(c).get("Config") is type(chosen))
+    return next(
+        c for c in own if isinstance(c, type) and vars(c).get("__annotations__", {}).get("config") is type(chosen)
+    )
 
 
 def named(package: str) -> Any:
