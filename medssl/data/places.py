@@ -80,7 +80,7 @@ def relate(
     attract. Where fields of view differ, partitions do not correspond: nothing attracts, and crops closer than `soft`
     of the extent are left out. The names are those of Chaitanya et al. (2020), https://arxiv.org/abs/2006.10511.
     """
-    same = (a.volume[:, None] == b.volume) | (a.volume[:, None] == NOWHERE) | (b.volume == NOWHERE)
+    same = same_scan(a, b)
     if pairs == "GR":
         return torch.zeros_like(same), same
     shared = comparable(a, b, tolerance)
@@ -88,3 +88,8 @@ def relate(
     near = torch.where(shared, level, (a.along[:, None] - b.along).abs() < soft)
     attract = near & shared & ~same if pairs == "GD" else torch.zeros_like(same)
     return attract, same | (near & ~attract)
+
+
+def same_scan(a: Places, b: Places) -> Bool[Tensor, "n m"]:
+    """Whether two crops are of one scan, or one of them is blank."""
+    return (a.volume[:, None] == b.volume) | (a.volume[:, None] == NOWHERE) | (b.volume == NOWHERE)

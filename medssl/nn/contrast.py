@@ -25,6 +25,14 @@ def contrast(
     return (F.softplus(negatives - similar) * chosen).sum() / chosen.sum().clamp(min=1)
 
 
+def twins(z: Float[Tensor, "n d"], k: Float[Tensor, "m d"]) -> Bool[Tensor, "n m"]:
+    """Which of the gathered rows is the other look at each crop, where `z` holds first looks, then second looks."""
+    rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+    rows = torch.arange(len(z), device=z.device)
+    other = (rows + len(z) // 2) % len(z) + rank * len(z)
+    return other[:, None] == torch.arange(len(k), device=k.device)
+
+
 def gathered(x: Tensor) -> Tensor:
     """The rows of every process, with gradients where there are any; itself where there is one process."""
     if not distributed.is_available() or not distributed.is_initialized():

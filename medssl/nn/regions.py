@@ -1,9 +1,30 @@
-"""The same places in two crops, found through the patient, and the features that lie there."""
+"""Regions: the same places in two crops, found through the patient, and the features that lie there."""
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from medssl.errors import BadInput
+from medssl.nn.encoder import Encoder
+
+
+def both_views(
+    affine: Float[Tensor, "n 4 4"],
+    views: int,
+    shape: tuple[int, ...],
+    count: int,
+    margin: float,
+    generator: torch.Generator,
+) -> tuple[Int[Tensor, "n"], Float[Tensor, "n r 3"], Float[Tensor, "n r 3"]]:
+    """For each crop a crop of the same volume, and `count` places as voxel indices of the first and of the second.
+
+    The second is the next of its volume's views where the two overlap, and the crop itself where they do not.
+    """
+    own = torch.arange(len(affine), device=affine.device)
+    other = own - own % views + (own + 1) % views
+    here, there, enough = common(crossing(affine, affine[other]), shape, count, margin, generator)
+    return torch.where(enough, other, own), here, torch.where(enough[:, None, None], there, here)
 
 
 def crossing(source: Float[Tensor, "n 4 4"], target: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n 4 4"]:
@@ -53,3 +74,10 @@ def sample(
     taken = F.grid_sample(features, grid.flip(-1)[:, :, None, None].to(features.dtype), align_corners=False,
                           padding_mode="border")  # fmt: skip
     return taken[..., 0, 0].mT
+
+
+def width_at(level: int, encoder: Encoder) -> int:
+    """The channels of one level, or an error that says which levels there are."""
+    if level >= len(encoder.channels):
+        raise BadInput(f"level {level}: the encoder has levels 0 (finest) to {len(encoder.channels) - 1}")
+    return encoder.channels[level]
