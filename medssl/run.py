@@ -17,7 +17,7 @@ from medssl.settings import Settings
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: config.yaml, run.json (what made it, what came out), weights.safetensors; read-only once closed."""
+    """A folder: config.yaml, run.json (what made it, what came out), weights.safetensors; closed runs are read-only."""
 
     path: Path
 

@@ -4,6 +4,7 @@ import logging
 import resource
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,15 @@ def fit(
     train: "DataLoader[Crops]",
     validation: "DataLoader[Crops] | None" = None,
     every: int = 5,
+    cases: Sequence[str] = (),
 ) -> dict[str, float]:
     """Trains, writes the weights into the run and gives the last (or best validated) scores.
 
     A run that was interrupted goes on from its last finished epoch. With a validation loader the weights kept
-    are those of the best mean `val_dice`, looked at every `every` epochs; without, the last ones.
+    are those of the best mean `val_dice`, looked at every `every` epochs; without, the last ones. `cases` names the
+    volumes, so that a loss that is not finite can say where it came from.
     """
-    module = Training(learner, plan)
+    module = Training(learner, plan, cases)
     trainer = _trainer(plan, run, validation is not None, every)
     last = run.path / LAST
     began = time.monotonic()
@@ -54,7 +57,8 @@ def fit(
         raise KeyboardInterrupt
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
     if (run.path / BEST).is_file():
-        scores |= _take_best(module, run.path / BEST)
+        best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+        scores |= _take_best(module, best, run.path / BEST)
     transfer.save(learner.transferable(), run.path / "weights.safetensors")
     last.unlink(missing_ok=True)
     spent = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(_peak_gb(), 2)}
@@ -96,7 +100,7 @@ def _trainer(plan: Plan, run: Run, validated: bool, every: int) -> Trainer:
     return Trainer(
         max_epochs=plan.epochs,
         accelerator=plan.accelerator,
-        devices=plan.devices,
+        devices=1,
         precision="bf16-mixed" if plan.precision == "bf16" else "32-true",
         gradient_clip_val=plan.clip,
         accumulate_grad_batches=plan.accumulate,
@@ -111,12 +115,11 @@ def _trainer(plan: Plan, run: Run, validated: bool, every: int) -> Trainer:
     )
 
 
-def _take_best(module: Training, path: Path) -> dict[str, float]:
+def _take_best(module: Training, best: ModelCheckpoint, path: Path) -> dict[str, float]:
     kept = torch.load(path, weights_only=True)
     module.load_state_dict(kept["state_dict"])
     path.unlink()
-    best = next(v for k, v in kept["callbacks"].items() if "val_dice" in k)
-    return {"best_val_dice": float(best["best_model_score"]), "best_epoch": float(kept["epoch"])}
+    return {"best_val_dice": float(best.best_model_score or 0.0), "best_epoch": float(kept["epoch"] + 1)}
 
 
 def _peak_gb() -> float:

@@ -1,6 +1,7 @@
 """The one LightningModule: whatever has a `step` from crops to a loss is trained by it."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from lightning import LightningModule
@@ -16,19 +17,19 @@ from medssl.training.plan import Plan
 class Training(LightningModule):
     """Trains an objective or a task by a plan: AdamW, linear warm-up, cosine, clipped gradients."""
 
-    def __init__(self, learner: Objective | Task, plan: Plan) -> None:
+    def __init__(self, learner: Objective | Task, plan: Plan, cases: Sequence[str] = ()) -> None:
         super().__init__()
         self.learner = learner
         self.plan = plan
+        self.cases = cases
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
         """The loss of one batch; a loss that is not finite stops the training and names the volumes."""
         step = self.learner.step(crops)
         if not torch.isfinite(step.loss):
-            rows = ", ".join(str(v) for v in crops.volume.tolist())
-            raise BadInput(
-                f"step {self.global_step}: the loss is {step.loss.item()} on manifest rows {rows}; lower plan.lr"
-            )
+            names = [self.cases[row] if self.cases else f"volume {row}" for row in crops.volume.tolist()]
+            said = f"step {self.global_step}: the loss is {step.loss.item()} on {', '.join(names)}"
+            raise BadInput(f"{said}; look at these cases, or lower plan.lr; resume=true goes on from the last epoch")
         self.log_dict({"loss": step.loss.detach(), **step.logs}, on_step=False, on_epoch=True, batch_size=len(crops.x))
         return step.loss
 

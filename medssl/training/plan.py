@@ -23,7 +23,6 @@ class Plan(Settings):
     precision: Literal["32", "bf16"] = "32"
     workers: int = Field(0, ge=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: PositiveInt = 1
     seed: int = 0
 
     @property

@@ -1,0 +1,131 @@
+"""A training goes on where it was killed, step for step, and stops with a name where its numbers break."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+
+from medssl.data.crops import Crops
+from medssl.errors import BadInput
+from medssl.nn.encoder import ResEncoder
+from medssl.objectives.spark import Config, Spark
+from medssl.run import Run
+from medssl.settings import Settings
+from medssl.tasks.segment import Config as SegmentConfig, Segment
+from medssl.training.fit import fit
+from medssl.training.plan import Plan
+
+
+class Plain(Settings):
+    run: Path
+
+
+def batch(seed: int, label: bool = False) -> Crops:
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(2, 1, 1, 32, 32, 32, generator=g)
+    eye = torch.eye(4).expand(2, 1, 4, 4)
+    where = torch.zeros(2, 1, 3, dtype=torch.long)
+    y = (x[:, :, 0] > 0.5).long() if label else None
+    return Crops(x, where, torch.full((2, 3), 32), eye, torch.arange(2), y)
+
+
+class Batches(torch.utils.data.Dataset):
+    def __init__(self, n: int, label: bool = False, broken: int | None = None) -> None:
+        self.n, self.label, self.broken = n, label, broken
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> Crops:
+        crops = batch(index, self.label)
+        return replace(crops, x=crops.x * float("nan")) if index == self.broken else crops
+
+
+def loader(n: int = 3, **how) -> DataLoader:
+    return DataLoader(Batches(n, **how), batch_size=None)
+
+
+def encoder() -> ResEncoder:
+    torch.manual_seed(0)
+    return ResEncoder((4, 8, 8), (1, 2, 2))
+
+
+def spark() -> Spark:
+    torch.manual_seed(0)
+    return Spark(Config(), encoder())
+
+
+def run(path: Path) -> Run:
+    return Run.resume(path, Plain(run=path), "pretrain")
+
+
+PLAN = Plan(epochs=4, steps=3, lr=1e-2)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
+    fit(spark(), PLAN, run(tmp_path / "whole"), loader())
+
+    learner, seen = spark(), []
+    step = learner.step
+
+    def fails(crops: Crops):
+        seen.append(1)
+        if len(seen) == 8:
+            raise Killed
+        return step(crops)
+
+    learner.step = fails
+    with pytest.raises(Killed):
+        fit(learner, PLAN, run(tmp_path / "torn"), loader())
+    fit(spark(), PLAN, run(tmp_path / "torn"), loader())
+    whole, torn = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "torn"))
+    assert whole.keys() == torn.keys()
+    for key in whole:
+        assert torch.equal(whole[key], torn[key]), key
+
+
+def test_a_training_leaves_weights_logs_previews_and_scores(tmp_path):
+    made = run(tmp_path / "run")
+    scores = fit(spark(), PLAN, made, loader())
+    assert {"loss", "hidden", "visible"} <= scores.keys()
+    assert (made.path / "weights.safetensors").is_file() and (made.path / "logs" / "metrics.csv").is_file()
+    assert [p.name for p in sorted((made.path / "previews").iterdir())][-1] == "epoch_0004.png"
+    assert not list(made.path.glob("*.ckpt"))
+    assert made.card["spent"]["seconds"] > 0
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_rows(tmp_path):
+    with pytest.raises(BadInput, match=r"on first, second; .*lower plan\.lr"):
+        fit(spark(), PLAN, run(tmp_path / "run"), loader(broken=1), cases=("first", "second"))
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_a_task_learns_and_keeps_its_best_weights(tmp_path):
+    task = Segment(SegmentConfig(), encoder(), 2, (32, 32, 32))
+    whole = [
+        replace(
+            batch(9, True),
+            **{f: getattr(batch(9, True), f)[:1] for f in ("x", "label", "corner", "size", "affine", "volume")},
+        )
+    ]
+    plan = Plan(epochs=6, steps=4, lr=1e-2, ema=0.5)
+    scores = fit(task, plan, run(tmp_path / "run"), loader(4, label=True), DataLoader(whole, batch_size=None), every=2)
+    assert scores["best_val_dice"] > 0.8
+    assert scores["best_epoch"] in (2, 4, 6)
+
+
+def test_the_averaged_weights_are_the_ones_that_are_kept(tmp_path):
+    first, moved = spark().state_dict(), {}
+    for ema in (0.0, 0.9999):
+        made = run(tmp_path / str(ema))
+        fit(spark(), PLAN.model_copy(update={"ema": ema}), made, loader())
+        kept = load_file(made.path / "weights.safetensors")
+        moved[ema] = max(float((kept[k] - first[k]).abs().max()) for k in kept)
+    assert 0 < moved[0.9999] < moved[0.0] / 3
