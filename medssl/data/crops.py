@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ class Crops:
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
         """The same crops on another device."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Crops(**{n: None if t is None else t.to(device, non_blocking=non_blocking) for n, t in tensors.items()})
+        moved: Any = {n: None if t is None else t.to(device, non_blocking=non_blocking) for n, t in tensors.items()}
+        return Crops(**moved)
 
 
 @dataclass(frozen=True)

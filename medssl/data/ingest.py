@@ -18,8 +18,8 @@ from medssl.data.ledger import Row
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import Recipe
 from medssl.data.pool import run
-from medssl.data.prepare import Job, Outcome, dead, read_image, work
-from medssl.data.sources import within
+from medssl.data.prepare import Job, Outcome, dead, work
+from medssl.data.sources import read_image, within
 from medssl.data.store import Card
 from medssl.errors import BadInput
 from medssl.settings import Settings
@@ -97,9 +97,8 @@ def _card(out: Path, found: Layout, options: Options) -> Card:
     if not (out / "store.json").exists():
         if out.exists() and any(p.name != "records" for p in out.iterdir()):
             raise BadInput(f"{out}: exists and is no store; choose an empty folder or a new name")
-        recipe = Recipe(window_hu=options.window_hu) if options.window_hu else Recipe()
-        card = Card(recipe=recipe, spacing_mm=_spacing(found.sources, options.spacing_mm))
-        card.write(out)
+        recipe = Recipe(window_hu=options.window_hu or Recipe().window_hu, hu_channels=_hu_channels(found.sources))
+        Card(recipe=recipe, spacing_mm=_spacing(found.sources, options.spacing_mm)).write(out)
     card = Card.read(out)
     asked = {"auto": card.spacing_mm, "native": None}.get(str(options.spacing_mm), options.spacing_mm)
     for name, here, told in (
@@ -111,6 +110,14 @@ def _card(out: Path, found: Layout, options: Options) -> Card:
             raise BadInput(f"{out}: its {name} is {here}, asked is {told}; use another --out")
     labels, present = card.labels | found.labels, card.present_labels | found.present
     return card.model_copy(update={"labels": labels, "present_labels": present})
+
+
+def _hu_channels(sources: Sequence[Source]) -> tuple[int, ...]:
+    """Which channels are CT where channels are mixed; all cases with channels must agree on it."""
+    kinds = {s.modalities for s in sources if len(set(s.modalities)) > 1}
+    if len(kinds) > 1:
+        raise BadInput(f"cases with channels {sorted(kinds)}; ingest each kind into a store of its own")
+    return tuple(i for kind in kinds for i, modality in enumerate(kind) if modality == "CT")
 
 
 def _spacing(sources: Sequence[Source], asked: str | Spacing) -> Spacing | None:

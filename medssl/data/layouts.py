@@ -186,7 +186,8 @@ def _dicom(files: list[Path]) -> Layout:
     found = Layout()
     for item in dicom.read(files) if files else ():
         if isinstance(item, Refused):
-            found.rows.extend(_refused(item.files, item.reason))
+            reason = "neither an image nor DICOM" if item.code == "not-dicom" else item.reason
+            found.rows.extend(_refused(item.files, reason))
             continue
         series = series_name(item)
         name, patient = f"{item.modality}-{series}", pseudonym(item.patient)

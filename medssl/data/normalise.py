@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Shaped
+from jaxtyping import Bool, Float16, Float32, Shaped
 from pydantic import model_validator
 from scipy import ndimage
 
@@ -19,14 +19,15 @@ SAMPLE = 96  # voxels a side that are enough to measure percentiles and a body m
 class Recipe(Settings):
     """CT is stored as HU and windowed when read; all else is stored with its body's percentiles brought to 0 and 1.
 
-    The unit decides, so that what is prepared for training and for prediction cannot differ: channels of a volume
-    that mixes CT and MR carry no common unit and are each scaled by their own percentiles.
+    The volume's unit decides, so that what is prepared for training and for prediction cannot differ. Channels that
+    mix CT and MR have no common unit; `hu_channels` says which of them are windowed nevertheless.
     The wide window is that of Tang et al., Self-Supervised Pre-Training of Swin Transformers for 3D Medical Image
     Analysis, 2022, https://arxiv.org/abs/2111.14791.
     """
 
     window_hu: tuple[float, float] = (-1000.0, 1000.0)
     percentiles: tuple[float, float] = (0.5, 99.5)
+    hu_channels: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _ascending(self) -> "Recipe":
@@ -43,7 +44,9 @@ class Recipe(Settings):
         if volume.unit == "HU":
             return replace(volume, voxels=np.clip(np.rint(volume.voxels), -32768, 32767).astype(np.int16))
         channels = volume.voxels.reshape(-1, *volume.shape)
-        scaled = np.stack([self._scaled(channel) for channel in channels])
+        hu = self.hu_channels if len(channels) > 1 else ()
+        ranges = [self.window_hu if c in hu else self._body_range(channel) for c, channel in enumerate(channels)]
+        scaled = np.stack([_scaled(channel, *range_) for channel, range_ in zip(channels, ranges, strict=True)])
         return replace(volume, voxels=scaled.reshape(volume.voxels.shape))
 
     def apply(self, voxels: Shaped[np.ndarray, "*n"], unit: Unit) -> Float32[np.ndarray, "*n"]:
@@ -58,17 +61,20 @@ class Recipe(Settings):
     def require(self, other: "Recipe") -> None:
         """Refuses data or weights that were made by another recipe."""
         if self != other:
-            mine, theirs = (f"window {r.window_hu} HU, percentiles {r.percentiles}" for r in (self, other))
             raise BadInput(
-                f"two recipes: {mine} against {theirs}; prepare the scans anew with the recipe of the weights"
+                f"two recipes, {self} against {other}; prepare the scans anew with the recipe of the weights"
             )
 
-    def _scaled(self, channel: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "i j k"]:
+    def _body_range(self, channel: Float32[np.ndarray, "i j k"]) -> tuple[float, float]:
         thin = thinned(channel)
-        inside = thin[body(thin, "a.u.")]
-        low, high = np.percentile(inside, self.percentiles) if inside.size else (0.0, 1.0)
-        scaled = (channel - np.float32(low)) / np.float32(max(high - low, 1e-6 * abs(high), 1e-12))
-        return np.clip(scaled, -8, 8).astype(np.float16)
+        low, high = np.percentile(thin[body(thin, "a.u.")], self.percentiles)
+        return float(low), float(high)
+
+
+def _scaled(channel: Float32[np.ndarray, "i j k"], low: float, high: float) -> Float16[np.ndarray, "i j k"]:
+    """`low` at 0 and `high` at 1; what lies beyond is kept some way, for half precision to hold."""
+    span = max(high - low, 1e-6 * abs(high), 1e-12)
+    return np.clip((channel - np.float32(low)) / np.float32(span), -8, 8).astype(np.float16)
 
 
 def thinned(voxels: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "p q r"]:

@@ -16,7 +16,7 @@ from medssl.data.layouts import Source
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case
 from medssl.data.normalise import Recipe
-from medssl.data.sources import read_images, read_label, read_series, source_text
+from medssl.data.sources import read_image, read_label, source_text
 from medssl.errors import BadInput, Doubt
 from medssl.files import write_json
 from medssl.volume import Spacing, Volume
@@ -84,13 +84,6 @@ def recorded(job: Job) -> Outcome | None:
         return done if kept and told["key"] == job.key() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def read_image(source: Source) -> tuple[Volume, str]:
-    """The image of a case in its own grid, and its modality."""
-    if source.series is not None:
-        return read_series(source.images, source.series), source.modalities[0]
-    return read_images(source.images, source.modalities)
 
 
 def _outcome(told: dict[str, Any]) -> Outcome:

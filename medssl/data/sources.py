@@ -2,12 +2,14 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from medssl.data import layouts
 from medssl.data.layouts import Source, series_name
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, Doubt
@@ -27,7 +29,27 @@ def read_source(case: Case, manifest: Manifest) -> Volume:
         )
     if hash_mark:
         return read_series(paths[0], series)
-    return read_images(paths, [case.modality] * len(paths))[0]
+    kinds = case.modality.split("+")
+    return _channels(paths, kinds if len(kinds) == len(paths) else kinds * len(paths))[0]
+
+
+def read_image(source: Source) -> tuple[Volume, str]:
+    """The image of a case in its own grid, and its modality."""
+    if source.series is not None:
+        return read_series(source.images, source.series), source.modalities[0]
+    return _channels(source.images, source.modalities)
+
+
+def volumes(place: Path, split: str, modality: str) -> list[tuple[str, Callable[[], Volume]]]:
+    """The name of every case of a manifest's split, or of a folder of scans, with a function that reads it."""
+    if place.is_file():
+        manifest = Manifest.read(place).by(split)
+        return [(case.id, partial(read_source, case, manifest)) for case in manifest.cases]
+    return [(source.id, partial(_first, source)) for source in layouts.find(place, modality).sources]
+
+
+def _first(source: Source) -> Volume:
+    return read_image(source)[0]
 
 
 def source_text(source: Source) -> str:
@@ -53,7 +75,7 @@ def read_series(place: Path | Sequence[Path], series: str) -> Volume:
     raise BadInput(f"the series is not readable any more: {'; '.join(reasons) or 'its files are gone'}")
 
 
-def read_images(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:
+def _channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:
     """The channels of one image, which must share a grid, and its modality: guessed where it is not told."""
     volumes = [images.read(path) for path in paths]
     kinds = [kind or _guess(volume) for kind, volume in zip(modalities, volumes, strict=True)]
