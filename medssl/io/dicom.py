@@ -1,18 +1,19 @@
 """DICOM folders read into series, or refused with a reason; nothing in between."""
 
-import os
-import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from medssl.errors import BadInput, Doubt
-from medssl.io.dicom_frames import Frame, Origin, check_kind, frames, origin
+from medssl.errors import Doubt
+from medssl.io import archive
+from medssl.io.dicom_frames import Frame, check_kind, frames
 from medssl.io.dicom_geometry import Grid, grid
 from medssl.io.dicom_header import Header, parse, text
-from medssl.io.dicom_pixels import stack
+from medssl.io.dicom_parts import parts
+from medssl.io.dicom_pixels import same, stack
+from medssl.io.dicom_resample import filled, straightened
 from medssl.io.refused import Refusal, Refused
 from medssl.volume import Volume
 
@@ -22,7 +23,10 @@ HIGHEST_HU = 40_000
 
 @dataclass(frozen=True)
 class Series:
-    """One volume of one patient: the files it is made of, and how to get its voxels."""
+    """One volume of one patient: the files it is made of, and how to get its voxels.
+
+    `part` names the tags that tell apart several volumes of one series ("EchoTime 4.6"); else it is empty.
+    """
 
     uid: str
     study: str = field(repr=False)
@@ -40,107 +44,132 @@ class Series:
         """The voxels in HU (CT) or arbitrary units, on their grid in mm, RAS+; `BadInput` if they cannot be decoded."""
         for doubt in self.doubts:
             warnings.warn(doubt, Doubt, stacklevel=2)
-        background = AIR_HU if self.modality == "CT" else 0.0
+        hounsfield = self.modality == "CT" and self.frames[0].marks.get("RescaleType", "HU") in ("HU", "US")
+        background = AIR_HU if hounsfield else 0.0
         voxels = stack([self.frames[o] for o in self.grid.order], background)
-        if self.modality == "CT" and voxels.max() > HIGHEST_HU:
+        if hounsfield and voxels.max() > HIGHEST_HU:
             raise Refusal("values", f"values up to {voxels.max()} HU are impossible: the sign or the rescale is wrong")
         if voxels.min() == voxels.max():
             warnings.warn(f"every voxel is {voxels.flat[0]}", Doubt, stacklevel=2)
-        return Volume(voxels, self.grid.affine, "HU" if self.modality == "CT" else "a.u.")
+        if self.grid.between is not None:
+            voxels = filled(voxels, self.grid.between)
+        volume = Volume(voxels, self.grid.affine, "HU" if hounsfield else "a.u.")
+        return straightened(volume, background) if self.grid.tilted else volume
+
+
+def read(source: Path | Sequence[Path], allow_gaps: bool = False) -> Iterator[Series | Refused]:
+    """Every series of a folder (or of a list of files), and every file that is not used with the reason."""
+    groups: dict[str, list[_File]] = {}
+    for path in archive.walk(source):
+        if isinstance(path, Refused):
+            yield path
+            continue
+        try:
+            with archive.opened(path) as file:
+                header = parse(path, file)
+            check_kind(header)
+            groups.setdefault(text(header.data, "SeriesInstanceUID"), []).append(_file(header))
+        except Refusal as refusal:
+            yield Refused((path,), f"{path.name}: {refusal}", refusal.code)
+    for uid in sorted(groups):
+        yield from _series(groups[uid], allow_gaps)
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _File:
     """What one file adds to a series: its slices, or what is wrong with it."""
 
     path: Path
+    sop: str
     description: str
+    doubts: tuple[str, ...]
     frames: tuple[Frame, ...]
     fault: Refusal | None
 
 
-def read(source: Path | Sequence[Path]) -> Iterator[Series | Refused]:
-    """Every series of a folder (or of a list of files), and every file that is not used with the reason."""
-    groups: dict[str, list[_Piece]] = {}
-    for path in _walk(source) if isinstance(source, Path) else source:
-        try:
-            header = _header(path)
-            check_kind(header)
-            uid = text(header.data, "SeriesInstanceUID")
-            groups.setdefault(uid, []).append(_piece(header))
-        except Refusal as refusal:
-            yield Refused((path,), f"{path.name}: {refusal}", refusal.code)
-    for uid in sorted(groups):
-        yield from _series(groups[uid])
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Every entry below a folder that is not a folder itself; links are not followed."""
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder; give the folder that holds the DICOM files")
-    for root, folders, names in os.walk(folder):
-        folders.sort()
-        links = [name for name in folders if (Path(root) / name).is_symlink()]
-        yield from (Path(root) / name for name in sorted(names + links))
-
-
-def _header(path: Path) -> Header:
+def _file(header: Header) -> _File:
+    data = header.data
+    slices: tuple[Frame, ...] = ()
+    fault = None
     try:
-        state = path.lstat()
-        if not stat.S_ISREG(state.st_mode):
-            raise Refusal("not-a-file", "a link, pipe or device, not a file; copy the file itself")
-        if state.st_size == 0:
-            raise Refusal("not-a-file", "empty")
-        with path.open("rb") as file:
-            return parse(path, file)
-    except OSError as error:
-        raise Refusal("unreadable", f"cannot be opened ({error.strerror})") from None
-
-
-def _piece(header: Header) -> _Piece:
-    description = text(header.data, "SeriesDescription")
-    try:
-        origin(header)
-        return _Piece(header.path, description, frames(header), None)
+        slices = frames(header)
     except Refusal as refusal:
-        return _Piece(header.path, description, (), refusal)
+        fault = refusal
+    return _File(
+        header.path, text(data, "SOPInstanceUID"), text(data, "SeriesDescription"), _doubts(header), slices, fault
+    )
 
 
-def _series(pieces: Sequence[_Piece]) -> Iterator[Series | Refused]:
-    """The volume that the files of one series identifier make, or one refusal for all of them."""
-    files = tuple(piece.path for piece in pieces)
+def _doubts(header: Header) -> tuple[str, ...]:
+    found = []
+    if text(header.data, "BurnedInAnnotation").upper() == "YES":
+        found.append("BurnedInAnnotation is YES: text may stand in the pixels")
+    if text(header.data, "PhotometricInterpretation") == "MONOCHROME1":
+        found.append("MONOCHROME1: shown inverted; the values are kept as they are")
+    if "SCREEN SAVE" in text(header.data, "ImageType").upper():
+        found.append("a saved screen: values may be those of a display")
+    return tuple(found)
+
+
+def _series(files: Sequence[_File], allow_gaps: bool) -> Iterator[Series | Refused]:
+    """The volumes that the files of one series identifier make, or one refusal for all of them."""
+    paths = tuple(file.path for file in files)
     try:
-        if broken := [piece for piece in pieces if piece.fault]:
+        if broken := [file for file in files if file.fault]:
             raise _together(broken[0], len(files))
-        slices = tuple(chain.from_iterable(piece.frames for piece in pieces))
-        _check_one_origin(slices)
-        yield _volume(files, slices, pieces[0].description)
+        kept, copies = _without_copies(files)
+        _check_one_origin(kept)
+        found = parts(list(chain.from_iterable(file.frames for file in kept)))
+        volumes = [_volume(kept, name, slices, allow_gaps) for name, slices in found]
     except Refusal as refusal:
-        yield Refused(files, str(refusal), refusal.code)
+        yield Refused(paths, str(refusal), refusal.code)
+        return
+    yield from copies
+    yield from volumes
 
 
-def _together(piece: _Piece, count: int) -> Refusal:
-    assert piece.fault is not None
+def _together(file: _File, count: int) -> Refusal:
+    assert file.fault is not None
     others = f"; the other {count - 1} files of its series are left out with it" if count > 1 else ""
-    return Refusal(piece.fault.code, f"{piece.path.name}: {piece.fault}{others}")
+    return Refusal(file.fault.code, f"{file.path.name}: {file.fault}{others}")
 
 
-def _check_one_origin(slices: Sequence[Frame]) -> None:
+def _without_copies(files: Sequence[_File]) -> tuple[list[_File], list[Refused]]:
+    """Each SOP instance once; a second file of one must hold the same slices, or the series is refused."""
+    kept: dict[str, _File] = {}
+    copies = []
+    for file in files:
+        first = kept.setdefault(file.sop or str(file.path), file)
+        if first is file:
+            continue
+        if len(first.frames) != len(file.frames) or not all(map(same, first.frames, file.frames)):
+            raise Refusal("mixed", f"{first.path.name} and {file.path.name} are one SOP instance with two contents")
+        copies.append(Refused((file.path,), f"{file.path.name}: a copy of {first.path.name}, which is used", "copy"))
+    return list(kept.values()), copies
+
+
+def _check_one_origin(files: Sequence[_File]) -> None:
+    slices = list(chain.from_iterable(file.frames for file in files))
     for name in ("patient", "study", "modality", "frame_of_reference"):
         if len({getattr(s.origin, name) for s in slices}) > 1:
             raise Refusal("mixed", f"one series identifier, but more than one {name.replace('_', ' ')}")
 
 
-def _volume(files: tuple[Path, ...], slices: tuple[Frame, ...], description: str) -> Series:
-    first: Origin = slices[0].origin
+def _volume(files: Sequence[_File], part: str, slices: tuple[Frame, ...], allow_gaps: bool) -> Series:
+    first = slices[0].origin
+    found = grid(slices, allow_gaps)
+    used = {s.path for s in slices}
+    doubts = dict.fromkeys(chain.from_iterable(file.doubts for file in files if file.path in used))
     return Series(
         uid=first.series,
         study=first.study,
         patient=first.patient,
         modality=first.modality,
-        description=description,
-        files=files,
+        description=files[0].description,
+        files=tuple(file.path for file in files if file.path in used),
         frame_of_reference=first.frame_of_reference,
         frames=slices,
-        grid=grid(slices),
+        grid=found,
+        part=part,
+        doubts=(*doubts, *found.doubts),
     )

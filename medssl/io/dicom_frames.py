@@ -1,24 +1,44 @@
 """Frames: the slices a DICOM file holds, each with its place, its encoding and the meaning of its numbers."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom import Dataset
 from pydicom.uid import (
     CTImageStorage,
+    EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedPETImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    LegacyConvertedEnhancedPETImageStorage,
     MRImageStorage,
     PositronEmissionTomographyImageStorage,
+    RTStructureSetStorage,
+    SegmentationStorage,
 )
 
-from medssl.io.dicom_header import Header, items, numbers, text, whole
+from medssl.io.dicom_header import Attributes, Header, Layers, items, numbers, text, whole
 from medssl.io.dicom_layout import Layout, layout
 from medssl.io.refused import Refusal
 
 CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
+ENHANCED = {
+    EnhancedCTImageStorage: "CT",
+    EnhancedMRImageStorage: "MR",
+    EnhancedPETImageStorage: "PT",
+    LegacyConvertedEnhancedCTImageStorage: "CT",
+    LegacyConvertedEnhancedMRImageStorage: "MR",
+    LegacyConvertedEnhancedPETImageStorage: "PT",
+}
+MODALITY = {**CLASSIC, **ENHANCED}
+# What tells several volumes of one series apart, the most telling first.
 MARKS = (
-    "AcquisitionNumber", "EchoTime", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier", "TriggerTime",
-    "NominalPercentageOfCardiacPhase", "FrameReferenceTime", "InversionTime", "FlipAngle", "ImageType",
-    "AcquisitionTime", "SeriesTime",
+    "EchoTime", "EffectiveEchoTime", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier",
+    "TemporalPositionIndex", "AcquisitionNumber", "NominalPercentageOfCardiacPhase", "TriggerTime",
+    "NominalCardiacTriggerDelayTime", "FrameReferenceTime", "InversionTime", "FlipAngle", "ImageType", "FrameType",
+    "StackID", "ConvolutionKernel", "Units", "RescaleType", "AcquisitionTime", "FrameAcquisitionDateTime",
 )  # fmt: skip
 
 
@@ -41,7 +61,7 @@ class Frame:
     index: int
     origin: Origin
     layout: Layout
-    position: tuple[float, float, float]
+    position: tuple[float, ...]
     axes: tuple[float, ...]
     pixel_mm: tuple[float, float]
     slope: float
@@ -49,7 +69,7 @@ class Frame:
     padding: tuple[int, int] | None
     tilt_deg: float
     sop: str
-    marks: tuple[tuple[str, str], ...]
+    marks: dict[str, str]
 
 
 def check_kind(header: Header) -> None:
@@ -57,7 +77,9 @@ def check_kind(header: Header) -> None:
     kind = text(header.data, "SOPClassUID")
     if kind == "" and "DirectoryRecordSequence" in header.data:
         raise Refusal("not-an-image", "a DICOMDIR: an index of other files, not an image")
-    if kind not in CLASSIC:
+    if kind in (RTStructureSetStorage, SegmentationStorage):
+        raise Refusal("annotation", f"{header.kind}: drawn labels; they are read together with their series")
+    if kind not in MODALITY:
         raise Refusal("not-an-image", f"{header.kind}: not a CT, MR or PET image")
     if "LOCALIZER" in text(header.data, "ImageType").upper().split("\\"):
         raise Refusal("localizer", "a localizer (scout): an overview, not part of a volume")
@@ -65,22 +87,39 @@ def check_kind(header: Header) -> None:
 
 def frames(header: Header) -> tuple[Frame, ...]:
     """The slices of a file that holds an image."""
-    return (_frame(header, 0, layout(header), origin(header)),)
+    found, whose = layout(header), _origin(header)
+    if text(header.data, "SOPClassUID") in ENHANCED:
+        return tuple(_frame(header, n, data, found, whose) for n, data in enumerate(functional_groups(header, found)))
+    if found.frames > 1:
+        raise Refusal("mixed", f"{found.frames} frames in a file of the single-frame kind {header.kind}")
+    return (_frame(header, 0, header.data, found, whose),)
 
 
-def origin(header: Header) -> Origin:
-    """Who and what the file belongs to."""
+def functional_groups(header: Header, found: Layout) -> Iterator[Layers]:
+    """For each frame of a multi-frame file: its own attributes, over the shared ones, over the file's."""
+    own = items(header.data, "PerFrameFunctionalGroupsSequence")
+    if len(own) != found.frames:
+        raise Refusal("geometry", f"describes {len(own)} of its {found.frames} frames")
+    shared = _flat(items(header.data, "SharedFunctionalGroupsSequence")[:1])
+    for group in own:
+        yield Layers((*_flat([group]), *shared, header.data))
+
+
+def _flat(groups: list[Attributes]) -> tuple[Attributes, ...]:
+    """The single items of the sequences in a functional group."""
+    return tuple(item for group in groups for element in group for item in items(group, element.keyword)[:1])
+
+
+def _origin(header: Header) -> Origin:
     data = header.data
     series, study = text(data, "SeriesInstanceUID"), text(data, "StudyInstanceUID")
     if not series or not study:
         raise Refusal("mixed", "has no series or study identifier: what it belongs to is unknown")
-    frame = text(data, "FrameOfReferenceUID")
-    return Origin(text(data, "PatientID"), study, series, CLASSIC[text(data, "SOPClassUID")], frame)
+    modality = MODALITY[text(data, "SOPClassUID")]
+    return Origin(text(data, "PatientID"), study, series, modality, text(data, "FrameOfReferenceUID"))
 
 
-def _frame(header: Header, index: int, layout: Layout, origin: Origin) -> Frame:
-    data = header.data
-    x, y, z = _needed(data, "ImagePositionPatient", 3)
+def _frame(header: Header, index: int, data: Attributes, layout: Layout, origin: Origin) -> Frame:
     between_rows, between_columns = _needed(data, "PixelSpacing", 2)
     slope, intercept = _rescale(data, origin.modality)
     return Frame(
@@ -88,7 +127,7 @@ def _frame(header: Header, index: int, layout: Layout, origin: Origin) -> Frame:
         index=index,
         origin=origin,
         layout=layout,
-        position=(x, y, z),
+        position=_needed(data, "ImagePositionPatient", 3),
         axes=_needed(data, "ImageOrientationPatient", 6),
         pixel_mm=(between_columns, between_rows),
         slope=slope,
@@ -96,21 +135,23 @@ def _frame(header: Header, index: int, layout: Layout, origin: Origin) -> Frame:
         padding=_padding(data),
         tilt_deg=(numbers(data, "GantryDetectorTilt", 1) or (0.0,))[0],
         sop=text(data, "SOPInstanceUID"),
-        marks=tuple((name, text(data, name)) for name in MARKS),
+        marks={name: told for name in MARKS if (told := text(data, name))},
     )
 
 
-def _needed(data: Dataset, keyword: str, count: int) -> tuple[float, ...]:
+def _needed(data: Attributes, keyword: str, count: int) -> tuple[float, ...]:
     try:
         given = numbers(data, keyword, count)
     except Refusal as refusal:
         raise Refusal("geometry", str(refusal)) from None
     if given is None:
         raise Refusal("geometry", f"{keyword} is missing: where the slice lies is unknown")
+    if max(map(abs, given)) > 1e5:
+        raise Refusal("geometry", f"{keyword} is {', '.join(f'{n:g}' for n in given)}: impossible")
     return given
 
 
-def _rescale(data: Dataset, modality: str) -> tuple[float, float]:
+def _rescale(data: Attributes, modality: str) -> tuple[float, float]:
     if items(data, "ModalityLUTSequence"):
         raise Refusal("values", "its values go through a modality lookup table, which is not read")
     slope, intercept = numbers(data, "RescaleSlope", 1), numbers(data, "RescaleIntercept", 1)
@@ -118,12 +159,12 @@ def _rescale(data: Dataset, modality: str) -> tuple[float, float]:
         return 1.0, 0.0
     if slope is None or intercept is None:
         raise Refusal("values", "RescaleSlope or RescaleIntercept is missing: what its numbers mean is unknown")
-    if slope[0] == 0:
-        raise Refusal("values", "RescaleSlope is 0: every value would be the same")
+    if slope[0] == 0 or not math.isfinite(slope[0] * 2**32 + intercept[0]):
+        raise Refusal("values", f"RescaleSlope is {slope[0]:g}: no such scale")
     return slope[0], intercept[0]
 
 
-def _padding(data: Dataset) -> tuple[int, int] | None:
+def _padding(data: Attributes) -> tuple[int, int] | None:
     value = whole(data, "PixelPaddingValue")
     if value is None:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from pydicom import Dataset, Sequence
 from pydicom.config import disable_value_validation
@@ -51,6 +51,20 @@ class Header:
         return UID(uid).name if uid else "DICOM without a SOP class"
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Attributes of one frame: those of the first layer that has them."""
+
+    layers: tuple[Any, ...]
+
+    def get(self, keyword: str) -> Any:
+        """The value of an attribute, None where no layer has it."""
+        return next((value for layer in self.layers if (value := layer.get(keyword)) is not None), None)
+
+
+Attributes: TypeAlias = Dataset | Layers
+
+
 def parse(path: Path, file: BinaryIO) -> Header:
     """The header of an open file; refuses what is no DICOM, what is broken and what is absurdly large."""
     try:
@@ -59,11 +73,11 @@ def parse(path: Path, file: BinaryIO) -> Header:
             return _parse(path, file)
     except Refusal:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever a parser of foreign bytes may raise
         raise Refusal("unreadable", f"damaged before its pixels ({type(error).__name__})") from None
 
 
-def opened(file: BinaryIO) -> tuple[BinaryIO, str]:
+def inflated(file: BinaryIO) -> tuple[BinaryIO, str]:
     """The data set's stream, inflated within a budget where it was deflated, and its transfer syntax."""
     lead = file.read(132)
     if lead[128:] != b"DICM":
@@ -73,11 +87,11 @@ def opened(file: BinaryIO) -> tuple[BinaryIO, str]:
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     syntax = str(meta.get("TransferSyntaxUID", "")) or _guessed(file)
     if syntax == DeflatedExplicitVRLittleEndian:
-        return _inflated(file), ExplicitVRLittleEndian
+        return _unpacked(file), ExplicitVRLittleEndian
     return file, syntax
 
 
-def text(data: Dataset, keyword: str) -> str:
+def text(data: Attributes, keyword: str) -> str:
     """An attribute as text; empty where absent, several values joined by a backslash."""
     value = _value(data, keyword)
     if value is None:
@@ -85,7 +99,7 @@ def text(data: Dataset, keyword: str) -> str:
     return "\\".join(str(v) for v in value) if isinstance(value, MultiValue) else str(value).strip()
 
 
-def numbers(data: Dataset, keyword: str, count: int) -> tuple[float, ...] | None:
+def numbers(data: Attributes, keyword: str, count: int) -> tuple[float, ...] | None:
     """Exactly `count` finite numbers, or None where the attribute is absent or empty."""
     value = _value(data, keyword)
     if value is None or value == "":
@@ -101,7 +115,7 @@ def numbers(data: Dataset, keyword: str, count: int) -> tuple[float, ...] | None
     return given
 
 
-def whole(data: Dataset, keyword: str) -> int | None:
+def whole(data: Attributes, keyword: str) -> int | None:
     """One whole number, or None where absent."""
     given = numbers(data, keyword, 1)
     if given is not None and given[0] != int(given[0]):
@@ -109,14 +123,14 @@ def whole(data: Dataset, keyword: str) -> int | None:
     return None if given is None else int(given[0])
 
 
-def items(data: Dataset, keyword: str) -> list[Dataset]:
+def items(data: Attributes, keyword: str) -> list[Dataset]:
     """The items of a sequence; none where it is absent."""
     value = _value(data, keyword)
     return list(value) if isinstance(value, Sequence) else []
 
 
 def _parse(path: Path, file: BinaryIO) -> Header:
-    stream, syntax = opened(file)
+    stream, syntax = inflated(file)
     found: list[tuple[int, int]] = []
     data = read_dataset(
         stream, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian, stop_when=_at_pixels(stream, found)
@@ -159,7 +173,7 @@ def _guessed(file: BinaryIO) -> str:
     return ExplicitVRLittleEndian if re.fullmatch(rb"[A-Z]{2}", first[4:]) else ImplicitVRLittleEndian
 
 
-def _inflated(file: BinaryIO) -> BinaryIO:
+def _unpacked(file: BinaryIO) -> BinaryIO:
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
     plain = machine.decompress(file.read(), INFLATED_BYTES)
     if machine.unconsumed_tail:
@@ -169,7 +183,7 @@ def _inflated(file: BinaryIO) -> BinaryIO:
     return BytesIO(plain)
 
 
-def _value(data: Dataset, keyword: str) -> Any:
+def _value(data: Attributes, keyword: str) -> Any:
     try:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")

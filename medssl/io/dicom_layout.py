@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from medssl.io.codecs import CODECS
 from medssl.io.dicom_header import Header, text, whole
 from medssl.io.refused import Refusal
 
@@ -81,6 +82,8 @@ def _check_length(found: Layout, header: Header) -> None:
     if found.rows * found.columns * found.frames > FILE_VOXELS:
         raise Refusal("too-big", f"{found.columns}x{found.rows}x{found.frames} voxels; at most {FILE_VOXELS} are read")
     if not found.native:
+        if found.syntax not in CODECS:
+            raise Refusal("pixels", f"its encoding {UID(found.syntax).name} is not read; export it uncompressed")
         if not header.encapsulated:
             raise Refusal("pixels", f"says {UID(found.syntax).name}, but its pixels are not encapsulated")
         return

@@ -1,15 +1,17 @@
 """Voxels of a stack of slices: stored numbers made into values, losslessly and as small as that allows."""
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Integer, Real
 from pydicom.uid import ExplicitVRBigEndian
 
+from medssl.io import archive
 from medssl.io.decoding import decode
 from medssl.io.dicom_frames import Frame
-from medssl.io.dicom_header import opened
+from medssl.io.dicom_header import inflated
 from medssl.io.dicom_layout import Layout
 from medssl.io.refused import Refusal
 
@@ -19,11 +21,11 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 def stack(frames: Sequence[Frame], background: float) -> Real[np.ndarray, "i j k"]:
     """The values of the slices in the order given; padding becomes `background`."""
-    raw = [_stored(frame) for frame in frames]
+    raw = _stored(frames)
+    _check_torn(frames, raw)
     empty = [_padding(frame, numbers) for frame, numbers in zip(frames, raw, strict=True)]
-    first = raw[0]
     dtype = _smallest(frames, raw, background)
-    voxels = np.empty((first.shape[1], first.shape[0], len(raw)), dtype, order="F")
+    voxels = np.empty((raw[0].shape[1], raw[0].shape[0], len(raw)), dtype, order="F")
     for k, (frame, numbers) in enumerate(zip(frames, raw, strict=True)):
         voxels[:, :, k] = _values(frame, numbers).T
         if (padding := empty[k]) is not None:
@@ -31,31 +33,63 @@ def stack(frames: Sequence[Frame], background: float) -> Real[np.ndarray, "i j k
     return voxels
 
 
-def _stored(frame: Frame) -> Integer[np.ndarray, "j i"]:
-    """The numbers of one slice as they were stored, with their sign."""
-    layout = frame.layout
-    with frame.path.open("rb") as file:
-        stream, _ = opened(file)
-        stream.seek(layout.start + (frame.index * layout.frame_bytes if layout.native else 0))
-        content = stream.read(layout.frame_bytes if layout.native else -1)
-    if layout.native:
-        order = ">" if layout.syntax == ExplicitVRBigEndian else "<"
-        numbers = np.frombuffer(content, f"{order}u{layout.bits // 8}").reshape(layout.rows, layout.columns)
-        _check_unused_bits(frame, numbers)
-    else:
-        numbers = _decoded(frame, content)
-    return _signed(numbers, layout)
+def same(a: Frame, b: Frame) -> bool:
+    """Whether two slices lie at one place and hold the same values, however they are encoded."""
+    plain = [replace(f, path=a.path, layout=a.layout, marks=a.marks) for f in (a, b)]
+    return plain[0] == plain[1] and all(map(np.array_equal, _stored([a]), _stored([b])))
 
 
-def _decoded(frame: Frame, content: bytes) -> Integer[np.ndarray, "j i"]:
+def _stored(frames: Sequence[Frame]) -> list[Integer[np.ndarray, "j i"]]:
+    """The numbers of the slices as they were stored, with their sign."""
+    packed = {frame.path: frame.layout for frame in frames if not frame.layout.native}
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return decode(content, frame.layout)[frame.index]
-    except Refusal:
-        raise
-    except Exception as error:
-        raise Refusal("pixels", f"{frame.path.name}: its pixels cannot be decoded ({error})") from None
+        plain = dict(zip(packed, decode([(at, _bytes(path, at)) for path, at in packed.items()]), strict=True))
+    except Refusal as refusal:
+        raise Refusal(refusal.code, f"{_names(packed)}: {refusal}") from None
+    return [_signed(plain[f.path][f.index] if f.path in plain else _native(f), f.layout) for f in frames]
+
+
+def _bytes(path: Path, layout: Layout, index: int = 0) -> bytes:
+    """The native frame `index`, or all encapsulated pixels."""
+    with archive.opened(path) as file:
+        stream, _ = inflated(file)
+        stream.seek(layout.start + (index * layout.frame_bytes if layout.native else 0))
+        return stream.read(layout.frame_bytes if layout.native else -1)
+
+
+def _native(frame: Frame) -> Integer[np.ndarray, "j i"]:
+    layout = frame.layout
+    order = ">" if layout.syntax == ExplicitVRBigEndian else "<"
+    content = _bytes(frame.path, layout, frame.index)
+    if len(content) != layout.frame_bytes:
+        raise Refusal("pixels", f"{frame.path.name}: truncated since its header was read")
+    numbers = np.frombuffer(content, f"{order}u{layout.bits // 8}").reshape(layout.rows, layout.columns)
+    _check_unused_bits(frame, numbers)
+    return numbers
+
+
+def _names(paths: Collection[Path]) -> str:
+    names = sorted(path.name for path in paths)
+    return names[0] if len(names) == 1 else f"one of {len(names)} files from {names[0]}"
+
+
+def _check_torn(frames: Sequence[Frame], raw: Sequence[Integer[np.ndarray, "j i"]]) -> None:
+    """Refuses slices that break off into zeros right after a full row, unless all do so at the same row."""
+    ends = [_end(numbers) if frame.layout.native else None for frame, numbers in zip(frames, raw, strict=True)]
+    columns = raw[0].shape[1]
+    if len(set(ends)) == 1 and (ends[0] is None or ends[0] % columns == 0):
+        return
+    if torn := [frame for frame, end in zip(frames, ends, strict=True) if end is not None]:
+        raise Refusal("pixels", f"{_names([f.path for f in torn])}: breaks off into zeros in the middle of the image")
+
+
+def _end(numbers: Integer[np.ndarray, "j i"]) -> int | None:
+    """Where an image breaks off: a tenth of it or more is zero up to its end, the row before that is not."""
+    if numbers[-1].any() or not numbers.any():
+        return None
+    end = int(np.flatnonzero(numbers)[-1]) + 1
+    before = numbers.reshape(-1)[max(0, end - numbers.shape[1]) : end]
+    return end if end < 0.9 * numbers.size and np.count_nonzero(before) > 0.9 * len(before) else None
 
 
 def _check_unused_bits(frame: Frame, numbers: Integer[np.ndarray, "j i"]) -> None:

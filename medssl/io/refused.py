@@ -10,6 +10,7 @@ Code = Literal[
     "not-a-file",  # a link, a pipe, a device, an empty file
     "not-dicom",
     "not-an-image",  # DICOM of another kind, named in the reason
+    "annotation",  # an RTSTRUCT or a DICOM SEG, for medssl.io.labels
     "archive",  # a zip that cannot be trusted or opened
     "too-big",
     "unreadable",  # broken before its pixels
