@@ -58,7 +58,7 @@ def viewer(
     }
 
     def heard() -> None:
-        for event in st.session_state[key]["events"] or []:
+        for event in st.session_state[key]["events"]:
             handler = handlers.get(event["kind"])
             if handler and event["seq"] > acked_seq:
                 handler(event)

@@ -18,7 +18,7 @@ import mount from "/viewer.js";
 window.sent = [];
 window.show = (data) => mount({
   data, parentElement: document.getElementById("host"),
-  setTriggerValue: (name, value) => window.sent.push(...JSON.parse(JSON.stringify(value)).events),
+  setTriggerValue: (name, value) => window.sent.push(...JSON.parse(JSON.stringify(value))),
 });
 window.ready = true;
 </script>"""
@@ -41,6 +41,7 @@ class Screen:
 
     def __init__(self, page):
         self.page = page
+        self.javascript = component.javascript()
         self.served, self.asked, self.strange, self.errors = {}, [], [], []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
@@ -62,9 +63,10 @@ class Screen:
         return self
 
     def serve(self, name, volume):
-        """Puts a volume on the wire under a name; its address, or None for no volume."""
+        """Puts a volume on the wire under a new name; its address, or None for no volume."""
         if volume is None:
             return None
+        name = f"{name}-{len(self.served)}"
         self.served[name] = wire.encode(volume)
         return f"/api/volume/{name}/header.json"
 
@@ -76,9 +78,10 @@ class Screen:
     def loaded(self):
         """Waits until every voxel is here and drawn."""
         self.page.wait_for_function(
-            "() => { const v = document.querySelector('.mv').viewer; return v.state.volume && !v.planned"
+            "url => { const v = document.querySelector('.mv').viewer; return v.state.volume?.url === url && !v.planned"
             " && ['volume', 'overlay', 'probability'].every(n => !v.state[n] || v.state[n].count === v.state[n].planes)"
-            " && (!v.state.editable || v.state.editor) && v.panes[0].frame }"
+            " && (!v.state.editable || v.state.editor) && v.panes[0].frame }",
+            arg=self.data["volume"],
         )
 
     def viewer(self, expression, argument=None):
@@ -90,14 +93,31 @@ class Screen:
             argument,
         )
 
-    def pixel(self, plane, index):
-        """Where a voxel's middle is drawn, in device pixels of its pane, and the colour there, overlay and all."""
+    def colours(self, plane, indices):
+        """What is drawn at the middle of voxels, overlay and all, as [red, green, blue]."""
         return self.viewer(
-            "const p = v.panes.find(p => p.plane === a[0]); const [x, y] = p.frame.toPixel(a[1]);"
-            "const rgba = [...p.base.getContext('2d').getImageData(Math.floor(x), Math.floor(y), 1, 1).data];"
-            "return { x, y, rgba: rgba.slice(0, 3), width: p.base.width, height: p.base.height }",
+            "const { frame, base } = v.panes.find(p => p.plane === a[0]); const pen = base.getContext('2d');"
+            "return a[1].map(index => { const [x, y] = frame.toPixel(index).map(Math.floor);"
+            "return [...pen.getImageData(x, y, 1, 1).data].slice(0, 3) })",
+            [plane, [list(index) for index in indices]],
+        )
+
+    def at(self, plane, index):
+        """Where a voxel's middle is on the page."""
+        return self.viewer(
+            "const p = v.panes.find(p => p.plane === a[0]); const box = p.top.getBoundingClientRect();"
+            "const [x, y] = p.frame.toPixel(a[1]); return [box.left + x / p.ratio, box.top + y / p.ratio]",
             [plane, list(index)],
         )
+
+    def drag(self, plane, start, stop, button="left"):
+        """Draws with the mouse from one voxel to another."""
+        mouse = self.page.mouse
+        mouse.move(*self.at(plane, start))
+        mouse.down(button=button)
+        mouse.move(*self.at(plane, stop), steps=6)
+        mouse.up(button=button)
+        self.viewer("")
 
     def sent(self):
         """Every event that was sent so far, repetitions included."""
@@ -112,7 +132,7 @@ class Screen:
         if url.path == "/":
             return route.fulfill(body=PAGE % component.stylesheet(), content_type="text/html")
         if url.path == "/viewer.js":
-            return route.fulfill(body=component.javascript(), content_type="text/javascript")
+            return route.fulfill(body=self.javascript, content_type="text/javascript")
         return self._voxels(route, url)
 
     def _voxels(self, route, url):

@@ -17,7 +17,7 @@ class Viewer {
   constructor(parent, data, send) {
     this.send = send;
     this.state = this.firstState(data);
-    this.outbox = new Outbox(data.key, data.acked_seq, (events) => this.send("events", { events }), () => this.redraw());
+    this.outbox = new Outbox(data.key, data.acked_seq, (events) => this.send("events", events), () => this.redraw());
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
     this.active = this.panes[0];
     this.build(parent);
@@ -60,14 +60,15 @@ class Viewer {
   // New facts from the server; what the reader chose here stays.
   update(data) {
     const { state } = this;
-    const moved = this.data && data.selected !== this.data.selected && data.selected !== state.selected;
+    this.outbox.ack(data.acked_seq);
+    const settled = !this.outbox.waiting && !this.telling; // else the server does not know yet where the reader is
+    const moved = settled && this.data && data.selected !== this.data.selected && data.selected !== state.selected;
     const other = !this.data || ["volume", "overlay", "probability"].some((name) => data[name] !== this.data[name]);
     this.data = data;
     this.root.style.height = `${data.height}px`;
     state.editable = data.editable;
     state.findings = data.findings;
     state.labels = Object.fromEntries(Object.entries(data.labels).map(([n, look]) => [n, { ...look, ...state.looks[n] }]));
-    this.outbox.ack(data.acked_seq);
     for (const [id, { seq }] of Object.entries(state.said)) if (seq <= data.acked_seq) delete state.said[id];
     if (other) this.open();
     else if (moved) this.select(data.selected, false);
@@ -265,8 +266,16 @@ class Viewer {
     this.state.label = finding.label ?? this.state.label;
     this.since = performance.now();
     if (this.state.volume) this.moveTo(nearestVoxel(this.state.volume.header, toIndex(this.state.volume.header.affine, finding.centre_mm)));
+    if (tell && this.data.wants.includes("select")) this.tell(id);
+  }
+
+  // Waits until the reader has settled on a finding: leafing through them is nobody's business.
+  tell(finding) {
     clearTimeout(this.telling);
-    if (tell && this.data.wants.includes("select")) this.telling = setTimeout(() => this.outbox.add({ kind: "select", finding: id }), SELECT_MS);
+    this.telling = setTimeout(() => {
+      this.telling = 0;
+      this.outbox.add({ kind: "select", finding });
+    }, SELECT_MS);
   }
 
   step(by) {

@@ -11,12 +11,12 @@ export class RemoteVolume {
     this.signal = signal;
   }
 
-  // Itself, or `before` under its new address if that holds the very same voxels.
+  // Itself, or `before` under its new address if that holds the very same voxels in the very same place.
   async open(before = null) {
     const response = await attempt(() => fetch(this.url, { signal: this.signal, credentials: "same-origin" }));
     this.header = await response.json();
     if (this.header.format !== FORMAT) throw new Error(`The server sent ${this.header.format}, this page reads ${FORMAT}. Reload the page.`);
-    if (before?.header.sha256 === this.header.sha256 && before.url) {
+    if (before?.url && JSON.stringify(before.header) === JSON.stringify(this.header)) {
       return Object.assign(before, { url: this.url, signal: this.signal, asked: before.loaded.slice() });
     }
     const [ni, nj, nk] = this.header.shape;

@@ -1,0 +1,66 @@
+"""A Streamlit server with one case, as small as it can be: what the viewer says is stored in a text file."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from medssl.viewer import wire
+from medssl.viewer.component import viewer
+from medssl.volume import Volume
+
+STORE = Path(os.environ["VIEWER_TEST_STORE"])
+VOXELS = np.random.default_rng(3).integers(-1000, 500, (40, 30, 20)).astype(np.int16)
+
+
+def main():
+    """The page."""
+    stored = [json.loads(line) for line in STORE.read_text().splitlines()] if STORE.exists() else []
+    decisions = {e["finding"]: e["decision"] for e in stored if e["kind"] == "verdict"}
+    findings = [{"id": name, "label": 1, "name": "nodule", "centre_mm": [n * 9.0 + 3, 9, 8], "decision": decisions.get(name)}
+                for n, name in enumerate(("one", "two", "three"))]  # fmt: skip
+    viewer(
+        key="case", volume="/api/volume/image/header.json", overlay="/api/volume/labels/header.json", probability=None,
+        labels={1: {"name": "nodule", "colour": "#ff8000", "visible": True}}, unit="HU", findings=findings, selected="one",
+        acked_seq=st.session_state.get("acked", 0), editable=True, height=600, on_verdict=store, on_stroke=store,
+    )  # fmt: skip
+
+
+def store(event):
+    """Keeps an event, once."""
+    known = [json.loads(line) for line in STORE.read_text().splitlines()] if STORE.exists() else []
+    if (event["client"], event["seq"]) not in [(e["client"], e["seq"]) for e in known]:
+        with STORE.open("a") as out:
+            out.write(json.dumps(event) + "\n")
+    st.session_state["acked"] = event["seq"]
+
+
+def volumes():
+    """Image and labels, encoded."""
+    affine = np.diag([1.0, 1.0, 2.0, 1.0])
+    labels = (VOXELS > 480).astype(np.uint8)
+    return {"image": wire.encode(Volume(VOXELS, affine, "HU")), "labels": wire.encode(Volume(labels, affine, "label"))}
+
+
+def header(request):
+    """The header of a volume."""
+    return JSONResponse(volumes()[request.path_params["name"]][0])
+
+
+def voxels(request):
+    """A slab of a volume."""
+    start, stop = (int(request.query_params[end]) for end in ("from", "to"))
+    body = wire.slab(*volumes()[request.path_params["name"]], start, stop)
+    return Response(body, headers={"Content-Encoding": "gzip"}, media_type="application/octet-stream")
+
+
+if st.runtime.exists() and st.runtime.scriptrunner.get_script_run_ctx():
+    main()
+else:
+    app = st.App(
+        __file__, routes=[Route("/api/volume/{name}/header.json", header), Route("/api/volume/{name}/voxels", voxels)]
+    )

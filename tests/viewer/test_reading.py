@@ -1,0 +1,205 @@
+"""Reading with the keyboard and the mouse; what is decided arrives, in order, and never twice for the store."""
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from medssl.volume import Volume
+
+pytestmark = pytest.mark.browser
+
+GRID = np.diag([1.0, 1.0, 2.0, 1.0])
+
+
+def scan(shape=(24, 20, 12), seed=3):
+    return Volume(np.random.default_rng(seed).integers(-1000, 500, shape).astype(np.int16), GRID, "HU")
+
+
+def mask(shape=(24, 20, 12)):
+    voxels = np.zeros(shape, np.uint8)
+    voxels[4:8, 4:8, 3:6] = 1
+    voxels[14:18, 10:14, 7:10] = 2
+    return Volume(voxels, GRID, "label")
+
+
+def finding(number, centre_mm, **facts):
+    return {"id": number, "case": "c", "label": 1, "name": "nodule", "centre_mm": centre_mm, "volume_ml": 0.1,
+            "diameter_mm": 6.0, "score": 0.9} | facts  # fmt: skip
+
+
+FINDINGS = [finding("one", [5, 5, 8]), finding("two", [15, 11, 16]), finding("three", [20, 3, 4])]
+LABELS = {
+    "1": {"name": "nodule", "colour": "#ff8000", "visible": True},
+    "2": {"name": "node", "colour": "#00ff00", "visible": True},
+}
+
+
+@pytest.fixture
+def reading(screen):
+    """A case with three findings, opened."""
+    return screen.open(scan(), mask(), labels=LABELS, findings=FINDINGS)
+
+
+def test_the_case_opens_on_the_first_finding_and_keys_lead_on(reading):
+    keys = reading.page.keyboard
+    assert reading.viewer("return [v.state.selected, v.state.cursor]") == ["one", [5, 5, 4]]
+    keys.press("n")
+    assert reading.viewer("return [v.state.selected, v.state.cursor]") == ["two", [15, 11, 8]]
+    keys.press("p")
+    keys.press("p")
+    assert reading.viewer("return v.state.selected") == "three"
+
+
+@pytest.mark.parametrize(("key", "decision"), [("y", "accept"), ("x", "reject"), ("u", "unsure"), ("e", "edit")])
+def test_a_key_decides(reading, key, decision):
+    reading.page.keyboard.press(key)
+    (event,) = reading.sent()
+    assert event | {"at": "", "client": "", "dwell_ms": 0} == {
+        "kind": "verdict", "finding": "one", "decision": decision, "note": "", "seq": 1, "at": "", "client": "", "dwell_ms": 0}  # fmt: skip
+    assert reading.viewer("return v.state.selected") == ("one" if decision == "edit" else "two")
+
+
+def test_a_note_goes_with_the_next_verdict_and_its_letters_are_no_commands(reading):
+    reading.page.get_by_placeholder("Note").fill("")
+    reading.page.get_by_placeholder("Note").press_sequentially("yes, <b>x</b>")
+    assert reading.sent() == []
+    reading.page.get_by_role("button", name="Reject").click()
+    (event,) = reading.sent()
+    assert event["note"] == "yes, <b>x</b>" and event["decision"] == "reject"
+
+
+def test_what_is_not_acknowledged_is_sent_again_and_survives_a_reload(reading):
+    page = reading.page
+    page.keyboard.press("y")
+    page.keyboard.press("x")
+    assert [e["seq"] for e in reading.sent()] == [1, 1, 2]
+    expect(page.locator(".mv-saved")).to_have_text("Saving 2")
+    page.wait_for_function("window.sent.length > 4", timeout=6000)
+    assert [e["seq"] for e in reading.sent()][-2:] == [1, 2]
+    client = reading.sent()[0]["client"]
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.reload()
+    page.wait_for_function("window.ready")
+    reading.show(acked_seq=1)
+    reading.loaded()
+    assert [(e["client"], e["seq"]) for e in reading.sent()] == [(client, 2)]
+    reading.show(
+        acked_seq=2, findings=[FINDINGS[0] | {"decision": "accept"}, FINDINGS[1] | {"decision": "reject"}, FINDINGS[2]]
+    )
+    expect(page.locator(".mv-saved")).to_have_text("All saved")
+    page.keyboard.press("u")
+    assert reading.sent()[-1]["seq"] == 3
+
+
+def test_a_verdict_is_taken_back(reading):
+    reading.page.keyboard.press("y")
+    reading.page.keyboard.press("z")
+    assert [(e["kind"], e.get("of")) for e in reading.sent()][-1] == ("undo", 1)
+    assert reading.viewer("return [v.state.selected, v.decisionOf(v.state.findings[0])]") == ["one", None]
+
+
+def test_the_server_does_not_pull_the_reader_back(reading):
+    reading.page.keyboard.press("y")
+    reading.page.keyboard.press("n")
+    reading.show(selected="two")
+    assert reading.viewer("return v.state.selected") == "three"
+    reading.show(acked_seq=1, selected="one")
+    assert reading.viewer("return v.state.selected") == "one"
+
+
+def test_a_missed_finding_is_added_at_the_crosshair(reading):
+    reading.viewer("v.moveTo([2, 3, 6])")
+    reading.page.keyboard.press("a")
+    (event,) = reading.sent()
+    assert event["kind"] == "missed" and event["centre_mm"] == [2, 3, 12]
+
+
+def test_value_and_place_under_the_pointer(reading):
+    volume = scan()
+    reading.page.mouse.move(*reading.at("axial", (9, 8, 4)))
+    reading.viewer("")
+    assert reading.page.locator(".mv-value").inner_text() == f"{volume.voxels[9, 8, 4]} HU"
+    assert reading.page.locator(".mv-place").inner_text() == "R 9.0  A 8.0  S 8.0 mm    voxel 9 8 4"
+
+
+def test_presets_wheel_drag_and_length(reading):
+    page = reading.page
+    page.keyboard.press("3")
+    assert reading.viewer("return v.state.window") == {"name": "soft tissue", "low": -160, "high": 240}
+    page.mouse.move(*reading.at("axial", (9, 8, 4)))
+    page.mouse.wheel(0, -100)
+    assert reading.viewer("return v.state.cursor[2]") == 5
+    reading.drag("axial", (9, 8, 5), (12, 12, 5), button="right")
+    window = reading.viewer("return v.state.window")
+    assert window["name"] == "own" and window["high"] - window["low"] < 400
+    page.keyboard.press("m")
+    reading.drag("axial", (3, 4, 5), (6, 8, 5))
+    assert reading.viewer("return v.state.measures[0].text") == "5.0 mm"
+    reading.drag("coronal", (3, 5, 2), (3, 5, 7))
+    assert reading.viewer("return v.state.measures[1].text") == "10.0 mm"
+
+
+def test_the_overlay_lies_on_its_voxels_and_is_turned_off_by_label(reading):
+    reading.viewer(
+        "v.set({ opacity: 1 }); v.setWindow({ name: 'own', low: 5000, high: 6000 }); v.set({ crosshair: false })"
+    )
+    labels = mask().voxels
+    indices = [(i, j, 4) for i in range(24) for j in range(20)]
+    expected = [[[0, 0, 0], [255, 128, 0], [0, 255, 0]][labels[at]] for at in indices]
+    assert reading.colours("axial", indices) == expected
+    reading.page.get_by_label("Show nodule").uncheck()
+    assert {tuple(c) for c in reading.colours("axial", indices)} == {(0, 0, 0)}
+
+
+def test_the_confidence_threshold_works_in_the_browser(screen):
+    sure = np.zeros((24, 20, 12), np.float32)
+    sure[4:8, 4:8, 3:6] = 0.6
+    sure[5, 5, 4] = 0.9
+    screen.open(scan(), mask(), Volume(sure, GRID, "probability"), labels=LABELS, findings=FINDINGS)
+    before = len(screen.asked)
+    screen.viewer("v.set({ opacity: 1 }); v.setThreshold(0.8); v.setWindow({ name: 'own', low: 5000, high: 6000 })")
+    assert screen.colours("axial", [(5, 5, 4), (6, 6, 4)]) == [[255, 128, 0], [0, 0, 0]]
+    assert "not as stored" in screen.page.locator(".mv-badges").inner_text()
+    screen.viewer("v.setThreshold(null)")
+    assert screen.colours("axial", [(6, 6, 4)]) == [[255, 128, 0]]
+    assert len(screen.asked) == before
+
+
+def test_scrolling_asks_for_nothing_and_a_new_address_of_the_same_scan_keeps_its_voxels(reading):
+    before = len(reading.asked)
+    for _ in range(5):
+        reading.page.keyboard.press("ArrowUp")
+    assert len(reading.asked) == before
+    reading.served["again"] = reading.served[reading.data["volume"].split("/")[3]]
+    reading.viewer("v.moveTo([1, 2, 3])")
+    reading.show(volume="/api/volume/again/header.json")
+    reading.loaded()
+    assert reading.viewer("return v.state.cursor") == [1, 2, 3]
+    assert not [url for url in reading.asked[before:] if "voxels" in url]
+
+
+def test_names_are_text_and_never_markup(screen):
+    bad = "<img src=x onerror=document.title='broken'>"
+    screen.open(
+        scan(),
+        mask(),
+        labels={"1": {"name": bad, "colour": "#f00", "visible": True}},
+        findings=[finding("one", [5, 5, 8], name=bad)],
+    )
+    assert screen.page.locator(".mv-title").inner_text().startswith("1")
+    assert screen.page.locator(".mv img").count() == 0 and screen.page.title() == ""
+
+
+def test_an_expired_link_says_what_to_do_and_an_empty_case_too(screen):
+    screen.open(scan())
+    expect(screen.page.locator(".mv-empty")).to_contain_text("The model found nothing")
+    screen.show(volume="/api/volume/gone/header.json")
+    expect(screen.page.locator(".mv-curtain")).to_contain_text("Reload the page")
+    screen.errors.clear()  # the browser itself reports the 404
+
+
+def test_two_keys_of_help_and_every_key_once(reading):
+    keys = reading.page.evaluate(
+        "document.querySelector('.mv').viewer.help(), [...document.querySelectorAll('.mv-help kbd')].map(k => k.textContent)"
+    )
+    assert len(keys) == len(set(keys)) and {"N", "Y", "X", "Z", "?"} <= set(keys)
