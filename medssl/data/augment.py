@@ -16,11 +16,12 @@ class Augment(Settings):
     """How strongly each change is made, and how often: `share` is the probability of each of them.
 
     The defaults follow nnU-Net's: Isensee et al., nnU-Net: a self-configuring method for deep learning-based
-    biomedical image segmentation, 2021, https://doi.org/10.1038/s41592-020-01008-z; milder, as few epochs need.
+    biomedical image segmentation, 2021, https://doi.org/10.1038/s41592-020-01008-z; milder, as few epochs need, and
+    without mirroring left and right, which the names of paired organs depend on.
     """
 
     share: float = 0.3
-    flip: tuple[bool, bool, bool] = (True, True, True)
+    flip: tuple[bool, bool, bool] = (False, True, True)
     rotate_deg: float = 15.0
     scale: float = 0.15
     gamma: float = 0.3

@@ -133,12 +133,12 @@ class CropDataset(Dataset[Item]):
     def _beside(self, case: Case, first: Corner, random: np.random.Generator) -> Corner:
         """A crop that shares at least `overlap` of its voxels with the first."""
         reach = (1 - (self.overlap or 0) ** (1 / 3)) * np.array(self.size)
-        return self._within(case, np.array(first) + random.uniform(-reach, reach))
+        return self._within(case, np.array(first) + np.trunc(random.uniform(-reach, reach)))
 
     def _within(self, case: Case, corner: Float[np.ndarray, "3"]) -> Corner:
         """The nearest whole corner that leaves the crop inside; a smaller volume comes to lie in the middle."""
         room = np.array(self.store.image(case).shape) - self.size
-        i, j, k = np.where(room < 0, room // 2, np.clip(np.trunc(corner), 0, np.maximum(room, 0))).astype(int).tolist()
+        i, j, k = np.where(room < 0, room // 2, np.clip(np.floor(corner), 0, np.maximum(room, 0))).astype(int).tolist()
         return i, j, k
 
     def _voxels(self, case: Case, corner: Corner) -> Float[np.ndarray, "c i j k"]:
