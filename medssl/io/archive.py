@@ -6,9 +6,8 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from medssl.errors import BadInput
 from medssl.io.refused import Refusal, Refused
@@ -31,7 +30,7 @@ def walk(source: Path | Sequence[Path]) -> Iterator[Path | Refused]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def opened(path: Path) -> Iterator[BufferedIOBase]:
     """A regular file, or a member of an archive, as a stream that can be sought."""
     try:
         archive = next((p for p in path.parents if p.is_file()), None)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydicom import Dataset
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -105,7 +106,7 @@ def functional_groups(header: Header, found: Layout) -> Iterator[Layers]:
         yield Layers((*_flat([group]), *shared, header.data))
 
 
-def _flat(groups: list[Attributes]) -> tuple[Attributes, ...]:
+def _flat(groups: list[Dataset]) -> tuple[Dataset, ...]:
     """The single items of the sequences in a functional group."""
     return tuple(item for group in groups for element in group for item in items(group, element.keyword)[:1])
 

@@ -6,9 +6,9 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 from pydicom import Dataset, Sequence
 from pydicom.config import disable_value_validation
@@ -65,7 +65,7 @@ class Layers:
 Attributes: TypeAlias = Dataset | Layers
 
 
-def parse(path: Path, file: BinaryIO) -> Header:
+def parse(path: Path, file: BufferedIOBase) -> Header:
     """The header of an open file; refuses what is no DICOM, what is broken and what is absurdly large."""
     try:
         with warnings.catch_warnings(), disable_value_validation():
@@ -77,7 +77,7 @@ def parse(path: Path, file: BinaryIO) -> Header:
         raise Refusal("unreadable", f"damaged before its pixels ({type(error).__name__})") from None
 
 
-def inflated(file: BinaryIO) -> tuple[BinaryIO, str]:
+def inflated(file: BufferedIOBase) -> tuple[BufferedIOBase, str]:
     """The data set's stream, inflated within a budget where it was deflated, and its transfer syntax."""
     lead = file.read(132)
     if lead[128:] != b"DICM":
@@ -129,7 +129,7 @@ def items(data: Attributes, keyword: str) -> list[Dataset]:
     return list(value) if isinstance(value, Sequence) else []
 
 
-def _parse(path: Path, file: BinaryIO) -> Header:
+def _parse(path: Path, file: BufferedIOBase) -> Header:
     stream, syntax = inflated(file)
     found: list[tuple[int, int]] = []
     data = read_dataset(
@@ -144,7 +144,7 @@ def _parse(path: Path, file: BinaryIO) -> Header:
     return Header(path, data, syntax, start, length, encapsulated, stream.seek(0, 2))
 
 
-def _at_pixels(stream: BinaryIO, found: list[tuple[int, int]]) -> Callable[[Any, str | None, int], bool]:
+def _at_pixels(stream: BufferedIOBase, found: list[tuple[int, int]]) -> Callable[[Any, str | None, int], bool]:
     def stop(tag: Any, vr: str | None, length: int) -> bool:
         if stream.tell() > HEADER_BYTES:
             raise Refusal("too-big", f"the header alone is larger than {HEADER_BYTES >> 20} MiB")
@@ -155,7 +155,7 @@ def _at_pixels(stream: BinaryIO, found: list[tuple[int, int]]) -> Callable[[Any,
     return stop
 
 
-def _fragment_bytes(stream: BinaryIO, start: int) -> int:
+def _fragment_bytes(stream: BufferedIOBase, start: int) -> int:
     """The length of the encapsulated pixels from `start`; refused if they break off."""
     end = stream.seek(0, 2)
     stream.seek(start)
@@ -166,14 +166,14 @@ def _fragment_bytes(stream: BinaryIO, start: int) -> int:
     return stream.tell() + 4 - start
 
 
-def _guessed(file: BinaryIO) -> str:
+def _guessed(file: BufferedIOBase) -> str:
     """Of a file without a transfer syntax: explicit if a value representation stands after the first tag."""
     first = file.read(6)
     file.seek(-len(first), 1)
     return ExplicitVRLittleEndian if re.fullmatch(rb"[A-Z]{2}", first[4:]) else ImplicitVRLittleEndian
 
 
-def _unpacked(file: BinaryIO) -> BinaryIO:
+def _unpacked(file: BufferedIOBase) -> BufferedIOBase:
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
     plain = machine.decompress(file.read(), INFLATED_BYTES)
     if machine.unconsumed_tail:

@@ -6,8 +6,8 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import nibabel
 import numpy as np
@@ -56,14 +56,14 @@ def write(volume: Volume, path: Path) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
     """The file as plain bytes; reading beyond the end of a gzip checks its checksum."""
     if not path.is_file():
         raise BadInput(f"{path}: no such file")
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file
+        yield gzip.GzipFile(fileobj=file) if zipped else file
 
 
 def _header(path: Path, content: bytes) -> nibabel.Nifti1Header:
