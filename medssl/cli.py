@@ -18,7 +18,8 @@ def main(argv: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("medssl").setLevel(logging.DEBUG if debug else logging.INFO)
     if not words or words[0] in ("-h", "--help"):
         print(_help())
     elif words[0] == "--version":

@@ -66,6 +66,10 @@ class Manifest:
         """The cases that have a label."""
         return replace(self, cases=tuple(c for c in self.cases if c.label))
 
+    def first(self, n: int) -> "Manifest":
+        """The first `n` cases, or all there are."""
+        return replace(self, cases=self.cases[:n])
+
     def few(self, n: int, seed: int) -> "Manifest":
         """`n` labelled cases, one patient after the other; for one seed, fewer are always a part of more."""
         pool = self.labelled().cases

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from medssl.predict.findings import find
 from medssl.predict.sliding import Network, Size, slabs
 from medssl.review.finding import Finding
-from medssl.volume import Spacing, Volume
+from medssl.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +26,11 @@ class Prediction:
 class Predictor:
     """Applies a network that gives class probabilities, background first; `names` says what its other classes are.
 
-    `normalise` turns a RAS volume at `spacing_mm` into what the network was trained on.
+    `prepare` turns a volume from a scanner into what the network was trained on: its orientation, spacing and values.
     """
 
     network: Network
-    normalise: Callable[[Volume], Volume]
-    spacing_mm: Spacing
+    prepare: Callable[[Volume], Volume]
     crop: Size
     names: Mapping[int, str]
     overlap: float = 0.5
@@ -41,7 +40,7 @@ class Predictor:
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Predicts on the working grid, and brings the probabilities back to the volume's own, voxel for voxel."""
-        ready = self.normalise(volume.oriented("RAS").resample(self.spacing_mm, order=1))
+        ready = self.prepare(volume)
         probability = Volume(self._probability(ready), ready.affine, "probability")
         labels, best, background, entropy = _decided(probability, volume)
         on_grid = replace(volume, voxels=labels, unit="label")

@@ -1,21 +1,27 @@
 """Network: what a run must know to build its network again and to feed it as in training."""
 
+import math
+from dataclasses import replace
+
+from pydantic import Field
+
 from medssl import config
+from medssl.data.manifest import Manifest
 from medssl.data.normalise import Recipe
 from medssl.data.store import Card
 from medssl.errors import BadInput
 from medssl.nn import transfer
-from medssl.nn.encoder import EncoderConfig, build
+from medssl.nn.encoder import Encoder, EncoderConfig, build
 from medssl.predict.predictor import Predictor
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks.base import Task
 from medssl.tasks.segment import Config as Segment
-from medssl.volume import Spacing
+from medssl.volume import Spacing, Volume
 
 
 class Network(Settings):
-    """An encoder, what it is fed with, and, after finetuning, the task on it and the classes it names."""
+    """An encoder, what it is fed with, and, once finetuned, the task on it and the classes it names."""
 
     encoder: EncoderConfig
     in_channels: int
@@ -23,7 +29,18 @@ class Network(Settings):
     spacing_mm: Spacing | None
     crop: tuple[int, int, int]
     task: config.named("medssl.tasks") = Segment()  # type: ignore[valid-type]
-    labels: dict[int, str] = {}
+    labels: dict[int, str] = Field({}, description="class names; none before finetuning")
+
+    @classmethod
+    def on(cls, manifest: Manifest, encoder: EncoderConfig, crop: tuple[int, int, int]) -> "Network":
+        """A network for the cases of a store."""
+        card = Card.read(manifest.folder)
+        channels = {case.channels for case in manifest.cases}
+        if len(channels) != 1:
+            raise BadInput(f"{manifest.folder}: cases with {sorted(channels)} channels; train on cases of one kind")
+        return cls(
+            encoder=encoder, in_channels=channels.pop(), recipe=card.recipe, spacing_mm=card.spacing_mm, crop=crop
+        )
 
     @classmethod
     def of(cls, run: Run) -> "Network":
@@ -32,14 +49,39 @@ class Network(Settings):
             raise BadInput(f"{run.path}: this run has not finished; go on with resume=true")
         return config.check(run.card["network"], cls, str(run.path / "run.json"))
 
+    def body(self) -> Encoder:
+        """The encoder with fresh weights."""
+        return build(self.encoder, self.in_channels)
+
     def blank(self) -> Task:
         """The task's network with fresh weights."""
-        encoder = build(self.encoder, self.in_channels)
-        task: Task = config.maker(self.task)(self.task, encoder, max(self.labels) + 1, self.crop)
+        task: Task = config.maker(self.task)(self.task, self.body(), max(self.labels) + 1, self.crop)
         return task
 
-    def fits(self, card: Card, in_channels: int, where: str) -> None:
-        """Refuses data that were prepared otherwise than what these weights saw."""
-        self.recipe.require(card.recipe)
-        if self.in_channels != in_channels:
-            raise BadInput(f"{where}: {in_channels} channels, the network has {self.in_channels}; use data of one kind")
+    def started(self, pretrained: Run) -> tuple[Task, transfer.Ledger]:
+        """The task's network with all it can take from a pretraining, and what became of every tensor."""
+        before = Network.of(pretrained)
+        before.recipe.require(self.recipe)
+        if before.encoder != self.encoder:
+            raise BadInput(f"{pretrained.path}: its encoder is {before.encoder}, this one is {self.encoder}")
+        task = self.blank()
+        return task, transfer.load(pretrained.weights, task.transferable())
+
+    def prepare(self, volume: Volume) -> Volume:
+        """A volume from a scanner -> RAS, the training's spacing, the network's input in [0, 1]."""
+        channels = volume.voxels.size // math.prod(volume.shape)
+        if channels != self.in_channels:
+            raise BadInput(f"this scan has {channels} channels, the network wants {self.in_channels}")
+        prepared = self.recipe.prepare(volume, self.spacing_mm)
+        return replace(prepared, voxels=self.recipe.apply(prepared.voxels, prepared.unit), unit="a.u.")
+
+
+def predictor(run: Run, device: str = "cpu") -> Predictor:
+    """A finished finetuning as volume -> prediction."""
+    network = Network.of(run)
+    if not network.labels:
+        raise BadInput(f"{run.path}: a pretraining names no classes; predict with a run of `medssl finetune`")
+    task = network.blank()
+    transfer.load(run.weights, task.transferable())
+    task = task.eval().to(device)
+    return Predictor(task.probability, network.prepare, network.crop, network.labels, device=device)

@@ -26,8 +26,8 @@ def bright(x):
     return torch.cat([1 - x, x], dim=1).clamp(0, 1)
 
 
-def predictor(**options):
-    plain = {"network": bright, "normalise": lambda v: v, "spacing_mm": (1.0, 1.0, 2.0)}
+def predictor(spacing_mm=(1.0, 1.0, 2.0), **options):
+    plain = {"network": bright, "prepare": lambda v: v.oriented("RAS").resample(spacing_mm, order=1)}
     return Predictor(**plain | {"crop": (16, 16, 16), "names": {1: "ball"}} | options)
 
 
