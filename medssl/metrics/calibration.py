@@ -27,27 +27,25 @@ def temperature(logits: Float[np.ndarray, "m n"], target: Int[np.ndarray, "m"]) 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Per bin of confidence: how many fell in, how sure they were and how often they were right (NaN if none)."""
+    """Per bin of confidence, of equal width: how many fell in, and the sums of their confidences and of their hits."""
 
-    low: Float[np.ndarray, "bins"]
     count: Int[np.ndarray, "bins"]
     confidence: Float[np.ndarray, "bins"]
-    accuracy: Float[np.ndarray, "bins"]
+    hits: Float[np.ndarray, "bins"]
+
+    def __add__(self, other: "Reliability") -> "Reliability":
+        return Reliability(self.count + other.count, self.confidence + other.confidence, self.hits + other.hits)
 
     def ece(self) -> float:
-        """Expected calibration error: the gap between the two, averaged over all samples."""
-        some = self.count > 0
-        gap = np.abs(self.confidence - self.accuracy)[some]
-        return float((gap * self.count[some]).sum() / max(1, self.count.sum()))
+        """Expected calibration error: the gap between confidence and accuracy of a bin, averaged over all samples."""
+        return float(np.abs(self.confidence - self.hits).sum() / max(1, self.count.sum()))
 
 
 def reliability(confidence: Float[np.ndarray, "m"], right: Bool[np.ndarray, "m"], bins: int = 15) -> Reliability:
-    """The reliability diagram over bins of equal width; a confidence of 1 belongs to the last."""
+    """The reliability diagram of some samples; a confidence of 1 belongs to the last bin."""
     at = np.minimum((confidence * bins).astype(int), bins - 1)
-    count = np.bincount(at, minlength=bins)
-    sure, true = (np.bincount(at, weights=v, minlength=bins) for v in (confidence, right.astype(float)))
-    with np.errstate(invalid="ignore"):
-        return Reliability(np.arange(bins) / bins, count, sure / count, true / count)
+    sums = [np.bincount(at, weights=v, minlength=bins).astype(float) for v in (confidence, right)]
+    return Reliability(np.bincount(at, minlength=bins), sums[0], sums[1])
 
 
 @dataclass(frozen=True)

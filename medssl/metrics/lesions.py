@@ -134,9 +134,14 @@ def interpolated_precision(outcomes: Sequence[Outcome]) -> float:
     return float(np.append(envelope, 0.0)[np.minimum(at, len(envelope))].mean())
 
 
-def mean_average_precision(scans: Sequence[Scan], ious: Sequence[float] = MAP_IOUS) -> float:
+def at_ious(scan: Scan, ious: Sequence[float] = MAP_IOUS) -> tuple[Outcome, ...]:
+    """A scan matched as COCO does, once for each overlap that a hit may ask for."""
+    return tuple(greedy(scan, iou) for iou in ious)
+
+
+def mean_average_precision(scans: Sequence[tuple[Outcome, ...]]) -> float:
     """COCO's average precision, averaged over the overlaps that a hit may ask for."""
-    return float(np.mean([interpolated_precision([greedy(scan, iou) for scan in scans]) for iou in ious]))
+    return float(np.mean([interpolated_precision(outcomes) for outcomes in zip(*scans, strict=True)]))
 
 
 def sensitivity_at(outcomes: Sequence[Outcome], rates: Sequence[float] = CPM_RATES) -> Float[np.ndarray, "n"]:

@@ -1,7 +1,7 @@
 """Overlap: how far two masks share their voxels."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Integer
 
 
 def dice(predicted: Bool[np.ndarray, "i j k"], reference: Bool[np.ndarray, "i j k"]) -> float:
@@ -28,3 +28,12 @@ def box_iou(
     shared = (high - low).clip(0).prod(-1)
     either = (high_a - low_a).prod(-1)[:, None] + (high_b - low_b).prod(-1)[None] - shared
     return shared / np.where(either > 0, either, 1)
+
+
+def part_iou(ours: Integer[np.ndarray, "i j k"], theirs: Integer[np.ndarray, "i j k"]) -> Float[np.ndarray, "p r"]:
+    """Intersection over union of every numbered part (from 1) of one volume with every one of another."""
+    p, r = int(ours.max(initial=0)), int(theirs.max(initial=0))
+    pairs = ours.ravel().astype(np.int64) * (r + 1) + theirs.ravel()
+    shared = np.bincount(pairs, minlength=(p + 1) * (r + 1)).reshape(p + 1, r + 1)
+    either = shared.sum(1)[1:, None] + shared.sum(0)[None, 1:] - shared[1:, 1:]
+    return shared[1:, 1:] / np.maximum(either, 1)

@@ -30,27 +30,30 @@ def find(
     """
     found = []
     for label, name in names.items():
-        parts = []
-        for voxels in _parts(labels.voxels == label):
+        for n, voxels in enumerate(_indices(labels.voxels == label), 1):
             at = tuple(voxels.T)
-            part = measure(voxels, labels, case, label, name, float(confidence[at].max()))
-            if part.volume_ml >= smallest_ml:
-                parts.append(replace(part, uncertainty=float(entropy[at].mean())))
-        parts.sort(key=lambda f: (-f.volume_ml, f.centre_mm))
-        found += [replace(part, id=f"{case}-{label}-{n}") for n, part in enumerate(parts, 1)]
-    return tuple(found)
+            part = measure(voxels, labels, f"{case}-{label}-{n}", case, label, name)
+            found.append(replace(part, score=float(confidence[at].max()), uncertainty=float(entropy[at].mean())))
+    return tuple(part for part in found if part.volume_ml >= smallest_ml)
 
 
-def measure(
-    voxels: Integer[np.ndarray, "n 3"], grid: Volume, case: str, label: int, name: str, score: float
-) -> Finding:
+def parts(mask: Bool[np.ndarray, "i j k"]) -> Integer[np.ndarray, "i j k"]:
+    """The connected parts of a mask, numbered from 1 as findings are: the largest first, ties as they are stored."""
+    numbered, count = ndimage.label(mask, NEIGHBOURS_26)
+    size = np.bincount(numbered.ravel(), minlength=count + 1)[1:]
+    rank = np.zeros(count + 1, numbered.dtype)
+    rank[1 + np.argsort(-size, kind="stable")] = np.arange(1, count + 1)
+    return rank[numbered]
+
+
+def measure(voxels: Integer[np.ndarray, "n 3"], grid: Volume, id: str, case: str, label: int, name: str) -> Finding:
     """One part, given the indices of its voxels: centre of mass, box around its voxels' corners, volume, diameter."""
     mm = grid.to_mm(voxels.astype(float))
     reach = np.abs(grid.affine[:3, :3]).sum(1) / 2
     return Finding(
-        id=f"{case}-{label}-1", case=case, label=label, name=name,
+        id=id, case=case, label=label, name=name,
         centre_mm=_point(mm.mean(0)), low_mm=_point(mm.min(0) - reach), high_mm=_point(mm.max(0) + reach),
-        volume_ml=len(voxels) * grid.voxel_ml(), diameter_mm=feret_mm(voxels, grid), score=score,
+        volume_ml=len(voxels) * grid.voxel_ml(), diameter_mm=feret_mm(voxels, grid), score=1.0,
     )  # fmt: skip
 
 
@@ -67,15 +70,14 @@ def feret_mm(voxels: Integer[np.ndarray, "n 3"], grid: Volume) -> float:
     return float(pdist(hull @ grid.affine[:3, :3].T).max())
 
 
-def _parts(mask: Bool[np.ndarray, "i j k"]) -> Iterator[Int[np.ndarray, "n 3"]]:
+def _indices(mask: Bool[np.ndarray, "i j k"]) -> Iterator[Int[np.ndarray, "n 3"]]:
     """The voxel indices of each connected part."""
     if not mask.any():
         return
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    corner = np.array([side.start for side in box])
-    numbered, _ = ndimage.label(mask[box], NEIGHBOURS_26)
+    numbered = parts(mask[box])
     for n, side in enumerate(ndimage.find_objects(numbered), 1):
-        yield np.argwhere(numbered[side] == n) + corner + [s.start for s in side]
+        yield np.argwhere(numbered[side] == n) + [whole.start + s.start for whole, s in zip(box, side, strict=True)]
 
 
 def _ends(voxels: Integer[np.ndarray, "n 3"]) -> Float[np.ndarray, "m 3"]:

@@ -56,9 +56,11 @@ def _hex(colour: Colour) -> str:
 
 
 def _write_case(folder: Path, image: Volume, prediction: Prediction) -> None:
+    """The files of one case; of an image with several channels, the first is what a reader sees."""
     folder.mkdir()
+    shown = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0])
     bytes_ = np.rint(prediction.probability.voxels * 255).astype(np.uint8)
-    nifti.write(image, folder / IMAGE)
+    nifti.write(shown, folder / IMAGE)
     nifti.write(prediction.labels, folder / LABELS)
     nifti.write(replace(prediction.probability, voxels=bytes_), folder / PROBABILITY)
     write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])

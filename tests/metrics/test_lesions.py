@@ -15,6 +15,7 @@ from medssl.metrics.lesions import (
     CPM_RATES,
     Outcome,
     Scan,
+    at_ious,
     auroc,
     average_precision,
     by_centre,
@@ -164,7 +165,7 @@ def test_map_equals_monais_coco_metric(seed):
         gt_classes=[np.zeros(len(r), int) for _, r in pairs],
     )
     expected = metric(matched)[0]["mAP_IoU_0.10_0.50_0.05_MaxDet_100"]
-    scans = [by_iou(candidates, real) for candidates, real in pairs]
+    scans = [at_ious(by_iou(candidates, real)) for candidates, real in pairs]
     assert mean_average_precision(scans) == pytest.approx(expected, abs=1e-6)
 
 

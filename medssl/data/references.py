@@ -1,0 +1,76 @@
+"""References: the labels, as they were drawn, that predictions are measured against."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from medssl.data import layouts, ledger
+from medssl.data.layouts import Source
+from medssl.data.manifest import Manifest
+from medssl.data.sources import read_label
+from medssl.data.store import Card
+from medssl.errors import BadInput
+from medssl.io.images import is_image
+from medssl.volume import Volume
+
+
+@dataclass(frozen=True)
+class References:
+    """Labelled cases by name; `present` lists the classes that were labelled, of cases where not all were."""
+
+    place: Path
+    sources: Mapping[str, Source]
+    present: Mapping[str, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, place: Path) -> "References":
+        """From a store's manifest.csv, a folder of labels named as the cases are, or a data set with its images."""
+        if place.is_file():
+            return _of_manifest(place)
+        if not place.is_dir():
+            raise BadInput(f"{place}: no such labels; give a folder of labels or a store's manifest.csv")
+        named = {_case(path): path for path in sorted([*place.glob("*"), *place.glob("*/labels.*")]) if is_image(path)}
+        if named:
+            return cls(place, {case: Source(case, case, (), (), path) for case, path in named.items()})
+        found = layouts.find(place)
+        return cls(place, {s.id: s for s in found.sources if s.label}, found.present)
+
+    def require(self, cases: tuple[str, ...]) -> None:
+        """Refuses cases that have no label here, all at once."""
+        lacking = [case for case in cases if case not in self.sources]
+        if lacking:
+            some = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+            raise BadInput(
+                f"{self.place}: no label for {some}; add them, named as the cases are, or predict fewer cases"
+            )
+
+    def label(self, case: str, image: Volume) -> Volume:
+        """A case's label, which must stand on the image's grid."""
+        try:
+            return read_label(self.sources[case], image)
+        except BadInput as error:
+            raise BadInput(f"{case}: {error}") from None
+
+
+def _case(path: Path) -> str:
+    """labels/NAME.nii.gz and NAME/labels.nii.gz are both of case NAME."""
+    stem = re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", "", path.name, flags=re.IGNORECASE)
+    return path.parent.name if stem == "labels" else stem
+
+
+def _of_manifest(path: Path) -> References:
+    """The files that each case of a store was read from, found again through its ledger."""
+    manifest, card = Manifest.read(path), Card.read(path.parent)
+    files: dict[str, set[str]] = {}
+    for row in ledger.read(path.parent / "ledger.csv"):
+        if row.status == "used" and row.case:
+            files.setdefault(row.case, set()).add(row.path)
+    used = [file for case in manifest.labelled().cases for file in files.get(case.id, ())]
+    if not used:
+        raise BadInput(f"{path}: no case of this store has a label; give a folder of labels")
+    found = layouts.find(Path(os.path.commonpath([str(Path(file).parent) for file in used])))
+    by_files = {frozenset(map(str, s.files)): s for s in found.sources if s.label}
+    known = {case: by_files.get(frozenset(paths)) for case, paths in files.items()}
+    return References(path, {case: source for case, source in known.items() if source}, card.present_labels)

@@ -1,0 +1,77 @@
+"""Scores of cases, one row a case and label, and what they come to together."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from medssl.metrics.overlap import dice, volume_error_ml
+from medssl.metrics.statistics import mean_interval
+from medssl.metrics.surface import surfaces
+from medssl.volume import Volume
+
+METRICS = ("dice", "nsd", "hd95_mm", "assd_mm", "volume_error_ml")
+
+
+@dataclass(frozen=True)
+class Row:
+    """How well one label of one case was segmented, and which of both masks is empty."""
+
+    case: str
+    label: str
+    dice: float
+    nsd: float
+    hd95_mm: float
+    assd_mm: float
+    volume_error_ml: float
+    reference_ml: float
+    empty: Literal["", "predicted", "reference", "both"]
+
+
+def score(case: str, label: int, name: str, predicted: Volume, reference: Volume, tolerance_mm: float) -> Row:
+    """One label of two label volumes on one grid. Empty masks as declared in `surface`."""
+    ours, theirs = predicted.voxels == label, reference.like(predicted).voxels == label
+    apart = surfaces(ours, theirs, predicted.spacing_mm())
+    return Row(
+        case, name, dice(ours, theirs), apart.nsd(tolerance_mm), apart.hd95_mm(), apart.assd_mm(),
+        volume_error_ml(ours, theirs, predicted.voxel_ml()), float(theirs.sum()) * predicted.voxel_ml(),
+        _empty(bool(ours.any()), bool(theirs.any())),
+    )  # fmt: skip
+
+
+def table(rows: Sequence[Any]) -> str:
+    """Rows of one dataclass as CSV."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(asdict(rows[0])) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    return out.getvalue()
+
+
+def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Per label, and for the mean of a case's labels: mean, 95 % interval and median, and the counts of empty masks."""
+    told = {name: _group([row for row in rows if row.label == name]) for name in dict.fromkeys(r.label for r in rows)}
+    return told | {"mean of labels": _group(rows)}
+
+
+def _group(rows: Sequence[Row]) -> dict[str, Any]:
+    per_case: dict[str, list[Row]] = {}
+    for row in rows:
+        per_case.setdefault(row.case, []).append(row)
+    empty = {kind: sum(row.empty == kind for row in rows) for kind in ("both", "predicted", "reference")}
+    return {"cases": len(per_case), "empty": empty} | {name: _metric(per_case, name) for name in METRICS}
+
+
+def _metric(per_case: Mapping[str, Sequence[Row]], name: str) -> dict[str, float]:
+    values = np.array([np.mean([getattr(row, name) for row in rows]) for rows in per_case.values()])
+    said = mean_interval(values[None])
+    return {"mean": said.estimate, "low": said.low, "high": said.high, "median": float(np.median(values))}
+
+
+def _empty(ours: bool, theirs: bool) -> Literal["", "predicted", "reference", "both"]:
+    if ours or theirs:
+        return "" if ours and theirs else "reference" if ours else "predicted"
+    return "both"

@@ -1,0 +1,66 @@
+"""Charts of scores, as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from medssl.files import atomic
+from medssl.metrics.calibration import Reliability
+from medssl.metrics.cases import Row
+from medssl.metrics.lesions import Outcome, curve
+
+INK = "#334155"
+TINTS = ("#0e7490", "#b45309", "#be185d", "#4d7c0f", "#6d28d9", "#a16207")
+
+
+def boxplot(rows: Sequence[Row], path: Path, tolerance_mm: float) -> None:
+    """Dice, NSD and HD95 of every label: each case a point, quartiles as a box."""
+    names = list(dict.fromkeys(row.label for row in rows))
+    titles = {"dice": "Dice", "nsd": f"NSD at {tolerance_mm:g} mm", "hd95_mm": "HD95 (mm)"}
+    figure = Figure(figsize=(4 + 1.2 * len(names), 3.6), layout="constrained")
+    for axes, (metric, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        values = [np.array([getattr(row, metric) for row in rows if row.label == name]) for name in names]
+        axes.boxplot(values, tick_labels=names, showfliers=False, medianprops={"color": TINTS[0], "linewidth": 2})
+        for n, points in enumerate(values, 1):
+            spread = np.linspace(-0.15, 0.15, len(points)) if len(points) > 1 else np.zeros(1)
+            axes.plot(n + spread, points, ".", color=INK, alpha=0.45, markersize=4)
+        axes.set_title(title)
+        axes.tick_params(axis="x", rotation=30 if len(names) > 2 else 0)
+        if metric != "hd95_mm":
+            axes.set_ylim(-0.02, 1.02)
+    _save(figure, path)
+
+
+def froc(outcomes: Mapping[str, Sequence[Outcome]], path: Path) -> None:
+    """Sensitivity against false alarms a scan, a line a kind of lesion."""
+    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for tint, (name, of) in zip(TINTS * len(outcomes), outcomes.items(), strict=False):
+        points = curve(of)
+        axes.step(points.false_per_scan, points.sensitivity, where="post", color=tint, label=name)
+    axes.set_xscale("symlog", base=2, linthresh=1 / 8)
+    axes.set_xticks([0, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["0", "1/8", "1/4", "1/2", "1", "2", "4", "8"])
+    axes.set(xlabel="false alarms a scan", ylabel="sensitivity", xlim=(0, 8), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def reliability(bins: Reliability, path: Path) -> None:
+    """How often a confidence is right: on the diagonal where scores mean what they say."""
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axes: Axes = figure.subplots()
+    low, some = np.arange(len(bins.count)) / len(bins.count), bins.count > 0
+    share = bins.hits[some] / bins.count[some]
+    axes.bar(low[some], share, width=1 / len(low), align="edge", color=TINTS[0], alpha=0.7)
+    axes.plot([0, 1], [0, 1], "--", color=INK)
+    axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1), title=f"ECE {bins.ece():.3f}")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic(path) as part:
+        figure.savefig(part, dpi=110)

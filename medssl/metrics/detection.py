@@ -1,0 +1,82 @@
+"""The detection scores of a set of cases, each with its interval."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+
+from medssl.metrics import lesions
+from medssl.metrics.lesions import CPM_RATES, Outcome, Scan
+from medssl.metrics.statistics import interval
+
+T = TypeVar("T")
+SIZES_MM = (0.0, 6.0, 10.0, 20.0, float("inf"))
+
+
+@dataclass(frozen=True)
+class Detected:
+    """One case: its candidates and lesions compared by overlap of masks, and by distance of centres."""
+
+    case: str
+    by_overlap: Scan
+    by_centre: Scan
+
+    @property
+    def picai(self) -> Outcome:
+        """Matched as PI-CAI does."""
+        return lesions.hungarian(self.by_overlap)
+
+    @property
+    def luna(self) -> Outcome:
+        """Matched as LUNA16 does."""
+        return lesions.luna(self.by_centre)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion of the reference, and the score of the candidate that found it by PI-CAI's rule, if any."""
+
+    case: str
+    diameter_mm: float
+    score: float | None
+
+
+def rows(cases: Sequence[Detected]) -> list[Lesion]:
+    """One row a lesion."""
+    pairs = [(c.case, *pair) for c in cases for pair in zip(c.picai.diameters_mm, c.picai.found, strict=True)]
+    return [Lesion(case, float(mm), float(score) if np.isfinite(score) else None) for case, mm, score in pairs]
+
+
+def summary(cases: Sequence[Detected], rate: float = 1.0, draws: int = 500) -> dict[str, Any]:
+    """PI-CAI's AP and AUROC, LUNA16's CPM, mAP, sensitivities, and an operating point at `rate` false alarms a scan."""
+    picai, luna = [c.picai for c in cases], [c.luna for c in cases]
+    threshold = lesions.threshold_at(picai, rate)
+    sizes = lesions.sensitivity_by_size(picai, threshold, SIZES_MM)
+    keys = ("low_mm", "high_mm", "lesions", "sensitivity")
+    return {
+        "cases": len(cases),
+        "cases_with_lesions": sum(o.ill for o in picai),
+        "lesions": sum(o.found.size for o in picai),
+        "average_precision": _told(lesions.average_precision, picai, draws),
+        "auroc": _told(lesions.auroc, picai, draws),
+        "cpm": _told(lesions.cpm, luna, draws),
+        "map_iou_10_50": _told(lesions.mean_average_precision, [lesions.at_ious(c.by_overlap) for c in cases], draws),
+        "sensitivity": {f"{r:g}": _told(partial(_sensitivity, rate=r), picai, draws) for r in CPM_RATES},
+        "operating_point": _plain({"false_per_scan": rate, "threshold": threshold}),
+        "sensitivity_by_size": [_plain(dict(zip(keys, row, strict=True))) for row in sizes],
+    }
+
+
+def _sensitivity(outcomes: Sequence[Outcome], rate: float) -> float:
+    return float(lesions.sensitivity_at(outcomes, [rate])[0])
+
+
+def _told(statistic: Callable[[list[T]], float], cases: Sequence[T], draws: int) -> dict[str, Any]:
+    return _plain(asdict(interval(len(cases), lambda at: statistic([cases[n] for n in at]), draws)))
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for what is no finite number, which JSON cannot hold."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in values.items()}

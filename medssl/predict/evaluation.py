@@ -1,0 +1,100 @@
+"""Evaluation: a predictions folder against references, case by case."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import ndimage
+
+from medssl.data.references import References
+from medssl.errors import BadInput
+from medssl.io import nifti
+from medssl.metrics import lesions
+from medssl.metrics.calibration import Reliability, reliability
+from medssl.metrics.cases import Row, score
+from medssl.metrics.detection import Detected
+from medssl.metrics.overlap import part_iou
+from medssl.predict.findings import find, parts
+from medssl.review.finding import Finding, Point
+from medssl.review.predictions import IMAGE, LABELS, PROBABILITY, Index, Label, read_findings
+from medssl.volume import Volume
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One case: a row a label, what was detected of each kind of lesion, and a point where it is most wrong.
+
+    `reliability` is that of the probability of not being background, over voxels where it is above 0; None where not
+    all labels were drawn.
+    """
+
+    case: str
+    rows: tuple[Row, ...]
+    detected: dict[str, Detected]
+    worst_mm: Point
+    reliability: Reliability | None
+
+
+def lesion_labels(index: Index, names: Sequence[str]) -> tuple[Label, ...]:
+    """The labels that are lesions, by their names."""
+    known = {label.name: label for label in index.labels}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise BadInput(f"{', '.join(unknown)}: no label of {index.folder}; its labels are {', '.join(known)}")
+    return tuple(known[name] for name in names)
+
+
+def evaluate(
+    index: Index, references: References, tolerance_mm: float, kinds: Sequence[Label] = ()
+) -> Iterator[Evaluated]:
+    """Every case of a predictions folder; a reference on another grid is refused, and nothing is resampled."""
+    if not index.cases:
+        raise BadInput(f"{index.folder}: holds no case yet; predict some")
+    references.require(index.cases)
+    for case in index.cases:
+        predicted = nifti.read(index.case(case) / LABELS, label=True)
+        reference = references.label(case, predicted)
+        present = references.present.get(case, [label.value for label in index.labels])
+        labels = [label for label in index.labels if label.value in present]
+        rows = tuple(score(case, label.value, label.name, predicted, reference, tolerance_mm) for label in labels)
+        found = read_findings(index.case(case))
+        detected = {kind.name: _detected(case, kind, predicted, reference, found) for kind in kinds}
+        whole = len(labels) == len(index.labels)
+        bins = _reliability(nifti.read(index.case(case) / PROBABILITY), reference) if whole else None
+        yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
+
+
+def image(index: Index, case: str) -> Volume:
+    """A case's image, in the unit it was predicted in."""
+    return replace(nifti.read(index.case(case) / IMAGE), unit="HU" if index.units[case] == "HU" else "a.u.")
+
+
+def _detected(case: str, kind: Label, predicted: Volume, reference: Volume, found: Sequence[Finding]) -> Detected:
+    """Candidates by their number among the parts of the predicted mask, which is the end of their id."""
+    ours = parts(predicted.voxels == kind.value)
+    candidates = [f for f in found if f.label == kind.value]
+    numbers = [int(f.id.rpartition("-")[2]) for f in candidates]
+    if max(numbers, default=0) > ours.max(initial=0):
+        raise BadInput(f"{case}: its findings are not those of its {LABELS}; predict again")
+    blank = np.ones(reference.shape, np.float32)
+    real = find(reference, blank, blank, case, {kind.value: kind.name})
+    iou = part_iou(ours, parts(reference.voxels == kind.value))
+    by_centre = lesions.by_centre(candidates, real)
+    overlap = iou[np.array(numbers, int) - 1]
+    return Detected(case, replace(by_centre, overlap=overlap), by_centre)
+
+
+def _reliability(probability: Volume, reference: Volume) -> Reliability:
+    some = probability.voxels > 0
+    return reliability(probability.voxels[some] / 255, reference.voxels[some] > 0)
+
+
+def _worst(predicted: Volume, reference: Volume, present: Sequence[int]) -> Point:
+    """The middle of the thickest error, or of the volume where there is none."""
+    ours, theirs = (np.where(np.isin(v.voxels, present), v.voxels, 0) for v in (predicted, reference))
+    at = np.array(predicted.shape, float) / 2
+    if (ours != theirs).any():
+        depth = ndimage.distance_transform_edt(np.pad(ours != theirs, 1), sampling=predicted.spacing_mm())
+        at = np.array(np.unravel_index(np.argmax(depth), depth.shape), float) - 1
+    x, y, z = (float(v) for v in predicted.to_mm(at[None])[0])
+    return x, y, z

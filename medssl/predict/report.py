@@ -1,0 +1,91 @@
+"""The report of an evaluation: tables, figures and pictures of the worst cases in one folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.table import Table
+
+from medssl.data.references import References
+from medssl.errors import BadInput
+from medssl.files import atomic, write_json, write_text
+from medssl.io import nifti
+from medssl.metrics import cases, charts, detection
+from medssl.predict.evaluation import Evaluated, image
+from medssl.render.figures import around, png
+from medssl.review.predictions import LABELS, NOTICE, Index
+
+WORST = 3
+SHOWN = ("dice", "nsd", "hd95_mm", "volume_error_ml")
+LESION_SCORES = (("AP", "average_precision"), ("AUROC", "auroc"), ("CPM", "cpm"), ("mAP", "map_iou_10_50"))
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report lies and what its summary says."""
+
+    folder: Path
+    summary: dict[str, Any]
+
+    def table(self) -> Table:
+        """The summary for a terminal: mean and 95 % interval of each score, per label and kind of lesion."""
+        table = Table(title=f"{self.summary['cases']} cases, mean [95 % interval over cases]", title_justify="left")
+        nsd = f"NSD {self.summary['tolerance_mm']:g} mm"
+        for name in ("label", "Dice", nsd, "HD95 mm", "volume error ml", "empty p/r/both"):
+            table.add_column(name)
+        for label, told in self.summary["labels"].items():
+            counts = "/".join(str(told["empty"][kind]) for kind in ("predicted", "reference", "both"))
+            table.add_row(label, *(_interval(told[metric]["mean"], told[metric]) for metric in SHOWN), counts)
+        for kind, told in self.summary["lesions"].items():
+            scores = "; ".join(f"{name} {_interval(told[key]['estimate'], told[key])}" for name, key in LESION_SCORES)
+            table.caption = f"{table.caption or ''}{kind}: {told['lesions']} lesions; {scores}\n"
+        return table
+
+
+def write(index: Index, references: References, done: Sequence[Evaluated], folder: Path, tolerance_mm: float) -> Report:
+    """Writes cases.csv, lesions.csv, figures/, and at last summary.json."""
+    rows = [row for one in done for row in one.rows]
+    if not rows:
+        raise BadInput(f"{references.place}: none of the predicted labels is drawn there; nothing can be measured")
+    kinds = {name: [one.detected[name] for one in done] for name in done[0].detected}
+    bins = [one.reliability for one in done if one.reliability]
+    reliability = sum(bins[1:], start=bins[0]) if bins else None
+    summary = {
+        "notice": NOTICE, "predictions": str(index.folder), "references": str(references.place), "model": index.model,
+        "cases": len(done), "tolerance_mm": tolerance_mm, "labels": cases.summary(rows),
+        "lesions": {name: detection.summary(of) for name, of in kinds.items()},
+        "ece": reliability and reliability.ece(),
+    }  # fmt: skip
+    write_text(folder / "cases.csv", cases.table(rows))
+    charts.boxplot(rows, folder / "figures" / "boxplot.png", tolerance_mm)
+    if kinds:
+        write_text(folder / "lesions.csv", cases.table([row for of in kinds.values() for row in detection.rows(of)]))
+        charts.froc({name: [c.picai for c in of] for name, of in kinds.items()}, folder / "figures" / "froc.png")
+    if reliability:
+        charts.reliability(reliability, folder / "figures" / "reliability.png")
+    _worst(index, references, done, folder / "figures")
+    write_json(folder / "summary.json", summary)
+    return Report(folder, summary)
+
+
+def _worst(index: Index, references: References, done: Sequence[Evaluated], folder: Path) -> None:
+    """The cases with the lowest Dice: their planes with the prediction above and the reference below."""
+    scored = sorted((one for one in done if one.rows), key=lambda one: sum(r.dice for r in one.rows) / len(one.rows))
+    for rank, one in enumerate(scored[:WORST], 1):
+        shown = image(index, one.case)
+        predicted = nifti.read(index.case(one.case) / LABELS, label=True)
+        pages = [around(shown, one.worst_mm, labels) for labels in (predicted, references.label(one.case, shown))]
+        page = Image.new("RGB", (pages[0].width, pages[0].height + pages[1].height))
+        page.paste(pages[0], (0, 0))
+        page.paste(pages[1], (0, pages[0].height))
+        with atomic(folder / f"worst-{rank}-{one.case}.png") as part:
+            part.write_bytes(png(page))
+
+
+def _interval(estimate: float | None, told: Mapping[str, float | None]) -> str:
+    numbers = (estimate, told["low"], told["high"])
+    if any(n is None for n in numbers):
+        return "-"
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)

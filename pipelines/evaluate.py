@@ -1,0 +1,35 @@
+"""Measures predictions against references: medssl evaluate PREDICTIONS --labels FOLDER_OR_MANIFEST"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from medssl.data.references import References
+from medssl.predict.evaluation import evaluate, lesion_labels
+from medssl.predict.report import write
+from medssl.review.predictions import read_index
+
+
+def main(words: list[str]) -> None:
+    """Writes a CSV with a row a case and label, summary.json and figures, and prints the table."""
+    parser = argparse.ArgumentParser("medssl evaluate", description=__doc__)
+    parser.add_argument("predictions", type=Path, help="a folder that `medssl predict` wrote")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        required=True,
+        help="a folder of labels named as the cases, a data set, or a manifest.csv",
+    )
+    parser.add_argument("--out", type=Path, help="a folder for the results (default: PREDICTIONS/evaluation)")
+    parser.add_argument("--tolerance-mm", type=float, default=2.0, help="of the surface score NSD (default: 2)")
+    parser.add_argument("--lesions", default="", metavar="NAME,...", help="labels to evaluate as lesions too")
+    asked = parser.parse_args(words)
+    index = read_index(asked.predictions)
+    kinds = lesion_labels(index, [name for name in asked.lesions.split(",") if name])
+    references = References.read(asked.labels)
+    done = list(track(evaluate(index, references, asked.tolerance_mm, kinds), "evaluating", total=len(index.cases)))
+    report = write(index, references, done, asked.out or asked.predictions / "evaluation", asked.tolerance_mm)
+    Console().print(report.table())
+    print(f"{report.folder / 'summary.json'}\n{report.folder / 'cases.csv'}\n{report.folder / 'figures'}")

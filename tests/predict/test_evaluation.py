@@ -1,0 +1,98 @@
+"""Predictions measured against references: the command, its files and its refusals."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medssl.cli import run
+from medssl.data.references import References
+from medssl.io import nifti
+from medssl.predict.evaluation import evaluate
+from medssl.review.predictions import read_index
+from medssl.volume import Volume
+
+
+def command(*words):
+    return run("evaluate", [str(w) for w in words])
+
+
+def test_the_command_writes_tables_figures_and_a_summary(predictions, references, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert command(predictions, "--labels", references, "--out", out, "--lesions", "lesion") == 0
+    rows = {(r["case"], r["label"]): r for r in csv.DictReader((out / "cases.csv").read_text().splitlines())}
+    assert len(rows) == 6
+    assert [rows[case, "lesion"]["dice"] for case in ("perfect", "missed", "false-alarm")] == ["1.0", "0.0", "0.0"]
+    assert [rows[case, "lesion"]["empty"] for case in ("perfect", "missed", "false-alarm")] == [
+        "",
+        "predicted",
+        "reference",
+    ]
+    told = json.loads((out / "summary.json").read_text())
+    assert told["labels"]["lesion"]["dice"]["mean"] == pytest.approx(1 / 3)
+    assert told["labels"]["lesion"]["empty"] == {"both": 0, "predicted": 1, "reference": 1}
+    assert told["labels"]["organ"]["dice"]["mean"] == 1
+    assert told["lesions"]["lesion"]["average_precision"]["estimate"] == pytest.approx(0.25)
+    assert told["notice"].startswith("Research use only")
+    assert [r["score"] != "" for r in csv.DictReader((out / "lesions.csv").read_text().splitlines())] == [True, False]
+    pictures = sorted(p.name for p in (out / "figures").iterdir())
+    assert pictures[:3] == ["boxplot.png", "froc.png", "reliability.png"]
+    assert len(pictures) == 6
+    for name in pictures:
+        with Image.open(out / "figures" / name) as picture:
+            assert picture.width > 300
+    assert "organ" in capsys.readouterr().out
+
+
+def test_the_worst_point_lies_in_the_thickest_error(predictions, references):
+    index = read_index(predictions)
+    done = {e.case: e for e in evaluate(index, References.read(references), 2.0)}
+    label = nifti.read(references / "missed.nii.gz", label=True)
+    at = tuple(np.rint(label.to_index(np.array(done["missed"].worst_mm))).astype(int))
+    assert label.voxels[at] == 2
+
+
+def test_a_missing_reference_is_refused_by_name(predictions, references, capsys):
+    (references / "missed.nii.gz").unlink()
+    assert command(predictions, "--labels", references) == 2
+    assert "no label for missed" in capsys.readouterr().err
+    assert not (predictions / "evaluation").exists()
+
+
+def test_another_grid_is_refused(predictions, references, capsys):
+    label = nifti.read(references / "missed.nii.gz", label=True)
+    moved = label.affine + np.array([[0, 0, 0, 1.0]] + [[0] * 4] * 3)
+    nifti.write(Volume(label.voxels, moved, "label"), references / "missed.nii.gz")
+    assert command(predictions, "--labels", references) == 2
+    said = capsys.readouterr().err
+    assert "missed" in said
+    assert "1.000 mm apart" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--labels", "nowhere"], "no such labels"),
+        (["--labels", "{labels}", "--lesions", "tumour"], "no label of"),
+    ],
+)
+def test_wrong_words_are_one_line(predictions, references, capsys, words, said):
+    assert command(predictions, *[w.format(labels=references) for w in words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_references_may_lie_as_predictions_do(predictions):
+    found = References.read(predictions)
+    done = list(evaluate(read_index(predictions), found, 2.0))
+    assert {row.dice for e in done for row in e.rows} == {1.0}
+
+
+def test_labels_that_were_not_drawn_are_not_measured(predictions, references):
+    found = References.read(references)
+    partly = References(found.place, found.sources, {"missed": [1]})
+    done = {e.case: e for e in evaluate(read_index(predictions), partly, 2.0)}
+    assert [row.label for row in done["missed"].rows] == ["organ"]
+    assert done["missed"].reliability is None
+    assert len(done["perfect"].rows) == 2
