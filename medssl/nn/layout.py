@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from medssl.nn.norms import ChannelNorm, Moments, scale_and_shift
+from medssl.nn.norms import ChannelNorm, affine, moments, scale_and_shift
+
+Triple = tuple[int, int, int]
 
 
 class Layout:
@@ -27,8 +29,8 @@ class Layout:
         """A norm over visible voxels only."""
         return norm(x)
 
-    def leave(self, x: Tensor) -> Float[Tensor, "b c i j k"]:
-        """Features as a dense volume, zero where hidden."""
+    def leave(self, x: Tensor, fill: Float[Tensor, "c"] | None = None) -> Float[Tensor, "b c i j k"]:
+        """Features as a dense volume, with `fill` or zeros where hidden."""
         return x
 
 
@@ -60,25 +62,16 @@ class Masked(Layout):
         m = self.mask(x)
         if isinstance(norm, ChannelNorm):
             return norm(x) * m
-        scale, shift = scale_and_shift(norm, masked_moments(x, m))
-        return ((x * spread(scale) + spread(shift)) * m).to(x.dtype)
+        return affine(x, *scale_and_shift(norm, moments(x, m)), m)
+
+    def leave(
+        self, x: Float[Tensor, "b c i j k"], fill: Float[Tensor, "c"] | None = None
+    ) -> Float[Tensor, "b c i j k"]:
+        """The features, filled where hidden."""
+        return x if fill is None else torch.where(self.mask(x), x, fill[:, None, None, None].to(x.dtype))
 
 
-def masked_moments(x: Float[Tensor, "b c i j k"], m: Bool[Tensor, "b 1 i j k"]) -> Moments:
-    """The moments of `x`, which is zero where hidden, over the voxels where `m` holds."""
-    x = x.float()
-    count = m.sum((2, 3, 4), dtype=torch.float32)
-    least = count.clamp_min(1)
-    mean = x.sum((2, 3, 4)) / least
-    return Moments(mean, ((x - spread(mean)) * m).square().sum((2, 3, 4)) / least, count)
-
-
-def spread(x: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1 1"]:
-    """One number per sample and channel, ready to meet a volume."""
-    return x[..., None, None, None]
-
-
-def enlarge(keep: Bool[Tensor, "b 1 p q r"], size: tuple[int, int, int]) -> Bool[Tensor, "b 1 i j k"]:
+def enlarge(keep: Bool[Tensor, "b 1 p q r"], size: Triple) -> Bool[Tensor, "b 1 i j k"]:
     """A grid of cells repeated to a size in voxels."""
     for axis, voxels in enumerate(size, 2):
         keep = keep.repeat_interleave(voxels // keep.shape[axis], axis)

@@ -7,11 +7,12 @@ pairwise rule of Chan, Golub, LeVeque: "Updating formulae and a pairwise algorit
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
@@ -49,6 +50,30 @@ class Moments:
     mean: Float[Tensor, "b c"]
     var: Float[Tensor, "b c"]
     count: Float[Tensor, "b 1"]
+
+
+def moments(x: Float[Tensor, "b c i j k"], m: Bool[Tensor, "b 1 i j k"] | None = None) -> Moments:
+    """The moments of `x` over the voxels where `m` holds; elsewhere `x` is zero by a mask that stops gradients too."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    voxels = x.shape[2] * x.shape[3] * x.shape[4]
+    count = x.new_full((len(x), 1), voxels, dtype=kind) if m is None else m.sum((2, 3, 4), dtype=kind)
+    mean, var = _Moments.apply(x, m, count.clamp_min(1))
+    return Moments(mean, var, count)
+
+
+def affine(
+    x: Float[Tensor, "b c i j k"],
+    scale: Float[Tensor, "b c"],
+    shift: Float[Tensor, "b c"],
+    m: Bool[Tensor, "b 1 i j k"] | None = None,
+) -> Float[Tensor, "b c i j k"]:
+    """Scales and shifts each sample's channels where `m` holds; elsewhere zero."""
+    return _Affine.apply(x, scale, shift, m)
+
+
+def spread(x: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1 1"]:
+    """One number per sample and channel, ready to meet a volume."""
+    return x[..., None, None, None]
 
 
 def merge(
@@ -107,3 +132,44 @@ def _remember(
     rate = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.item()
     norm.running_mean.lerp_(mean, rate)
     norm.running_var.lerp_(var * n / (n - 1).clamp_min(1), rate)
+
+
+class _Moments(torch.autograd.Function):
+    """Two passes over `x` and one back; autograd's own would keep a second copy of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, m: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.sum((2, 3, 4), dtype=count.dtype) / count
+        apart = x - spread(mean)
+        if m is not None:
+            apart *= m
+        var = apart.square_().sum((2, 3, 4)) / count
+        ctx.save_for_backward(x, mean, count)
+        return mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_mean: Tensor, to_var: Tensor) -> tuple[Tensor, None, None]:
+        x, mean, count = ctx.saved_tensors
+        slope = 2 * to_var / count
+        return torch.addcmul(spread(to_mean / count - slope * mean), x.to(slope.dtype), spread(slope)).to(x.dtype), None, None
+
+
+class _Affine(torch.autograd.Function):
+    """One pass over `x`, of which only `x` itself is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, m: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, scale, m)
+        y = torch.addcmul(spread(shift), x.to(scale.dtype), spread(scale))
+        if m is not None:
+            y *= m
+        return y.to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, scale, m = ctx.saved_tensors
+        grad = grad.to(scale.dtype) if m is None else grad.to(scale.dtype) * m
+        to_scale = (grad * x).sum((2, 3, 4))
+        return (grad * spread(scale)).to(x.dtype), to_scale, grad.sum((2, 3, 4)), None

@@ -19,7 +19,7 @@ from medssl.errors import BadInput
 from medssl.nn import masks
 from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
 from medssl.nn.encoder import Encoder, Triple, cells
-from medssl.nn.layout import Masked, enlarge
+from medssl.nn.layout import Layout, enlarge
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings
@@ -74,8 +74,9 @@ class Spark(Objective):
 
     def rebuild(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"]) -> Float[Tensor, "b c i j k"]:
         """Every voxel from the visible cells, in units of its own cell's normalised intensities."""
-        pyramid = self.encoder(x, keep)
-        filled = [densify(level, keep) for densify, level in zip(self.densify, pyramid, strict=True)]
+        on = self.encoder.layout(x, keep)
+        pyramid = self.encoder.features(x, on)
+        filled = [densify(level, on) for densify, level in zip(self.densify, pyramid, strict=True)]
         return self.head(self.decoder(filled)[0])
 
     def score(
@@ -119,10 +120,9 @@ class Densify(nn.Module):
         self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(inward), std=0.02))
         self.conv = nn.Conv3d(inward, outward, kernel, padding=kernel // 2)
 
-    def forward(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"]) -> Float[Tensor, "b d i j k"]:
+    def forward(self, x: Tensor, on: Layout) -> Float[Tensor, "b d i j k"]:
         """A dense level: nothing but densified maps reaches the decoder."""
-        on = Masked(keep)
-        return self.conv(torch.where(on.mask(x), on.norm(self.norm, x), self.token[:, None, None, None]))
+        return self.conv(on.leave(on.norm(self.norm, x), self.token))
 
 
 def normalised(

@@ -8,13 +8,14 @@ NORMS = ("instance", "group", "batch", "layer")
 STRIDES = {"isotropic": (1, 2, 2), "anisotropic": ((1, 2, 2), (1, 2, 2), (2, 2, 1)), "steep": (2, 1, (4, 2, 2))}
 
 
-def shaken(norm="instance", strides="isotropic", in_channels=1, blocks=(1, 2, 1), seed=0):
+def shaken(norm="instance", strides="isotropic", in_channels=1, blocks=(1, 2, 1), seed=0, dense=False):
     """An encoder whose norms scale and shift: fresh ones add nothing and would hide a missing mask."""
     torch.manual_seed(seed)
     net = ResEncoder((8, 16, 24), STRIDES[strides], blocks, in_channels, norm)
     for name, p in net.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(p, 0.3, 0.9)
+    net.dense = dense
     return net
 
 

@@ -9,8 +9,8 @@ from medssl import config
 from medssl.errors import BadInput
 from medssl.nn import encoder as encoders
 from medssl.nn.encoder import EncoderConfig, ResEncoder, build
-from medssl.nn.layout import Layout, Masked, enlarge, masked_moments, spread
-from medssl.nn.norms import Moments, scale_and_shift
+from medssl.nn.layout import Layout, Masked, enlarge
+from medssl.nn.norms import Moments, affine, moments, scale_and_shift
 
 from .nets import NORMS, STRIDES, masked_volumes, shaken
 
@@ -58,8 +58,9 @@ CONTRACTS = (
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.__name__)
 @pytest.mark.parametrize("strides", STRIDES)
 @pytest.mark.parametrize("norm", NORMS)
-def test_a_masked_network_keeps_its_contract(norm, strides, contract):
-    contract(shaken(norm, strides))
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "blocks"])
+def test_a_masked_network_keeps_its_contract(dense, norm, strides, contract):
+    contract(shaken(norm, strides, dense=dense))
 
 
 class InputUnmasked(Masked):
@@ -74,8 +75,7 @@ class ConvUnmasked(Masked):
 
 class NormUnmasked(Masked):
     def norm(self, norm, x):
-        scale, shift = scale_and_shift(norm, masked_moments(x, self.mask(x)))
-        return x * spread(scale) + spread(shift)
+        return affine(x, *scale_and_shift(norm, moments(x, self.mask(x))))
 
 
 class ShortcutUnmasked(Masked):
@@ -96,10 +96,9 @@ class PlainNorm(Masked):
 
 class VarianceOverEverything(Masked):
     def norm(self, norm, x):
-        seen = masked_moments(x, self.mask(x))
+        seen = moments(x, self.mask(x))
         share = seen.count / x[0, 0].numel()
-        scale, shift = scale_and_shift(norm, Moments(seen.mean, seen.var * share[0], seen.count))
-        return (x * spread(scale) + spread(shift)) * self.mask(x)
+        return affine(x, *scale_and_shift(norm, Moments(seen.mean, seen.var * share, seen.count)), self.mask(x))
 
 
 class MaskOfNeighbour(Masked):
@@ -130,7 +129,7 @@ def test_a_planted_fault_breaks_a_contract(mutant, monkeypatch):
     monkeypatch.setattr(encoders, "Masked", mutant)
     with pytest.raises(AssertionError):
         for contract in CONTRACTS:
-            contract(shaken())
+            contract(shaken(dense=True))
 
 
 class Plain(nn.Module):
@@ -196,7 +195,7 @@ def test_batch_norm_remembers_what_was_visible():
 def test_norms_measure_visible_voxels_in_full_precision():
     x = torch.full((1, 1, 4, 4, 4), 100.0) + torch.randn(1, 1, 4, 4, 4)
     m = torch.rand(1, 1, 4, 4, 4) < 0.3
-    seen = masked_moments((x * m).bfloat16(), m)
+    seen = moments((x * m).bfloat16(), m)
     chosen = x.bfloat16().float()[m]
     assert torch.allclose(seen.mean, chosen.mean().view(1, 1))
     assert torch.allclose(seen.var, chosen.var(correction=0).view(1, 1), rtol=1e-4)
