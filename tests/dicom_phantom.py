@@ -89,8 +89,8 @@ def save_one(dataset, path, syntax=ExplicitVRLittleEndian):
         paint(dataset)
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", ROOT)
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", ROOT)
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", ROOT + "0")
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", ROOT + "0")
     if syntax == ExplicitVRBigEndian and "PixelData" in dataset:
         dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
     if UID(syntax).is_compressed and not UID(syntax).is_deflated and "PixelData" in dataset:

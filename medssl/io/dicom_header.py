@@ -25,7 +25,7 @@ from pydicom.uid import (
 from medssl.io.refused import Refusal
 
 HEADER_BYTES = 256 << 20
-INFLATED_BYTES = 2 << 30
+INFLATED_BYTES, FREE_BYTES, BOMB_RATIO = 2 << 30, 64 << 20, 50
 PIXEL_GROUP, PIXEL_DATA = 0x7FE0, 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -156,14 +156,12 @@ def _at_pixels(stream: BufferedIOBase, found: list[tuple[int, int]]) -> Callable
 
 
 def _fragment_bytes(stream: BufferedIOBase, start: int) -> int:
-    """The length of the encapsulated pixels from `start`; refused if they break off."""
+    """The length of the encapsulated pixels from `start`; -1 if they break off."""
     end = stream.seek(0, 2)
     stream.seek(start)
     while (tag := stream.read(4)) == ITEM:
         stream.seek(int.from_bytes(stream.read(4), "little"), 1)
-    if tag != DELIMITER or stream.tell() > end:
-        raise Refusal("pixels", "truncated: its compressed pixels break off")
-    return stream.tell() + 4 - start
+    return stream.tell() + 4 - start if tag == DELIMITER and stream.tell() <= end else -1
 
 
 def _guessed(file: BufferedIOBase) -> str:
@@ -175,9 +173,11 @@ def _guessed(file: BufferedIOBase) -> str:
 
 def _unpacked(file: BufferedIOBase) -> BufferedIOBase:
     machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    plain = machine.decompress(file.read(), INFLATED_BYTES)
+    packed = file.read()
+    budget = min(INFLATED_BYTES, max(FREE_BYTES, BOMB_RATIO * len(packed)))
+    plain = machine.decompress(packed, budget)
     if machine.unconsumed_tail:
-        raise Refusal("too-big", f"unpacks to more than {INFLATED_BYTES >> 30} GiB")
+        raise Refusal("too-big", f"unpacks to more than {budget >> 20} MiB: a bomb")
     if not machine.eof:
         raise Refusal("unreadable", "its deflated stream breaks off")
     return BytesIO(plain)

@@ -86,6 +86,8 @@ def _check_length(found: Layout, header: Header) -> None:
             raise Refusal("pixels", f"its encoding {UID(found.syntax).name} is not read; export it uncompressed")
         if not header.encapsulated:
             raise Refusal("pixels", f"says {UID(found.syntax).name}, but its pixels are not encapsulated")
+        if header.pixels_bytes < 0:
+            raise Refusal("pixels", "truncated: its compressed pixels break off")
         return
     expected, declared, there = found.frame_bytes * found.frames, header.pixels_bytes, header.bytes - found.start
     if header.encapsulated:
