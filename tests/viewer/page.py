@@ -17,23 +17,31 @@ STORE = Path(os.environ["VIEWER_TEST_STORE"])
 VOXELS = np.random.default_rng(3).integers(-1000, 500, (40, 30, 20)).astype(np.int16)
 
 
+LOOKS = {1: {"name": "nodule", "colour": "#ff8000", "visible": True}}
+
+
 def main():
     """The page."""
-    stored = [json.loads(line) for line in STORE.read_text().splitlines()] if STORE.exists() else []
-    decisions = {e["finding"]: e["decision"] for e in stored if e["kind"] == "verdict"}
-    findings = [{"id": name, "label": 1, "name": "nodule", "centre_mm": [n * 9.0 + 3, 9, 8], "decision": decisions.get(name)}
-                for n, name in enumerate(("one", "two", "three"))]  # fmt: skip
+    decisions = {e["finding"]: e["decision"] for e in stored() if e["kind"] == "verdict"}
+    findings = [
+        {"id": name, "label": 1, "name": "nodule", "centre_mm": [n * 9.0 + 3, 9, 8], "decision": decisions.get(name)}
+        for n, name in enumerate(("one", "two", "three"))
+    ]
     viewer(
         key="case", volume="/api/volume/image/header.json", overlay="/api/volume/labels/header.json", probability=None,
-        labels={1: {"name": "nodule", "colour": "#ff8000", "visible": True}}, unit="HU", findings=findings, selected="one",
-        acked_seq=st.session_state.get("acked", 0), editable=True, height=600, on_verdict=store, on_stroke=store,
+        labels=LOOKS, unit="HU", findings=findings, selected="one", acked_seq=st.session_state.get("acked", 0),
+        editable=True, height=600, on_verdict=store, on_stroke=store,
     )  # fmt: skip
+
+
+def stored():
+    """Every event so far."""
+    return [json.loads(line) for line in STORE.read_text().splitlines()] if STORE.exists() else []
 
 
 def store(event):
     """Keeps an event, once."""
-    known = [json.loads(line) for line in STORE.read_text().splitlines()] if STORE.exists() else []
-    if (event["client"], event["seq"]) not in [(e["client"], e["seq"]) for e in known]:
+    if (event["client"], event["seq"]) not in [(e["client"], e["seq"]) for e in stored()]:
         with STORE.open("a") as out:
             out.write(json.dumps(event) + "\n")
     st.session_state["acked"] = event["seq"]

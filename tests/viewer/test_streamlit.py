@@ -13,6 +13,13 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
+STROKE = """node => {
+  const { editor } = node.viewer.state;
+  editor.begin();
+  [7, 8].forEach((at) => editor.set(at, 1));
+  node.viewer.finishStroke("brush");
+}"""
+
 
 class Server:
     """One Streamlit process that can be killed and started again at the same address."""
@@ -83,9 +90,7 @@ def test_verdicts_and_strokes_outlive_a_killed_server(server, chromium):
 
     server.kill()
     page.keyboard.press("x")
-    root.evaluate(
-        "node => { const v = node.viewer; v.state.editor.begin(); v.state.editor.set(7, 1); v.state.editor.set(8, 1); v.finishStroke('brush') }"
-    )
+    root.evaluate(STROKE)
     assert page.locator(".mv-saved").inner_text() == "Saving 2"
     server.start()
     wait(lambda: page.locator(".mv-saved").inner_text() == "All saved", 60)
