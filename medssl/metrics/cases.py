@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 from medssl.metrics.overlap import dice, volume_error_ml
 from medssl.metrics.statistics import mean_interval
 from medssl.metrics.surface import surfaces
+from medssl.review.predictions import Label
 from medssl.volume import Volume
 
 METRICS = ("dice", "nsd", "hd95_mm", "assd_mm", "volume_error_ml")
@@ -21,6 +22,7 @@ class Row:
     """How well one label of one case was segmented, and which of both masks is empty."""
 
     case: str
+    patient: str
     label: str
     dice: float
     nsd: float
@@ -31,12 +33,12 @@ class Row:
     empty: Literal["", "predicted", "reference", "both"]
 
 
-def score(case: str, label: int, name: str, predicted: Volume, reference: Volume, tolerance_mm: float) -> Row:
+def score(case: str, patient: str, label: Label, predicted: Volume, reference: Volume, tolerance_mm: float) -> Row:
     """One label of two label volumes on one grid. Empty masks as declared in `surface`."""
-    ours, theirs = predicted.voxels == label, reference.like(predicted).voxels == label
+    ours, theirs = predicted.voxels == label.value, reference.like(predicted).voxels == label.value
     apart = surfaces(ours, theirs, predicted.spacing_mm())
     return Row(
-        case, name, dice(ours, theirs), apart.nsd(tolerance_mm), apart.hd95_mm(), apart.assd_mm(),
+        case, patient, label.name, dice(ours, theirs), apart.nsd(tolerance_mm), apart.hd95_mm(), apart.assd_mm(),
         volume_error_ml(ours, theirs, predicted.voxel_ml()), float(theirs.sum()) * predicted.voxel_ml(),
         _empty(bool(ours.any()), bool(theirs.any())),
     )  # fmt: skip
@@ -54,21 +56,18 @@ def table(rows: Sequence[Any]) -> str:
 def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """Per label, and for the mean of a case's labels: mean, 95 % interval and median, and the counts of empty masks."""
     told = {name: _group([row for row in rows if row.label == name]) for name in dict.fromkeys(r.label for r in rows)}
-    return told | {"mean of labels": _group(rows)}
+    return told if len(told) == 1 else told | {"mean of labels": _group(rows)}
 
 
 def _group(rows: Sequence[Row]) -> dict[str, Any]:
-    per_case: dict[str, list[Row]] = {}
-    for row in rows:
-        per_case.setdefault(row.case, []).append(row)
-    empty = {kind: sum(row.empty == kind for row in rows) for kind in ("both", "predicted", "reference")}
-    return {"cases": len(per_case), "empty": empty} | {name: _metric(per_case, name) for name in METRICS}
-
-
-def _metric(per_case: Mapping[str, Sequence[Row]], name: str) -> dict[str, float]:
-    values = np.array([np.mean([getattr(row, name) for row in rows]) for rows in per_case.values()])
-    said = mean_interval(values[None])
-    return {"mean": said.estimate, "low": said.low, "high": said.high, "median": float(np.median(values))}
+    patients = {row.case: row.patient for row in rows}
+    told: dict[str, Any] = {"cases": len(patients), "patients": len(set(patients.values()))}
+    told["empty"] = {kind: sum(row.empty == kind for row in rows) for kind in ("both", "predicted", "reference")}
+    for metric in METRICS:
+        values = np.array([np.mean([getattr(row, metric) for row in rows if row.case == case]) for case in patients])
+        said = mean_interval(values[None], list(patients.values()))
+        told[metric] = {"mean": said.estimate, "low": said.low, "high": said.high, "median": float(np.median(values))}
+    return told
 
 
 def _empty(ours: bool, theirs: bool) -> Literal["", "predicted", "reference", "both"]:

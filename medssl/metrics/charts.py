@@ -40,7 +40,8 @@ def froc(outcomes: Mapping[str, Sequence[Outcome]], path: Path) -> None:
     axes = figure.subplots()
     for tint, (name, of) in zip(TINTS * len(outcomes), outcomes.items(), strict=False):
         points = curve(of)
-        axes.step(points.false_per_scan, points.sensitivity, where="post", color=tint, label=name)
+        rates, shares = np.append(points.false_per_scan, 8), np.append(points.sensitivity, points.sensitivity[-1:])
+        axes.step(rates[: len(shares)], shares, where="post", color=tint, label=name)
     axes.set_xscale("symlog", base=2, linthresh=1 / 8)
     axes.set_xticks([0, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["0", "1/8", "1/4", "1/2", "1", "2", "4", "8"])
     axes.set(xlabel="false alarms a scan", ylabel="sensitivity", xlim=(0, 8), ylim=(0, 1.02))

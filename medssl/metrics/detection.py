@@ -20,6 +20,7 @@ class Detected:
     """One case: its candidates and lesions compared by overlap of masks, and by distance of centres."""
 
     case: str
+    patient: str
     by_overlap: Scan
     by_centre: Scan
 
@@ -52,18 +53,24 @@ def rows(cases: Sequence[Detected]) -> list[Lesion]:
 def summary(cases: Sequence[Detected], rate: float = 1.0, draws: int = 500) -> dict[str, Any]:
     """PI-CAI's AP and AUROC, LUNA16's CPM, mAP, sensitivities, and an operating point at `rate` false alarms a scan."""
     picai, luna = [c.picai for c in cases], [c.luna for c in cases]
+    coco = [lesions.at_ious(c.by_overlap) for c in cases]
     threshold = lesions.threshold_at(picai, rate)
     sizes = lesions.sensitivity_by_size(picai, threshold, SIZES_MM)
     keys = ("low_mm", "high_mm", "lesions", "sensitivity")
+
+    def told(statistic: Callable[[list[T]], float], of: Sequence[T]) -> dict[str, Any]:
+        said = interval([c.patient for c in cases], lambda at: statistic([of[n] for n in at]), draws)
+        return _plain(asdict(said))
+
     return {
         "cases": len(cases),
         "cases_with_lesions": sum(o.ill for o in picai),
         "lesions": sum(o.found.size for o in picai),
-        "average_precision": _told(lesions.average_precision, picai, draws),
-        "auroc": _told(lesions.auroc, picai, draws),
-        "cpm": _told(lesions.cpm, luna, draws),
-        "map_iou_10_50": _told(lesions.mean_average_precision, [lesions.at_ious(c.by_overlap) for c in cases], draws),
-        "sensitivity": {f"{r:g}": _told(partial(_sensitivity, rate=r), picai, draws) for r in CPM_RATES},
+        "average_precision": told(lesions.average_precision, picai),
+        "auroc": told(lesions.auroc, picai),
+        "cpm": told(lesions.cpm, luna),
+        "map_iou_10_50": told(lesions.mean_average_precision, coco),
+        "sensitivity": {f"{r:g}": told(partial(_sensitivity, rate=r), picai) for r in CPM_RATES},
         "operating_point": _plain({"false_per_scan": rate, "threshold": threshold}),
         "sensitivity_by_size": [_plain(dict(zip(keys, row, strict=True))) for row in sizes],
     }
@@ -71,10 +78,6 @@ def summary(cases: Sequence[Detected], rate: float = 1.0, draws: int = 500) -> d
 
 def _sensitivity(outcomes: Sequence[Outcome], rate: float) -> float:
     return float(lesions.sensitivity_at(outcomes, [rate])[0])
-
-
-def _told(statistic: Callable[[list[T]], float], cases: Sequence[T], draws: int) -> dict[str, Any]:
-    return _plain(asdict(interval(len(cases), lambda at: statistic([cases[n] for n in at]), draws)))
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Statistics over cases: bootstrap confidence intervals, and a permutation test of a paired difference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 Statistic = Callable[[Int[np.ndarray, "n"]], float]
+Patients = Sequence[Hashable]
 
 
 @dataclass(frozen=True)
@@ -19,57 +20,79 @@ class Interval:
     level: float = 0.95
 
 
-def interval(cases: int, statistic: Statistic, draws: int = 2000, seed: int = 0, level: float = 0.95) -> Interval:
-    """A percentile bootstrap over cases of any statistic of case numbers (drawn with repeats).
+def interval(patients: Patients, statistic: Statistic, draws: int = 2000, seed: int = 0) -> Interval:
+    """A percentile bootstrap of any statistic of case numbers (drawn with repeats), given the patient of each case.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993. Resamples on which the statistic is not a number
-    (an AUROC without a healthy case) are left out.
+    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993. Patients are drawn, each with all of its cases, for
+    the cases of one patient are no independent ones. Resamples on which the statistic is not a number (an AUROC without
+    a healthy case) are left out.
     """
+    owner = _numbers(patients)
+    cases = [np.flatnonzero(owner == n) for n in range(owner.max(initial=-1) + 1)]
     rng = np.random.default_rng(seed)
-    drawn = np.array([statistic(rng.integers(0, cases, cases)) for _ in range(draws)])
-    return _interval(statistic(np.arange(cases)), drawn, level)
+    drawn = [np.concatenate([cases[n] for n in rng.integers(0, len(cases), len(cases))]) for _ in range(draws)]
+    return _interval(statistic(np.arange(len(owner))), np.array([statistic(at) for at in drawn]), 0.95)
 
 
 def mean_interval(
-    values: Float[np.ndarray, "seeds cases"], draws: int = 10_000, seed: int = 0, level: float = 0.95
+    values: Float[np.ndarray, "seeds cases"],
+    patients: Patients | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
 ) -> Interval:
     """The mean over cases and seeds, with both drawn anew: cases are crossed with seeds, neither repeats the other.
 
     Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (https://arxiv.org/abs/0712.1111): its interval
-    is on the wide side. With one seed it is the plain bootstrap over cases.
+    is on the wide side. With one seed it is the plain bootstrap. Cases are drawn by patient where `patients` are told.
     """
-    seeds, cases = values.shape
+    owner = _numbers(range(values.shape[1]) if patients is None else patients)
     rng = np.random.default_rng(seed)
-    s = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws) / seeds
-    c = rng.multinomial(cases, np.full(cases, 1 / cases), draws) / cases
-    return _interval(float(values.mean()), np.einsum("ds,sc,dc->d", s, values, c, optimize=True), level)
+    s, c = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in (len(values), int(owner.max()) + 1))
+    shares = [w / w.sum(1, keepdims=True) for w in (s, c[:, owner])]
+    return _interval(float(values.mean()), ((shares[0] @ values) * shares[1]).sum(1), level)
 
 
 def difference(
-    a: Float[np.ndarray, "seeds cases"], b: Float[np.ndarray, "seeds cases"], draws: int = 10_000, seed: int = 0
+    a: Float[np.ndarray, "seeds cases"],
+    b: Float[np.ndarray, "seeds cases"],
+    patients: Patients | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
 ) -> Interval:
     """The mean of a minus b, paired by case and by seed, with its 95 % interval."""
-    return mean_interval(a - b, draws, seed)
+    return mean_interval(a - b, patients, draws, seed)
 
 
 def permutation_p(
-    a: Float[np.ndarray, "seeds cases"], b: Float[np.ndarray, "seeds cases"], draws: int = 10_000, seed: int = 0
+    a: Float[np.ndarray, "seeds cases"],
+    b: Float[np.ndarray, "seeds cases"],
+    patients: Patients | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
 ) -> float:
-    """How often a difference of means this large would come from swapping a and b within cases (two-sided).
+    """How often a difference of means this large would come from swapping a and b within patients (two-sided).
 
-    A case is swapped in all seeds at once, since its seeds are no independent cases. All swaps are tried where there
-    are no more than `draws`; else the identity counts as one of the draws, so that p is never 0 (Phipson and Smyth,
-    "Permutation p-values should never be zero", 2010, https://doi.org/10.2202/1544-6115.1585).
+    A patient is swapped in all cases and seeds at once, since these are not independent: nothing is said of other
+    seeds. All swaps are tried where there are no more than `draws`; else the identity counts as one of the draws, so
+    that p is never 0 (Phipson and Smyth, "Permutation p-values should never be zero", 2010,
+    https://doi.org/10.2202/1544-6115.1585).
     """
-    per_case = (a - b).mean(0)
-    n = per_case.size
+    gaps = np.bincount(_numbers(range(a.shape[1]) if patients is None else patients), weights=(a - b).mean(0))
+    n = gaps.size
     if 2**n <= draws:
         signs = 1 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     else:
         signs = np.random.default_rng(seed).choice((-1.0, 1.0), (draws, n))
         signs[0] = 1
-    means = np.abs(signs @ per_case)
-    return float((means >= abs(per_case.sum()) - 1e-12 * max(1.0, np.abs(per_case).sum())).mean())
+    rounding = 1e-12 * max(1.0, float(np.abs(gaps).sum()))
+    return float((np.abs(signs @ gaps) >= abs(gaps.sum()) - rounding).mean())
+
+
+def _numbers(patients: Patients) -> Int[np.ndarray, "cases"]:
+    """Patients as numbers from 0, in the order of their first case."""
+    known = {patient: n for n, patient in enumerate(dict.fromkeys(patients))}
+    return np.array([known[patient] for patient in patients], int)
 
 
 def _interval(estimate: float, drawn: Float[np.ndarray, "d"], level: float) -> Interval:

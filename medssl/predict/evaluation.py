@@ -56,11 +56,12 @@ def evaluate(
         reference = references.label(case, predicted)
         present = references.present.get(case, [label.value for label in index.labels])
         labels = [label for label in index.labels if label.value in present]
-        rows = tuple(score(case, label.value, label.name, predicted, reference, tolerance_mm) for label in labels)
+        patient = references.sources[case].patient
+        rows = tuple(score(case, patient, label, predicted, reference, tolerance_mm) for label in labels)
         found = read_findings(index.case(case))
-        detected = {kind.name: _detected(case, kind, predicted, reference, found) for kind in kinds}
+        detected = {kind.name: _detected(case, patient, kind, predicted, reference, found) for kind in kinds}
         whole = len(labels) == len(index.labels)
-        bins = _reliability(nifti.read(index.case(case) / PROBABILITY), reference) if whole else None
+        bins = _reliability(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
         yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
 
 
@@ -69,7 +70,9 @@ def image(index: Index, case: str) -> Volume:
     return replace(nifti.read(index.case(case) / IMAGE), unit="HU" if index.units[case] == "HU" else "a.u.")
 
 
-def _detected(case: str, kind: Label, predicted: Volume, reference: Volume, found: Sequence[Finding]) -> Detected:
+def _detected(
+    case: str, patient: str, kind: Label, predicted: Volume, reference: Volume, found: Sequence[Finding]
+) -> Detected:
     """Candidates by their number among the parts of the predicted mask, which is the end of their id."""
     ours = parts(predicted.voxels == kind.value)
     candidates = [f for f in found if f.label == kind.value]
@@ -81,10 +84,11 @@ def _detected(case: str, kind: Label, predicted: Volume, reference: Volume, foun
     iou = part_iou(ours, parts(reference.voxels == kind.value))
     by_centre = lesions.by_centre(candidates, real)
     overlap = iou[np.array(numbers, int) - 1]
-    return Detected(case, replace(by_centre, overlap=overlap), by_centre)
+    return Detected(case, patient, replace(by_centre, overlap=overlap), by_centre)
 
 
 def _reliability(probability: Volume, reference: Volume) -> Reliability:
+    """Of a probability kept in bytes, 0 to 255."""
     some = probability.voxels > 0
     return reliability(probability.voxels[some] / 255, reference.voxels[some] > 0)
 

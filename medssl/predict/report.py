@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
 from medssl.data.references import References
@@ -14,7 +14,7 @@ from medssl.files import atomic, write_json, write_text
 from medssl.io import nifti
 from medssl.metrics import cases, charts, detection
 from medssl.predict.evaluation import Evaluated, image
-from medssl.render.figures import around, png
+from medssl.render.figures import INK, around, png
 from medssl.review.predictions import LABELS, NOTICE, Index
 
 WORST = 3
@@ -74,14 +74,23 @@ def _worst(index: Index, references: References, done: Sequence[Evaluated], fold
     """The cases with the lowest Dice: their planes with the prediction above and the reference below."""
     scored = sorted((one for one in done if one.rows), key=lambda one: sum(r.dice for r in one.rows) / len(one.rows))
     for rank, one in enumerate(scored[:WORST], 1):
-        shown = image(index, one.case)
-        predicted = nifti.read(index.case(one.case) / LABELS, label=True)
-        pages = [around(shown, one.worst_mm, labels) for labels in (predicted, references.label(one.case, shown))]
-        page = Image.new("RGB", (pages[0].width, pages[0].height + pages[1].height))
-        page.paste(pages[0], (0, 0))
-        page.paste(pages[1], (0, pages[0].height))
+        shown, predicted = image(index, one.case), nifti.read(index.case(one.case) / LABELS, label=True)
+        pairs = {"predicted": predicted, "reference": references.label(one.case, shown)}
+        page = _below([_named(around(shown, one.worst_mm, labels), name) for name, labels in pairs.items()])
         with atomic(folder / f"worst-{rank}-{one.case}.png") as part:
             part.write_bytes(png(page))
+
+
+def _named(picture: Image.Image, name: str) -> Image.Image:
+    ImageDraw.Draw(picture).text((8, 5), name, fill=INK, font=ImageFont.load_default(13))
+    return picture
+
+
+def _below(pictures: Sequence[Image.Image]) -> Image.Image:
+    page = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)))
+    for n, picture in enumerate(pictures):
+        page.paste(picture, (0, sum(p.height for p in pictures[:n])))
+    return page
 
 
 def _interval(estimate: float | None, told: Mapping[str, float | None]) -> str:

@@ -36,9 +36,26 @@ def test_pairing_by_case_is_used():
 
 def test_one_seed_gives_the_plain_bootstrap():
     values = np.random.default_rng(3).random((1, 25))
-    plain = interval(25, lambda at: float(values[0, at].mean()), draws=4000)
+    plain = interval(range(25), lambda at: float(values[0, at].mean()), draws=4000)
     crossed = mean_interval(values)
     assert (plain.low, plain.high) == pytest.approx((crossed.low, crossed.high), abs=0.01)
+
+
+def test_the_cases_of_one_patient_count_as_one():
+    """Each case twice: with patients told the interval is that of the single cases, else it is too narrow."""
+    single = np.random.default_rng(3).random((2, 30))
+    twice = np.repeat(single, 2, 1)
+    patients = np.repeat(np.arange(30), 2).tolist()
+    width = [
+        said.high - said.low for said in (mean_interval(single), mean_interval(twice, patients), mean_interval(twice))
+    ]
+    assert width[1] == pytest.approx(width[0], rel=0.05)
+    assert width[2] < 0.85 * width[0]
+    told = interval(patients, lambda at: float(twice[0, at].mean()))
+    alone = mean_interval(single[:1])
+    assert (told.low, told.high) == pytest.approx((alone.low, alone.high), abs=0.02)
+    zeros = np.zeros_like
+    assert permutation_p(twice, zeros(twice), patients) == permutation_p(single, zeros(single))
 
 
 def test_a_seed_repeats_the_interval():
@@ -47,7 +64,7 @@ def test_a_seed_repeats_the_interval():
 
 
 def test_resamples_without_a_value_are_left_out():
-    said = interval(4, lambda at: float("nan") if 0 in at else 1.0, draws=300)
+    said = interval(range(4), lambda at: float("nan") if 0 in at else 1.0, draws=300)
     assert (said.low, said.high) == (1, 1)
 
 
