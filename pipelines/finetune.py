@@ -63,7 +63,8 @@ def main(words: list[str]) -> None:
     )  # fmt: skip
     held = manifest.by("val").labelled()
     validation = feed.wholes(held.first(settings.validate_on), network.recipe) if held.cases else None
-    facts = {"manifest": few.digest(), "network": network.model_dump(mode="json"), "cases": [c.id for c in few.cases]}
+    cases = [case.id for case in few.cases]
+    facts = {"manifest": few.digest(), "network": network.model_dump(mode="json"), "cases": cases}
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
     fit(

@@ -7,8 +7,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from medssl.data.sources import volumes
 from medssl.predict.folder import Writer
-from medssl.predict.inputs import volumes
 from medssl.run import Run
 from medssl.training.network import Network, predictor
 

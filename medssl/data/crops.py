@@ -32,6 +32,12 @@ class Crops:
     volume: Int[Tensor, "b"]
     label: Int[Tensor, "b v i j k"] | None = None
 
+    def labels(self) -> Int[Tensor, "b v i j k"]:
+        """The labels, which a task cannot do without."""
+        if self.label is None:
+            raise BadInput("these crops have no labels; take them from labelled cases")
+        return self.label
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
         """The same crops on another device."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}

@@ -12,7 +12,6 @@ from medssl.settings import Settings
 class Objective(nn.Module):
     """Turns unlabelled crops into a loss; has an encoder, and says how many views of a crop it wants."""
 
-    Config: type[Settings]
     views: int = 1
 
     def __init__(self, config: Settings, encoder: Encoder) -> None:

@@ -12,8 +12,6 @@ from medssl.settings import Settings
 class Task(nn.Module):
     """Learns from labelled crops; has an encoder, and gives class probabilities for a crop."""
 
-    Config: type[Settings]
-
     def __init__(self, config: Settings, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
         super().__init__()
         self.config = config

@@ -27,7 +27,6 @@ class Config(Settings):
 class Segment(Task):
     """A U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) on the encoder, with deep supervision."""
 
-    Config = Config
     config: Config
 
     def __init__(self, config: Config, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
@@ -40,9 +39,9 @@ class Segment(Task):
 
     def step(self, crops: Crops) -> Step:
         """DiceCE at the finest levels; crops of one volume are crops like any other."""
-        x, label = crops.x.flatten(0, 1), crops.label.flatten(0, 1)
-        maps = self.decoder(self.encoder(x))
-        loss, finest = deeply([head(m) for head, m in zip(self.heads, maps, strict=False)], label)
+        maps = self.decoder(self.encoder(crops.x.flatten(0, 1)))
+        said = [head(m) for head, m in zip(self.heads, maps, strict=False)]
+        loss, finest = deeply(said, crops.labels().flatten(0, 1))
         return Step(loss, {"finest": finest})
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
@@ -52,7 +51,7 @@ class Segment(Task):
     def validate(self, crops: Crops) -> dict[str, Tensor]:
         """Dice of every class of a whole volume, and their mean; absent classes are left out of both."""
         found = slide(crops.x[0, 0], self.probability, self.crop, device=str(crops.x.device)).argmax(0)
-        label = crops.label[0, 0].cpu()
+        label = crops.labels()[0, 0].cpu()
         present = [n for n in range(1, self.classes) if bool((label == n).any())]
         each = {f"dice_{n}": dice((found == n).numpy(), (label == n).numpy()) for n in present}
         mean = sum(each.values()) / max(1, len(each))

@@ -34,7 +34,9 @@ class Training(LightningModule):
         return step.loss
 
     def validation_step(self, crops: Crops, index: int) -> None:
-        """A whole volume at a time: what the task scores on it."""
+        """A whole volume at a time: what a task scores on it."""
+        if not isinstance(self.learner, Task):
+            return
         scores = {f"val_{name}": value for name, value in self.learner.validate(crops).items()}
         self.log_dict(scores, on_step=False, on_epoch=True, batch_size=1)
 
@@ -42,7 +44,7 @@ class Training(LightningModule):
         """Lets the learner follow its own weights."""
         self.learner.after_step()
 
-    def configure_optimizers(self) -> dict:  # type: ignore[override]
+    def configure_optimizers(self) -> dict:
         """AdamW without decay on norms, biases and tokens."""
         optimizer = torch.optim.AdamW(_groups(self.learner, self.plan), weight_decay=self.plan.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, self.plan))
