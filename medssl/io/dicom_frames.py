@@ -90,17 +90,19 @@ def frames(header: Header) -> tuple[Frame, ...]:
     """The slices of a file that holds an image."""
     found, whose = layout(header), _origin(header)
     if text(header.data, "SOPClassUID") in ENHANCED:
-        return tuple(_frame(header, n, data, found, whose) for n, data in enumerate(functional_groups(header, found)))
+        return tuple(
+            _frame(header, n, data, found, whose) for n, data in enumerate(functional_groups(header, found.frames))
+        )
     if found.frames > 1:
         raise Refusal("mixed", f"{found.frames} frames in a file of the single-frame kind {header.kind}")
     return (_frame(header, 0, header.data, found, whose),)
 
 
-def functional_groups(header: Header, found: Layout) -> Iterator[Layers]:
+def functional_groups(header: Header, count: int) -> Iterator[Layers]:
     """For each frame of a multi-frame file: its own attributes, over the shared ones, over the file's."""
     own = items(header.data, "PerFrameFunctionalGroupsSequence")
-    if len(own) != found.frames:
-        raise Refusal("geometry", f"describes {len(own)} of its {found.frames} frames")
+    if len(own) != count:
+        raise Refusal("geometry", f"describes {len(own)} of its {count} frames")
     shared = _flat(items(header.data, "SharedFunctionalGroupsSequence")[:1])
     for group in own:
         yield Layers((*_flat([group]), *shared, header.data))
@@ -121,15 +123,15 @@ def _origin(header: Header) -> Origin:
 
 
 def _frame(header: Header, index: int, data: Attributes, layout: Layout, origin: Origin) -> Frame:
-    between_rows, between_columns = _needed(data, "PixelSpacing", 2)
+    between_rows, between_columns = needed(data, "PixelSpacing", 2)
     slope, intercept = _rescale(data, origin.modality)
     return Frame(
         path=header.path,
         index=index,
         origin=origin,
         layout=layout,
-        position=_needed(data, "ImagePositionPatient", 3),
-        axes=_needed(data, "ImageOrientationPatient", 6),
+        position=needed(data, "ImagePositionPatient", 3),
+        axes=needed(data, "ImageOrientationPatient", 6),
         pixel_mm=(between_columns, between_rows),
         slope=slope,
         intercept=intercept,
@@ -140,7 +142,8 @@ def _frame(header: Header, index: int, data: Attributes, layout: Layout, origin:
     )
 
 
-def _needed(data: Attributes, keyword: str, count: int) -> tuple[float, ...]:
+def needed(data: Attributes, keyword: str, count: int) -> tuple[float, ...]:
+    """The numbers that say where a slice lies."""
     try:
         given = numbers(data, keyword, count)
     except Refusal as refusal:
