@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from medssl.data.crops import Crops
@@ -39,17 +39,18 @@ class Places:
 def places(crops: Crops, axis: int) -> Places:
     """The place of every view, volume after volume; `axis` 0, 1, 2 is left to right, back to front, feet to head."""
     low, high = bounds_mm(crops)
-    affine = crops.affine.flatten(0, 1)
+    affine = crops.affine.flatten(0, 1).double()
     centre = (affine.new_tensor(crops.x.shape[-3:]) - 1) / 2
     centre_mm = affine[:, :3, :3] @ centre + affine[:, :3, 3]
     along = ((centre_mm - low) / (high - low))[:, axis].clamp(0, 1)
-    return Places(crops.volume.repeat_interleave(crops.x.shape[1]), along, high - low)
+    return Places(crops.volume.repeat_interleave(crops.x.shape[1]), along.float(), (high - low).float())
 
 
-def bounds_mm(crops: Crops) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
+def bounds_mm(crops: Crops) -> tuple[Float64[Tensor, "n 3"], Float64[Tensor, "n 3"]]:
     """The lowest and highest corner of the scan of every view; views are cut from it, neither turned nor scaled."""
-    affine, corner = crops.affine.flatten(0, 1), crops.corner.flatten(0, 1)
-    first = -0.5 - corner.to(affine.dtype)
+    # In double precision, which autocast leaves alone.
+    affine, corner = crops.affine.flatten(0, 1).double(), crops.corner.flatten(0, 1)
+    first = -0.5 - corner.double()
     last = first + crops.size.repeat_interleave(crops.x.shape[1], 0)
     upper = torch.cartesian_prod(*[torch.tensor([False, True], device=affine.device)] * 3)
     corners = torch.where(upper, last[:, None], first[:, None])
@@ -62,7 +63,7 @@ def share_of_scan(crops: Crops) -> Float[Tensor, "n 4 4"]:
     low, high = bounds_mm(crops)
     box = torch.diag_embed(torch.cat([high - low, torch.ones_like(low[:, :1])], 1))
     box[:, :3, 3] = low
-    return torch.linalg.solve(box, crops.affine.flatten(0, 1))
+    return torch.linalg.solve(box, crops.affine.flatten(0, 1).double()).float()
 
 
 def comparable(a: Places, b: Places, tolerance: float) -> Bool[Tensor, "n m"]:

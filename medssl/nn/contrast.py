@@ -18,7 +18,8 @@ def contrast(
 
     Whatever is neither positive nor left out is a negative; without positives the loss is 0.
     """
-    similar = F.normalize(q.float(), dim=-1) @ F.normalize(k.float(), dim=-1).mT / temperature
+    with torch.autocast(q.device.type, enabled=False):
+        similar = F.normalize(q.float(), dim=-1) @ F.normalize(k.float(), dim=-1).mT / temperature
     # Not -inf: a row without negatives would have the gradient nan.
     negatives = similar.masked_fill(positive | ignore, -1e9).logsumexp(-1, keepdim=True)
     chosen = positive & ~ignore

@@ -33,8 +33,9 @@ def crossing(source: Float[Tensor, "n 4 4"], target: Float[Tensor, "n 4 4"]) -> 
 
 
 def moved(points: Float[Tensor, "n m 3"], change: Float[Tensor, "n 4 4"]) -> Float[Tensor, "n m 3"]:
-    """Points under an affine map."""
-    return points @ change[:, :3, :3].mT + change[:, None, :3, 3]
+    """Points under an affine map; in double precision, which autocast leaves alone."""
+    change = change.double()
+    return (points.double() @ change[:, :3, :3].mT + change[:, None, :3, 3]).to(points.dtype)
 
 
 def inside(points: Float[Tensor, "n m 3"], shape: tuple[int, ...], margin: float) -> Bool[Tensor, "n m"]:
@@ -54,6 +55,10 @@ def common(
 
     Where they do not, the places are the first crop's own: the caller decides what stands in for the second.
     """
+    if 2 * margin >= min(shape):
+        raise BadInput(
+            f"regions of {2 * margin:g} voxels do not fit into a crop of {shape}; use a finer level or smaller ones"
+        )
     low, span = margin - 0.5, torch.tensor(shape) - 2 * margin
     points = torch.rand(len(change), 16 * count, 3, generator=generator) * span + low
     points = points.to(change)
@@ -70,9 +75,9 @@ def sample(
     """Features at voxel indices of the crop they were computed from; each the mean over `width` positions a side."""
     if width > 1:
         features = F.avg_pool3d(features, width, stride=1, padding=width // 2, count_include_pad=False)
-    grid = (2 * points + 1) / points.new_tensor(shape) - 1
-    taken = F.grid_sample(features, grid.flip(-1)[:, :, None, None].to(features.dtype), align_corners=False,
-                          padding_mode="border")  # fmt: skip
+    grid = ((2 * points + 1) / points.new_tensor(shape) - 1).flip(-1)[:, :, None, None].float()
+    # In fp32 throughout: bf16 coordinates would be off by half a voxel.
+    taken = F.grid_sample(features.float(), grid, align_corners=False, padding_mode="border")
     return taken[..., 0, 0].mT
 
 

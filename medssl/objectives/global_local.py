@@ -85,8 +85,8 @@ class GlobalLocal(Objective):
 
     def step(self, crops: Crops) -> Step:
         """The global and the local loss, or the one of this stage."""
-        c, x, generator = self.config, crops.x.flatten(0, 1), self.draws()
-        looks = torch.cat([vary(x, generator, c.strength) for _ in range(2)])
+        c, generator = self.config, self.draws()
+        looks = self.looks(crops, generator)
         pyramid = self.encoder(looks)
         terms = self.whole(pyramid[-1], looks, crops) if c.stage != "local" else {}
         if c.stage != "global":
@@ -94,6 +94,22 @@ class GlobalLocal(Objective):
         weights = {"own": 1.0, "across": 1.0, "local": c.local_weight}
         loss = torch.stack([weights[name] * terms[name] for name in weights if name in terms]).sum()
         return Step(loss, {name: value.detach() for name, value in terms.items()})
+
+    def looks(self, crops: Crops, generator: torch.Generator) -> Float[Tensor, "n c i j k"]:
+        """Every crop with one change of intensity, then every crop with another."""
+        return torch.cat([vary(crops.x.flatten(0, 1), generator, self.config.strength) for _ in range(2)])
+
+    @torch.no_grad()
+    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """True pairs: both looks at every crop, or at the middle of it where only regions are learnt."""
+        pyramid = self.encoder(self.looks(crops, self.draws()))
+        if self.config.stage != "local":
+            first, second = self.head(pyramid[-1]).chunk(2)
+            return first, second
+        maps = self.part(self.decoder(pyramid)[self.config.level])
+        i, j, k = (n // 2 for n in maps.shape[2:])
+        first, second = maps[..., i, j, k].chunk(2)
+        return first, second
 
     def whole(
         self, coarse: Float[Tensor, "n c p q r"], looks: Float[Tensor, "n d i j k"], crops: Crops
@@ -110,7 +126,8 @@ class GlobalLocal(Objective):
         own = twins(z, k)
         negative = ~(attract | ignore | own)
         assert not (negative & same_scan(here, all_places)).any(), "a blank or a crop of the same scan is a negative"
-        self.queue.push(z=new, **vars(there))
+        if self.training:
+            self.queue.push(z=new, **vars(there))
         # Apart, because a queue holds so many crops of the same partition that they would drown the crop's own pair.
         return {
             "own": contrast(z, k, own, ~negative & ~own, c.temperature),

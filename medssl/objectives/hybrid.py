@@ -4,7 +4,7 @@ Masked reconstruction served segmentation best and the sum served classification
 https://fomo25.github.io.
 """
 
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from pydantic import Field
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medssl import config as configs
 from medssl.data.crops import Crops
+from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
@@ -36,7 +37,10 @@ class Hybrid(Objective):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.reconstruction: Objective = configs.maker(config.reconstruction)(config.reconstruction, encoder)
-        self.contrastive: Objective = configs.maker(config.contrastive)(config.contrastive, encoder)
+        contrastive: Objective = configs.maker(config.contrastive)(config.contrastive, encoder)
+        if not isinstance(contrastive, Embeds):
+            raise BadInput(f"contrastive.name={config.contrastive.name}: compares nothing; use global_local or vicreg")
+        self.contrastive = contrastive
         self.views = max(self.reconstruction.views, self.contrastive.views)
 
     def step(self, crops: Crops) -> Step:
@@ -46,6 +50,10 @@ class Hybrid(Objective):
         logs = {"reconstruction": a.loss.detach(), "contrastive": b.loss.detach()}
         logs |= {f"reconstruction_{name}": value for name, value in a.logs.items()}
         return Step(loss, logs | {f"contrastive_{name}": value for name, value in b.logs.items()})
+
+    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """True pairs of the contrastive objective."""
+        return self.contrastive.embed(crops)
 
     def after_step(self) -> None:
         """What both do after a step."""
@@ -59,3 +67,12 @@ class Hybrid(Objective):
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """What both show."""
         return self.reconstruction.preview(crops) | self.contrastive.preview(crops)
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """An objective that compares embeddings gives true pairs of them, without gradients."""
+
+    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Both embeddings of every crop."""
+        ...

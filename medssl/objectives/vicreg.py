@@ -54,7 +54,7 @@ class VicReg(Objective):
 
     def step(self, crops: Crops) -> Step:
         """Invariance between views, a hinge on every dimension's spread, and decorrelation."""
-        a, b = self.embed(crops)
+        a, b = self.pairs(crops)
         invariance = (a - b).square().mean()
         a, b = gathered(a), gathered(b)
         variance = (_hinge(a) + _hinge(b)) / 2
@@ -64,7 +64,13 @@ class VicReg(Objective):
         logs = {"invariance": invariance, "variance": variance, "covariance": covariance, "spread": a.std(0).mean()}
         return Step(loss, {name: value.detach() for name, value in logs.items()})
 
+    @torch.no_grad()
     def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """True pairs: one place of every crop, in both looks."""
+        a, b = self.pairs(crops)
+        return a[:: self.config.points], b[:: self.config.points]
+
+    def pairs(self, crops: Crops) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
         """Embeddings of the same places in two looks at every crop, in fp32."""
         x, generator = crops.x.flatten(0, 1), self.draws()
         looks = torch.cat([vary(x, generator, self.config.strength) for _ in range(2)])
@@ -86,6 +92,6 @@ def _hinge(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
 
 
 def _off_diagonal(z: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-    z = z - z.mean(0)
-    covariance = z.mT @ z / (len(z) - 1)
+    with torch.autocast(z.device.type, enabled=False):
+        covariance = z.mT.cov()
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]

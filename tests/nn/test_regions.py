@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.nn.regions import common, crossing, sample
+from medssl.errors import BadInput
+from medssl.nn.regions import common, crossing, moved, sample
 
 SHAPE = (12, 16, 8)
 
@@ -37,6 +38,21 @@ def test_features_of_common_places_come_from_the_same_mm(seed, turned):
     left, right = sample(shown(a), here, SHAPE), sample(shown(b), there, SHAPE)
     assert torch.allclose(left[enough], right[enough], atol=2e-3)
     assert torch.equal(torch.isfinite(here).all((1, 2)), torch.ones(3, dtype=torch.bool))
+
+
+def test_bf16_moves_no_place():
+    a, b = affines(4, True), affines(5, True)
+    b[:, :3, 3] = a[:, :3, 3]
+    points = 8 * torch.rand(3, 5, 3, generator=torch.Generator().manual_seed(0))
+    plain = sample(shown(a), points, SHAPE), moved(points, crossing(a, b))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(sample(shown(a), points, SHAPE), plain[0])
+        assert torch.equal(moved(points, crossing(a, b)), plain[1])
+
+
+def test_regions_wider_than_the_crop_are_refused():
+    with pytest.raises(BadInput, match="do not fit"):
+        common(torch.eye(4)[None], SHAPE, 2, 4.0, torch.Generator())
 
 
 def test_a_shift_by_a_voxel_would_be_noticed():
