@@ -81,7 +81,7 @@ def _checked(path: Path, header: nibabel.Nifti1Header) -> nibabel.Nifti1Header:
         raise BadInput(f"{path}: not a single-file NIfTI (its magic is {magic!r}); convert it to .nii.gz")
     try:
         dtype = header.get_data_dtype()
-    except HeaderDataError:
+    except (HeaderDataError, KeyError):
         dtype = np.dtype(object)
     if dtype.name not in NUMBERS:
         raise BadInput(

@@ -47,7 +47,8 @@ def smallest(voxels: Real[np.ndarray, "*n"]) -> Real[np.ndarray, "*n"]:
         for dtype in SMALL:
             if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
                 return voxels.astype(dtype)
-    return voxels.astype(np.float32)
+    with np.errstate(over="ignore"):  # the caller refuses what became infinite
+        return voxels.astype(np.float32)
 
 
 def _compact(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:

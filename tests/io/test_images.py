@@ -1,0 +1,120 @@
+"""NRRD and MetaImage: right voxels in the right place, or a refusal that names the fault."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medssl.errors import BadInput
+from medssl.io import images, nifti
+from medssl.volume import Volume
+
+VOXELS = (np.arange(4 * 5 * 6).reshape(4, 5, 6) * 37 - 500).astype(np.int16)
+DIRECTION = (0.8, -0.36, 0.48, 0.6, 0.48, -0.64, 0.0, 0.8, 0.6)
+NRRD = (
+    "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 4 5 6\nendian: little\nencoding: raw\n"
+    "space directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (4,5,6)\n"
+)
+META = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\nCompressedData = False\n"
+    "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 4 5 6\nElementSpacing = 1 2 3\nDimSize = 4 5 6\n"
+    "ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+)
+BODY = VOXELS.transpose(2, 1, 0).tobytes()
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".mhd", ".nii", ".nii.gz"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_file_of_another_library_is_right(tmp_path, ending, packed):
+    image = sitk.GetImageFromArray(VOXELS.transpose(2, 1, 0))
+    image.SetSpacing((0.7, 1.1, 2.5))
+    image.SetOrigin((-12.5, 33.25, 8))
+    image.SetDirection(DIRECTION)
+    sitk.WriteImage(image, str(tmp_path / f"scan{ending}"), packed)
+    volume = images.read(tmp_path / f"scan{ending}")
+    np.testing.assert_array_equal(volume.voxels, VOXELS)
+    for index in [(0, 0, 0), (3, 4, 5)]:
+        x, y, z = image.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose(volume.to_mm(np.array([index], float))[0], (-x, -y, z), atol=1e-3)
+
+
+def test_an_nrrd_in_ras_is_not_mirrored(tmp_path):
+    text = NRRD.replace("left-posterior-superior", "right-anterior-superior")
+    (tmp_path / "scan.nrrd").write_bytes(text.encode() + b"\n" + BODY)
+    np.testing.assert_allclose(images.read(tmp_path / "scan.nrrd").affine[:3, 3], (4, 5, 6))
+
+
+def nrrd(old="", new="", body=BODY):
+    assert old in NRRD
+    return ".nrrd", NRRD.replace(old, new).encode() + b"\n" + body
+
+
+def meta(old="", new="", body=BODY):
+    assert old in META
+    return ".mha", META.replace(old, new).encode() + body
+
+
+REFUSED = {
+    "a web page": ((".nrrd", b"<!DOCTYPE html>"), "not an NRRD"),
+    "a page called mha": ((".mha", b"<!DOCTYPE html>"), "says nothing of"),
+    "nrrd without a space": (nrrd("space: left-posterior-superior\n"), "says nothing of space"),
+    "nrrd without directions": (nrrd("space directions: (1,0,0) (0,2,0) (0,0,3)\n"), "nothing of space directions"),
+    "nrrd without origin": (nrrd("space origin: (4,5,6)\n"), "says nothing of space origin"),
+    "nrrd in a space of its own": (nrrd("left-posterior-superior", "scanner-xyz"), "its space is"),
+    "nrrd in micrometres": (nrrd("endian", 'space units: "um" "um" "um"\nendian'), "space units"),
+    "nrrd elsewhere": (nrrd("endian", "data file: /etc/passwd\nendian"), "in another file"),
+    "nrrd with a skip": (nrrd("endian", "byte skip: 4\nendian"), "in another file"),
+    "nrrd cut": (nrrd(body=BODY[:-2]), "238 bytes of voxels"),
+    "nrrd too long": (nrrd(body=BODY + bytes(2)), "242 bytes of voxels"),
+    "nrrd of four axes": (nrrd("sizes: 4 5 6", "sizes: 4 5 6 1"), "not those of one volume"),
+    "nrrd of absurd size": (nrrd("sizes: 4 5 6", "sizes: 90000 90000 90000"), "not those of one volume"),
+    "nrrd of no number": (nrrd("(0,2,0)", "(0,nan,0)"), "cannot be read"),
+    "nrrd sheared": (nrrd("(0,2,0)", "(0.7,2,0)"), "sheared"),
+    "nrrd singular": (nrrd("(0,2,0)", "(2,0,0)"), "sheared|cannot be read"),
+    "nrrd of blocks": (nrrd("short", "block"), "type 'block'"),
+    "mha without directions": (meta("TransformMatrix = 1 0 0 0 1 0 0 0 1\n"), "nothing of TransformMatrix"),
+    "mha without place": (meta("Offset = 4 5 6\n"), "nothing of Offset"),
+    "mha without spacing": (meta("ElementSpacing = 1 2 3\n"), "nothing of ElementSpacing"),
+    "mha of no spacing": (meta("Spacing = 1 2 3", "Spacing = 0 2 3"), "must be positive"),
+    "mha of negative spacing": (meta("Spacing = 1 2 3", "Spacing = 1 -2 3"), "must be positive"),
+    "mha of spacing nan": (meta("Spacing = 1 2 3", "Spacing = nan 2 3"), "numbers must stand"),
+    "mha in micrometres": (meta("Spacing = 1 2 3", "Spacing = 1000 2000 3000"), "impossible"),
+    "mha cut": (meta(body=BODY[:-2]), "238 bytes of voxels"),
+    "mha too long": (meta(body=BODY + bytes(2)), "242 bytes of voxels"),
+    "mha elsewhere": (meta("LOCAL", "/etc/passwd"), "beside it"),
+    "mha nowhere": (meta("LOCAL", "gone.raw"), "beside it"),
+    "mha of three channels": (meta("DimSize", "ElementNumberOfChannels = 3\nDimSize"), "3 channels"),
+    "mha of two axes": (meta("DimSize = 4 5 6", "DimSize = 4 30"), "not those of one volume"),
+    "mha of words": (meta("MET_SHORT", "MET_STRING"), "type 'MET_STRING'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_faulty_image_is_refused_by_name(tmp_path, fault):
+    (ending, content), words = REFUSED[fault]
+    (tmp_path / f"scan{ending}").write_bytes(content)
+    with pytest.raises(BadInput, match=words) as caught:
+        images.read(tmp_path / f"scan{ending}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_may_come_in_any_ending(tmp_path):
+    (tmp_path / "label.mha").write_bytes(META.encode() + (BODY[:0] + np.abs(VOXELS % 3).tobytes()))
+    assert images.read(tmp_path / "label.mha", label=True).unit == "label"
+
+
+def test_an_unknown_ending_is_refused(tmp_path):
+    assert not images.is_image(tmp_path / "scan.png")
+    with pytest.raises(BadInput, match=r"not one of \.nii"):
+        images.read(tmp_path / "scan.png")
+
+
+@pytest.mark.parametrize("ending", images.ENDINGS)
+def test_a_missing_file_is_refused(tmp_path, ending):
+    with pytest.raises(BadInput, match="no such file"):
+        images.read(tmp_path / f"gone{ending}")
+
+
+def test_nifti_goes_through_our_own_reader(tmp_path):
+    volume = Volume(VOXELS, np.diag([1.0, 2.0, 3.0, 1.0]), "a.u.")
+    nifti.write(volume, tmp_path / "SCAN.NII.GZ")
+    np.testing.assert_array_equal(images.read(tmp_path / "SCAN.NII.GZ").voxels, VOXELS)
