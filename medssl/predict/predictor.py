@@ -12,6 +12,8 @@ from medssl.predict.sliding import Network, Size, slabs
 from medssl.review.finding import Finding
 from medssl.volume import Volume
 
+ROWS = 64
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -42,10 +44,10 @@ class Predictor:
         """Predicts on the working grid, and brings the probabilities back to the volume's own, voxel for voxel."""
         ready = self.prepare(volume)
         probability = Volume(self._probability(ready), ready.affine, "probability")
-        labels, best, background, entropy = _decided(probability, volume)
+        labels, foreground, best, entropy = _decided(probability, volume)
         on_grid = replace(volume, voxels=labels, unit="label")
         found = find(on_grid, best, entropy, case, self.names, self.smallest_ml)
-        return Prediction(on_grid, replace(volume, voxels=1 - background, unit="probability"), found)
+        return Prediction(on_grid, replace(volume, voxels=foreground, unit="probability"), found)
 
     def _probability(self, ready: Volume) -> Float[np.ndarray, "n i j k"]:
         """Class probabilities, kept in 16 bits: their error (2^-12) is far below a network's."""
@@ -57,24 +59,28 @@ class Predictor:
 def _decided(
     probability: Volume, grid: Volume
 ) -> tuple[
-    UInt8[np.ndarray, "i j k"],
-    Float[np.ndarray, "i j k"],
-    Float[np.ndarray, "i j k"],
-    Float[np.ndarray, "i j k"],
+    UInt8[np.ndarray, "i j k"], Float[np.ndarray, "i j k"], Float[np.ndarray, "i j k"], Float[np.ndarray, "i j k"]
 ]:
-    """On another grid: the likeliest class, its probability, the background's, and the entropy in [0, 1].
+    """On another grid: the likeliest class, the probability of any but the background, the class's own, the entropy.
 
-    One class at a time, so that the full grid is never held once per class.
+    Some rows and one class at a time, so that the full grid is never held once per class.
     """
     labels = np.zeros(grid.shape, np.uint8)
-    entropy = np.zeros(grid.shape, np.float32)
-    best = background = np.zeros(0, np.float32)
-    for n, voxels in enumerate(probability.voxels):
-        p = replace(probability, voxels=voxels.astype(np.float32)).onto(grid, order=1, fill=None).voxels.clip(0, 1)
-        entropy -= p * np.log(np.maximum(p, 1e-9))
-        if n == 0:
-            best, background = p.copy(), p
-        else:
-            labels[p > best] = n
-            np.maximum(best, p, out=best)
-    return labels, best, background, entropy / np.float32(np.log(len(probability.voxels)))
+    foreground, best, entropy = (np.zeros(grid.shape, np.float32) for _ in range(3))
+    for top in range(0, grid.shape[0], ROWS):
+        at = slice(top, top + ROWS)
+        rows = _rows(grid, top, labels[at].shape[0])
+        for n, voxels in enumerate(probability.voxels):
+            p = replace(probability, voxels=voxels).onto(rows, order=1, fill=None).voxels.astype(np.float32)
+            entropy[at] -= p * np.log(np.maximum(p, 1e-9))
+            foreground[at] += p if n else 0
+            labels[at][p > best[at]] = n
+            np.maximum(best[at], p, out=best[at])
+    return labels, foreground.clip(0, 1), best, entropy / np.float32(np.log(len(probability.voxels)))
+
+
+def _rows(grid: Volume, top: int, count: int) -> Volume:
+    """The grid of some rows along i, without voxels."""
+    shift = np.eye(4)
+    shift[0, 3] = top
+    return replace(grid, voxels=np.broadcast_to(np.uint8(0), (count, *grid.shape[1:])), affine=grid.affine @ shift)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
+from medssl.errors import Doubt
 from medssl.predict.findings import feret_mm, find
 from medssl.volume import Volume
 
@@ -112,3 +113,14 @@ def test_the_score_is_the_peak_and_the_uncertainty_the_mean():
 
 def test_nothing_labelled_gives_no_finding():
     assert found(grid((4, 4, 4))) == ()
+
+
+def test_a_scatter_of_specks_is_cut_short_with_a_doubt():
+    labels = grid((30, 30, 30))
+    labels.voxels[::2, ::2, ::2] = 1
+    labels.voxels[:5, :5, :5] = 1
+    with pytest.warns(Doubt, match="the 500 largest"):
+        parts = found(labels)
+    assert len(parts) == 500
+    assert parts[0].volume_ml == pytest.approx(0.125)
+    assert found(labels, smallest_ml=0.002) == parts[:1]
