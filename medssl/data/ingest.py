@@ -3,21 +3,23 @@
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from medssl.data import layouts, ledger, prepare
+from medssl.data import layouts, ledger, pool, prepare
 from medssl.data.layouts import Layout, Source, pseudonym
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import Recipe
-from medssl.data.pool import run
 from medssl.data.prepare import Job, Outcome, dead, work
 from medssl.data.sources import read_image, within
 from medssl.data.store import Card
@@ -27,6 +29,7 @@ from medssl.volume import Spacing
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 PROBES = 32  # cases whose spacing is looked at for the median
+Runner = Callable[[Iterable[Job], Callable[[Job], Outcome], Callable[[Job], Outcome]], Iterator[tuple[Job, Outcome]]]
 Watch = Callable[[int, int], None]  # told how many cases are done, of how many
 
 
@@ -40,6 +43,7 @@ class Options(Settings):
     shares: dict[str, float] | None = None
     seed: int = 0
     patients: Path | None = None
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,40 @@ def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
         reasons = Counter(r.reason for r in found.rows if r.status == "refused").most_common(1)
         why = f" ({reasons[0][1]} files: {reasons[0][0]})" if reasons else ""
         raise BadInput(f"{scans}: holds no scan{why}; give a folder with DICOM, NIfTI, NRRD or MHA files")
-    fresh = not out.exists() or not any(out.iterdir())
+    fresh = not (out / "store.json").exists()
+    if fresh and out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
+        raise BadInput(f"{out}: exists and is no store; choose an empty folder or a new name")
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        try:
+            return _fill(scans, out, found, options, watch)
+        except BadInput:
+            if fresh:
+                shutil.rmtree(out)
+            raise
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Nobody else writes this store meanwhile; what a killed run left half-written is removed."""
+    with (out / ".lock").open("w") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{out}: another ingestion is writing here; wait for its end or use another --out") from None
+        for part in out.rglob(".part-*"):
+            part.unlink()
+        yield
+
+
+def _fill(scans: Path, out: Path, found: Layout, options: Options, watch: Watch) -> Summary:
+    """The store with the cases of one folder added, or brought up to date."""
     card = _card(out, found, options)
     kept = [c for c in _earlier(out) if not within(c, scans)]
     jobs = [Job(s, out, card.recipe, card.spacing_mm) for s in _renamed(found.sources, kept)]
-    outcomes, prepared = _outcomes(jobs, options.workers, watch)
+    outcomes, prepared = _outcomes(jobs, _runner(options), watch)
     cases = [o.case for o in outcomes if o.case]
-    if not cases and fresh:
-        shutil.rmtree(out)
+    if not cases:
         raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {outcomes[0].rows[0].reason}")
     card.write(out)
     manifest = Manifest(tuple(sorted([*kept, *_split(cases, _earlier(out), options)], key=lambda c: c.id)), out)
@@ -95,8 +125,6 @@ def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
 def _card(out: Path, found: Layout, options: Options) -> Card:
     """What holds for the store: an existing card rules, and what contradicts it is refused."""
     if not (out / "store.json").exists():
-        if out.exists() and any(p.name != "records" for p in out.iterdir()):
-            raise BadInput(f"{out}: exists and is no store; choose an empty folder or a new name")
         recipe = Recipe(window_hu=options.window_hu or Recipe().window_hu, hu_channels=_hu_channels(found.sources))
         Card(recipe=recipe, spacing_mm=_spacing(found.sources, options.spacing_mm)).write(out)
     card = Card.read(out)
@@ -136,7 +164,18 @@ def _spacing(sources: Sequence[Source], asked: str | Spacing) -> Spacing | None:
     return i, j, k
 
 
-def _outcomes(jobs: list[Job], workers: int, watch: Watch) -> tuple[list[Outcome], int]:
+def _runner(options: Options) -> Runner:
+    """Where cases are prepared: in processes of this machine, or on the workers of a dask scheduler."""
+    if options.scheduler is None:
+        return partial(pool.run, workers=options.workers)
+    try:
+        cluster = import_module("medssl.data.cluster")
+    except ImportError as error:
+        raise BadInput(f"--scheduler needs dask ({error}); pip install 'medssl[cluster]'") from None
+    return partial(cluster.run, scheduler=options.scheduler)
+
+
+def _outcomes(jobs: list[Job], runner: Runner, watch: Watch) -> tuple[list[Outcome], int]:
     """What became of each case, in the order of the jobs, and how many were done now."""
     done = {job.source.id: past for job in jobs if (past := prepare.recorded(job))}
     todo = [job for job in jobs if job.source.id not in done]
@@ -144,7 +183,7 @@ def _outcomes(jobs: list[Job], workers: int, watch: Watch) -> tuple[list[Outcome
         for part in (job.out / "images", job.out / "labels", job.out / "records"):
             part.mkdir(parents=True, exist_ok=True)
     watch(len(done), len(jobs))
-    for job, outcome in run(todo, work, dead, workers):
+    for job, outcome in runner(todo, work, dead):
         done[job.source.id] = outcome
         watch(len(done), len(jobs))
     return [done[job.source.id] for job in jobs], len(todo)

@@ -93,6 +93,7 @@ def body(voxels: Shaped[np.ndarray, "i j k"], unit: Unit) -> Bool[np.ndarray, "i
     if unit != "HU":
         dark, bright = (float(v) for v in np.percentile(voxels, (0.1, 99)))
         return voxels > dark + 0.1 * (bright - dark) if bright > dark else np.ones(voxels.shape, bool)
-    tissue = voxels > TISSUE_HU
-    planes = [ndimage.binary_fill_holes(tissue[..., k]) for k in range(tissue.shape[2])]
-    return np.stack(planes, axis=2)
+    cross = ndimage.generate_binary_structure(3, 1) & np.array([0, 1, 0], bool)  # neighbours within a plane only
+    air, _ = ndimage.label(voxels <= TISSUE_HU, cross)
+    around = np.unique(np.concatenate([air[[0, -1]].ravel(), air[:, [0, -1]].ravel()]))
+    return ~np.isin(air, around[around > 0])

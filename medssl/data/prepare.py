@@ -114,7 +114,7 @@ def _refusal(job: Job, reason: str) -> Outcome:
 def _label(label: Volume, prepared: Volume) -> Volume:
     """The label on the prepared image's grid, in the smallest type that holds its classes."""
     kind = np.uint8 if label.voxels.max() < 256 else np.int16
-    placed = label.oriented("RAS").onto(prepared, order=0)
+    placed = label.onto(prepared, order=0)
     return replace(placed, voxels=placed.voxels.astype(kind))
 
 

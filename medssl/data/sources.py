@@ -94,7 +94,7 @@ def read_label(source: Source, image: Volume) -> Volume:
         raise BadInput(f"{source.id}: has no label")
     label = images.read(source.label, label=True)
     _same_grid(label, image, f"label {source.label.name}")
-    numbers = [int(v) for v in np.unique(label.voxels)]
+    numbers = [int(v) for v in np.flatnonzero(np.bincount(label.voxels.ravel()))]
     if source.instances is not None:
         return _classes(label, numbers, source.instances)
     unknown = sorted(set(numbers) - {0, *source.classes})

@@ -163,11 +163,14 @@ def content_sha256(volume: Volume) -> str:
 def _points(volume: Volume) -> Points:
     first = volume.voxels.reshape(-1, *volume.shape)[0]
     if volume.unit == "label":
-        present = [int(v) for v in np.unique(first) if v > 0]
-        return {str(v): _chosen(np.argwhere(first == v)) for v in present}
+        places = np.flatnonzero(first)
+        classes = first.ravel()[places]
+        chosen = {str(v): _chosen(places[classes == v]) for v in np.unique(classes)}
+        return {v: np.stack(np.unravel_index(at, first.shape), axis=1) for v, at in chosen.items()}
     return {"body": _chosen(np.argwhere(body(thinned(first), volume.unit)) * thinning(volume.shape))}
 
 
-def _chosen(points: Int[np.ndarray, "n 3"]) -> Int[np.ndarray, "m 3"]:
-    keep = np.random.default_rng(len(points)).permutation(len(points))[:POINTS]
-    return points[np.sort(keep)].astype(np.int16)
+def _chosen(points: Int[np.ndarray, "n *xyz"]) -> Int[np.ndarray, "m *xyz"]:
+    if len(points) <= POINTS:
+        return points
+    return points[np.sort(np.random.default_rng(len(points)).choice(len(points), POINTS, replace=False))]
