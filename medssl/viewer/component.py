@@ -23,7 +23,7 @@ Event = dict[str, Any]
 Handler = Callable[[Event], object]
 FRONTEND = Path(__file__).parent / "frontend"
 # In the order of their imports; the last one exports what Streamlit calls.
-MODULES = ("dom", "geometry", "volume", "outbox", "edit", "pane", "tools", "keys", "panels", "viewer")
+MODULES = ("dom", "geometry", "volume", "outbox", "edit", "pane", "tools", "reading", "keys", "panels", "viewer")
 
 
 def viewer(

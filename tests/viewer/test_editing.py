@@ -124,12 +124,16 @@ def test_interpolation_follows_the_shape_between_slices(screen):
     np.testing.assert_array_equal(replayed(screen, drawn), after)
 
 
-def test_a_signed_case_cannot_be_drawn_on(screen):
-    screen.open(scan(), labelled(np.zeros(SHAPE)), labels=LABELS, editable=False)
-    screen.page.keyboard.press("b")
-    screen.drag("axial", (12, 12, 6), (14, 12, 6))
-    assert screen.sent() == [] and not mask(screen).any()
-    assert not screen.page.get_by_role("button", name="Brush").is_visible()
+def test_a_signed_case_cannot_be_drawn_on_until_it_is_open_again(drawing):
+    drawing.page.keyboard.press("b")
+    drawing.show(editable=False)
+    drawing.drag("axial", (12, 12, 6), (14, 12, 6))
+    assert drawing.sent() == [] and not mask(drawing).any()
+    assert "closed to changes" in drawing.page.locator(".mv-notice").inner_text()
+    assert not drawing.page.get_by_role("button", name="Brush").is_visible()
+    drawing.show(editable=True)
+    drawing.drag("axial", (12, 12, 6), (14, 12, 6))
+    assert mask(drawing).any()
 
 
 def test_where_the_model_saw_nothing_a_reader_still_draws(screen):

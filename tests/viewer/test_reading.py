@@ -95,7 +95,7 @@ def test_a_verdict_is_taken_back(reading):
     reading.page.keyboard.press("y")
     reading.page.keyboard.press("z")
     assert [(e["kind"], e.get("of")) for e in reading.sent()][-1] == ("undo", 1)
-    assert reading.viewer("return [v.state.selected, v.decisionOf(v.state.findings[0])]") == ["one", None]
+    assert reading.viewer("return [v.state.selected, v.reading.decisionOf(v.state.findings[0])]") == ["one", None]
 
 
 def test_the_server_does_not_pull_the_reader_back(reading):

@@ -17,7 +17,7 @@ STROKE = """node => {
   const { editor } = node.viewer.state;
   editor.begin();
   [7, 8].forEach((at) => editor.set(at, 1));
-  node.viewer.finishStroke("brush");
+  node.viewer.reading.finishStroke("brush");
 }"""
 
 

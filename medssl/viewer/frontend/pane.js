@@ -17,8 +17,8 @@ export class Pane {
     this.base = el("canvas", { class: "mv-base" });
     this.top = el("canvas", { class: "mv-top", "data-plane": plane });
     this.node = el("div", { class: "mv-pane", "data-plane": plane }, this.base, this.top);
-    this.image = document.createElement("canvas");
-    this.fill = document.createElement("canvas");
+    this.image = new Layer();
+    this.fill = new Layer();
     this.seen = {};
   }
 
@@ -51,11 +51,12 @@ export class Pane {
     const moved = this.seen.place !== place || this.seen.volume !== volume;
     const [width, height] = this.frame.count;
     if (moved) this.values = this.cutOf(volume, this.values);
-    if (moved || this.seen.grey !== tables.grey) paint(this.image, this.values, width, height, tables.grey, this.present(volume));
+    if (moved || this.seen.grey !== tables.grey) this.image.paint(this.values, width, height, tables.grey, this.present(volume));
     if (overlay && (moved || this.seen.overlay !== overlayVersion)) {
       this.labels = this.effective(overlay);
-      paint(this.fill, this.labels, width, height, tables.colours, this.present(overlay));
-      this.contours = outlines(this.labels, width, height, this.state.shown);
+      this.labelled = anything(this.labels);
+      if (this.labelled) this.fill.paint(this.labels, width, height, tables.colours, this.present(overlay));
+      this.contours = this.labelled ? outlines(this.labels, width, height, this.state.shown) : null;
     }
     this.seen = { place, volume, grey: tables.grey, overlay: overlayVersion };
   }
@@ -93,8 +94,9 @@ export class Pane {
     pen.fillStyle = "#141b26";
     pen.fillRect(...box);
     pen.imageSmoothingEnabled = false;
-    pen.drawImage(this.image, ...box);
-    if (this.state.overlay && this.state.overlayOn && this.state.filled) pen.drawImage(this.fill, ...box);
+    pen.drawImage(this.image.canvas, ...box);
+    const { overlay, overlayOn, filled } = this.state;
+    if (overlay && overlayOn && filled && this.labelled) pen.drawImage(this.fill.canvas, ...box);
   }
 
   drawLines() {
@@ -200,14 +202,29 @@ function line(pen, x0, y0, x1, y1) {
   pen.stroke();
 }
 
-function paint(canvas, values, width, height, table, present) {
-  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-  const pen = canvas.getContext("2d");
-  const picture = pen.createImageData(width, height);
-  const pixels = new Uint32Array(picture.data.buffer);
-  for (let n = 0; n < pixels.length; n++) pixels[n] = table[values[n] + ZERO];
-  for (let row = 0; row < height; row++) if (!present[row]) pixels.fill(0, row * width, (row + 1) * width);
-  pen.putImageData(picture, 0, 0);
+// A picture of one voxel a pixel.
+class Layer {
+  constructor() {
+    this.canvas = document.createElement("canvas");
+  }
+
+  paint(values, width, height, table, present) {
+    const { canvas } = this;
+    if (!this.picture || canvas.width !== width || canvas.height !== height) {
+      Object.assign(canvas, { width, height });
+      this.picture = new ImageData(width, height);
+      this.pixels = new Uint32Array(this.picture.data.buffer);
+    }
+    const { pixels } = this;
+    for (let n = 0; n < pixels.length; n++) pixels[n] = table[values[n] + ZERO];
+    for (let row = 0; row < height; row++) if (!present[row]) pixels.fill(0, row * width, (row + 1) * width);
+    canvas.getContext("2d").putImageData(this.picture, 0, 0);
+  }
+}
+
+function anything(labels) {
+  for (let n = 0; n < labels.length; n++) if (labels[n]) return true;
+  return false;
 }
 
 // The edges between each shown label and what is not it, as one path a label, in voxels from the plane's corner.

@@ -38,9 +38,9 @@ export function findings(viewer) {
   const bar = el("i");
   const note = el("input", { class: "mv-note", placeholder: "Note for the next verdict", maxlength: "500", "aria-label": "Note" });
   const buttons = VERDICTS.map(({ decision, name, key }) =>
-    el("button", { type: "button", class: `mv-verdict mv-${decision}`, onclick: () => viewer.decide(decision) }, name, el("kbd", {}, keyName(key))),
+    el("button", { type: "button", class: `mv-verdict mv-${decision}`, onclick: () => viewer.reading.decide(decision) }, name, el("kbd", {}, keyName(key))),
   );
-  const missed = el("button", { type: "button", class: "mv-missed", onclick: () => viewer.missed() }, "Add missed at crosshair", el("kbd", {}, "A"));
+  const missed = el("button", { type: "button", class: "mv-missed", onclick: () => viewer.reading.missed() }, "Add missed at crosshair", el("kbd", {}, "A"));
   const acts = el("div", { class: "mv-acts" }, el("div", { class: "mv-verdicts" }, ...buttons), note, missed);
   const labels = el("div", { class: "mv-labels" });
   const head = el("div", { class: "mv-head" }, "Findings", count);
@@ -48,16 +48,18 @@ export function findings(viewer) {
   let drawn = "";
   const update = () => {
     const { findings: all, selected } = viewer.state;
-    const decided = all.filter((f) => viewer.decisionOf(f)).length;
+    buttons.forEach((button) => (button.disabled = !all.length || !viewer.state.volume));
+    missed.disabled = !viewer.state.volume;
+    const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");
     bar.style.width = all.length ? `${(100 * decided) / all.length}%` : "0";
-    const now = JSON.stringify([selected, all.map((f) => [f, viewer.decisionOf(f)]), viewer.state.labels]);
+    const now = JSON.stringify([selected, all.map((f) => [f, viewer.reading.decisionOf(f)]), viewer.state.labels]);
     if (now === drawn) return;
     drawn = now;
-    list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...(all.length && decided === all.length ? [done(all.length)] : []));
+    list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...(all.length && decided === all.length ? [done()] : []));
     list.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
-    buttons.forEach((button) => (button.disabled = !all.length));
     labels.replaceChildren(...labelRows(viewer));
+    show(labels, labels.childElementCount);
   };
   return { node, update, note };
 }
@@ -70,14 +72,15 @@ export function statusLine(viewer) {
   const node = el("footer", { class: "mv-status" }, value, place, el("span", { class: "mv-gap" }), badges, saved);
   const update = () => {
     const { volume, pointer, cursor } = viewer.state;
-    if (!volume?.data) return;
+    show(node, volume);
+    if (!volume) return;
     const index = pointer ?? cursor;
     const stored = volume.value(index);
     say(value, stored === null ? "not loaded" : `${rounded(stored, volume.header)} ${volume.header.unit}`);
     say(place, `${anatomical(toMm(volume.header.affine, index))} mm    voxel ${index.join(" ")}`);
     badges.replaceChildren(...viewer.badges().map((text) => el("span", { class: "mv-badge" }, text)));
-    const waiting = viewer.outbox.waiting;
-    say(saved, waiting ? `Saving ${waiting}` : viewer.outbox.last ? "All saved" : "");
+    const waiting = viewer.reading.outbox.waiting;
+    say(saved, waiting ? `Saving ${waiting}` : viewer.reading.outbox.last ? "All saved" : "");
     saved.classList.toggle("mv-busy", waiting > 0);
   };
   return { node, update };
@@ -127,6 +130,7 @@ function fillPresets(node, viewer) {
       ),
     );
   }
+  show(node, windows.length);
   [...node.children].forEach((button, n) => button.setAttribute("aria-pressed", window?.name === windows[n].name));
 }
 
@@ -140,7 +144,7 @@ function overlayGroup(viewer) {
   const stored = el("button", { type: "button", title: "The mask as the model stored it", onclick: () => viewer.setThreshold(null) }, "as stored");
   const node = group("Overlay", ...switches.map((s) => s.node), opacity.node, sure.node, stored);
   const update = (state) => {
-    show(node, state.overlay);
+    show(node, state.overlay || state.editable);
     switches.forEach(({ field, node: button }) => button.setAttribute("aria-pressed", state[field]));
     opacity.set(state.opacity, `${Math.round(state.opacity * 100)} %`);
     show(sure.node, state.probability);
@@ -154,13 +158,14 @@ function editGroup(viewer) {
   const label = el("select", { "aria-label": "Label to draw", onchange: () => viewer.set({ label: Number(label.value) }) });
   const radius = slider("Size", 0.5, 30, 0.5, (value) => viewer.set({ radius_mm: value }));
   const ball = el("button", { type: "button", title: "Draw a ball through the slices, not a disc", onclick: () => viewer.toggle("ball") }, "3D");
-  const between = el("button", { type: "button", title: "Fill the slices between drawn ones (I)", onclick: () => viewer.interpolate() }, "Interpolate");
-  const undo = el("button", { type: "button", title: "Undo (Z)", onclick: () => viewer.undo() }, "Undo");
-  const redo = el("button", { type: "button", title: "Redo (Shift Z)", onclick: () => viewer.redo() }, "Redo");
+  const between = el("button", { type: "button", title: "Fill the slices between drawn ones (I)", onclick: () => viewer.reading.interpolate() }, "Interpolate");
+  const undo = el("button", { type: "button", title: "Undo (Z)", onclick: () => viewer.reading.undo() }, "Undo");
+  const redo = el("button", { type: "button", title: "Redo (Shift Z)", onclick: () => viewer.reading.redo() }, "Redo");
   const node = group("Correction", between, label, radius.node, ball, undo, redo);
   const update = (state) => {
     show(node, state.editable);
     const names = Object.entries(state.labels);
+    show(label, names.length > 1);
     if (label.options.length !== names.length) label.replaceChildren(...names.map(([n, { name }]) => el("option", { value: n }, name)));
     label.value = String(state.label);
     radius.set(state.radius_mm, `${state.radius_mm.toFixed(1)} mm`);
@@ -187,7 +192,7 @@ function slider(name, min, max, step, chosen) {
 }
 
 function card(viewer, finding, n) {
-  const decision = viewer.decisionOf(finding);
+  const decision = viewer.reading.decisionOf(finding);
   const facts = [
     finding.diameter_mm && `${finding.diameter_mm.toFixed(1)} mm`,
     finding.volume_ml && `${finding.volume_ml.toPrecision(2)} ml`,
@@ -198,7 +203,7 @@ function card(viewer, finding, n) {
   const chip = el("em", { "data-said": decision ?? "open" }, decision ? SAID[decision] : "to read");
   return el(
     "button",
-    { type: "button", class: "mv-card", role: "option", "aria-selected": String(finding.id === viewer.state.selected), "data-finding": finding.id, onclick: () => viewer.select(finding.id) },
+    { type: "button", class: "mv-card", role: "option", "aria-selected": String(finding.id === viewer.state.selected), "data-finding": finding.id, onclick: () => viewer.reading.select(finding.id) },
     el("span", { class: "mv-title" }, dot, `${n + 1}  ${finding.name}`, chip),
     el("span", { class: "mv-facts" }, facts.join("   ")),
   );
@@ -208,8 +213,8 @@ function empty() {
   return el("div", { class: "mv-empty" }, el("b", {}, "The model found nothing"), "Read the scan. If something is there, put the crosshair on it and add it below.");
 }
 
-function done(count) {
-  return el("div", { class: "mv-empty mv-done" }, el("b", {}, `All ${count} read`), "Look for what the model missed, then sign the case.");
+function done() {
+  return el("div", { class: "mv-empty mv-done" }, el("b", {}, "Every finding is read"), "Look for what the model missed, then sign the case.");
 }
 
 function labelRows(viewer) {

@@ -61,7 +61,7 @@ export const TOOLS = {
       if (!region) return viewer.notify("Not closed: this region reaches the edge of the image. Close the outline first.");
       viewer.state.editor.begin();
       region.forEach((at) => viewer.state.editor.set(at, viewer.state.label));
-      viewer.finishStroke("fill");
+      viewer.reading.finishStroke("fill");
     },
   },
 };
@@ -71,7 +71,7 @@ export function interpolateSlices(viewer, plane) {
   const { editor, overlay, label } = viewer.state;
   editor.begin();
   interpolate(overlay, plane, label, (at) => overlay.data[at] === 0 && editor.set(at, label));
-  if (!viewer.finishStroke("interpolate")) viewer.notify(`Nothing to interpolate: draw the label on two ${plane} slices that have empty ones between.`);
+  if (!viewer.reading.finishStroke("interpolate")) viewer.notify(`Nothing to interpolate: draw the label on two ${plane} slices that have empty ones between.`);
 }
 
 export function listen(viewer, pane) {
@@ -137,8 +137,9 @@ function toolOf(viewer, event) {
 }
 
 function ready(viewer, tool) {
-  if (!tool.edits || viewer.state.editor) return true;
-  viewer.notify("The mask is still loading; drawing starts when it is complete.");
+  const { editable, editor } = viewer.state;
+  if (!tool.edits || (editable && editor)) return true;
+  viewer.notify(editable ? "The mask is still loading; drawing starts when it is complete." : "This case is closed to changes.");
   return false;
 }
 
@@ -167,7 +168,7 @@ function drawing(name, hint, label, allowed = () => true) {
       stamp(viewer, drag, drag.index, drag.index);
     },
     move: (viewer, drag) => stamp(viewer, drag, drag.before, drag.index),
-    end: (viewer, drag) => viewer.finishStroke(name.toLowerCase(), drag),
+    end: (viewer, drag) => viewer.reading.finishStroke(name.toLowerCase(), drag),
   };
 }
 

@@ -1,23 +1,22 @@
 // Viewer: one volume in three linked planes, its findings, and what the reader decides.
-import { PLANE_NAMES, PLANES, inside, nearestVoxel, toIndex, toMm } from "./geometry.js";
+import { PLANE_NAMES, PLANES, inside, nearestVoxel } from "./geometry.js";
 import { RemoteVolume, TABLE, ZERO, emptyLabels, greyTable, loadAll } from "./volume.js";
-import { Outbox } from "./outbox.js";
 import { Editor } from "./edit.js";
 import { Pane } from "./pane.js";
-import { interpolateSlices, listen, zoom } from "./tools.js";
+import { Reading } from "./reading.js";
+import { listen, zoom } from "./tools.js";
 import { curtain, findings, helpPage, statusLine, toolbar } from "./panels.js";
 import { hearKeys } from "./keys.js";
 import { clamp, el, say, show } from "./dom.js";
 
 const COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
-const SELECT_MS = 400;
 const NOTE_MS = 6000;
 
 class Viewer {
   constructor(parent, data, send) {
     this.send = send;
     this.state = this.firstState(data);
-    this.outbox = new Outbox(data.key, data.acked_seq, (events) => this.send("events", events), () => this.redraw());
+    this.reading = new Reading(this, data);
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
     this.active = this.panes[0];
     this.build(parent);
@@ -27,7 +26,7 @@ class Viewer {
       listen(this, pane);
       this.watcher.observe(pane.node);
     });
-    this.warn = (event) => this.outbox.waiting && event.preventDefault();
+    this.warn = (event) => this.reading.outbox.waiting && event.preventDefault();
     window.addEventListener("beforeunload", this.warn);
     this.update(data);
   }
@@ -36,7 +35,7 @@ class Viewer {
     const state = {
       volume: null, overlay: null, probability: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
       tool: "navigate", measures: [], crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
-      threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {}, said: {},
+      threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
       version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {},
     }; // prettier-ignore
     state.shown = (label) => state.labels[label]?.visible !== false;
@@ -60,18 +59,16 @@ class Viewer {
   // New facts from the server; what the reader chose here stays.
   update(data) {
     const { state } = this;
-    this.outbox.ack(data.acked_seq);
-    const settled = !this.outbox.waiting && !this.telling; // else the server does not know yet where the reader is
-    const moved = settled && this.data && data.selected !== this.data.selected && data.selected !== state.selected;
     const other = !this.data || ["volume", "overlay", "probability"].some((name) => data[name] !== this.data[name]);
+    const before = this.data;
     this.data = data;
     this.root.style.height = `${data.height}px`;
     state.editable = data.editable;
     state.findings = data.findings;
     state.labels = Object.fromEntries(Object.entries(data.labels).map(([n, look]) => [n, { ...look, ...state.looks[n] }]));
-    for (const [id, { seq }] of Object.entries(state.said)) if (seq <= data.acked_seq) delete state.said[id];
     if (other) this.open();
-    else if (moved) this.select(data.selected, false);
+    else this.allowDrawing();
+    this.reading.update(data, before);
     this.recolour();
   }
 
@@ -81,7 +78,11 @@ class Viewer {
     this.stop = new AbortController();
     const { signal } = this.stop;
     const before = ["volume", "overlay", "probability"].map((name) => this.state[name]);
-    if (!before[0]) this.curtain.set("loading", "Opening the scan", "Fetching the first planes");
+    this.complete = false;
+    if (before[0]?.url !== this.data.volume) {
+      this.state.volume = null; // never one patient's scan beside another's findings
+      this.curtain.set("loading", "Opening the scan", "Fetching the first planes");
+    }
     try {
       const urls = [this.data.volume, this.data.overlay, this.data.probability];
       const opened = await Promise.all(urls.map((url, n) => (url ? new RemoteVolume(url, signal).open(before[n]) : null)));
@@ -106,8 +107,7 @@ class Viewer {
     Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], threshold: null });
     this.resetView();
     this.setWindow(header.windows.find(({ name }) => name === header.window) ?? header.windows[0]);
-    const chosen = state.findings.find(({ id }) => id === this.data.selected) ?? state.findings.find((f) => !this.decisionOf(f));
-    if (chosen) this.select(chosen.id, false);
+    this.reading.begin(this.data.selected);
   }
 
   arrived() {
@@ -118,13 +118,18 @@ class Viewer {
   }
 
   finished() {
-    const { state } = this;
+    this.complete = true;
     this.curtain.set("none", "", "");
-    if (state.editable) {
-      state.overlay ??= emptyLabels(state.volume);
-      state.editor ??= new Editor(state.overlay);
-    }
+    this.allowDrawing();
     this.overlayChanged();
+  }
+
+  // A mask can be drawn on once all of it is here: what arrives later would cover the strokes.
+  allowDrawing() {
+    const { state } = this;
+    if (!state.editable || !this.complete) return;
+    state.overlay ??= emptyLabels(state.volume);
+    state.editor ??= new Editor(state.overlay);
   }
 
   // ---- drawing ----
@@ -211,6 +216,14 @@ class Viewer {
     this.moveTo(next);
   }
 
+  take(tool) {
+    this.set({ tool });
+  }
+
+  resizeBrush(factor) {
+    this.set({ radius_mm: clamp(Math.round(this.state.radius_mm * factor * 2) / 2, 0.5, 30) });
+  }
+
   hover(pane, index) {
     const { state } = this;
     const within = pane && state.volume && inside(state.volume.header, index);
@@ -252,109 +265,6 @@ class Viewer {
     return last === this && this.root.isConnected;
   }
 
-  // ---- findings and verdicts ----
-
-  decisionOf(finding) {
-    const said = this.state.said[finding.id];
-    return said ? said.decision : (finding.decision ?? null);
-  }
-
-  select(id, tell = true) {
-    const finding = this.state.findings.find((f) => f.id === id);
-    if (!finding) return;
-    this.state.selected = id;
-    this.state.label = finding.label ?? this.state.label;
-    this.since = performance.now();
-    if (this.state.volume) this.moveTo(nearestVoxel(this.state.volume.header, toIndex(this.state.volume.header.affine, finding.centre_mm)));
-    if (tell && this.data.wants.includes("select")) this.tell(id);
-  }
-
-  // Waits until the reader has settled on a finding: leafing through them is nobody's business.
-  tell(finding) {
-    clearTimeout(this.telling);
-    this.telling = setTimeout(() => {
-      this.telling = 0;
-      this.outbox.add({ kind: "select", finding });
-    }, SELECT_MS);
-  }
-
-  step(by) {
-    const { findings: all, selected } = this.state;
-    if (!all.length) return;
-    const at = all.findIndex(({ id }) => id === selected);
-    this.select(all[(at + by + all.length) % all.length].id);
-  }
-
-  decide(decision) {
-    const { findings: all, selected, said } = this.state;
-    const at = all.findIndex(({ id }) => id === selected);
-    if (at < 0) return this.notify("Choose a finding first.");
-    const dwell_ms = Math.round(performance.now() - this.since);
-    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, note: this.takeNote(), dwell_ms });
-    said[selected] = { decision, seq };
-    this.lastVerdict = { seq, finding: selected };
-    if (decision === "edit") return this.state.editable && this.take("brush");
-    const next = [...all.slice(at + 1), ...all.slice(0, at)].find((finding) => !this.decisionOf(finding));
-    if (next) this.select(next.id);
-    this.redraw();
-  }
-
-  missed() {
-    const { volume, cursor, label } = this.state;
-    this.outbox.add({ kind: "missed", centre_mm: toMm(volume.header.affine, cursor), label, note: this.takeNote() });
-    this.notify("Added at the crosshair.");
-  }
-
-  takeNote() {
-    const text = this.side.note.value.trim();
-    this.side.note.value = "";
-    return text;
-  }
-
-  // ---- correction ----
-
-  take(tool) {
-    this.state.tool = tool;
-    this.redraw();
-  }
-
-  resizeBrush(factor) {
-    this.set({ radius_mm: clamp(Math.round(this.state.radius_mm * factor * 2) / 2, 0.5, 30) });
-  }
-
-  interpolate() {
-    if (this.state.editor) interpolateSlices(this, this.active.plane);
-  }
-
-  finishStroke(tool) {
-    const { editor, selected } = this.state;
-    const changed = editor.end();
-    this.overlayChanged();
-    if (!changed) return false;
-    editor.sent(this.outbox.add({ kind: "stroke", runs: changed, tool, finding: selected }));
-    return true;
-  }
-
-  undo() {
-    const step = this.state.editor?.undo();
-    if (step) {
-      this.outbox.add({ kind: "undo", of: step.seq });
-      this.overlayChanged();
-    } else if (this.lastVerdict) {
-      this.outbox.add({ kind: "undo", of: this.lastVerdict.seq });
-      this.state.said[this.lastVerdict.finding] = { decision: null, seq: this.outbox.last };
-      this.select(this.lastVerdict.finding);
-      this.lastVerdict = null;
-    } else this.notify("Nothing to undo.");
-  }
-
-  redo() {
-    const step = this.state.editor?.redo();
-    if (!step) return;
-    this.state.editor.sent(this.outbox.add({ kind: "stroke", runs: step.after, tool: "redo", finding: this.state.selected }));
-    this.overlayChanged();
-  }
-
   // ---- messages ----
 
   badges() {
@@ -367,6 +277,12 @@ class Viewer {
       exact ? null : "values rounded to 16 bits",
       threshold === null ? null : `mask at confidence ${threshold.toFixed(2)}, not as stored`,
     ].filter(Boolean);
+  }
+
+  takeNote() {
+    const text = this.side.note.value.trim();
+    this.side.note.value = "";
+    return text;
   }
 
   notify(text) {
@@ -391,11 +307,10 @@ class Viewer {
 
   close() {
     this.stop?.abort();
-    this.outbox.close();
+    this.reading.close();
     this.stopKeys();
     this.watcher.disconnect();
     window.removeEventListener("beforeunload", this.warn);
-    clearTimeout(this.telling);
     this.root.remove();
   }
 }

@@ -1,0 +1,141 @@
+"""Viewer: how soon a large CT is on the screen and how fast it moves, in headless Chromium without a GPU.
+
+python -m benchmarks.viewer [--planes 300]
+"""
+
+import argparse
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import uvicorn
+from playwright.sync_api import Page, sync_playwright
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from medssl.viewer import component, wire
+from medssl.volume import Volume
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+PORT = 8899
+PAGE = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }} {css}</style><div id="host"></div>
+<script type="module">
+import mount from "/viewer.js";
+window.began = performance.now();
+mount({{ data: {data}, parentElement: document.getElementById("host"), setTriggerValue() {{}} }});
+</script>"""
+DATA = {
+    "volume": "/api/volume/image/header.json", "overlay": "/api/volume/labels/header.json", "probability": None,
+    "labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": "HU", "selected": "one",
+    "findings": [{"id": "one", "label": 1, "name": "nodule", "centre_mm": [150, 180, 200]}], "acked_seq": 0,
+    "editable": True, "height": 900, "key": "benchmark", "wants": [],
+}  # fmt: skip
+# Milliseconds of work for each of many steps of the crosshair through all three planes.
+REDRAWS = """count => {
+  const v = document.querySelector(".mv").viewer;
+  const { shape } = v.state.volume.header;
+  const times = [];
+  for (let n = 0; n < count; n++) {
+    v.state.cursor = shape.map((size, axis) => Math.floor((size * ((n * (7 + 4 * axis)) % count)) / count));
+    const began = performance.now();
+    v.draw();
+    v.panes[0].base.getContext("2d").getImageData(0, 0, 1, 1);
+    times.push(performance.now() - began);
+  }
+  return times.sort((a, b) => a - b);
+}"""
+
+
+def main() -> None:
+    """Measures and prints one line a budget."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--planes", type=int, default=300)
+    planes = parser.parse_args().planes
+    volumes = {name: wire.encode(volume) for name, volume in chest(planes).items()}
+    with served(volumes), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 900})
+        first, complete = opened(page)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        times = page.evaluate(REDRAWS, 200)
+        print(f"CT 512x512x{planes}, headless Chromium, {len(volumes)} volumes")
+        line("first planes, s", first, 3)
+        line("complete, s", complete, 12)
+        line("redraw of three planes, median ms", times[100], 60)
+        line("redraw of three planes, p95 ms", times[190], 60)
+        line("requests while scrolling", len(asked), 0)
+        browser.close()
+
+
+def line(name: str, measured: float, budget: float) -> None:
+    """One row of the table."""
+    print(f"{name:36} {measured:8.1f}   budget {budget:3}   {'ok' if measured <= budget else 'OVER'}")
+
+
+def chest(planes: int) -> dict[str, Volume]:
+    """Noise of a scanner over a body with lungs, which compresses like a scan does, and one nodule's mask."""
+    rng = np.random.default_rng(0)
+    x, y = np.mgrid[-1:1:512j, -1:1:512j]
+    body = np.where(x**2 / 0.8 + y**2 / 0.5 < 1, 40, -1000).astype(np.int16)
+    for side in (-0.4, 0.4):
+        body[(x - side) ** 2 / 0.08 + y**2 / 0.22 < 1] = -850
+    noise = rng.normal(0, 15, (512, 512, 8)).astype(np.int16)
+    image = np.stack([body + np.roll(noise[..., k % 8], 37 * k, (0, 1)) for k in range(planes)], -1)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[180:200, 220:240, planes // 2 : planes // 2 + 10] = 1
+    affine = np.diag([0.75, 0.75, 1.0, 1.0])
+    return {"image": Volume(image, affine, "HU"), "labels": Volume(labels, affine, "label")}
+
+
+@contextmanager
+def served(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
+    """A server of the page and the volumes; slabs are compressed before the clock starts."""
+    packed = cache(lambda name, start, stop: wire.slab(*volumes[name], start, stop))
+    for name, (header, _) in volumes.items():
+        for start, stop in wire.slabs(header):
+            packed(name, start, stop)
+
+    def voxels(request: Request) -> Response:
+        name, query = request.path_params["name"], request.query_params
+        body = packed(name, int(query["from"]), int(query["to"]))
+        return Response(body, headers={"Content-Encoding": "gzip"}, media_type="application/octet-stream")
+
+    page = PAGE.format(css=component.stylesheet(), data=json.dumps(DATA))
+    routes = [
+        Route("/", lambda request: HTMLResponse(page)),
+        Route("/viewer.js", lambda request: Response(component.javascript(), media_type="text/javascript")),
+        Route("/api/volume/{name}/header.json", lambda r: JSONResponse(volumes[r.path_params["name"]][0])),
+        Route("/api/volume/{name}/voxels", voxels),
+    ]
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=PORT, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    yield
+    server.should_exit = True
+    thread.join()
+
+
+def opened(page: Page) -> tuple[float, float]:
+    """Seconds until the planes through the finding are drawn, and until every voxel is here."""
+    page.goto(f"http://127.0.0.1:{PORT}/")
+    state = "document.querySelector('.mv')?.viewer?.state?.volume"
+    since = "(performance.now() - window.began) / 1000"
+    first = page.wait_for_function(f"{state}?.count > 0 && {since}", timeout=120_000).json_value()
+    complete = page.wait_for_function(f"{state}.count === {state}.planes && {since}", timeout=120_000).json_value()
+    page.wait_for_function("document.querySelector('.mv').viewer.complete", timeout=120_000)
+    return first, complete
+
+
+if __name__ == "__main__":
+    main()

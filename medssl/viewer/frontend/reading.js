@@ -1,0 +1,125 @@
+// Reading: what a reader decides and corrects, told to the server through the outbox.
+import { nearestVoxel, toIndex, toMm } from "./geometry.js";
+import { Outbox } from "./outbox.js";
+import { interpolateSlices } from "./tools.js";
+
+const SELECT_MS = 400;
+
+export class Reading {
+  constructor(viewer, data) {
+    this.viewer = viewer;
+    this.state = viewer.state;
+    this.said = {}; // verdicts that the server has not stored yet, by finding
+    this.outbox = new Outbox(data.key, data.acked_seq, (events) => viewer.send("events", events), () => viewer.redraw());
+  }
+
+  // The server's word. It leads to another finding only if it knows everything that was done here.
+  update(data, before) {
+    this.wants = data.wants;
+    this.outbox.ack(data.acked_seq);
+    for (const [id, { seq }] of Object.entries(this.said)) if (seq <= data.acked_seq) delete this.said[id];
+    const settled = before && !this.outbox.waiting && !this.telling;
+    if (settled && data.selected !== before.selected && data.selected !== this.state.selected) this.select(data.selected, false);
+  }
+
+  // The finding a case opens with: the server's choice, or the first that is not read.
+  begin(selected) {
+    const { findings } = this.state;
+    const chosen = findings.find(({ id }) => id === selected) ?? findings.find((finding) => !this.decisionOf(finding));
+    if (chosen) this.select(chosen.id, false);
+  }
+
+  decisionOf(finding) {
+    return this.said[finding.id] ? this.said[finding.id].decision : (finding.decision ?? null);
+  }
+
+  select(id, tell = true) {
+    const { state } = this;
+    const finding = state.findings.find((other) => other.id === id);
+    if (!finding) return;
+    state.selected = id;
+    state.label = finding.label ?? state.label;
+    this.since = performance.now();
+    if (state.volume) {
+      const { header } = state.volume;
+      this.viewer.moveTo(nearestVoxel(header, toIndex(header.affine, finding.centre_mm)));
+    }
+    if (tell && this.wants.includes("select")) this.tell(id);
+  }
+
+  // Waits until the reader has settled on a finding: leafing through them is nobody's business.
+  tell(finding) {
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => {
+      this.telling = 0;
+      this.outbox.add({ kind: "select", finding });
+    }, SELECT_MS);
+  }
+
+  step(by) {
+    const { findings, selected } = this.state;
+    if (!findings.length) return;
+    const at = findings.findIndex(({ id }) => id === selected);
+    this.select(findings[(at + by + findings.length) % findings.length].id);
+  }
+
+  decide(decision) {
+    const { findings, selected, editable, volume } = this.state;
+    if (!volume) return;
+    const at = findings.findIndex(({ id }) => id === selected);
+    if (at < 0) return this.viewer.notify("Choose a finding first.");
+    const dwell_ms = Math.round(performance.now() - this.since);
+    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, note: this.viewer.takeNote(), dwell_ms });
+    this.said[selected] = { decision, seq };
+    this.last = { seq, finding: selected };
+    if (decision === "edit") return editable && this.viewer.take("brush");
+    const next = [...findings.slice(at + 1), ...findings.slice(0, at)].find((finding) => !this.decisionOf(finding));
+    if (next) this.select(next.id);
+  }
+
+  missed() {
+    const { volume, cursor, label } = this.state;
+    const centre_mm = toMm(volume.header.affine, cursor);
+    this.outbox.add({ kind: "missed", centre_mm, label, note: this.viewer.takeNote() });
+    this.viewer.notify("Added at the crosshair.");
+  }
+
+  finishStroke(tool) {
+    const { editor, selected } = this.state;
+    const changed = editor.end();
+    this.viewer.overlayChanged();
+    if (!changed) return false;
+    editor.sent(this.outbox.add({ kind: "stroke", runs: changed, tool, finding: selected }));
+    return true;
+  }
+
+  interpolate() {
+    if (this.state.editor) interpolateSlices(this.viewer, this.viewer.active.plane);
+  }
+
+  undo() {
+    const step = this.state.editor?.undo();
+    if (step) {
+      this.outbox.add({ kind: "undo", of: step.seq });
+      this.viewer.overlayChanged();
+    } else if (this.last) {
+      const { seq, finding } = this.last;
+      this.said[finding] = { decision: null, seq: this.outbox.add({ kind: "undo", of: seq }) };
+      this.last = null;
+      this.select(finding);
+    } else this.viewer.notify("Nothing to undo.");
+  }
+
+  redo() {
+    const { editor, selected } = this.state;
+    const step = editor?.redo();
+    if (!step) return;
+    editor.sent(this.outbox.add({ kind: "stroke", runs: step.after, tool: "redo", finding: selected }));
+    this.viewer.overlayChanged();
+  }
+
+  close() {
+    clearTimeout(this.telling);
+    this.outbox.close();
+  }
+}
