@@ -18,7 +18,7 @@ BOMB_RATIO, BOMB_BYTES = 200, 64 << 20
 
 
 def walk(source: Path | Sequence[Path]) -> Iterator[Path | Refused]:
-    """Every file of a folder or a list, archives opened; links are listed, never followed."""
+    """Every file of a folder (or a file, or a list of them), archives opened; links are listed, never followed."""
     for path in _below(source) if isinstance(source, Path) else source:
         if path.is_symlink() or not path.is_file() or not os.access(path, os.R_OK) or not _is_zip(path):
             yield path
@@ -50,6 +50,9 @@ def opened(path: Path) -> Iterator[BufferedIOBase]:
 
 def _below(folder: Path) -> Iterator[Path]:
     """Every entry below a folder that is not a folder itself."""
+    if folder.is_file():
+        yield folder
+        return
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; give the folder that holds the DICOM files")
     for root, folders, names in os.walk(folder):

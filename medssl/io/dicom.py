@@ -58,7 +58,10 @@ class Series:
 
 
 def read(source: Path | Sequence[Path], allow_gaps: bool = False) -> Iterator[Series | Refused]:
-    """Every series of a folder (or of a list of files), and every file that is not used with the reason."""
+    """Every series of a folder (or of a list of files), and every file that is not used with the reason.
+
+    Each file is listed once, in a series or refused; only a multi-frame file of several volumes is in each of them.
+    """
     groups: dict[str, list[_File]] = {}
     for path in archive.walk(source):
         if isinstance(path, Refused):
@@ -106,6 +109,8 @@ def _doubts(header: Header) -> tuple[str, ...]:
         found.append("BurnedInAnnotation is YES: text may stand in the pixels")
     if text(header.data, "PhotometricInterpretation") == "MONOCHROME1":
         found.append("MONOCHROME1: shown inverted; the values are kept as they are")
+    if text(header.data, "LossyImageCompression") == "01":
+        found.append("its pixels went through a lossy compression")
     if "SCREEN SAVE" in text(header.data, "ImageType").upper():
         found.append("a saved screen: values may be those of a display")
     return tuple(found)
@@ -137,15 +142,13 @@ def _together(file: _File, count: int) -> Refusal:
 def _without_copies(files: Sequence[_File]) -> tuple[list[_File], list[Refused]]:
     """Each SOP instance once; a second file of one must hold the same slices, or the series is refused."""
     kept: dict[str, _File] = {}
-    copies = []
-    for file in files:
-        first = kept.setdefault(file.sop or str(file.path), file)
-        if first is file:
-            continue
-        if len(first.frames) != len(file.frames) or not all(map(same, first.frames, file.frames)):
-            raise Refusal("mixed", f"{first.path.name} and {file.path.name} are one SOP instance with two contents")
-        copies.append(Refused((file.path,), f"{file.path.name}: a copy of {first.path.name}, which is used", "copy"))
-    return list(kept.values()), copies
+    copies = [(file, first) for file in files if (first := kept.setdefault(file.sop or str(file.path), file)) != file]
+    firsts = [frame for _, first in copies for frame in first.frames]
+    if copies and not same(firsts, [frame for file, _ in copies for frame in file.frames]):
+        told = ", ".join(f"{file.path.name} and {first.path.name}" for file, first in copies[:4])
+        raise Refusal("mixed", f"files of one SOP instance differ in content: {told}")
+    told_apart = [(file, f"{file.path.name}: a copy of {first.path.name}, which is used") for file, first in copies]
+    return list(kept.values()), [Refused((file.path,), reason, "copy") for file, reason in told_apart]
 
 
 def _check_one_origin(files: Sequence[_File]) -> None:

@@ -1,5 +1,6 @@
 """Voxels of a stack of slices: stored numbers made into values, losslessly and as small as that allows."""
 
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Integer, Real
 from pydicom.uid import ExplicitVRBigEndian
 
+from medssl.errors import Doubt
 from medssl.io import archive
 from medssl.io.decoding import decode
 from medssl.io.dicom_frames import Frame
@@ -33,10 +35,12 @@ def stack(frames: Sequence[Frame], background: float) -> Real[np.ndarray, "i j k
     return voxels
 
 
-def same(a: Frame, b: Frame) -> bool:
-    """Whether two slices lie at one place and hold the same values, however they are encoded."""
-    plain = [replace(f, path=a.path, layout=a.layout, marks=a.marks) for f in (a, b)]
-    return plain[0] == plain[1] and all(map(np.array_equal, _stored([a]), _stored([b])))
+def same(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
+    """Whether two lists of slices lie at the same places and hold the same values, however they are encoded."""
+    alike = [replace(b, path=a.path, layout=a.layout, marks=a.marks) == a for a, b in zip(first, second, strict=False)]
+    if len(first) != len(second) or not all(alike):
+        return False
+    return all(map(np.array_equal, _stored(first), _stored(second)))
 
 
 def _stored(frames: Sequence[Frame]) -> list[Integer[np.ndarray, "j i"]]:
@@ -99,7 +103,11 @@ def _check_unused_bits(frame: Frame, numbers: Integer[np.ndarray, "j i"]) -> Non
         return
     above = numbers >> layout.stored
     full = (1 << (layout.bits - layout.stored)) - 1
-    repeats = above == np.where(numbers >> (layout.stored - 1) & 1, full, 0)
+    negative = (numbers >> (layout.stored - 1) & 1).astype(bool)
+    if layout.signed and negative.any() and not above.any():
+        told = f"{frame.path.name}: negative numbers without a sign in their unused bits; its sign flag may be wrong"
+        warnings.warn(told, Doubt, stacklevel=2)
+    repeats = above == np.where(negative, full, 0)
     if above.any() and not (layout.signed and repeats.all()):
         raise Refusal("values", f"{frame.path.name}: its numbers use more than the {layout.stored} bits it declares")
 

@@ -159,7 +159,7 @@ SERIES = {
     "uneven slices": (shift_last, "gaps", "from 3.00 to 5.80 mm"),
     "a slice off the line": (wobble, "mixed", "0.500 mm beside the line"),
     "two slices at one place": (twice, "duplicates", "no tag tells them apart"),
-    "one instance with two contents": (one_uid_two_contents, "mixed", "one SOP instance with two contents"),
+    "one instance with two contents": (one_uid_two_contents, "mixed", "one SOP instance differ in content"),
     "echoes laid into each other": (echoes_laid_into_each_other, "mixed", "EchoTime changes"),
     "a tilt in the tag alone": (each(GantryDetectorTilt=12), "tilt", "as if there was none"),
     "a single slice": (lambda found: found.__delitem__(slice(1, None)), "too-few", "a single slice"),

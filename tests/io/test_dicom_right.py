@@ -2,6 +2,7 @@
 
 import warnings
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -298,3 +299,52 @@ def test_reading_a_good_series_warns_of_nothing(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         only(tmp_path).volume()
+
+
+def test_one_file_may_be_asked_for(tmp_path):
+    save([multiframe(slices())], tmp_path)
+    (series,) = dicom.read(tmp_path / "000.dcm")
+    assert off_truth(series.volume()) <= 0.51
+
+
+@pytest.mark.parametrize(("tag", "value"), [("LossyImageCompression", "01"), ("ImageType", ["DERIVED", "SCREEN SAVE"])])
+def test_what_deserves_a_second_look_is_a_doubt(tmp_path, tag, value):
+    found = slices()
+    for d in found:
+        setattr(d, tag, value)
+    save(found, tmp_path)
+    with pytest.warns(Doubt, match="lossy|saved screen"):
+        right(tmp_path)
+
+
+def test_a_sign_that_does_not_reach_into_the_unused_bits_is_read_and_doubted(tmp_path):
+    found = slices()
+    for d in found:
+        d.BitsStored, d.HighBit = 12, 11
+        paint(d, values(d) - 400)
+        d.PixelData = (np.frombuffer(d.PixelData, "<u2") & 0xFFF).tobytes()
+        d.RescaleIntercept = "376"
+    save(found, tmp_path)
+    with pytest.warns(Doubt, match="sign flag may be wrong"):
+        right(tmp_path)
+
+
+HALF_A_VOXEL = np.eye(4) + 0.5 * np.outer([1, 0, 0, 0], [0, 0, 0, 1])
+FAULTS = {
+    "flipped": lambda v: replace(v, voxels=v.voxels[:, :, ::-1]),
+    "mirrored": lambda v: replace(v, voxels=v.voxels[::-1]),
+    "transposed": lambda v: replace(v, voxels=v.voxels.swapaxes(0, 1)),
+    "one slice off": lambda v: replace(v, voxels=np.roll(v.voxels, 1, 2)),
+    "two slices exchanged": lambda v: replace(v, voxels=v.voxels[:, :, [0, 2, 1, 3, 4, 5]]),
+    "in LPS": lambda v: replace(v, affine=np.diag([-1.0, -1, 1, 1]) @ v.affine),
+    "scaled": lambda v: replace(v, affine=v.affine @ np.diag([1, 1, 1.01, 1])),
+    "half a voxel off": lambda v: replace(v, affine=v.affine @ HALF_A_VOXEL),
+    "not rescaled": lambda v: replace(v, voxels=v.voxels + 24),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_does_not_pass_for_the_truth(tmp_path, fault):
+    save(slices(), tmp_path)
+    volume = only(tmp_path).volume()
+    assert off_truth(volume) <= 0.51 < off_truth(FAULTS[fault](volume))
