@@ -77,9 +77,9 @@ class Head(nn.Module):
 
 
 def light_widths(channels: Sequence[int]) -> tuple[int, ...]:
-    """Widths that start at half the encoder's deepest one and halve at every finer level, never below 4."""
+    """Widths that start at a quarter of the encoder's deepest one and halve at every finer level, never below 4."""
     levels = len(channels)
-    return tuple(max(4, channels[-1] // 2 ** (levels - n)) for n in range(levels))
+    return tuple(max(4, channels[-1] // 2 ** (levels + 1 - n)) for n in range(levels))
 
 
 def _convs(inward: int, outward: int, convs: int, norm: norms.Norm) -> nn.Sequential:

@@ -33,6 +33,10 @@ class Layout:
         """Features as a dense volume, with `fill` or zeros where hidden."""
         return x
 
+    def densify(self, conv: nn.Conv3d, x: Tensor, fill: Float[Tensor, "c"]) -> Float[Tensor, "b d i j k"]:
+        """The dense convolution of features that are `fill` where hidden."""
+        return conv(self.leave(x, fill))
+
 
 class Masked(Layout):
     """Dense kernels followed by the mask: hidden cells are zero at every level."""

@@ -22,8 +22,8 @@ class Blocks(Layout):
 
     def __init__(self, keep: Bool[Tensor, "b 1 p q r"]) -> None:
         self.grid = keep[:, 0]
+        self.sample, *self.cells = self.grid.nonzero(as_tuple=True)
         self.slots = self.grid.flatten().nonzero()[:, 0]
-        self.sample = self.slots // self.grid[0].numel()
         self.neighbours = _neighbours(self.grid)
         self._rows: dict[tuple[Triple, Triple, Triple], Tensor] = {}
 
@@ -62,6 +62,27 @@ class Blocks(Layout):
             return norm(x)
         scale, shift = scale_and_shift(norm, self._merged(moments(x)))
         return affine(x, scale.index_select(0, self.sample), shift.index_select(0, self.sample))
+
+    def densify(self, conv: nn.Conv3d, x: Float[Tensor, "n c i j k"], fill: Float[Tensor, "c"]) -> Tensor:
+        """By linearity: the convolution of `fill` everywhere, plus that of what visible cells differ from it."""
+        if conv.kernel_size != (3, 3, 3) or min(x.shape[2:]) < 4:
+            return conv(self.leave(x, fill))
+        about = F.conv3d(x - fill[:, None, None, None], conv.weight, padding=2)
+        sizes = _triple(n * p for n, p in zip(self.grid.shape[1:], x.shape[2:], strict=True))
+        rows = about.movedim(1, -1).flatten(0, 3)
+        whole = rows.new_zeros(len(self.grid) * sizes[0] * sizes[1] * sizes[2] + 1, rows.shape[1])
+        whole = whole.index_add(0, self._places(_triple(x.shape[2:]), sizes), rows)[:-1]
+        return whole.view(len(self.grid), *sizes, -1).movedim(-1, 1) + _constant(conv, fill, sizes).to(rows.dtype)
+
+    def _places(self, width: Triple, sizes: Triple) -> Int[Tensor, "rows"]:
+        """For each voxel of each cell and of a rim about it, its row in the dense volume; the last row is outside."""
+        place = self.sample[:, None]
+        outside = torch.zeros_like(place, dtype=torch.bool)
+        for axis, (w, size) in enumerate(zip(width, sizes, strict=True)):
+            at = self.cells[axis][:, None] * w + torch.arange(-1, w + 1, device=place.device)
+            place = (place[:, :, None] * size + at[:, None]).flatten(1)
+            outside = (outside[:, :, None] | ((at < 0) | (at >= size))[:, None]).flatten(1)
+        return place.masked_fill(outside, len(self.grid) * sizes[0] * sizes[1] * sizes[2]).flatten()
 
     def gather(self, x: Float[Tensor, "n c p q r"], low: Triple, high: Triple) -> Float[Tensor, "n c i j k"]:
         """Each cell with so many more voxels on its low and high sides, from its neighbours; zeros if hidden."""
@@ -170,6 +191,16 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, stride: Triple) ->
         return flat.view(len(weight), *weight.shape[2:], weight.shape[1]).movedim(-1, 1)
     plain = [None, stride, (0, 0, 0), (1, 1, 1), False, (0, 0, 0), 1, (False, True, False)]
     return torch.ops.aten.convolution_backward(grad, x, weight, *plain)[1]
+
+
+def _constant(conv: nn.Conv3d, fill: Float[Tensor, "c"], sizes: Triple) -> Float[Tensor, "1 d i j k"]:
+    """What a padded 3^3 convolution makes of a constant volume: its ends along each axis differ, its middle does not."""
+    y = conv(fill[None, :, None, None, None].expand(1, -1, 3, 3, 3))
+    for axis, size in enumerate(sizes, 2):
+        at = torch.ones(size, dtype=torch.int64, device=fill.device)
+        at[0], at[-1] = 0, 2
+        y = y.index_select(axis, at)
+    return y
 
 
 def _flat(x: Tensor) -> Tensor:

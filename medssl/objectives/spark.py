@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
-from medssl.nn import masks
+from medssl.nn import masks, norms
 from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
 from medssl.nn.encoder import Encoder, Triple, cells
 from medssl.nn.layout import Layout, enlarge
@@ -116,13 +116,13 @@ class Densify(nn.Module):
 
     def __init__(self, inward: int, outward: int, kernel: int) -> None:
         super().__init__()
-        self.norm = nn.InstanceNorm3d(inward, affine=True)
+        self.norm = norms.make("instance", inward)
         self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(inward), std=0.02))
         self.conv = nn.Conv3d(inward, outward, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor, on: Layout) -> Float[Tensor, "b d i j k"]:
         """A dense level: nothing but densified maps reaches the decoder."""
-        return self.conv(on.leave(on.norm(self.norm, x), self.token))
+        return on.densify(self.conv, on.norm(self.norm, x), self.token)
 
 
 def normalised(

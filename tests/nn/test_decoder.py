@@ -29,6 +29,6 @@ def test_every_level_and_every_weight_has_a_say(kind):
     assert all(p.grad.abs().sum() > 0 for n, p in decoder.named_parameters() if not n.endswith("ups.bias"))
 
 
-def test_light_widths_halve_from_half_the_deepest_one():
-    assert light_widths((32, 64, 128, 256)) == (16, 32, 64, 128)
+def test_light_widths_halve_from_a_quarter_of_the_deepest_one():
+    assert light_widths((32, 64, 128, 256)) == (8, 16, 32, 64)
     assert light_widths((4, 4, 8)) == (4, 4, 4)

@@ -85,6 +85,22 @@ def test_a_volume_enters_and_leaves_unchanged_where_visible():
     assert torch.equal(on.leave(on.enter(x), fill), masked.leave(masked.enter(x), fill))
 
 
+@pytest.mark.parametrize("strides", STRIDES)
+def test_densified_levels_are_those_of_the_masked_network(strides):
+    net = shaken(strides=strides).double()
+    x, keep = masked_volumes(net)
+    conv, token = nn.Conv3d(8, 5, 3, padding=1).double(), torch.randn(8, dtype=torch.float64, requires_grad=True)
+    results = []
+    for on in (Masked(keep), Blocks(keep)):
+        net.zero_grad(), conv.zero_grad()
+        token.grad = None
+        y = on.densify(conv, net.features(x.double(), on)[0], token)
+        y.pow(3).sum().backward()
+        results.append([y, token.grad, *(p.grad.clone() for p in (*conv.parameters(), *net.levels[0].parameters()))])
+    for theirs, ours in zip(*results, strict=True):
+        assert apart(ours, theirs) < 1e-9
+
+
 def test_half_precision_agrees_within_its_precision():
     net = shaken()
     x, keep = masked_volumes(net)
