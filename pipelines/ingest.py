@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
         "spacing_mm": _spacing(asked.spacing), "modality": "" if asked.modality == "auto" else asked.modality,
         "window_hu": asked.window_hu and _numbers(asked.window_hu, 2), "workers": asked.workers,
         "shares": asked.shares and _shares(asked.shares), "seed": asked.seed, "patients": asked.patients,
-        "scheduler": asked.scheduler,
+        "scheduler": asked.scheduler, "allow_gaps": asked.allow_gaps,
     }, Options, "medssl ingest")  # fmt: skip
     columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--shares", help="train=0.7,val=0.1,test=0.2 of the patients")
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--allow-gaps", action="store_true", help="interpolate missing slices and record it")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a dask scheduler whose workers do it instead")
     return parser
 

@@ -16,11 +16,12 @@ import numpy as np
 from pydantic import Field
 
 from medssl.data import layouts, ledger, pool, prepare
-from medssl.data.layouts import Layout, Source, pseudonym
+from medssl.data.layouts import Layout
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import Recipe
 from medssl.data.prepare import Job, Outcome, dead, work
+from medssl.data.source import Source, pseudonym
 from medssl.data.sources import read_image, within
 from medssl.data.store import Card
 from medssl.errors import BadInput
@@ -43,6 +44,7 @@ class Options(Settings):
     shares: dict[str, float] | None = None
     seed: int = 0
     patients: Path | None = None
+    allow_gaps: bool = False
     scheduler: str | None = None
 
 
@@ -73,7 +75,7 @@ def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
     scans, out = scans.absolute(), out.absolute()
     if scans == out or scans in out.parents:
         raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
-    found = layouts.find(scans, options.modality, options.patients)
+    found = layouts.find(scans, options.modality, options.patients, options.allow_gaps)
     if not found.sources:
         reasons = Counter(r.reason for r in found.rows if r.status == "refused").most_common(1)
         why = f" ({reasons[0][1]} files: {reasons[0][0]})" if reasons else ""

@@ -1,44 +1,24 @@
 """Layouts: which files of a folder belong together as one case, and which belong to none."""
 
 import csv
-import hashlib
 import json
 import os
 import re
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from medssl.data.ledger import Row
+from medssl.data.ledger import Row, refused
+from medssl.data.source import Source, pseudonym
+from medssl.data.studies import find as find_studies
 from medssl.errors import BadInput
-from medssl.io import dicom, images
-from medssl.io.refused import Refused
+from medssl.io import images
 
 PATIENT_COLUMNS = ("patient_group", "patient", "patient_id", "background_patient")
 CHANNEL = re.compile(r"(.+)_(\d{4})$")
+VOXELS = (".raw", ".zraw", ".raw.gz")
 SPLITS = {"training": "train", "validation": "val", "test": "test", "unlabeled": "", "unlabelled": ""}
-
-
-@dataclass(frozen=True)
-class Source:
-    """The files of one case: the channels of an image on one grid, or a DICOM series, with or without a label."""
-
-    id: str
-    patient: str
-    images: tuple[Path, ...]
-    modalities: tuple[str, ...]
-    label: Path | None = None
-    series: str | None = None
-    split: str = ""
-    classes: tuple[int, ...] = ()
-    instances: tuple[int, ...] | None = None
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Every file this case is read from."""
-        return self.images + ((self.label,) if self.label else ())
 
 
 @dataclass(frozen=True)
@@ -51,7 +31,7 @@ class Layout:
     present: dict[str, list[int]] = field(default_factory=dict)
 
 
-def find(scans: Path, modality: str = "", patients: Path | None = None) -> Layout:
+def find(scans: Path, modality: str = "", patients: Path | None = None, allow_gaps: bool = False) -> Layout:
     """Sorts the files under `scans` into cases and ledger rows; each file is in exactly one of them."""
     files, found = _files(scans)
     left = set(files)
@@ -59,19 +39,11 @@ def find(scans: Path, modality: str = "", patients: Path | None = None) -> Layou
         _take(found, left, _described(described, left))
     for folder in sorted({f.parent for f in left if f.parent.name == "imagesTr"}):
         _take(found, left, _nnunet(folder.parent, left, {}, ()))
-    _take(found, left, _plain(sorted(f for f in left if images.is_image(f)), scans))
-    _take(found, left, _dicom(sorted(left)))
+    _take(found, left, _plain(sorted(f for f in left if images.is_image(f)), left, scans))
+    studies = find_studies(sorted(left), allow_gaps)
+    _take(found, left, Layout(studies.sources, studies.rows, studies.labels, studies.present))
+    found.rows.extend(Row(str(f), "used", "", "an archive, whose members are listed") for f in sorted(left))
     return _finished(found, modality, patients)
-
-
-def pseudonym(text: str) -> str:
-    """A short name that does not tell the one it stands for."""
-    return hashlib.sha256(f"medssl:{text}".encode()).hexdigest()[:12]
-
-
-def series_name(series: dicom.Series) -> str:
-    """What a series is called outside: a pseudonym of its UID, and of its part where one UID holds several volumes."""
-    return pseudonym(f"{series.uid}{series.part}")
 
 
 def _files(scans: Path) -> tuple[list[Path], Layout]:
@@ -88,11 +60,7 @@ def _files(scans: Path) -> tuple[list[Path], Layout]:
         linked = [n for n in folders if (Path(root) / n).is_symlink()]
         for path in (Path(root) / n for n in [*names, *linked]):
             (regular if stat.S_ISREG(path.lstat().st_mode) else odd).append(path)
-    return sorted(regular), Layout(rows=_refused(odd, "a link, a pipe or a device; put a copy of the file here"))
-
-
-def _refused(files: Iterable[Path], reason: str) -> list[Row]:
-    return [Row(str(f), "refused", "", reason) for f in files]
+    return sorted(regular), Layout(rows=refused(odd, "a link, a pipe or a device; put a copy of the file here"))
 
 
 def _take(into: Layout, left: set[Path], part: Layout) -> None:
@@ -115,7 +83,7 @@ def _described(path: Path, left: set[Path]) -> Layout:
         listed = [(split, item) for split in SPLITS for item in told.get(split) or ()]
         present = {str(case): [int(v) for v in classes] for case, classes in (told.get("present_labels") or {}).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        return Layout(rows=_refused([path], f"dataset.json cannot be understood: {error}"))
+        return Layout(rows=refused([path], f"dataset.json cannot be understood: {error}"))
     tables = sorted(f for f in left if f.parent == root and f.suffix == ".csv" and patients_of(f))
     patient = {case: name for table in tables for case, name in patients_of(table).items()}
     found = Layout() if listed else _nnunet(root, left, patient, modalities)
@@ -142,7 +110,7 @@ def _listed(root: Path, item: Any, modalities: tuple[str, ...], left: set[Path])
     missing = [os.path.relpath(p, root) for p in wanted if p not in left]
     if missing:
         reason = f"dataset.json lists it with {', '.join(missing)}, which is not there; add that file or drop the entry"
-        return _refused([p for p in wanted if p in left], reason)
+        return refused([p for p in wanted if p in left], reason)
     instances = tuple(int(v) + 1 for v in entry.get("label") or ()) if entry.get("mask") else None
     channel = CHANNEL.match(_stem(paths[0])) if len(paths) > 1 else None
     name = channel[1] if channel else _stem(paths[0])
@@ -165,33 +133,20 @@ def _nnunet(root: Path, left: set[Path], patients: dict[str, str], modalities: t
             kinds = tuple(modalities[n] if n < len(modalities) else "" for n in numbers)
             paths = tuple(channels[n] for n in numbers)
             found.sources.append(Source(name, patients.get(name, name), paths, kinds, labels.pop(name, None)))
-        found.rows.extend(_refused(labels.values(), "a label without an image of its name"))
+        found.rows.extend(refused(labels.values(), "a label without an image of its name"))
     return found
 
 
-def _plain(files: list[Path], scans: Path) -> Layout:
+def _plain(files: list[Path], left: set[Path], scans: Path) -> Layout:
     """Every image file is a case of its own, named by its path."""
     found = Layout()
     for path in files:
         if re.fullmatch(r"(labels?(Tr|Ts)?|masks?|segmentations?)", path.parent.name):
-            found.rows.extend(_refused([path], "a label that belongs to no image here"))
+            found.rows.extend(refused([path], "a label that belongs to no image here"))
             continue
         name = re.sub(r"[^\w.-]+", "-", "_".join([*path.relative_to(scans).parts[:-1], _stem(path)]))
-        found.sources.append(Source(name, name, (path,), ("",)))
-    return found
-
-
-def _dicom(files: list[Path]) -> Layout:
-    """A case a series; what is neither an image nor DICOM is refused by the reader."""
-    found = Layout()
-    for item in dicom.read(files) if files else ():
-        if isinstance(item, Refused):
-            reason = "neither an image nor DICOM" if item.code == "not-dicom" else item.reason
-            found.rows.extend(_refused(item.files, reason))
-            continue
-        series = series_name(item)
-        name, patient = f"{item.modality}-{series}", pseudonym(item.patient)
-        found.sources.append(Source(name, patient, tuple(item.files), (item.modality,), series=series))
+        beside = [path.with_name(_stem(path) + ending) for ending in VOXELS] if path.suffix == ".mhd" else []
+        found.sources.append(Source(name, name, (path,), ("",), parts=tuple(f for f in beside if f in left)))
     return found
 
 

@@ -21,6 +21,11 @@ class Row:
     doubts: str = ""
 
 
+def refused(files: Iterable[Path], reason: str) -> list[Row]:
+    """Rows of files that are refused for one reason."""
+    return [Row(str(f), "refused", "", reason) for f in files]
+
+
 def read(path: Path) -> list[Row]:
     """The rows of a ledger.csv; none where there is no file yet."""
     if not path.is_file():

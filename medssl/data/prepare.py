@@ -12,10 +12,10 @@ import numpy as np
 
 from medssl import __version__
 from medssl.data import store
-from medssl.data.layouts import Source
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case
 from medssl.data.normalise import Recipe
+from medssl.data.source import Source
 from medssl.data.sources import read_image, read_label, source_text
 from medssl.errors import BadInput, Doubt
 from medssl.files import write_json
@@ -33,7 +33,7 @@ class Job:
 
     def key(self) -> str:
         """Changes with the files, with the options and with the program: another key means work to do."""
-        files = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in self.source.files]
+        files = [(str(f), *_state(f)) for f in self.source.files]
         how = (__version__, self.recipe.model_dump(), self.spacing_mm, asdict(self.source))
         return hashlib.sha256(json.dumps([files, how], default=str).encode()).hexdigest()
 
@@ -120,6 +120,12 @@ def _label(label: Volume, prepared: Volume) -> Volume:
 
 def _channels(volume: Volume) -> Volume:
     return replace(volume, voxels=volume.voxels.reshape(-1, *volume.shape))
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of a file, or of the archive it is a member of."""
+    real = next(p for p in (path, *path.parents) if p.exists())
+    return real.stat().st_size, real.stat().st_mtime_ns
 
 
 def _said(error: Exception) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medssl.data import layouts, ledger
-from medssl.data.layouts import Source
+from medssl.data.source import Source
 from medssl.data.manifest import Manifest
 from medssl.data.sources import read_label
 from medssl.data.store import Card

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from medssl.data import layouts
-from medssl.data.layouts import Source, series_name
 from medssl.data.manifest import Case, Manifest
+from medssl.data.source import Source
+from medssl.data.studies import series_name
 from medssl.errors import BadInput, Doubt
-from medssl.io import dicom, images
+from medssl.io import dicom, images, labels
 from medssl.io.refused import Refused
 from medssl.volume import Volume
 
@@ -67,7 +68,7 @@ def within(case: Case, folder: Path) -> bool:
 def read_series(place: Path | Sequence[Path], series: str) -> Volume:
     """One DICOM series of a folder or of some files, known by the pseudonym of its UID."""
     reasons = []
-    for item in dicom.read(place):
+    for item in dicom.read(place, allow_gaps=True):  # a series with gaps is here because they were allowed
         if isinstance(item, Refused):
             reasons.append(item.reason)
         elif series_name(item) == series:
@@ -92,6 +93,8 @@ def read_label(source: Source, image: Volume) -> Volume:
     """A case's label, checked against its image's grid and the declared classes; instances become their class."""
     if source.label is None:
         raise BadInput(f"{source.id}: has no label")
+    if source.series is not None:
+        return _structures(source, image)
     label = images.read(source.label, label=True)
     _same_grid(label, image, f"label {source.label.name}")
     numbers = [int(v) for v in np.flatnonzero(np.bincount(label.voxels.ravel()))]
@@ -103,6 +106,12 @@ def read_label(source: Source, image: Volume) -> Volume:
             f"label {source.label.name} holds classes {unknown}, dataset.json declares {list(source.classes)}"
         )
     return label
+
+
+def _structures(source: Source, image: Volume) -> Volume:
+    """Contours or masks drawn on a DICOM series, with the classes their names have in the whole store."""
+    drawn = labels.read(source.label or Path()).volume(image)
+    return replace(drawn, voxels=np.array([0, *source.classes], np.int16)[drawn.voxels])
 
 
 def _classes(label: Volume, numbers: list[int], instances: tuple[int, ...]) -> Volume:
