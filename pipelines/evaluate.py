@@ -8,7 +8,7 @@ from rich.progress import track
 
 from medssl.data.references import References
 from medssl.predict.evaluation import evaluate, lesion_labels
-from medssl.predict.report import write
+from medssl.predict.report import check_out, write
 from medssl.review.predictions import read_index
 
 
@@ -26,10 +26,12 @@ def main(words: list[str]) -> None:
     parser.add_argument("--tolerance-mm", type=float, default=2.0, help="of the surface score NSD (default: 2)")
     parser.add_argument("--lesions", default="", metavar="NAME,...", help="labels to evaluate as lesions too")
     asked = parser.parse_args(words)
+    out = asked.out or asked.predictions / "evaluation"
+    check_out(out)
     index = read_index(asked.predictions)
     kinds = lesion_labels(index, [name for name in asked.lesions.split(",") if name])
     references = References.read(asked.labels)
     done = list(track(evaluate(index, references, asked.tolerance_mm, kinds), "evaluating", total=len(index.cases)))
-    report = write(index, references, done, asked.out or asked.predictions / "evaluation", asked.tolerance_mm)
+    report = write(index, references, done, out, asked.tolerance_mm)
     Console().print(report.table())
     print(f"{report.folder / 'summary.json'}\n{report.folder / 'cases.csv'}\n{report.folder / 'figures'}")

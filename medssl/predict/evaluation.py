@@ -83,7 +83,7 @@ def _detected(
     real = find(reference, blank, blank, case, {kind.value: kind.name})
     iou = part_iou(ours, parts(reference.voxels == kind.value))
     by_centre = lesions.by_centre(candidates, real)
-    overlap = iou[np.array(numbers, int) - 1]
+    overlap = iou[np.array(numbers, int) - 1, : len(real)]
     return Detected(case, patient, replace(by_centre, overlap=overlap), by_centre)
 
 

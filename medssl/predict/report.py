@@ -1,6 +1,8 @@
 """The report of an evaluation: tables, figures and pictures of the worst cases in one folder."""
 
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ class Report:
 
     def table(self) -> Table:
         """The summary for a terminal: mean and 95 % interval of each score, per label and kind of lesion."""
-        table = Table(title=f"{self.summary['cases']} cases, mean [95 % interval over cases]", title_justify="left")
+        table = Table(title=f"{self.summary['cases']} cases, mean [95 % interval over patients]", title_justify="left")
         nsd = f"NSD {self.summary['tolerance_mm']:g} mm"
         for name in ("label", "Dice", nsd, "HD95 mm", "volume error ml", "empty p/r/both"):
             table.add_column(name)
@@ -45,7 +47,7 @@ class Report:
 
 
 def write(index: Index, references: References, done: Sequence[Evaluated], folder: Path, tolerance_mm: float) -> Report:
-    """Writes cases.csv, lesions.csv, figures/, and at last summary.json."""
+    """Writes cases.csv, lesions.csv, figures/ and summary.json: all of them, in place of an earlier report, or none."""
     rows = [row for one in done for row in one.rows]
     if not rows:
         raise BadInput(f"{references.place}: none of the predicted labels is drawn there; nothing can be measured")
@@ -58,16 +60,37 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
         "lesions": {name: detection.summary(of) for name, of in kinds.items()},
         "ece": reliability and reliability.ece(),
     }  # fmt: skip
-    write_text(folder / "cases.csv", cases.table(rows))
-    charts.boxplot(rows, folder / "figures" / "boxplot.png", tolerance_mm)
-    if kinds:
-        write_text(folder / "lesions.csv", cases.table([row for of in kinds.values() for row in detection.rows(of)]))
-        charts.froc({name: [c.picai for c in of] for name, of in kinds.items()}, folder / "figures" / "froc.png")
-    if reliability:
-        charts.reliability(reliability, folder / "figures" / "reliability.png")
-    _worst(index, references, done, folder / "figures")
-    write_json(folder / "summary.json", summary)
+    with _replaced(folder) as part:
+        write_json(part / "summary.json", summary)
+        write_text(part / "cases.csv", cases.table(rows))
+        charts.boxplot(rows, part / "figures" / "boxplot.png", tolerance_mm)
+        if kinds:
+            write_text(part / "lesions.csv", cases.table([row for of in kinds.values() for row in detection.rows(of)]))
+            charts.froc({name: [c.picai for c in of] for name, of in kinds.items()}, part / "figures" / "froc.png")
+        if reliability:
+            charts.reliability(reliability, part / "figures" / "reliability.png")
+        _worst(index, references, done, part / "figures")
     return Report(folder, summary)
+
+
+def check_out(folder: Path) -> None:
+    """Refuses a folder that holds anything but an earlier report."""
+    if folder.exists() and not (folder / "summary.json").is_file():
+        raise BadInput(f"{folder}: exists already and is no evaluation; choose another --out")
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `folder` once it is complete."""
+    check_out(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as place:
+        part = Path(place) / "new"
+        part.mkdir()
+        yield part
+        if folder.exists():
+            folder.replace(Path(place) / "old")
+        part.replace(folder)
 
 
 def _worst(index: Index, references: References, done: Sequence[Evaluated], folder: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medssl.metrics import surface
-from medssl.metrics.overlap import box_iou, dice, volume_error_ml
+from medssl.metrics.overlap import box_iou, dice, part_iou, volume_error_ml
 from medssl.metrics.surface import surfaces
 
 spacings = st.sampled_from([(1.0, 1.0, 1.0), (0.7, 1.3, 2.5), (3.0, 0.4, 0.9)])
@@ -151,3 +151,15 @@ def test_box_overlap_equals_the_count_of_voxels(seed):
         a[tuple(slice(*s) for s in zip(low[0, n], high[0, n], strict=True))] = True
         b[tuple(slice(*s) for s in zip(low[1, m], high[1, m], strict=True))] = True
         assert said[n, m] == pytest.approx((a & b).sum() / (a | b).sum())
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_the_overlap_of_parts_equals_that_of_their_masks(seed):
+    ours, theirs = (np.random.default_rng(seed + n).integers(0, 4, (4, 4, 4)) for n in (0, 5000))
+    ours[theirs == 3] = 0
+    said = part_iou(ours, theirs)
+    assert said.shape == (ours.max(), theirs.max())
+    for n, m in np.ndindex(said.shape):
+        a, b = ours == n + 1, theirs == m + 1
+        assert said[n, m] == pytest.approx((a & b).sum() / max(1, (a | b).sum()))

@@ -46,6 +46,28 @@ def test_the_command_writes_tables_figures_and_a_summary(predictions, references
     assert "organ" in capsys.readouterr().out
 
 
+def test_a_report_takes_the_place_of_an_earlier_one_and_of_nothing_else(predictions, references, tmp_path, capsys):
+    assert command(predictions, "--labels", references, "--lesions", "lesion") == 0
+    assert command(predictions, "--labels", references) == 0
+    assert not (predictions / "evaluation" / "lesions.csv").exists()
+    assert not list(predictions.glob(".part-*"))
+    (tmp_path / "thesis").mkdir()
+    assert command(predictions, "--labels", references, "--out", tmp_path / "thesis") == 2
+    assert "is no evaluation" in capsys.readouterr().err
+
+
+def test_a_report_that_fails_leaves_the_earlier_one(predictions, references, monkeypatch):
+    assert command(predictions, "--labels", references) == 0
+    before = sorted(predictions.rglob("*"))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medssl.predict.report.charts.boxplot", full)
+    assert command(predictions, "--labels", references, "--lesions", "lesion") == 2
+    assert sorted(predictions.rglob("*")) == before
+
+
 def test_the_worst_point_lies_in_the_thickest_error(predictions, references):
     index = read_index(predictions)
     done = {e.case: e for e in evaluate(index, References.read(references), 2.0)}

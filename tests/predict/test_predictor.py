@@ -80,3 +80,31 @@ def test_uncertainty_is_the_entropy_in_shares_of_its_maximum():
     expected = -(0.4 * np.log(0.4) + 0.6 * np.log(0.6)) / np.log(2)
     assert unsure.findings[0].uncertainty == pytest.approx(expected, abs=1e-3)
     assert unsure.findings[0].score == pytest.approx(0.6, abs=1e-3)
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SRP"])
+def test_bringing_back_some_rows_at_a_time_changes_nothing(codes, monkeypatch):
+    image, _ = scene(codes=codes)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]]
+    image = replace(image, affine=turn @ image.affine)
+    said = []
+    for rows in (7, 1000):
+        monkeypatch.setattr("medssl.predict.predictor.ROWS", rows)
+        said.append(predictor(spacing_mm=(1.3, 1.7, 2.2))(image, "a"))
+    assert np.array_equal(said[0].labels.voxels, said[1].labels.voxels)
+    assert np.allclose(said[0].probability.voxels, said[1].probability.voxels, atol=1e-5)
+
+
+def test_three_classes_are_told_apart_and_none_is_lost():
+    image, _ = scene()
+    image.voxels[3:9, 3:9, 3:9] = 2.0
+
+    def three(x):
+        bright = torch.cat([x == 0, x == 1, x == 2], 1).float()
+        return bright * 0.8 + 0.2 / 3
+
+    said = predictor(network=three, names={1: "ball", 2: "cube"})(image, "a")
+    assert np.array_equal(said.labels.voxels, image.voxels)
+    assert [f.name for f in said.findings] == ["ball", "cube"]
+    assert said.probability.voxels[5, 5, 5] == pytest.approx(0.8 + 0.4 / 3, abs=2e-3)
