@@ -32,7 +32,7 @@ class Access(Settings):
     mode: Literal["local", "proxy", "oidc"] = "local"
     reviewer: str = "reviewer"
     role: Role = "reader"
-    roles: dict[str, Role] = Field({})
+    roles: dict[str, Role] = Field(default={})
     key: str = Field(min_length=32, description="signs the links to volumes; a new one for each start")
     proxy_secret: str = ""
     user_header: str = "X-Forwarded-User"

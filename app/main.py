@@ -1,0 +1,35 @@
+"""The script that Streamlit runs for every page: dress, sign in, show."""
+
+import streamlit as st
+from streamlit.navigation.page import StreamlitPage
+
+from app import auth, look, state
+from app.pages import case, worklist
+from medssl.errors import BadInput
+
+
+def main() -> None:
+    """One run of the app."""
+    st.set_page_config(page_title="Review", layout="wide", initial_sidebar_state="collapsed")
+    look.dress()
+    access = state.access()
+    reviewer = auth.reviewer(access)
+    look.header(access, reviewer)
+    try:
+        desk = state.desk(reviewer)
+    except BadInput as error:
+        look.message("No predictions to read", str(error))
+        st.stop()
+    if refusal := st.session_state.pop("refusal", None):
+        st.toast(refusal, icon=":material/block:")
+    st.navigation(pages(desk), position="top").run()
+
+
+def pages(desk: state.Desk) -> list[StreamlitPage]:
+    """The pages that this reader may open."""
+    first: StreamlitPage = st.Page(lambda: worklist.page(desk, second), title="Worklist", default=True)
+    second: StreamlitPage = st.Page(lambda: case.page(desk, first), title="Case", url_path="case")
+    return [first, second]
+
+
+main()

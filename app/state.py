@@ -1,0 +1,110 @@
+"""What a page works with: the predictions, the store, the person reading, and a way to record what they do."""
+
+import hashlib
+import time
+import uuid
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from medssl.review.access import Access, Reviewer
+from medssl.review.event import Act
+from medssl.review.finding import Finding
+from medssl.review.links import Kind, Link
+from medssl.review.predictions import FINDINGS, Index, read_findings, read_index
+from medssl.review.state import Reading, Refusal, fold
+from medssl.review.store import Store
+from medssl.review.worklist import Row
+
+LINK_SECONDS = 12 * 3600
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One reader's desk during one run of a page. Nothing here outlives the run: drafts live in the store."""
+
+    access: Access
+    reviewer: Reviewer
+    index: Index
+    store: Store
+
+    @cached_property
+    def readings(self) -> dict[tuple[str, str], Reading]:
+        """Every reading that there is, by (case, reviewer)."""
+        return fold(self.store.events())
+
+    def rows(self) -> list[Row]:
+        """Every case as this reader sees it."""
+        return [self.row(number) for number in range(1, len(self.index.cases) + 1)]
+
+    def row(self, number: int) -> Row:
+        """The `number`-th case, with the findings of the model and those that this reader added."""
+        case = self.index.cases[number - 1]
+        reading = self.readings.get((case, self.reviewer.name)) or Reading(case, self.reviewer.name)
+        path = self.index.case(case) / FINDINGS
+        return Row(number, case, (*_findings(path, path.stat().st_mtime_ns), *reading.added), reading)
+
+    @cached_property
+    def mark(self) -> str:
+        """Tells this reader and these predictions from others that the browser may know from the same address."""
+        said = f"{self.reviewer.name}/{self.index.folder.absolute()}/{self.index.created}"
+        return hashlib.sha256(said.encode()).hexdigest()[:10]
+
+    def stored(self, row: Row, session: str, number: int) -> int | None:
+        """The id under which an act was stored."""
+        acts = self.store.events(row.case)
+        return next((e.id for e in acts if (e.session, e.number) == (session, number)), None)
+
+    def url(self, number: int, kind: Kind, event: int = 0) -> str:
+        """The address of an image: the same for as long as this reader stays, so that the browser keeps the voxels."""
+        known = st.session_state.setdefault("urls", {})
+        until, url = known.get((number, kind, event), (0, ""))
+        if until < time.time() + LINK_SECONDS / 2:
+            until = int(time.time()) + LINK_SECONDS
+            token = Link(number, kind, event, until).token(self.access.key)
+            url = f"/api/volume/{token}/header.json"
+            known[number, kind, event] = until, url
+        return url
+
+    def record(self, row: Row, action: str, **said: Any) -> None:
+        """Stores what the reader did; what does not fit is told, and changes nothing."""
+        number = st.session_state["number"] = st.session_state.get("number", 0) + 1
+        self.deliver(row, action, session=session(), number=number, **said)
+
+    def deliver(self, row: Row, action: str, **said: Any) -> None:
+        """Stores an act that already has its session and number."""
+        model = str(self.index.model.get("weights_sha256", ""))
+        who = self.reviewer
+        try:
+            self.store.record(Act(case=row.case, action=action, model=model, reviewer=who.name, role=who.role, **said))
+        except Refusal as refusal:
+            st.session_state["refusal"] = str(refusal)
+
+
+def session() -> str:
+    """The name of this visit: no two pages that are open at once share one."""
+    return st.session_state.setdefault("session", uuid.uuid4().hex)
+
+
+def access() -> Access:
+    """What the app was started with."""
+    return Access.from_environment()
+
+
+def desk(reviewer: Reviewer) -> Desk:
+    """The desk of whoever is reading now."""
+    asked = access()
+    return Desk(asked, reviewer, read_index(asked.predictions), _store(asked.store))
+
+
+@lru_cache(maxsize=4)
+def _store(path: str) -> Store:
+    return Store(path)
+
+
+@lru_cache(maxsize=2000)
+def _findings(path: Path, changed_ns: int) -> tuple[Finding, ...]:
+    return read_findings(path.parent)

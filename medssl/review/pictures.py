@@ -1,0 +1,73 @@
+"""The images of a case as a reader sees them: what was predicted, with that reader's corrections drawn in."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from medssl.io import nifti
+from medssl.review import masks
+from medssl.review.event import Event
+from medssl.review.links import Kind, Link
+from medssl.review.predictions import IMAGE, LABELS, PROBABILITY, read_index
+from medssl.review.state import undone
+from medssl.review.store import Store
+from medssl.volume import Unit, Volume
+
+FILES: dict[Kind, str] = {"image": IMAGE, "labels": LABELS, "probability": PROBABILITY}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of one case: the file, the state of that file, and the event up to which strokes are drawn in."""
+
+    path: Path
+    changed_ns: int
+    case: str
+    unit: Unit
+    event: int
+
+
+class Pictures:
+    """Reads images by link, so that neither a case's name nor a path ever stands in an address."""
+
+    def __init__(self, predictions: Path | str, store: Path | str) -> None:
+        self._folder = Path(predictions)
+        self._store = Store(store)
+
+    def find(self, link: Link) -> Picture:
+        """The picture that a link means, or BadInput."""
+        index = read_index(self._folder)
+        case = index.cases[link.number - 1] if 0 < link.number <= len(index.cases) else ""
+        path = index.case(case) / FILES[link.kind]
+        units: dict[Kind, str] = {"labels": "label", "probability": "probability"}
+        unit = TypeAdapter(Unit).validate_python(units.get(link.kind, index.units[case]))
+        return Picture(path, path.stat().st_mtime_ns, case, unit, link.event if link.kind == "labels" else 0)
+
+    def load(self, picture: Picture) -> Volume:
+        """Its voxels; labels carry the strokes of one reader up to the picture's event."""
+        volume = replace(nifti.read(picture.path, label=picture.unit == "label"), unit=picture.unit)
+        if picture.unit == "probability":  # stored as 0 to 255
+            volume = replace(volume, voxels=volume.voxels.astype(np.float32) / 255)
+        if not picture.event:
+            return volume
+        return corrected(volume, _strokes(self._store.events(picture.case), picture.event))
+
+
+def corrected(labels: Volume, strokes: Iterable[Event]) -> Volume:
+    """The labels after a reader's strokes, on the grid they came on."""
+    drawn = labels.oriented("RAS")
+    for stroke in strokes:
+        if stroke.mask:
+            drawn = replace(drawn, voxels=masks.apply(drawn.voxels, masks.unpack(stroke.mask)))
+    return replace(drawn.oriented(labels.orientation()), affine=labels.affine)
+
+
+def _strokes(events: list[Event], until: int) -> list[Event]:
+    """The strokes that counted for the author of event `until` when it was stored."""
+    seen = [e for e in events if e.id <= until]
+    author = seen[-1].reviewer if seen else ""
+    gone = undone(seen)
+    return [e for e in seen if e.action == "stroke" and e.reviewer == author and e.id not in gone]

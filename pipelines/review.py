@@ -1,0 +1,62 @@
+"""Opens the review app on a predictions folder."""
+
+import argparse
+import getpass
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+from medssl.home import home
+from medssl.errors import BadInput
+from medssl.review.access import Access
+from medssl.review.predictions import read_index
+from medssl.review.store import Store
+
+
+def main(words: list[str]) -> None:
+    """Checks what it was given, prints the address, and serves until it is stopped."""
+    asked = _parser().parse_args(words)
+    access = _access(asked)
+    server = [sys.executable, "-m", "streamlit", "run", str(home() / "app" / "asgi.py")]
+    flags = ["--server.port", str(asked.port), "--server.address", asked.address, "--server.headless", "true"]
+    print(f"Reading {access.predictions}; verdicts go to {access.store}")
+    print(f"Open http://{asked.address}:{asked.port} (stop with ctrl-c). Research use only. Not for clinical use.")
+    sys.stdout.flush()
+    environment = os.environ | {"PYTHONPATH": str(home())} | access.to_environment()
+    process = subprocess.Popen(server + flags, env=environment)
+    try:
+        if process.wait():
+            raise BadInput(f"the server did not start or stopped early (see above); is port {asked.port} in use?")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _access(asked: argparse.Namespace) -> Access:
+    index = read_index(asked.predictions)
+    if not index.cases:
+        raise BadInput(f"{asked.predictions}: holds no case; `medssl predict RUN SCANS --out {asked.predictions}`")
+    store = Path(asked.store or f"{index.folder.absolute()}-review.sqlite").absolute()
+    Store(store)
+    return Access(
+        predictions=str(index.folder.absolute()), store=str(store), reviewer=asked.reviewer, role=asked.role,
+        key=secrets.token_hex(32), idle_minutes=asked.idle_minutes, hosts=(asked.address, "127.0.0.1", "localhost"),
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="medssl review", description=__doc__)
+    parser.add_argument("predictions", type=Path, help="what `medssl predict` wrote")
+    parser.add_argument("--port", type=int, default=8501)
+    parser.add_argument("--address", default="127.0.0.1", help="keep this, unless a proxy signs people in before it")
+    parser.add_argument("--store", type=Path, help="where verdicts go; PREDICTIONS-review.sqlite unless given")
+    parser.add_argument("--reviewer", default=getpass.getuser(), help="the name that verdicts are stored under")
+    parser.add_argument("--role", choices=("reader", "senior", "admin"), default="senior")
+    parser.add_argument("--idle-minutes", type=float, default=20)
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
