@@ -52,7 +52,7 @@ def draw_patient(rng: np.random.Generator, nodules: int | None) -> Chest:
     patient = Chest(
         frame=_frame(rng),
         warp=Warp.draw(rng, 5, 5.0, 110, 240),
-        texture=Waves.draw(rng, 10, 14, 40),
+        texture=Waves.draw(rng, 7, 14, 40),
         fat_mm=rng.uniform(5, 17),
         contrast_hu=float(rng.choice([0.0, rng.uniform(80, 220)])),
         noise_hu=float(np.exp(rng.uniform(np.log(7), np.log(30)))),

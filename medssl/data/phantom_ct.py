@@ -1,5 +1,6 @@
 """How a phantom chest is painted on a grid, as CT does: HU with soft edges, and noise."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from jaxtyping import Float, Float32
 from scipy import ndimage
 
 from medssl.data.phantom_chest import HEART_TURN, Chest, Nodule, bend, cavity, dome, heart, lungs
-from medssl.data.phantom_shapes import Canvas, Field, Points, capsule, ellipsoid, lattice, ring
+from medssl.data.phantom_shapes import Canvas, capsule, ellipsoid, lattice, ring
 from medssl.data.phantom_vessels import GREAT_VESSELS, GULLET, Tube, course
 
 AIR, FAT, MUSCLE = -1000.0, -100.0, 50.0
@@ -80,8 +81,8 @@ def _paint_lungs(canvas: Canvas, patient: Chest) -> None:
     p = canvas.points
     lung = lungs(p, patient)
     canvas.paint(lung, patient.lung_hu - 0.45 * p[1] + 14 * patient.texture(p), LUNG)
-    canvas.paint(np.maximum(_nearest(canvas, patient.vessels), lung + 1), 40 + patient.contrast_hu)
-    airway = _nearest(canvas, patient.airways)
+    canvas.paint(np.maximum(_nearest(canvas, patient, patient.vessels), lung + 1), 40 + patient.contrast_hu)
+    airway = _nearest(canvas, patient, patient.airways)
     canvas.paint(airway - 1.5, 20.0, 0)
     canvas.paint(airway, AIR)
 
@@ -89,11 +90,9 @@ def _paint_lungs(canvas: Canvas, patient: Chest) -> None:
 def _paint_heart(canvas: Canvas, patient: Chest) -> None:
     part = canvas.window((-80, -70, -230), (60, 75, 130))
     blood = 40 + patient.contrast_hu
-    for points, radius, end_radius in GREAT_VESSELS:
-        for tube in course(points, radius, end_radius):
-            _paint_tube(part, tube, blood)
-    for tube in course(GULLET, 6, 6):
-        _paint_tube(part, tube, 35.0)
+    great = [tube for points, *radii in GREAT_VESSELS for tube in course(points, *radii)]
+    part.paint(_nearest(part, patient, great), blood, 0)
+    part.paint(_nearest(part, patient, course(GULLET, 6, 6)), 35.0, 0)
     p = part.points
     muscle = heart(p, patient)
     part.paint(muscle - 2, FAT)
@@ -152,24 +151,16 @@ def _paint_nodule(canvas: Canvas, patient: Chest, nodule: Nodule) -> None:
         part.paint(away - nodule.core_mm / 2, 20.0)
 
 
-def _nearest(canvas: Canvas, tubes: tuple[Tube, ...]) -> Float32[np.ndarray, "i j k"]:
-    """The distance to the nearest of many tubes, wherever it is small."""
-    scratch = replace(canvas, image=np.full_like(canvas.image, 99))
-    for tube in tubes:
-        part = _window_of(scratch, tube)
-        np.minimum(part.image, _from_tube(part.points, tube), out=part.image)
+def _nearest(canvas: Canvas, patient: Chest, tubes: Sequence[Tube]) -> Float32[np.ndarray, "i j k"]:
+    """The distance to the nearest of many tubes, wherever it is small.
+
+    The warp bends only where tubes start and end: each by itself stays straight, so that its window is tight.
+    """
+    scratch = replace(canvas, image=np.full_like(canvas.image, 99), reach_mm=0.0)
+    ends = patient.warp.back(np.array([t.start for t in tubes] + [t.end for t in tubes], np.float32).T).T
+    for tube, start, end in zip(tubes, ends, ends[len(tubes) :], strict=False):
+        reach = max(tube.radius, tube.end_radius) + 2
+        part = scratch.window(np.minimum(start, end) - reach, np.maximum(start, end) + reach)
+        away = capsule(lattice(part.image.shape, part.affine), start, end, tube.radius, tube.end_radius)
+        np.minimum(part.image, away, out=part.image)
     return scratch.image
-
-
-def _paint_tube(canvas: Canvas, tube: Tube, hu: float) -> None:
-    part = _window_of(canvas, tube)
-    part.paint(_from_tube(part.points, tube), hu, 0)
-
-
-def _window_of(canvas: Canvas, tube: Tube) -> Canvas:
-    reach = max(tube.radius, tube.end_radius) + 2
-    return canvas.window(np.minimum(tube.start, tube.end) - reach, np.maximum(tube.start, tube.end) + reach)
-
-
-def _from_tube(points: Points, tube: Tube) -> Field:
-    return capsule(points, tube.start, tube.end, tube.radius, tube.end_radius)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
@@ -60,6 +61,13 @@ class Warp:
         """Where the points come to lie."""
         return points + np.tensordot(self.by_mm.T, self.waves.each(points), 1)
 
+    def back(self, points: Points) -> Points:
+        """Which points come to lie here, to about 0.01 mm."""
+        before = points
+        for _ in range(6):
+            before = before + (points - self(before))
+        return before
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -80,19 +88,22 @@ class Canvas:
         points = warp(lattice(shape, affine))
         return cls(np.full(shape, value, np.float32), np.zeros(shape, np.uint8), affine, points, warp.reach_mm)
 
-    @property
+    @cached_property
     def voxel_mm(self) -> float:
         """The edge of a cube as large as a voxel."""
         return float(np.cbrt(abs(np.linalg.det(self.affine[:3, :3]))))
 
+    @cached_property
+    def _to_index(self) -> Float[np.ndarray, "4 4"]:
+        return np.linalg.inv(self.affine)
+
     def window(self, low: Vector, high: Vector) -> "Canvas":
         """A view that holds at least every warped point between `low` and `high`; it may be empty."""
-        margin = self.reach_mm + self.voxel_mm
-        ends = np.array([np.asarray(low, float) - margin, np.asarray(high, float) + margin])
-        corners = np.array([[ends[a, 0], ends[b, 1], ends[c, 2]] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
-        index = (corners - self.affine[:3, 3]) @ np.linalg.inv(self.affine[:3, :3]).T
-        first = np.clip(np.floor(index.min(0)), 0, self.image.shape).astype(int)
-        last = np.clip(np.ceil(index.max(0)) + 1, first, self.image.shape).astype(int)
+        middle, half = np.add(low, high) / 2, np.subtract(high, low) / 2 + self.reach_mm + self.voxel_mm
+        index = self._to_index[:3, :3] @ middle + self._to_index[:3, 3]
+        reach = np.abs(self._to_index[:3, :3]) @ half
+        first = np.clip(np.floor(index - reach), 0, self.image.shape).astype(int)
+        last = np.clip(np.ceil(index + reach) + 1, first, self.image.shape).astype(int)
         i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
         moved = self.affine.copy()
         moved[:3, 3] += self.affine[:3, :3] @ first
