@@ -1,0 +1,125 @@
+"""Layouts: which files belong together."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from medssl.data import layouts, ledger
+from medssl.data.ingest import Options, ingest
+from medssl.data.sources import read_source
+from medssl.data.store import Card, Store
+from medssl.errors import BadInput
+
+
+def image(path, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(seed).integers(0, 900, (12, 14, 16)).astype(np.int16)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path))
+    return path
+
+
+def names(found):
+    return {source.id: [p.name for p in source.files] for source in found.sources}
+
+
+def test_nnunet_joins_channels_and_labels_by_name(tmp_path):
+    for name in (
+        "imagesTr/a_0000",
+        "imagesTr/a_0001",
+        "labelsTr/a",
+        "imagesTr/b_0000",
+        "imagesTr/b_0001",
+        "labelsTr/c",
+    ):
+        image(tmp_path / f"{name}.nii.gz")
+    told = {"channel_names": {"0": "T1", "1": "CT"}, "labels": {"background": 0, "tumour": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    found = layouts.find(tmp_path)
+    assert names(found) == {
+        "a": ["a_0000.nii.gz", "a_0001.nii.gz", "a.nii.gz"],
+        "b": ["b_0000.nii.gz", "b_0001.nii.gz"],
+    }
+    assert found.labels == {1: "tumour"} and found.sources[0].modalities == ("MR", "CT")
+    assert [(r.path[-15:], r.status) for r in found.rows if "without" in r.reason] == [
+        ("labelsTr/c.nii.gz"[-15:], "refused")
+    ]
+
+
+def test_plain_images_are_cases_named_by_their_path(tmp_path):
+    for name in ("x/scan.nii.gz", "y/scan.mha", "y/scan two.nrrd", "z/v.mhd"):
+        image(tmp_path / name)
+    found = layouts.find(tmp_path)
+    assert sorted(names(found)) == ["x_scan", "y_scan", "y_scan-two", "z_v"]
+    assert names(found)["z_v"] == ["v.mhd", "v.raw"]
+
+
+def test_names_that_would_meet_are_told_apart(tmp_path):
+    image(tmp_path / "a.nii.gz")
+    image(tmp_path / "a.mha", seed=1)
+    found = layouts.find(tmp_path)
+    assert len({s.id for s in found.sources}) == 2
+
+
+def test_a_table_gives_the_patients(tmp_path):
+    image(tmp_path / "scans/a.nii.gz")
+    (tmp_path / "p.csv").write_text("case,patient\na,Z9\n")
+    assert layouts.find(tmp_path / "scans", patients=tmp_path / "p.csv").sources[0].patient == "Z9"
+    (tmp_path / "p.csv").write_text("name,who\na,Z9\n")
+    with pytest.raises(BadInput, match="columns"):
+        layouts.find(tmp_path / "scans", patients=tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("told", ["{", "[1]", '{"labels": [1]}', '{"training": 5}', '{"modality": {"x": "CT"}}'])
+def test_a_broken_description_is_refused_and_the_images_stay(tmp_path, told):
+    image(tmp_path / "scan.nii.gz")
+    (tmp_path / "dataset.json").write_text(told)
+    found = layouts.find(tmp_path)
+    assert names(found) == {"scan": ["scan.nii.gz"]}
+    assert [r.status for r in found.rows] == ["refused"] and "dataset.json" in found.rows[0].reason
+
+
+def test_a_description_cannot_reach_outside_its_folder(tmp_path):
+    image(tmp_path / "secret.nii.gz")
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans/dataset.json").write_text(json.dumps({"training": ["../secret.nii.gz"]}))
+    assert layouts.find(tmp_path / "scans").sources == []
+
+
+def test_a_set_that_declares_its_validation_keeps_it(tmp_path):
+    items = [{"image": str(image(tmp_path / f"{n}.nii.gz").name)} for n in range(2)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": items[:1], "validation": items[1:]}))
+    assert [s.split for s in layouts.find(tmp_path).sources] == ["train", "val"]
+
+
+def test_files_of_an_archive_and_the_archive_are_accounted_for(tmp_path):
+    (tmp_path / "scans").mkdir()
+    with zipfile.ZipFile(tmp_path / "scans/a.zip", "w") as archive:
+        archive.writestr("note.txt", "hello")
+    rows = layouts.find(tmp_path / "scans").rows
+    assert sorted(r.path.partition("scans/")[2] for r in rows) == ["a.zip", "a.zip/note.txt"]
+
+
+@pytest.mark.slow
+def test_real_dicom_is_stored_with_its_structures(shared_data, tmp_path):
+    scans = shared_data("dicom") / "sarcoma_STS_002"
+    manifest = ingest(scans, tmp_path / "store", Options(spacing_mm="native"), lambda done, of: None).manifest
+    assert (
+        sorted(c.modality for c in manifest.cases) == ["CT", "MR", "PT"]
+        and len({c.patient for c in manifest.cases}) == 1
+    )
+    rows = ledger.read(tmp_path / "store/ledger.csv")
+    assert sorted(r.path for r in rows) == sorted(str(p) for p in scans.rglob("*") if p.is_file())
+    assert sorted(Card.read(tmp_path / "store").labels.values()) == ["GTV_Mass_CT", "GTV_Mass_MR_T1", "GTV_Mass_PET"]
+    ct = next(c for c in manifest.cases if c.modality == "CT")
+    original, kept = read_source(ct, manifest), Store(manifest).image(ct).volume()
+    assert np.array_equal(original.oriented("RAS").voxels, kept.voxels[0]) and original.unit == "HU"
+
+
+@pytest.mark.slow
+def test_real_hippocampi_keep_patients_together(shared_data, tmp_path):
+    manifest = ingest(shared_data("hippocampus"), tmp_path / "store", Options(), lambda done, of: None).manifest
+    assert len(manifest.cases) == 200 and len({c.patient for c in manifest.cases}) == 131
+    assert len({(c.patient, c.split) for c in manifest.cases}) == 131
