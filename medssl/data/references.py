@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from medssl.data import layouts, ledger
-from medssl.data.source import Source
 from medssl.data.manifest import Manifest
+from medssl.data.source import Source
 from medssl.data.sources import read_label
 from medssl.data.store import Card
 from medssl.errors import BadInput
