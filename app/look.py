@@ -9,13 +9,13 @@ from medssl.review.access import Access, Reviewer
 from medssl.review.finding import Decision
 from medssl.review.predictions import NOTICE
 
-MARKS: dict[Decision, tuple[str, str]] = {
-    "accept": ("✓", "accepted"),
-    "reject": ("✕", "rejected"),
-    "unsure": ("?", "unsure"),
-    "edit": ("✎", "corrected"),
-    "relabel": ("⇄", "relabelled"),
-    "missed": ("+", "added"),
+SAID: dict[Decision, str] = {
+    "accept": "accepted",
+    "reject": "rejected",
+    "unsure": "unsure",
+    "edit": "corrected",
+    "relabel": "relabelled",
+    "missed": "added",
 }
 
 

@@ -53,10 +53,10 @@ class Desk:
         said = f"{self.reviewer.name}/{self.index.folder.absolute()}/{self.index.created}"
         return hashlib.sha256(said.encode()).hexdigest()[:10]
 
-    def stored(self, row: Row, session: str, number: int) -> int | None:
-        """The id under which an act was stored."""
-        acts = self.store.events(row.case)
-        return next((e.id for e in acts if (e.session, e.number) == (session, number)), None)
+    def stored(self, row: Row, number: int) -> int | None:
+        """The id of what the viewer of this case sent under a number; also before the page was loaded again."""
+        mine = [e for e in self.store.events(row.case) if e.reviewer == self.reviewer.name and e.session != session()]
+        return next((e.id for e in reversed(mine) if e.number == number), None)
 
     def url(self, number: int, kind: Kind, event: int = 0) -> str:
         """The address of an image: the same for as long as this reader stays, so that the browser keeps the voxels."""

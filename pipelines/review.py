@@ -4,14 +4,14 @@ import argparse
 import getpass
 import os
 import secrets
-import subprocess
+import socket
 import sys
 from pathlib import Path
 
-from medssl.home import home
 from medssl.errors import BadInput
+from medssl.home import home
 from medssl.review.access import Access
-from medssl.review.predictions import read_index
+from medssl.review.predictions import NOTICE, read_index
 from medssl.review.store import Store
 
 
@@ -19,19 +19,23 @@ def main(words: list[str]) -> None:
     """Checks what it was given, prints the address, and serves until it is stopped."""
     asked = _parser().parse_args(words)
     access = _access(asked)
+    _free(asked.address, asked.port)
     server = [sys.executable, "-m", "streamlit", "run", str(home() / "app" / "asgi.py")]
-    flags = ["--server.port", str(asked.port), "--server.address", asked.address, "--server.headless", "true"]
+    flags = ["--server.port", str(asked.port), "--server.address", asked.address]
     print(f"Reading {access.predictions}; verdicts go to {access.store}")
-    print(f"Open http://{asked.address}:{asked.port} (stop with ctrl-c). Research use only. Not for clinical use.")
-    sys.stdout.flush()
-    environment = os.environ | {"PYTHONPATH": str(home())} | access.to_environment()
-    process = subprocess.Popen(server + flags, env=environment)
-    try:
-        if process.wait():
-            raise BadInput(f"the server did not start or stopped early (see above); is port {asked.port} in use?")
-    finally:
-        process.terminate()
-        process.wait()
+    print(f"Open http://{asked.address}:{asked.port} (stop with ctrl-c). {NOTICE}", flush=True)
+    # In place of this process, so that whoever stops the command stops the server.
+    os.execve(sys.executable, server + flags, os.environ | {"PYTHONPATH": str(home())} | access.to_environment())
+
+
+def _free(address: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            said = f"{address}:{port}: cannot be served from ({error.strerror}); choose another --port"
+            raise BadInput(said) from None
 
 
 def _access(asked: argparse.Namespace) -> Access:

@@ -17,6 +17,7 @@ STATES = {"to read": ("open", "new"), "all": ("open", "new", "signed"), "signed"
 
 def page(desk: Desk, case: StreamlitPage) -> None:
     """The cases in the order in which reading helps most."""
+    st.session_state.pop("drawn", None)
     rows = desk.rows()
     if not rows:
         look.message("Nothing to read", "This predictions folder has no cases. Predict some scans, then come back.")
@@ -57,7 +58,7 @@ def _filtered(rows: list[Row]) -> list[Row]:
 
 def _table(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
     sheets = (len(rows) - 1) // PAGE + 1
-    sheet = st.pagination(sheets) if sheets > 1 and hasattr(st, "pagination") else _sheet(sheets)
+    sheet = int(st.number_input(f"Page, of {sheets}", 1, sheets, width=140)) if sheets > 1 else 1
     colours = {label.name: label.colour for label in desk.index.labels}
     heads = ("", "Case", "Findings", "Uncertainty", "Largest", "Read")
     st.html(f"<div class='row head'>{''.join(f'<span>{head}</span>' for head in heads)}</div>")
@@ -67,10 +68,6 @@ def _table(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
         said = {"new": "Read", "open": "Resume", "signed": "View"}[row.state]
         if right.button(said, key=f"open-{row.number}", width="stretch"):
             open_case(case, row.number)
-
-
-def _sheet(sheets: int) -> int:
-    return int(st.number_input(f"Page, of {sheets}", 1, sheets, width=140)) if sheets > 1 else 1
 
 
 def _line(row: Row, colours: dict[str, str]) -> str:
@@ -85,12 +82,15 @@ def _line(row: Row, colours: dict[str, str]) -> str:
         f"<span>{chips or '<small>no findings</small>'}</span>",
         f"<span>{row.uncertainty:.2f}</span>" if row.findings else "<span>–</span>",
         f"<span>{row.largest_ml:.2f} ml</span>" if row.findings else "<span>–</span>",
-        f"<span>{look.bar(row.read, len(row.findings), f'{row.read} of {len(row.findings)}')}</span>",
+        f"<span>{_read(row)}</span>",
     )
     return f"<div class='row {row.state}'>{''.join(cells)}</div>"
 
 
+def _read(row: Row) -> str:
+    return look.bar(row.read, len(row.findings), f"{row.read} of {len(row.findings)}") if row.findings else "–"
+
+
 def open_case(case: StreamlitPage, number: int) -> None:
     """Goes to a case; the address holds its number, never its name."""
-    st.session_state.pop("selected", None)
     st.switch_page(case, query_params={"case": str(number)})

@@ -25,7 +25,8 @@ class Reading:
     strokes: tuple[Event, ...] = ()
     signed_at: str | None = None
     dwell_ms: int = 0
-    last: int | None = None
+    last: int | None = None  # what an undo would take back
+    latest: int = 0  # the last event of all
 
     def missing(self, findings: Iterable[Finding]) -> list[str]:
         """The findings that still wait for a verdict."""
@@ -42,7 +43,7 @@ def fold(events: Iterable[Event]) -> dict[tuple[str, str], Reading]:
         before = readings.get(key) or Reading(*key)
         live = event.action != "undo" and event.id not in gone
         after = _step(before, event) if live else before
-        readings[key] = replace(after, dwell_ms=before.dwell_ms + event.dwell_ms)
+        readings[key] = replace(after, dwell_ms=before.dwell_ms + event.dwell_ms, latest=event.id)
     return readings
 
 

@@ -1,0 +1,90 @@
+"""Strip: the line above the images with what the reader signs, why they decided, and the finding's measures."""
+
+import json
+from html import escape
+
+import streamlit as st
+
+from app import look
+from app.state import Desk
+from medssl.review.finding import Finding
+from medssl.review.worklist import Row, following, triage
+
+REASONS = ("", "vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")
+
+
+def draw(desk: Desk, row: Row, selected: Finding | None) -> None:
+    """The case, how far it is read, and what can be done with it as a whole."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        said = f"{row.read} of {len(row.findings)} findings read" if row.findings else "nothing found by the model"
+        bar = look.bar(row.read, len(row.findings), said)
+        st.html(f"<div class=case-title><b>{escape(row.case)}</b><span>{bar}</span></div>", width="stretch")
+        if row.reading.signed_at:
+            _signed(desk, row)
+            return
+        if selected:
+            _finding(desk, row, selected)
+        _sign(desk, row)
+
+
+def _finding(desk: Desk, row: Row, finding: Finding) -> None:
+    st.selectbox(
+        "Reason for the next verdict", REASONS, key="reason", label_visibility="collapsed", width=190,
+        format_func=lambda reason: reason or "reason: none",
+    )  # fmt: skip
+    with st.popover("Finding", icon=":material/straighten:"):
+        _facts(finding, row)
+        names = {label.value: label.name for label in desk.index.labels}
+        label = st.selectbox("It is rather", names, format_func=names.get, index=list(names).index(finding.label))
+        st.button(
+            "Relabel", disabled=label == finding.label, width="stretch",
+            on_click=lambda: desk.record(row, "relabel", finding=finding.id, label=label),
+        )  # fmt: skip
+
+
+def _facts(finding: Finding, row: Row) -> None:
+    verdict = row.reading.verdicts.get(finding.id)
+    sides = zip(finding.centre_mm, ("LR", "PA", "IS"), strict=True)
+    centre = "  ".join(f"{letters[mm > 0]} {abs(mm):.0f}" for mm, letters in sides)
+    facts = {
+        "Finding": finding.name,
+        "Diameter": f"{finding.diameter_mm:.1f} mm",
+        "Volume": f"{finding.volume_ml:.2f} ml",
+        "Confidence": f"{finding.score:.2f}",
+        "Uncertainty": "–" if finding.uncertainty is None else f"{finding.uncertainty:.2f}",
+        "Centre": f"{centre} mm",
+        "Verdict": " ".join((look.SAID[verdict.decision], verdict.reason, verdict.note)) if verdict else "none yet",
+    }
+    cells = "".join(f"<dt>{name}</dt><dd>{escape(said)}</dd>" for name, said in facts.items())
+    st.html(f"<dl class=facts>{cells}</dl>")
+
+
+def _sign(desk: Desk, row: Row) -> None:
+    waiting = row.reading.missing(row.findings)
+    st.button(
+        "Take back", icon=":material/undo:", disabled=row.reading.last is None, on_click=_take_back, args=(desk, row),
+        help="Takes back your last verdict or stroke",
+    )  # fmt: skip
+    st.button(
+        "Sign off", icon=":material/draw:", disabled=bool(waiting), type="secondary" if waiting else "primary",
+        help=f"{len(waiting)} findings wait for a verdict" if waiting else None,
+        on_click=lambda: desk.record(row, "sign", details=json.dumps([f.id for f in row.findings])),
+    )  # fmt: skip
+
+
+def _take_back(desk: Desk, row: Row) -> None:
+    """Also lets the server draw the strokes anew, without the one that was taken back."""
+    desk.record(row, "undo", target=row.reading.last)
+    st.session_state.pop("drawn", None)
+
+
+def _signed(desk: Desk, row: Row) -> None:
+    at = (row.reading.signed_at or "")[:16].replace("T", " ")
+    st.html(f"<div class=signed-strip>Signed {escape(at)} UTC</div>", width="content")
+    st.button("Reopen", icon=":material/lock_open:", on_click=lambda: desk.record(row, "reopen"))
+    ahead = following(triage(desk.rows()), row.number)
+    if not ahead:
+        st.html("<small>the last case: all are signed</small>", width="content")
+    elif st.button("Next case", type="primary", icon=":material/arrow_forward:"):
+        st.query_params["case"] = str(ahead.number)
+        st.rerun()
