@@ -66,14 +66,15 @@ class Volume:
         towards = [1 if code in "RAS" else -1 for code in codes]
         change = np.zeros((4, 4))
         change[3, 3] = 1
-        flips = []
+        flips: list[slice] = []
         for new, old in enumerate(order):
             flip = sign[old] != towards[new]
             change[old, new] = -1 if flip else 1
             change[old, 3] = self.shape[old] - 1 if flip else 0
             flips.append(slice(None, None, -1) if flip else slice(None))
         lead = self.voxels.ndim - 3
-        turned = self.voxels.transpose(*range(lead), *(lead + o for o in order))[(..., *flips)]
+        turned = self.voxels.transpose(*range(lead), *(lead + o for o in order))
+        turned = turned[..., flips[0], flips[1], flips[2]]
         return replace(self, voxels=np.ascontiguousarray(turned), affine=self.affine @ change)
 
     def resample(self, spacing_mm: Spacing, order: int) -> "Volume":

@@ -54,7 +54,7 @@ def _conclude(out: Path) -> None:
         found = nodules["sensitivity"]["1"]["estimate"]
         said = "no nodule to find" if found is None else f"sensitivity {found:.2f} at 1 false positive a scan"
         print(f"{arm}: {nodules['lesions']} nodules, {said}")
-    row = next(r for r in compare(*folders) if r.label == ALL)
+    row = next(r for r in compare(folders[0], folders[1]) if r.label == ALL)
     print(f"\nmean Dice, {LABELS} labelled scans: {row.first:.3f} pretrained, {row.second:.3f} scratch")
     print(f"difference {row.gap.estimate:+.3f} [{row.gap.low:+.3f}, {row.gap.high:+.3f}]: {row.verdict(*ARMS)}")
     if row.gap.low <= 0:

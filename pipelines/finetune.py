@@ -48,9 +48,7 @@ def main(words: list[str]) -> None:
     few = labelled.few(settings.labels or len(labelled.cases), settings.seed)
     names = Card.read(manifest.folder).labels
     if not few.cases or not names:
-        raise BadInput(
-            f"{settings.manifest}: no labelled case in split 'train'; ingest a folder with labelsTr/"
-        )
+        raise BadInput(f"{settings.manifest}: no labelled case in split 'train'; ingest a folder with labelsTr/")
     network = Network.on(few, settings.encoder, settings.crop).model_copy(
         update={"task": settings.task, "labels": names}
     )
@@ -67,15 +65,8 @@ def main(words: list[str]) -> None:
     facts = {"manifest": few.digest(), "network": network.model_dump(mode="json"), "cases": cases}
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
-    fit(
-        task,
-        settings.plan,
-        run,
-        feed.crops(dataset, settings.plan),
-        validation,
-        settings.validate_every,
-        facts["cases"],
-    )
+    crops = feed.crops(dataset, settings.plan)
+    fit(task, settings.plan, run, crops, validation, settings.validate_every, cases)
     run.close()
     print(f"{run.path}: {run.card['scores']}")
     print(f"next: medssl predict {run.path} {settings.manifest} --out predictions")

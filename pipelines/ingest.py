@@ -21,10 +21,12 @@ def main(argv: list[str]) -> None:
     }, Options, "medssl ingest")  # fmt: skip
     columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
-        bar = progress.add_task("cases", total=None)
-        summary = ingest(
-            asked.scans, asked.out, options, lambda done, of: progress.update(bar, completed=done, total=of)
-        )
+        bar = progress.add_task("cases", total=None, visible=False)
+
+        def watch(done: int, of: int) -> None:
+            progress.update(bar, completed=done, total=of, visible=True)
+
+        summary = ingest(asked.scans, asked.out, options, watch)
     print(summary.line())
     for reason, number in summary.reasons():
         print(f"  refused {number}: {reason}")

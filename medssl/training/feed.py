@@ -1,5 +1,7 @@
 """Loaders: training crops without end and whole volumes to validate on, each a pure function of seed and number."""
 
+from typing import Any
+
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -10,7 +12,7 @@ from medssl.data.store import Store
 from medssl.training.plan import Plan
 
 
-def crops(dataset: CropDataset, plan: Plan) -> "DataLoader[Crops]":
+def crops(dataset: CropDataset, plan: Plan) -> "DataLoader[Any]":
     """An epoch is as many crops as the plan's steps take, however many volumes there are."""
     epoch = Epochs(plan.steps * plan.batch * plan.accumulate)
     return DataLoader(
