@@ -47,7 +47,7 @@ def refuse(pool: Manifest, test: Manifest) -> None:
 
 
 def fingerprint(voxels: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "n"]:
-    """Whether the body grows brighter (1), darker (-1) or neither from cell to cell of a coarse grid, as a unit vector."""
+    """A unit vector: does the body grow brighter (+), darker (-) or neither (0) from cell to cell of a coarse grid."""
     seen = np.nonzero(voxels > AIR)
     box = tuple(slice(at.min(), at.max() + 1) if len(at) else slice(None) for at in seen)
     cells = voxels[box].astype(np.float64)
