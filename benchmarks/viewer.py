@@ -36,7 +36,7 @@ DATA = {
     "volume": "/api/volume/image/header.json", "overlay": "/api/volume/labels/header.json", "probability": None,
     "labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": "HU", "selected": "one",
     "findings": [{"id": "one", "label": 1, "name": "nodule", "centre_mm": [150, 180, 200]}], "acked_seq": 0,
-    "editable": True, "height": 900, "key": "benchmark", "wants": [],
+    "editable": True, "height": 900, "key": "benchmark", "wants": [], "reasons": [],
 }  # fmt: skip
 # Milliseconds of work for each of many steps of the crosshair through all three planes.
 REDRAWS = """count => {

@@ -4,15 +4,15 @@ Events come back numbered. The browser keeps an event in its outbox and sends it
 restarted server, until `acked_seq` reaches its `seq`; so a handler must store an event once per (client, seq).
 Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by kind:
 
-    verdict   finding, decision (accept, reject, edit, unsure), note, dwell_ms
-    missed    centre_mm, label, note: a reader's own finding at the crosshair
+    verdict   finding, decision (accept, reject, edit, unsure), reason, note, dwell_ms
+    missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
     stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding
     undo      of: the seq of the event that is taken back
     select    finding: what the reader looks at now
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def viewer(
     selected: str | None,
     acked_seq: int,
     editable: bool = False,
+    reasons: Sequence[str] = (),
     height: int = 700,
     on_verdict: Handler | None = None,
     on_stroke: Handler | None = None,
@@ -47,36 +48,23 @@ def viewer(
     """Shows a volume in three linked planes; URLs are those of the headers that `medssl.viewer.wire` describes.
 
     `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where
-    there is a verdict. Handlers get one event each, in order; on_verdict gets the missed findings too.
+    there is a verdict. Handlers get one event each, in order; on_verdict also gets missed findings, and undo if there
+    is no on_undo. `acked_seq` belongs to `key`: give every case a key, and the seq that was stored last under it.
     """
-    handlers = {
-        "verdict": on_verdict,
-        "missed": on_verdict,
-        "stroke": on_stroke,
-        "select": on_select,
-        "undo": on_undo or on_verdict,
-    }
+    handlers = {"verdict": on_verdict, "missed": on_verdict, "stroke": on_stroke, "select": on_select}
+    handlers["undo"] = on_undo or on_verdict
+    data = {
+        "volume": volume, "overlay": overlay, "probability": probability, "unit": unit, "key": key, "height": height,
+        "labels": {str(number): look for number, look in labels.items()}, "findings": findings, "selected": selected,
+        "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons),
+        "wants": [kind for kind, handler in handlers.items() if handler],
+    }  # fmt: skip
 
     def heard() -> None:
         for event in st.session_state[key]["events"]:
-            handler = handlers.get(event["kind"])
-            if handler and event["seq"] > acked_seq:
+            if event["seq"] > acked_seq and (handler := handlers.get(event["kind"])):
                 handler(event)
 
-    data = {
-        "volume": volume,
-        "overlay": overlay,
-        "probability": probability,
-        "labels": {str(number): look for number, look in labels.items()},
-        "unit": unit,
-        "findings": findings,
-        "selected": selected,
-        "acked_seq": acked_seq,
-        "editable": editable,
-        "height": height,
-        "key": key,
-        "wants": [kind for kind, handler in handlers.items() if handler],
-    }
     return _element()(key=key, data=data, height=height, on_events_change=heard)
 
 

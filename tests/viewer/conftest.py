@@ -56,7 +56,7 @@ class Screen:
                 (("volume", volume), ("overlay", overlay), ("probability", probability))}  # fmt: skip
         self.data = {"labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": volume.unit,
                      "findings": [], "selected": None, "acked_seq": 0, "editable": False, "height": 700, "key": "case",
-                     "wants": ["verdict", "missed", "stroke", "undo"]} | urls | facts  # fmt: skip
+                     "reasons": [], "wants": ["verdict", "missed", "stroke", "undo"]} | urls | facts  # fmt: skip
         self.show()
         if wait:
             self.loaded()

@@ -54,7 +54,7 @@ def test_the_case_opens_on_the_first_finding_and_keys_lead_on(reading):
 def test_a_key_decides(reading, key, decision):
     reading.page.keyboard.press(key)
     (event,) = reading.sent()
-    assert set(event) == {"client", "seq", "at", "kind", "finding", "decision", "note", "dwell_ms"}
+    assert set(event) == {"client", "seq", "at", "kind", "finding", "decision", "reason", "note", "dwell_ms"}
     assert [event[name] for name in ("seq", "kind", "finding", "decision")] == [1, "verdict", "one", decision]
     assert reading.viewer("return v.state.selected") == ("one" if decision == "edit" else "two")
 
@@ -66,6 +66,15 @@ def test_a_note_goes_with_the_next_verdict_and_its_letters_are_no_commands(readi
     reading.page.get_by_role("button", name="Reject").click()
     (event,) = reading.sent()
     assert event["note"] == "yes, <b>x</b>" and event["decision"] == "reject"
+
+
+def test_a_reason_goes_with_one_verdict_only(reading):
+    assert not reading.page.get_by_label("Reason").is_visible()
+    reading.show(reasons=["vessel", "artefact"])
+    reading.page.get_by_label("Reason").select_option("vessel")
+    for _ in range(2):
+        reading.page.get_by_role("button", name="Reject").click()
+    assert {event["seq"]: event["reason"] for event in reading.sent()} == {1: "vessel", 2: ""}
 
 
 def test_what_is_not_acknowledged_is_sent_again_and_survives_a_reload(reading):

@@ -9,7 +9,7 @@ export class Outbox {
     this.send = send;
     this.changed = changed;
     const kept = this.read();
-    this.client = kept.client ?? identity();
+    this.client = identity(); // of this page load: a duplicated tab inherits the store, but must not share its numbers
     this.pending = kept.pending ?? [];
     this.last = Math.max(acked, kept.last ?? 0);
     this.wait = AGAIN_MS;
@@ -67,9 +67,9 @@ export class Outbox {
   }
 
   write() {
-    const { client, last, pending } = this;
+    const { last, pending } = this;
     try {
-      sessionStorage.setItem(this.place, JSON.stringify({ client, last, pending }));
+      sessionStorage.setItem(this.place, JSON.stringify({ last, pending }));
     } catch {
       // A full or forbidden store: the events still wait in memory, and leaving the page still warns.
     }

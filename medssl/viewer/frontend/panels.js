@@ -37,11 +37,12 @@ export function findings(viewer) {
   const count = el("span", { class: "mv-count" });
   const bar = el("i");
   const note = el("input", { class: "mv-note", placeholder: "Note for the next verdict", maxlength: "500", "aria-label": "Note" });
+  const reason = el("select", { class: "mv-note", "aria-label": "Reason" });
   const buttons = VERDICTS.map(({ decision, name, key }) =>
     el("button", { type: "button", class: `mv-verdict mv-${decision}`, onclick: () => viewer.reading.decide(decision) }, name, el("kbd", {}, keyName(key))),
   );
   const missed = el("button", { type: "button", class: "mv-missed", onclick: () => viewer.reading.missed() }, "Add missed at crosshair", el("kbd", {}, "A"));
-  const acts = el("div", { class: "mv-acts" }, el("div", { class: "mv-verdicts" }, ...buttons), note, missed);
+  const acts = el("div", { class: "mv-acts" }, el("div", { class: "mv-verdicts" }, ...buttons), reason, note, missed);
   const labels = el("div", { class: "mv-labels" });
   const head = el("div", { class: "mv-head" }, "Findings", count);
   const node = el("aside", { class: "mv-side" }, head, el("div", { class: "mv-progress" }, bar), list, acts, labels);
@@ -50,6 +51,7 @@ export function findings(viewer) {
     const { findings: all, selected } = viewer.state;
     buttons.forEach((button) => (button.disabled = !all.length || !viewer.state.volume));
     missed.disabled = !viewer.state.volume;
+    fillReasons(reason, viewer.state.reasons);
     const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");
     bar.style.width = all.length ? `${(100 * decided) / all.length}%` : "0";
@@ -61,7 +63,13 @@ export function findings(viewer) {
     labels.replaceChildren(...labelRows(viewer));
     show(labels, labels.childElementCount);
   };
-  return { node, update, note };
+  // What the reader gives with a verdict; asked once, then empty again.
+  const given = () => {
+    const said = { reason: reason.value, note: note.value.trim() };
+    reason.value = note.value = "";
+    return said;
+  };
+  return { node, update, given };
 }
 
 export function statusLine(viewer) {
@@ -189,6 +197,12 @@ function slider(name, min, max, step, chosen) {
     say(text, shown);
   };
   return { node, set };
+}
+
+function fillReasons(node, reasons) {
+  show(node, reasons.length);
+  if (node.options.length === reasons.length + 1) return;
+  node.replaceChildren(el("option", { value: "" }, "No reason given"), ...reasons.map((name) => el("option", { value: name }, name)));
 }
 
 function card(viewer, finding, n) {

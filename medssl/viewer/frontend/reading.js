@@ -69,7 +69,7 @@ export class Reading {
     const at = findings.findIndex(({ id }) => id === selected);
     if (at < 0) return this.viewer.notify("Choose a finding first.");
     const dwell_ms = Math.round(performance.now() - this.since);
-    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, note: this.viewer.takeNote(), dwell_ms });
+    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, dwell_ms, ...this.viewer.side.given() });
     this.said[selected] = { decision, seq };
     this.last = { seq, finding: selected };
     if (decision === "edit") return editable && this.viewer.take("brush");
@@ -80,7 +80,7 @@ export class Reading {
   missed() {
     const { volume, cursor, label } = this.state;
     const centre_mm = toMm(volume.header.affine, cursor);
-    this.outbox.add({ kind: "missed", centre_mm, label, note: this.viewer.takeNote() });
+    this.outbox.add({ kind: "missed", centre_mm, label, ...this.viewer.side.given() });
     this.viewer.notify("Added at the crosshair.");
   }
 

@@ -36,7 +36,7 @@ class Viewer {
       volume: null, overlay: null, probability: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
       tool: "navigate", measures: [], crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
       threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
-      version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {},
+      version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [],
     }; // prettier-ignore
     state.shown = (label) => state.labels[label]?.visible !== false;
     state.colour = (label) => state.labels[label]?.colour ?? COLOURS[(label - 1) % COLOURS.length];
@@ -65,6 +65,7 @@ class Viewer {
     this.root.style.height = `${data.height}px`;
     state.editable = data.editable;
     state.findings = data.findings;
+    state.reasons = data.reasons;
     state.labels = Object.fromEntries(Object.entries(data.labels).map(([n, look]) => [n, { ...look, ...state.looks[n] }]));
     if (other) this.open();
     else this.allowDrawing();
@@ -277,12 +278,6 @@ class Viewer {
       exact ? null : "values rounded to 16 bits",
       threshold === null ? null : `mask at confidence ${threshold.toFixed(2)}, not as stored`,
     ].filter(Boolean);
-  }
-
-  takeNote() {
-    const text = this.side.note.value.trim();
-    this.side.note.value = "";
-    return text;
   }
 
   notify(text) {
