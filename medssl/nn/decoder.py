@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nn import norms
-from medssl.nn.encoder import Triple, triples
+from medssl.nn.encoder import triples
+from medssl.nn.layout import Triple
 
 
 class UNetDecoder(nn.Module):

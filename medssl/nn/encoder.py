@@ -103,7 +103,7 @@ class ResEncoder(Encoder):
         levels = zip(widths, self.strides, depths, strict=True)
         self.levels = nn.ModuleList(Level(a, b, stride, depth, norm) for (a, b), stride, depth in levels)
         # Convolutions of volumes run 1.4 times as fast in this order on CPU; the values and the keys are the same.
-        self.to(memory_format=torch.channels_last_3d)
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def features(self, x: Float[Tensor, "b c i j k"], on: Layout) -> list[Tensor]:
         """Features at every level, as the layout stores them."""

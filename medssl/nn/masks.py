@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.nn.encoder import Triple
+from medssl.nn.layout import Triple
 
 AIR = 0.05
 

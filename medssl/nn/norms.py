@@ -37,7 +37,7 @@ class ChannelNorm(nn.Module):
 def make(norm: Norm, channels: int) -> nn.Module:
     """A norm by name, with learned scale and shift."""
     if norm == "instance":
-        # One group a channel is instance norm; torch's InstanceNorm3d would undo the channels-last order, and is slower.
+        # One group a channel is instance norm; torch's InstanceNorm3d undoes the channels-last order, and is slower.
         return nn.GroupNorm(channels, channels)
     if norm == "group":
         return nn.GroupNorm(min(8, channels), channels)
@@ -153,7 +153,11 @@ class _Moments(torch.autograd.Function):
     def backward(ctx: Any, to_mean: Tensor, to_var: Tensor) -> tuple[Tensor, None, None]:
         x, mean, count = ctx.saved_tensors
         slope = 2 * to_var / count
-        return torch.addcmul(spread(to_mean / count - slope * mean), x.to(slope.dtype), spread(slope)).to(x.dtype), None, None
+        return (
+            torch.addcmul(spread(to_mean / count - slope * mean), x.to(slope.dtype), spread(slope)).to(x.dtype),
+            None,
+            None,
+        )
 
 
 class _Affine(torch.autograd.Function):

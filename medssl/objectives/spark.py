@@ -18,8 +18,8 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn import masks, norms
 from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
-from medssl.nn.encoder import Encoder, Triple, cells
-from medssl.nn.layout import Layout, enlarge
+from medssl.nn.encoder import Encoder, cells
+from medssl.nn.layout import Layout, Triple, enlarge
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings

@@ -1,0 +1,124 @@
+"""A whole SparK training step: masked-dense against visible-block execution, same network, crops and masks."""
+
+import multiprocessing
+import resource
+import time
+from statistics import median
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medssl.data.crops import Crops
+from medssl.nn.encoder import ResEncoder
+from medssl.objectives.spark import Config, Spark
+
+BLOCKS = (1, 2, 2, 2)
+CPU = ((64, 2, 5), (96, 1, 3))  # side of the crop, crops in a batch, pairs of steps
+GPU = ((128, 2, 20),)
+RATIOS = (0.60, 0.75)
+COLUMNS = ("dense s", "blocks s", "faster", "dense peak MB", "blocks peak MB", "dense kept MB", "blocks kept MB")
+
+
+def main() -> None:
+    """Prints one markdown table."""
+    gpu = torch.cuda.is_available()
+    where = f"{torch.cuda.get_device_name()}, bf16" if gpu else f"CPU, fp32, {torch.get_num_threads()} thread(s)"
+    net = f"ResEncoder((32, 64, 128, 256), blocks={BLOCKS}), light decoder, AdamW"
+    print(f"{net}; {where}, torch {torch.__version__}\n")
+    print(f"| crop | batch | hidden | {' | '.join(COLUMNS)} |\n{'|---' * (3 + len(COLUMNS))}|")
+    for side, batch, pairs in GPU if gpu else CPU:
+        for ratio in RATIOS:
+            times = paired(side, batch, ratio, pairs)
+            dense, blocks = (median(t) for t in zip(*times, strict=True))
+            faster = median(a / b for a, b in times)
+            peaks = [peak_mb(side, batch, ratio, way) for way in (True, False)]
+            kept = [kept_mb(side, batch, ratio, way) for way in (True, False)]
+            row = f"| {side}^3 | {batch} | {ratio:.2f} | {dense:.2f} | {blocks:.2f} | {faster:.2f}x "
+            print(f"{row}| {peaks[0]:.0f} | {peaks[1]:.0f} | {kept[0]:.0f} | {kept[1]:.0f} |", flush=True)
+    print("\nSeconds are CPU time on CPU, which other processes disturb least, and wall time on GPU; `faster` is the")
+    print("median of paired steps. Peak: growth of the process during the first step. Kept: held for the way back.")
+
+
+class Bench:
+    """One network with its optimiser, on crops of noise: what is computed does not depend on the values."""
+
+    def __init__(self, side: int, batch: int, ratio: float) -> None:
+        torch.manual_seed(0)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        encoder = ResEncoder(blocks=BLOCKS)
+        self.learner = Spark(Config(decoder="light", ratio=ratio), encoder).to(self.device)
+        self.optimiser = torch.optim.AdamW(self.learner.parameters(), lr=1e-4)
+        self.crops = _crops(torch.rand(batch, 1, 1, side, side, side, device=self.device))
+
+    def forward(self, dense: bool) -> Float[Tensor, ""]:
+        """The loss; outside of training a draw repeats, so that both ways get the same mask."""
+        self.learner.encoder.dense = dense
+        self.learner.draws.eval()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            return self.learner.step(self.crops).loss
+
+    def step(self, dense: bool) -> float:
+        """Seconds of one step: forward, loss, backward, optimiser."""
+        start = self.clock()
+        self.optimiser.zero_grad()
+        self.forward(dense).backward()
+        self.optimiser.step()
+        return self.clock() - start
+
+    def clock(self) -> float:
+        """Seconds, after everything that was asked for is done."""
+        if self.device.type == "cpu":
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def paired(side: int, batch: int, ratio: float, pairs: int) -> list[tuple[float, float]]:
+    """Seconds of dense and of block steps, taken in turn after one warm-up each."""
+    bench = Bench(side, batch, ratio)
+    return [(bench.step(dense=True), bench.step(dense=False)) for _ in range(pairs + 1)][1:]
+
+
+def kept_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
+    """Memory that the forward pass holds for the way back, each storage counted once, weights left out."""
+    bench = Bench(side, batch, ratio)
+    weights = {p.untyped_storage().data_ptr() for p in bench.learner.parameters()}
+    held: dict[int, int] = {}
+
+    def count(x: Tensor) -> Tensor:
+        held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+        loss = bench.forward(dense)
+    total = sum(size for key, size in held.items() if key not in weights)
+    del loss
+    return total / 2**20
+
+
+def peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
+    """How far the memory of a fresh process grows in one step."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_mb, (side, batch, ratio, dense))
+
+
+def _peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
+    bench = Bench(side, batch, ratio)
+    if bench.device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        bench.step(dense)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bench.step(dense)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+
+
+def _crops(x: Float[Tensor, "b v c i j k"]) -> Crops:
+    b, v, size = len(x), x.shape[1], torch.tensor(x.shape[3:])
+    corner = torch.zeros(b, v, 3, dtype=torch.int64)
+    return Crops(x, corner, size.expand(b, 3), torch.eye(4).expand(b, v, 4, 4), torch.arange(b))
+
+
+if __name__ == "__main__":
+    main()
