@@ -91,16 +91,12 @@ class _File:
 
 
 def _file(header: Header) -> _File:
-    data = header.data
-    slices: tuple[Frame, ...] = ()
-    fault = None
+    path, data = header.path, header.data
     try:
-        slices = frames(header)
-    except Refusal as refusal:
-        fault = refusal
-    return _File(
-        header.path, text(data, "SOPInstanceUID"), text(data, "SeriesDescription"), _doubts(header), slices, fault
-    )
+        sop, description = text(data, "SOPInstanceUID"), text(data, "SeriesDescription")
+        return _File(path, sop, description, _doubts(header), frames(header), None)
+    except Refusal as fault:
+        return _File(path, "", "", (), (), fault)
 
 
 def _doubts(header: Header) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.datadict import keyword_for_tag
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -110,7 +111,8 @@ def functional_groups(header: Header, count: int) -> Iterator[Layers]:
 
 def _flat(groups: list[Dataset]) -> tuple[Dataset, ...]:
     """The single items of the sequences in a functional group."""
-    return tuple(item for group in groups for element in group for item in items(group, element.keyword)[:1])
+    names = ((group, keyword_for_tag(tag)) for group in groups for tag, _ in group.items())
+    return tuple(item for group, name in names for item in items(group, name)[:1])
 
 
 def _origin(header: Header) -> Origin:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydicom import Dataset, Sequence
 from pydicom.config import disable_value_validation
@@ -26,7 +26,7 @@ from medssl.io.refused import Refusal
 
 HEADER_BYTES = 256 << 20
 INFLATED_BYTES, FREE_BYTES, BOMB_RATIO = 2 << 30, 64 << 20, 50
-PIXEL_GROUP, PIXEL_DATA = 0x7FE0, 0x7FE00010
+PIXEL_GROUP, PIXEL_DATA, LAST_GROUPS = 0x7FE0, 0x7FE00010, (0x7FE0, 0xFFFA, 0xFFFC)
 UNDEFINED = 0xFFFFFFFF
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 BARE = re.compile(rb"[\x02\x08]\x00[\x00-\xff]\x00")
@@ -141,6 +141,8 @@ def _parse(path: Path, file: BufferedIOBase) -> Header:
     encapsulated = start is not None and length == UNDEFINED
     if encapsulated:
         length = _fragment_bytes(stream, found[0][0])
+    if start is not None and length >= 0:
+        _check_rest(stream, start + length, "big" if syntax == ExplicitVRBigEndian else "little")
     return Header(path, data, syntax, start, length, encapsulated, stream.seek(0, 2))
 
 
@@ -162,6 +164,14 @@ def _fragment_bytes(stream: BufferedIOBase, start: int) -> int:
     while (tag := stream.read(4)) == ITEM:
         stream.seek(int.from_bytes(stream.read(4), "little"), 1)
     return stream.tell() + 4 - start if tag == DELIMITER and stream.tell() <= end else -1
+
+
+def _check_rest(stream: BufferedIOBase, end: int, order: Literal["big", "little"]) -> None:
+    """After the pixels only padding or signatures may stand; anything else means that bytes were moved."""
+    stream.seek(end)
+    rest = stream.read(4)
+    if rest and int.from_bytes(rest[:2], order) not in LAST_GROUPS:
+        raise Refusal("pixels", "more bytes stand behind its pixels than it declares")
 
 
 def _guessed(file: BufferedIOBase) -> str:

@@ -353,7 +353,22 @@ def frames_undescribed(path):
     save_one(whole, path)
 
 
+def unknown_kind_of_value(path):
+    """The identifier of the slice has a value representation that does not exist."""
+    save_one(slices()[0], path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x18\x00U\xe7", 1))
+
+
+def bytes_moved_into_the_pixels(path):
+    save_one(slices()[0], path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-100] + b"some" + content[-100:])
+
+
 FILES = {
+    "an identifier of an unknown kind": (unknown_kind_of_value, "values", "SOPInstanceUID cannot be read"),
+    "bytes moved into the pixels": (bytes_moved_into_the_pixels, "pixels", "more bytes stand behind"),
     "an empty file": (bytes_of(b""), "not-a-file", "empty"),
     "a web page": (bytes_of(b"<!DOCTYPE html><html>" + bytes(400)), "not-dicom", "not a DICOM file"),
     "a text": (bytes_of(b"see attached"), "not-dicom", "not a DICOM file"),
@@ -393,7 +408,10 @@ def test_a_faulty_file_is_refused_by_name(tmp_path, fault):
     assert "bad.dcm" in refused.reason
 
 
-@pytest.mark.parametrize("fault", ["a file cut in its pixels", "fragments that break off", "no pixels at all"])
+@pytest.mark.parametrize(
+    "fault",
+    ["a file cut in its pixels", "fragments that break off", "no pixels at all", "an identifier of an unknown kind"],
+)
 def test_a_faulty_slice_takes_its_series_with_it(tmp_path, fault):
     save(slices()[1:], tmp_path)
     FILES[fault][0](tmp_path / "bad.dcm")
