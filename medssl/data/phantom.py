@@ -3,14 +3,22 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
-from medssl.data import phantom_chest, phantom_ct
+from medssl.data import phantom_chest, phantom_ct, phantom_head
 from medssl.data.phantom_chest import Nodule
+from medssl.data.phantom_shapes import Affine, Shape
 from medssl.volume import AXES, Spacing, Volume
 
 CHEST_LABELS = {1: "lung", 2: "heart", 3: "liver", 4: "spine", 5: "nodule"}
+HEAD_LABELS = {
+    1: "grey matter",
+    2: "white matter",
+    3: "ventricles",
+    4: "left hippocampus",
+    5: "right hippocampus",
+    6: "lesion",
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Phantom:
 
 def chest(
     seed: int,
-    shape: tuple[int, int, int] = (96, 96, 96),
+    shape: Shape = (96, 96, 96),
     spacing_mm: Spacing = (3.0, 3.0, 3.0),
     orientation: str = "RAS",
     nodules: int | None = None,
@@ -46,9 +54,24 @@ def chest(
     )
 
 
-def grid_affine(
-    shape: tuple[int, int, int], spacing_mm: Spacing, orientation: str, oblique_deg: float
-) -> Float[np.ndarray, "4 4"]:
+def head(
+    seed: int,
+    shape: Shape = (96, 112, 96),
+    spacing_mm: Spacing = (2.0, 2.0, 2.0),
+    orientation: str = "RAS",
+    lesions: int | None = None,
+    oblique_deg: float = 0.0,
+) -> Phantom:
+    """A head MR of two registered sequences, T1-like and T2-like, as channels; its lesions are in the label."""
+    patient = phantom_head.draw_patient(np.random.default_rng([seed, 3]), lesions)
+    affine = grid_affine(shape, spacing_mm, orientation, oblique_deg)
+    canvas = phantom_head.paint(patient, shape, affine)
+    shown = phantom_head.scan(patient, canvas, np.random.default_rng([seed, 4]))
+    image = Volume(np.rint(shown).astype(np.int16), affine, "a.u.")
+    return Phantom(f"head-{seed:04d}", f"PH-H{seed:04d}", image, Volume(canvas.label, affine, "label"), (), HEAD_LABELS)
+
+
+def grid_affine(shape: Shape, spacing_mm: Spacing, orientation: str, oblique_deg: float) -> Affine:
     """The affine of a grid centred on the world's origin, tilted by `oblique_deg` about a slanting axis."""
     axes = np.zeros((3, 3))
     for axis, code in enumerate(orientation):

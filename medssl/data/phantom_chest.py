@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
-from medssl.data.phantom_shapes import Field, Points, Warp, Waves, ellipsoid, ring
+from medssl.data.phantom_shapes import Affine, Field, Points, Warp, Waves, ellipsoid, ring
 from medssl.data.phantom_vessels import Tube, airways, lung_vessels
 
 HEART_TURN = np.array([[-0.72, 0.52, -0.46], [0.58, 0.81, 0.0], [0.37, -0.27, -0.89]])
@@ -30,7 +30,7 @@ class Nodule:
 class Chest:
     """One patient: everything that is theirs and not the scanner's."""
 
-    frame: Float[np.ndarray, "4 4"]
+    frame: Affine
     warp: Warp
     texture: Waves
     fat_mm: float
@@ -103,7 +103,7 @@ def bend(p: Points) -> Field:
     return (p[2] / 130) ** 2 * 9 - 4
 
 
-def _frame(rng: np.random.Generator) -> Float[np.ndarray, "4 4"]:
+def _frame(rng: np.random.Generator) -> Affine:
     """Patient coordinates -> scanner coordinates."""
     frame = np.eye(4)
     turn = Rotation.from_euler("xyz", rng.normal(0, (3, 2.5, 4)), degrees=True).as_matrix()

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float32
 from scipy import ndimage
 
 from medssl.data.phantom_chest import HEART_TURN, Chest, Nodule, bend, cavity, dome, heart, lungs
-from medssl.data.phantom_shapes import Canvas, capsule, ellipsoid, lattice, ring
+from medssl.data.phantom_shapes import Affine, Canvas, capsule, ellipsoid, lattice, ring
 from medssl.data.phantom_vessels import GREAT_VESSELS, GULLET, Tube, course
 
 AIR, FAT, MUSCLE = -1000.0, -100.0, 50.0
@@ -21,9 +21,10 @@ CHAMBERS = (
 )
 
 
-def paint(patient: Chest, shape: tuple[int, int, int], affine: Float[np.ndarray, "4 4"]) -> Canvas:
+def paint(patient: Chest, shape: Shape, affine: Affine) -> Canvas:
     """The patient on a grid, without noise."""
-    canvas = Canvas.blank(shape, np.linalg.inv(patient.frame) @ affine, patient.warp, AIR)
+    canvas = Canvas.blank(shape, np.linalg.inv(patient.frame) @ affine, patient.warp)
+    canvas.image[...] = AIR
     _paint_body(canvas, patient)
     _paint_abdomen(canvas.window((-130, -100, -400), (130, 100, -20)), patient)
     _paint_lungs(canvas.window((-115, -90, -125), (115, 90, 115)), patient)
@@ -139,16 +140,10 @@ def _paint_spine(canvas: Canvas, patient: Chest) -> None:
 
 
 def _paint_nodule(canvas: Canvas, patient: Chest, nodule: Nodule) -> None:
-    """A true ball in scanner mm, whatever the patient's bends."""
-    back = np.linalg.inv(patient.frame)
-    part = canvas.around(back[:3, :3] @ nodule.centre_mm + back[:3, 3], nodule.diameter_mm)
-    if part.image.size == 0:
-        return
-    places = lattice(part.image.shape, patient.frame @ part.affine)
-    away = np.sqrt(sum((places[n] - np.float32(nodule.centre_mm[n])) ** 2 for n in range(3)))
-    part.paint(away - nodule.diameter_mm / 2, nodule.hu, NODULE)
+    part, away = canvas.ball(patient.frame, nodule.centre_mm, nodule.diameter_mm / 2)
+    part.paint(away, nodule.hu, NODULE)
     if nodule.core_mm:
-        part.paint(away - nodule.core_mm / 2, 20.0)
+        part.paint(away + (nodule.diameter_mm - nodule.core_mm) / 2, 20.0)
 
 
 def _nearest(canvas: Canvas, patient: Chest, tubes: Sequence[Tube]) -> Float32[np.ndarray, "i j k"]:
@@ -161,6 +156,6 @@ def _nearest(canvas: Canvas, patient: Chest, tubes: Sequence[Tube]) -> Float32[n
     for tube, start, end in zip(tubes, ends, ends[len(tubes) :], strict=False):
         reach = max(tube.radius, tube.end_radius) + 2
         part = scratch.window(np.minimum(start, end) - reach, np.maximum(start, end) + reach)
-        away = capsule(lattice(part.image.shape, part.affine), start, end, tube.radius, tube.end_radius)
+        away = capsule(lattice(part.shape, part.affine), start, end, tube.radius, tube.end_radius)
         np.minimum(part.image, away, out=part.image)
     return scratch.image

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Shaped, UInt8
 
 Points = Float32[np.ndarray, "3 *n"]
 Field = Float32[np.ndarray, "*n"]
+Affine = Float[np.ndarray, "4 4"]
+Shape = tuple[int, int, int]
 Vector = Sequence[float] | Float[np.ndarray, "3"]
 
 
@@ -76,17 +78,23 @@ class Canvas:
     `affine` takes voxel indices to the body's frame; `points` holds the same places after the body's `warp`.
     """
 
-    image: Float32[np.ndarray, "i j k"]
+    image: Float32[np.ndarray, "*c i j k"]
     label: UInt8[np.ndarray, "i j k"]
-    affine: Float[np.ndarray, "4 4"]
+    affine: Affine
     points: Float32[np.ndarray, "3 i j k"]
     reach_mm: float
 
     @classmethod
-    def blank(cls, shape: tuple[int, int, int], affine: Float[np.ndarray, "4 4"], warp: Warp, value: float) -> "Canvas":
-        """A canvas of one value, without labels."""
+    def blank(cls, shape: Shape, affine: Affine, warp: Warp, channels: tuple[int, ...] = ()) -> "Canvas":
+        """A canvas of zeros, without labels."""
         points = warp(lattice(shape, affine))
-        return cls(np.full(shape, value, np.float32), np.zeros(shape, np.uint8), affine, points, warp.reach_mm)
+        return cls(np.zeros((*channels, *shape), np.float32), np.zeros(shape, np.uint8), affine, points, warp.reach_mm)
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along i, j, k."""
+        i, j, k = self.label.shape
+        return i, j, k
 
     @cached_property
     def voxel_mm(self) -> float:
@@ -94,7 +102,7 @@ class Canvas:
         return float(np.cbrt(abs(np.linalg.det(self.affine[:3, :3]))))
 
     @cached_property
-    def _to_index(self) -> Float[np.ndarray, "4 4"]:
+    def _to_index(self) -> Affine:
         return np.linalg.inv(self.affine)
 
     def window(self, low: Vector, high: Vector) -> "Canvas":
@@ -102,18 +110,25 @@ class Canvas:
         middle, half = np.add(low, high) / 2, np.subtract(high, low) / 2 + self.reach_mm + self.voxel_mm
         index = self._to_index[:3, :3] @ middle + self._to_index[:3, 3]
         reach = np.abs(self._to_index[:3, :3]) @ half
-        first = np.clip(np.floor(index - reach), 0, self.image.shape).astype(int)
-        last = np.clip(np.ceil(index + reach) + 1, first, self.image.shape).astype(int)
+        first = np.clip(np.floor(index - reach), 0, self.label.shape).astype(int)
+        last = np.clip(np.ceil(index + reach) + 1, first, self.label.shape).astype(int)
         i, j, k = (slice(int(a), int(b)) for a, b in zip(first, last, strict=True))
         moved = self.affine.copy()
         moved[:3, 3] += self.affine[:3, :3] @ first
-        return Canvas(self.image[i, j, k], self.label[i, j, k], moved, self.points[:, i, j, k], self.reach_mm)
+        return Canvas(self.image[..., i, j, k], self.label[i, j, k], moved, self.points[:, i, j, k], self.reach_mm)
 
     def around(self, centre: Vector, reach_mm: Vector | float) -> "Canvas":
         """The window of `reach_mm` to all sides of a point."""
         return self.window(np.asarray(centre) - reach_mm, np.asarray(centre) + reach_mm)
 
-    def paint(self, distance: Field, value: float | Field, label: int | None = None) -> None:
+    def ball(self, frame: Affine, centre_mm: Vector, radius_mm: float) -> tuple["Canvas", Field]:
+        """The window of a ball that is round in scanner mm, whatever the patient's bends, and the distance to it."""
+        back = np.linalg.inv(frame)
+        part = self.around(back[:3, :3] @ np.asarray(centre_mm) + back[:3, 3], 1.3 * radius_mm + 2)
+        off = lattice(part.shape, frame @ part.affine) - _column(centre_mm, part.points)
+        return part, np.sqrt((off * off).sum(0)) - np.float32(radius_mm)
+
+    def paint(self, distance: Field, value: float | Shaped[np.ndarray, "*m"], label: int | None = None) -> None:
         """Fills where `distance` < 0, mixing at the edge over one voxel as a scanner does; labels have hard edges."""
         share = np.clip(0.5 - distance / np.float32(self.voxel_mm), 0, 1)
         self.image[...] += share * (value - self.image)
@@ -121,7 +136,7 @@ class Canvas:
             self.label[distance < 0] = label
 
 
-def lattice(shape: tuple[int, int, int], affine: Float[np.ndarray, "4 4"]) -> Float32[np.ndarray, "3 i j k"]:
+def lattice(shape: Shape, affine: Affine) -> Float32[np.ndarray, "3 i j k"]:
     """The place of every voxel centre."""
     i, j, k = (np.arange(n).reshape([-1 if a == axis else 1 for a in range(3)]) for axis, n in enumerate(shape))
     a = affine
