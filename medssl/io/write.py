@@ -43,10 +43,10 @@ MR = {
 EMPTY = (
     "PatientBirthDate",
     "PatientSex",
-    "StudyTime",
     "ReferringPhysicianName",
     "AccessionNumber",
     "PositionReferenceIndicator",
+    "Laterality",
 )
 
 
@@ -131,6 +131,7 @@ def _names(info: SeriesInfo) -> dict[str, object]:
         "FrameOfReferenceUID": uid(info.patient, info.study, "frame"),
         "StudyID": info.study[:16],
         "StudyDate": info.date,
+        "StudyTime": "120000",
         "SeriesNumber": str(int(info.series)) if info.series.isdigit() else "",
         "SeriesDescription": info.description,
         "Modality": info.modality,
