@@ -170,15 +170,12 @@ class GlobalLocal(Objective):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The keys follow slowly; at first faster, so that a short run does not contrast against noise."""
+        """The keys follow slowly: were they to run ahead of the queue, a common drift would tell new from old."""
         if self.config.stage == "local" or self.config.momentum is None:
             return
-        steps = int(self.draws.made)
-        share = 1 - min(self.config.momentum, (1 + steps) / (10 + steps))
-        for slow, fast in zip(
-            self.key.parameters(), [*self.encoder.parameters(), *self.head.parameters()], strict=True
-        ):
-            slow.lerp_(fast, share)
+        fast = nn.ModuleList([self.encoder, self.head])
+        for slow, weight in zip(self.key.parameters(), fast.parameters(), strict=True):
+            slow.lerp_(weight, 1 - self.config.momentum)
 
     def transferable(self) -> dict[str, nn.Module]:
         """The encoder, and the downstream decoder where this stage trains it."""

@@ -104,7 +104,7 @@ class Alarm:
     No fixed bound would do: embeddings of an untrained network share a large mean, and start with a small spread.
     """
 
-    def __init__(self, fall: float = 0.25) -> None:
+    def __init__(self, fall: float = 0.4) -> None:
         self.fall = fall
         self.first: dict[str, float] = {}
 
