@@ -8,7 +8,7 @@ from jaxtyping import Float32
 from scipy import ndimage
 
 from medssl.data.phantom_chest import HEART_TURN, Chest, Nodule, bend, cavity, dome, heart, lungs
-from medssl.data.phantom_shapes import Affine, Canvas, capsule, ellipsoid, lattice, ring
+from medssl.data.phantom_shapes import Affine, Canvas, Shape, capsule, ellipsoid, lattice, ring
 from medssl.data.phantom_vessels import GREAT_VESSELS, GULLET, Tube, course
 
 AIR, FAT, MUSCLE = -1000.0, -100.0, 50.0
