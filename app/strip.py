@@ -1,4 +1,4 @@
-"""Strip: the line above the images with what the reader signs, why they decided, and the finding's measures."""
+"""Strip: the line above the images with the measures of a finding, its label, and the sign-off."""
 
 import json
 from html import escape
@@ -9,8 +9,6 @@ from app import look
 from app.state import Desk
 from medssl.review.finding import Finding
 from medssl.review.worklist import Row, following, triage
-
-REASONS = ("", "vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")
 
 
 def draw(desk: Desk, row: Row, selected: Finding | None) -> None:
@@ -28,10 +26,6 @@ def draw(desk: Desk, row: Row, selected: Finding | None) -> None:
 
 
 def _finding(desk: Desk, row: Row, finding: Finding) -> None:
-    st.selectbox(
-        "Reason for the next verdict", REASONS, key="reason", label_visibility="collapsed", width=190,
-        format_func=lambda reason: reason or "reason: none",
-    )  # fmt: skip
     with st.popover("Finding", icon=":material/straighten:"):
         _facts(finding, row)
         names = {label.value: label.name for label in desk.index.labels}

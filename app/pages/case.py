@@ -14,6 +14,7 @@ from medssl.review.worklist import Row
 from medssl.viewer.component import Event, viewer
 
 HEIGHT = 740
+REASONS = ("vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")
 
 
 def page(desk: Desk, worklist: StreamlitPage) -> None:
@@ -55,6 +56,7 @@ def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
         selected=selected.id if selected else None,
         acked_seq=st.session_state.get(f"acked-{row.number}", 0),
         editable=not row.reading.signed_at,
+        reasons=REASONS,
         height=HEIGHT,
         on_verdict=lambda event: _heard(desk, row, event),
         on_stroke=lambda event: _heard(desk, row, event),
@@ -75,16 +77,15 @@ def _heard(desk: Desk, row: Row, event: Event) -> None:
     """An event of the viewer: stored under its own number, so that one sent twice counts once; then acknowledged."""
     kind, finding = event["kind"], event.get("finding") or ""
     name = {"session": event["client"], "number": event["seq"], "dwell_ms": int(event.get("dwell_ms") or 0)}
+    why = {"reason": event.get("reason") or "", "note": event.get("note") or ""}
     if kind == "select":
         st.session_state["selected"] = finding
     elif kind == "verdict":
-        reason, st.session_state["reason"] = st.session_state.get("reason", ""), ""
-        said = {"finding": finding, "reason": reason, "note": event.get("note") or ""}
-        desk.deliver(row, event["decision"], **said, **name)
+        desk.deliver(row, event["decision"], finding=finding, **name, **why)
         advance(row, finding)
     elif kind == "missed":
         made = f"reader-{event['client'][:8]}-{event['seq']}"
-        desk.deliver(row, "missed", finding=made, details=_added(desk, event), note=event.get("note") or "", **name)
+        desk.deliver(row, "missed", finding=made, details=_added(desk, event), **name, **why)
         st.session_state["selected"] = made
     elif kind == "stroke":
         desk.deliver(row, "stroke", finding=finding, mask=masks.pack(event["runs"]), **name)

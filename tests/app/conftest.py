@@ -1,0 +1,87 @@
+"""A served app, and a browser to look at it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from medssl.review.access import Access
+from medssl.review.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+
+
+@dataclass(frozen=True)
+class Served:
+    url: str
+    store: Store
+    process: subprocess.Popen
+
+
+@pytest.fixture
+def access(predictions, tmp_path):
+    return Access(predictions=str(predictions), store=str(tmp_path / "review.sqlite"), reviewer="ana", key="k" * 32)
+
+
+@pytest.fixture
+def opened(access, monkeypatch):
+    """The settings of `access`, where the app looks for them."""
+    for name, value in access.to_environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(str(ROOT))
+    return access
+
+
+@contextmanager
+def serving(predictions: Path, *words: str):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = predictions.parent / "served.sqlite"
+    command = [sys.executable, "-m", "medssl.cli", "review", str(predictions), "--port", str(port)]
+    command += ["--store", str(store), "--reviewer", "ana", *words]
+    with subprocess.Popen(command, cwd=predictions.parent, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        try:
+            wait_for(f"http://127.0.0.1:{port}/_stcore/health", process)
+            yield Served(f"http://127.0.0.1:{port}", Store(store), process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def served(predictions):
+    with serving(predictions) as running:
+        yield running
+
+
+@pytest.fixture
+def browser():
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs Chromium (`apt-get install chromium`)")
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+def wait_for(url: str, process: subprocess.Popen, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"the server did not answer at {url}")

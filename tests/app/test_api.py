@@ -1,0 +1,118 @@
+"""The signed route: nobody reads an image without a link that is whole, unexpired and ours."""
+
+import gzip
+import time
+import warnings
+
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from medssl.io import nifti
+from medssl.review import masks
+from medssl.review.event import Act
+from medssl.review.links import Link
+from medssl.review.store import Store
+from medssl.viewer import wire
+
+
+@pytest.fixture
+def client(opened):
+    from app.api import routes
+
+    with warnings.catch_warnings():  # it prefers a client that is not on every machine
+        warnings.simplefilter("ignore")
+        from starlette.testclient import TestClient
+    with TestClient(Starlette(routes=routes(opened)), raise_server_exceptions=False) as client:
+        yield client
+
+
+def token(access, number=1, kind="image", event=0, seconds=60, key=None) -> str:
+    return Link(number, kind, event, int(time.time()) + seconds).token(key or access.key)
+
+
+@pytest.mark.parametrize("kind", ["image", "labels", "probability"])
+def test_what_arrives_is_what_was_predicted(client, access, predictions, kind):
+    where = f"/api/volume/{token(access, kind=kind)}"
+    header = client.get(f"{where}/header.json").json()
+    arrived = wire.decode(header, client.get(f"{where}/voxels").content)
+    stored = nifti.read(predictions / "case-a" / f"{kind}.nii.gz").oriented("RAS")
+    scale = 255 if kind == "probability" else 1
+    assert np.allclose(arrived.voxels * scale, stored.voxels, atol=0.01)
+    assert np.allclose(arrived.affine, stored.affine)
+    assert arrived.unit == {"image": "HU", "labels": "label", "probability": "probability"}[kind]
+
+
+def test_slabs_join_to_the_whole_and_travel_compressed(client, access):
+    where = f"/api/volume/{token(access)}"
+    header = client.get(f"{where}/header.json").json()
+    whole = client.get(f"{where}/voxels")
+    parts = [client.get(f"{where}/voxels?from={k}&to={k + 8}").content for k in (0, 8, 16)]
+    assert b"".join(parts) == whole.content
+    assert len(whole.content) == np.prod(header["shape"]) * 2
+    assert whole.headers["content-encoding"] == "gzip"
+    assert whole.headers["cache-control"] == "private, no-store"
+
+
+def test_a_range_is_a_part_of_the_compressed_bytes(client, access):
+    where = f"/api/volume/{token(access)}/voxels"
+
+    def ask(asked: str) -> tuple[int, bytes, str]:
+        with client.stream("GET", where, headers={"Range": asked}) as answer:
+            return answer.status_code, b"".join(answer.iter_raw()), answer.headers.get("content-range", "")
+
+    with client.stream("GET", where) as answer:
+        body = b"".join(answer.iter_raw())
+    assert gzip.decompress(body)
+    assert ask("bytes=2-9") == (206, body[2:10], f"bytes 2-9/{len(body)}")
+    assert ask("bytes=5-") == (206, body[5:], f"bytes 5-{len(body) - 1}/{len(body)}")
+    assert ask("bytes=-4") == (206, body[-4:], f"bytes {len(body) - 4}-{len(body) - 1}/{len(body)}")
+    assert ask(f"bytes={len(body)}-")[0] == 416
+    assert ask("lines=1-2")[0] == 200
+
+
+@pytest.mark.parametrize("end", ["header.json", "voxels"])
+def test_no_link_no_image(client, access, end):
+    whole = token(access)
+    bad = [
+        "x", whole[:-1], whole.replace("image", "labels"), whole.replace("1.", "2.", 1),
+        token(access, seconds=-1), token(access, key="x" * 32), token(access, number=99), token(access, number=0),
+    ]  # fmt: skip
+    for wrong in bad:
+        answer = client.get(f"/api/volume/{wrong}/{end}")
+        assert (answer.status_code, answer.text) == (404, "this link is not valid, or no longer")
+        assert answer.headers["cache-control"] == "private, no-store"
+
+
+@pytest.mark.parametrize(
+    "path", ["../../index.json", "..%2f..%2findex.json", "%2e%2e/%2e%2e/etc/passwd", "....//index.json"]
+)
+def test_no_path_leads_out(client, path):
+    assert client.get(f"/api/volume/{path}/voxels").status_code == 404
+    assert client.get(f"/api/volume/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["from=-1&to=2", "from=3&to=3", "from=0&to=99", "from=a&to=2", "from=9&to=2"])
+def test_planes_that_are_not_there_are_refused(client, access, query):
+    assert client.get(f"/api/volume/{token(access)}/voxels?{query}").status_code == 404
+
+
+def test_a_link_shows_the_strokes_of_one_reader_up_to_an_event(client, access, predictions):
+    """The voxel of the stroke, in RAS order with i fastest, is where the wire says it is."""
+    store = Store(access.store)
+
+    def stroke(number: int, reviewer: str, run: list[int]) -> int:
+        said = {"session": "s", "case": "case-a", "reviewer": reviewer, "role": "reader", "action": "stroke"}
+        return store.record(Act(**said, number=number, mask=masks.pack([run]))).id
+
+    first = stroke(1, "ana", [0, 3, 2])
+    stroke(2, "ben", [10, 3, 2])
+    second = stroke(3, "ana", [5, 1, 1])
+
+    def labels(event: int) -> np.ndarray:
+        where = f"/api/volume/{token(access, kind='labels', event=event)}"
+        return np.frombuffer(client.get(f"{where}/voxels").content, np.uint8)[:14]
+
+    assert labels(0).tolist() == [0] * 14
+    assert labels(first).tolist() == [2] * 3 + [0] * 11
+    assert labels(second).tolist() == [2] * 3 + [0, 0, 1] + [0] * 8

@@ -1,0 +1,60 @@
+"""The story in a real browser: worklist, case, accept, reload, still accepted; nothing leaves the machine."""
+
+import re
+import signal
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def decisions(served) -> list[tuple[str, str]]:
+    return [(e.action, e.finding) for e in served.store.events()]
+
+
+def open_first(page, url: str) -> None:
+    page.goto(url)
+    page.get_by_role("button", name="Read next case").click(timeout=60_000)
+    page.locator("canvas").first.wait_for(timeout=60_000)
+    page.locator(".mv-verdict").first.wait_for()
+
+
+def wait_until(page, true, seconds: float = 30) -> None:
+    for _ in range(int(seconds * 5)):
+        if true():
+            return
+        page.wait_for_timeout(200)
+    assert true()
+
+
+def test_what_was_accepted_is_still_accepted_after_a_reload(served, browser):
+    page = browser.new_page(viewport={"width": 1500, "height": 920})
+    outside, errors = [], []
+    page.on("request", lambda r: outside.append(r.url) if not re.match(rf"({served.url}|data:|blob:)", r.url) else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    open_first(page, served.url)
+    assert "case-a" not in page.url and "case-a" not in page.title()
+    assert page.get_by_text("Research use only. Not for clinical use.").count()
+    page.locator(".mv-accept").click()
+    wait_until(page, lambda: decisions(served) == [("accept", "case-a-1-1")])
+    page.reload()
+    page.get_by_text("accepted").first.wait_for(timeout=60_000)
+    page.locator(".mv-reject").click()
+    wait_until(page, lambda: decisions(served)[1:] == [("reject", "case-a-1-2")])
+    page.get_by_role("button", name="Sign off").click()
+    page.get_by_text(re.compile("Signed 20")).wait_for()
+    assert [e.action for e in served.store.events()] == ["accept", "reject", "sign"]
+    assert served.store.faults() == []
+    assert outside == [] and errors == []
+
+
+def test_a_stopped_server_loses_no_click(served, browser, predictions):
+    """The click waits in the browser until the server is there again."""
+    page = browser.new_page(viewport={"width": 1500, "height": 920})
+    open_first(page, served.url)
+    served.process.send_signal(signal.SIGSTOP)
+    page.locator(".mv-accept").click()
+    page.wait_for_timeout(1500)
+    assert decisions(served) == []
+    served.process.send_signal(signal.SIGCONT)
+    wait_until(page, lambda: decisions(served) == [("accept", "case-a-1-1")])

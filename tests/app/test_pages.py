@@ -1,0 +1,163 @@
+"""Every page draws, says what it is for, and records."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from medssl.review.event import Act
+from medssl.review.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTICE = "Research use only. Not for clinical use."
+
+
+def start(query: dict[str, str] | None = None) -> AppTest:
+    app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=30)
+    for key, value in (query or {}).items():
+        app.query_params[key] = value
+    return checked(app.run())
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception
+    return app
+
+
+def text(app: AppTest) -> str:
+    return " ".join(str(element.proto) for element in app.main if element.type == "html") + " ".join(
+        str(e.proto.body) for e in app.get("html")
+    )
+
+
+def case(number: int) -> AppTest:
+    """The case page, as its own script."""
+
+    def script(number: int) -> None:
+        import streamlit as st
+
+        from app import auth, look, state
+        from app.pages import case
+
+        st.query_params["case"] = str(number)
+        look.header(state.access(), auth.reviewer(state.access()))
+        case.page(state.desk(auth.reviewer(state.access())), st.Page(lambda: None, title="x"))
+
+    return checked(AppTest.from_function(script, args=(number,), default_timeout=30).run())
+
+
+def button(app: AppTest, label: str):
+    return next(b for b in app.button if b.label == label)
+
+
+def labels(app: AppTest) -> list[str]:
+    return [b.label for b in app.button]
+
+
+def decide(access, finding: str, number: int, action: str = "accept", case: str = "case-a", **said) -> None:
+    base = {"session": "viewer", "number": number, "case": case, "reviewer": "ana", "role": "reader"}
+    Store(access.store).record(Act(**base, action=action, finding=finding, **said))
+
+
+def test_the_worklist_shows_every_case_and_the_notice(opened):
+    app = start()
+    assert all(
+        name in text(app) for name in ("case-a", "case-b", "case-c", NOTICE, "LOCAL MODE", "0 of 3 cases signed")
+    )
+    assert labels(app).count("Read") == 3
+
+
+def test_a_begun_case_is_offered_first(opened):
+    decide(opened, "case-b-1-1", 1, case="case-b")
+    app = start()
+    assert "Resume reading" in labels(app) and "Resume" in labels(app)
+    assert text(app).index("case-b") < text(app).index("case-a")
+
+
+def test_filters_narrow_and_an_empty_list_says_so(opened):
+    app = start()
+    app.text_input[0].set_value("zzz")
+    assert "No case matches" in text(checked(app.run()))
+
+
+def test_a_signed_worklist_is_a_done_state(opened):
+    for n, name in enumerate(("case-a", "case-b", "case-c")):
+        decide(opened, "", n, "sign", name, details="[]")
+    assert "All cases are signed" in text(start())
+
+
+def test_a_case_cannot_be_signed_before_every_finding_is_read(opened):
+    app = case(1)
+    assert button(app, "Sign off").disabled
+    decide(opened, "case-a-1-1", 1)
+    decide(opened, "case-a-1-2", 2)
+    app = checked(app.run())
+    button(app, "Sign off").click()
+    app = checked(app.run())
+    assert "Signed 20" in text(app) and {"Reopen", "Next case"} <= set(labels(app))
+    last = Store(opened.store).events()[-1]
+    assert last.action == "sign" and json.loads(last.details) == ["case-a-1-1", "case-a-1-2"]
+
+
+def test_what_was_decided_can_be_taken_back_and_a_signature_reopened(opened):
+    decide(opened, "case-b-1-1", 1, case="case-b")
+    app = case(2)
+    button(app, "Take back").click()
+    app = checked(app.run())
+    assert button(app, "Sign off").disabled
+    assert [e.action for e in Store(opened.store).events()] == ["accept", "undo"]
+
+
+def test_a_finding_can_be_given_another_label(opened):
+    app = case(2)
+    app.selectbox[0].set_value(2)
+    app = checked(app.run())
+    button(app, "Relabel").click()
+    checked(app.run())
+    last = Store(opened.store).events()[-1]
+    assert (last.action, last.label, last.finding) == ("relabel", 2, "case-b-1-1")
+
+
+def test_the_viewer_gets_links_findings_and_no_voxels(opened):
+    app = case(1)
+    said = str(next(e.proto for e in app.main if "viewer" in str(e.proto)))
+    assert "/api/volume/1.image." in said and "case-a-1-2" in said
+    assert len(said.split("json:")[-1]) < 8000
+
+
+@pytest.mark.parametrize("number", ["", "0", "99", "-1", "x"])
+def test_an_unknown_case_leads_back(opened, number):
+    assert "No case is open" in text(case(number))
+
+
+def test_missing_predictions_are_said_on_the_page(opened, predictions):
+    (predictions / "index.json").unlink()
+    assert "No predictions to read" in text(start())
+
+
+def test_a_stranger_sees_no_case(access, monkeypatch):
+    proxied = access.model_copy(update={"mode": "proxy", "proxy_secret": "s" * 16, "roles": {"ana": "reader"}})
+    for name, value in proxied.to_environment().items():
+        monkeypatch.setenv(name, value)
+    app = start()
+    assert "Not signed in" in text(app) and "case-a" not in text(app)
+
+
+def test_an_idle_reader_is_asked_before_anything_is_shown(opened):
+    app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=30)
+    app.session_state["last_seen"] = 1.0
+    app = checked(app.run())
+    assert "Paused" in text(app) and "case-a" not in text(app)
+    app.button[0].click()
+    assert "case-a" in text(checked(app.run()))
+
+
+def test_the_app_loads_no_torch():
+    modules = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "app").rglob("*.py")]
+    names = ", ".join(m for m in modules if m not in ("app.main", "app.asgi") and "__init__" not in m)
+    code = f"import sys, {names}; print([m for m in ('torch', 'monai') if m in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
