@@ -21,7 +21,7 @@ from medssl.volume import Volume
 
 LPS = np.array([-1.0, -1.0, 1.0])
 CT_INTERCEPT = -1024
-CT = {
+CT: dict[str, object] = {
     "SOPClassUID": CTImageStorage,
     "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
     "KVP": "120",
@@ -29,7 +29,7 @@ CT = {
     "RescaleSlope": "1",
     "RescaleIntercept": str(CT_INTERCEPT),
 }
-MR = {
+MR: dict[str, object] = {
     "SOPClassUID": MRImageStorage,
     "ImageType": ["ORIGINAL", "PRIMARY", "OTHER"],
     "ScanningSequence": "GR",
@@ -46,7 +46,6 @@ EMPTY = (
     "ReferringPhysicianName",
     "AccessionNumber",
     "PositionReferenceIndicator",
-    "Laterality",
 )
 
 
@@ -60,6 +59,7 @@ class SeriesInfo:
     modality: Literal["CT", "MR"] = "CT"
     description: str = ""
     date: str = "20260101"
+    localizer: bool = False
     manufacturer: str = "medssl phantom"
 
 
