@@ -1,8 +1,8 @@
 """A whole SparK training step: masked-dense against visible-block execution, same network, crops and masks."""
 
 import multiprocessing
-import resource
 import time
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -109,9 +109,15 @@ def _peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
         before = torch.cuda.memory_allocated()
         bench.step(dense)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _high_water_mb()
     bench.step(dense)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    return _high_water_mb() - before
+
+
+def _high_water_mb() -> float:
+    """The most memory this process ever had; getrusage would count what its parent had as well."""
+    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**10
 
 
 def _crops(x: Float[Tensor, "b v c i j k"]) -> Crops:
