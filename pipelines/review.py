@@ -12,7 +12,7 @@ from medssl.errors import BadInput
 from medssl.home import home
 from medssl.review.access import Access
 from medssl.review.predictions import NOTICE, read_index
-from medssl.review.store import Store
+from medssl.review.store import Store, beside
 
 
 def main(words: list[str]) -> None:
@@ -42,7 +42,7 @@ def _access(asked: argparse.Namespace) -> Access:
     index = read_index(asked.predictions)
     if not index.cases:
         raise BadInput(f"{asked.predictions}: holds no case; `medssl predict RUN SCANS --out {asked.predictions}`")
-    store = Path(asked.store or f"{index.folder.absolute()}-review.sqlite").absolute()
+    store = (asked.store or beside(index.folder)).absolute()
     Store(store)
     return Access(
         predictions=str(index.folder.absolute()), store=str(store), reviewer=asked.reviewer, role=asked.role,

@@ -1,6 +1,5 @@
 """The images of a case as a reader sees them: what was predicted, with that reader's corrections drawn in."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from medssl.io import nifti
-from medssl.review import masks
+from medssl.review.corrected import drawn
 from medssl.review.event import Event
 from medssl.review.links import Kind, Link
 from medssl.review.predictions import IMAGE, LABELS, PROBABILITY, read_index
@@ -53,16 +52,7 @@ class Pictures:
             volume = replace(volume, voxels=volume.voxels.astype(np.float32) / 255)
         if not picture.event:
             return volume
-        return corrected(volume, _strokes(self._store.events(picture.case), picture.event))
-
-
-def corrected(labels: Volume, strokes: Iterable[Event]) -> Volume:
-    """The labels after a reader's strokes, on the grid they came on."""
-    drawn = labels.oriented("RAS")
-    for stroke in strokes:
-        if stroke.mask:
-            drawn = replace(drawn, voxels=masks.apply(drawn.voxels, masks.unpack(stroke.mask)))
-    return replace(drawn.oriented(labels.orientation()), affine=labels.affine)
+        return drawn(volume, _strokes(self._store.events(picture.case), picture.event))
 
 
 def _strokes(events: list[Event], until: int) -> list[Event]:

@@ -27,6 +27,13 @@ class Store:
             for refused in ("UPDATE", "DELETE"):
                 session.execute(_trigger(refused))
 
+    @classmethod
+    def existing(cls, path: Path | str) -> "Store":
+        """A store that is there already."""
+        if not Path(path).is_file():
+            raise BadInput(f"{path}: no verdicts here; `medssl review` writes them, --store tells where")
+        return cls(path)
+
     def record(self, act: Act) -> Event:
         """Stores an act, once: the same (session, number) again gives the event that is there. Raises Refusal."""
         act = type(act).model_validate(act.model_dump())
@@ -60,6 +67,12 @@ class Store:
             session = Session(connection, expire_on_commit=False)
             yield session
             session.flush()
+
+
+def beside(predictions: Path) -> Path:
+    """Where the verdicts on a predictions folder go unless told otherwise: not into the folder that was read."""
+    folder = predictions.absolute()
+    return folder.with_name(f"{folder.name}-review.sqlite")
 
 
 def _of(session: Session, case: str | None) -> list[Event]:

@@ -1,0 +1,64 @@
+"""The commands around the review store, as a user calls them."""
+
+import json
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from medssl import cli
+from medssl.review.event import Act
+from medssl.review.store import Store, beside
+
+
+@pytest.fixture
+def store(predictions):
+    store = Store(beside(predictions))
+    for n, finding in enumerate(("case-a-1-1", "case-a-1-2")):
+        said = {"session": "s", "number": n, "case": "case-a", "reviewer": "ana", "role": "reader"}
+        store.record(Act(**said, action="accept", finding=finding))
+    return store
+
+
+def test_feedback_writes_a_data_set_and_names_what_it_leaves_out(store, predictions, tmp_path, capsys):
+    assert cli.run("feedback", [str(predictions), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "left out case-b: not read" in said and "1 of 3 cases" in said
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["numTraining"] == 1
+
+
+def test_feedback_without_verdicts_is_bad_input(predictions, tmp_path, capsys):
+    assert cli.run("feedback", [str(predictions), "--out", str(tmp_path / "out")]) == 2
+    assert "no verdicts here" in capsys.readouterr().err
+
+
+def test_audit_verifies_lists_and_finds_a_change(store, capsys):
+    assert cli.run("audit", ["verify", str(store.path)]) == 0
+    head = capsys.readouterr().out.split()[-1]
+    assert cli.run("audit", ["verify", str(store.path), "--head", head]) == 0
+    assert cli.run("audit", ["list", str(store.path)]) == 0
+    assert capsys.readouterr().out.count("case-a-1-1") == 1
+    with closing(sqlite3.connect(store.path)) as db, db:
+        db.execute("DROP TRIGGER no_update")
+        db.execute("UPDATE event SET reviewer = 'eve' WHERE id = 1")
+    assert cli.run("audit", ["verify", str(store.path)]) == 2
+    assert "event 1: changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_review_without_cases_is_bad_input(predictions, tmp_path, capsys, empty):
+    if empty:
+        told = json.loads((predictions / "index.json").read_text())
+        (predictions / "index.json").write_text(json.dumps(told | {"cases": []}))
+    assert cli.run("review", [str(predictions if empty else tmp_path / "none")]) == 2
+    assert "medssl predict" in capsys.readouterr().err
+
+
+def test_review_on_a_port_in_use_is_bad_input(predictions, capsys):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert cli.run("review", [str(predictions), "--port", str(taken.getsockname()[1])]) == 2
+    assert "another --port" in capsys.readouterr().err
