@@ -5,11 +5,12 @@ import errno
 import logging
 import sys
 import traceback
+import warnings
 from importlib import import_module
 from pathlib import Path
 
 from medssl import __version__
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Doubt
 from medssl.home import home
 
 
@@ -30,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(name: str, words: list[str], debug: bool = False) -> int:
     """One pipeline's exit code: 0 done, 2 something to change in the input, 1 a fault of the program."""
+    warnings.formatwarning = _doubt
     try:
         if name not in pipelines():
             raise BadInput(f"{name!r} is no command; known: {', '.join(pipelines())}")
@@ -55,6 +57,11 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
 def pipelines() -> list[str]:
     """The commands there are."""
     return sorted(p.stem for p in (home() / "pipelines").glob("*.py") if not p.stem.startswith("_"))
+
+
+def _doubt(message: Warning | str, category: type[Warning], *where: object) -> str:
+    """A warning as one line, without the place in the code that nobody asked for."""
+    return f"{'doubt' if category is Doubt else 'warning'}: {message}\n"
 
 
 def _line(error: Exception) -> str:

@@ -25,7 +25,7 @@ def main(words: list[str]) -> None:
     if out.exists():
         raise BadInput(f"{out}: exists already; remove it or choose another --out")
     short = ["plan.epochs=1", "plan.steps=3"] if given.quick else []
-    phantom.demo_folder(out / "scans", given.seed, *((6, 4) if given.quick else (20, 16)))
+    phantom.demo_folder(out / "scans", given.seed, *((8, 4) if given.quick else (24, 16)), (72, 72, 72), 4.0)
     _medssl("ingest", f"{out}/scans", "--out", f"{out}/store", "--shares", "train=0.6,val=0.1,test=0.3")
     manifest, encoder = f"{out}/store/manifest.csv", f"{out}/runs/encoder"
     _medssl("pretrain", "configs/demo/pretrain.yaml", f"manifest={manifest}", f"run={encoder}", *short)

@@ -31,7 +31,11 @@ def main(words: list[str]) -> None:
     index = read_index(asked.predictions)
     kinds = lesion_labels(index, [name for name in asked.lesions.split(",") if name])
     references = References.read(asked.labels)
-    done = list(track(evaluate(index, references, asked.tolerance_mm, kinds), "evaluating", total=len(index.cases)))
+    cases = references.measured(index.cases)
+    evaluated = evaluate(index, references, asked.tolerance_mm, kinds)
+    done = list(track(evaluated, "evaluating", total=len(cases), console=Console(stderr=True)))
     report = write(index, references, done, out, asked.tolerance_mm)
     Console().print(report.table())
+    if len(cases) < len(index.cases):
+        print(f"{len(index.cases) - len(cases)} cases without a label were left out")
     print(f"{report.folder / 'summary.json'}\n{report.folder / 'cases.csv'}\n{report.folder / 'figures'}")

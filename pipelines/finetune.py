@@ -16,7 +16,7 @@ from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks.segment import Config as Segment
 from medssl.training import feed
-from medssl.training.fit import fit
+from medssl.training.fit import fit, told
 from medssl.training.network import Network
 from medssl.training.plan import Plan
 
@@ -66,7 +66,7 @@ def main(words: list[str]) -> None:
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
     crops = feed.crops(dataset, settings.plan)
-    fit(task, settings.plan, run, crops, validation, settings.validate_every, cases)
+    scores = fit(task, settings.plan, run, crops, validation, settings.validate_every, cases)
     run.close()
-    print(f"{run.path}: {run.card['scores']}")
+    print(f"{run.path}: {told(scores)}")
     print(f"next: medssl predict {run.path} {settings.manifest} --out predictions")

@@ -11,7 +11,7 @@ from medssl.nn.encoder import EncoderConfig
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training import feed
-from medssl.training.fit import fit
+from medssl.training.fit import fit, told
 from medssl.training.network import Network
 from medssl.training.plan import Plan
 
@@ -42,7 +42,7 @@ def main(words: list[str]) -> None:
     )
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "pretrain", manifest=pool.digest(), network=network.model_dump(mode="json"))
-    fit(objective, settings.plan, run, feed.crops(dataset, settings.plan), cases=[c.id for c in pool.cases])
+    scores = fit(objective, settings.plan, run, feed.crops(dataset, settings.plan), cases=[c.id for c in pool.cases])
     run.close()
-    print(f"{run.path}: {run.card['scores']}")
+    print(f"{run.path}: {told(scores)}")
     print(f"next: medssl finetune configs/finetune/segment.yaml manifest={settings.manifest} pretrained={run.path}")

@@ -1,6 +1,7 @@
 """The command: one line and exit code 2 for bad input, a traceback only with --debug."""
 
 import sys
+import warnings
 
 import pytest
 
@@ -66,3 +67,11 @@ def test_debug_shows_where(pipeline, capsys):
     pipeline("raise RuntimeError('odd')")
     assert cli.run("fails", [], debug=True) == 1
     assert "Traceback" in said(capsys)
+
+
+def test_a_doubt_is_one_line(pipeline, capsys):
+    pipeline("import warnings; from medssl.errors import Doubt; warnings.warn('unit unset: taken as mm', Doubt)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert cli.run("fails", []) == 0
+    assert said(capsys) == "doubt: unit unset: taken as mm\n"

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,11 +18,15 @@ from medssl.volume import Volume
 
 @dataclass(frozen=True)
 class References:
-    """Labelled cases by name; `present` lists the classes that were labelled, of cases where not all were."""
+    """Labelled cases by name; `present` lists the classes that were labelled, of cases where not all were.
+
+    `unlabelled` are cases that are known to have no label, and so are left out of what is measured.
+    """
 
     place: Path
     sources: Mapping[str, Source]
     present: Mapping[str, list[int]] = field(default_factory=dict)
+    unlabelled: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, place: Path) -> "References":
@@ -37,14 +41,15 @@ class References:
         found = layouts.find(place)
         return cls(place, {s.id: s for s in found.sources if s.label}, found.present)
 
-    def require(self, cases: tuple[str, ...]) -> None:
-        """Refuses cases that have no label here, all at once."""
-        lacking = [case for case in cases if case not in self.sources]
+    def measured(self, cases: Sequence[str]) -> list[str]:
+        """The cases that have a label; those of which nothing is known are refused, all at once."""
+        lacking = [case for case in cases if case not in self.sources and case not in self.unlabelled]
         if lacking:
             some = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
             raise BadInput(
                 f"{self.place}: no label for {some}; add them, named as the cases are, or predict fewer cases"
             )
+        return [case for case in cases if case in self.sources]
 
     def label(self, case: str, image: Volume) -> Volume:
         """A case's label, which must stand on the image's grid."""
@@ -73,4 +78,5 @@ def _of_manifest(path: Path) -> References:
     found = layouts.find(Path(os.path.commonpath([str(Path(file).parent) for file in used])))
     by_files = {frozenset(map(str, s.files)): s for s in found.sources if s.label}
     known = {case: by_files.get(frozenset(paths)) for case, paths in files.items()}
-    return References(path, {case: source for case, source in known.items() if source}, card.present_labels)
+    bare = frozenset(case.id for case in manifest.cases if not case.label)
+    return References(path, {case: source for case, source in known.items() if source}, card.present_labels, bare)

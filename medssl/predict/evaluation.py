@@ -47,11 +47,13 @@ def lesion_labels(index: Index, names: Sequence[str]) -> tuple[Label, ...]:
 def evaluate(
     index: Index, references: References, tolerance_mm: float, kinds: Sequence[Label] = ()
 ) -> Iterator[Evaluated]:
-    """Every case of a predictions folder; a reference on another grid is refused, and nothing is resampled."""
+    """Every labelled case of a predictions folder; a label on another grid is refused, and nothing is resampled."""
     if not index.cases:
         raise BadInput(f"{index.folder}: holds no case yet; predict some")
-    references.require(index.cases)
-    for case in index.cases:
+    measured = references.measured(index.cases)
+    if not measured:
+        raise BadInput(f"{index.folder}: none of its cases has a label in {references.place}; predict labelled cases")
+    for case in measured:
         predicted = nifti.read(index.case(case) / LABELS, label=True)
         reference = references.label(case, predicted)
         present = references.present.get(case, [label.value for label in index.labels])

@@ -4,7 +4,7 @@ import logging
 import resource
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,12 @@ def fit(
     spent = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(_peak_gb(), 2)}
     run.note(scores=scores, spent=spent)
     return scores
+
+
+def told(scores: Mapping[str, float]) -> str:
+    """Scores for a person: the kept ones first."""
+    order = sorted(scores, key=lambda name: (not name.startswith("best"), name))
+    return ", ".join(f"{name} {scores[name]:.4g}" for name in order)
 
 
 def quiet() -> None:

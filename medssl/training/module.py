@@ -41,8 +41,9 @@ class Training(LightningModule):
         self.log_dict(scores, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_batch_end(self, outputs: object, batch: Crops, index: int) -> None:
-        """Lets the learner follow its own weights."""
-        self.learner.after_step()
+        """Lets the learner follow its own weights, once an optimiser step."""
+        if (index + 1) % self.plan.accumulate == 0:
+            self.learner.after_step()
 
     def configure_optimizers(self) -> dict:
         """AdamW without decay on norms, biases and tokens."""

@@ -7,6 +7,7 @@ import pytest
 
 from medssl.data.ingest import Options, ingest
 from medssl.data.references import References
+from medssl.data.source import Source
 from medssl.errors import BadInput
 from medssl.io import images
 
@@ -29,7 +30,7 @@ def test_a_manifest_leads_to_the_files_its_cases_were_read_from(dataset, tmp_pat
         dataset, tmp_path / "store", Options(workers=1, spacing_mm=(2.0, 2.0, 2.0), modality="MR"), lambda *_: None
     )
     found = References.read(tmp_path / "store" / "manifest.csv")
-    found.require(tuple(case.id for case in done.manifest.cases))
+    found.measured([case.id for case in done.manifest.cases])
     for case in done.manifest.cases:
         image = images.read(dataset / "imagesTr" / f"{case.id}.nii.gz")
         drawn = images.read(dataset / "labelsTr" / f"{case.id}.nii.gz", label=True)
@@ -46,7 +47,7 @@ def test_a_data_set_and_its_folder_of_labels_give_the_same(dataset):
 
 def test_an_empty_folder_has_no_references(tmp_path):
     with pytest.raises(BadInput, match="no label for a, b"):
-        References.read(tmp_path).require(("a", "b"))
+        References.read(tmp_path).measured(("a", "b"))
 
 
 def test_a_label_on_another_grid_is_refused_with_its_case(dataset):
@@ -54,3 +55,10 @@ def test_a_label_on_another_grid_is_refused_with_its_case(dataset):
     first, second = list(found.sources)[:2]
     with pytest.raises(BadInput, match=f"{first}: label"):
         found.label(first, images.read(dataset / "imagesTr" / f"{second}.nii.gz"))
+
+
+def test_cases_a_manifest_knows_to_be_unlabelled_are_left_out_and_others_are_refused(tmp_path):
+    found = References(tmp_path, {"a": Source("a", "a", (), ())}, unlabelled=frozenset({"b"}))
+    assert found.measured(["a", "b"]) == ["a"]
+    with pytest.raises(BadInput, match="no label for c;"):
+        found.measured(["a", "b", "c"])
