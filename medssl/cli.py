@@ -19,6 +19,7 @@ def main(argv: list[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
+    warnings.formatwarning = _doubt
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("medssl").setLevel(logging.DEBUG if debug else logging.INFO)
     if not words or words[0] in ("-h", "--help"):
@@ -31,7 +32,6 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(name: str, words: list[str], debug: bool = False) -> int:
     """One pipeline's exit code: 0 done, 2 something to change in the input, 1 a fault of the program."""
-    warnings.formatwarning = _doubt
     try:
         if name not in pipelines():
             raise BadInput(f"{name!r} is no command; known: {', '.join(pipelines())}")

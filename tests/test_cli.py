@@ -6,6 +6,7 @@ import warnings
 import pytest
 
 from medssl import cli
+from medssl.errors import Doubt
 
 
 def said(capsys) -> str:
@@ -69,9 +70,9 @@ def test_debug_shows_where(pipeline, capsys):
     assert "Traceback" in said(capsys)
 
 
-def test_a_doubt_is_one_line(pipeline, capsys):
-    pipeline("import warnings; from medssl.errors import Doubt; warnings.warn('unit unset: taken as mm', Doubt)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        assert cli.run("fails", []) == 0
-    assert said(capsys) == "doubt: unit unset: taken as mm\n"
+def test_a_doubt_is_one_line(pipeline, monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    pipeline("pass")
+    with pytest.raises(SystemExit):
+        cli.main(["fails"])
+    assert warnings.formatwarning("unit unset: taken as mm", Doubt, "x.py", 1) == "doubt: unit unset: taken as mm\n"
