@@ -4,7 +4,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app import auth, look, state
-from app.pages import case, worklist
+from app.pages import agreement, case, worklist
 from medssl.errors import BadInput
 
 
@@ -29,7 +29,8 @@ def pages(desk: state.Desk) -> list[StreamlitPage]:
     """The pages that this reader may open."""
     first: StreamlitPage = st.Page(lambda: worklist.page(desk, second), title="Worklist", default=True)
     second: StreamlitPage = st.Page(lambda: case.page(desk, first), title="Case", url_path="case")
-    return [first, second]
+    third: StreamlitPage = st.Page(lambda: agreement.page(desk), title="Agreement", url_path="agreement")
+    return [first, second, third] if desk.reviewer.may("compare") else [first, second]
 
 
 main()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from medssl.errors import BadInput
 from medssl.home import home
+from medssl.predict import phantoms
 from medssl.review.access import Access
 from medssl.review.predictions import NOTICE, read_index
 from medssl.review.store import Store, beside
@@ -18,6 +19,9 @@ from medssl.review.store import Store, beside
 def main(words: list[str]) -> None:
     """Checks what it was given, prints the address, and serves until it is stopped."""
     asked = _parser().parse_args(words)
+    if asked.demo and not asked.predictions.exists():
+        print(f"Drawing phantom predictions in {asked.predictions}")
+        phantoms.write(asked.predictions, cases=4)
     access = _access(asked)
     _free(asked.address, asked.port)
     server = [sys.executable, "-m", "streamlit", "run", str(home() / "app" / "asgi.py")]
@@ -46,13 +50,16 @@ def _access(asked: argparse.Namespace) -> Access:
     Store(store)
     return Access(
         predictions=str(index.folder.absolute()), store=str(store), reviewer=asked.reviewer, role=asked.role,
-        key=secrets.token_hex(32), idle_minutes=asked.idle_minutes, hosts=(asked.address, "127.0.0.1", "localhost"),
+        key=secrets.token_hex(32), tour=asked.demo, idle_minutes=asked.idle_minutes,
+        hosts=(asked.address, "127.0.0.1", "localhost"),
     )  # fmt: skip
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="medssl review", description=__doc__)
-    parser.add_argument("predictions", type=Path, help="what `medssl predict` wrote")
+    where = Path("phantom-predictions")
+    parser.add_argument("predictions", type=Path, nargs="?", default=where, help="what `medssl predict` wrote")
+    parser.add_argument("--demo", action="store_true", help=f"a guided tour, on {where} unless PREDICTIONS are given")
     parser.add_argument("--port", type=int, default=8501)
     parser.add_argument("--address", default="127.0.0.1", help="keep this, unless a proxy signs people in before it")
     parser.add_argument("--store", type=Path, help="where verdicts go; PREDICTIONS-review.sqlite unless given")

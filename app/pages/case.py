@@ -6,7 +6,7 @@ from dataclasses import asdict
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app import look, strip
+from app import look, strip, tour
 from app.state import Desk
 from medssl.review import masks
 from medssl.review.finding import Finding
@@ -26,6 +26,8 @@ def page(desk: Desk, worklist: StreamlitPage) -> None:
         return
     row = desk.row(int(number))
     selected = _selected(row)
+    if desk.access.tour:
+        tour.hint(row)
     strip.draw(desk, row, selected)
     _viewer(desk, row, selected)
 

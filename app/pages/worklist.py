@@ -7,11 +7,12 @@ from typing import get_args
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app import look
+from app import look, tour
 from app.state import Desk
 from medssl.review.worklist import Order, Row, following, triage
 
 PAGE = 20
+WIDTHS = (12, 1)
 STATES = {"to read": ("open", "new"), "all": ("open", "new", "signed"), "signed": ("signed",)}
 
 
@@ -22,6 +23,8 @@ def page(desk: Desk, case: StreamlitPage) -> None:
     if not rows:
         look.message("Nothing to read", "This predictions folder has no cases. Predict some scans, then come back.")
         return
+    if desk.access.tour:
+        tour.hint(None)
     _progress(rows, case)
     chosen = _filtered(rows)
     if not chosen:
@@ -61,9 +64,11 @@ def _table(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
     sheet = int(st.number_input(f"Page, of {sheets}", 1, sheets, width=140)) if sheets > 1 else 1
     colours = {label.name: label.colour for label in desk.index.labels}
     heads = ("", "Case", "Findings", "Uncertainty", "Largest", "Read")
-    st.html(f"<div class='row head'>{''.join(f'<span>{head}</span>' for head in heads)}</div>")
+    st.columns(WIDTHS, gap="small")[0].html(
+        f"<div class='row head'>{''.join(f'<span>{head}</span>' for head in heads)}</div>"
+    )
     for row in rows[(sheet - 1) * PAGE : sheet * PAGE]:
-        left, right = st.columns([12, 1], vertical_alignment="center", gap="small")
+        left, right = st.columns(WIDTHS, vertical_alignment="center", gap="small")
         left.html(_line(row, colours))
         said = {"new": "Read", "open": "Resume", "signed": "View"}[row.state]
         if right.button(said, key=f"open-{row.number}", width="stretch"):

@@ -59,7 +59,7 @@ def labels(app: AppTest) -> list[str]:
 
 def decide(access, finding: str, number: int, action: str = "accept", case: str = "case-a", **said) -> None:
     base = {"session": "viewer", "number": number, "case": case, "reviewer": "ana", "role": "reader"}
-    Store(access.store).record(Act(**base, action=action, finding=finding, **said))
+    Store(access.store).record(Act(**(base | said), action=action, finding=finding))
 
 
 def test_the_worklist_shows_every_case_and_the_notice(opened):
@@ -161,3 +161,37 @@ def test_the_app_loads_no_torch():
     code = f"import sys, {names}; print([m for m in ('torch', 'monai') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+def agreement() -> AppTest:
+    """The agreement page, as its own script."""
+
+    def script() -> None:
+        from app import auth, state
+        from app.pages import agreement
+
+        agreement.page(state.desk(auth.reviewer(state.access())))
+
+    return checked(AppTest.from_function(script, default_timeout=30).run())
+
+
+def test_two_signed_readings_are_compared(opened):
+    assert "No case has two signed readings" in text(agreement())
+    for n, (reader, action) in enumerate((("ana", "accept"), ("ben", "reject"))):
+        decide(opened, "case-b-1-1", 2 * n, action, "case-b", reviewer=reader)
+        decide(opened, "", 2 * n + 1, "sign", "case-b", reviewer=reader)
+    app = agreement()
+    assert "0 of 1 findings judged alike" in text(app) and "ben: rejected" in text(app)
+    assert app.dataframe[0].value["Dice"].tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("step", "acts"), [("2 of 5", []), ("3 of 5", ["accept"]), ("4 of 5", ["accept", "reject"])])
+def test_the_tour_knows_how_far_the_reader_is(opened, monkeypatch, step, acts):
+    for name, value in opened.model_copy(update={"tour": True}).to_environment().items():
+        monkeypatch.setenv(name, value)
+    for n, action in enumerate(acts, 1):
+        decide(opened, f"case-a-1-{n}", n, action)
+    app = case(1)
+    assert step in app.markdown[0].value
+    button(app, "End the tour").click()
+    assert "of 5" not in " ".join(m.value for m in checked(app.run()).markdown)
