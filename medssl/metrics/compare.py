@@ -25,10 +25,10 @@ class Gap:
     p: float
 
     def verdict(self, first: str, second: str) -> str:
-        """In words, no surer than the interval."""
-        if self.gap.low > 0:
-            return f"{first} is better"
-        return f"{second} is better" if self.gap.high < 0 else "no difference shown"
+        """In words: one is better only where the interval and the permutation test agree that it is."""
+        if self.p >= 0.05 or self.gap.low <= 0 <= self.gap.high:
+            return "no difference shown"
+        return f"{first if self.gap.estimate > 0 else second} is better"
 
 
 def compare(first: Path, second: Path, metric: str = "dice") -> list[Gap]:

@@ -67,3 +67,10 @@ def test_other_cases_or_another_metric_are_refused(tmp_path):
         compare(first, first, "nsd")
     with pytest.raises(BadInput, match="no evaluation here"):
         compare(first, tmp_path / "none")
+
+
+def test_two_patients_prove_nothing(tmp_path):
+    few = {key: value for key, value in scores(np.random.default_rng(0)).items() if key[0][:2] in ("00", "01")}
+    better = {key: value + 0.3 for key, value in few.items()}
+    row = compare(evaluation(tmp_path / "a", better), evaluation(tmp_path / "b", few))[-1]
+    assert row.gap.low > 0 and row.verdict("x", "y") == "no difference shown"
