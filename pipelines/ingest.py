@@ -16,8 +16,8 @@ def main(argv: list[str]) -> None:
     options = check({
         "spacing_mm": _spacing(asked.spacing), "modality": "" if asked.modality == "auto" else asked.modality,
         "window_hu": asked.window_hu and _numbers(asked.window_hu, 2), "workers": asked.workers,
-        "shares": asked.shares and _shares(asked.shares), "seed": asked.seed, "patients": asked.patients,
-        "scheduler": asked.scheduler, "allow_gaps": asked.allow_gaps,
+        "shares": asked.shares and _shares(asked.shares), "seed": asked.seed, "resplit": asked.resplit,
+        "patients": asked.patients, "scheduler": asked.scheduler, "allow_gaps": asked.allow_gaps,
     }, Options, "medssl ingest")  # fmt: skip
     columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -46,9 +46,10 @@ def _parser() -> argparse.ArgumentParser:
         "--modality", default="auto", choices=("auto", "CT", "MR"), help="of image files; DICOM says it itself"
     )
     parser.add_argument("--window-hu", metavar="LOW,HIGH", help="what CT values become 0 and 1; -1000,1000 if not said")
-    parser.add_argument("--patients", type=Path, metavar="CSV", help="columns case and patient")
+    parser.add_argument("--patients", type=Path, metavar="CSV", help="columns case, patient, site, age_years, sex")
     parser.add_argument("--shares", help="train=0.7,val=0.1,test=0.2 of the patients")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--seed", type=int, help="of the split; 0 if not said")
+    parser.add_argument("--resplit", action="store_true", help="draw the split of a store that exists anew")
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--allow-gaps", action="store_true", help="interpolate missing slices and record it")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a dask scheduler whose workers do it instead")

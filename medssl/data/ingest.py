@@ -10,10 +10,10 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medssl.data import layouts, ledger, pool, prepare
 from medssl.data.layouts import Layout
@@ -41,11 +41,18 @@ class Options(Settings):
     modality: Literal["", "CT", "MR"] = ""
     window_hu: tuple[float, float] | None = None
     workers: int = Field(2, ge=0)
-    shares: dict[str, float] | None = None
-    seed: int = 0
+    shares: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, min_length=1)
+    seed: int | None = None
+    resplit: bool = False
     patients: Path | None = None
     allow_gaps: bool = False
     scheduler: str | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> "Options":
+        if self.shares is not None and not sum(self.shares.values()):
+            raise ValueError("shares: all are 0; give one of them more")
+        return self
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ def _fill(scans: Path, out: Path, found: Layout, options: Options, watch: Watch)
     if not cases:
         raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {outcomes[0].rows[0].reason}")
     card.write(out)
-    manifest = Manifest(tuple(sorted([*kept, *_split(cases, _earlier(out), options)], key=lambda c: c.id)), out)
+    manifest = Manifest(tuple(sorted(_split(kept, cases, _earlier(out), card, options), key=lambda c: c.id)), out)
     rows = [r for r in ledger.read(out / "ledger.csv") if not Path(r.path).is_relative_to(scans)]
     rows += [row for outcome in outcomes for row in outcome.rows] + found.rows
     ledger.write(out / "ledger.csv", rows)
@@ -128,8 +135,14 @@ def _card(out: Path, found: Layout, options: Options) -> Card:
     """What holds for the store: an existing card rules, and what contradicts it is refused."""
     if not (out / "store.json").exists():
         recipe = Recipe(window_hu=options.window_hu or Recipe().window_hu, hu_channels=_hu_channels(found.sources))
-        Card(recipe=recipe, spacing_mm=_spacing(found.sources, options.spacing_mm)).write(out)
+        spacing, shares = _spacing(found.sources, options.spacing_mm), options.shares or {}
+        Card(recipe=recipe, spacing_mm=spacing, shares=shares, seed=options.seed or 0).write(out)
     card = Card.read(out)
+    shares = card.shares if options.shares is None else options.shares
+    seed = card.seed if options.seed is None else options.seed
+    if (shares, seed) != (card.shares, card.seed) and not options.resplit:
+        was = f"shares {card.shares or SHARES}, seed {card.seed}"
+        raise BadInput(f"{out}: was split with {was}; --resplit draws the split anew, another --out keeps both")
     asked = {"auto": card.spacing_mm, "native": None}.get(str(options.spacing_mm), options.spacing_mm)
     for name, here, told in (
         ("spacing in mm", card.spacing_mm, asked),
@@ -139,7 +152,7 @@ def _card(out: Path, found: Layout, options: Options) -> Card:
         if here != told:
             raise BadInput(f"{out}: its {name} is {here}, asked is {told}; use another --out")
     labels, present = card.labels | found.labels, card.present_labels | found.present
-    return card.model_copy(update={"labels": labels, "present_labels": present})
+    return card.model_copy(update={"labels": labels, "present_labels": present, "shares": shares, "seed": seed})
 
 
 def _hu_channels(sources: Sequence[Source]) -> tuple[int, ...]:
@@ -201,13 +214,15 @@ def _renamed(sources: Sequence[Source], kept: Sequence[Case]) -> list[Source]:
     return [replace(s, id=f"{s.id}-{pseudonym(str(s.images[0]))}") if s.id in taken else s for s in sources]
 
 
-def _split(cases: Sequence[Case], earlier: Sequence[Case], options: Options) -> list[Case]:
-    """Cases with their split: what the data set declares, then what the patient has already, then the shares."""
-    known = {c.patient: c.split for c in (*earlier, *cases) if c.split}
-    if options.shares:
-        known = {c.patient: c.split for c in earlier}
-    drawn = Manifest(tuple(c for c in cases if c.patient not in known), Path()).split(
-        options.shares or SHARES, options.seed
-    )
-    split = known | {c.patient: c.split for c in drawn.cases}
-    return [replace(c, split=split[c.patient]) for c in cases]
+def _split(
+    kept: Sequence[Case], cases: Sequence[Case], earlier: Sequence[Case], card: Card, options: Options
+) -> list[Case]:
+    """All cases with their split: what the patient has already, then what the data set declares, then the shares."""
+    known = {c.patient: c.split for c in cases if c.split and not options.shares}
+    known |= {c.patient: c.split for c in earlier}
+    if options.resplit:
+        known = {}
+    everyone = [*kept, *cases]
+    drawn = Manifest(tuple(c for c in everyone if c.patient not in known), Path())
+    split = known | {c.patient: c.split for c in drawn.split(card.shares or SHARES, card.seed).cases}
+    return [replace(c, split=split[c.patient]) for c in everyone]

@@ -1,21 +1,21 @@
 """Layouts: which files of a folder belong together as one case, and which belong to none."""
 
-import csv
 import json
 import os
 import re
 import stat
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medssl.data import tables
 from medssl.data.ledger import Row, refused
 from medssl.data.source import Source, pseudonym
 from medssl.data.studies import find as find_studies
+from medssl.data.tables import Told
 from medssl.errors import BadInput
 from medssl.io import images
 
-PATIENT_COLUMNS = ("patient_group", "patient", "patient_id", "background_patient")
 CHANNEL = re.compile(r"(.+)_(\d{4})$")
 VOXELS = (".raw", ".zraw", ".raw.gz")
 SPLITS = {"training": "train", "validation": "val", "test": "test", "unlabeled": "", "unlabelled": ""}
@@ -84,19 +84,19 @@ def _described(path: Path, left: set[Path]) -> Layout:
         present = {str(case): [int(v) for v in classes] for case, classes in (told.get("present_labels") or {}).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return Layout(rows=refused([path], f"dataset.json cannot be understood: {error}"))
-    tables = sorted(f for f in left if f.parent == root and f.suffix == ".csv" and patients_of(f))
-    patient = {case: name for table in tables for case, name in patients_of(table).items()}
-    found = Layout() if listed else _nnunet(root, left, patient, modalities)
+    beside = [f for f in sorted(left) if f.parent == root and f.suffix == ".csv"]
+    known = {f: table for f in beside if (table := tables.read(f))}
+    said = {case: told for table in known.values() for case, told in table.items()}
+    found = Layout() if listed else _nnunet(root, left, said, modalities)
     for split, item in listed:
         source = _listed(root, item, modalities, left)
         if isinstance(source, Source):
-            owner = patient.get(source.id, source.id)
             part = SPLITS[split] if told.get("validation") else ""
             classes = tuple(labels) if source.instances is None else ()
-            found.sources.append(replace(source, patient=owner, split=part, classes=classes))
+            found.sources.append(replace(_said(source, said), split=part, classes=classes))
         else:
             found.rows.extend(source)
-    found.rows.extend(Row(str(f), "used", "", "describes the data set") for f in (path, *tables))
+    found.rows.extend(Row(str(f), "used", "", "describes the data set") for f in (path, *known))
     return replace(found, labels=labels, present=present)
 
 
@@ -118,7 +118,7 @@ def _listed(root: Path, item: Any, modalities: tuple[str, ...], left: set[Path])
     return Source(name, name, paths, kinds, label, instances=instances)
 
 
-def _nnunet(root: Path, left: set[Path], patients: dict[str, str], modalities: tuple[str, ...]) -> Layout:
+def _nnunet(root: Path, left: set[Path], said: dict[str, Told], modalities: tuple[str, ...]) -> Layout:
     """imagesTr/NAME_0000 (one file a channel) with labelsTr/NAME, and imagesTs likewise."""
     found = Layout()
     for suffix in ("Tr", "Ts"):
@@ -132,7 +132,7 @@ def _nnunet(root: Path, left: set[Path], patients: dict[str, str], modalities: t
             numbers = sorted(channels)
             kinds = tuple(modalities[n] if n < len(modalities) else "" for n in numbers)
             paths = tuple(channels[n] for n in numbers)
-            found.sources.append(Source(name, patients.get(name, name), paths, kinds, labels.pop(name, None)))
+            found.sources.append(_said(Source(name, name, paths, kinds, labels.pop(name, None)), said))
         found.rows.extend(refused(labels.values(), "a label without an image of its name"))
     return found
 
@@ -152,28 +152,23 @@ def _plain(files: list[Path], left: set[Path], scans: Path) -> Layout:
 
 def _finished(found: Layout, modality: str, patients: Path | None) -> Layout:
     """Modality and patients as the user says, and names that are unique."""
-    said = patients_of(patients) if patients else {}
+    said = tables.read(patients) if patients else {}
     if patients and not said:
-        raise BadInput(f"{patients}: has no columns `case` and `patient`; write one line a case")
+        raise BadInput(f"{patients}: has no columns `case` and `patient` (or `site`); write one line a case")
     seen: dict[str, int] = {}
     sources = []
     for source in sorted(found.sources, key=lambda s: (s.id, s.files)):
         number = seen[source.id] = seen.get(source.id, 0) + 1
         name = source.id if number == 1 else f"{source.id}-{pseudonym(str(source.images[0]))}"
         kinds = tuple(modality or m for m in source.modalities) if source.series is None else source.modalities
-        sources.append(replace(source, id=name, patient=said.get(name, source.patient), modalities=kinds))
+        sources.append(_said(replace(source, id=name, modalities=kinds), said))
     return replace(found, sources=sources)
 
 
-def patients_of(table: Path) -> dict[str, str]:
-    """Case -> patient, from a CSV that has both columns; else nothing."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (UnicodeDecodeError, csv.Error):
-        return {}
-    column = next((c for c in PATIENT_COLUMNS if rows and c in rows[0] and "case" in rows[0]), None)
-    return {row["case"]: row[column] for row in rows} if column else {}
+def _said(source: Source, said: dict[str, Told]) -> Source:
+    """A source with what a table says of it in place of what its files say."""
+    told = {name: value for name, value in asdict(said.get(source.id, Told())).items() if value not in ("", None)}
+    return replace(source, **told)
 
 
 def _labels(told: dict[str, Any]) -> dict[int, str]:

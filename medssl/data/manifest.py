@@ -4,7 +4,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -12,6 +12,9 @@ import numpy as np
 
 from medssl.errors import BadInput
 from medssl.files import write_text
+
+PLAIN = ("id", "patient", "image", "modality", "unit", "split", "source", "sha256", "doubts")
+LATER = ("site", "sex", "label_sha256")  # columns that a manifest may lack
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Case:
     source: str
     sha256: str
     doubts: str = ""
+    site: str = ""
+    age_years: float | None = None
+    sex: str = ""
+    label_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,16 @@ class Manifest:
         return replace(self, cases=tuple(c for c in pool if c.id in chosen))
 
     def split(self, shares: dict[str, float], seed: int) -> "Manifest":
-        """Every patient in one split, in the given shares of patients; the same seed gives the same split."""
-        order = _shuffled({c.patient for c in self.cases}, seed)
-        bounds = np.round(np.cumsum(list(shares.values())) / sum(shares.values()) * len(order)).astype(int)
-        of = {p: list(shares)[int(np.searchsorted(bounds, i, side="right"))] for i, p in enumerate(order)}
+        """Every patient in one split; each split has its share of the patients of every site, to within one patient.
+
+        A patient with cases of several sites counts for the first of them. The same seed gives the same split.
+        """
+        sites = {c.patient: c.site for c in sorted(self.cases, key=lambda c: c.site, reverse=True)}
+        at = {site: _shuffled((p for p in sites if sites[p] == site), seed) for site in sorted(set(sites.values()))}
+        counts = allotted([len(of_site) for of_site in at.values()], list(shares.values()))
+        patients = [p for of_site in at.values() for p in of_site]
+        dealt = [name for row in counts for name, n in zip(shares, row, strict=True) for _ in range(n)]
+        of = dict(zip(patients, dealt, strict=True))
         return replace(self, cases=tuple(replace(c, split=of[c.patient]) for c in self.cases))
 
     def path(self, case: Case) -> Path:
@@ -98,9 +111,12 @@ class Manifest:
         return self.folder / case.label
 
     def digest(self) -> str:
-        """One hash over ids, patients, splits and voxels, whatever folder the store lies in."""
-        rows = sorted((c.id, c.patient, c.split, c.sha256, c.label or "") for c in self.cases)
-        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        """One hash over ids, patients, splits and the voxels of images and labels, wherever the store lies."""
+        return _hash(sorted((c.id, c.patient, c.split, c.sha256, c.label or "", c.label_sha256) for c in self.cases))
+
+    def split_digest(self) -> str:
+        """One hash over who is in which split."""
+        return _hash(sorted((c.id, c.patient, c.split) for c in self.cases))
 
     def _text(self) -> str:
         out = io.StringIO()
@@ -110,6 +126,26 @@ class Manifest:
         for case in self.cases:
             writer.writerow([_cell(asdict(case)[name]) for name in names])
         return out.getvalue()
+
+
+def allotted(sizes: Sequence[int], shares: Sequence[float]) -> list[list[int]]:
+    """How many of each group go to each share: the exact number rounded down or up, so that totals are met too."""
+    parts = np.array(shares) / sum(shares)
+    owed, counts = np.zeros(len(parts)), []
+    for size in sizes:
+        exact = parts * size
+        sure = np.floor(exact + 1e-9)
+        owed = owed + exact - sure
+        open_to = exact - sure > 1e-9
+        order = sorted(np.flatnonzero(open_to), key=lambda n: (-round(float(owed[n]), 9), -n))
+        extra = np.isin(np.arange(len(parts)), order[: size - int(sure.sum())])
+        owed = owed - extra
+        counts.append([int(v) for v in sure + extra])
+    return counts
+
+
+def _hash(rows: list[tuple[str, ...]]) -> str:
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _twice(cases: tuple[Case, ...]) -> bool:
@@ -128,7 +164,11 @@ def _case(row: dict[str, str], where: str) -> Case:
     try:
         a, b, c = (float(v) for v in row["spacing_mm"].split("x"))
         i, j, k = (int(v) for v in row["shape"].split("x"))
-        plain = {n: row[n] for n in ("id", "patient", "image", "modality", "unit", "split", "source", "sha256", "doubts")}
-        return Case(**plain, label=row["label"] or None, spacing_mm=(a, b, c), shape=(i, j, k), channels=int(row["channels"]))
+        plain = {n: row[n] for n in PLAIN} | {n: row.get(n) or "" for n in LATER}
+        age = row.get("age_years")
+        return Case(
+            **plain, label=row["label"] or None, spacing_mm=(a, b, c), shape=(i, j, k),
+            channels=int(row["channels"]), age_years=float(age) if age else None,
+        )  # fmt: skip
     except (KeyError, ValueError, AttributeError) as error:
         raise BadInput(f"{where}: not a case ({error}); run `medssl ingest` to write the manifest anew") from None

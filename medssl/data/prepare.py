@@ -98,12 +98,12 @@ def _stored(job: Job) -> Case:
     image_name, label_name = (f"{kind}/{source.id}.b2nd" for kind in ("images", "labels"))
     label = None if source.label is None else _label(read_label(source, image), prepared)
     origin = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": source_text(source)}
-    if label is not None:
-        store.write(job.out / label_name, label, origin)
+    label_sha = "" if label is None else store.write(job.out / label_name, label, origin)
     sha = store.write(job.out / image_name, prepared, origin)
     return Case(
         source.id, source.patient, image_name, None if label is None else label_name, modality, image.unit,
         prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, source_text(source), sha,
+        site=source.site, age_years=source.age_years, sex=source.sex, label_sha256=label_sha,
     )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ class Source:
     """The channels of an image on one grid, or a DICOM series; with or without a label.
 
     `classes` are those the label may hold (of a DICOM series: the class of each drawn structure); `instances` are the
-    classes of the objects that a mask numbers; `parts` are files that a header file refers to.
+    classes of the objects that a mask numbers; `parts` are files that a header file refers to; `site` is where it was
+    scanned, as a table says or as the scanner is called.
     """
 
     id: str
@@ -23,6 +24,9 @@ class Source:
     classes: tuple[int, ...] = ()
     instances: tuple[int, ...] | None = None
     parts: tuple[Path, ...] = ()
+    site: str = ""
+    age_years: float | None = None
+    sex: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:

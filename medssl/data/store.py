@@ -35,6 +35,8 @@ class Card(Settings):
     spacing_mm: Spacing | None = None
     labels: dict[int, str] = Field(default_factory=dict)
     present_labels: dict[str, list[int]] = Field(default_factory=dict)
+    shares: dict[str, float] = Field({}, description="of patients, as asked; empty stands for the usual ones")
+    seed: int = Field(0, description="of the split")
 
     def write(self, folder: Path) -> None:
         """Writes FOLDER/store.json."""

@@ -1,5 +1,6 @@
 """Studies: DICOM files sorted into cases, each with the structures that were drawn on it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,11 @@ from medssl.errors import BadInput
 from medssl.io import dicom, labels
 from medssl.io.labels import Annotation
 from medssl.io.refused import Refused
+
+VENDORS = (
+    "Siemens", "GE", "Philips", "Canon", "Toshiba", "Hitachi", "Fujifilm", "United Imaging", "UIH", "Shimadzu",
+    "Varian", "Hologic", "Esaote", "Neusoft", "Samsung", "Mediso", "CTI", "Bruker",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,13 @@ def series_name(series: dicom.Series) -> str:
 def _source(item: dicom.Series) -> Source:
     series = series_name(item)
     name, patient = f"{item.modality}-{series}", pseudonym(item.patient)
-    return Source(name, patient, item.files, (item.modality,), series=series)
+    return Source(name, patient, item.files, (item.modality,), series=series, site=site(item.scanner))
+
+
+def site(scanner: str) -> str:
+    """The vendor, as far as it is a known one, and a pseudonym of the model: free text may hold anything."""
+    vendor = next((v for v in VENDORS if re.search(rf"\b{v}\b", scanner, re.IGNORECASE)), "unknown")
+    return f"{vendor} {pseudonym(scanner)[:6]}" if scanner else ""
 
 
 def _annotation(item: Refused) -> Annotation | None:

@@ -39,6 +39,7 @@ class Series:
     grid: Grid = field(repr=False)
     part: str = ""
     doubts: tuple[str, ...] = ()
+    scanner: str = field(default="", repr=False)
 
     def volume(self) -> Volume:
         """The voxels in HU (CT) or arbitrary units, on their grid in mm, RAS+; `BadInput` if they cannot be decoded."""
@@ -85,6 +86,7 @@ class _File:
     path: Path
     sop: str
     description: str
+    scanner: str
     doubts: tuple[str, ...]
     frames: tuple[Frame, ...]
     fault: Refusal | None
@@ -94,9 +96,10 @@ def _file(header: Header) -> _File:
     path, data = header.path, header.data
     try:
         sop, description = text(data, "SOPInstanceUID"), text(data, "SeriesDescription")
-        return _File(path, sop, description, _doubts(header), frames(header), None)
+        scanner = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
+        return _File(path, sop, description, scanner, _doubts(header), frames(header), None)
     except Refusal as fault:
-        return _File(path, "", "", (), (), fault)
+        return _File(path, "", "", "", (), (), fault)
 
 
 def _doubts(header: Header) -> tuple[str, ...]:
@@ -171,4 +174,5 @@ def _volume(files: Sequence[_File], part: str, slices: tuple[Frame, ...], allow_
         grid=found,
         part=part,
         doubts=(*doubts, *found.doubts),
+        scanner=files[0].scanner,
     )

@@ -165,3 +165,36 @@ def test_a_store_keeps_its_spacing(decathlon, tmp_path):
     run(decathlon, tmp_path / "store")
     with pytest.raises(BadInput, match="spacing"):
         run(decathlon, tmp_path / "store", spacing_mm=(3.0, 3.0, 3.0))
+
+
+def test_another_split_of_a_store_must_be_asked_for_by_name(decathlon, tmp_path):
+    for n in range(3, 12):
+        save(decathlon / f"more/c{n}.nii.gz", head(n))
+    first = run(decathlon, tmp_path / "store", shares={"train": 0.5, "test": 0.5}, seed=1).manifest
+    assert run(decathlon, tmp_path / "store").manifest == first
+    for other in ({"seed": 2}, {"shares": {"train": 1.0}}):
+        with pytest.raises(BadInput, match="--resplit"):
+            run(decathlon, tmp_path / "store", **other)
+    assert Manifest.read(tmp_path / "store/manifest.csv") == first
+    again = run(decathlon, tmp_path / "store", seed=2, resplit=True)
+    assert again.prepared == 0 and again.manifest.split_digest() != first.split_digest()
+    assert again.manifest == first.split({"train": 0.5, "test": 0.5}, 2)
+    assert run(decathlon, tmp_path / "store").manifest == again.manifest
+
+
+def test_site_age_and_sex_come_from_beside_the_images(decathlon, tmp_path):
+    (decathlon / "cases.csv").write_text("case,site,age_years,sex\nc0,north,61,F\nc1,south,,M\nc2,north,400,\n")
+    cases = run(decathlon, tmp_path / "store").manifest.cases
+    assert [(c.patient, c.site, c.age_years, c.sex) for c in cases] == [
+        ("c0", "north", 61.0, "F"),
+        ("c1", "south", None, "M"),
+        ("c2", "north", None, ""),
+    ]
+
+
+def test_a_changed_label_changes_the_digest(decathlon, tmp_path):
+    first = run(decathlon, tmp_path / "store").manifest
+    save(decathlon / "labelsTr/c1.nii.gz", np.ones((20, 24, 12), np.uint8))
+    again = run(decathlon, tmp_path / "store").manifest
+    assert [c.sha256 for c in again.cases] == [c.sha256 for c in first.cases]
+    assert again.digest() != first.digest() and again.split_digest() == first.split_digest()
