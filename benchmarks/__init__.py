@@ -1,0 +1,1 @@
+"""One script a figure in docs/benchmarks.md."""

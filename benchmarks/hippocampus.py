@@ -1,0 +1,62 @@
+"""Real MR, 8 labels: hippocampus parts with and without SparK on the unlabelled volumes, tested on other patients.
+
+usage: python -m benchmarks.hippocampus [DATA] [WORK]; what lies in WORK already is not done again.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from medssl.metrics.compare import compare
+
+DATA, WORK = "../shared/data/hippocampus", "runs/hippocampus"
+
+
+def main(data: str = DATA, work: str = WORK) -> None:
+    """Runs the commands it prints, then prints both arms and their paired difference."""
+    steps = [
+        ("store", f"ingest {data} --out {work}/store --shares train=0.7,val=0.1,test=0.2"),
+        ("spark", f"pretrain configs/pretrain/hippocampus.yaml manifest={work}/store/manifest.csv run={work}/spark"),
+    ]
+    for arm, start in (("scratch", "null"), ("pretrained", f"{work}/spark")):
+        how = f"manifest={work}/store/manifest.csv pretrained={start} run={work}/{arm}"
+        steps += [
+            (arm, f"finetune configs/finetune/hippocampus.yaml {how}"),
+            (f"predicted/{arm}", f"predict {work}/{arm} {work}/store/manifest.csv --out {work}/predicted/{arm}"),
+            (f"predicted/{arm}/evaluation", f"evaluate {work}/predicted/{arm} --labels {work}/store/manifest.csv"),
+        ]
+    for made, words in steps:
+        _do(Path(work, made), words)
+    print("\n".join(["```sh", *(f"medssl {words}" for _, words in steps), "```\n"]))
+    _table(Path(work))
+
+
+def _do(made: Path, words: str) -> None:
+    if not made.exists():
+        done = subprocess.run([sys.executable, "-m", "medssl.cli", *shlex.split(words)], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr.strip().splitlines()[-1])
+
+
+def _table(work: Path) -> None:
+    folders = [work / "predicted" / arm / "evaluation" for arm in ("pretrained", "scratch")]
+    print("| structure | Dice pretrained | Dice scratch | difference [95 % over patients] | p |\n|---|---|---|---|---|")
+    for row in compare(*folders):
+        gap = f"{row.gap.estimate:+.3f} [{row.gap.low:+.3f}, {row.gap.high:+.3f}]"
+        print(f"| {row.label} | {row.first:.3f} | {row.second:.3f} | {gap} | {row.p:.3f} |")
+    cases = json.loads((folders[0] / "summary.json").read_text())["cases"]
+    print(f"\nOver {cases} test cases: {row.verdict('pretrained', 'scratch')}.")
+    spent = {
+        arm: json.loads((work / arm / "run.json").read_text())["spent"] for arm in ("spark", "scratch", "pretrained")
+    }
+    said = ", ".join(
+        f"{arm} {told['seconds'] / 60:.0f} min, {told['peak_memory_gb']} GB" for arm, told in spent.items()
+    )
+    print(f"Training time on {os.cpu_count()} cores: {said}.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
