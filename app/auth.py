@@ -34,6 +34,13 @@ def _stay_awake(access: Access, known: Reviewer) -> None:
         st.button(f"Continue as {known.name}", type="primary", on_click=_touch)
         st.stop()
     _touch()
+    st.fragment(_watch, run_every=30)(access.idle_minutes * 60)
+
+
+def _watch(seconds: float) -> None:
+    """Takes the images off a screen that nobody sits at."""
+    if time.time() - st.session_state["last_seen"] > seconds:
+        st.rerun(scope="app")
 
 
 def _touch() -> None:

@@ -13,7 +13,7 @@ from medssl.review.finding import Finding
 from medssl.review.worklist import Row
 from medssl.viewer.component import Event, viewer
 
-HEIGHT = 740
+HEIGHT, TOUR_HEIGHT = 740, 52
 REASONS = ("vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")
 
 
@@ -59,7 +59,7 @@ def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
         acked_seq=st.session_state.get(f"acked-{row.number}", 0),
         editable=not row.reading.signed_at,
         reasons=REASONS,
-        height=HEIGHT,
+        height=HEIGHT - TOUR_HEIGHT * desk.access.tour,
         on_verdict=lambda event: _heard(desk, row, event),
         on_stroke=lambda event: _heard(desk, row, event),
         on_select=lambda event: _heard(desk, row, event),
