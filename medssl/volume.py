@@ -9,6 +9,7 @@ from scipy import ndimage, sparse
 
 Unit = Literal["HU", "a.u.", "label", "probability"]
 Spacing = tuple[float, float, float]
+TILE = 16  # voxels a side
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
@@ -75,7 +76,7 @@ class Volume:
         lead = self.voxels.ndim - 3
         turned = self.voxels.transpose(*range(lead), *(lead + o for o in order))
         turned = turned[..., flips[0], flips[1], flips[2]]
-        return replace(self, voxels=np.ascontiguousarray(turned), affine=self.affine @ change)
+        return replace(self, voxels=_contiguous(turned), affine=self.affine @ change)
 
     def resample(self, spacing_mm: Spacing, order: int) -> "Volume":
         """The same field of view about the same centre at another spacing, axes unchanged."""
@@ -139,16 +140,29 @@ def _sample_axes(
     """One axis after the other: each new index lies at scale * index + offset of one old axis."""
     lead = voxels.ndim - 3
     old_of = [int(np.flatnonzero(axes[:, new])[0]) for new in range(3)]
-    out = voxels.transpose(*range(lead), *(lead + old for old in old_of))
+    out = _contiguous(voxels.transpose(*range(lead), *(lead + old for old in old_of)))
     inside = []
     for new, old in enumerate(old_of):
         at = change[old, new] * np.arange(shape[new]) + change[old, 3]
         inside.append((at > -0.5 - 1e-6) & (at < out.shape[lead + new] - 0.5 + 1e-6))
         out = _along(out, lead + new, at, abs(change[old, new]), order)
+    out = _rounded(out, voxels.dtype)
     if fill is not None and not all(a.all() for a in inside):
         i, j, k = inside
         out = np.where(i[:, None, None] & j[:, None] & k, out, np.asarray(fill, out.dtype))
-    return np.ascontiguousarray(out)
+    return out
+
+
+def _contiguous(voxels: Shaped[np.ndarray, "*c i j k"]) -> Shaped[np.ndarray, "*c i j k"]:
+    """The same in C order; copied tile by tile, as a transposition of the whole misses the cache at every voxel."""
+    if voxels.flags.c_contiguous:
+        return voxels
+    out = np.empty(voxels.shape, voxels.dtype)
+    for i, j, k in np.ndindex(*(-(-n // TILE) for n in voxels.shape[-3:])):
+        a, b, c = i * TILE, j * TILE, k * TILE
+        tile = (..., slice(a, a + TILE), slice(b, b + TILE), slice(c, c + TILE))
+        out[tile] = voxels[tile]
+    return out
 
 
 def _along(
@@ -159,9 +173,11 @@ def _along(
     if order == 0 or np.array_equal(at, np.arange(n)):
         return voxels.take(np.clip(np.floor(at + 0.5), 0, n - 1).astype(int), axis=axis)
     weights = _triangle(np.clip(at, 0, n - 1), n, max(1.0, scale))
-    moved = np.moveaxis(voxels, axis, 0)
-    mixed = weights @ moved.reshape(n, -1).astype(np.float32, copy=False)
-    return _rounded(np.moveaxis(mixed.reshape(len(at), *moved.shape[1:]), 0, axis), voxels.dtype)
+    out = np.empty((*voxels.shape[:axis], len(at), *voxels.shape[axis + 1 :]), np.float32)
+    planes, mixed = np.moveaxis(voxels, axis, -2), np.moveaxis(out, axis, -2)
+    for place in np.ndindex(*planes.shape[:-2]):  # a plane fits into the cache, which makes its transposition cheap
+        mixed[place] = weights @ np.ascontiguousarray(planes[place], np.float32)
+    return out
 
 
 def _triangle(at: Float[np.ndarray, "m"], n: int, width: float) -> sparse.csr_array:
@@ -181,7 +197,8 @@ def _triangle(at: Float[np.ndarray, "m"], n: int, width: float) -> sparse.csr_ar
 
 
 def _rounded(x: Shaped[np.ndarray, "*n"], dtype: np.dtype) -> Shaped[np.ndarray, "*n"]:
-    return np.rint(x).astype(dtype) if np.issubdtype(dtype, np.integer) else x.astype(dtype, copy=False)
+    whole = np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer)
+    return (np.rint(x) if whole else x).astype(dtype, copy=False)
 
 
 def _sample_oblique(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, Shaped
+from jaxtyping import Bool, Float16, Float32, Int16, Shaped
 from pydantic import model_validator
 from scipy import ndimage
 
@@ -42,7 +42,7 @@ class Recipe(Settings):
         if spacing_mm is not None and not np.allclose(spacing_mm, volume.spacing_mm(), rtol=1e-3):
             volume = volume.resample(spacing_mm, order=1)
         if volume.unit == "HU":
-            return replace(volume, voxels=np.clip(np.rint(volume.voxels), -32768, 32767).astype(np.int16))
+            return replace(volume, voxels=_hounsfield(volume.voxels))
         channels = volume.voxels.reshape(-1, *volume.shape)
         hu = self.hu_channels if len(channels) > 1 else ()
         ranges = [self.window_hu if c in hu else self._body_range(channel) for c, channel in enumerate(channels)]
@@ -69,6 +69,11 @@ class Recipe(Settings):
         thin = thinned(channel)
         low, high = np.percentile(thin[body(thin, "a.u.")], self.percentiles)
         return float(low), float(high)
+
+
+def _hounsfield(voxels: Float32[np.ndarray, "*c i j k"]) -> Int16[np.ndarray, "*c i j k"]:
+    whole = np.rint(voxels)
+    return np.clip(whole, -32768, 32767, out=whole).astype(np.int16)
 
 
 def _scaled(channel: Float32[np.ndarray, "i j k"], low: float, high: float) -> Float16[np.ndarray, "i j k"]:

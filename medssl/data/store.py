@@ -18,6 +18,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import AIR_HU, Recipe, body, thinned, thinning
 from medssl.errors import BadInput
 from medssl.files import atomic, write_json
+from medssl.io.voxels import present
 from medssl.settings import Settings
 from medssl.volume import Spacing, Unit, Volume
 
@@ -37,6 +38,7 @@ class Card(Settings):
     present_labels: dict[str, list[int]] = Field(default_factory=dict)
     shares: dict[str, float] = Field({}, description="of patients, as asked; empty stands for the usual ones")
     seed: int = Field(0, description="of the split")
+    key: str = Field("", description="a mark of the key behind its pseudonyms; empty without de-identification")
 
     def write(self, folder: Path) -> None:
         """Writes FOLDER/store.json."""
@@ -165,9 +167,9 @@ def content_sha256(volume: Volume) -> str:
 def _points(volume: Volume) -> Points:
     first = volume.voxels.reshape(-1, *volume.shape)[0]
     if volume.unit == "label":
-        places = np.flatnonzero(first)
+        places = np.flatnonzero(first != 0)
         classes = first.ravel()[places]
-        chosen = {str(v): _chosen(places[classes == v]) for v in np.unique(classes)}
+        chosen = {str(v): _chosen(places[classes == v]) for v in present(classes)}
         return {v: np.stack(np.unravel_index(at, first.shape), axis=1) for v, at in chosen.items()}
     return {"body": _chosen(np.argwhere(body(thinned(first), volume.unit)) * thinning(volume.shape))}
 

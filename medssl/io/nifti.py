@@ -1,9 +1,7 @@
 """NIfTI in and out: geometry from the header or a refusal, never a guess."""
 
-import gzip
 import math
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -11,6 +9,8 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from isal import igzip
+from isal.igzip_lib import IsalError
 from jaxtyping import Float, Real
 from nibabel.spatialimages import HeaderDataError
 
@@ -35,7 +35,7 @@ def read(path: Path, label: bool = False) -> Volume:
             header = _header(path, head)
             shape = _shape(path, header)
             rest = file.read(_end(path, header, shape) - len(head) + 1)
-        except (OSError, EOFError, zlib.error) as error:
+        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
             raise BadInput(f"{path}: truncated or damaged ({error}); copy the file again") from None
     voxels = _voxels(path, header, shape, head + rest)
     return finished(path, voxels, _affine(path, header, shape), label)
@@ -63,7 +63,7 @@ def _opened(path: Path) -> Iterator[BufferedIOBase]:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        yield gzip.GzipFile(fileobj=file) if zipped else file
+        yield igzip.GzipFile(fileobj=file) if zipped else file
 
 
 def _header(path: Path, content: bytes) -> nibabel.Nifti1Header:

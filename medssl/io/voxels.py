@@ -43,12 +43,21 @@ def check_affine(path: Path, affine: Float[np.ndarray, "4 4"]) -> None:
 def smallest(voxels: Real[np.ndarray, "*n"]) -> Real[np.ndarray, "*n"]:
     """The same values in the smallest integer type that holds them all, or in float32."""
     low, high = voxels.min(), voxels.max()
-    if np.isfinite(low) and np.isfinite(high) and (voxels == np.rint(voxels)).all():
+    whole = np.issubdtype(voxels.dtype, np.integer)
+    if whole or (np.isfinite(low) and np.isfinite(high) and (voxels == np.rint(voxels)).all()):
         for dtype in SMALL:
             if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
                 return voxels.astype(dtype)
     with np.errstate(over="ignore"):  # the caller refuses what became infinite
         return voxels.astype(np.float32)
+
+
+def present(label: Real[np.ndarray, "*n"]) -> list[int]:
+    """The numbers that occur; looks only where they change, as a sort of all would take long."""
+    flat = label.ravel(order="K")
+    last = np.ones(flat.size, bool)
+    last[:-1] = flat[1:] != flat[:-1]
+    return [int(v) for v in np.unique(flat[last])]
 
 
 def _compact(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
@@ -75,14 +84,19 @@ def _finite(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "
 
 
 def _label(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+    whole = voxels if np.issubdtype(voxels.dtype, np.integer) else _whole(path, voxels)
+    if whole.min() < 0:
+        raise BadInput(f"{path}: a label with negative values ({whole.min():g}); labels are 0, 1, 2 ...")
+    if whole.max() >= LABELS and len(present(whole)) > LABELS:
+        raise BadInput(f"{path}: more than {LABELS} different labels; is this the image?")
+    return smallest(whole)
+
+
+def _whole(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
     if not np.isfinite(voxels).all():
         raise BadInput(f"{path}: a label with NaN or infinity; labels are whole numbers")
     whole = np.rint(voxels)
     off = np.abs(voxels - whole).max()
     if off > 1e-4:
         raise BadInput(f"{path}: a label with fractions (up to {off:.3g} off a whole number); was it interpolated?")
-    if whole.min() < 0:
-        raise BadInput(f"{path}: a label with negative values ({whole.min():g}); labels are 0, 1, 2 ...")
-    if len(np.unique(whole)) > LABELS:
-        raise BadInput(f"{path}: more than {LABELS} different labels; is this the image?")
-    return smallest(whole)
+    return whole
