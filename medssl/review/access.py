@@ -13,11 +13,7 @@ from medssl.review.event import Role
 from medssl.settings import Settings
 
 VARIABLE = "MEDSSL_REVIEW"
-MAY: dict[str, tuple[Role, ...]] = {
-    "read": ("reader", "senior", "admin"),
-    "compare": ("senior", "admin"),
-    "audit": ("senior", "admin"),
-}
+MAY: dict[str, tuple[Role, ...]] = {"compare": ("senior", "admin")}
 
 
 class Access(Settings):
