@@ -6,6 +6,7 @@ import torch
 from pydantic import Field, PositiveInt
 
 from medssl import config
+from medssl.data import leaks
 from medssl.data.augment import Augment
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
@@ -37,6 +38,7 @@ class Finetune(Settings):
     validate_every: PositiveInt = 5
     validate_on: PositiveInt = Field(8, description="at most so many cases of the split val")
     seed: int = Field(0, description="draws the labelled volumes")
+    allow_overlap: bool = Field(False, description="go on where the pretraining has seen cases of the split test")
     resume: bool = False
 
 
@@ -52,6 +54,7 @@ def main(words: list[str]) -> None:
     network = Network.on(few, settings.encoder, settings.crop).model_copy(
         update={"task": settings.task, "labels": names}
     )
+    seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else manifest.by("test"))
     torch.manual_seed(settings.plan.seed)
     task, ledger = network.started(Run.open(settings.pretrained)) if settings.pretrained else (network.blank(), None)
     print(ledger or "no pretrained weights: from scratch")
@@ -65,6 +68,7 @@ def main(words: list[str]) -> None:
     facts = {"manifest": few.digest(), "network": network.model_dump(mode="json"), "cases": cases}
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
+    leaks.remember(run.path, [*seen, *leaks.traces(few)])
     crops = feed.crops(dataset, settings.plan)
     scores = fit(task, settings.plan, run, crops, validation, settings.validate_every, cases)
     run.close()

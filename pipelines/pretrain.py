@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from medssl import config
+from medssl.data import leaks
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.nn.encoder import EncoderConfig
@@ -42,6 +43,7 @@ def main(words: list[str]) -> None:
     )
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "pretrain", manifest=pool.digest(), network=network.model_dump(mode="json"))
+    leaks.remember(run.path, leaks.traces(pool))
     scores = fit(objective, settings.plan, run, feed.crops(dataset, settings.plan), cases=[c.id for c in pool.cases])
     run.close()
     print(f"{run.path}: {told(scores)}")

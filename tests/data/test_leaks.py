@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from medssl import cli
 from medssl.data import leaks, store
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput
+from medssl.files import write_json
+from medssl.io import nifti
 from medssl.volume import Volume
 
 
@@ -71,8 +74,9 @@ def test_a_planted_copy_is_caught(pool, tmp_path, change):
     found = leaks.between(pool, test)
     assert [(leak.one, leak.other) for leak in found] == [("a3", "copy")]
     assert found[0].kind == ("voxels" if change == "renamed" else "looks")
+    leaks.remember(tmp_path, leaks.traces(pool))
     with pytest.raises(BadInput, match="a3 and copy"):
-        leaks.refuse(pool, test)
+        leaks.seen_by(tmp_path, test)
 
 
 def test_a_patient_and_a_series_are_known_again(tmp_path, pool):
@@ -81,3 +85,75 @@ def test_a_patient_and_a_series_are_known_again(tmp_path, pool):
     assert [leak.kind for leak in leaks.between(again, test)] == ["series"]
     test = replace(test, cases=(replace(test.cases[0], patient=pool.cases[1].patient),))
     assert [(leak.kind, leak.one) for leak in leaks.between(pool, test)] == [("patient", "a1")]
+
+
+def test_a_run_remembers_what_it_has_seen(pool, tmp_path):
+    seen = leaks.traces(pool)
+    leaks.remember(tmp_path, seen)
+    for then, now in zip(leaks.recall(tmp_path), seen, strict=True):
+        np.testing.assert_allclose(then.looks, now.looks, atol=1e-6)
+        assert (then.id, then.patient, then.sha256) == (now.id, now.patient, now.sha256)
+    assert len(leaks.seen_by(tmp_path, kept(tmp_path / "test", {"b": anatomy(50)}))) == 5
+    assert leaks.seen_by(tmp_path, replace(pool, cases=())) and leaks.seen_by(None, pool) == []
+
+
+def test_a_run_that_remembers_nothing_says_so(pool, tmp_path, caplog):
+    assert leaks.seen_by(tmp_path, pool) == []
+    assert "pool.json is missing" in caplog.text
+
+
+def test_check_holds_manifests_and_runs_against_a_test_set(pool, tmp_path, capsys):
+    pool.write(pool.folder / "manifest.csv")
+    for name, number in (("fresh", 50), ("stale", 3)):
+        test = kept(tmp_path / name, {"b": anatomy(number)})
+        test.write(test.folder / "manifest.csv")
+    leaks.remember(tmp_path / "run", leaks.traces(pool))
+    for trained in ("pool/manifest.csv", "run"):
+        assert cli.run("check", [str(tmp_path / trained), str(tmp_path / "fresh/manifest.csv")]) == 0
+        assert "5 and 1 cases: no patient" in capsys.readouterr().out
+        assert cli.run("check", [str(tmp_path / trained), str(tmp_path / "stale/manifest.csv")]) == 2
+        assert "a3 and b: the same voxels" in capsys.readouterr().err
+
+
+def test_check_looks_into_one_store_too(tmp_path, capsys):
+    manifest = kept(tmp_path / "store", {"a": anatomy(1), "b": anatomy(2), "c": anatomy(1).resample((1.3,) * 3, 1)})
+    for splits, code in (("train test train", 0), ("train val test", 2)):
+        cases = tuple(replace(c, split=s) for c, s in zip(manifest.cases, splits.split(), strict=True))
+        replace(manifest, cases=cases).write(manifest.folder / "manifest.csv")
+        assert cli.run("check", [str(manifest.folder / "manifest.csv")]) == code
+    assert "a and c: look alike" in capsys.readouterr().err
+
+
+SMALL = (
+    "encoder.channels=[4,8]", "encoder.strides=[1,2]", "crop=[16,16,16]", "plan.epochs=1", "plan.steps=1",
+)  # fmt: skip
+
+
+def prepared(root, seeds, ending, spacing_mm, **split):
+    """A store made by the command of labelled NIfTI files, and the name of its manifest."""
+    for number, seed in enumerate(seeds):
+        drawn = anatomy(seed).resample(spacing_mm, order=1)
+        image = replace(drawn, voxels=(drawn.voxels * 1000).astype(np.int16))
+        nifti.write(image, root / f"imagesTr/{root.name}{number}{ending}")
+        nifti.write(replace(image, voxels=(image.voxels > 400).astype(np.uint8), unit="label"),
+                    root / f"labelsTr/{root.name}{number}{ending}")  # fmt: skip
+    entries = [{"image": f"imagesTr/{root.name}{n}{ending}", "label": f"labelsTr/{root.name}{n}{ending}"}
+               for n in range(len(seeds))]  # fmt: skip
+    listed = {part: [entries[n] for n in numbers] for part, numbers in split.items()}
+    write_json(root / "dataset.json", {"labels": {"0": "background", "1": "body"}, "modality": {"0": "MRI"}} | listed)
+    assert cli.run("ingest", [str(root), "--out", f"{root}-store", "--workers", "0"]) == 0
+    return f"manifest={root}-store/manifest.csv"
+
+
+@pytest.mark.slow
+def test_a_pretraining_that_saw_the_test_set_is_refused_for_finetuning(tmp_path, capsys):
+    """The planted copy has another name, another patient, another compression and other voxels."""
+    seen = prepared(tmp_path / "seen", (1, 2, 3), ".nii.gz", (1, 1, 1.5), training=(0, 2), validation=(1,))
+    own = prepared(tmp_path / "own", (4, 5, 3), ".nii", (1.2, 1.2, 1.5), training=(0,), validation=(1,), test=(2,))
+    assert cli.run("pretrain", ["configs/pretrain/mae.yaml", seen, f"run={tmp_path}/pre", *SMALL]) == 0
+    how = ["configs/finetune/segment.yaml", own, f"pretrained={tmp_path}/pre", f"run={tmp_path}/fine", *SMALL]
+    capsys.readouterr()
+    assert cli.run("finetune", how) == 2
+    assert "seen2 and own2: look alike" in capsys.readouterr().err and not (tmp_path / "fine").exists()
+    assert cli.run("finetune", [*how, "allow_overlap=true"]) == 0
+    assert {trace.id for trace in leaks.recall(tmp_path / "fine")} == {"seen0", "seen2", "own0"}
