@@ -18,6 +18,7 @@ def main(argv: list[str]) -> None:
         "window_hu": asked.window_hu and _numbers(asked.window_hu, 2), "workers": asked.workers,
         "shares": asked.shares and _shares(asked.shares), "seed": asked.seed, "resplit": asked.resplit,
         "patients": asked.patients, "scheduler": asked.scheduler, "allow_gaps": asked.allow_gaps,
+        "deidentify": asked.deidentify, "hide_names": asked.hide_names, "key": asked.key,
     }, Options, "medssl ingest")  # fmt: skip
     columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
@@ -53,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2, help="processes")
     parser.add_argument("--allow-gaps", action="store_true", help="interpolate missing slices and record it")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="a dask scheduler whose workers do it instead")
+    parser.add_argument(
+        "--deidentify", action=argparse.BooleanOptionalAction, default=True, help="no names, paths, free text in STORE"
+    )
+    parser.add_argument("--hide-names", action="store_true", help="pseudonyms for cases of published data sets as well")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="the secret key; STORE.private/key if not said")
     return parser
 
 

@@ -15,15 +15,16 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from medssl.data import layouts, ledger, pool, prepare
+from medssl.data import layouts, pool, prepare
 from medssl.data.layouts import Layout
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import Recipe
 from medssl.data.prepare import Job, Outcome, dead, work
 from medssl.data.source import Source, pseudonym
-from medssl.data.sources import read_image, within
+from medssl.data.sources import read_image, source_text, within
 from medssl.data.store import Card
+from medssl.data.veil import Open, Veil, private, real_rows, real_sources
 from medssl.errors import BadInput
 from medssl.settings import Settings
 from medssl.volume import Spacing
@@ -47,6 +48,9 @@ class Options(Settings):
     patients: Path | None = None
     allow_gaps: bool = False
     scheduler: str | None = None
+    deidentify: bool = True
+    hide_names: bool = False
+    key: Path | None = None
 
     @model_validator(mode="after")
     def _some(self) -> "Options":
@@ -83,21 +87,37 @@ def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
     if scans == out or scans in out.parents:
         raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
     found = layouts.find(scans, options.modality, options.patients, options.allow_gaps)
-    if not found.sources:
-        reasons = Counter(r.reason for r in found.rows if r.status == "refused").most_common(1)
-        why = f" ({reasons[0][1]} files: {reasons[0][0]})" if reasons else ""
-        raise BadInput(f"{scans}: holds no scan{why}; give a folder with DICOM, NIfTI, NRRD or MHA files")
+    veil = _veil(out, options)
+    _check_found(scans, found, veil)
     fresh = not (out / "store.json").exists()
     if fresh and out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
         raise BadInput(f"{out}: exists and is no store; choose an empty folder or a new name")
+    known = private(out).exists()
     out.mkdir(parents=True, exist_ok=True)
     with _alone(out):
         try:
-            return _fill(scans, out, found, options, watch)
+            veil.begin(fresh, "" if fresh else Card.read(out).key)
+            return _fill(scans, found, veil, options, watch)
         except BadInput:
             if fresh:
                 shutil.rmtree(out)
+            if fresh and not known:
+                shutil.rmtree(private(out), ignore_errors=True)
             raise
+
+
+def _veil(out: Path, options: Options) -> Open:
+    if not options.deidentify:
+        return Open(out)
+    key = options.key.absolute() if options.key else private(out) / "key"
+    return Veil(out, key, options.hide_names, options.patients is not None)
+
+
+def _check_found(scans: Path, found: Layout, veil: Open) -> None:
+    if not found.sources:
+        reasons = Counter(r.reason for r in found.rows if r.status == "refused").most_common(1)
+        why = f" ({reasons[0][1]} files: {veil.said(reasons[0][0])})" if reasons else ""
+        raise BadInput(f"{scans}: holds no scan{why}; give a folder with DICOM, NIfTI, NRRD or MHA files")
 
 
 @contextmanager
@@ -113,30 +133,37 @@ def _alone(out: Path) -> Iterator[None]:
         yield
 
 
-def _fill(scans: Path, out: Path, found: Layout, options: Options, watch: Watch) -> Summary:
+def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch) -> Summary:
     """The store with the cases of one folder added, or brought up to date."""
-    card = _card(out, found, options)
-    kept = [c for c in _earlier(out) if not within(c, scans)]
-    jobs = [Job(s, out, card.recipe, card.spacing_mm) for s in _renamed(found.sources, kept)]
+    out, found = veil.store, veil.over(read)
+    _check_found(scans, found, veil)
+    card = _card(found, veil, options)
+    places = real_sources(_earlier(out), out)
+    kept = [c for c in _earlier(out) if not within(places[c.id], scans)]
+    sources = _renamed(found.sources, kept, veil)
+    places |= {s.id: source_text(s) for s in sources}
+    jobs = [Job(s, out, card.recipe, card.spacing_mm, veil.where(places[s.id]), veil) for s in sources]
     outcomes, prepared = _outcomes(jobs, _runner(options), watch)
-    cases = [o.case for o in outcomes if o.case]
+    cases = [replace(o.case, doubts=veil.said(o.case.doubts)) for o in outcomes if o.case]
     if not cases:
-        raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {outcomes[0].rows[0].reason}")
+        why = veil.said(outcomes[0].rows[0].reason)
+        raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {why}")
     card.write(out)
     manifest = Manifest(tuple(sorted(_split(kept, cases, _earlier(out), card, options), key=lambda c: c.id)), out)
-    rows = [r for r in ledger.read(out / "ledger.csv") if not Path(r.path).is_relative_to(scans)]
+    rows = [r for r in real_rows(out) if not Path(r.path).is_relative_to(scans)]
     rows += [row for outcome in outcomes for row in outcome.rows] + found.rows
-    ledger.write(out / "ledger.csv", rows)
+    told = veil.write(rows, {c.id: places[c.id] for c in manifest.cases})
     manifest.write(out / "manifest.csv")
-    return Summary(manifest, tuple(rows), prepared)
+    return Summary(manifest, told, prepared)
 
 
-def _card(out: Path, found: Layout, options: Options) -> Card:
+def _card(found: Layout, veil: Open, options: Options) -> Card:
     """What holds for the store: an existing card rules, and what contradicts it is refused."""
+    out = veil.store
     if not (out / "store.json").exists():
         recipe = Recipe(window_hu=options.window_hu or Recipe().window_hu, hu_channels=_hu_channels(found.sources))
         spacing, shares = _spacing(found.sources, options.spacing_mm), options.shares or {}
-        Card(recipe=recipe, spacing_mm=spacing, shares=shares, seed=options.seed or 0).write(out)
+        Card(recipe=recipe, spacing_mm=spacing, shares=shares, seed=options.seed or 0, key=veil.mark).write(out)
     card = Card.read(out)
     shares = card.shares if options.shares is None else options.shares
     seed = card.seed if options.seed is None else options.seed
@@ -194,8 +221,8 @@ def _outcomes(jobs: list[Job], runner: Runner, watch: Watch) -> tuple[list[Outco
     """What became of each case, in the order of the jobs, and how many were done now."""
     done = {job.source.id: past for job in jobs if (past := prepare.recorded(job))}
     todo = [job for job in jobs if job.source.id not in done]
-    for job in todo:
-        for part in (job.out / "images", job.out / "labels", job.out / "records"):
+    for job in todo[:1]:
+        for part in (job.out / "images", job.out / "labels", job.record.parent):
             part.mkdir(parents=True, exist_ok=True)
     watch(len(done), len(jobs))
     for job, outcome in runner(todo, work, dead):
@@ -208,10 +235,10 @@ def _earlier(out: Path) -> tuple[Case, ...]:
     return Manifest.read(out / "manifest.csv").cases if (out / "manifest.csv").exists() else ()
 
 
-def _renamed(sources: Sequence[Source], kept: Sequence[Case]) -> list[Source]:
+def _renamed(sources: Sequence[Source], kept: Sequence[Case], veil: Open) -> list[Source]:
     """Sources whose names are not those of cases from other folders."""
     taken = {case.id for case in kept}
-    return [replace(s, id=f"{s.id}-{pseudonym(str(s.images[0]))}") if s.id in taken else s for s in sources]
+    return [replace(s, id=f"{s.id}-{pseudonym(veil.where(str(s.images[0])))}") if s.id in taken else s for s in sources]
 
 
 def _split(

@@ -36,9 +36,9 @@ def find(scans: Path, modality: str = "", patients: Path | None = None, allow_ga
     files, found = _files(scans)
     left = set(files)
     for described in [f for f in files if f.name == "dataset.json"]:
-        _take(found, left, _described(described, left))
+        _take(found, left, _described(described, left), published=True)
     for folder in sorted({f.parent for f in left if f.parent.name == "imagesTr"}):
-        _take(found, left, _nnunet(folder.parent, left, {}, ()))
+        _take(found, left, _nnunet(folder.parent, left, {}, ()), published=True)
     _take(found, left, _plain(sorted(f for f in left if images.is_image(f)), left, scans))
     studies = find_studies(sorted(left), allow_gaps)
     _take(found, left, Layout(studies.sources, studies.rows, studies.labels, studies.present))
@@ -63,8 +63,8 @@ def _files(scans: Path) -> tuple[list[Path], Layout]:
     return sorted(regular), Layout(rows=refused(odd, "a link, a pipe or a device; put a copy of the file here"))
 
 
-def _take(into: Layout, left: set[Path], part: Layout) -> None:
-    into.sources.extend(part.sources)
+def _take(into: Layout, left: set[Path], part: Layout, published: bool = False) -> None:
+    into.sources.extend(replace(source, published=published) for source in part.sources)
     into.rows.extend(part.rows)
     into.labels.update(part.labels)
     into.present.update(part.present)

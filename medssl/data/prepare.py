@@ -16,31 +16,35 @@ from medssl.data.ledger import Row
 from medssl.data.manifest import Case
 from medssl.data.normalise import Recipe
 from medssl.data.source import Source
-from medssl.data.sources import read_image, read_label, source_text
+from medssl.data.sources import read_image, read_label
+from medssl.data.veil import Open
 from medssl.errors import BadInput, Doubt
 from medssl.files import write_json
+from medssl.io.deid import Key, header
 from medssl.volume import Spacing, Volume
 
 
 @dataclass(frozen=True)
 class Job:
-    """One case to prepare, and how."""
+    """One case to prepare, and how; `where` it was read from and its DICOM header are told as the `veil` allows."""
 
     source: Source
     out: Path
     recipe: Recipe
     spacing_mm: Spacing | None
+    where: str
+    veil: Open
 
     def key(self) -> str:
         """Changes with the files, with the options and with the program: another key means work to do."""
         files = [(str(f), *_state(f)) for f in self.source.files]
-        how = (__version__, self.recipe.model_dump(), self.spacing_mm, asdict(self.source))
+        how = (__version__, self.recipe.model_dump(), self.spacing_mm, asdict(self.source), self.where)
         return hashlib.sha256(json.dumps([files, how], default=str).encode()).hexdigest()
 
     @property
     def record(self) -> Path:
         """Where it is written down that this case is done."""
-        return self.out / "records" / f"{self.source.id}.json"
+        return self.veil.records / f"{self.source.id}.json"
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,14 @@ def _stored(job: Job) -> Case:
     prepared = _channels(job.recipe.prepare(image, job.spacing_mm))
     image_name, label_name = (f"{kind}/{source.id}.b2nd" for kind in ("images", "labels"))
     label = None if source.label is None else _label(read_label(source, image), prepared)
-    origin = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": source_text(source)}
+    origin = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": job.where}
+    if source.series is not None and job.veil.key_file is not None:
+        origin["header"] = header(source.images[0], Key.read(job.veil.key_file))
     label_sha = "" if label is None else store.write(job.out / label_name, label, origin)
     sha = store.write(job.out / image_name, prepared, origin)
     return Case(
         source.id, source.patient, image_name, None if label is None else label_name, modality, image.unit,
-        prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, source_text(source), sha,
+        prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, job.where, sha,
         site=source.site, age_years=source.age_years, sex=source.sex, label_sha256=label_sha,
     )  # fmt: skip
 

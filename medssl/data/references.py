@@ -3,14 +3,15 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medssl.data import layouts, ledger
+from medssl.data import layouts
 from medssl.data.manifest import Manifest
 from medssl.data.source import Source
 from medssl.data.sources import read_label
 from medssl.data.store import Card
+from medssl.data.veil import real_rows
 from medssl.errors import BadInput
 from medssl.io.images import is_image
 from medssl.volume import Volume
@@ -69,7 +70,7 @@ def _of_manifest(path: Path) -> References:
     """The files that each case of a store was read from, found again through its ledger."""
     manifest, card = Manifest.read(path), Card.read(path.parent)
     files: dict[str, set[str]] = {}
-    for row in ledger.read(path.parent / "ledger.csv"):
+    for row in real_rows(path.parent):
         if row.status == "used" and row.case:
             files.setdefault(row.case, set()).add(row.path)
     used = [file for case in manifest.labelled().cases for file in files.get(case.id, ())]
@@ -78,5 +79,7 @@ def _of_manifest(path: Path) -> References:
     found = layouts.find(Path(os.path.commonpath([str(Path(file).parent) for file in used])))
     by_files = {frozenset(map(str, s.files)): s for s in found.sources if s.label}
     known = {case: by_files.get(frozenset(paths)) for case, paths in files.items()}
+    patient = {case.id: case.patient for case in manifest.cases}
     bare = frozenset(case.id for case in manifest.cases if not case.label)
-    return References(path, {case: source for case, source in known.items() if source}, card.present_labels, bare)
+    sources = {case: replace(s, id=case, patient=patient[case]) for case, s in known.items() if s}
+    return References(path, sources, card.present_labels, bare)

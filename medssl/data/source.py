@@ -11,7 +11,8 @@ class Source:
 
     `classes` are those the label may hold (of a DICOM series: the class of each drawn structure); `instances` are the
     classes of the objects that a mask numbers; `parts` are files that a header file refers to; `site` is where it was
-    scanned, as a table says or as the scanner is called.
+    scanned, as a table says or as the scanner is called; `published` cases are named by a data set, not by their path;
+    `burned_in` ones may show text.
     """
 
     id: str
@@ -27,6 +28,8 @@ class Source:
     site: str = ""
     age_years: float | None = None
     sex: str = ""
+    published: bool = False
+    burned_in: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -13,15 +13,17 @@ from medssl.data import layouts
 from medssl.data.manifest import Case, Manifest
 from medssl.data.source import Source
 from medssl.data.studies import series_name
+from medssl.data.veil import real_sources
 from medssl.errors import BadInput, Doubt
 from medssl.io import dicom, images, labels
 from medssl.io.refused import Refused
+from medssl.io.voxels import present
 from medssl.volume import Volume
 
 
 def read_source(case: Case, manifest: Manifest) -> Volume:
     """The volume a case was prepared from: the scanner's grid, CT in HU, all else in arbitrary units."""
-    folder, hash_mark, series = case.source.partition("#")
+    folder, hash_mark, series = real_sources([case], manifest.folder)[case.id].partition("#")
     paths = [Path(manifest.folder, p) for p in folder.split("|")]
     gone = [str(p) for p in paths if not p.exists()]
     if gone:
@@ -60,9 +62,9 @@ def source_text(source: Source) -> str:
     return f"{os.path.commonpath([p.parent for p in source.images])}#{source.series}"
 
 
-def within(case: Case, folder: Path) -> bool:
-    """Whether a case was read from somewhere under `folder`."""
-    return Path(case.source.partition("#")[0].partition("|")[0]).is_relative_to(folder)
+def within(source: str, folder: Path) -> bool:
+    """Whether a case with this source was read from somewhere under `folder`."""
+    return Path(source.partition("#")[0].partition("|")[0]).is_relative_to(folder)
 
 
 def read_series(place: Path | Sequence[Path], series: str) -> Volume:
@@ -97,7 +99,7 @@ def read_label(source: Source, image: Volume) -> Volume:
         return _structures(source, image)
     label = images.read(source.label, label=True)
     _same_grid(label, image, f"label {source.label.name}")
-    numbers = [int(v) for v in np.flatnonzero(np.bincount(label.voxels.ravel()))]
+    numbers = present(label.voxels)
     if source.instances is not None:
         return _classes(label, numbers, source.instances)
     unknown = sorted(set(numbers) - {0, *source.classes})

@@ -56,7 +56,8 @@ def series_name(series: dicom.Series) -> str:
 def _source(item: dicom.Series) -> Source:
     series = series_name(item)
     name, patient = f"{item.modality}-{series}", pseudonym(item.patient)
-    return Source(name, patient, item.files, (item.modality,), series=series, site=site(item.scanner))
+    burned = not set(item.doubts).isdisjoint(dicom.BURNED_IN)
+    return Source(name, patient, item.files, (item.modality,), series=series, site=site(item.scanner), burned_in=burned)
 
 
 def site(scanner: str) -> str:

@@ -19,6 +19,10 @@ from medssl.volume import Volume
 
 AIR_HU = -1024.0
 HIGHEST_HU = 40_000
+BURNED_IN = (
+    "BurnedInAnnotation is YES: text may stand in the pixels",
+    "a saved screen: values may be those of a display",
+)
 
 
 @dataclass(frozen=True)
@@ -105,13 +109,13 @@ def _file(header: Header) -> _File:
 def _doubts(header: Header) -> tuple[str, ...]:
     found = []
     if text(header.data, "BurnedInAnnotation").upper() == "YES":
-        found.append("BurnedInAnnotation is YES: text may stand in the pixels")
+        found.append(BURNED_IN[0])
     if text(header.data, "PhotometricInterpretation") == "MONOCHROME1":
         found.append("MONOCHROME1: shown inverted; the values are kept as they are")
     if text(header.data, "LossyImageCompression") == "01":
         found.append("its pixels went through a lossy compression")
-    if "SCREEN SAVE" in text(header.data, "ImageType").upper():
-        found.append("a saved screen: values may be those of a display")
+    if "SCREEN SAVE" in text(header.data, "ImageType").upper() or text(header.data, "ConversionType"):
+        found.append(BURNED_IN[1])
     return tuple(found)
 
 

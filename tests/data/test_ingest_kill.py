@@ -37,11 +37,24 @@ def undisturbed(scans, tmp_path_factory):
 
 
 def run(scans, out, **options):
-    return ingest(scans, out, Options(**({"modality": "MR", "workers": 0} | options)), lambda done, of: None).manifest
+    return ingest(
+        scans, out, Options(**({"modality": "MR", "workers": 0, "deidentify": False} | options)), lambda done, of: None
+    ).manifest
 
 
 def begin(scans, out):
-    words = [sys.executable, "-m", "medssl.cli", "ingest", str(scans), "--out", str(out), "--modality", "MR"]
+    words = [
+        sys.executable,
+        "-m",
+        "medssl.cli",
+        "ingest",
+        str(scans),
+        "--out",
+        str(out),
+        "--modality",
+        "MR",
+        "--no-deidentify",
+    ]
     return subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -86,6 +99,6 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_store(scans, undisturbed, 
                 killed.append(next(iter(cluster.workers.values())).pid)
                 os.kill(killed[0], signal.SIGKILL)
 
-        options = Options(modality="MR", scheduler=cluster.scheduler_address)
+        options = Options(modality="MR", scheduler=cluster.scheduler_address, deidentify=False)
         assert ingest(scans, tmp_path / "store", options, watch).manifest.cases == undisturbed
         assert killed

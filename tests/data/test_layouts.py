@@ -105,7 +105,8 @@ def test_files_of_an_archive_and_the_archive_are_accounted_for(tmp_path):
 @pytest.mark.slow
 def test_real_dicom_is_stored_with_its_structures(shared_data, tmp_path):
     scans = shared_data("dicom") / "sarcoma_STS_002"
-    manifest = ingest(scans, tmp_path / "store", Options(spacing_mm="native"), lambda done, of: None).manifest
+    options = Options(spacing_mm="native", deidentify=False)
+    manifest = ingest(scans, tmp_path / "store", options, lambda done, of: None).manifest
     assert (
         sorted(c.modality for c in manifest.cases) == ["CT", "MR", "PT"]
         and len({c.patient for c in manifest.cases}) == 1

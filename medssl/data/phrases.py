@@ -1,0 +1,77 @@
+"""Phrases: what may be said of a private file in a store, a closed list; names and header text never match."""
+
+import re
+
+NUMBER = r"-?\d{1,9}(?:\.\d{1,9})?(?:e[+-]?\d{1,3})?"
+PHRASES = (
+    "neither an image nor DICOM",
+    "not a DICOM file",
+    "describes the data set",
+    "an archive, whose members are listed",
+    "a damaged archive",
+    "a zip bomb",
+    "a link, a pipe or a device",
+    "a link, pipe or device, not a file",
+    "a label that belongs to no image here",
+    "a label without an image of its name",
+    "which is not there; add that file or drop the entry",
+    "dataset.json cannot be understood",
+    "structures: other structures of its series are used",
+    "structures: it was drawn on a series that is not here",
+    "does not lie on its image's grid",
+    "holds classes",
+    "the mask holds instances",
+    "reading it killed the process: a broken codec, or more memory than there is",
+    "no CT, MR or PET image",
+    "not a CT, MR or PET image",
+    "a DICOMDIR: an index of other files, not an image",
+    "a localizer (scout): an overview, not part of a volume",
+    "a single slice: no volume",
+    "has no series or study identifier: what it belongs to is unknown",
+    "damaged before its pixels",
+    "holds no DICOM attributes",
+    "truncated",
+    "the file is damaged",
+    "more bytes stand behind its pixels than it declares",
+    "breaks off into zeros in the middle of the image",
+    "several slices at one place, and no tag tells them apart",
+    "several slices at",
+    "files of one SOP instance differ in content",
+    "a copy of",
+    "one series identifier, but more than one",
+    "slices of different orientation",
+    "slices of different pixel spacing",
+    "slices of different size",
+    "files of its series are left out with it",
+    "allow_gaps interpolates",
+    "not a NIfTI file",
+    "neither sform nor qform is set, so left and right are unknown",
+    "voxel sizes must be positive",
+    "its affine is not finite",
+    "its axes are sheared",
+    "is impossible",
+    "was it interpolated?",
+    "labels are 0, 1, 2 ...",
+    "not one voxel is a finite number",
+    "sform and qform lie {n} mm apart",
+    "text may stand in the pixels",
+    "a saved screen: values may be those of a display",
+    "MONOCHROME1: shown inverted; the values are kept as they are",
+    "its pixels went through a lossy compression",
+    "interpolated:",
+    "a gantry tilt of {n} degrees: resampled onto a straight grid",
+    "every voxel is {n}",
+    "its unit of length is not set; taken as mm",
+    "{n} voxels are no finite numbers and became {n}",
+    "negative numbers without a sign in their unused bits; its sign flag may be wrong",
+    "has no voxel",
+    "modality not told; taken as CT since the lowest value is {n} (--modality says it)",
+    "modality not told; taken as MR since the lowest value is {n} (--modality says it)",
+)  # fmt: skip
+KNOWN = re.compile("|".join(re.escape(p).replace(r"\{n\}", NUMBER) for p in sorted(PHRASES, key=len, reverse=True)))
+
+
+def known(text: str, otherwise: str) -> str:
+    """The phrases of the list that stand in a text, each once; `otherwise` where there is text but none of them."""
+    found = dict.fromkeys(KNOWN.findall(text))
+    return "; ".join(found) if found else otherwise if text else ""
