@@ -4,6 +4,6 @@ from pathlib import Path
 
 
 def home() -> Path:
-    """The folder that holds pipelines/, app/ and configs/: inside an installed package, or the checkout around it."""
+    """The folder with pipelines/, app/, configs/ and data_cards/: inside an installed package, or the checkout."""
     inside = Path(__file__).parent / "bundle"
     return inside if inside.is_dir() else Path(__file__).parent.parent

@@ -78,6 +78,10 @@ class Stored:
         """All of it, in memory."""
         return Volume(self.array[:], self.affine, self.unit)
 
+    def about(self) -> dict[str, Any]:
+        """What it was made from: the shape and the affine that the scanner gave it, and where it was read."""
+        return json.loads(self.array.schunk.vlmeta["about"])
+
     def crop(self, corner: Corner, size: Corner) -> Shaped[np.ndarray, "*c i j k"]:
         """The voxels from `corner` on; what lies outside the volume is air, or label 0."""
         low = [min(n, max(0, c)) for n, c in zip(self.shape, corner, strict=True)]

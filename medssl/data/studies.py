@@ -57,7 +57,11 @@ def _source(item: dicom.Series) -> Source:
     series = series_name(item)
     name, patient = f"{item.modality}-{series}", pseudonym(item.patient)
     burned = not set(item.doubts).isdisjoint(dicom.BURNED_IN)
-    return Source(name, patient, item.files, (item.modality,), series=series, site=site(item.scanner), burned_in=burned)
+    person = item.person
+    return Source(
+        name, patient, item.files, (item.modality,), series=series, burned_in=burned, site=site(person.scanner),
+        age_years=person.age_years, sex=person.sex,
+    )  # fmt: skip
 
 
 def site(scanner: str) -> str:

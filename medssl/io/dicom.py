@@ -1,5 +1,6 @@
 """DICOM folders read into series, or refused with a reason; nothing in between."""
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,17 @@ BURNED_IN = (
     "a saved screen: values may be those of a display",
 )
 
+PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who was scanned with what, as far as the header tells; nothing of it is needed to read the volume."""
+
+    age_years: float | None = None
+    sex: str = ""
+    scanner: str = ""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -43,7 +55,7 @@ class Series:
     grid: Grid = field(repr=False)
     part: str = ""
     doubts: tuple[str, ...] = ()
-    scanner: str = field(default="", repr=False)
+    person: Person = field(default_factory=Person, repr=False)
 
     def volume(self) -> Volume:
         """The voxels in HU (CT) or arbitrary units, on their grid in mm, RAS+; `BadInput` if they cannot be decoded."""
@@ -90,7 +102,7 @@ class _File:
     path: Path
     sop: str
     description: str
-    scanner: str
+    person: Person
     doubts: tuple[str, ...]
     frames: tuple[Frame, ...]
     fault: Refusal | None
@@ -100,10 +112,17 @@ def _file(header: Header) -> _File:
     path, data = header.path, header.data
     try:
         sop, description = text(data, "SOPInstanceUID"), text(data, "SeriesDescription")
-        scanner = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
-        return _File(path, sop, description, scanner, _doubts(header), frames(header), None)
+        return _File(path, sop, description, _person(header), _doubts(header), frames(header), None)
     except Refusal as fault:
-        return _File(path, "", "", "", (), (), fault)
+        return _File(path, "", "", Person(), (), (), fault)
+
+
+def _person(header: Header) -> Person:
+    data = header.data
+    scanner = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
+    age = re.fullmatch(r"(\d{3})([DWMY])", text(data, "PatientAge"))
+    years = int(age[1]) / PER_YEAR[age[2]] if age else None
+    return Person(years, text(data, "PatientSex"), scanner)
 
 
 def _doubts(header: Header) -> tuple[str, ...]:
@@ -178,5 +197,5 @@ def _volume(files: Sequence[_File], part: str, slices: tuple[Frame, ...], allow_
         grid=found,
         part=part,
         doubts=(*doubts, *found.doubts),
-        scanner=files[0].scanner,
+        person=files[0].person,
     )
