@@ -65,6 +65,9 @@ PHRASES = (
     "{n} voxels are no finite numbers and became {n}",
     "negative numbers without a sign in their unused bits; its sign flag may be wrong",
     "has no voxel",
+    "hides {n} voxels of others",
+    "the scan is no longer at",
+    "the series is not readable any more",
     "modality not told; taken as CT since the lowest value is {n} (--modality says it)",
     "modality not told; taken as MR since the lowest value is {n} (--modality says it)",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from medssl.data.manifest import Manifest
 from medssl.data.source import Source
 from medssl.data.sources import read_label
 from medssl.data.store import Card
-from medssl.data.veil import real_rows
+from medssl.data.veil import hushed, real_rows
 from medssl.errors import BadInput
 from medssl.io.images import is_image
 from medssl.volume import Volume
@@ -21,13 +21,15 @@ from medssl.volume import Volume
 class References:
     """Labelled cases by name; `present` lists the classes that were labelled, of cases where not all were.
 
-    `unlabelled` are cases that are known to have no label, and so are left out of what is measured.
+    `unlabelled` are cases that are known to have no label, and so are left out of what is measured; where names are
+    `hidden`, what reading a label says tells none.
     """
 
     place: Path
     sources: Mapping[str, Source]
     present: Mapping[str, list[int]] = field(default_factory=dict)
     unlabelled: frozenset[str] = frozenset()
+    hidden: bool = False
 
     @classmethod
     def read(cls, place: Path) -> "References":
@@ -54,10 +56,11 @@ class References:
 
     def label(self, case: str, image: Volume) -> Volume:
         """A case's label, which must stand on the image's grid."""
-        try:
-            return read_label(self.sources[case], image)
-        except BadInput as error:
-            raise BadInput(f"{case}: {error}") from None
+        with hushed(case, self.hidden, self.place.parent):
+            try:
+                return read_label(self.sources[case], image)
+            except BadInput as error:
+                raise BadInput(f"{case}: {error}") from None
 
 
 def _case(path: Path) -> str:
@@ -82,4 +85,4 @@ def _of_manifest(path: Path) -> References:
     patient = {case.id: case.patient for case in manifest.cases}
     bare = frozenset(case.id for case in manifest.cases if not case.label)
     sources = {case: replace(s, id=case, patient=patient[case]) for case, s in known.items() if s}
-    return References(path, sources, card.present_labels, bare)
+    return References(path, sources, card.present_labels, bare, bool(card.key))

@@ -13,7 +13,7 @@ from medssl.data import layouts
 from medssl.data.manifest import Case, Manifest
 from medssl.data.source import Source
 from medssl.data.studies import series_name
-from medssl.data.veil import real_sources
+from medssl.data.veil import hushed, real_sources
 from medssl.errors import BadInput, Doubt
 from medssl.io import dicom, images, labels
 from medssl.io.refused import Refused
@@ -23,7 +23,13 @@ from medssl.volume import Volume
 
 def read_source(case: Case, manifest: Manifest) -> Volume:
     """The volume a case was prepared from: the scanner's grid, CT in HU, all else in arbitrary units."""
-    folder, hash_mark, series = real_sources([case], manifest.folder)[case.id].partition("#")
+    place = real_sources([case], manifest.folder)[case.id]
+    with hushed(case.id, place != case.source, manifest.folder):
+        return _read_place(case, manifest, place)
+
+
+def _read_place(case: Case, manifest: Manifest, place: str) -> Volume:
+    folder, hash_mark, series = place.partition("#")
     paths = [Path(manifest.folder, p) for p in folder.split("|")]
     gone = [str(p) for p in paths if not p.exists()]
     if gone:

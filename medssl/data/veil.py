@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from medssl.data.ledger import Row, refused
 from medssl.data.manifest import Case
 from medssl.data.phrases import known
 from medssl.data.source import Source, pseudonym
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Doubt
 from medssl.files import write_text
 from medssl.io.deid import OLDEST_YEARS, Key, structure
 
@@ -111,7 +113,7 @@ class Veil(Open):
 
     def said(self, reason: str) -> str:
         """The part of a reason or a doubt that stands on the list of harmless phrases."""
-        return known(reason, f"see {private(self.store).name}/files.csv")
+        return _said(reason, self.store)
 
     def write(self, rows: Iterable[Row], sources: Mapping[str, str]) -> tuple[Row, ...]:
         """Writes the private tables first, so that whatever the store names can be found."""
@@ -165,6 +167,23 @@ def real_sources(cases: Iterable[Case], store: Path) -> dict[str, str]:
     return told | {case: found[case] for case in hidden}
 
 
+@contextmanager
+def hushed(case: str, hidden: bool, store: Path) -> Iterator[None]:
+    """What reading a case from its hidden place says, faults and doubts, without names."""
+    if not hidden:
+        yield
+        return
+    try:
+        with warnings.catch_warnings(record=True) as heard:
+            warnings.simplefilter("always")
+            yield
+    except BadInput as error:
+        raise BadInput(f"{case}: {_said(str(error), store)}") from None
+    for warning in heard:
+        if issubclass(warning.category, Doubt):
+            warnings.warn(f"{case}: {_said(str(warning.message), store)}", Doubt, stacklevel=4)
+
+
 def real_rows(store: Path) -> list[Row]:
     """The ledger of a store, behind the veil."""
     told = ledger.read(store / "ledger.csv")
@@ -175,6 +194,10 @@ def real_rows(store: Path) -> list[Row]:
         raise BadInput(f"{store}: its files are told in {private(store)}, which is not there; put it back")
     rows: list[Any] = [{name: row[name] for name in NAMES} for row in found]
     return [Row(**row) for row in rows]
+
+
+def _said(text: str, store: Path) -> str:
+    return known(text, f"see {private(store).name}/files.csv")
 
 
 def _read(path: Path) -> list[dict[str, str]]:

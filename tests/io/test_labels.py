@@ -3,9 +3,8 @@
 import highdicom as hd
 import numpy as np
 import pytest
-from dicom_phantom import ROOT, paint, save, save_one, slices
+from dicom_phantom import paint, save, slices, structure_set
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
-from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from medssl.errors import BadInput, Doubt
@@ -19,32 +18,6 @@ def the_series(folder, **options):
     save(slices(**options), folder)
     (series,) = dicom.read(folder)
     return series
-
-
-def structure_set(folder, image, rois, series=ROOT + "2"):
-    """An RTSTRUCT whose contours are given as voxel indices of an image."""
-    d = Dataset()
-    d.SOPClassUID, d.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.481.3", ROOT + "50"
-    reference, study, frame = Dataset(), Dataset(), Dataset()
-    reference.SeriesInstanceUID = series
-    study.RTReferencedSeriesSequence, frame.RTReferencedStudySequence = [reference], [study]
-    d.ReferencedFrameOfReferenceSequence = [frame]
-    d.StructureSetROISequence, d.ROIContourSequence = [], []
-    for number, (name, contours) in enumerate(rois.items()):
-        roi, drawn = Dataset(), Dataset()
-        roi.ROINumber, roi.ROIName, drawn.ReferencedROINumber = number, name, number
-        drawn.ContourSequence = [_contour(image, c) for c in contours]
-        d.StructureSetROISequence.append(roi)
-        d.ROIContourSequence.append(drawn)
-    return save_one(d, folder / "rtstruct")
-
-
-def _contour(image, index):
-    found = Dataset()
-    found.ContourGeometricType = "CLOSED_PLANAR"
-    lps = image.to_mm(np.array(index, float)) * (-1, -1, 1)
-    found.ContourData = [f"{v:.4f}" for v in lps.ravel()]
-    return found
 
 
 def square(low, high, k):
