@@ -7,12 +7,13 @@ scales the patient in the scanner, and `warp` bends them so that no organ stays 
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float32
 from scipy.spatial.transform import Rotation
 
 from medssl.data.phantom_shapes import Affine, Field, Points, Warp, Waves, ellipsoid, ring
 from medssl.data.phantom_vessels import Tube, airways, lung_vessels
 
+MOST_NODULES = 30
 HEART_TURN = np.array([[-0.72, 0.52, -0.46], [0.58, 0.81, 0.0], [0.37, -0.27, -0.89]])
 
 
@@ -38,10 +39,10 @@ class Chest:
     noise_hu: float
     lung_hu: float
     liver_hu: float
-    dome_mm: Float[np.ndarray, "2"]
-    heart_mm: Float[np.ndarray, "2 3"]
-    liver_mm: Float[np.ndarray, "2 3"]
-    rib_mm: Float[np.ndarray, "2"]
+    dome_mm: Float32[np.ndarray, "2"]
+    heart_mm: Float32[np.ndarray, "2 3"]
+    liver_mm: Float32[np.ndarray, "2 3"]
+    rib_mm: Float32[np.ndarray, "2"]
     vessels: tuple[Tube, ...]
     airways: tuple[Tube, ...]
     nodules: tuple[Nodule, ...] = ()
@@ -51,21 +52,23 @@ def draw_patient(rng: np.random.Generator, nodules: int | None) -> Chest:
     """An invented patient; `nodules=None` draws 0 to 4 of them."""
     patient = Chest(
         frame=_frame(rng),
-        warp=Warp.draw(rng, 5, 5.0, 110, 240),
+        warp=Warp.draw(rng, 5, 6.0, 110, 240),
         texture=Waves.draw(rng, 7, 14, 40),
         fat_mm=rng.uniform(5, 17),
         contrast_hu=float(rng.choice([0.0, rng.uniform(80, 220)])),
         noise_hu=float(np.exp(rng.uniform(np.log(7), np.log(30)))),
         lung_hu=rng.uniform(-880, -800),
         liver_hu=rng.uniform(38, 66),
-        dome_mm=np.array([rng.uniform(-52, -36), rng.uniform(-62, -46)]),
-        heart_mm=np.array([[-19, 18, -34], [52, 37, 37]]) + rng.uniform(-5, 5, (2, 3)),
-        liver_mm=np.array([[56, 4, -98], [62, 70, 58]]) + rng.uniform(-7, 7, (2, 3)),
-        rib_mm=np.array([rng.uniform(21, 26), rng.uniform(0, 24)]),
+        dome_mm=rng.uniform((-52, -62), (-36, -46)).astype(np.float32),
+        heart_mm=rng.normal([[-19, 18, -34], [52, 37, 37]], 3).astype(np.float32),
+        liver_mm=rng.normal([[56, 4, -98], [62, 70, 58]], 4).astype(np.float32),
+        rib_mm=rng.uniform((21, 0), (26, 24)).astype(np.float32),
         vessels=tuple(lung_vessels(rng)),
         airways=tuple(airways(rng)),
     )
     count = int(rng.integers(0, 5)) if nodules is None else nodules
+    if count > MOST_NODULES:
+        raise ValueError(f"{count} nodules have no room in the lungs; ask for at most {MOST_NODULES}")
     return replace(patient, nodules=tuple(_nodules(rng, patient, count)))
 
 
@@ -122,8 +125,6 @@ def _nodules(rng: np.random.Generator, patient: Chest, count: int) -> list[Nodul
         diameter = float(np.exp(rng.uniform(np.log(6), np.log(24))))
         while not (free := np.flatnonzero((room > diameter * 0.6 + 2) & _apart(centres, found, diameter))).size:
             diameter *= 0.8
-            if diameter < 2:
-                raise ValueError(f"no room in the lungs for {count} nodules; ask for fewer")
         x, y, z = (float(v) for v in centres[rng.choice(free)])
         part_solid = diameter > 10 and rng.random() < 0.3
         hu = rng.uniform(-600, -420) if part_solid else rng.uniform(0, 70)

@@ -52,13 +52,14 @@ def draw_patient(rng: np.random.Generator, lesions: int | None) -> Head:
     frame[:3, :3] = turn * rng.uniform(0.92, 1.06, 3)
     frame[:3, 3] = rng.uniform(-6, 6, 3)
     count = int(rng.integers(1, 4) * rng.integers(0, 2)) if lesions is None else lesions
+    thick = rng.uniform(5.8, 7.2)
     return Head(
         frame=frame,
         warp=Warp.draw(rng, 5, 3.5, 80, 180),
         folds=Waves.draw(rng, 14, 0.9 * FOLD_MM, 1.2 * FOLD_MM),
         scalp_mm=rng.uniform(4, 8),
         ventricle=rng.uniform(0.7, 1.5),
-        hippocampi=(_hippocampus(rng, -1, 0.78), _hippocampus(rng, 1, 1.0)),
+        hippocampi=(_hippocampus(rng, -1, 0.78 * thick), _hippocampus(rng, 1, thick)),
         lesions=_lesions(rng, frame, count),
         bias=(Waves.draw(rng, 3, 220, 420), Waves.draw(rng, 3, 220, 420)),
         gain=rng.uniform(0.6, 1.8, 2),
@@ -146,10 +147,9 @@ def _near(p: Points, tubes: Sequence[Tube]) -> Field:
     return np.minimum.reduce([capsule(p, t.start, t.end, t.radius, t.end_radius) for t in tubes])
 
 
-def _hippocampus(rng: np.random.Generator, side: int, share: float) -> tuple[Tube, ...]:
+def _hippocampus(rng: np.random.Generator, side: int, thick: float) -> tuple[Tube, ...]:
     """A thick head in front, a tail that curves up and inwards behind."""
     line = np.array([(24, 2, -20), (28, -10, -17), (29, -20, -10), (23, -31, 1)], float) + rng.normal(0, 1.2, (4, 3))
-    thick = 6.5 * share * rng.uniform(0.9, 1.1)
     return tuple(course(list(line * (side, 1, 1) + (0, 2 * side, 0)), thick, 0.5 * thick))
 
 

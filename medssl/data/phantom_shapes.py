@@ -41,7 +41,10 @@ class Waves:
 
 @dataclass(frozen=True)
 class Warp:
-    """A smooth displacement of space by up to about `reach_mm`, so that no two patients are the same ellipsoids."""
+    """A smooth displacement of space, so that no two patients are the same ellipsoids.
+
+    It can be undone as long as the waves' amplitudes times their wave numbers sum to less than 1.
+    """
 
     waves: Waves
     by_mm: Float32[np.ndarray, "w 3"]
@@ -50,9 +53,10 @@ class Warp:
     def draw(
         cls, rng: np.random.Generator, n: int, amplitude_mm: float, shortest_mm: float, longest_mm: float
     ) -> "Warp":
-        """`n` waves, each pushing a random way."""
-        waves = Waves.draw(rng, n, shortest_mm, longest_mm)
-        return cls(waves, (rng.normal(size=(n, 3)) * amplitude_mm / np.sqrt(n)).astype(np.float32))
+        """`n` waves, each pushing a random way by a like part of the amplitude."""
+        waves, way = Waves.draw(rng, n, shortest_mm, longest_mm), rng.normal(size=(n, 3))
+        way *= amplitude_mm / np.sqrt(n) / np.linalg.norm(way, axis=1, keepdims=True)
+        return cls(waves, way.astype(np.float32))
 
     @property
     def reach_mm(self) -> float:
@@ -66,7 +70,7 @@ class Warp:
     def back(self, points: Points) -> Points:
         """Which points come to lie here, to about 0.01 mm."""
         before = points
-        for _ in range(6):
+        for _ in range(16):
             before = before + (points - self(before))
         return before
 

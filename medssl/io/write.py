@@ -109,12 +109,10 @@ def _slice(volume: Volume, k: int, number: int, info: SeriesInfo) -> Dataset:
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    for keyword, value in {
-        **_names(info),
-        **(CT if info.modality == "CT" else MR),
-        **_place(volume, k),
-        **_pixels(stored),
-    }.items():
+    kind = CT if info.modality == "CT" else MR
+    if info.localizer:
+        kind = kind | {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
+    for keyword, value in (kind | _names(info) | _place(volume, k) | _pixels(stored)).items():
         setattr(data, keyword, value)
     data.InstanceNumber = str(number)
     data.SOPInstanceUID = uid(info.patient, info.study, info.series, str(k))
