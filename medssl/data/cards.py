@@ -24,7 +24,7 @@ from medssl.settings import Settings
 from medssl.volume import Spacing, Volume
 
 UNTOLD = "not told"
-INK = "#334155"
+TINTS = ("#0e7490", "#b45309", "#6d28d9")
 AXES = ("right to left", "back to front", "feet to head")
 
 
@@ -122,7 +122,7 @@ def _table(facets: Facets) -> str:
         "cases": f"{len(cases)}, {sum(case.label is not None for case in cases)} of them labelled",
         "patients": str(len(sexes)),
         "files": f"{files['used']} used, {files['refused']} refused",
-        "splits": _splits(cases),
+        "splits: patients (cases)": _splits(cases),
         "modality": _counted(f"{c.modality} in {c.unit}, channels: {c.channels}" for c in cases),
         "scanner or site": _counted(c.site or "not recorded" for c in cases),
         "age": _ages(list(ages.values()), len(sexes)),
@@ -139,7 +139,7 @@ def _table(facets: Facets) -> str:
 def _splits(cases: Sequence[Case]) -> str:
     of = {name: [c for c in cases if c.split == name] for name in dict.fromkeys(c.split for c in cases)}
     order = sorted(of, key=lambda name: -len(of[name]))
-    return ", ".join(f"{name} {len(of[name])} cases of {len({c.patient for c in of[name]})} patients" for name in order)
+    return ", ".join(f"{name} {len({c.patient for c in of[name]})} ({len(of[name])})" for name in order)
 
 
 def _counted(values: Iterable[str]) -> str:
@@ -175,8 +175,8 @@ def _labels(facets: Facets) -> str:
 
 
 def _doubts(facets: Facets) -> list[str]:
-    found = Counter(doubt for case in facets.manifest.cases for doubt in case.doubts.split("; ") if doubt)
-    return [f"Doubt on reading {count} cases: {doubt}" for doubt, count in found.most_common(5)]
+    doubted = sum(bool(case.doubts) for case in facets.manifest.cases)
+    return [f"{doubted} cases were read with a doubt, which manifest.csv tells."] if doubted else []
 
 
 def _listed(lines: Sequence[str]) -> str:
@@ -184,19 +184,19 @@ def _listed(lines: Sequence[str]) -> str:
 
 
 def _draw(facets: Facets, path: Path) -> None:
-    """Histograms of the scanners' spacing and shape along the patient's axes, and of the volume of each class."""
+    """Histograms of the scanners' spacing and shape along the patient's axes, and the volume of each class."""
     figure = Figure(figsize=(10, 3), layout="constrained")
     spacing, shape, volume = figure.subplots(1, 3)
-    for axis, name in enumerate(AXES):
-        spacing.hist([scan.spacing_mm[axis] for scan in facets.scans], bins=24, alpha=0.5, label=name)
-        shape.hist([scan.shape[axis] for scan in facets.scans], bins=24, alpha=0.5, label=name)
-    for number, name in facets.card.labels.items():
-        volumes = [np.log10(scan.volumes_ml[number]) for scan in facets.scans if number in scan.volumes_ml]
-        volume.hist(volumes, bins=24, histtype="step", label=name)
-    for axes, title in ((spacing, "spacing (mm)"), (shape, "voxels"), (volume, "volume (log10 ml)")):
-        axes.set_title(title, color=INK)
-        axes.set_ylabel("cases")
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=7, frameon=False)
+    spacing.hist(list(zip(*(scan.spacing_mm for scan in facets.scans), strict=True)), 12, color=TINTS, label=AXES)
+    shape.hist(list(zip(*(scan.shape for scan in facets.scans), strict=True)), 12, color=TINTS, label=AXES)
+    spacing.legend(fontsize=7, frameon=False)
+    classes = {n: [s.volumes_ml[n] for s in facets.scans if n in s.volumes_ml] for n in facets.card.labels}
+    if classes:
+        volume.boxplot(list(classes.values()), orientation="horizontal", tick_labels=list(facets.card.labels.values()))
+        volume.set_xscale("log")
+        volume.invert_yaxis()
+    for axes, title in ((spacing, "cases by spacing (mm)"), (shape, "cases by voxels"), (volume, "volume (ml)")):
+        axes.set_title(title, fontsize=10)
+        axes.tick_params(labelsize=8)
     with atomic(path) as part:
         figure.savefig(part, dpi=100, metadata={"Software": None})

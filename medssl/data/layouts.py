@@ -1,6 +1,7 @@
 """Layouts: which files of a folder belong together as one case, and which belong to none."""
 
 import json
+import logging
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from medssl.data.tables import Told
 from medssl.errors import BadInput
 from medssl.io import images
 
+log = logging.getLogger(__name__)
 CHANNEL = re.compile(r"(.+)_(\d{4})$")
 VOXELS = (".raw", ".zraw", ".raw.gz")
 SPLITS = {"training": "train", "validation": "val", "test": "test", "unlabeled": "", "unlabelled": ""}
@@ -96,6 +98,9 @@ def _described(path: Path, left: set[Path]) -> Layout:
             found.sources.append(replace(_said(source, said), split=part, classes=classes))
         else:
             found.rows.extend(source)
+    untold = sum(source.id not in said for source in found.sources) if said else 0
+    if untold:
+        log.warning("%d cases are in no table beside dataset.json: each counts as a patient of its own", untold)
     found.rows.extend(Row(str(f), "used", "", "describes the data set") for f in (path, *known))
     return replace(found, labels=labels, present=present)
 

@@ -124,3 +124,13 @@ def test_real_hippocampi_keep_patients_together(shared_data, tmp_path):
     manifest = ingest(shared_data("hippocampus"), tmp_path / "store", Options(), lambda done, of: None).manifest
     assert len(manifest.cases) == 200 and len({c.patient for c in manifest.cases}) == 131
     assert len({(c.patient, c.split) for c in manifest.cases}) == 131
+
+
+def test_cases_that_the_table_leaves_out_are_told(tmp_path, caplog):
+    for name in "ab":
+        image(tmp_path / f"imagesTr/{name}.nii.gz")
+    listed = [{"image": f"imagesTr/{name}.nii.gz"} for name in "ab"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": listed}))
+    (tmp_path / "cases.csv").write_text("case,patient\na,P1\n")
+    assert {s.id: s.patient for s in layouts.find(tmp_path).sources} == {"a": "P1", "b": "b"}
+    assert "1 cases are in no table" in caplog.text
