@@ -3,11 +3,16 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from medssl.errors import BadInput
+
+SEALS = "SHA256SUMS"
 
 
 @contextmanager
@@ -52,3 +57,21 @@ def sha256(path: Path | str) -> str:
     """The content hash of a file."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def seal(folder: Path, names: Iterable[str]) -> None:
+    """Writes down what files of a folder hold now, beside what was written down before; `sha256sum -c` reads it too."""
+    before = seals(folder) if (folder / SEALS).is_file() else {}
+    known = before | {name: sha256(folder / name) for name in names}
+    write_text(folder / SEALS, "".join(f"{known[name]}  {name}\n" for name in sorted(known)))
+
+
+def seals(folder: Path) -> dict[str, str]:
+    """The hashes that were written down of a folder's files; none without the file."""
+    path = folder / SEALS
+    if not path.is_file():
+        return {}
+    found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in path.read_text(errors="replace").splitlines()]
+    if not all(found):
+        raise BadInput(f"{path}: line {found.index(None) + 1} is no hash with a name; remove the file")
+    return {match[2]: match[1] for match in found if match}

@@ -11,7 +11,7 @@ import yaml
 
 from medssl import __version__, config
 from medssl.errors import BadInput
-from medssl.files import sha256, write_json, write_text
+from medssl.files import seal, sha256, write_json, write_text
 from medssl.settings import Settings
 
 
@@ -91,6 +91,7 @@ class Run:
         """Seals the run: what it holds now is what it will hold."""
         facts["weights_sha256"] = sha256(self.path / "weights.safetensors")
         self.note(**facts, finished=datetime.now(UTC).isoformat(timespec="seconds"), state="closed")
+        seal(self.path, ("config.yaml", "run.json", "weights.safetensors"))
 
 
 def _git() -> dict[str, Any] | None:

@@ -160,6 +160,20 @@ def read(path: Path) -> Stored:
         raise BadInput(f"{path}: not a file of a store ({error}); run the ingestion again") from error
 
 
+def fault(path: Path, sha256: str) -> str:
+    """What is wrong with a file that must hold voxels of this hash; empty if nothing is."""
+    try:
+        stored = read(path)
+        volume = stored.volume()
+        if sha256 not in (stored.sha256, "") or content_sha256(volume) != stored.sha256:
+            return "holds other voxels than were written"
+        points = _points(volume)
+    except Exception as error:  # whatever a decoder of damaged bytes may raise
+        return f"cannot be read ({type(error).__name__})"
+    same = points.keys() == stored.points.keys() and all(np.array_equal(points[n], stored.points[n]) for n in points)
+    return "" if same else "draws its crops about other points than were written"
+
+
 def content_sha256(volume: Volume) -> str:
     """One hash over voxels, their type and their place, whatever the compression."""
     head = f"{volume.voxels.dtype}{volume.voxels.shape}{volume.unit}{np.round(volume.affine, 4).tolist()}"

@@ -44,8 +44,9 @@ DATES = ("StudyDate", "SeriesDate", "AcquisitionDate")
 # Words that may stand in the name of a structure, beside those of the standard's lists of anatomy and of findings.
 ANATOMY = ("cid4031", "cid7140", "cid7160", "cid7159", "cid7166")
 DRAWN = (
-    "gtv ctv itv ptv oar roi body external tumor tumour metastasis nodule lesion cyst mass organ spinal cord eye eyes parotid "
-    "left right l r anterior posterior superior inferior upper lower lobe ct mr pet t1 t2 flair adc dwi primary node"
+    "gtv ctv itv ptv oar roi body external tumor tumour metastasis nodule lesion cyst mass organ spinal cord eye eyes "
+    "parotid left right l r anterior posterior superior inferior upper lower lobe ct mr pet t1 t2 flair adc dwi "
+    "primary node"
 )
 
 

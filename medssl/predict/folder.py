@@ -12,7 +12,7 @@ import numpy as np
 
 from medssl import __version__
 from medssl.errors import BadInput
-from medssl.files import write_json
+from medssl.files import seal, write_json
 from medssl.io import nifti
 from medssl.predict.predictor import Prediction
 from medssl.render.planes import Colour, colour_of
@@ -48,6 +48,7 @@ class Writer:
             (Path(part) / case).replace(folder / case)
         index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit})
         _write_index(index)
+        seal(folder, (INDEX, *(f"{case}/{name}" for name in (IMAGE, LABELS, PROBABILITY, FINDINGS))))
         return Writer(index)
 
 
