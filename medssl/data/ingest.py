@@ -26,6 +26,7 @@ from medssl.data.sources import read_image, source_text, within
 from medssl.data.store import Card
 from medssl.data.veil import Open, Veil, private, real_rows, real_sources
 from medssl.errors import BadInput
+from medssl.files import seal
 from medssl.settings import Settings
 from medssl.volume import Spacing
 
@@ -154,6 +155,7 @@ def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch)
     rows += [row for outcome in outcomes for row in outcome.rows] + found.rows
     told = veil.write(rows, {c.id: places[c.id] for c in manifest.cases})
     manifest.write(out / "manifest.csv")
+    seal(out, ("store.json", "ledger.csv", "manifest.csv"))
     return Summary(manifest, told, prepared)
 
 
