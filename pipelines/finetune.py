@@ -39,6 +39,7 @@ class Finetune(Settings):
     validate_on: PositiveInt = Field(8, description="at most so many cases of the split val")
     seed: int = Field(0, description="draws the labelled volumes")
     allow_overlap: bool = Field(False, description="go on where the pretraining has seen cases of the split test")
+    allow_recipe_mismatch: bool = Field(False, description="go on with data windowed otherwise than the pretraining's")
     resume: bool = False
 
 
@@ -56,7 +57,9 @@ def main(words: list[str]) -> None:
     )
     seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else manifest.by("test"))
     torch.manual_seed(settings.plan.seed)
-    task, ledger = network.started(Run.open(settings.pretrained)) if settings.pretrained else (network.blank(), None)
+    before = Run.open(settings.pretrained) if settings.pretrained else None
+    allowed = settings.allow_recipe_mismatch
+    task, ledger = network.started(before, allowed) if before else (network.blank(), None)
     print(ledger or "no pretrained weights: from scratch")
     dataset = CropDataset(
         few, network.recipe, settings.crop, labelled=True, foreground=settings.foreground, augment=settings.augment,
@@ -65,7 +68,12 @@ def main(words: list[str]) -> None:
     held = manifest.by("val").labelled()
     validation = feed.wholes(held.first(settings.validate_on), network.recipe) if held.cases else None
     cases = [case.id for case in few.cases]
-    facts = {"manifest": few.digest(), "network": network.model_dump(mode="json"), "cases": cases}
+    facts = {
+        "recipe_of_weights": before and before.card["network"]["recipe"],
+        "manifest": few.digest(),
+        "network": network.model_dump(mode="json"),
+        "cases": cases,
+    }
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
     leaks.remember(run.path, [*seen, *leaks.traces(few)])

@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     asked = _parser().parse_args(argv)
     options = check({
         "spacing_mm": _spacing(asked.spacing), "modality": "" if asked.modality == "auto" else asked.modality,
-        "window_hu": asked.window_hu and _numbers(asked.window_hu, 2), "workers": asked.workers,
+        "window_hu": _window(asked.window_hu), "workers": asked.workers,
         "shares": asked.shares and _shares(asked.shares), "seed": asked.seed, "resplit": asked.resplit,
         "patients": asked.patients, "scheduler": asked.scheduler, "allow_gaps": asked.allow_gaps,
         "deidentify": asked.deidentify, "hide_names": asked.hide_names, "key": asked.key,
@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--modality", default="auto", choices=("auto", "CT", "MR"), help="of image files; DICOM says it itself"
     )
-    parser.add_argument("--window-hu", metavar="LOW,HIGH", help="what CT values become 0 and 1; -1000,1000 if not said")
+    parser.add_argument(
+        "--window-hu",
+        metavar="LOW,HIGH",
+        help="what CT values become 0 and 1, or auto (fitted to split train); -1000,1000 if not said",
+    )
     parser.add_argument("--patients", type=Path, metavar="CSV", help="columns case, patient, site, age_years, sex")
     parser.add_argument("--shares", help="train=0.7,val=0.1,test=0.2 of the patients")
     parser.add_argument("--seed", type=int, help="of the split; 0 if not said")
@@ -64,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _spacing(text: str) -> str | list[float]:
     return text if text in ("auto", "native") else _numbers(text, 3)
+
+
+def _window(text: str | None) -> str | list[float] | None:
+    return text if text in (None, "auto") else _numbers(text, 2)
 
 
 def _numbers(text: str, how_many: int) -> list[float]:

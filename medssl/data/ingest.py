@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from medssl.data import layouts, pool, prepare
+from medssl.data import layouts, pool, prepare, window
 from medssl.data.layouts import Layout
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case, Manifest
@@ -41,7 +41,7 @@ class Options(Settings):
 
     spacing_mm: Literal["auto", "native"] | Spacing = "auto"
     modality: Literal["", "CT", "MR"] = ""
-    window_hu: tuple[float, float] | None = None
+    window_hu: Literal["auto"] | tuple[float, float] | None = None
     workers: int = Field(2, ge=0)
     shares: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, min_length=1)
     seed: int | None = None
@@ -149,8 +149,10 @@ def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch)
     if not cases:
         why = veil.said(outcomes[0].rows[0].reason)
         raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {why}")
-    card.write(out)
     manifest = Manifest(tuple(sorted(_split(kept, cases, _earlier(out), card, options), key=lambda c: c.id)), out)
+    if options.window_hu == "auto" and not (out / "manifest.csv").exists():
+        card = card.model_copy(update={"recipe": window.fitted(manifest, card.recipe)})
+    card.write(out)
     rows = [r for r in real_rows(out) if not Path(r.path).is_relative_to(scans)]
     rows += [row for outcome in outcomes for row in outcome.rows] + found.rows
     told = veil.write(rows, {c.id: places[c.id] for c in manifest.cases})
@@ -163,7 +165,7 @@ def _card(found: Layout, veil: Open, options: Options) -> Card:
     """What holds for the store: an existing card rules, and what contradicts it is refused."""
     out = veil.store
     if not (out / "store.json").exists():
-        recipe = Recipe(window_hu=options.window_hu or Recipe().window_hu, hu_channels=_hu_channels(found.sources))
+        recipe = _recipe(options, _hu_channels(found.sources))
         spacing, shares = _spacing(found.sources, options.spacing_mm), options.shares or {}
         Card(recipe=recipe, spacing_mm=spacing, shares=shares, seed=options.seed or 0, key=veil.mark).write(out)
     card = Card.read(out)
@@ -172,16 +174,25 @@ def _card(found: Layout, veil: Open, options: Options) -> Card:
     if (shares, seed) != (card.shares, card.seed) and not options.resplit:
         was = f"shares {card.shares or SHARES}, seed {card.seed}"
         raise BadInput(f"{out}: was split with {was}; --resplit draws the split anew, another --out keeps both")
+    window_hu = options.window_hu if isinstance(options.window_hu, tuple) else card.recipe.window_hu
     asked = {"auto": card.spacing_mm, "native": None}.get(str(options.spacing_mm), options.spacing_mm)
     for name, here, told in (
         ("spacing in mm", card.spacing_mm, asked),
-        ("window in HU", card.recipe.window_hu, options.window_hu or card.recipe.window_hu),
+        ("window in HU", card.recipe.window_hu, window_hu),
         ("classes", card.labels | found.labels, found.labels | card.labels),
     ):
         if here != told:
             raise BadInput(f"{out}: its {name} is {here}, asked is {told}; use another --out")
     labels, present = card.labels | found.labels, card.present_labels | found.present
     return card.model_copy(update={"labels": labels, "present_labels": present, "shares": shares, "seed": seed})
+
+
+def _recipe(options: Options, hu_channels: tuple[int, ...]) -> Recipe:
+    """The recipe of a new store; a window that is fitted to its scans comes once they are prepared."""
+    if options.window_hu == "auto" and hu_channels:
+        raise BadInput("--window-hu auto: CT among other channels is windowed when it is prepared; give LOW,HIGH")
+    window_hu = options.window_hu if isinstance(options.window_hu, tuple) else Recipe().window_hu
+    return Recipe(window_hu=window_hu, hu_channels=hu_channels)
 
 
 def _hu_channels(sources: Sequence[Source]) -> tuple[int, ...]:

@@ -19,6 +19,10 @@ SAMPLE = 96  # voxels a side that are enough to measure percentiles and a body m
 class Recipe(Settings):
     """CT is stored as HU and windowed when read; all else is stored with its body's percentiles brought to 0 and 1.
 
+    A CT window holds for all scans, as HU mean the same in each; an MR has a scale of its own, and so have its
+    percentiles. The default window is wide and the same for every store, so that weights of one fit another;
+    `medssl ingest --window-hu auto` fits it to a pool, and the store keeps what came out.
+
     The volume's unit decides, so that what is prepared for training and for prediction cannot differ. Channels that
     mix CT and MR have no common unit; `hu_channels` says which of them are windowed nevertheless.
     The wide window is that of Tang et al., Self-Supervised Pre-Training of Swin Transformers for 3D Medical Image
@@ -49,6 +53,10 @@ class Recipe(Settings):
         scaled = np.stack([_scaled(channel, *range_) for channel, range_ in zip(channels, ranges, strict=True)])
         return replace(volume, voxels=scaled.reshape(volume.voxels.shape))
 
+    def stored(self) -> dict[str, object]:
+        """What stored voxels depend on: the window is laid over HU when they are read, unless channels are mixed."""
+        return self.model_dump(exclude=set() if self.hu_channels else {"window_hu"})
+
     def apply(self, voxels: Shaped[np.ndarray, "*n"], unit: Unit) -> Float32[np.ndarray, "*n"]:
         """Stored voxels -> the network's input in [0, 1]."""
         x = voxels.astype(np.float32)
@@ -59,10 +67,11 @@ class Recipe(Settings):
         return np.clip(x, 0, 1, out=x)
 
     def require(self, other: "Recipe") -> None:
-        """Refuses data or weights that were made by another recipe."""
+        """Refuses data that were made by another recipe than these weights'."""
         if self != other:
             raise BadInput(
-                f"two recipes, {self} against {other}; prepare the scans anew with the recipe of the weights"
+                f"two recipes, {self} of the weights against {other} of the data; prepare the scans anew with that of "
+                "the weights (`medssl ingest --window-hu LOW,HIGH`), or override with allow_recipe_mismatch=true"
             )
 
     def _body_range(self, channel: Float32[np.ndarray, "i j k"]) -> tuple[float, float]:

@@ -38,7 +38,7 @@ class Job:
     def key(self) -> str:
         """Changes with the files, with the options and with the program: another key means work to do."""
         files = [(str(f), *_state(f)) for f in self.source.files]
-        how = (__version__, self.recipe.model_dump(), self.spacing_mm, asdict(self.source), self.where)
+        how = (__version__, self.recipe.stored(), self.spacing_mm, asdict(self.source), self.where)
         return hashlib.sha256(json.dumps([files, how], default=str).encode()).hexdigest()
 
     @property

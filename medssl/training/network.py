@@ -58,10 +58,11 @@ class Network(Settings):
         task: Task = config.maker(self.task)(self.task, self.body(), max(self.labels) + 1, self.crop)
         return task
 
-    def started(self, pretrained: Run) -> tuple[Task, transfer.Ledger]:
+    def started(self, pretrained: Run, allow_recipe_mismatch: bool = False) -> tuple[Task, transfer.Ledger]:
         """The task's network with all it can take from a pretraining, and what became of every tensor."""
         before = Network.of(pretrained)
-        before.recipe.require(self.recipe)
+        if not allow_recipe_mismatch:
+            before.recipe.require(self.recipe)
         if before.encoder != self.encoder:
             raise BadInput(f"{pretrained.path}: its encoder is {before.encoder}, this one is {self.encoder}")
         task = self.blank()

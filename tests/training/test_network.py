@@ -1,0 +1,39 @@
+"""Weights meet data: of the same recipe, or with a word said."""
+
+from pathlib import Path
+
+import pytest
+
+from medssl.data.normalise import Recipe
+from medssl.errors import BadInput
+from medssl.nn import transfer
+from medssl.nn.encoder import EncoderConfig
+from medssl.run import Run
+from medssl.settings import Settings
+from medssl.training.network import Network
+
+
+class Plain(Settings):
+    run: Path
+
+
+def network(window_hu: tuple[float, float]) -> Network:
+    small = EncoderConfig(channels=(4, 8), strides=(1, 2))
+    recipe, crop = Recipe(window_hu=window_hu), (16, 16, 16)
+    return Network(encoder=small, in_channels=1, recipe=recipe, spacing_mm=None, crop=crop, labels={1: "one"})
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    wide = network((-1000, 1000))
+    run = Run.create(tmp_path / "a", Plain(run=tmp_path / "a"), "pretrain", network=wide.model_dump(mode="json"))
+    transfer.save({"encoder": wide.body()}, run.path / "weights.safetensors")
+    run.close()
+    return run
+
+
+def test_weights_of_another_window_are_refused_unless_they_are_allowed(pretrained):
+    with pytest.raises(BadInput, match=r"-1000.*-160.*allow_recipe_mismatch"):
+        network((-160, 240)).started(pretrained)
+    _, ledger = network((-160, 240)).started(pretrained, allow_recipe_mismatch=True)
+    assert ledger.json() == network((-1000, 1000)).started(pretrained)[1].json()
