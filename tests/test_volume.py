@@ -132,3 +132,17 @@ def _shift(by: float) -> np.ndarray:
     affine = np.eye(4)
     affine[:3, 3] = by
     return affine
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.permutations(range(3)), st.tuples(*[st.sampled_from((1, -1))] * 3), st.sampled_from((0, 1)))
+def test_how_voxels_lie_in_memory_changes_nothing(axes, steps, order):
+    plain = np.random.default_rng(0).integers(0, 900, (18, 35, 21)).astype(np.int16)
+    back = [axes.index(axis) for axis in range(3)]
+    stored = np.ascontiguousarray(plain.transpose(axes)[tuple(slice(None, None, s) for s in steps)])
+    view = stored[tuple(slice(None, None, s) for s in steps)].transpose(back)
+    odd, even = (Volume(v, np.diag([0.8, 1.0, 2.0, 1.0]), "a.u.") for v in (view, plain))
+    for change in (lambda v: v.oriented("PIL"), lambda v: v.resample((1.1, 0.9, 1.7), order)):
+        one, other = change(odd), change(even)
+        assert np.array_equal(one.voxels, other.voxels) and one.voxels.flags.c_contiguous
+        assert one.voxels.dtype == plain.dtype
