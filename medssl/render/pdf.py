@@ -1,0 +1,98 @@
+"""PDF: a report of facts, a table and pictures on A4 pages, each of which carries the same notice."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+
+from medssl.files import atomic
+
+A4 = (8.27, 11.69)
+INK, DIM, RULE = "#0f172a", "#64748b", "#cbd5e1"
+LEFT, RIGHT, TOP, BOTTOM = 0.07, 0.93, 0.945, 0.075
+LINE, FIRST_ROWS, ROWS, PLATES = 0.0185, 24, 40, 3
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says; `widths` are the columns' shares of the line, `plates` pictures with their captions."""
+
+    title: str
+    notice: str
+    facts: Sequence[tuple[str, str]]
+    columns: Sequence[str]
+    widths: Sequence[float]
+    rows: Sequence[Sequence[str]]
+    plates: Sequence[tuple[str, Image.Image]] = ()
+
+
+def write(report: Report, path: Path) -> None:
+    """Writes the pages as one file."""
+    with atomic(path) as part, PdfPages(part, metadata={"Title": report.title, "Subject": report.notice}) as pdf:
+        for page in pages(report):
+            pdf.savefig(page)
+
+
+def pages(report: Report) -> list[Figure]:
+    """The pages: facts and the first rows, further rows, then the pictures."""
+    drawn = [*_tables(report), *_pictures(report)]
+    for number, page in enumerate(drawn, 1):
+        page.text(LEFT, 0.04, report.notice, color=INK, size=8, weight="bold")
+        page.text(RIGHT, 0.04, f"{number} / {len(drawn)}", color=DIM, size=8, ha="right")
+    return drawn
+
+
+def _tables(report: Report) -> Iterator[Figure]:
+    page = _page(report.title, 15)
+    y = TOP - 2 * LINE
+    for name, value in report.facts:
+        page.text(LEFT, y, name, color=DIM, size=9, va="top")
+        page.text(LEFT + 0.2, y, _shortened(value, 88), color=INK, size=9, va="top")
+        y -= LINE
+    rows = list(report.rows)
+    most = max(1, FIRST_ROWS - max(0, len(report.facts) - 14))
+    _table(page, report, rows[:most], y - LINE)
+    yield page
+    for start in range(most, len(rows), ROWS):
+        page = _page(report.title, 10)
+        _table(page, report, rows[start : start + ROWS], TOP - 2 * LINE)
+        yield page
+
+
+def _table(page: Figure, report: Report, rows: Sequence[Sequence[str]], y: float) -> None:
+    starts = LEFT + (RIGHT - LEFT) * np.concatenate([[0.0], np.cumsum(report.widths)[:-1]]) / sum(report.widths)
+    room = [int(105 * width / sum(report.widths)) for width in report.widths]
+    for n, row in enumerate([report.columns, *rows]):
+        for x, value, letters in zip(starts, row, room, strict=True):
+            page.text(x, y, _shortened(value, letters), color=INK if n else DIM, size=8, va="top")
+        page.add_artist(Line2D((LEFT, RIGHT), (y - 0.8 * LINE,) * 2, color=RULE, linewidth=0.5))
+        y -= LINE * 1.05
+
+
+def _pictures(report: Report) -> Iterator[Figure]:
+    height = (TOP - BOTTOM - 0.03) / PLATES
+    for start in range(0, len(report.plates), PLATES):
+        page = _page(report.title, 10)
+        for n, (caption, image) in enumerate(report.plates[start : start + PLATES]):
+            top = TOP - 0.03 - n * height
+            page.text(LEFT, top, caption, color=INK, size=9, va="top")
+            axes = page.add_axes((LEFT, top - height + 0.01, RIGHT - LEFT, height - 0.03), anchor="NW")
+            axes.imshow(np.asarray(image), interpolation="nearest")
+            axes.axis("off")
+        yield page
+
+
+def _page(title: str, size: int) -> Figure:
+    page = Figure(figsize=A4)
+    page.text(LEFT, TOP, title, color=INK, size=size, weight="bold")
+    return page
+
+
+def _shortened(text: str, letters: int) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= letters else f"{flat[: max(1, letters - 1)]}…"
