@@ -233,3 +233,25 @@ def test_a_scan_that_is_gone_is_told_without_its_name(tmp_path):
     with pytest.raises(BadInput, match="no longer") as error:
         read_source(manifest.cases[0], manifest)
     assert NAME not in str(error.value)
+
+
+def test_a_killed_run_goes_on_with_the_names_it_began_with(tmp_path):
+    nifti(tmp_path / f"scans/{NAME}.nii")
+    options = Options(workers=0, modality="MR")
+    first = ingest(tmp_path / "scans", tmp_path / "store", options, lambda *_: None)
+    for name in ("manifest.csv", "ledger.csv", "SHA256SUMS"):
+        (tmp_path / "store" / name).unlink()
+    again = ingest(tmp_path / "scans", tmp_path / "store", options, lambda *_: None)
+    assert (again.prepared, again.manifest, again.rows) == (0, first.manifest, first.rows)
+
+
+def test_a_second_folder_joins_a_store_and_the_first_stays(tmp_path):
+    nifti(tmp_path / f"one/{NAME}.nii")
+    nifti(tmp_path / f"two/{NAME}.nii")
+    options = Options(workers=0, modality="MR")
+    first = ingest(tmp_path / "one", tmp_path / "store", options, lambda *_: None).manifest.cases
+    both = ingest(tmp_path / "two", tmp_path / "store", options, lambda *_: None).manifest
+    assert len(both.cases) == 2 and set(first) < set(both.cases)
+    assert len({row.path for row in veil.real_rows(tmp_path / "store")}) == 2
+    with pytest.warns(Doubt):
+        assert all(read_source(case, both).shape == (12, 14, 16) for case in both.cases)
