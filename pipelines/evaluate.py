@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from medssl.data import leaks
 from medssl.data.references import References
 from medssl.predict.evaluation import evaluate, lesion_labels
 from medssl.predict.report import check_out, write
@@ -25,6 +26,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--out", type=Path, help="a folder for the results (default: PREDICTIONS/evaluation)")
     parser.add_argument("--tolerance-mm", type=float, default=2.0, help="of the surface score NSD (default: 2)")
     parser.add_argument("--lesions", default="", metavar="NAME,...", help="labels to evaluate as lesions too")
+    parser.add_argument("--allow-overlap", action="store_true", help="score cases that were trained on, too")
     asked = parser.parse_args(words)
     out = asked.out or asked.predictions / "evaluation"
     check_out(out)
@@ -32,6 +34,8 @@ def main(words: list[str]) -> None:
     kinds = lesion_labels(index, [name for name in asked.lesions.split(",") if name])
     references = References.read(asked.labels)
     cases = references.measured(index.cases)
+    if not asked.allow_overlap:
+        leaks.refuse_seen(Path(index.model["run"]), asked.labels, cases)
     evaluated = evaluate(index, references, asked.tolerance_mm, kinds)
     done = list(track(evaluated, "evaluating", total=len(cases), console=Console(stderr=True)))
     report = write(index, references, done, out, asked.tolerance_mm)

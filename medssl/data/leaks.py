@@ -3,8 +3,8 @@
 import base64
 import json
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -94,6 +94,13 @@ def seen_by(run: Path | None, test: Manifest | None) -> list[Trace]:
     if seen and test:
         refuse(seen, traces(test), (str(run), f"the test cases of {test.folder}"))
     return seen
+
+
+def refuse_seen(run: Path, labels: Path, cases: Collection[str]) -> None:
+    """Raises BadInput where cases to be scored were trained on; a run or a store that is not there tells nothing."""
+    if run.is_dir() and labels.is_file():
+        store = Manifest.read(labels)
+        seen_by(run, replace(store, cases=tuple(case for case in store.cases if case.id in cases)))
 
 
 def recall(run: Path) -> list[Trace]:

@@ -146,7 +146,7 @@ def prepared(root, seeds, ending, spacing_mm, **split):
 
 
 @pytest.mark.slow
-def test_a_pretraining_that_saw_the_test_set_is_refused_for_finetuning(tmp_path, capsys):
+def test_a_test_set_that_pretraining_saw_is_refused_for_finetuning_and_for_scores(tmp_path, capsys):
     """The planted copy has another name, another patient, another compression and other voxels."""
     seen = prepared(tmp_path / "seen", (1, 2, 3), ".nii.gz", (1, 1, 1.5), training=(0, 2), validation=(1,))
     own = prepared(tmp_path / "own", (4, 5, 3), ".nii", (1.2, 1.2, 1.5), training=(0,), validation=(1,), test=(2,))
@@ -157,3 +157,9 @@ def test_a_pretraining_that_saw_the_test_set_is_refused_for_finetuning(tmp_path,
     assert "seen2 and own2: look alike" in capsys.readouterr().err and not (tmp_path / "fine").exists()
     assert cli.run("finetune", [*how, "allow_overlap=true"]) == 0
     assert {trace.id for trace in leaks.recall(tmp_path / "fine")} == {"seen0", "seen2", "own0"}
+    labels = own.removeprefix("manifest=")
+    assert cli.run("predict", [f"{tmp_path}/fine", labels, "--out", f"{tmp_path}/out"]) == 0
+    capsys.readouterr()
+    assert cli.run("evaluate", [f"{tmp_path}/out", "--labels", labels]) == 2
+    assert "seen2 and own2: look alike" in capsys.readouterr().err and not (tmp_path / "out/evaluation").exists()
+    assert cli.run("evaluate", [f"{tmp_path}/out", "--labels", labels, "--allow-overlap"]) == 0

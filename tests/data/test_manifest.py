@@ -50,16 +50,25 @@ def test_no_patient_straddles_splits_and_a_seed_repeats_them(scanned, seed):
     assert {c.id: c.split for c in shuffled.cases} == {c.id: c.split for c in split.cases}
 
 
+def uneven(manifest, split):
+    """The sites of which a split has at least a patient too many or too few."""
+    first = {c.patient: c.site for c in sorted(manifest.cases, key=lambda c: c.site, reverse=True)}
+    of = {c.patient: c.split for c in split.cases}
+    sizes, counts = Counter(first.values()), Counter((first[p], of[p]) for p in first)
+    return [s for s in sizes for n, share in SHARES.items() if abs(counts[s, n] - share * sizes[s]) >= 1]
+
+
 @given(SCANNED, st.integers(0, 5))
 def test_each_site_has_its_share_of_every_split_to_within_one_patient(scanned, seed):
     manifest = filled(scanned)
-    first = {c.patient: c.site for c in sorted(manifest.cases, key=lambda c: c.site, reverse=True)}
-    split = {c.patient: c.split for c in manifest.split(SHARES, seed).cases}
-    for site in set(first.values()):
-        of_site = [p for p in first if first[p] == site]
-        counts = Counter(split[p] for p in of_site)
-        for name, share in SHARES.items():
-            assert abs(counts[name] - share * len(of_site)) < 1
+    assert not uneven(manifest, manifest.split(SHARES, seed))
+
+
+def test_a_split_that_is_blind_to_sites_is_caught():
+    """The planted fault."""
+    manifest = filled([(n, "ABC"[n % 3]) for n in range(60)])
+    blind = replace(manifest, cases=tuple(replace(c, site="") for c in manifest.cases))
+    assert all(uneven(manifest, blind.split(SHARES, seed)) for seed in range(5))
 
 
 @given(st.lists(st.integers(1, 3), min_size=20, max_size=40))
