@@ -70,6 +70,10 @@ def traces(manifest: Manifest) -> list[Trace]:
 
 def sides(pool: Path, test: Path | None) -> tuple[list[Trace], list[Trace]]:
     """Trained on and tested on: a run or a manifest against another manifest, or against its own val and test."""
+    if pool.is_dir() and not (pool / POOL).is_file():
+        raise BadInput(
+            f"{pool}: does not say which cases it has seen ({POOL} is missing); give the manifest.csv it had"
+        )
     if test is not None:
         return recall(pool) if pool.is_dir() else traces(Manifest.read(pool)), traces(Manifest.read(test))
     whole = Manifest.read(pool)

@@ -100,6 +100,8 @@ def test_a_run_remembers_what_it_has_seen(pool, tmp_path):
 def test_a_run_that_remembers_nothing_says_so(pool, tmp_path, caplog):
     assert leaks.seen_by(tmp_path, pool) == []
     assert "pool.json is missing" in caplog.text
+    with pytest.raises(BadInput, match=r"pool.json is missing"):
+        leaks.sides(tmp_path, pool.folder / "manifest.csv")
 
 
 def test_check_holds_manifests_and_runs_against_a_test_set(pool, tmp_path, capsys):
