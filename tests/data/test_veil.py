@@ -21,6 +21,7 @@ from medssl.data.references import References
 from medssl.data.sources import read_source
 from medssl.data.store import Card
 from medssl.errors import BadInput, Doubt
+from medssl.home import home
 from medssl.io import dicom
 
 NAME = "Qwertzsmith"
@@ -219,6 +220,13 @@ def test_only_images_with_text_in_them_are_no_scans(tmp_path):
     with pytest.raises(BadInput, match="text may stand in the pixels"):
         ingest(tmp_path / "scans", tmp_path / "store", Options(workers=0), lambda *_: None)
     assert not (tmp_path / "store").exists() and not veil.private(tmp_path / "store").exists()
+
+
+def test_every_phrase_is_one_that_a_reader_says():
+    sources = [p for layer in ("io", "data") for p in (home() / "medssl" / layer).glob("*.py") if p.stem != "phrases"]
+    written = "".join(path.read_text() for path in sources).replace("{modality}", "CT")
+    said = re.sub(r"\{[^{}]*\}", "{n}", written)
+    assert [p for p in phrases.PHRASES if p.replace("as MR", "as CT") not in said] == []
 
 
 @pytest.mark.parametrize("text", ["", NAME, f"{NAME}.nii: truncated: (3, 4) voxels", f"a copy of {NAME}"])
