@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from pydantic import Field
 
 from medssl import config
 from medssl.data import leaks
@@ -15,6 +16,7 @@ from medssl.training import feed
 from medssl.training.fit import fit, told
 from medssl.training.network import Network
 from medssl.training.plan import Plan
+from medssl.training.probe import Probe
 
 
 class Pretrain(Settings):
@@ -28,14 +30,17 @@ class Pretrain(Settings):
     crop: tuple[int, int, int] = (64, 64, 64)
     overlap: float | None = None
     plan: Plan = Plan()
+    probe: int = Field(0, ge=0, description="labelled volumes that the frozen features are tried on; 0 leaves it out")
     resume: bool = False
 
 
 def main(words: list[str]) -> None:
     """Leaves a closed run, which `medssl finetune ... pretrained=RUN` starts from."""
     settings = config.command(words, Pretrain, __doc__ or "")
-    pool = Manifest.read(settings.manifest).by(settings.split)
+    manifest = Manifest.read(settings.manifest)
+    pool = manifest.by(settings.split)
     network = Network.on(pool, settings.encoder, settings.crop)
+    probe = Probe.of(manifest, network, settings.probe, settings.plan.seed) if settings.probe else None
     torch.manual_seed(settings.plan.seed)
     objective = config.maker(settings.objective)(settings.objective, network.body())
     dataset = CropDataset(
@@ -44,7 +49,8 @@ def main(words: list[str]) -> None:
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "pretrain", manifest=pool.digest(), network=network.model_dump(mode="json"))
     leaks.remember(run.path, leaks.traces(pool))
-    scores = fit(objective, settings.plan, run, feed.crops(dataset, settings.plan), cases=[c.id for c in pool.cases])
+    crops = feed.crops(dataset, settings.plan)
+    scores = fit(objective, settings.plan, run, crops, cases=[c.id for c in pool.cases], probe=probe)
     run.close()
     print(f"{run.path}: {told(scores)}")
     print(f"next: medssl finetune configs/finetune/segment.yaml manifest={settings.manifest} pretrained={run.path}")

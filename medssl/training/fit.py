@@ -1,8 +1,6 @@
 """Trains a learner into a run: resumable, watched, and ended with the weights that are kept."""
 
 import logging
-import resource
-import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,10 +17,14 @@ from medssl.data.crops import Crops
 from medssl.files import atomic
 from medssl.nn import transfer
 from medssl.objectives.base import Objective
+from medssl.render import report
 from medssl.run import Run
 from medssl.tasks.base import Task
 from medssl.training.module import Training
+from medssl.training.observe import Monitors
 from medssl.training.plan import Plan
+from medssl.training.probe import Halfway, Probe
+from medssl.training.spent import spending
 from medssl.training.watch import Previews, Progress
 
 LAST = "last.ckpt"
@@ -37,32 +39,26 @@ def fit(
     validation: "DataLoader[Crops] | None" = None,
     every: int = 5,
     cases: Sequence[str] = (),
+    probe: Probe | None = None,
 ) -> dict[str, float]:
-    """Trains, writes the weights into the run and gives the last (or best validated) scores.
+    """Trains, writes weights and a report into the run and gives the last (or best validated) scores.
 
     A run that was interrupted goes on from its last finished epoch. With a validation loader the weights kept
     are those of the best mean `val_dice`, looked at every `every` epochs; without, the last ones. `cases` names the
-    volumes, so that a loss that is not finite can say where it came from.
+    volumes, so that a loss that is not finite can say where it came from. A `probe` scores the features.
     """
     module = Training(learner, plan, cases)
-    trainer = _trainer(plan, run, validation is not None, every)
-    last = run.path / LAST
-    began = time.monotonic()
-    with warnings.catch_warnings():
-        # Lightning advises on loader workers and on its own internals: advice for its developers, not for our users.
-        warnings.filterwarnings("ignore", module="lightning|torch", category=UserWarning)
-        warnings.filterwarnings("ignore", module="lightning|torch", category=FutureWarning)
-        trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
-    if (run.path / BEST).is_file():
-        best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
-        scores |= _take_best(module, best, run.path / BEST)
-    transfer.save(learner.transferable(), run.path / "weights.safetensors")
-    last.unlink(missing_ok=True)
-    spent = {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(_peak_gb(), 2)}
-    run.note(scores=scores, spent=spent)
+    watching = [Monitors(run)] if isinstance(learner, Objective) else []
+    trainer = _trainer(plan, run, validation is not None, every, [*watching, *([Halfway(probe)] if probe else [])])
+    try:
+        with spending(run):
+            _go(trainer, module, train, validation, run.path / LAST)
+            scores = _kept(trainer, module, run)
+            if probe is not None:
+                scores |= probe.scores(learner.encoder)
+        run.note(scores=scores)
+    finally:
+        report.write(run)
     return scores
 
 
@@ -87,11 +83,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, part)
 
 
-def _trainer(plan: Plan, run: Run, validated: bool, every: int) -> Trainer:
+def _trainer(plan: Plan, run: Run, validated: bool, every: int, watching: list[Callback]) -> Trainer:
     quiet()
     seed_everything(plan.seed, workers=True, verbose=False)
     folder = str(run.path)
-    callbacks: list[Callback] = [Progress(plan), Previews(run.path / "previews")]
+    callbacks: list[Callback] = [*watching, Progress(plan), Previews(run.path / "previews")]
     if plan.ema:
         callbacks.append(EMAWeightAveraging(decay=plan.ema))
     callbacks.append(
@@ -121,14 +117,29 @@ def _trainer(plan: Plan, run: Run, validated: bool, every: int) -> Trainer:
     )
 
 
+def _go(trainer: Trainer, module: Training, train: DataLoader, validation: DataLoader | None, last: Path) -> None:
+    with warnings.catch_warnings():
+        # Lightning advises on loader workers and on its own internals: advice for its developers, not for our users.
+        warnings.filterwarnings("ignore", module="lightning|torch", category=UserWarning)
+        warnings.filterwarnings("ignore", module="lightning|torch", category=FutureWarning)
+        trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _kept(trainer: Trainer, module: Training, run: Run) -> dict[str, float]:
+    """Writes the weights that are kept, and gives what they scored."""
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
+    if (run.path / BEST).is_file():
+        best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
+        scores |= _take_best(module, best, run.path / BEST)
+    transfer.save(module.learner.transferable(), run.path / "weights.safetensors")
+    (run.path / LAST).unlink(missing_ok=True)
+    return scores
+
+
 def _take_best(module: Training, best: ModelCheckpoint, path: Path) -> dict[str, float]:
     kept = torch.load(path, weights_only=True)
     module.load_state_dict(kept["state_dict"])
     path.unlink()
     return {"best_val_dice": float(best.best_model_score or 0.0), "best_epoch": float(kept["epoch"] + 1)}
-
-
-def _peak_gb() -> float:
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

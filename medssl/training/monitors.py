@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
+from medssl.data.intensity import vary
 from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder
 from medssl.nn.regions import sample
@@ -72,30 +73,52 @@ def observed(learner: nn.Module) -> Iterator[None]:
                 module.training = True
 
 
-def embedded(objective: Objective, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-    """What an objective compares; of one that compares nothing, the pooled coarsest features, each its own pair."""
+def embedded(objective: Objective, crops: Crops, seed: int = 0) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+    """True pairs, as the objective compares them; of one that compares nothing, the pooled coarsest features.
+
+    These pair every crop with itself, its intensities changed as `seed` draws it.
+    """
     with observed(objective):
         if isinstance(objective, Embeds):
             a, b = objective.embed(crops)
             return a.float(), b.float()
-        pooled = objective.encoder(crops.x.flatten(0, 1))[-1].float().mean((2, 3, 4))
-        return pooled, pooled
+        x = crops.x.flatten(0, 1)
+        looks = torch.cat([x, vary(x, torch.Generator().manual_seed(seed), 1.0)])
+        a, b = objective.encoder(looks)[-1].float().mean((2, 3, 4)).chunk(2)
+        return a, b
 
 
 class Memory(Ring):
-    """The embeddings of the last crops seen, and the volume each was cut from: a batch alone holds too few volumes."""
+    """The embeddings of the last crops seen, the volume each was cut from and the part of the body it shows.
+
+    A batch alone holds too few volumes. Older rows are of an older network: only the last `SEVERAL` tell the present.
+    """
 
     def __init__(self, rows: int, width: int) -> None:
-        super().__init__(rows, a=torch.zeros(width), b=torch.zeros(width), volume=torch.tensor(-1))
+        none = torch.tensor(-1)
+        super().__init__(rows, a=torch.zeros(width), b=torch.zeros(width), volume=none, part=none)
+
+    def recent(self) -> dict[str, float]:
+        """Spread, uniformity and alignment of the latest rows, once there are several, of several volumes."""
+        held = self.filled()
+        at = (int(self.pushed) - 1 - torch.arange(min(SEVERAL, len(held["a"])))) % max(1, self.rows)
+        a, b, volume = (held[name][at] for name in ("a", "b", "volume"))
+        if len(a) < SEVERAL or len(volume.unique()) < 2:
+            return {}
+        return {"spread": spread(a), "uniformity": uniformity(a), "alignment": alignment(a, b)}
 
     def measure(self) -> dict[str, float]:
-        """Spread, uniformity and alignment once several volumes were seen; the rank too, once there are enough rows."""
-        held = self.filled()
-        a, b = held["a"], held["b"]
-        if len(a) < SEVERAL or len(held["volume"].unique()) < 2:
-            return {}
-        measured = {"spread": spread(a), "uniformity": uniformity(a), "alignment": alignment(a, b)}
-        return measured | ({"rank": rank_me(a)} if len(a) == self.rows else {})
+        """What is recent; the rank once all rows are filled; how well neighbours in other volumes name the part.
+
+        `knn_chance` is the share of the commonest part: what a guess that never looks would reach.
+        """
+        measured, held = self.recent(), self.filled()
+        if measured and len(held["a"]) == self.rows:
+            measured["rank"] = rank_me(held["a"])
+        if measured and len(held["part"].unique()) > 1:
+            measured["knn"] = knn_accuracy(held["a"], held["part"], held["volume"])
+            measured["knn_chance"] = float(held["part"].bincount().max()) / len(held["part"])
+        return measured
 
 
 class Alarm:

@@ -49,15 +49,19 @@ class Progress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Crops, batch_idx: int
     ) -> None:
         """One step on."""
-        said = f"loss {float(outputs['loss']):.3f}  {self._rate(trainer, batch):.1f} crops/s"
+        self.rate = self._rate(trainer, batch)
+        said = f"loss {float(outputs['loss']):.3f}  {self.rate:.1f} crops/s"
         self.bar.update(self.task, completed=self._seen(trainer), said=said)
         self.said = said
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A line an epoch where there is no terminal."""
+        """The speed in the log; a line an epoch where there is no terminal."""
+        pl_module.log("crops_per_s", self.rate)
         if self.lines:
             numbers = "  ".join(
-                f"{k} {float(v):.4g}" for k, v in sorted(trainer.callback_metrics.items()) if k != "loss"
+                f"{k} {float(v):.4g}"
+                for k, v in sorted(trainer.callback_metrics.items())
+                if k not in ("loss", "crops_per_s")
             )
             left = (time.monotonic() - self.began) / max(1, self._seen(trainer) - self.first)
             left *= self.plan.total * self.plan.accumulate - self._seen(trainer)

@@ -94,7 +94,7 @@ def watched(objective, steps, lr=1e-2):
         objective.step(batch).loss.backward()
         optimizer.step()
         a, b = embedded(objective, batch)
-        memory.push(a=a, b=b, volume=batch.volume)
+        memory.push(a=a, b=b, volume=batch.volume, part=batch.volume)
         said.append(alarm.look(memory.measure()))
     return said
 
@@ -111,12 +111,32 @@ def test_a_collapsed_run_raises_the_alarm_and_a_healthy_one_does_not():
 
 def test_before_the_memory_spans_volumes_nothing_is_said():
     memory, alarm = Memory(9, 2), Alarm()
-    memory.push(a=torch.ones(7, 2), b=torch.ones(7, 2), volume=torch.arange(7))
+    memory.push(a=torch.ones(7, 2), b=torch.ones(7, 2), **cut_from(torch.arange(7)))
     assert memory.measure() == {} and alarm.look({}) is None
-    memory.push(a=torch.ones(9, 2), b=torch.ones(9, 2), volume=torch.zeros(9, dtype=torch.long))
+    memory.push(a=torch.ones(9, 2), b=torch.ones(9, 2), **cut_from(torch.zeros(9, dtype=torch.long)))
     assert memory.measure() == {}
-    memory.push(a=normal(4, 2), b=normal(4, 2), volume=torch.arange(4))
-    assert "rank" in memory.measure()
+    memory.push(a=normal(4, 2), b=normal(4, 2), **cut_from(torch.arange(4)))
+    assert {"rank", "knn", "knn_chance"} <= memory.measure().keys()
+
+
+def cut_from(volume):
+    return {"volume": volume, "part": volume % 2}
+
+
+def test_older_rows_do_not_hide_that_the_latest_have_drawn_together():
+    memory, alarm = Memory(64, 4), Alarm()
+    memory.push(a=normal(40, 4), b=normal(40, 4), **cut_from(torch.arange(40)))
+    assert alarm.look(memory.measure()) is None
+    memory.push(a=torch.ones(8, 4), b=torch.ones(8, 4), **cut_from(torch.arange(8)))
+    assert "spread fell" in alarm.look(memory.measure())
+
+
+def test_what_compares_nothing_is_paired_with_a_brighter_or_darker_look_at_itself():
+    objective = mae.Mae(mae.Config(), encoder())
+    a, b = embedded(objective, blobs())
+    again, other = embedded(objective, blobs(), seed=1)
+    assert torch.equal(a, again) and a.shape == b.shape == (4, 12)
+    assert 0 < alignment(a, b) != alignment(again, other)
 
 
 @pytest.mark.parametrize("module", [mae, vicreg])
