@@ -22,7 +22,7 @@ from medssl.data.sources import read_source
 from medssl.data.store import Card
 from medssl.errors import BadInput, Doubt
 from medssl.home import home
-from medssl.io import dicom
+from medssl.io import deid, dicom
 
 NAME = "Qwertzsmith"
 BORN = "19370613"
@@ -36,19 +36,19 @@ READ = re.compile(
 
 
 def planted(**options):
-    """A series with the name in every attribute of text, in private ones, and all of them once more in a sequence."""
+    """A series with the name in private attributes; its first slice has it in all of text, and again in a sequence."""
     found = slices(**options)
     inner = Dataset()
     for tag, (kind, _, _, _, keyword) in DicomDictionary.items():
         if keyword and kind in TEXT | set(FORM) and 0x0008 <= tag >> 16 < 0x7FE0 and not READ.search(keyword):
             setattr(inner, keyword, FORM.get(kind, NAME.upper() if kind in ("CS", "AE") else f"{NAME}^G"))
     for k, d in enumerate(found):
-        d.update({e.tag: e for e in inner if e.tag not in d})
         d.PatientID, d.PatientName, d.SOPInstanceUID = f"{NAME}-4711", f"{NAME}^Greta", f"{d.SeriesInstanceUID}.7.{k}"
         d.SeriesDescription = f"{NAME} CT"
         d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", NAME.upper()]
-        d.RequestAttributesSequence = Sequence([inner])
         d.private_block(0x0099, f"{NAME} 1.0", create=True).add_new(1, "LO", f"{NAME} private")
+    found[0].update({e.tag: e for e in inner if e.tag not in found[0]})
+    found[0].RequestAttributesSequence = Sequence([inner])
     return found
 
 
@@ -150,6 +150,11 @@ FAULTS = {
 def test_each_hole_in_the_veil_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch, fault):
     monkeypatch.setattr(veil.Veil, *FAULTS[fault])
     assert told(tmp_path / "store", run(scans, tmp_path / "store", capfd, caplog))
+
+
+def test_free_text_from_a_header_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch):
+    monkeypatch.setitem(deid.KEPT, "StationName", ".*")
+    assert told(tmp_path / "store", run(scans, tmp_path / "store", capfd, caplog)) == {NAME}
 
 
 def test_the_ledger_accounts_for_every_file_under_a_name_that_the_private_table_resolves(scans, tmp_path):
