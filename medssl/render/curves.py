@@ -39,9 +39,9 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
-    """From the least to the greatest; a lone value lies in the middle."""
+    """From the least to the greatest; what hardly differs lies in the middle."""
     low, high = min(values), max(values)
-    room = 0.0 if high - low > 1e-9 * max(abs(low), abs(high)) else max(abs(low) / 2, 0.5)
+    room = 0.0 if high - low > 1e-3 * max(abs(low), abs(high)) else max(abs(low) / 2, 0.5)
     return low - room, high + room
 
 

@@ -38,7 +38,7 @@ h2{font-size:17px;margin:36px 0 12px}
 vertical-align:4px;background:var(--line);color:var(--card)}.state.stopped{background:var(--level)}
 .alarm{background:#b91c1c;color:#fff;border-radius:10px;padding:12px 16px;margin:18px 0}
 .grid{display:grid;gap:14px;grid-template-columns:repeat(auto-fill,minmax(250px,1fr))}
-.wide{grid-template-columns:repeat(auto-fill,minmax(440px,1fr))}
+.wide{grid-template-columns:repeat(auto-fill,minmax(440px,1fr))}.one{grid-template-columns:minmax(0,1fr)}
 .card{background:var(--card);border:1px solid var(--edge);border-radius:12px;padding:14px 16px;margin:0;min-width:0}
 .card b{font-size:15px}.card .last{float:right;font-variant-numeric:tabular-nums;font-weight:600}
 figcaption{font-size:12.5px;line-height:1.4}svg{width:100%;display:block;margin:8px 0 4px}
@@ -62,8 +62,8 @@ def write(run: Run) -> Path:
 def page(run: Run) -> str:
     """The report as HTML, without a reference to anything outside itself."""
     card = run.card
-    logged = curves(run.path / "logs" / "metrics.csv")
-    groups: dict[str, list[str]] = {"Loss, by epoch": [], "Monitors": [], "Scores": [], "Speed": []}
+    logged = _ended(curves(run.path / "logs" / "metrics.csv"), card.get("scores", {}))
+    groups: dict[str, list[str]] = {"Loss, by epoch": [], "Monitors": [], "Scores and speed": []}
     for name in logged:
         if name not in BESIDE:
             groups[_group(name)].append(name)
@@ -96,11 +96,15 @@ def curves(path: Path) -> dict[str, Points]:
     return {n: found for n in names if (found := [(int(r["epoch"]) + 1.0, float(r[n])) for r in rows if r[n]])}
 
 
+def _ended(logged: dict[str, Points], scores: Mapping[str, float]) -> dict[str, Points]:
+    """With what was only measured after the last epoch: the probe of the weights that are kept."""
+    last = max((points[-1][0] for points in logged.values()), default=0.0)
+    return logged | {n: [*logged.get(n, []), (last, scores[n])] for n in scores if n.startswith("probe_")}
+
+
 def _group(name: str) -> str:
-    if name.startswith(("val_", "probe_")):
-        return "Scores"
-    if name == "crops_per_s":
-        return "Speed"
+    if name.startswith(("val_", "probe_", "crops_per_s")):
+        return "Scores and speed"
     return "Monitors" if name.startswith("monitor_") else "Loss, by epoch"
 
 
@@ -161,7 +165,7 @@ def _origin(run: Run, card: Mapping[str, Any]) -> dict[str, object]:
         "trained on": _pool(run.path / "pool.json"),
         "labelled cases": ", ".join(card.get("cases", [])),
         "code": f"{git['commit']}{changed}" if git else "not a checkout",
-        **{name.replace("_", " "): _plain(value) for name, value in network.items()},
+        **{n.replace("_", " "): _plain(v) for n, v in network.items() if n != "task" or network.get("labels")},
     }
 
 

@@ -25,7 +25,7 @@ def spending(run: Run) -> Iterator[None]:
 
 
 def _added(before: dict[str, Any], seconds: float, cpu_hours: float) -> dict[str, Any]:
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_initialized() and torch.cuda.max_memory_allocated() > 0
     peak_gb = torch.cuda.max_memory_allocated() / 2**30 if cuda else _resident_gb()
     return {
         "seconds": round(before.get("seconds", 0.0) + seconds, 1),
