@@ -42,6 +42,11 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
             traceback.print_exc()
         print(f"medssl {name}: {_line(error)}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"medssl {name}: needs {error.name}, which is not installed; pip install 'medssl[app]'", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"medssl {name}: stopped", file=sys.stderr)
         return 130

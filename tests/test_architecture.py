@@ -29,12 +29,13 @@ MAY = {
     "nn": {"nn"},
     "metrics": {"metrics", "review"},
     "predict": {"predict", "metrics", "review", "render", "io", "data"},
+    "deliver": {"deliver", "predict", "review", "render", "io", "data"},
     "objectives": {"objectives", "nn", "data"},
     "tasks": {"tasks", "nn", "data", "predict", "metrics"},
     "training": {"training", "objectives", "tasks", "nn", "data", "predict", "metrics", "render"},
     "app": {"app", "io", "data", "review", "render", "viewer"},
 }
-TORCH_FREE = ("volume", "run", "config", "review", "render", "viewer", "io")
+TORCH_FREE = ("volume", "run", "config", "review", "render", "viewer", "io", "deliver")
 
 
 def imported(path: Path) -> set[str]:

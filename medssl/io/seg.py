@@ -16,7 +16,7 @@ from medssl.files import atomic
 from medssl.io import labels, terms
 from medssl.io.dicom import Series
 from medssl.io.dicom_geometry import TO_RAS
-from medssl.io.sources import headers, next_number
+from medssl.io.sources import headers, next_number, quiet
 from medssl.volume import Volume
 
 Kind = Literal["BINARY", "LABELMAP"]
@@ -61,20 +61,26 @@ def write(series: Series, parts: Volume, segments: Sequence[Segment], maker: Mak
 
 def check(series: Series) -> None:
     """Refuses a series whose volume is not its stored slices, as no segment could be laid on them."""
-    if series.grid.tilted or series.grid.between is not None:
+    if irregular(series):
         raise BadInput(f"its series is irregular ({'; '.join(series.grid.doubts)}): a SEG needs evenly stacked slices")
+
+
+def irregular(series: Series) -> bool:
+    """Whether the volume of a series was resampled from its slices."""
+    return series.grid.tilted or series.grid.between is not None
 
 
 def _made(series: Series, parts: Volume, segments: Sequence[Segment], maker: Maker, kind: Kind) -> Segmentation:
     sources = headers(series)
     described = [_described(n, segment, maker) for n, segment in enumerate(segments, 1)]
     try:
-        return Segmentation(
-            sources, _placed(parts, series), kind, described, hd.UID(), next_number(sources), hd.UID(), 1,
-            "medssl", "medssl", maker.version, maker.weights_sha256 or "unknown", content_description=maker.notice,
-            content_label="PREDICTION", series_description=maker.notice, coding_schemes=[terms.scheme()],
-            omit_empty_frames=True,
-        )  # fmt: skip
+        with quiet():
+            return Segmentation(
+                sources, _placed(parts, series), kind, described, hd.UID(), next_number(sources), hd.UID(), 1,
+                "medssl", "medssl", maker.version, maker.weights_sha256 or "unknown", content_description=maker.notice,
+                content_label="PREDICTION", series_description=maker.notice, coding_schemes=[terms.scheme()],
+                omit_empty_frames=True,
+            )  # fmt: skip
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"its series cannot be segmented ({error})") from error
 

@@ -1,7 +1,8 @@
 """Source headers: those of a series' files as derived objects copy them, with everything in place that they need."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
@@ -32,6 +33,14 @@ def _header(path: Path) -> Dataset:
         data.PatientSex = ""
     data.SpecificCharacterSet = "ISO_IR 192"
     return data
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without highdicom's warnings: they tell the patient's name, and nothing that could be done about it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def next_number(sources: Sequence[Dataset]) -> int:

@@ -34,7 +34,7 @@ from medssl.files import atomic
 from medssl.io import terms
 from medssl.io.dicom import Series
 from medssl.io.seg import Maker
-from medssl.io.sources import headers, next_number
+from medssl.io.sources import headers, next_number, quiet
 from medssl.io.write import uid
 
 Group: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
@@ -74,15 +74,17 @@ def write(
     sources = headers(series)
     groups = [_group(finding, seg, series) for finding in findings or [_nothing(series)]]
     content = MeasurementReport(_context(maker, reviewer), PROCEDURES[series.modality], groups)
+    evidence = [*sources, *([] if seg is None else [seg])]
+    signed = bool(reviewer.signed_at)
     try:
-        made = Comprehensive3DSR(
-            [*sources, *([] if seg is None else [seg])], content[0], hd.UID(), next_number(sources) + 1, hd.UID(), 1,
-            "medssl", is_complete=bool(reviewer.signed_at), is_verified=bool(reviewer.signed_at),
-            verifying_observer_name=person(reviewer.name) if reviewer.signed_at else None,
-            verifying_organization=(reviewer.organization or "not told") if reviewer.signed_at else None,
-            series_description=maker.notice, manufacturer_model_name="medssl", software_versions=maker.version,
-            coding_schemes=[terms.scheme()],
-        )  # fmt: skip
+        with quiet():
+            made = Comprehensive3DSR(
+                evidence, content[0], hd.UID(), next_number(sources) + 1, hd.UID(), 1, "medssl", is_complete=signed,
+                is_verified=signed, verifying_observer_name=person(reviewer.name) if signed else None,
+                verifying_organization=(reviewer.organization or "not told") if signed else None,
+                series_description=maker.notice, manufacturer_model_name="medssl", software_versions=maker.version,
+                coding_schemes=[terms.scheme()],
+            )  # fmt: skip
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"no report can be made of its series ({error})") from error
     if reviewer.signed_at:

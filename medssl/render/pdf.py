@@ -1,5 +1,6 @@
 """PDF: a report of facts, a table and pictures on A4 pages, each of which carries the same notice."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from medssl.files import atomic
 A4 = (8.27, 11.69)
 INK, DIM, RULE = "#0f172a", "#64748b", "#cbd5e1"
 LEFT, RIGHT, TOP, BOTTOM = 0.07, 0.93, 0.945, 0.075
-LINE, FIRST_ROWS, ROWS, PLATES = 0.0185, 24, 40, 3
+LINE, FIRST_LINES, LINES, PLATES = 0.0185, 42, 44, 3
+LETTERS = 105  # of a line across the page
 
 
 @dataclass(frozen=True)
@@ -52,26 +54,36 @@ def _tables(report: Report) -> Iterator[Figure]:
     y = TOP - 2 * LINE
     for name, value in report.facts:
         page.text(LEFT, y, name, color=DIM, size=9, va="top")
-        page.text(LEFT + 0.2, y, _shortened(value, 88), color=INK, size=9, va="top")
+        page.text(LEFT + 0.2, y, textwrap.shorten(value, 88, placeholder=" …"), color=INK, size=9, va="top")
         y -= LINE
-    rows = list(report.rows)
-    most = max(1, FIRST_ROWS - max(0, len(report.facts) - 14))
-    _table(page, report, rows[:most], y - LINE)
+    lines = list(_lines(report))
+    most = max(1, FIRST_LINES - len(report.facts))
+    _table(page, report, lines[:most], y - LINE)
     yield page
-    for start in range(most, len(rows), ROWS):
+    for start in range(most, len(lines), LINES):
         page = _page(report.title, 10)
-        _table(page, report, rows[start : start + ROWS], TOP - 2 * LINE)
+        _table(page, report, lines[start : start + LINES], TOP - 2 * LINE)
         yield page
 
 
-def _table(page: Figure, report: Report, rows: Sequence[Sequence[str]], y: float) -> None:
+def _lines(report: Report) -> Iterator[list[str]]:
+    """The rows as lines that fit the columns: a long text goes on in the next line."""
+    room = [max(4, int(LETTERS * width / sum(report.widths))) for width in report.widths]
+    for row in report.rows:
+        cells = [textwrap.wrap(cell, letters) for cell, letters in zip(row, room, strict=True)]
+        for n in range(max(1, *map(len, cells))):
+            yield [cell[n] if n < len(cell) else "" for cell in cells]
+
+
+def _table(page: Figure, report: Report, lines: Sequence[Sequence[str]], y: float) -> None:
+    """The names of the columns, and lines below them; a line with a first cell begins a row."""
     starts = LEFT + (RIGHT - LEFT) * np.concatenate([[0.0], np.cumsum(report.widths)[:-1]]) / sum(report.widths)
-    room = [int(105 * width / sum(report.widths)) for width in report.widths]
-    for n, row in enumerate([report.columns, *rows]):
-        for x, value, letters in zip(starts, row, room, strict=True):
-            page.text(x, y, _shortened(value, letters), color=INK if n else DIM, size=8, va="top")
-        page.add_artist(Line2D((LEFT, RIGHT), (y - 0.8 * LINE,) * 2, color=RULE, linewidth=0.5))
-        y -= LINE * 1.05
+    for n, line in enumerate([report.columns, *lines]):
+        if line[0] and n:
+            page.add_artist(Line2D((LEFT, RIGHT), (y + 0.2 * LINE,) * 2, color=RULE, linewidth=0.5))
+        for x, value in zip(starts, line, strict=True):
+            page.text(x, y, value, color=INK if n else DIM, size=8, va="top")
+        y -= LINE
 
 
 def _pictures(report: Report) -> Iterator[Figure]:
@@ -91,8 +103,3 @@ def _page(title: str, size: int) -> Figure:
     page = Figure(figsize=A4)
     page.text(LEFT, TOP, title, color=INK, size=size, weight="bold")
     return page
-
-
-def _shortened(text: str, letters: int) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= letters else f"{flat[: max(1, letters - 1)]}…"

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import highdicom as hd
@@ -15,10 +17,9 @@ from medssl.deliver.reviewed import reviewed
 from medssl.errors import BadInput
 from medssl.io import dicom, labels, nifti
 from medssl.io.write import SeriesInfo, dicom_series
-from medssl.render import pdf
 from medssl.review import masks
 from medssl.review.event import Act
-from medssl.review.predictions import NOTICE, read_findings, read_index
+from medssl.review.predictions import read_findings, read_index
 from medssl.review.state import fold
 from medssl.review.store import Store, beside
 
@@ -196,12 +197,8 @@ def test_without_scans_there_is_a_report_and_a_table(desk, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
-def test_every_page_of_a_report_says_what_it_is_not_for():
-    rows = [["1", "a" * 200]] * 120
-    picture = pdf.Image.new("RGB", (30, 10))
-    report = pdf.Report("t", NOTICE, [("a", "b")] * 8, ["#", "x"], [1, 9], rows, [("c", picture)] * 4)
-    pages = pdf.pages(report)
-    assert len(pages) == 1 + 3 + 2
-    assert all(NOTICE in [text.get_text() for text in page.texts] for page in pages)
-    shown = [t.get_text() for page in pages for t in page.texts]
-    assert shown.count("1") == 120 and shown.count("c") == 4
+def test_a_package_that_is_missing_is_named_in_one_line():
+    code = "import sys; sys.modules['highdicom'] = None\nfrom medssl import cli; sys.exit(cli.run('deliver', ['-h']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "medssl deliver: needs highdicom, which is not installed; pip install 'medssl[app]'\n"

@@ -232,3 +232,17 @@ def test_dcmqi_reads_the_same_segments(written, tmp_path):
     subprocess.run([*command, "--prefix", "q"], check=True, capture_output=True, timeout=60)
     sizes = [np.count_nonzero(nifti.read(tmp_path / f"q-{n}.nii.gz", label=True).voxels) for n in (1, 2, 3)]
     assert sizes == [18, 6, 1]
+
+
+def test_a_seg_of_a_real_series_reads_back_voxel_for_voxel(shared_data, tmp_path):
+    (series,) = dicom.read(shared_data("dicom") / "sarcoma_STS_002" / "MR_T1" / "image")
+    made = seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
+    same(series, tmp_path / "seg.dcm", parts_of(series))
+    sr.write(series, made, measured(), MAKER, SIGNED, tmp_path / "sr.dcm")
+    assert len(values(tmp_path / "sr.dcm")) == 4
+
+
+def test_a_series_without_a_frame_of_reference_is_refused(shared_data, tmp_path):
+    (series,) = (s for s in dicom.read(shared_data("dicom") / "mr_encodings" / "j2k") if isinstance(s, dicom.Series))
+    with pytest.raises(BadInput, match="Frame Of Reference"):
+        seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
