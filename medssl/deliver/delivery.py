@@ -1,6 +1,7 @@
 """Delivery: reviewed predictions as DICOM SEG and SR, as a PDF report and as a table."""
 
 import csv
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,6 +66,7 @@ def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome
                 rows += _Case(index, case, events, wanted).write(made / case, series)
                 outcomes.append(Outcome(case))
             except BadInput as reason:
+                shutil.rmtree(made / case, ignore_errors=True)  # half a case is none
                 outcomes.append(Outcome(case, str(reason)))
         if all(outcome.reason for outcome in outcomes):
             said = "; ".join(sorted({outcome.reason for outcome in outcomes}))

@@ -12,7 +12,9 @@ import pytest
 from pydicom import dcmread
 
 from medssl import cli
+from medssl.data.studies import series_name
 from medssl.deliver.delivery import Wanted, write
+from medssl.deliver.origin import origin, scanned
 from medssl.deliver.reviewed import reviewed
 from medssl.errors import BadInput
 from medssl.io import dicom, labels, nifti
@@ -38,7 +40,7 @@ class Desk:
             self.scan(case)
 
     def scan(self, case: str, series: str = "1", name: str = "") -> None:
-        image = replace(nifti.read(self.index.case(case) / "image.nii.gz"), unit="HU").oriented("LPS")
+        image = read_image(self, case).oriented("LPS")
         dicom_series(image, self.scans / (name or case) / series, SeriesInfo(name or case, series=series))
 
     def does(self, action: str, finding: str = "", case: str = "case-a", role: str = "reader", **said) -> "Desk":
@@ -63,6 +65,10 @@ class Desk:
 @pytest.fixture
 def desk(predictions):
     return Desk(predictions)
+
+
+def read_image(desk, case: str):
+    return replace(nifti.read(desk.index.case(case) / "image.nii.gz"), unit="HU")
 
 
 def table(out) -> dict[str, dict[str, str]]:
@@ -179,6 +185,28 @@ def test_two_series_of_the_same_voxels_are_refused(desk, tmp_path):
     desk.signs().signs("case-b")
     desk.scan("case-a", name="someone-else")
     assert "2 series have its grid and its voxels" in desk.delivers(tmp_path / "out")["case-a"]
+
+
+def test_a_case_is_of_the_series_it_is_named_after_or_of_none(desk):
+    one, other = (read_image(desk, case) for case in ("case-a", "case-b"))
+    desk.scan("case-a", name="someone-else")
+    series = scanned(desk.scans)
+    first, second = (s for s in series if np.array_equal(s.volume().voxels, one.oriented("LPS").voxels))
+    for named in (first, second):
+        assert origin(f"CT-{series_name(named)}", one.oriented("LPS"), series) is named
+    with pytest.raises(BadInput, match="named after"):
+        origin(f"CT-{series_name(first)}", other.oriented("LPS"), series)
+
+
+def test_of_a_case_that_fails_half_way_nothing_is_left(desk, tmp_path):
+    for path in (desk.scans / "case-a").rglob("*.dcm"):
+        data = dcmread(path)
+        del data.FrameOfReferenceUID
+        data.save_as(path)
+    desk.does("accept", A1).signs().signs("case-c")
+    assert "Frame Of Reference" in desk.delivers(tmp_path / "out")["case-a"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["case-c", "findings.csv"]
+    assert not table(tmp_path / "out")
 
 
 def test_verdicts_on_another_models_prediction_are_refused(desk, tmp_path):
