@@ -15,6 +15,7 @@ def some_points(rng, n=200, reach=60):
     return rng.uniform(-reach, reach, (3, n)).astype(np.float32)
 
 
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_an_ellipsoid_of_equal_radii_is_a_ball(seed):
     points = some_points(np.random.default_rng(seed))
@@ -22,6 +23,7 @@ def test_an_ellipsoid_of_equal_radii_is_a_ball(seed):
     np.testing.assert_allclose(ellipsoid(points, (3, 4, 5), (20, 20, 20)), exact, atol=0.02)
 
 
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_a_capsule_is_as_far_as_the_nearest_point_of_its_axis(seed):
     points = some_points(np.random.default_rng(seed))
@@ -35,6 +37,7 @@ def test_a_ring_is_zero_on_its_half_axes():
     np.testing.assert_allclose(ring(x, y, 30, 12), 0, atol=1e-3)
 
 
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_the_way_back_from_a_warp_is_the_way_there(seed):
     rng = np.random.default_rng(seed)
@@ -71,6 +74,7 @@ def test_painting_mixes_half_and_half_at_the_edge():
     assert canvas.label.ravel().tolist() == [7, 0, 0]
 
 
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_a_fork_starts_where_its_trunk_ends_and_is_thinner(seed):
     tubes = tree(np.random.default_rng(seed), (0, 0, 0), (1, 0, 0), 5.0, 20.0, 4)
