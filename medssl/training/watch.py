@@ -61,7 +61,7 @@ class Progress(Callback):
             numbers = "  ".join(
                 f"{k} {float(v):.4g}"
                 for k, v in sorted(trainer.callback_metrics.items())
-                if k not in ("loss", "crops_per_s")
+                if k not in ("loss", "crops_per_s") and not k.startswith("monitor_")
             )
             left = (time.monotonic() - self.began) / max(1, self._seen(trainer) - self.first)
             left *= self.plan.total * self.plan.accumulate - self._seen(trainer)
