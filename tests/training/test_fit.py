@@ -14,7 +14,8 @@ from medssl.nn.encoder import ResEncoder
 from medssl.objectives.spark import Config, Spark
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.tasks.segment import Config as SegmentConfig, Segment
+from medssl.tasks.segment import Config as SegmentConfig
+from medssl.tasks.segment import Segment
 from medssl.training.fit import fit
 from medssl.training.plan import Plan
 
