@@ -64,7 +64,7 @@ def pipelines() -> list[str]:
     return sorted(p.stem for p in (home() / "pipelines").glob("*.py") if not p.stem.startswith("_"))
 
 
-def _doubt(message: Warning | str, category: type[Warning], file: str, row: int, text: str | None = None) -> str:
+def _doubt(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
     """A warning as one line, without the place in the code that nobody asked for."""
     return f"{'doubt' if category is Doubt else 'warning'}: {message}\n"
 
