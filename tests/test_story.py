@@ -123,20 +123,6 @@ def test_the_review_app_answers(place):
             app.terminate()
 
 
-def test_the_demo_runs_from_scans_to_a_verdict(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert cli.run("demo", ["--quick", "--out", "demo"], debug=True) == 0
-    said = capsys.readouterr().out
-    for part in (
-        "mean Dice, 4 labelled scans:",
-        "at 1 false positive a scan",
-        "medssl review demo/predictions/pretrained",
-    ):
-        assert part in said
-    assert cli.run("demo", ["--out", "demo"]) == 2
-    assert "exists already" in capsys.readouterr().err
-
-
 def test_make_demo_is_the_demo():
     done = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True)
     assert "medssl.cli demo" in done.stdout

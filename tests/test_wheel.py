@@ -34,7 +34,7 @@ def installed(wheel, tmp_path_factory):
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         env = os.environ | {"PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
         command = [sys.executable, "-m", "medssl.cli", *words]
-        return subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, timeout=300)
+        return subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True, timeout=550)
 
     return call
 
@@ -70,3 +70,16 @@ def test_help_and_ingest_work_from_an_empty_folder(installed, tmp_path):
 def test_a_config_of_the_package_is_found_from_anywhere(installed):
     done = installed("pretrain", "configs/pretrain/spark.yaml")
     assert done.returncode == 2 and "run: Field required" in done.stderr and "manifest: Field required" in done.stderr
+
+
+def test_the_demo_of_the_package_runs_from_scans_to_a_verdict(installed):
+    done = installed("demo", "--quick", "--out", "demo")
+    assert done.returncode == 0, done.stderr
+    for part in (
+        "mean Dice, 4 labelled scans:",
+        "at 1 false positive a scan",
+        "medssl review demo/predictions/pretrained",
+    ):
+        assert part in done.stdout
+    again = installed("demo", "--out", "demo")
+    assert again.returncode == 2 and "exists already" in again.stderr

@@ -1,0 +1,145 @@
+"""Bad input, as a user meets it: one clear line, exit code 2, no traceback, nothing half-written."""
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medssl import cli
+from medssl.data import store
+from medssl.io import nifti
+from medssl.volume import Volume
+
+CT = Volume(np.random.default_rng(0).integers(-1000, 1000, (16, 16, 16)).astype(np.int16), np.eye(4), "HU")
+LABEL = Volume((CT.voxels > 0).astype(np.uint8), CT.affine, "label")
+
+
+def decathlon(folder: Path, images: str = "ab", labels: str = "ab", listed: str = "ab") -> Path:
+    """A small labelled data set, with images, labels or entries left out."""
+    for name in images:
+        nifti.write(CT, folder / "imagesTr" / f"{name}.nii.gz")
+    for name in labels:
+        nifti.write(LABEL, folder / "labelsTr" / f"{name}.nii.gz")
+    rows = [{"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in listed]
+    told = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "bright"}, "training": rows}
+    (folder / "dataset.json").write_text(json.dumps(told))
+    return folder
+
+
+@pytest.fixture
+def prepared(tmp_path) -> Path:
+    """The manifest of a store of two labelled cases, both for training."""
+    scans, out = decathlon(tmp_path / "scans"), tmp_path / "store"
+    assert cli.run("ingest", [str(scans), "--out", str(out), "--shares", "train=1", "--workers", "1"]) == 0
+    return out / "manifest.csv"
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Runs a command that must be refused, and gives its one line."""
+
+    def run(name: str, *words: object, leaves: Path | None = None) -> str:
+        capsys.readouterr()
+        code = cli.run(name, [str(word) for word in words])
+        said = capsys.readouterr().err
+        assert code == 2, said
+        assert "Traceback" not in said
+        assert leaves is None or not leaves.exists(), f"left {leaves} behind"
+        assert not list(tmp_path.rglob(".part-*"))
+        return said.strip().splitlines()[-1]
+
+    return run
+
+
+def test_an_empty_folder(refused, tmp_path):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "store"
+    assert "empty" in refused("ingest", tmp_path / "empty", "--out", out, leaves=out)
+
+
+def test_a_folder_that_is_not_there(refused, tmp_path):
+    assert "no such folder" in refused("ingest", tmp_path / "none", "--out", tmp_path / "s", leaves=tmp_path / "s")
+
+
+def test_files_that_cannot_be_read(refused, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "store"
+    scans.mkdir()
+    (scans / "torn.nii.gz").write_bytes(b"\x1f\x8b\x08 not much of a gzip file")
+    said = refused("ingest", scans, "--out", out, "--workers", "1", leaves=out)
+    assert "none of its 1 cases can be used" in said
+
+
+@pytest.mark.parametrize(
+    "left_out, reason",
+    [({"images": "a"}, "b.nii.gz"), ({"labels": "a"}, "b.nii.gz")],
+    ids=["label without image", "image without label"],
+)
+def test_half_a_case_is_refused_in_the_ledger_and_the_others_are_kept(left_out, reason, tmp_path):
+    scans, out = decathlon(tmp_path / "scans", **left_out), tmp_path / "store"
+    assert cli.run("ingest", [str(scans), "--out", str(out), "--no-deidentify", "--workers", "1"]) == 0
+    rows = (out / "ledger.csv").read_text().splitlines()
+    assert any(reason in row and ",refused," in row for row in rows)
+    assert len((out / "manifest.csv").read_text().splitlines()) == 2
+
+
+def test_wrong_config_keys_are_told_all_at_once(refused, prepared, tmp_path):
+    run = tmp_path / "run"
+    words = (f"manifest={prepared}", f"run={run}", "plan.epoch=3", "plan.lr=-1", "objective.ratio=2")
+    said = refused("pretrain", "configs/pretrain/spark.yaml", *words, leaves=run)
+    assert all(part in said for part in ("plan.epoch", "plan.lr", "objective.ratio"))
+
+
+def test_an_unknown_objective_lists_the_known(refused, prepared):
+    said = refused("pretrain", "configs/pretrain/spark.yaml", f"manifest={prepared}", "run=r", "objective.name=sparks")
+    assert "known: " in said and "vicreg" in said
+
+
+def test_a_crop_that_does_not_divide_or_has_too_few_cells(refused, prepared, tmp_path):
+    words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", "plan.epochs=1", "plan.steps=1")
+    assert "total stride" in refused("pretrain", *words, f"run={tmp_path / 'a'}", "crop=[20,16,16]")
+    assert "cells" in refused("pretrain", *words, f"run={tmp_path / 'b'}", "crop=[16,16,16]")
+
+
+def test_a_run_that_exists_is_not_touched(refused, prepared, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mine.txt").write_text("kept")
+    said = refused("finetune", "configs/finetune/segment.yaml", f"manifest={prepared}", f"run={run}")
+    assert "exists already" in said and [p.name for p in run.iterdir()] == ["mine.txt"]
+
+
+def test_a_checkpoint_that_is_missing(refused, prepared, tmp_path):
+    run = tmp_path / "run"
+    words = ("configs/finetune/segment.yaml", f"manifest={prepared}", f"run={run}")
+    assert "no run here" in refused("finetune", *words, f"pretrained={tmp_path / 'none'}", leaves=run)
+    out = tmp_path / "predictions"
+    assert "no run here" in refused("predict", tmp_path / "none", prepared, "--out", out, leaves=out)
+
+
+def test_more_labels_than_there_are(refused, prepared, tmp_path):
+    run = tmp_path / "run"
+    said = refused(
+        "finetune", "configs/finetune/segment.yaml", f"manifest={prepared}", f"run={run}", "labels=9", leaves=run
+    )
+    assert "9 labelled cases asked for, 2 are there" in said
+
+
+def test_a_manifest_or_predictions_that_are_not_there(refused, tmp_path):
+    assert "medssl ingest" in refused("pretrain", "configs/pretrain/spark.yaml", "manifest=none.csv", "run=r")
+    assert "medssl predict" in refused("evaluate", tmp_path / "none", "--labels", tmp_path)
+    assert "medssl predict" in refused("review", tmp_path / "none")
+
+
+def test_a_full_disk(refused, tmp_path, monkeypatch):
+    scans, out = decathlon(tmp_path / "scans"), tmp_path / "store"
+
+    def full(path: Path, *_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(store, "write", full)
+    assert "no space left" in refused("ingest", scans, "--out", out, "--workers", "0")
+    assert not list(out.rglob("*.b2nd"))
+    monkeypatch.undo()
+    assert cli.run("ingest", [str(scans), "--out", str(out), "--workers", "1"]) == 0
