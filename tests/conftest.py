@@ -1,5 +1,7 @@
 """What many tests lean on."""
 
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from medssl.io import nifti
 from medssl.predict.findings import find
 from medssl.volume import Volume
 
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -25,6 +29,27 @@ def shared_data():
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser, started once: a second Playwright in one process is refused."""
+    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright (the `test` extra)")
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip("needs Chromium (`apt-get install chromium`)")
+    with sync.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(autouse=True)
+def same_main():
+    """Streamlit's AppTest leaves its script as `__main__`, which every spawned process would then run."""
+    main = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A served app, and a browser to look at it."""
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,8 +16,6 @@ from medssl.review.access import Access
 from medssl.review.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 
 
 @dataclass(frozen=True)
@@ -65,15 +62,10 @@ def served(predictions):
 
 
 @pytest.fixture
-def browser():
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("needs Chromium (`apt-get install chromium`)")
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
-    with sync_playwright() as play:
-        running = play.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield running
-        running.close()
+def browser(chromium):
+    yield chromium
+    for context in chromium.contexts:
+        context.close()
 
 
 def wait_for(url: str, process: subprocess.Popen, seconds: float = 60) -> None:

@@ -44,9 +44,10 @@ def test_bf16_moves_no_place():
     a, b = affines(4, True), affines(5, True)
     b[:, :3, 3] = a[:, :3, 3]
     points = 8 * torch.rand(3, 5, 3, generator=torch.Generator().manual_seed(0))
-    plain = sample(shown(a), points, SHAPE), moved(points, crossing(a, b))
+    seen = shown(a)
+    plain = sample(seen, points, SHAPE), moved(points, crossing(a, b))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(sample(shown(a), points, SHAPE), plain[0])
+        assert torch.equal(sample(seen, points, SHAPE), plain[0])
         assert torch.equal(moved(points, crossing(a, b)), plain[1])
 
 

@@ -1,16 +1,12 @@
 """A page with nothing but the viewer, in a real Chromium; its server is a dictionary, everything else is refused."""
 
 import json
-from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
 
 from medssl.viewer import component, wire
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
 HERE = "http://viewer.test"
 PAGE = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #05070a } %s</style>
 <div id="host"></div><script type="module">
@@ -22,18 +18,6 @@ window.show = (data) => mount({
 });
 window.ready = true;
 </script>"""
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A browser, started once."""
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright (the `test` extra)")
-    if not CHROMIUM.exists():
-        pytest.skip(f"needs Chromium at {CHROMIUM} (Debian package: chromium)")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Screen:
