@@ -89,9 +89,9 @@ def test_verdicts_and_strokes_outlive_a_killed_server(server, chromium):
     assert [(e["kind"], e["finding"], e["decision"]) for e in server.events()] == [("verdict", "one", "accept")]
 
     server.kill()
-    page.keyboard.press("x")
+    root.press("x")
     root.evaluate(STROKE)
-    assert page.locator(".mv-saved").inner_text() == "Saving 2"
+    wait(lambda: page.locator(".mv-saved").inner_text() == "Saving 2")
     server.start()
     wait(lambda: page.locator(".mv-saved").inner_text() == "All saved", 60)
     assert [(e["kind"], e["seq"]) for e in server.events()] == [("verdict", 1), ("verdict", 2), ("stroke", 3)]
