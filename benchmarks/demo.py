@@ -1,4 +1,7 @@
-"""The demo from nothing: how long it takes, how much memory, and what it found."""
+"""The demo from nothing: how long it takes, how much memory, and what it found.
+
+usage: python -m benchmarks.demo [FOLDER]; what the demo wrote is kept in FOLDER.
+"""
 
 import os
 import resource
@@ -8,11 +11,11 @@ import tempfile
 import time
 
 
-def main() -> None:
+def main(kept: str = "") -> None:
     """Runs `medssl demo` once, and prints its figures and its last lines."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        command = [sys.executable, "-m", "medssl.cli", "demo", "--out", f"{folder}/demo"]
+        command = [sys.executable, "-m", "medssl.cli", "demo", "--out", kept or f"{folder}/demo"]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"})
         minutes = (time.monotonic() - began) / 60
     if done.returncode:
@@ -27,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
