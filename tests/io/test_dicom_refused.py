@@ -24,6 +24,9 @@ from pydicom.uid import (
 from medssl.errors import BadInput
 from medssl.io import dicom
 
+# A refusal takes well under two seconds; whoever hangs on a broken file fails here, also on a busy machine.
+pytestmark = pytest.mark.timeout(20)
+
 
 def each(**attributes):
     """All slices get these attributes (None deletes one)."""

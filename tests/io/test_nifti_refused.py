@@ -11,6 +11,9 @@ import pytest
 from medssl.errors import BadInput, Doubt
 from medssl.io import nifti
 
+# A refusal takes well under two seconds; whoever hangs on a broken file fails here, also on a busy machine.
+pytestmark = pytest.mark.timeout(20)
+
 AFFINE = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -20], [0, 0, 3.0, 7], [0, 0, 0, 1]])
 VOXELS = (np.arange(4 * 5 * 6).reshape(4, 5, 6) * 37 - 500).astype(np.int16)
 AT = {"dim": 40, "datatype": 70, "bitpix": 72, "pixdim": 76, "vox_offset": 108, "slope": 112, "inter": 116,
