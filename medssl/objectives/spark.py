@@ -20,6 +20,7 @@ from medssl.nn import masks, norms
 from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
 from medssl.nn.encoder import Encoder, cells
 from medssl.nn.layout import Layout, Triple, enlarge
+from medssl.nn.means import mean_where
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings
@@ -91,10 +92,10 @@ class Spark(Objective):
         error = by_cell((rebuilt.float() - target).square(), self.encoder.cell).mean(1, keepdim=True)
         flat = by_cell(target.square(), self.encoder.cell).mean(1, keepdim=True)
         hidden = body & ~keep
-        loss = _mean(error, hidden)
-        seen = _mean(error, body & keep).detach()
+        loss = mean_where(error, hidden)
+        seen = mean_where(error, body & keep).detach()
         share = keep.float().mean()
-        return Step(loss, {"hidden": loss.detach(), "visible": seen, "flat": _mean(flat, hidden), "kept": share})
+        return Step(loss, {"hidden": loss.detach(), "visible": seen, "flat": mean_where(flat, hidden), "kept": share})
 
     def transferable(self) -> dict[str, nn.Module]:
         """The encoder, and the decoder where it is the downstream one."""
@@ -165,7 +166,3 @@ def _cells_of(size: Triple, strides: tuple[Triple, ...]) -> int:
 
 def _enlarged(x: Float[Tensor, "b c p q r"], size: Triple) -> Float[Tensor, "b c i j k"]:
     return nn.functional.interpolate(x, size, mode="nearest")
-
-
-def _mean(x: Float[Tensor, "b 1 p q r"], where: Bool[Tensor, "b 1 p q r"]) -> Float[Tensor, ""]:
-    return (x * where).sum() / where.sum().clamp_min(1)
