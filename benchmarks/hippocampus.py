@@ -49,13 +49,21 @@ def _table(work: Path) -> None:
         print(f"| {row.label} | {row.first:.3f} | {row.second:.3f} | {gap} | {row.p:.3f} |")
     cases = json.loads((folders[0] / "summary.json").read_text())["cases"]
     print(f"\nOver {cases} test cases: {row.verdict('pretrained', 'scratch')}.")
-    spent = {
-        arm: json.loads((work / arm / "run.json").read_text())["spent"] for arm in ("spark", "scratch", "pretrained")
-    }
-    said = ", ".join(
-        f"{arm} {told['seconds'] / 60:.0f} min, {told['peak_memory_gb']} GB" for arm, told in spent.items()
-    )
-    print(f"Training time on {os.cpu_count()} cores: {said}.")
+    _provenance(work)
+
+
+def _provenance(work: Path) -> None:
+    """What each run cost and which code trained it: arms trained by different code are not one experiment."""
+    cards = {name: json.loads((work / name / "run.json").read_text()) for name in ("spark", "scratch", "pretrained")}
+    print(f"\n| run | minutes on {os.cpu_count()} cores | GB | commit |\n|---|---|---|---|")
+    for name, card in cards.items():
+        code = card["git"] or {"commit": "unknown", "changed": False}
+        commit = code["commit"][:12] + (" with changes" if code["changed"] else "")
+        print(f"| {name} | {card['spent']['seconds'] / 60:.0f} | {card['spent']['peak_memory_gb']} | {commit} |")
+    if len({(card["git"] or {}).get("commit") for card in cards.values()}) > 1 or any(
+        (card["git"] or {}).get("changed") for card in cards.values()
+    ):
+        print("\nThese runs were not all trained by one committed state of the code: remove WORK and run this again.")
 
 
 if __name__ == "__main__":
