@@ -6,7 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 FOLLOWED = {
     "medssl/cli.py": ("main", "run"),
-    "pipelines/pretrain.py": ("Pretrain", "main"),
+    "pipelines/pretrain.py": ("main",),
+    "medssl/training/pretraining.py": ("Pretrain", "pretrain"),
     "medssl/training/fit.py": ("fit", "_trainer", "_go"),
     "medssl/training/module.py": ("__init__", "training_step", "configure_optimizers"),
     "medssl/objectives/spark.py": ("Config", "__init__", "step", "mask", "rebuild", "score"),
