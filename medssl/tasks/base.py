@@ -1,16 +1,25 @@
 """What a task is: an encoder, a decoder, and a step from labelled crops to a loss."""
 
+from collections.abc import Callable, Mapping
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
+from medssl.predict.predictor import Prediction, Predictor
 from medssl.settings import Settings
+from medssl.volume import Volume
 
 
 class Task(nn.Module):
-    """Learns from labelled crops; has an encoder, and gives class probabilities for a crop."""
+    """Learns from labelled crops; has an encoder, and gives class probabilities for a crop.
+
+    `selects` is the score of `validate` by which the weights of a training are chosen.
+    """
+
+    selects = "dice"
 
     def __init__(self, config: Settings, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
         super().__init__()
@@ -33,6 +42,12 @@ class Task(nn.Module):
     def validate(self, crops: Crops) -> dict[str, Tensor]:
         """Scores of one whole volume."""
         raise NotImplementedError
+
+    def predictor(
+        self, prepare: Callable[[Volume], Volume], names: Mapping[int, str], device: str
+    ) -> Callable[[Volume, str], Prediction]:
+        """How a volume of a case is predicted: by default, every voxel gets its likeliest class."""
+        return Predictor(self.probability, prepare, self.crop, names, device=device)
 
     def transferable(self) -> dict[str, nn.Module]:
         """The parts that are saved and that an objective's weights can fill."""

@@ -44,12 +44,14 @@ def fit(
     """Trains, writes weights and a report into the run and gives the last (or best validated) scores.
 
     A run that was interrupted goes on from its last finished epoch. With a validation loader the weights kept
-    are those of the best mean `val_dice`, looked at every `every` epochs; without, the last ones. `cases` names the
-    volumes, so that a loss that is not finite can say where it came from. A `probe` scores the features.
+    are those of the best mean of what the task `selects` by, looked at every `every` epochs; without, the last ones.
+    `cases` names the volumes, so that a loss that is not finite can say where it came from. A `probe` scores the
+    features.
     """
     module = Training(learner, plan, cases)
     watching = [Monitors(run)] if isinstance(learner, Objective) else []
-    trainer = _trainer(plan, run, validation is not None, every, [*watching, *([Halfway(probe)] if probe else [])])
+    monitor = f"val_{learner.selects}" if isinstance(learner, Task) and validation is not None else None
+    trainer = _trainer(plan, run, monitor, every, [*watching, *([Halfway(probe)] if probe else [])])
     try:
         with spending(run):
             _go(trainer, module, train, validation, run.path / LAST)
@@ -83,7 +85,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, part)
 
 
-def _trainer(plan: Plan, run: Run, validated: bool, every: int, watching: list[Callback]) -> Trainer:
+def _trainer(plan: Plan, run: Run, monitor: str | None, every: int, watching: list[Callback]) -> Trainer:
     quiet()
     seed_everything(plan.seed, workers=True, verbose=False)
     folder = str(run.path)
@@ -93,9 +95,9 @@ def _trainer(plan: Plan, run: Run, validated: bool, every: int, watching: list[C
     callbacks.append(
         ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
     )
-    if validated:
+    if monitor:
         best = ModelCheckpoint(
-            folder, filename=Path(BEST).stem, monitor="val_dice", mode="max", save_weights_only=True,
+            folder, filename=Path(BEST).stem, monitor=monitor, mode="max", save_weights_only=True,
             enable_version_counter=False,
         )  # fmt: skip
         callbacks.append(best)
@@ -142,4 +144,4 @@ def _take_best(module: Training, best: ModelCheckpoint, path: Path) -> dict[str,
     kept = torch.load(path, weights_only=True)
     module.load_state_dict(kept["state_dict"])
     path.unlink()
-    return {"best_val_dice": float(best.best_model_score or 0.0), "best_epoch": float(kept["epoch"] + 1)}
+    return {f"best_{best.monitor}": float(best.best_model_score or 0.0), "best_epoch": float(kept["epoch"] + 1)}

@@ -1,7 +1,7 @@
 """Network: what a run must know to build its network again and to feed it as in training."""
 
 import math
-from dataclasses import replace
+from collections.abc import Callable
 
 from pydantic import Field
 
@@ -12,7 +12,7 @@ from medssl.data.store import Card
 from medssl.errors import BadInput
 from medssl.nn import transfer
 from medssl.nn.encoder import Encoder, EncoderConfig, build
-from medssl.predict.predictor import Predictor
+from medssl.predict.predictor import Prediction
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks.base import Task
@@ -73,11 +73,10 @@ class Network(Settings):
         channels = volume.voxels.size // math.prod(volume.shape)
         if channels != self.in_channels:
             raise BadInput(f"this scan has {channels} channels, the network wants {self.in_channels}")
-        prepared = self.recipe.prepare(volume, self.spacing_mm)
-        return replace(prepared, voxels=self.recipe.apply(prepared.voxels, prepared.unit), unit="a.u.")
+        return self.recipe.input(volume, self.spacing_mm)
 
 
-def predictor(run: Run, device: str = "cpu") -> Predictor:
+def predictor(run: Run, device: str = "cpu") -> Callable[[Volume, str], Prediction]:
     """A finished finetuning as volume -> prediction."""
     network = Network.of(run)
     if not network.labels:
@@ -85,4 +84,4 @@ def predictor(run: Run, device: str = "cpu") -> Predictor:
     task = network.blank()
     transfer.load(run.weights, task.transferable())
     task = task.eval().to(device)
-    return Predictor(task.probability, network.prepare, network.crop, network.labels, device=device)
+    return task.predictor(network.prepare, network.labels, device)
