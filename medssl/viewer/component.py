@@ -37,6 +37,7 @@ def viewer(
     findings: list[dict[str, Any]],
     selected: str | None,
     acked_seq: int,
+    uncertainty: str | None = None,
     editable: bool = False,
     reasons: Sequence[str] = (),
     height: int = 700,
@@ -54,7 +55,8 @@ def viewer(
     handlers = {"verdict": on_verdict, "missed": on_verdict, "stroke": on_stroke, "select": on_select}
     handlers["undo"] = on_undo or on_verdict
     data = {
-        "volume": volume, "overlay": overlay, "probability": probability, "unit": unit, "key": key, "height": height,
+        "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,
+        "unit": unit, "key": key, "height": height,
         "labels": {str(number): look for number, look in labels.items()}, "findings": findings, "selected": selected,
         "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons),
         "wants": [kind for kind, handler in handlers.items() if handler],

@@ -31,13 +31,14 @@ class Screen:
         page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         page.route("**/*", self._answer)
 
-    def open(self, volume, overlay=None, probability=None, wait=True, **facts):
+    def open(self, volume, overlay=None, probability=None, uncertainty=None, wait=True, **facts):
         """Shows volumes; `facts` change the data the component gets."""
         if not self.page.url.startswith(HERE):
             self.page.goto(HERE + "/")
             self.page.wait_for_function("window.ready")
         urls = {name: self.serve(name, v) for name, v in
-                (("volume", volume), ("overlay", overlay), ("probability", probability))}  # fmt: skip
+                (("volume", volume), ("overlay", overlay), ("probability", probability),
+                 ("uncertainty", uncertainty))}  # fmt: skip
         self.data = {"labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": volume.unit,
                      "findings": [], "selected": None, "acked_seq": 0, "editable": False, "height": 700, "key": "case",
                      "reasons": [], "wants": ["verdict", "missed", "stroke", "undo"]} | urls | facts  # fmt: skip
@@ -63,7 +64,8 @@ class Screen:
         """Waits until every voxel is here and drawn."""
         self.page.wait_for_function(
             "url => { const v = document.querySelector('.mv').viewer; return v.state.volume?.url === url && !v.planned"
-            " && ['volume', 'overlay', 'probability'].every(n => !v.state[n] || v.state[n].count === v.state[n].planes)"
+            " && ['volume', 'overlay', 'probability', 'uncertainty'].every("
+            "n => !v.state[n] || v.state[n].count === v.state[n].planes)"
             " && (!v.state.editable || v.state.editor) && v.panes[0].frame }",
             arg=self.data["volume"],
         )

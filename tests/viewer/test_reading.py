@@ -174,6 +174,32 @@ def test_the_confidence_threshold_works_in_the_browser(screen):
     assert len(screen.asked) == before
 
 
+def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_confidence(screen):
+    told = np.zeros((24, 20, 12), np.float32)
+    told[5, 5, 4], told[6, 6, 4] = 1.0, 0.5
+    volume = Volume(told, GRID, "probability")
+    places = [(5, 5, 4), (6, 6, 4), (20, 15, 4)]
+    badges, legend = screen.page.locator(".mv-badges"), screen.page.locator(".mv-legend")
+
+    def seen(**images):
+        screen.open(scan(), mask(), **images, labels=LABELS, findings=FINDINGS)
+        screen.viewer("v.set({ overlayOn: false, crosshair: false }); v.moveTo([5, 5, 4])")
+        screen.viewer("v.setWindow({ name: 'own', low: 5000, high: 6000 })")
+        return [sum(colour) for colour in screen.colours("axial", places)]
+
+    assert seen(uncertainty=volume) == [0, 0, 0]
+    screen.page.keyboard.press("q")
+    stored = [sum(colour) for colour in screen.colours("axial", places)]
+    assert stored[0] > stored[1] > stored[2] == 0
+    expect(badges).to_contain_text("as the model stored it")
+    expect(legend).to_be_visible()
+    derived = seen(probability=volume)
+    assert derived[0] == derived[2] == 0 and derived[1] == pytest.approx(stored[0], abs=2)
+    expect(badges).to_contain_text("4p(1-p)")
+    screen.page.keyboard.press("q")
+    expect(legend).to_be_hidden()
+
+
 def test_scrolling_asks_for_nothing_and_a_new_address_of_the_same_scan_keeps_its_voxels(reading):
     before = len(reading.asked)
     for _ in range(5):

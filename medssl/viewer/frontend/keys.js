@@ -20,6 +20,7 @@ export const KEYS = [
   { keys: ["0"], does: "whole image again", run: (v) => v.resetView() },
   { keys: ["f"], does: "enlarge this plane, or all three again", run: (v) => v.enlarge(v.active) },
   { keys: ["o"], does: "overlay on and off", run: (v) => v.toggle("overlayOn") },
+  { keys: ["q"], does: "uncertainty on and off", run: (v) => v.doubt() },
   { keys: ["h"], does: "crosshair on and off", run: (v) => v.toggle("crosshair") },
   { keys: ["g"], does: "tool: navigate", run: (v) => v.take("navigate") },
   { keys: ["w"], does: "tool: window", run: (v) => v.take("window") },

@@ -19,6 +19,7 @@ export class Pane {
     this.node = el("div", { class: "mv-pane", "data-plane": plane }, this.base, this.top);
     this.image = new Layer();
     this.fill = new Layer();
+    this.haze = new Layer();
     this.seen = {};
   }
 
@@ -58,7 +59,12 @@ export class Pane {
       if (this.labelled) this.fill.paint(this.labels, width, height, tables.colours, this.present(overlay));
       this.contours = this.labelled ? outlines(this.labels, width, height, this.state.shown) : null;
     }
-    this.seen = { place, volume, grey: tables.grey, overlay: overlayVersion };
+    const doubt = this.state.doubt();
+    if (doubt && (moved || this.seen.haze !== doubt.table)) {
+      this.doubts = this.cutOf(doubt.volume, this.doubts);
+      this.haze.paint(this.doubts, width, height, doubt.table, this.present(doubt.volume));
+    }
+    this.seen = { place, volume, grey: tables.grey, overlay: overlayVersion, haze: doubt?.table };
   }
 
   // The labels as they are shown: as stored, or where the model is at least as sure as the reader asks for.
@@ -97,6 +103,7 @@ export class Pane {
     pen.drawImage(this.image.canvas, ...box);
     const { overlay, overlayOn, filled } = this.state;
     if (overlay && overlayOn && filled && this.labelled) pen.drawImage(this.fill.canvas, ...box);
+    if (this.state.doubt()) pen.drawImage(this.haze.canvas, ...box);
   }
 
   drawLines() {

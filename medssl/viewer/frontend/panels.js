@@ -1,6 +1,7 @@
 // Panels: toolbar, findings, status line and messages around the planes. Each has a node and an update.
 import { anatomical, toMm } from "./geometry.js";
 import { TOOLS } from "./tools.js";
+import { hazeOf } from "./volume.js";
 import { KEYS, keyName, keyOf } from "./keys.js";
 import { el, say, show } from "./dom.js";
 
@@ -94,6 +95,15 @@ export function statusLine(viewer) {
   return { node, update };
 }
 
+// What the colours of the uncertainty mean.
+export function legend(viewer) {
+  const scale = el("i");
+  const stops = [0, 1 / 3, 2 / 3, 1].map(hazeOf).map(([red, green, blue, alpha]) => `rgb(${red} ${green} ${blue} / ${alpha / 255})`);
+  scale.style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+  const node = el("div", { class: "mv-legend", "aria-label": "Colours of the uncertainty" }, "sure", scale, "in doubt");
+  return { node, update: () => show(node, viewer.state.doubt()) };
+}
+
 // What stands in for the planes while there are none: opening, or an error with a way on.
 export function curtain(viewer) {
   const title = el("b");
@@ -150,11 +160,14 @@ function overlayGroup(viewer) {
   const opacity = slider("Opacity", 0, 1, 0.05, (value) => viewer.set({ opacity: value }));
   const sure = slider("Confidence", 0, 1, 0.01, (value) => viewer.setThreshold(value));
   const stored = el("button", { type: "button", title: "The mask as the model stored it", onclick: () => viewer.setThreshold(null) }, "as stored");
-  const node = group("Overlay", ...switches.map((s) => s.node), opacity.node, sure.node, stored);
+  const doubt = el("button", { type: "button", title: "Where the model doubts (Q)", onclick: () => viewer.doubt() }, "Uncertainty");
+  const node = group("Overlay", ...switches.map((s) => s.node), opacity.node, doubt, sure.node, stored);
   const update = (state) => {
     show(node, state.overlay || state.editable);
     switches.forEach(({ field, node: button }) => button.setAttribute("aria-pressed", state[field]));
     opacity.set(state.opacity, `${Math.round(state.opacity * 100)} %`);
+    show(doubt, state.uncertainty ?? state.probability);
+    doubt.setAttribute("aria-pressed", state.doubtOn);
     show(sure.node, state.probability);
     show(stored, state.probability && state.threshold !== null);
     sure.set(state.threshold ?? 0.5, state.threshold === null ? "stored" : state.threshold.toFixed(2));

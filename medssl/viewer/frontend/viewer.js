@@ -1,16 +1,20 @@
 // Viewer: one volume in three linked planes, its findings, and what the reader decides.
 import { PLANE_NAMES, PLANES, inside, nearestVoxel } from "./geometry.js";
-import { RemoteVolume, TABLE, ZERO, emptyLabels, greyTable, loadAll } from "./volume.js";
+import { RemoteVolume, TABLE, ZERO, emptyLabels, greyTable, hazeTable, loadAll } from "./volume.js";
 import { Editor } from "./edit.js";
 import { Pane } from "./pane.js";
 import { Reading } from "./reading.js";
 import { listen, zoom } from "./tools.js";
-import { curtain, findings, helpPage, statusLine, toolbar } from "./panels.js";
+import { curtain, findings, helpPage, legend, statusLine, toolbar } from "./panels.js";
 import { hearKeys } from "./keys.js";
 import { clamp, el, say, show } from "./dom.js";
 
 const COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
 const NOTE_MS = 6000;
+const IMAGES = ["volume", "overlay", "probability", "uncertainty"];
+// What the model doubts: as it was stored, or the variance of its confidence, 4p(1-p).
+const STORED_DOUBT = hazeTable((share) => share);
+const DERIVED_DOUBT = hazeTable((share) => 4 * share * (1 - share));
 
 class Viewer {
   constructor(parent, data, send) {
@@ -33,13 +37,17 @@ class Viewer {
 
   firstState(data) {
     const state = {
-      volume: null, overlay: null, probability: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
+      volume: null, overlay: null, probability: null, uncertainty: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
       tool: "navigate", measures: [], crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
-      threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
+      doubtOn: false, threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
       version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [],
     }; // prettier-ignore
     state.shown = (label) => state.labels[label]?.visible !== false;
     state.colour = (label) => state.labels[label]?.colour ?? COLOURS[(label - 1) % COLOURS.length];
+    state.doubt = () => {
+      if (!state.doubtOn || !(state.uncertainty ?? state.probability)) return null;
+      return state.uncertainty ? { volume: state.uncertainty, table: STORED_DOUBT } : { volume: state.probability, table: DERIVED_DOUBT };
+    };
     return state;
   }
 
@@ -48,8 +56,9 @@ class Viewer {
     this.side = findings(this);
     this.line = statusLine(this);
     this.curtain = curtain(this);
+    this.legend = legend(this);
     this.note = el("div", { class: "mv-notice", role: "alert", hidden: true });
-    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, ...this.panes.map((pane) => pane.node), this.curtain.node, this.note);
+    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, ...this.panes.map((pane) => pane.node), this.legend.node, this.curtain.node, this.note);
     this.root = el("div", { class: "mv", tabindex: "0" }, this.bar.node, this.stage, this.side.node, this.line.node);
     this.root.viewer = this;
     parent.append(this.root);
@@ -59,7 +68,7 @@ class Viewer {
   // New facts from the server; what the reader chose here stays.
   update(data) {
     const { state } = this;
-    const other = !this.data || ["volume", "overlay", "probability"].some((name) => data[name] !== this.data[name]);
+    const other = !this.data || IMAGES.some((name) => data[name] !== this.data[name]);
     const before = this.data;
     this.data = data;
     this.root.style.height = `${data.height}px`;
@@ -78,14 +87,14 @@ class Viewer {
     this.stop?.abort();
     this.stop = new AbortController();
     const { signal } = this.stop;
-    const before = ["volume", "overlay", "probability"].map((name) => this.state[name]);
+    const before = IMAGES.map((name) => this.state[name]);
     this.complete = false;
     if (before[0]?.url !== this.data.volume) {
       this.state.volume = null; // never one patient's scan beside another's findings
       this.curtain.set("loading", "Opening the scan", "Fetching the first planes");
     }
     try {
-      const urls = [this.data.volume, this.data.overlay, this.data.probability];
+      const urls = IMAGES.map((name) => this.data[name]);
       const opened = await Promise.all(urls.map((url, n) => (url ? new RemoteVolume(url, signal).open(before[n]) : null)));
       this.started(opened, opened[0] === before[0]);
       await loadAll(opened.filter(Boolean), () => this.state.cursor[2], () => this.arrived());
@@ -95,15 +104,15 @@ class Viewer {
     }
   }
 
-  started([volume, overlay, probability], same) {
-    for (const other of [overlay, probability]) {
+  started([volume, overlay, probability, uncertainty], same) {
+    for (const other of [overlay, probability, uncertainty]) {
       if (other && String(other.header.shape) !== String(volume.header.shape)) throw new Error("Scan and overlay are on different grids.");
     }
     const { state } = this;
     const { header } = volume;
     const drawn = same && !overlay && state.overlay?.url === null ? state.overlay : overlay;
     if (drawn !== state.overlay) state.editor = null;
-    Object.assign(state, { volume, overlay: drawn, probability });
+    Object.assign(state, { volume, overlay: drawn, probability, uncertainty });
     if (same) return;
     Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], threshold: null });
     this.resetView();
@@ -148,6 +157,7 @@ class Viewer {
     this.bar.update();
     this.side.update();
     this.line.update();
+    this.legend.update();
     if (!this.state.volume) return;
     for (const pane of this.panes) {
       pane.fit();
@@ -179,6 +189,11 @@ class Viewer {
 
   toggle(field) {
     this.set({ [field]: !this.state[field] });
+  }
+
+  doubt() {
+    if (!this.state.uncertainty && !this.state.probability) return this.notify("The model told no uncertainty of this case.");
+    this.toggle("doubtOn");
   }
 
   look(number, change) {
@@ -269,14 +284,15 @@ class Viewer {
   // ---- messages ----
 
   badges() {
-    const { volume, overlay, probability, threshold } = this.state;
-    const loading = [[volume, "loading"], [overlay, "mask loading"], [probability, "confidence loading"]];
+    const { volume, overlay, probability, uncertainty, threshold, doubtOn } = this.state;
+    const loading = [[volume, "loading"], [overlay, "mask loading"], [probability, "confidence loading"], [uncertainty, "uncertainty loading"]];
     const { oblique_degrees, exact } = volume.header;
     return [
       ...loading.filter(([v]) => v && v.count < v.planes).map(([v, name]) => `${name} ${v.count}/${v.planes}`),
       oblique_degrees ? `oblique ${oblique_degrees.toFixed(0)}°: shown along the scan's own axes` : null,
       exact ? null : "values rounded to 16 bits",
       threshold === null ? null : `mask at confidence ${threshold.toFixed(2)}, not as stored`,
+      !doubtOn ? null : uncertainty ? "uncertainty as the model stored it" : "uncertainty worked out of the confidence: 4p(1-p)",
     ].filter(Boolean);
   }
 

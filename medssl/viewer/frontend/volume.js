@@ -4,6 +4,8 @@ const FORMAT = "medssl-volume-1";
 const TRIES = 4;
 export const TABLE = 65536;
 export const ZERO = 32768; // where the stored value 0 stands in a table
+const HAZE = [[70, 40, 150, 0], [150, 50, 190, 110], [255, 80, 150, 170], [255, 240, 190, 215]]; // violet, pink, cream
+const HAZE_FROM = 0.05;
 
 export class RemoteVolume {
   constructor(url, signal) {
@@ -110,6 +112,24 @@ export function greyTable(header, { low, high }) {
     table[n] = 0xff000000 | (grey << 16) | (grey << 8) | grey;
   }
   return table;
+}
+
+// Byte -> a haze that is thicker and lighter the more the model doubts; nothing where it is sure.
+export function hazeTable(doubt) {
+  const table = new Uint32Array(TABLE);
+  for (let byte = 0; byte < 256; byte++) {
+    const share = doubt(byte / 255);
+    const [red, green, blue, alpha] = hazeOf(share);
+    if (share >= HAZE_FROM) table[byte + ZERO] = ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+  }
+  return table;
+}
+
+// [red, green, blue, alpha] of a share of doubt from 0 to 1.
+export function hazeOf(share) {
+  const at = share * (HAZE.length - 1);
+  const from = Math.min(HAZE.length - 2, Math.floor(at));
+  return HAZE[from].map((low, n) => Math.round(low + (HAZE[from + 1][n] - low) * (at - from)));
 }
 
 // Fetches slab after slab, always the one nearest to where the reader is now; earlier volumes win a tie.
