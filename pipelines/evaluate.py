@@ -35,7 +35,8 @@ def main(words: list[str]) -> None:
     references = References.read(asked.labels)
     cases = references.measured(index.cases)
     if not asked.allow_overlap:
-        leaks.refuse_seen(Path(index.model["run"]), asked.labels, cases)
+        for model in index.model.get("runs", [index.model]):
+            leaks.refuse_seen(Path(model["run"]), asked.labels, cases)
     evaluated = evaluate(index, references, asked.tolerance_mm, kinds)
     done = list(track(evaluated, "evaluating", total=len(cases), console=Console(stderr=True)))
     report = write(index, references, done, out, asked.tolerance_mm)

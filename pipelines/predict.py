@@ -1,4 +1,4 @@
-"""Predicts volumes on their own grid: medssl predict RUN SCANS_OR_MANIFEST --out PREDICTIONS"""
+"""Predicts volumes on their own grid: medssl predict RUN [RUN ...] SCANS_OR_MANIFEST --out PREDICTIONS"""
 
 import argparse
 from pathlib import Path
@@ -8,24 +8,30 @@ from rich.console import Console
 from rich.progress import track
 
 from medssl.data.sources import volumes
+from medssl.predict.calibration import Calibration
 from medssl.predict.folder import Writer
 from medssl.run import Run
-from medssl.training.network import Network, predictor
+from medssl.training.members import agreed, provenance, together
 
 
 def main(words: list[str]) -> None:
     """Writes labels, probabilities and findings of every case, each in its scanner's grid."""
     parser = argparse.ArgumentParser(prog="medssl predict", description=__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a finished finetuning")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several are pooled")
     parser.add_argument("scans", type=Path, help="a folder of scans, or a store's manifest.csv")
     parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
     parser.add_argument("--split", default="test", help="with a manifest: which of its cases (default: test)")
     parser.add_argument("--modality", default="", choices=["", "CT", "MR"], help="where the files do not tell")
+    parser.add_argument("--mirror", action="store_true", help="ask mirrored views too, where the training mirrored")
+    parser.add_argument("--calibration", type=Path, help="a file of `medssl calibrate` (default: the run's own)")
     given = parser.parse_args(words)
-    run = Run.open(given.run)
-    predict = predictor(run, "cuda" if torch.cuda.is_available() else "cpu")
-    model = {"run": str(run.path), "weights_sha256": run.card["weights_sha256"]}
-    writer = Writer.create(given.out, Network.of(run).labels, model)
+    runs = [Run.open(path) for path in given.runs]
+    labels = agreed(runs).labels
+    calibration = Calibration.of(runs, given.calibration)
+    predict = together(runs, given.mirror, calibration, "cuda" if torch.cuda.is_available() else "cpu")
+    looks = " and ".join(["runs"] * (len(runs) > 1) + ["mirrored views"] * given.mirror)
+    apart = f"disagreement of {looks}" if looks else ""
+    writer = Writer.create(given.out, labels, provenance(runs), uncertainty=apart, **calibration.index())
     cases = volumes(given.scans, given.split, given.modality)
     for case, read in track(cases, "predicting", console=Console(stderr=True)):
         image = read()

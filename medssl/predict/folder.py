@@ -16,7 +16,7 @@ from medssl.files import seal, write_json
 from medssl.io import nifti
 from medssl.predict.predictor import Prediction
 from medssl.render.planes import Colour, colour_of
-from medssl.review.predictions import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, Index, Label
+from medssl.review.predictions import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, UNCERTAINTY, Index, Label
 from medssl.volume import Volume
 
 
@@ -27,14 +27,17 @@ class Writer:
     index: Index
 
     @classmethod
-    def create(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any]) -> "Writer":
-        """A folder that does not exist yet; `model` is what made the predictions: run, weights_sha256."""
+    def create(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **more: Any) -> "Writer":
+        """A folder that does not exist yet; `model` is what made the predictions: run, weights_sha256.
+
+        `more` are the index's later fields: uncertainty, temperature, thresholds, promise.
+        """
         folder = Path(folder)
         if folder.exists():
             raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
         labels = tuple(Label(value, name, _hex(colour_of(value))) for value, name in names.items())
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(Index(folder, (), {}, labels, {"version": __version__} | dict(model), made))
+        return cls(Index(folder, (), {}, labels, {"version": __version__} | dict(model), made, **more))
 
     def add(self, case: str, image: Volume, prediction: Prediction) -> "Writer":
         """The writer with one case more; a killed program leaves the folder as it was before."""
@@ -48,7 +51,7 @@ class Writer:
             (Path(part) / case).replace(folder / case)
         index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit})
         _write_index(index)
-        seal(folder, (INDEX, *(f"{case}/{name}" for name in (IMAGE, LABELS, PROBABILITY, FINDINGS))))
+        seal(folder, (INDEX, *sorted(f"{case}/{path.name}" for path in (folder / case).iterdir())))
         return Writer(index)
 
 
@@ -60,11 +63,17 @@ def _write_case(folder: Path, image: Volume, prediction: Prediction) -> None:
     """The files of one case; of an image with several channels, the first is what a reader sees."""
     folder.mkdir()
     shown = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0])
-    bytes_ = np.rint(prediction.probability.voxels * 255).astype(np.uint8)
     nifti.write(shown, folder / IMAGE)
     nifti.write(prediction.labels, folder / LABELS)
-    nifti.write(replace(prediction.probability, voxels=bytes_), folder / PROBABILITY)
+    nifti.write(_in_bytes(prediction.probability), folder / PROBABILITY)
+    if prediction.uncertainty is not None:
+        nifti.write(_in_bytes(prediction.uncertainty), folder / UNCERTAINTY)
     write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
+
+
+def _in_bytes(volume: Volume) -> Volume:
+    """0 to 1 as 0 to 255."""
+    return replace(volume, voxels=np.rint(volume.voxels * 255).astype(np.uint8))
 
 
 def _write_index(index: Index) -> None:

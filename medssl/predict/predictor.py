@@ -1,11 +1,12 @@
 """Predictor: a volume in, labels, probability and findings on its own grid out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from medssl.predict.findings import find
 from medssl.predict.sliding import Network, Size, slabs
@@ -13,15 +14,20 @@ from medssl.review.finding import Finding
 from medssl.volume import Volume
 
 ROWS = 64
+LEAST = 1e-7  # of a probability, for its logarithm to be finite
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Labels and the probability of not being background, on the grid of the image, and what was found."""
+    """Labels and the probability of not being background, on the grid of the image, and what was found.
+
+    `uncertainty` is there where several looks at the image can disagree.
+    """
 
     labels: Volume
     probability: Volume
     findings: tuple[Finding, ...]
+    uncertainty: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -39,21 +45,42 @@ class Predictor:
     batch: int = 2
     device: str = "cpu"
     smallest_ml: float = 0.0
+    temperature: float = 1.0
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Predicts on the working grid, and brings the probabilities back to the volume's own, voxel for voxel."""
         ready = self.prepare(volume)
-        probability = Volume(self._probability(ready), ready.affine, "probability")
+        return self.finished(volume, case, replace(ready, voxels=self.working(ready), unit="probability"))
+
+    def working(self, ready: Volume) -> Float[np.ndarray, "n i j k"]:
+        """Class probabilities of a prepared volume, in 16 bits: their error (2^-12) is far below a network's."""
+        stream = (tempered(slab, self.temperature) for slab in self.looked(ready.voxels))
+        return torch.cat([slab.to("cpu", torch.float16) for slab in stream], dim=1).numpy()
+
+    def looked(self, voxels: Float[np.ndarray, "*c i j k"]) -> Iterator[Float[Tensor, "n p j k"]]:
+        """Class probabilities of prepared voxels as the network gives them, from the first row along i to the last."""
+        x = voxels.astype(np.float32, copy=False).reshape(-1, *voxels.shape[-3:])
+        return slabs(x, self.network, self.crop, self.overlap, self.batch, self.device)
+
+    def finished(
+        self, volume: Volume, case: str, probability: Volume, disagreement: Volume | None = None
+    ) -> Prediction:
+        """Class probabilities on the working grid, and how far looks disagree there, as a prediction on the volume's.
+
+        A finding's uncertainty is the mean disagreement in it, or without any the mean entropy.
+        """
         labels, foreground, best, entropy = _decided(probability, volume)
         on_grid = replace(volume, voxels=labels, unit="label")
-        found = find(on_grid, best, entropy, case, self.names, self.smallest_ml)
-        return Prediction(on_grid, replace(volume, voxels=foreground, unit="probability"), found)
+        apart = disagreement and replace(volume, voxels=_brought(disagreement, volume).clip(0, 1), unit="probability")
+        found = find(on_grid, best, apart.voxels if apart else entropy, case, self.names, self.smallest_ml)
+        return Prediction(on_grid, replace(volume, voxels=foreground, unit="probability"), found, apart)
 
-    def _probability(self, ready: Volume) -> Float[np.ndarray, "n i j k"]:
-        """Class probabilities, kept in 16 bits: their error (2^-12) is far below a network's."""
-        voxels = ready.voxels.astype(np.float32, copy=False).reshape(-1, *ready.shape)
-        stream = slabs(voxels, self.network, self.crop, self.overlap, self.batch, self.device)
-        return torch.cat([slab.to("cpu", torch.float16) for slab in stream], dim=1).numpy()
+
+def tempered(probability: Float[Tensor, "n *i"], temperature: float) -> Float[Tensor, "n *i"]:
+    """The probabilities that logits divided by `temperature` would have given; those given, at a temperature of 1."""
+    if temperature == 1:
+        return probability
+    return (probability.float().clamp(min=LEAST).log() / temperature).softmax(0)
 
 
 def _decided(
@@ -67,9 +94,7 @@ def _decided(
     """
     labels = np.zeros(grid.shape, np.uint8)
     foreground, best, entropy = (np.zeros(grid.shape, np.float32) for _ in range(3))
-    for top in range(0, grid.shape[0], ROWS):
-        at = slice(top, top + ROWS)
-        rows = _rows(grid, top, labels[at].shape[0])
+    for at, rows in _rows(grid):
         for n, voxels in enumerate(probability.voxels):
             p = replace(probability, voxels=voxels).onto(rows, order=1, fill=None).voxels.astype(np.float32)
             entropy[at] -= p * np.log(np.maximum(p, 1e-9))
@@ -79,8 +104,17 @@ def _decided(
     return labels, foreground.clip(0, 1), best, entropy / np.float32(np.log(len(probability.voxels)))
 
 
-def _rows(grid: Volume, top: int, count: int) -> Volume:
-    """The grid of some rows along i, without voxels."""
-    shift = np.eye(4)
-    shift[0, 3] = top
-    return replace(grid, voxels=np.broadcast_to(np.uint8(0), (count, *grid.shape[1:])), affine=grid.affine @ shift)
+def _brought(volume: Volume, grid: Volume) -> Float[np.ndarray, "i j k"]:
+    """One value a voxel on another grid, some rows at a time."""
+    parts = [volume.onto(rows, order=1, fill=None).voxels.astype(np.float32) for _, rows in _rows(grid)]
+    return np.concatenate(parts)
+
+
+def _rows(grid: Volume) -> Iterator[tuple[slice, Volume]]:
+    """The grid some rows along i after the other, without voxels."""
+    for top in range(0, grid.shape[0], ROWS):
+        shift = np.eye(4)
+        shift[0, 3] = top
+        count = min(ROWS, grid.shape[0] - top)
+        blank = np.broadcast_to(np.uint8(0), (count, *grid.shape[1:]))
+        yield slice(top, top + count), replace(grid, voxels=blank, affine=grid.affine @ shift)

@@ -1,7 +1,7 @@
 """A predictions folder as it is read: which cases a model predicted, their files, and what it found."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ from medssl.errors import BadInput
 from medssl.review.finding import Finding, Point
 
 NOTICE = "Research use only. Not for clinical use."
-INDEX, IMAGE, LABELS, PROBABILITY, FINDINGS = (
-    "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "findings.json",
+INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
+    "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
+LATER = ("uncertainty", "temperature", "thresholds", "promise")  # which an index may lack
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,9 @@ class Index:
     """The cases of a predictions folder, the labels they may carry, and the model that predicted them.
 
     `units` says of each case what its image's voxels measure; `model` holds the run's path, the hash of its weights
-    and the version of the code.
+    and the version of the code. `uncertainty` says what each case's uncertainty file measures, and is empty where there
+    is none. Probabilities were calibrated with `temperature` (1: as they came); of a label in `thresholds`, findings
+    count from that score on, and `promise` says what for.
     """
 
     folder: Path
@@ -38,6 +41,10 @@ class Index:
     model: dict[str, Any]
     created: str
     notice: str = NOTICE
+    uncertainty: str = ""
+    temperature: float = 1.0
+    thresholds: dict[str, float] = field(default_factory=dict)
+    promise: dict[str, str] = field(default_factory=dict)
 
     def case(self, name: str) -> Path:
         """The folder of one case, with its image, labels, probability and findings."""
@@ -55,7 +62,8 @@ def read_index(folder: Path | str) -> Index:
         told = json.loads(path.read_text(encoding="utf-8"))
         units = {case["id"]: case["unit"] for case in told["cases"]}
         labels = tuple(Label(**label) for label in told["labels"])
-        return Index(Path(folder), tuple(units), units, labels, told["model"], told["created"], told["notice"])
+        later = {name: told[name] for name in LATER if name in told}
+        return Index(Path(folder), tuple(units), units, labels, told["model"], told["created"], told["notice"], **later)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not an index of predictions ({error}); predict again") from None
 

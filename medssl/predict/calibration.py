@@ -1,0 +1,73 @@
+"""Calibration of a run: a temperature and lesion thresholds, measured on cases held out, kept beside its weights."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat
+
+from medssl import config
+from medssl.errors import BadInput
+from medssl.files import seal, write_json
+from medssl.run import Run
+from medssl.settings import Settings
+
+FILE = "calibration.json"
+
+
+class Threshold(Settings):
+    """The score from which findings of a label count, the sensitivity that keeps, and on how many patients it rests."""
+
+    threshold: float
+    sensitivity: float
+    patients: int
+    promise: str
+
+
+class Calibration(Settings):
+    """How probabilities are tempered and which findings count, with what that changed on the cases it was fitted on.
+
+    `weights_sha256` are those it belongs to; of several runs, in their order.
+    """
+
+    temperature: PositiveFloat = 1.0
+    thresholds: dict[str, Threshold] = Field({}, description="by the name of the label")
+    weights_sha256: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    nll: tuple[float, float] | None = Field(None, description="before and after, in nats a voxel")
+    ece: tuple[float, float] | None = Field(None, description="before and after")
+
+    @classmethod
+    def of(cls, runs: Sequence[Run], file: Path | None = None) -> "Calibration":
+        """From `file`, or of a single run from its own folder; without either, one that changes nothing."""
+        place = file or runs[0].path / FILE
+        if not file and (len(runs) > 1 or not place.is_file()):
+            return cls()
+        try:
+            found = config.check(json.loads(place.read_text(encoding="utf-8")), cls, str(place))
+        except FileNotFoundError:
+            raise BadInput(f"{place}: no such file; `medssl calibrate RUN --manifest MANIFEST` writes one") from None
+        except ValueError as error:
+            raise BadInput(f"{place}: not a calibration ({error}); calibrate again") from None
+        if found.weights_sha256 != weights(runs):
+            raise BadInput(f"{place}: was measured on other weights than these; calibrate these runs")
+        return found
+
+    def write(self, runs: Sequence[Run], file: Path | None = None) -> Path:
+        """Writes `file`, or into the folder of a single run, whose seal then covers it."""
+        place = file or runs[0].path / FILE
+        write_json(place, self.model_dump(mode="json"))
+        if place.parent == runs[0].path:
+            seal(runs[0].path, (FILE,))
+        return place
+
+    def index(self) -> Mapping[str, object]:
+        """What the index of a predictions folder says of it."""
+        thresholds = {name: told.threshold for name, told in self.thresholds.items()}
+        promise = {name: told.promise for name, told in self.thresholds.items()}
+        return {"temperature": self.temperature, "thresholds": thresholds, "promise": promise}
+
+
+def weights(runs: Sequence[Run]) -> tuple[str, ...]:
+    """What the weights of runs are known by."""
+    return tuple(str(run.card["weights_sha256"]) for run in runs)

@@ -1,0 +1,60 @@
+"""Members: finished finetunings, one or several, as one way to predict."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from medssl.errors import BadInput
+from medssl.predict.calibration import Calibration
+from medssl.predict.ensemble import Ensemble
+from medssl.predict.mirror import View, views
+from medssl.predict.predictor import Prediction, Predictor
+from medssl.run import Run
+from medssl.training.network import Network, predictor
+from medssl.volume import Volume
+
+Predict = Callable[[Volume, str], Prediction]
+SHARED = ("in_channels", "recipe", "spacing_mm", "labels")
+
+
+def together(runs: Sequence[Run], mirror: bool, calibration: Calibration, device: str) -> Predict:
+    """What these runs predict: alone as it is, several by the mean of their probabilities; mirrored on request.
+
+    Views are mirrored along the axes that every training mirrored, and along none that would swap left and right names.
+    """
+    several = [predictor(run, device) for run in runs]
+    if len(runs) == 1 and not mirror and calibration.temperature == 1:
+        return several[0]
+    dense = [one for one in several if isinstance(one, Predictor)]
+    if len(dense) < len(several):
+        raise BadInput(f"{runs[0].path}: only runs that give every voxel a class can be pooled, mirrored or calibrated")
+    if len(runs) == 1 and not mirror:
+        return replace(dense[0], temperature=calibration.temperature)
+    return Ensemble(tuple(dense), looks(runs) if mirror else (View(),), calibration.temperature)
+
+
+def agreed(runs: Sequence[Run]) -> Network:
+    """The network of the first run; BadInput where another one takes other input or names other classes."""
+    first, *others = [Network.of(run) for run in runs]
+    for run, network in zip(runs[1:], others, strict=True):
+        apart = [name for name in SHARED if getattr(network, name) != getattr(first, name)]
+        if apart:
+            raise BadInput(f"{run.path}: another {', '.join(apart)} than {runs[0].path}; predict each alone")
+    return first
+
+
+def looks(runs: Sequence[Run]) -> tuple[View, ...]:
+    """The mirrored views that all runs know from training."""
+    flips = [run.settings().get("augment", {}).get("flip", (False,) * 3) for run in runs]
+    found = views([axis for axis in range(3) if all(flip[axis] for flip in flips)], agreed(runs).labels)
+    if len(found) == 1:
+        raise BadInput(f"{runs[0].path}: was never trained on mirrored crops (augment.flip); predict without --mirror")
+    return found
+
+
+def provenance(runs: Sequence[Run]) -> dict[str, Any]:
+    """Which runs predicted, for the index of a predictions folder."""
+    each = [{"run": str(run.path), "weights_sha256": run.card["weights_sha256"]} for run in runs]
+    if len(each) == 1:
+        return each[0]
+    return {name: ", ".join(one[name] for one in each) for name in each[0]} | {"runs": each}
