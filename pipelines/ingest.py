@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     asked = _parser().parse_args(argv)
     options = check({
         "spacing_mm": _spacing(asked.spacing), "modality": "" if asked.modality == "auto" else asked.modality,
-        "window_hu": _window(asked.window_hu), "workers": asked.workers,
+        "window_hu": _window(asked.window_hu), "recipe": asked.recipe, "workers": asked.workers,
         "shares": asked.shares and _shares(asked.shares), "seed": asked.seed, "resplit": asked.resplit,
         "patients": asked.patients, "scheduler": asked.scheduler, "allow_gaps": asked.allow_gaps,
         "deidentify": asked.deidentify, "hide_names": asked.hide_names, "key": asked.key,
@@ -50,6 +50,11 @@ def _parser() -> argparse.ArgumentParser:
         "--window-hu",
         metavar="LOW,HIGH",
         help="what CT values become 0 and 1, or auto (fitted to split train); -1000,1000 if not said",
+    )
+    parser.add_argument(
+        "--recipe",
+        metavar="PLACE",
+        help="how values become input: that of a store or a run, or auto (fitted to split train, CT and MR)",
     )
     parser.add_argument("--patients", type=Path, metavar="CSV", help="columns case, patient, site, age_years, sex")
     parser.add_argument("--shares", help="train=0.7,val=0.1,test=0.2 of the patients")

@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from medssl.data.augment import Augment, augment
+from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import Recipe
-from medssl.data.store import Corner, Store
+from medssl.data.store import Corner, Points, Store
 from medssl.errors import BadInput
 
 
@@ -23,6 +24,7 @@ class Crops:
 
     `corner` and `size` are voxels of the stored volume; `affine` maps a crop's voxel index to mm, RAS+;
     `volume` numbers the volume each row was cut from, so that crops of one scan are known as such.
+    A label is negative where nothing is known; `drawn` tells which classes were drawn in each volume, None if all were.
     """
 
     x: Float[Tensor, "b v c i j k"]
@@ -31,6 +33,7 @@ class Crops:
     affine: Float[Tensor, "b v 4 4"]
     volume: Int[Tensor, "b"]
     label: Int[Tensor, "b v i j k"] | None = None
+    drawn: Bool[Tensor, "b n"] | None = None
 
     def labels(self) -> Int[Tensor, "b v i j k"]:
         """The labels, which a task cannot do without."""
@@ -55,11 +58,13 @@ class Item:
     affine: Float[Tensor, "v 4 4"]
     volume: int
     label: Int[Tensor, "v i j k"] | None = None
+    drawn: Bool[Tensor, "n"] | None = None
 
 
 def collate(items: Sequence[Item]) -> Crops:
-    """Items as one batch; the label is there where every item has one."""
+    """Items as one batch; labels, and what was drawn, are there where every item has them."""
     labels = [item.label for item in items if item.label is not None]
+    drawn = [item.drawn for item in items if item.drawn is not None]
     return Crops(
         x=torch.stack([item.x for item in items]),
         corner=torch.stack([item.corner for item in items]),
@@ -67,6 +72,7 @@ def collate(items: Sequence[Item]) -> Crops:
         affine=torch.stack([item.affine for item in items]),
         volume=torch.tensor([item.volume for item in items]),
         label=torch.stack(labels) if len(labels) == len(items) else None,
+        drawn=torch.stack(drawn) if len(drawn) == len(items) else None,
     )
 
 
@@ -81,6 +87,7 @@ class CropDataset(Dataset[Item]):
     def __init__(
         self, manifest: Manifest, recipe: Recipe, size: Corner, *, views: int = 1, overlap: float | None = None,
         labelled: bool = False, foreground: float = 0.5, seed: int = 0, augment: Augment | None = None,
+        classes: Classes | None = None,
     ) -> None:  # fmt: skip
         if not manifest.cases:
             raise BadInput(f"{manifest.folder}: no cases to cut crops from; is the split empty?")
@@ -93,6 +100,7 @@ class CropDataset(Dataset[Item]):
         self.store = Store(manifest)
         self.recipe, self.size, self.views, self.overlap = recipe, size, views, overlap
         self.labelled, self.foreground, self.seed, self.augment = labelled, foreground, seed, augment
+        self.classes = classes
 
     def __len__(self) -> int:
         """The volumes there are; items go on beyond that, in a new order."""
@@ -110,6 +118,7 @@ class CropDataset(Dataset[Item]):
             affine=torch.from_numpy(np.stack([self._affine(case, c) for c in corners])),
             volume=at,
             label=torch.from_numpy(np.stack([self._label(case, c) for c in corners])) if self.labelled else None,
+            drawn=torch.from_numpy(self.classes.drawn(case.id)) if self.labelled and self.classes else None,
         )
         return item if self.augment is None else _augmented(item, self.augment, random)
 
@@ -129,12 +138,17 @@ class CropDataset(Dataset[Item]):
     def _corner(self, case: Case, random: np.random.Generator) -> Corner:
         """A crop that holds a drawn voxel somewhere in its middle half."""
         points = self.store.image(case).points["body"]
-        classes = self.store.label(case).points if self.labelled else {}
+        classes = self._places(case) if self.labelled else {}
         if classes and random.random() < self.foreground:
             points = classes[sorted(classes)[random.integers(len(classes))]]
         shape = np.array(self.store.image(case).shape)
         point = points[random.integers(len(points))] if len(points) else random.integers(shape)
         return self._within(case, point - random.uniform(0.25, 0.75, 3) * self.size)
+
+    def _places(self, case: Case) -> Points:
+        """Some voxels of every class of a case."""
+        points = self.store.label(case).points
+        return {n: p for n, p in points.items() if self.classes is None or int(n) in self.classes.names}
 
     def _beside(self, case: Case, first: Corner, random: np.random.Generator) -> Corner:
         """A crop that shares at least `overlap` of its voxels with the first."""
@@ -148,10 +162,12 @@ class CropDataset(Dataset[Item]):
         return i, j, k
 
     def _voxels(self, case: Case, corner: Corner) -> Float[np.ndarray, "c i j k"]:
-        return self.recipe.apply(self.store.crop(case, corner, self.size), self.store.image(case).unit)
+        image = self.store.image(case)
+        return self.recipe.apply(image.crop(corner, self.size), image.unit, image.deciles)
 
     def _label(self, case: Case, corner: Corner) -> Int[np.ndarray, "i j k"]:
-        return self.store.label(case).crop(corner, self.size).astype(np.int64)
+        label = self.store.label(case).crop(corner, self.size)
+        return label.astype(np.int64) if self.classes is None else self.classes.target(label)
 
     def _affine(self, case: Case, corner: Corner) -> Float[np.ndarray, "4 4"]:
         moved = np.eye(4)

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from medssl.data import layouts, pool, prepare, window
+from medssl.data import fitted, layouts, pool, prepare
 from medssl.data.layouts import Layout
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case, Manifest
@@ -42,6 +42,7 @@ class Options(Settings):
     spacing_mm: Literal["auto", "native"] | Spacing = "auto"
     modality: Literal["", "CT", "MR"] = ""
     window_hu: Literal["auto"] | tuple[float, float] | None = None
+    recipe: Literal["auto"] | Path | None = None
     workers: int = Field(2, ge=0)
     shares: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, min_length=1)
     seed: int | None = None
@@ -57,6 +58,8 @@ class Options(Settings):
     def _some(self) -> "Options":
         if self.shares is not None and not sum(self.shares.values()):
             raise ValueError("shares: all are 0; give one of them more")
+        if self.recipe is not None and self.window_hu is not None:
+            raise ValueError("recipe: holds a window too; give one of recipe and window_hu")
         return self
 
 
@@ -150,8 +153,8 @@ def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch)
         why = veil.said(outcomes[0].rows[0].reason)
         raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {why}")
     manifest = Manifest(tuple(sorted(_split(kept, cases, _earlier(out), card, options), key=lambda c: c.id)), out)
-    if options.window_hu == "auto" and not (out / "manifest.csv").exists():
-        card = card.model_copy(update={"recipe": window.fitted(manifest, card.recipe)})
+    if not (out / "manifest.csv").exists():
+        card = card.model_copy(update={"recipe": _fitted(manifest, card.recipe, options)})
     card.write(out)
     rows = [r for r in real_rows(out) if not Path(r.path).is_relative_to(scans)]
     rows += [row for outcome in outcomes for row in outcome.rows] + found.rows
@@ -163,9 +166,9 @@ def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch)
 
 def _card(found: Layout, veil: Open, options: Options) -> Card:
     """What holds for the store: an existing card rules, and what contradicts it is refused."""
-    out = veil.store
+    out, hu = veil.store, _hu_channels(found.sources, options)
     if not (out / "store.json").exists():
-        recipe = _recipe(options, _hu_channels(found.sources))
+        recipe = _recipe(options, Recipe(hu_channels=hu))
         spacing, shares = _spacing(found.sources, options.spacing_mm), options.shares or {}
         Card(recipe=recipe, spacing_mm=spacing, shares=shares, seed=options.seed or 0, key=veil.mark).write(out)
     card = Card.read(out)
@@ -174,11 +177,13 @@ def _card(found: Layout, veil: Open, options: Options) -> Card:
     if (shares, seed) != (card.shares, card.seed) and not options.resplit:
         was = f"shares {card.shares or SHARES}, seed {card.seed}"
         raise BadInput(f"{out}: was split with {was}; --resplit draws the split anew, another --out keeps both")
-    window_hu = options.window_hu if isinstance(options.window_hu, tuple) else card.recipe.window_hu
+    recipe = _recipe(options, card.recipe)
     asked = {"auto": card.spacing_mm, "native": None}.get(str(options.spacing_mm), options.spacing_mm)
     for name, here, told in (
         ("spacing in mm", card.spacing_mm, asked),
-        ("window in HU", card.recipe.window_hu, window_hu),
+        ("window in HU", card.recipe.window_hu, recipe.window_hu),
+        ("recipe", card.recipe, recipe),
+        ("list of CT channels", card.recipe.hu_channels, hu or card.recipe.hu_channels),
         ("classes", card.labels | found.labels, found.labels | card.labels),
     ):
         if here != told:
@@ -187,20 +192,30 @@ def _card(found: Layout, veil: Open, options: Options) -> Card:
     return card.model_copy(update={"labels": labels, "present_labels": present, "shares": shares, "seed": seed})
 
 
-def _recipe(options: Options, hu_channels: tuple[int, ...]) -> Recipe:
-    """The recipe of a new store; a window that is fitted to its scans comes once they are prepared."""
-    if options.window_hu == "auto" and hu_channels:
-        raise BadInput("--window-hu auto: CT among other channels is windowed when it is prepared; give LOW,HIGH")
-    window_hu = options.window_hu if isinstance(options.window_hu, tuple) else Recipe().window_hu
-    return Recipe(window_hu=window_hu, hu_channels=hu_channels)
+def _recipe(options: Options, otherwise: Recipe) -> Recipe:
+    """The recipe asked for; one that is fitted to its scans comes once they are prepared."""
+    if isinstance(options.recipe, Path):
+        return fitted.taken(options.recipe)
+    window = {"window_hu": options.window_hu} if isinstance(options.window_hu, tuple) else {}
+    return otherwise.model_copy(update=window)
 
 
-def _hu_channels(sources: Sequence[Source]) -> tuple[int, ...]:
+def _fitted(manifest: Manifest, recipe: Recipe, options: Options) -> Recipe:
+    """The recipe of a new store, fitted to its scans where that was asked for."""
+    if options.recipe == "auto":
+        return fitted.fitted(manifest, recipe)
+    return fitted.windowed(manifest, recipe) if options.window_hu == "auto" else recipe
+
+
+def _hu_channels(sources: Sequence[Source], options: Options) -> tuple[int, ...]:
     """Which channels are CT where channels are mixed; all cases with channels must agree on it."""
     kinds = {s.modalities for s in sources if len(set(s.modalities)) > 1}
     if len(kinds) > 1:
         raise BadInput(f"cases with channels {sorted(kinds)}; ingest each kind into a store of its own")
-    return tuple(i for kind in kinds for i, modality in enumerate(kind) if modality == "CT")
+    found = tuple(i for kind in kinds for i, modality in enumerate(kind) if modality == "CT")
+    if options.window_hu == "auto" and found:
+        raise BadInput("--window-hu auto: CT among other channels is windowed when it is prepared; give LOW,HIGH")
+    return found
 
 
 def _spacing(sources: Sequence[Source], asked: str | Spacing) -> Spacing | None:

@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import blosc2
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Float32, Int, Shaped
 from pydantic import Field
 
 from medssl import config
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalise import AIR_HU, Recipe, body, thinned, thinning
+from medssl.data.normalise import AIR_HU, DECILES, Recipe, body, deciles, thinned, thinning
 from medssl.errors import BadInput
 from medssl.files import atomic, write_json
 from medssl.io.voxels import present
@@ -67,6 +67,7 @@ class Stored:
     unit: Unit
     points: Points
     sha256: str
+    deciles: Float32[np.ndarray, "c d"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -143,6 +144,7 @@ def write(path: Path, volume: Volume, about: Mapping[str, Any]) -> str:
             cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
         )  # fmt: skip
         place = {"affine": volume.affine.astype(float).ravel().tolist(), "unit": volume.unit, "sha256": sha}
+        place |= {"deciles": deciles(volume).ravel().tolist()} if volume.unit == "a.u." else {}
         for key, value in (place | {"points": points, "about": json.dumps(about)}).items():
             array.schunk.vlmeta[key] = value
     return sha
@@ -155,7 +157,8 @@ def read(path: Path) -> Stored:
         meta = array.schunk.vlmeta
         points = {name: np.frombuffer(p, np.int16).reshape(-1, 3) for name, p in meta["points"].items()}
         affine = np.array(meta["affine"], float).reshape(4, 4)
-        return Stored(array, affine, cast(Unit, meta["unit"]), points, meta["sha256"])
+        scale = np.array(meta["deciles"], np.float32).reshape(-1, len(DECILES)) if "deciles" in meta else None
+        return Stored(array, affine, cast(Unit, meta["unit"]), points, meta["sha256"], scale)
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         raise BadInput(f"{path}: not a file of a store ({error}); run the ingestion again") from error
 
@@ -168,8 +171,11 @@ def fault(path: Path, sha256: str) -> str:
         if sha256 not in (stored.sha256, "") or content_sha256(volume) != stored.sha256:
             return "holds other voxels than were written"
         points = _points(volume)
+        same_scale = stored.deciles is None or np.array_equal(deciles(volume), stored.deciles)
     except Exception as error:  # whatever a decoder of damaged bytes may raise
         return f"cannot be read ({type(error).__name__})"
+    if not same_scale:
+        return "tells other deciles than were written"
     same = points.keys() == stored.points.keys() and all(np.array_equal(points[n], stored.points[n]) for n in points)
     return "" if same else "draws its crops about other points than were written"
 

@@ -38,7 +38,7 @@ class Wholes(Dataset[Crops]):
     def __getitem__(self, number: int) -> Crops:
         case = self.store.manifest.cases[number]
         image, label = self.store.image(case), self.store.label(case)
-        x = torch.from_numpy(self.recipe.apply(image.volume().voxels, image.unit))
+        x = torch.from_numpy(self.recipe.apply(image.volume().voxels, image.unit, image.deciles))
         return Crops(
             x=x[None, None],
             corner=torch.zeros(1, 1, 3, dtype=torch.long),
