@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Any
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -10,6 +11,8 @@ from app import look, strip, tour
 from app.state import Desk
 from medssl.review import masks
 from medssl.review.finding import Finding
+from medssl.review.links import Kind
+from medssl.review.state import Reading
 from medssl.review.worklist import Row
 from medssl.viewer.component import Event, viewer
 
@@ -44,17 +47,18 @@ def _selected(row: Row) -> Finding | None:
 
 
 def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
-    decisions = {name: verdict.decision for name, verdict in row.reading.verdicts.items()}
     looks = {label.value: {"name": label.name, "colour": label.colour, "visible": True} for label in desk.index.labels}
-    probability = desk.index.case(row.case) / "probability.nii.gz"
+    told: tuple[Kind, ...] = ("probability", "uncertainty")
+    maps = {kind: desk.url(row.number, kind) if desk.has(row, kind) else None for kind in told}
     viewer(
         key=f"viewer-{desk.mark}-{row.number}",
         volume=desk.url(row.number, "image"),
         overlay=desk.url(row.number, "labels", _drawn(row)),
-        probability=desk.url(row.number, "probability") if probability.is_file() else None,
+        probability=maps["probability"],
+        uncertainty=maps["uncertainty"],
         labels=looks,
         unit=desk.index.units[row.case],
-        findings=[asdict(finding) | {"decision": decisions.get(finding.id)} for finding in row.findings],
+        findings=[asdict(finding) | _said(row.reading, finding) for finding in row.findings],
         selected=selected.id if selected else None,
         acked_seq=st.session_state.get(f"acked-{row.number}", 0),
         editable=not row.reading.signed_at,
@@ -64,6 +68,12 @@ def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
         on_stroke=lambda event: _heard(desk, row, event),
         on_select=lambda event: _heard(desk, row, event),
     )
+
+
+def _said(reading: Reading, finding: Finding) -> dict[str, Any]:
+    """What this reader decided on a finding and measured of it."""
+    verdict, axes = reading.verdicts.get(finding.id), reading.axes.get(finding.id)
+    return {"decision": verdict.decision if verdict else None, "axes": asdict(axes) if axes else None}
 
 
 def _drawn(row: Row) -> int:
@@ -89,6 +99,9 @@ def _heard(desk: Desk, row: Row, event: Event) -> None:
         made = f"reader-{event['client'][:8]}-{event['seq']}"
         desk.deliver(row, "missed", finding=made, details=_added(desk, event), **name, **why)
         st.session_state["selected"] = made
+    elif kind == "measure":
+        axes = {part: event[part] for part in ("plane", "long", "short")}
+        desk.deliver(row, "measure", finding=finding, details=json.dumps(axes), **name)
     elif kind == "stroke":
         desk.deliver(row, "stroke", finding=finding, mask=masks.pack(event["runs"]), **name)
     elif kind == "undo":

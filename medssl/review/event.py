@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from medssl import __version__
 from medssl.review.finding import Decision
 
-Action = Literal[Decision, "stroke", "undo", "sign", "reopen"]
+Action = Literal[Decision, "stroke", "measure", "undo", "open", "sign", "reopen"]
 Role = Literal["reader", "senior", "admin"]
 VERDICTS: tuple[Decision, ...] = get_args(Decision)
 START = "0" * 64
@@ -43,7 +43,7 @@ class Act(SQLModel):
     @classmethod
     def known_action(cls, action: str) -> str:
         """Refuses an action that no fold would understand."""
-        if action not in (known := [*VERDICTS, "stroke", "undo", "sign", "reopen"]):
+        if action not in (known := get_args(Action)):
             raise ValueError(f"{action!r} is no action; known: {', '.join(known)}")
         return action
 

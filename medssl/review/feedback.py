@@ -54,7 +54,9 @@ def write(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as part:
         made = Path(part) / "made"
         provenance = [_case(made, index, outcome.reading, events) for outcome in used if outcome.reading]
-        before = _carry_over(after, made, {event.case for event in events}) if after else _NOTHING
+        before = (
+            _carry_over(after, made, {event.case for event in events if event.action != "open"}) if after else _NOTHING
+        )
         _describe(made, index, [*before["cases"], *provenance], before["version"] + 1, patients, events[-1].hash)
         made.rename(out)
     return told

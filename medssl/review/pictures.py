@@ -10,12 +10,12 @@ from medssl.io import nifti
 from medssl.review.corrected import drawn
 from medssl.review.event import Event
 from medssl.review.links import Kind, Link
-from medssl.review.predictions import IMAGE, LABELS, PROBABILITY, read_index
+from medssl.review.predictions import IMAGE, LABELS, PROBABILITY, UNCERTAINTY, read_index
 from medssl.review.state import undone
 from medssl.review.store import Store
 from medssl.volume import Unit, Volume
 
-FILES: dict[Kind, str] = {"image": IMAGE, "labels": LABELS, "probability": PROBABILITY}
+FILES: dict[Kind, str] = {"image": IMAGE, "labels": LABELS, "probability": PROBABILITY, "uncertainty": UNCERTAINTY}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Pictures:
         index = read_index(self._folder)
         case = index.cases[link.number - 1] if 0 < link.number <= len(index.cases) else ""
         path = index.case(case) / FILES[link.kind]
-        units: dict[Kind, str] = {"labels": "label", "probability": "probability"}
+        units: dict[Kind, str] = {"labels": "label", "probability": "probability", "uncertainty": "probability"}
         unit = TypeAdapter(Unit).validate_python(units.get(link.kind, index.units[case]))
         return Picture(path, path.stat().st_mtime_ns, case, unit, link.event if link.kind == "labels" else 0)
 

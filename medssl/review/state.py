@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter
 
+from medssl.review.axes import Axes
 from medssl.review.event import VERDICTS, Act, Event
 from medssl.review.finding import Finding, Verdict
 
@@ -16,12 +17,13 @@ class Refusal(ValueError):
 
 @dataclass(frozen=True)
 class Reading:
-    """One reviewer's reading of a case: the latest verdict on each finding, what they added and drew, the sign-off."""
+    """One reviewer's reading of a case: the latest verdicts, what they added, drew and measured, the sign-off."""
 
     case: str
     reviewer: str
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     added: tuple[Finding, ...] = ()
+    axes: dict[str, Axes] = field(default_factory=dict)
     strokes: tuple[Event, ...] = ()
     signed_at: str | None = None
     dwell_ms: int = 0
@@ -59,11 +61,13 @@ def undone(events: Iterable[Event]) -> set[int]:
 def refusal(act: Act, events: list[Event]) -> str:
     """Why an act does not fit the case's events so far; empty where it does."""
     mine = fold(events).get((act.case, act.reviewer)) or Reading(act.case, act.reviewer)
+    if act.action == "open":
+        return ""
     if act.action == "reopen":
         return "" if mine.signed_at else "this reading is not signed; there is nothing to reopen"
     if mine.signed_at:
         return f"signed on {mine.signed_at[:10]}; reopen the reading to change it"
-    if act.action in VERDICTS and not act.finding:
+    if act.action in (*VERDICTS, "measure") and not act.finding:
         return f"{act.action}: of which finding? none was named"
     if act.action == "sign" and (waiting := [f for f in json.loads(act.details or "[]") if f not in mine.verdicts]):
         return f"{len(waiting)} finding{'s' * (len(waiting) > 1)} without a verdict: {', '.join(waiting)}"
@@ -81,12 +85,17 @@ def _takes_back(events: list[Event], reviewer: str) -> set[int]:
 
 
 def _step(reading: Reading, event: Event) -> Reading:
+    if event.action == "open":
+        return reading
     if event.action == "sign":
         return replace(reading, signed_at=event.at, last=None)
     if event.action == "reopen":
         return replace(reading, signed_at=None, last=None)
     if event.action == "stroke":
         return replace(reading, strokes=(*reading.strokes, event), last=event.id)
+    if event.action == "measure":
+        axes = TypeAdapter(Axes).validate_json(event.details)
+        return replace(reading, axes=reading.axes | {event.finding: axes}, last=event.id)
     added = reading.added
     if event.action == "missed":
         added = (*added, finding_of(event))

@@ -6,6 +6,7 @@ Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by
 
     verdict   finding, decision (accept, reject, edit, unsure), reason, note, dwell_ms
     missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
+    measure   finding, plane, long and short: each the two ends of an axis, in mm RAS
     stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding
     undo      of: the seq of the event that is taken back
     select    finding: what the reader looks at now
@@ -49,10 +50,17 @@ def viewer(
     """Shows a volume in three linked planes; URLs are those of the headers that `medssl.viewer.wire` describes.
 
     `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where
-    there is a verdict. Handlers get one event each, in order; on_verdict also gets missed findings, and undo if there
-    is no on_undo. `acked_seq` belongs to `key`: give every case a key, and the seq that was stored last under it.
+    there is a verdict and `axes` where they were measured. Handlers get one event each, in order; on_verdict also gets
+    missed findings and measures, and undo if there is no on_undo. `acked_seq` belongs to `key`: give every case a key,
+    and the seq that was stored last under it.
     """
-    handlers = {"verdict": on_verdict, "missed": on_verdict, "stroke": on_stroke, "select": on_select}
+    handlers = {
+        "verdict": on_verdict,
+        "missed": on_verdict,
+        "measure": on_verdict,
+        "stroke": on_stroke,
+        "select": on_select,
+    }
     handlers["undo"] = on_undo or on_verdict
     data = {
         "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,

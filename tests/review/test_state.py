@@ -92,3 +92,19 @@ def test_undoing_everything_leaves_nothing(steps):
     expected = {finding: action for _, action, finding in stack}
     assert {f: v.decision for f, v in mine(chain(*acts)).verdicts.items()} == expected
     assert len(undone(chain(*acts))) == len(acts) - sum(1 for _ in stack) - sum(a["action"] == "undo" for a in acts)
+
+
+def test_a_measure_stays_with_its_finding_until_it_is_taken_back():
+    axes = json.dumps({"plane": "axial", "long": [[0, 0, 0], [3, 4, 0]], "short": [[0, 3, 0], [3, 0, 0]]})
+    events = chain({"action": "measure", "details": axes}, {"action": "open"}, {"action": "undo", "target": 1})
+    measured = mine(events[:2])
+    assert measured.axes["f1"].long_mm == 5 and measured.axes["f1"].short_mm == pytest.approx(18**0.5)
+    assert not measured.verdicts and measured.last == 1
+    assert mine(events).axes == {}
+
+
+def test_a_signed_case_may_be_opened_but_not_measured():
+    signed = chain({"action": "sign", "finding": ""})
+    base = {"session": "t", "number": 1, "case": "c", "reviewer": "ana", "role": "reader", "finding": "f1"}
+    assert refusal(Act(**base, action="open"), signed) == ""
+    assert "reopen" in refusal(Act(**base, action="measure", details="{}"), signed)

@@ -148,6 +148,29 @@ def test_presets_wheel_drag_and_length(reading):
     assert reading.viewer("return v.state.measures[1].text") == "10.0 mm"
 
 
+def test_long_and_short_axis_are_measured_at_a_right_angle_and_stored_with_the_finding(reading):
+    reading.page.keyboard.press("r")
+    assert reading.page.get_by_role("button", name="RECIST").is_hidden()  # not in a case that is closed
+    reading.show(editable=True)
+    reading.page.keyboard.press("r")
+    reading.drag("coronal", (3, 5, 2), (3, 5, 7))
+    assert reading.sent() == []
+    reading.drag("coronal", (1, 5, 3), (9, 5, 6))
+    event = reading.sent()[-1]
+    assert (event["kind"], event["finding"], event["plane"]) == ("measure", "one", "coronal")
+    (a, b), (c, d) = np.array(event["long"]), np.array(event["short"])
+    assert np.linalg.norm(b - a) == pytest.approx(10, abs=0.1) and abs((b - a) @ (d - c)) < 1e-9
+    assert np.linalg.norm(d - c) == pytest.approx(8, abs=0.1) and c[2] == pytest.approx(6, abs=0.1)
+    card = reading.page.locator("[data-finding=one]")
+    expect(card).to_contain_text("RECIST 10.0 x 8.0 mm")
+    axes = {name: event[name] for name in ("plane", "long", "short")}
+    reading.show(acked_seq=event["seq"], findings=[FINDINGS[0] | {"axes": axes}, *FINDINGS[1:]])
+    expect(card).to_contain_text("RECIST 10.0 x 8.0 mm")
+    reading.page.keyboard.press("z")
+    assert reading.sent()[-1]["of"] == event["seq"]
+    expect(card).not_to_contain_text("RECIST")
+
+
 def test_the_overlay_lies_on_its_voxels_and_is_turned_off_by_label(reading):
     reading.viewer(
         "v.set({ opacity: 1 }); v.setWindow({ name: 'own', low: 5000, high: 6000 }); v.set({ crosshair: false })"

@@ -22,7 +22,10 @@ export function toIndex(affine, mm) {
 }
 
 export function distanceMm(affine, from, to) {
-  const [a, b] = [toMm(affine, from), toMm(affine, to)];
+  return lengthMm([toMm(affine, from), toMm(affine, to)]);
+}
+
+export function lengthMm([a, b]) {
   return Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
 }
 

@@ -25,6 +25,7 @@ export const KEYS = [
   { keys: ["g"], does: "tool: navigate", run: (v) => v.take("navigate") },
   { keys: ["w"], does: "tool: window", run: (v) => v.take("window") },
   { keys: ["m"], does: "tool: length in mm", run: (v) => v.take("length") },
+  { keys: ["r"], does: "tool: RECIST, long and short axis of the finding", run: (v) => v.take("recist"), edits: true },
   { keys: ["b"], does: "tool: brush", run: (v) => v.take("brush"), edits: true },
   { keys: ["d"], does: "tool: erase", run: (v) => v.take("erase"), edits: true },
   { keys: ["t"], does: "tool: range brush, inside the window only", run: (v) => v.take("range"), edits: true },
@@ -43,7 +44,7 @@ export function keyName(key) {
 
 // The key that takes up a tool.
 export function keyOf(tool) {
-  return KEYS.find((entry) => entry.does.startsWith(`tool: ${TOOLS[tool].name.toLowerCase()}`))?.keys[0];
+  return KEYS.find((entry) => entry.does.toLowerCase().startsWith(`tool: ${TOOLS[tool].name.toLowerCase()}`))?.keys[0];
 }
 
 // Keys work without a click into the viewer first, but never while somebody writes.

@@ -1,5 +1,5 @@
 // Pane: one plane on two canvases, voxels below, and lines and letters above.
-import { PLANES, Frame } from "./geometry.js";
+import { PLANES, Frame, lengthMm, toIndex } from "./geometry.js";
 import { ZERO, cut } from "./volume.js";
 import { el } from "./dom.js";
 
@@ -111,7 +111,7 @@ export class Pane {
     pen.clearRect(0, 0, this.top.width, this.top.height);
     if (this.state.overlay && this.state.overlayOn && this.state.outlined) this.drawContours(pen);
     if (this.state.crosshair) this.drawCrosshair(pen);
-    for (const line of this.state.measures) this.drawMeasure(pen, line);
+    for (const line of [...this.state.measures, ...this.axes()]) this.drawMeasure(pen, line);
     if (this.state.brushAt?.plane === this.plane) this.drawBrush(pen);
     this.drawLetters(pen);
     this.drawScale(pen);
@@ -148,6 +148,18 @@ export class Pane {
     line(pen, ...a, ...b);
     for (const end of [a, b]) pen.strokeRect(end[0] - 3 * this.ratio, end[1] - 3 * this.ratio, 6 * this.ratio, 6 * this.ratio);
     this.write(pen, text, b[0] + 8 * this.ratio, b[1], "left", "middle", MEASURE, 12);
+  }
+
+  // The measured axes of the findings, as lines between voxels.
+  axes() {
+    const { affine } = this.state.volume.header;
+    const lines = this.state.findings.map(this.state.axesOf).filter(Boolean).map(({ plane, long, short }) =>
+      [long, short].map((ends) => {
+        const [from, to] = ends.map((end) => toIndex(affine, end));
+        return { plane, from, to, text: `${lengthMm(ends).toFixed(1)} mm` };
+      }),
+    );
+    return lines.flat();
   }
 
   drawBrush(pen) {

@@ -1,5 +1,5 @@
 // Panels: toolbar, findings, status line and messages around the planes. Each has a node and an update.
-import { anatomical, toMm } from "./geometry.js";
+import { anatomical, lengthMm, toMm } from "./geometry.js";
 import { TOOLS } from "./tools.js";
 import { hazeOf } from "./volume.js";
 import { KEYS, keyName, keyOf } from "./keys.js";
@@ -56,7 +56,7 @@ export function findings(viewer) {
     const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");
     bar.style.width = all.length ? `${(100 * decided) / all.length}%` : "0";
-    const now = JSON.stringify([selected, all.map((f) => [f, viewer.reading.decisionOf(f)]), viewer.state.labels]);
+    const now = JSON.stringify([selected, all.map((f) => [f, viewer.reading.decisionOf(f), viewer.reading.axesOf(f)]), viewer.state.labels]);
     if (now === drawn) return;
     drawn = now;
     list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...(all.length && decided === all.length ? [done()] : []));
@@ -135,7 +135,11 @@ function toolButton(viewer, name, tool) {
   const key = keyOf(name);
   const title = key ? `${tool.hint} (${keyName(key)})` : tool.hint;
   const node = el("button", { type: "button", title, "data-tool": name, onclick: () => viewer.take(name) }, tool.name);
-  return { node, edits: tool.edits, update: (state) => node.setAttribute("aria-pressed", state.tool === name) };
+  const update = (state) => {
+    show(node, !tool.records || state.editable);
+    node.setAttribute("aria-pressed", state.tool === name);
+  };
+  return { node, edits: tool.edits, update };
 }
 
 function fillPresets(node, viewer) {
@@ -223,6 +227,7 @@ function card(viewer, finding, n) {
   const facts = [
     finding.diameter_mm && `${finding.diameter_mm.toFixed(1)} mm`,
     finding.volume_ml && `${finding.volume_ml.toPrecision(2)} ml`,
+    viewer.reading.axesOf(finding) && `RECIST ${measured(viewer.reading.axesOf(finding))}`,
     Number.isFinite(finding.score) && `score ${finding.score.toFixed(2)}`,
   ].filter(Boolean);
   const dot = el("i", { class: "mv-dot" });
@@ -234,6 +239,10 @@ function card(viewer, finding, n) {
     el("span", { class: "mv-title" }, dot, `${n + 1}  ${finding.name}`, chip),
     el("span", { class: "mv-facts" }, facts.join("   ")),
   );
+}
+
+function measured({ long, short }) {
+  return `${lengthMm(long).toFixed(1)} x ${lengthMm(short).toFixed(1)} mm`;
 }
 
 function empty() {

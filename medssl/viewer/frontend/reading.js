@@ -1,5 +1,5 @@
 // Reading: what a reader decides and corrects, told to the server through the outbox.
-import { nearestVoxel, toIndex, toMm } from "./geometry.js";
+import { lengthMm, nearestVoxel, toIndex, toMm } from "./geometry.js";
 import { Outbox } from "./outbox.js";
 import { interpolateSlices } from "./tools.js";
 
@@ -10,6 +10,7 @@ export class Reading {
     this.viewer = viewer;
     this.state = viewer.state;
     this.said = {}; // verdicts that the server has not stored yet, by finding
+    this.axes = {}; // and measures
     this.outbox = new Outbox(data.key, data.acked_seq, (events) => viewer.send("events", events), () => viewer.redraw());
   }
 
@@ -17,7 +18,9 @@ export class Reading {
   update(data, before) {
     this.wants = data.wants;
     this.outbox.ack(data.acked_seq);
-    for (const [id, { seq }] of Object.entries(this.said)) if (seq <= data.acked_seq) delete this.said[id];
+    for (const waiting of [this.said, this.axes]) {
+      for (const [id, { seq }] of Object.entries(waiting)) if (seq <= data.acked_seq) delete waiting[id];
+    }
     const settled = before && !this.outbox.waiting && !this.telling;
     if (settled && data.selected !== before.selected && data.selected !== this.state.selected) this.select(data.selected, false);
   }
@@ -84,6 +87,22 @@ export class Reading {
     this.viewer.notify("Added at the crosshair.");
   }
 
+  // The axes of the chosen finding, the longer one first; they travel and stay as places in the patient.
+  measured(...lines) {
+    const { volume, selected } = this.state;
+    const ends = lines.map(({ from, to }) => [from, to].map((end) => toMm(volume.header.affine, end)));
+    const [long, short] = ends.sort((a, b) => lengthMm(b) - lengthMm(a));
+    const axes = { plane: lines[0].plane, long, short };
+    const seq = this.outbox.add({ kind: "measure", finding: selected, ...axes });
+    this.axes[selected] = { axes, seq };
+    this.last = { seq, finding: selected, measure: true };
+  }
+
+  // The long and the short axis of a finding, or null.
+  axesOf(finding) {
+    return this.axes[finding.id] ? this.axes[finding.id].axes : (finding.axes ?? null);
+  }
+
   finishStroke(tool) {
     const { editor, selected } = this.state;
     const changed = editor.end();
@@ -103,8 +122,10 @@ export class Reading {
       this.outbox.add({ kind: "undo", of: step.seq });
       this.viewer.overlayChanged();
     } else if (this.last) {
-      const { seq, finding } = this.last;
-      this.said[finding] = { decision: null, seq: this.outbox.add({ kind: "undo", of: seq }) };
+      const { seq: of, finding, measure } = this.last;
+      const seq = this.outbox.add({ kind: "undo", of });
+      if (measure) this.axes[finding] = { axes: null, seq };
+      else this.said[finding] = { decision: null, seq };
       this.last = null;
       this.select(finding);
     } else this.viewer.notify("Nothing to undo.");

@@ -42,11 +42,41 @@ export const TOOLS = {
     },
     move(viewer, { line, index }) {
       line.to = index;
-      line.text = `${distanceMm(viewer.state.volume.header.affine, line.from, line.to).toFixed(1)} mm`;
+      line.text = mm(distanceMm(viewer.state.volume.header.affine, line.from, line.to));
       viewer.redraw();
     },
     end(viewer, { line }) {
       if (!line.text) viewer.state.measures.pop();
+    },
+  },
+  recist: {
+    name: "RECIST",
+    hint: "Drag the longest diameter of the chosen finding, then drag across it for the short axis",
+    records: true,
+    begin(viewer, drag) {
+      const { state } = viewer;
+      if (state.long && state.long.plane !== drag.pane.plane) state.long = null;
+      drag.line = { plane: drag.pane.plane, from: drag.index, to: drag.index, text: "" };
+      drag.start = drag.index;
+      state.measures.push(drag.line);
+    },
+    move(viewer, { line, start, index, pane }) {
+      const { long, volume } = viewer.state;
+      if (long) [line.from, line.to] = acrossLong(volume.header, pane.plane, long, start, index);
+      else line.to = index;
+      line.text = mm(distanceMm(volume.header.affine, line.from, line.to));
+      viewer.redraw();
+    },
+    end(viewer, { line }) {
+      const { state } = viewer;
+      if (!line.text) state.measures.pop();
+      else if (!state.long) state.long = line;
+      else {
+        state.measures = state.measures.filter((other) => other !== line && other !== state.long);
+        viewer.reading.measured(state.long, line);
+        state.long = null;
+      }
+      viewer.redraw();
     },
   },
   brush: drawing("Brush", "Paint the chosen label", (state) => state.label),
@@ -126,6 +156,27 @@ export function zoom(viewer, pane, [x, y], factor) {
   viewer.redraw();
 }
 
+// The drag from `start` to `index` as a line that crosses the long axis at a right angle, in millimetres.
+function acrossLong(header, plane, { from, to }, start, index) {
+  const { along } = PLANES[plane];
+  const flat = (at) => along.map((axis) => at[axis] * header.spacing_mm[axis]);
+  const less = (a, b) => [a[0] - b[0], a[1] - b[1]];
+  const [a, b, p, q] = [from, to, start, index].map(flat);
+  const length = Math.hypot(...less(b, a));
+  const [u, v] = less(b, a).map((x) => x / length);
+  const [[px, py], [qx, qy]] = [less(p, a), less(q, a)];
+  const on = clamp(px * u + py * v, 0, length);
+  return [py * u - px * v, qy * u - qx * v].map((off) => {
+    const end = [...from];
+    [a[0] + on * u - off * v, a[1] + on * v + off * u].forEach((x, n) => (end[along[n]] = x / header.spacing_mm[along[n]]));
+    return end;
+  });
+}
+
+function mm(length) {
+  return `${length.toFixed(1)} mm`;
+}
+
 function goto(viewer, { index }) {
   viewer.moveTo(nearestVoxel(viewer.state.volume.header, index));
 }
@@ -137,8 +188,10 @@ function toolOf(viewer, event) {
 }
 
 function ready(viewer, tool) {
-  const { editable, editor } = viewer.state;
-  if (!tool.edits || (editable && editor)) return true;
+  const { editable, editor, selected } = viewer.state;
+  if (tool.records && editable && !selected) return viewer.notify("Choose a finding first.");
+  if (tool.records && editable) return true;
+  if (!tool.records && !tool.edits || (editable && editor)) return true;
   viewer.notify(editable ? "The mask is still loading; drawing starts when it is complete." : "This case is closed to changes.");
   return false;
 }

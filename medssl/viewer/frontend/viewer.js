@@ -21,6 +21,7 @@ class Viewer {
     this.send = send;
     this.state = this.firstState(data);
     this.reading = new Reading(this, data);
+    this.state.axesOf = (finding) => this.reading.axesOf(finding);
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
     this.active = this.panes[0];
     this.build(parent);
@@ -38,7 +39,7 @@ class Viewer {
   firstState(data) {
     const state = {
       volume: null, overlay: null, probability: null, uncertainty: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
-      tool: "navigate", measures: [], crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
+      tool: "navigate", measures: [], long: null, crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
       doubtOn: false, threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
       version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [],
     }; // prettier-ignore
@@ -114,7 +115,7 @@ class Viewer {
     if (drawn !== state.overlay) state.editor = null;
     Object.assign(state, { volume, overlay: drawn, probability, uncertainty });
     if (same) return;
-    Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], threshold: null });
+    Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], long: null, threshold: null });
     this.resetView();
     this.setWindow(header.windows.find(({ name }) => name === header.window) ?? header.windows[0]);
     this.reading.begin(this.data.selected);
@@ -311,7 +312,7 @@ class Viewer {
 
   clear() {
     if (this.page) this.help();
-    this.state.measures.length = 0;
+    Object.assign(this.state, { measures: [], long: null });
     show(this.note, false);
     this.redraw();
   }
