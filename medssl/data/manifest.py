@@ -100,6 +100,23 @@ class Manifest:
         of = dict(zip(patients, dealt, strict=True))
         return replace(self, cases=tuple(replace(c, split=of[c.patient]) for c in self.cases))
 
+    def fold(self, number: int, folds: int, seed: int) -> "Manifest":
+        """Cross-validation: fold `number` (from 0) of the labelled patients is split val, the others are split train.
+
+        Split test stays as it is. For one seed every patient is in val in one fold; each fold has its share of a site.
+        """
+        pool = tuple(c for c in self.labelled().cases if c.split != "test")
+        patients = len({c.patient for c in pool})
+        if not (0 <= number < folds and 2 <= folds <= patients):
+            raise BadInput(
+                f"fold {number} of {folds}: {patients} labelled patients are not in split test; folds go from 0 on, "
+                "and there are at least two, each with a patient"
+            )
+        dealt = replace(self, cases=pool).split({str(n): 1.0 for n in range(folds)}, seed)
+        parts = {c.patient: "val" if c.split == str(number) else "train" for c in dealt.cases}
+        cases = (c if c.split == "test" else replace(c, split=parts.get(c.patient, c.split)) for c in self.cases)
+        return replace(self, cases=tuple(cases))
+
     def path(self, case: Case) -> Path:
         """Where a case's image is stored."""
         return self.folder / case.image
