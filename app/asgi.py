@@ -3,19 +3,17 @@
 from pathlib import Path
 
 import streamlit as st
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from app import logs, look
 from app.api import routes
-from app.headers import SecurityHeaders
+from app.gate import middleware
 from medssl.review.access import Access
 
+logs.nameless()
 access = Access.from_environment()
 app = st.App(
     Path(__file__).with_name("main.py"),
     routes=routes(access),
-    middleware=[
-        Middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts)),
-        Middleware(SecurityHeaders),
-    ],
+    middleware=middleware(access),
+    on_script_error=look.broken,
 )

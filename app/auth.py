@@ -1,40 +1,59 @@
 """Signing in: who is at the page, and nobody for longer than they are there."""
 
 import time
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 import streamlit as st
 
 from app import look
-from medssl.review.access import Access, Reviewer, identify
+from medssl.review.access import Access, Reviewer, account, identify
 
 
 def reviewer(access: Access) -> Reviewer:
     """The person at the page; the page ends here for strangers and for those who have left."""
-    signed_in = st.user.get("email") if access.mode == "oidc" and st.user.get("is_logged_in") else None
-    known = identify(access, dict(st.context.headers), signed_in)
+    claims: Mapping[str, Any] = st.user.to_dict() if access.mode == "oidc" else {}
+    known = identify(access, dict(st.context.headers), claims)
     if known is None:
-        _turn_away(access, signed_in)
+        _turn_away(access, claims)
     else:
-        _stay_awake(access, known)
+        _stay_awake(access, known, claims)
     return known or st.stop()
 
 
-def _turn_away(access: Access, signed_in: str | None) -> None:
-    said = f"{signed_in} has no role here." if signed_in else "Sign in to read."
-    look.message("Not signed in", f"{said} Ask the person who runs this review to add you as reader, senior or admin.")
-    if access.mode == "oidc" and not signed_in:
-        st.button("Sign in", type="primary", on_click=st.login)
+def _turn_away(access: Access, claims: Mapping[str, Any]) -> None:
+    told = "Ask the person who runs this review to add you as reader, senior or admin."
+    if access.mode == "oidc" and claims.get("is_logged_in"):
+        look.message("No role here", f"{account(claims) or 'An address that was not confirmed'} may not read. {told}")
+        st.button("Sign in as somebody else", on_click=st.logout)
+    else:
+        look.message("Not signed in", f"Sign in to read. {told}")
+        if access.mode == "oidc":
+            st.button("Sign in", type="primary", on_click=st.login)
     st.stop()
 
 
-def _stay_awake(access: Access, known: Reviewer) -> None:
-    now, last = time.time(), st.session_state.get("last_seen")
-    if last is not None and now - last > access.idle_minutes * 60:
+def _stay_awake(access: Access, known: Reviewer, claims: Mapping[str, Any]) -> None:
+    """Streamlit's cookie lasts 30 days; here a sign-in must be made anew once it was idle, also on a new page."""
+    signed_in = f"{known.name} {claims.get('iat')}"
+    first = _signs_of_life().get(signed_in, claims.get("iat", 0)) if access.mode == "oidc" else None
+    last = st.session_state.get("last_seen", first)
+    if last is not None and time.time() - last > access.idle_minutes * 60:
         look.message("Paused", f"Nothing happened for {access.idle_minutes:g} minutes. Everything you did is saved.")
-        st.button(f"Continue as {known.name}", type="primary", on_click=_touch)
+        if access.mode == "oidc":
+            st.button("Sign in again", type="primary", on_click=st.logout)
+        else:
+            st.button(f"Continue as {known.name}", type="primary", on_click=_touch, args=(signed_in,))
         st.stop()
-    _touch()
+    _touch(signed_in)
     st.fragment(_watch, run_every=30)(access.idle_minutes * 60)
+
+
+@cache
+def _signs_of_life() -> dict[str, float]:
+    """When each sign-in was last used, on any page; a restarted server knows of none, so old ones are made anew."""
+    return {}
 
 
 def _watch(seconds: float) -> None:
@@ -43,5 +62,5 @@ def _watch(seconds: float) -> None:
         st.rerun(scope="app")
 
 
-def _touch() -> None:
-    st.session_state["last_seen"] = time.time()
+def _touch(signed_in: str) -> None:
+    _signs_of_life()[signed_in] = st.session_state["last_seen"] = time.time()

@@ -41,6 +41,15 @@ def message(title: str, text: str) -> None:
     st.html(f"<div class=message><h2>{escape(title)}</h2><p>{escape(text)}</p></div>")
 
 
+def broken(_: Exception) -> bool:
+    """The page in place of one that failed; what failed is in the server's log, and its words are for nobody else."""
+    message(
+        "This page failed",
+        "Everything you did is saved. Reload the page; if it fails again, tell who runs this review.",
+    )
+    return True
+
+
 def bar(done: int, of: int, said: str) -> str:
     """A thin progress bar with its words."""
     share = 100 * done / of if of else 100

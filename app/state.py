@@ -14,6 +14,7 @@ from medssl.review.access import Access, Reviewer
 from medssl.review.event import Act
 from medssl.review.finding import Finding
 from medssl.review.links import Kind, Link
+from medssl.review.pictures import FILES
 from medssl.review.predictions import FINDINGS, Index, read_findings, read_index
 from medssl.review.state import Reading, Refusal, fold
 from medssl.review.store import Store
@@ -58,6 +59,10 @@ class Desk:
         mine = [e for e in self.store.events(row.case) if e.reviewer == self.reviewer.name and e.session != session()]
         return next((e.id for e in reversed(mine) if e.number == number), None)
 
+    def has(self, row: Row, kind: Kind) -> bool:
+        """Whether the model told this of the case."""
+        return (self.index.case(row.case) / FILES[kind]).is_file()
+
     def url(self, number: int, kind: Kind, event: int = 0) -> str:
         """The address of an image: the same for as long as this reader stays, so that the browser keeps the voxels."""
         known = st.session_state.setdefault("urls", {})
@@ -78,6 +83,9 @@ class Desk:
         """Stores an act that already has its session and number."""
         model = str(self.index.model.get("weights_sha256", ""))
         who = self.reviewer
+        if not who.may(action):
+            st.session_state["refusal"] = f"As {who.role} you may not {action}."
+            return
         try:
             self.store.record(Act(case=row.case, action=action, model=model, reviewer=who.name, role=who.role, **said))
         except Refusal as refusal:

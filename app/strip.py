@@ -54,14 +54,15 @@ def _facts(finding: Finding, row: Row) -> None:
 
 
 def _sign(desk: Desk, row: Row) -> None:
-    waiting = row.reading.missing(row.findings)
+    waiting, may = row.reading.missing(row.findings), desk.reviewer.may("sign")
     st.button(
         "Take back", icon=":material/undo:", disabled=row.reading.last is None, on_click=_take_back, args=(desk, row),
         help="Takes back your last verdict or stroke",
     )  # fmt: skip
     st.button(
-        "Sign off", icon=":material/draw:", disabled=bool(waiting), type="secondary" if waiting else "primary",
-        help=f"{len(waiting)} findings wait for a verdict" if waiting else None,
+        "Sign off", icon=":material/draw:", disabled=bool(waiting) or not may,
+        type="secondary" if waiting else "primary",
+        help=f"{len(waiting)} findings wait for a verdict" if waiting else None if may else "An admin signs nothing",
         on_click=lambda: desk.record(row, "sign", details=json.dumps([f.id for f in row.findings])),
     )  # fmt: skip
 

@@ -7,13 +7,22 @@ import secrets
 import socket
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 from medssl.errors import BadInput
 from medssl.home import home
 from medssl.predict import phantoms
-from medssl.review.access import Access
+from medssl.review import signin
+from medssl.review.access import SECRET_HEADER, Access
+from medssl.review.event import Role
 from medssl.review.predictions import NOTICE, read_index
 from medssl.review.store import Store, beside
+
+SAID = {
+    "local": "LOCAL MODE: nobody signs in; everyone at this machine reads as {0.reviewer}, and only this machine may.",
+    "proxy": "Only requests with the proxy's secret are answered; it names the reader in {0.user_header}.",
+    "oidc": "People sign in at the identity provider.",
+}
 
 
 def main(words: list[str]) -> None:
@@ -26,7 +35,10 @@ def main(words: list[str]) -> None:
     _free(asked.address, asked.port)
     server = [sys.executable, "-m", "streamlit", "run", str(home() / "app" / "asgi.py")]
     flags = ["--server.port", str(asked.port), "--server.address", asked.address]
+    flags += ["--browser.serverAddress", access.hosts[-1]]  # else Streamlit asks an outside service who we are
+    flags += ["--secrets.files", str(asked.oidc.absolute())] if asked.oidc else []
     print(f"Reading {access.predictions}; verdicts go to {access.store}")
+    print(SAID[access.mode].format(access))
     print(f"Open http://{asked.address}:{asked.port} (stop with ctrl-c). {NOTICE}", flush=True)
     # In place of this process, so that whoever stops the command stops the server.
     os.execve(sys.executable, server + flags, os.environ | {"PYTHONPATH": str(home())} | access.to_environment())
@@ -46,13 +58,36 @@ def _access(asked: argparse.Namespace) -> Access:
     index = read_index(asked.predictions)
     if not index.cases:
         raise BadInput(f"{asked.predictions}: holds no case; `medssl predict RUN SCANS --out {asked.predictions}`")
+    told = _mode(asked)
+    hosts = ("127.0.0.1", "localhost", asked.address, *told.pop("hosts", ()), *([asked.host] if asked.host else ()))
     store = (asked.store or beside(index.folder)).absolute()
     Store(store)
     return Access(
-        predictions=str(index.folder.absolute()), store=str(store), reviewer=asked.reviewer, role=asked.role,
-        key=secrets.token_hex(32), tour=asked.demo, idle_minutes=asked.idle_minutes,
-        hosts=(asked.address, "127.0.0.1", "localhost"),
+        predictions=str(index.folder.absolute()), store=str(store), key=secrets.token_hex(32), tour=asked.demo,
+        idle_minutes=asked.idle_minutes, hosts=hosts, **told,
     )  # fmt: skip
+
+
+def _mode(asked: argparse.Namespace) -> dict[str, Any]:
+    """How people sign in, from the flags that go together."""
+    if asked.oidc and asked.proxy_header:
+        raise BadInput("--oidc and --proxy-header are two ways to sign in; choose one")
+    if bool(asked.proxy_header) != bool(asked.proxy_secret_file):
+        raise BadInput("--proxy-header and --proxy-secret-file go together: a header alone anybody can send")
+    if not (asked.oidc or asked.proxy_header):
+        if not signin.loopback(asked.address) or asked.host or asked.roles:
+            raise BadInput(
+                "in local mode nobody signs in, so it serves 127.0.0.1 alone, without --address, --host or --roles; "
+                "--oidc or --proxy-header let people sign in"
+            )
+        return {"mode": "local", "reviewer": asked.reviewer, "role": asked.role}
+    if not asked.roles:
+        raise BadInput("who may read? give --roles, a file with a line `name: reader|senior|admin` each")
+    known = {"roles": signin.roles(asked.roles)}
+    if asked.oidc:
+        return known | {"mode": "oidc", "hosts": signin.oidc_hosts(asked.oidc)}
+    secret = signin.proxy_secret(asked.proxy_secret_file)
+    return known | {"mode": "proxy", "user_header": asked.proxy_header, "proxy_secret": secret}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +96,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("predictions", type=Path, nargs="?", default=where, help="what `medssl predict` wrote")
     parser.add_argument("--demo", action="store_true", help=f"a guided tour, on {where} unless PREDICTIONS are given")
     parser.add_argument("--port", type=int, default=8501)
-    parser.add_argument("--address", default="127.0.0.1", help="keep this, unless a proxy signs people in before it")
+    parser.add_argument("--address", default="127.0.0.1", help="where to listen; another one only if people sign in")
+    parser.add_argument("--host", help="the name under which browsers reach the app, if it is not the address")
     parser.add_argument("--store", type=Path, help="where verdicts go; PREDICTIONS-review.sqlite unless given")
-    parser.add_argument("--reviewer", default=getpass.getuser(), help="the name that verdicts are stored under")
-    parser.add_argument("--role", choices=("reader", "senior", "admin"), default="senior")
+    who = parser.add_argument_group("who reads: one person at this machine, or everyone who signs in")
+    who.add_argument("--reviewer", default=getpass.getuser(), help="the one person's name, which verdicts get")
+    who.add_argument("--role", choices=get_args(Role), default="senior", help="and role")
+    who.add_argument("--oidc", type=Path, metavar="FILE", help="a secrets.toml with [auth] of an OIDC provider")
+    who.add_argument("--proxy-header", metavar="NAME", help="the header in which a proxy names who signed in to it")
+    who.add_argument("--proxy-secret-file", type=Path, metavar="FILE", help=f"what it must send as {SECRET_HEADER}")
+    who.add_argument("--roles", type=Path, metavar="FILE", help="a line `name: reader|senior|admin` each")
     parser.add_argument("--idle-minutes", type=float, default=20)
     return parser
 

@@ -4,7 +4,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -13,7 +13,13 @@ from medssl.review.event import Role
 from medssl.settings import Settings
 
 VARIABLE = "MEDSSL_REVIEW"
-MAY: dict[str, tuple[Role, ...]] = {"compare": ("senior", "admin")}
+SECRET_HEADER = "X-Proxy-Secret"
+# What not every role may. An admin runs the review, but is no clinician: nothing becomes VERIFIED in their name.
+MAY: dict[str, tuple[Role, ...]] = {
+    "sign": ("reader", "senior"),
+    "compare": ("senior", "admin"),
+    "deliver": ("senior", "admin"),
+}
 
 
 class Access(Settings):
@@ -29,10 +35,10 @@ class Access(Settings):
     reviewer: str = "reviewer"
     role: Role = "reader"
     roles: dict[str, Role] = Field(default={})
+    scans: str = ""
     key: str = Field(min_length=32, description="signs the links to volumes; a new one for each start")
     proxy_secret: str = ""
     user_header: str = "X-Forwarded-User"
-    secret_header: str = "X-Proxy-Secret"
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
     idle_minutes: float = Field(20, gt=0)
     tour: bool = False
@@ -57,19 +63,33 @@ class Reviewer:
     role: Role
 
     def may(self, what: str) -> bool:
-        """Whether this person's role has a right."""
-        return self.role in MAY[what]
+        """Whether this person's role has a right; what is kept from no role, everyone may."""
+        return self.role in MAY.get(what, get_args(Role))
 
 
-def identify(access: Access, headers: Mapping[str, str], signed_in: str | None) -> Reviewer | None:
-    """Who sends a request; None where they are unknown. A proxy's header counts only beside the shared secret."""
+def identify(access: Access, headers: Mapping[str, str], claims: Mapping[str, Any]) -> Reviewer | None:
+    """Who sends a request; None where they are unknown.
+
+    A proxy's header counts only beside the shared secret; of an identity provider's claims, the verified e-mail
+    address. Both are compared with the roles in small letters.
+    """
     if access.mode == "local":
-        return Reviewer(access.reviewer, access.roles.get(access.reviewer, access.role))
-    name = signed_in if access.mode == "oidc" else _from_proxy(access, headers)
-    return Reviewer(name, access.roles[name]) if name and name in access.roles else None
+        return Reviewer(access.reviewer, access.role)
+    name = (account(claims) if access.mode == "oidc" else _from_proxy(access, headers)).strip().lower()
+    return Reviewer(name, access.roles[name]) if name in access.roles else None
 
 
-def _from_proxy(access: Access, headers: Mapping[str, str]) -> str | None:
-    sent = headers.get(access.secret_header) or ""
-    known = bool(access.proxy_secret) and hmac.compare_digest(sent.encode(), access.proxy_secret.encode())
-    return headers.get(access.user_header) if known else None
+def account(claims: Mapping[str, Any]) -> str:
+    """The e-mail address of who signed in; empty where nobody did, or where the provider could not confirm it."""
+    confirmed = claims.get("email_verified", True) in (True, "true")
+    return str(claims.get("email") or "") if claims.get("is_logged_in") and confirmed else ""
+
+
+def by_proxy(access: Access, headers: Mapping[str, str]) -> bool:
+    """Whether a request came through the proxy: it carries the secret that only the proxy and the app know."""
+    sent = headers.get(SECRET_HEADER) or ""
+    return bool(access.proxy_secret) and hmac.compare_digest(sent.encode(), access.proxy_secret.encode())
+
+
+def _from_proxy(access: Access, headers: Mapping[str, str]) -> str:
+    return headers.get(access.user_header) or "" if by_proxy(access, headers) else ""
