@@ -24,7 +24,20 @@ Event = dict[str, Any]
 Handler = Callable[[Event], object]
 FRONTEND = Path(__file__).parent / "frontend"
 # In the order of their imports; the last one exports what Streamlit calls.
-MODULES = ("dom", "geometry", "volume", "outbox", "edit", "pane", "tools", "reading", "keys", "panels", "viewer")
+MODULES = (
+    "dom",
+    "geometry",
+    "volume",
+    "outbox",
+    "edit",
+    "pane",
+    "beside",
+    "tools",
+    "reading",
+    "keys",
+    "panels",
+    "viewer",
+)
 
 
 def viewer(
@@ -39,6 +52,8 @@ def viewer(
     selected: str | None,
     acked_seq: int,
     uncertainty: str | None = None,
+    besides: Sequence[dict[str, Any]] = (),
+    name: str = "",
     editable: bool = False,
     reasons: Sequence[str] = (),
     height: int = 700,
@@ -52,7 +67,9 @@ def viewer(
     `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where
     there is a verdict and `axes` where they were measured. Handlers get one event each, in order; on_verdict also gets
     missed findings and measures, and undo if there is no on_undo. `acked_seq` belongs to `key`: give every case a key,
-    and the seq that was stored last under it.
+    and the seq that was stored last under it. Each of `besides` can be looked at beside the volume `name`: id, name,
+    volume, overlay, pairs (finding here -> centre_mm there, said), none (said of findings without), only (centre_mm,
+    said).
     """
     handlers = {
         "verdict": on_verdict,
@@ -66,7 +83,8 @@ def viewer(
         "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,
         "unit": unit, "key": key, "height": height,
         "labels": {str(number): look for number, look in labels.items()}, "findings": findings, "selected": selected,
-        "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons),
+        "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons), "besides": list(besides),
+        "name": name,
         "wants": [kind for kind, handler in handlers.items() if handler],
     }  # fmt: skip
 

@@ -57,6 +57,14 @@ export class Frame {
     this.origin = [width, height].map((n, a) => (n - this.count[a] * this.step[a]) / 2 + view.pan[a] * this.pixelsPerMm);
   }
 
+  // The scale of another frame, with a voxel of its own where that one has one of its.
+  follow(other, theirs, mine) {
+    this.step = this.step.map((n) => (n * other.pixelsPerMm) / this.pixelsPerMm);
+    this.pixelsPerMm = other.pixelsPerMm;
+    const at = other.toPixel(theirs);
+    this.origin = at.map((n, a) => n - (this.count[a] - 0.5 - mine[this.along[a]]) * this.step[a]);
+  }
+
   // The middle of a voxel.
   toPixel(index) {
     return this.along.map((axis, a) => this.origin[a] + (this.count[a] - 0.5 - index[axis]) * this.step[a]);

@@ -37,12 +37,15 @@ export class Pane {
   }
 
   draw() {
-    const { volume } = this.state;
     if (!this.top.width || !this.top.height) return;
-    this.frame = new Frame(volume.header, this.plane, this.top.width, this.top.height, this.view);
+    this.frame = this.framed();
     this.recut();
     this.drawVoxels();
     this.drawLines();
+  }
+
+  framed() {
+    return new Frame(this.state.volume.header, this.plane, this.top.width, this.top.height, this.view);
   }
 
   // Takes the plane out of the volume again only if another one is wanted or new voxels have come.

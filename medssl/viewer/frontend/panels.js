@@ -18,16 +18,18 @@ export function toolbar(viewer) {
   const presets = el("div", { class: "mv-group", role: "group", "aria-label": "Window presets" });
   const overlay = overlayGroup(viewer);
   const edit = editGroup(viewer);
+  const beside = besideGroup(viewer);
   const help = el("button", { class: "mv-icon", type: "button", title: "Keys (?)", onclick: () => viewer.help() }, "?");
   const reading = tools.filter((tool) => !tool.edits).map((tool) => tool.node);
   const drawing = tools.filter((tool) => tool.edits).map((tool) => tool.node);
   edit.node.prepend(...drawing);
-  const node = el("div", { class: "mv-bar" }, group("Tools", ...reading), presets, overlay.node, edit.node, el("span", { class: "mv-gap" }), help);
+  const node = el("div", { class: "mv-bar" }, group("Tools", ...reading), presets, overlay.node, beside.node, edit.node, el("span", { class: "mv-gap" }), help);
   const update = () => {
     const { state } = viewer;
     tools.forEach((tool) => tool.update(state));
     fillPresets(presets, viewer);
     overlay.update(state);
+    beside.update(state);
     edit.update(state);
   };
   return { node, update };
@@ -56,10 +58,10 @@ export function findings(viewer) {
     const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");
     bar.style.width = all.length ? `${(100 * decided) / all.length}%` : "0";
-    const now = JSON.stringify([selected, all.map((f) => [f, viewer.reading.decisionOf(f), viewer.reading.axesOf(f)]), viewer.state.labels]);
+    const now = JSON.stringify([selected, all.map((f) => [f, viewer.reading.decisionOf(f), viewer.reading.axesOf(f)]), viewer.state.labels, viewer.state.besides]);
     if (now === drawn) return;
     drawn = now;
-    list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...(all.length && decided === all.length ? [done()] : []));
+    list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...elsewhere(viewer), ...(all.length && decided === all.length ? [done()] : []));
     list.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
     labels.replaceChildren(...labelRows(viewer));
     show(labels, labels.childElementCount);
@@ -179,6 +181,24 @@ function overlayGroup(viewer) {
   return { node, update };
 }
 
+function besideGroup(viewer) {
+  const entries = el("span");
+  const link = el("button", { type: "button", title: "Scroll both together, or each alone (J)", onclick: () => viewer.beside.link() }, "Linked");
+  const node = group("Beside", entries, link);
+  const update = ({ besides }) => {
+    const { shown, linked } = viewer.beside;
+    show(node, besides.length);
+    if (entries.childElementCount !== besides.length) entries.replaceChildren(...besides.map(({ id }) => el("button", { type: "button", title: "Look at it beside this study (C)", onclick: () => viewer.beside.choose(viewer.beside.shown?.id === id ? null : id) })));
+    besides.forEach(({ id, name }, n) => {
+      say(entries.children[n], name);
+      entries.children[n].setAttribute("aria-pressed", shown?.id === id);
+    });
+    show(link, shown);
+    link.setAttribute("aria-pressed", linked);
+  };
+  return { node, update };
+}
+
 function editGroup(viewer) {
   const label = el("select", { "aria-label": "Label to draw", onchange: () => viewer.set({ label: Number(label.value) }) });
   const radius = slider("Size", 0.5, 30, 0.5, (value) => viewer.set({ radius_mm: value }));
@@ -238,11 +258,19 @@ function card(viewer, finding, n) {
     { type: "button", class: "mv-card", role: "option", "aria-selected": String(finding.id === viewer.state.selected), "data-finding": finding.id, onclick: () => viewer.reading.select(finding.id) },
     el("span", { class: "mv-title" }, dot, `${n + 1}  ${finding.name}`, chip),
     el("span", { class: "mv-facts" }, facts.join("   ")),
+    ...viewer.state.besides.map(({ pairs, none }) => el("span", { class: "mv-facts mv-beside" }, pairs[finding.id]?.said ?? none)),
   );
 }
 
 function measured({ long, short }) {
   return `${lengthMm(long).toFixed(1)} x ${lengthMm(short).toFixed(1)} mm`;
+}
+
+// What only the other side has: a lesion that is gone, or one that only the other model saw.
+function elsewhere(viewer) {
+  return viewer.state.besides.flatMap(({ id, only }) =>
+    only.map(({ said, centre_mm }) => el("button", { type: "button", class: "mv-card mv-only", onclick: () => viewer.beside.visit(id, centre_mm) }, el("span", { class: "mv-facts mv-beside" }, said))),
+  );
 }
 
 function empty() {

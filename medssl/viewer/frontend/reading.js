@@ -47,6 +47,7 @@ export class Reading {
       const { header } = state.volume;
       this.viewer.moveTo(nearestVoxel(header, toIndex(header.affine, finding.centre_mm)));
     }
+    this.viewer.beside.follow(finding);
     if (tell && this.wants.includes("select")) this.tell(id);
   }
 

@@ -38,15 +38,15 @@ export const TOOLS = {
     hint: "Drag from edge to edge; Esc takes the measures away",
     begin(viewer, drag) {
       drag.line = { plane: drag.pane.plane, from: drag.index, to: drag.index, text: "" };
-      viewer.state.measures.push(drag.line);
+      drag.pane.state.measures.push(drag.line);
     },
-    move(viewer, { line, index }) {
+    move(viewer, { line, index, pane }) {
       line.to = index;
-      line.text = mm(distanceMm(viewer.state.volume.header.affine, line.from, line.to));
+      line.text = mm(distanceMm(pane.state.volume.header.affine, line.from, line.to));
       viewer.redraw();
     },
-    end(viewer, { line }) {
-      if (!line.text) viewer.state.measures.pop();
+    end(viewer, { line, pane }) {
+      if (!line.text) pane.state.measures.pop();
     },
   },
   recist: {
@@ -112,17 +112,17 @@ export function listen(viewer, pane) {
     event.preventDefault();
     viewer.focus(pane);
     const tool = toolOf(viewer, event);
-    if (!tool || !pane.frame || !ready(viewer, tool)) return;
+    if (!tool || !pane.frame || !ready(viewer, tool, pane)) return;
     top.setPointerCapture(event.pointerId);
     drag = { tool, pane, start: place(pane, event), dx: 0, dy: 0 };
-    drag.index = pane.frame.toVoxel(...drag.start, viewer.state.cursor);
-    if (tool === TOOLS.window || tool === TOOLS.pan || inside(viewer.state.volume.header, drag.index)) tool.begin(viewer, drag);
+    drag.index = pane.frame.toVoxel(...drag.start, pane.state.cursor);
+    if (tool === TOOLS.window || tool === TOOLS.pan || inside(pane.state.volume.header, drag.index)) tool.begin(viewer, drag);
     else drag = null;
   });
   on("pointermove", (event) => {
     if (!pane.frame) return;
     const here = place(pane, event);
-    const index = pane.frame.toVoxel(...here, viewer.state.cursor);
+    const index = pane.frame.toVoxel(...here, pane.state.cursor);
     viewer.hover(pane, index);
     if (!drag) return;
     Object.assign(drag, { before: drag.index, index, dx: here[0] - drag.start[0], dy: here[1] - drag.start[1] });
@@ -177,8 +177,10 @@ function mm(length) {
   return `${length.toFixed(1)} mm`;
 }
 
-function goto(viewer, { index }) {
-  viewer.moveTo(nearestVoxel(viewer.state.volume.header, index));
+function goto(viewer, { index, pane }) {
+  const voxel = nearestVoxel(pane.state.volume.header, index);
+  if (viewer.owns(pane)) viewer.moveTo(voxel);
+  else viewer.beside.goto(voxel);
 }
 
 function toolOf(viewer, event) {
@@ -187,8 +189,9 @@ function toolOf(viewer, event) {
   return TOOLS[viewer.state.tool];
 }
 
-function ready(viewer, tool) {
+function ready(viewer, tool, pane) {
   const { editable, editor, selected } = viewer.state;
+  if ((tool.records || tool.edits) && !viewer.owns(pane)) return viewer.notify("This side is only looked at.");
   if (tool.records && editable && !selected) return viewer.notify("Choose a finding first.");
   if (tool.records && editable) return true;
   if (!tool.records && !tool.edits || (editable && editor)) return true;

@@ -4,6 +4,7 @@ import { RemoteVolume, TABLE, ZERO, emptyLabels, greyTable, hazeTable, loadAll }
 import { Editor } from "./edit.js";
 import { Pane } from "./pane.js";
 import { Reading } from "./reading.js";
+import { Beside } from "./beside.js";
 import { listen, zoom } from "./tools.js";
 import { curtain, findings, helpPage, legend, statusLine, toolbar } from "./panels.js";
 import { hearKeys } from "./keys.js";
@@ -24,10 +25,11 @@ class Viewer {
     this.state.axesOf = (finding) => this.reading.axesOf(finding);
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
     this.active = this.panes[0];
+    this.beside = new Beside(this);
     this.build(parent);
     this.stopKeys = hearKeys(this);
     this.watcher = new ResizeObserver(() => this.redraw());
-    this.panes.forEach((pane) => {
+    [...this.panes, ...this.beside.panes].forEach((pane) => {
       listen(this, pane);
       this.watcher.observe(pane.node);
     });
@@ -41,7 +43,7 @@ class Viewer {
       volume: null, overlay: null, probability: null, uncertainty: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
       tool: "navigate", measures: [], long: null, crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
       doubtOn: false, threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
-      version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [],
+      version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [], besides: [],
     }; // prettier-ignore
     state.shown = (label) => state.labels[label]?.visible !== false;
     state.colour = (label) => state.labels[label]?.colour ?? COLOURS[(label - 1) % COLOURS.length];
@@ -59,7 +61,9 @@ class Viewer {
     this.curtain = curtain(this);
     this.legend = legend(this);
     this.note = el("div", { class: "mv-notice", role: "alert", hidden: true });
-    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, ...this.panes.map((pane) => pane.node), this.legend.node, this.curtain.node, this.note);
+    this.caption = el("div", { class: "mv-caption" });
+    const half = el("div", { class: "mv-half" }, this.caption, ...this.panes.map((pane) => pane.node));
+    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, half, this.beside.node, this.legend.node, this.curtain.node, this.note);
     this.root = el("div", { class: "mv", tabindex: "0" }, this.bar.node, this.stage, this.side.node, this.line.node);
     this.root.viewer = this;
     parent.append(this.root);
@@ -76,6 +80,8 @@ class Viewer {
     state.editable = data.editable;
     state.findings = data.findings;
     state.reasons = data.reasons;
+    state.besides = data.besides ?? [];
+    this.beside.update();
     state.labels = Object.fromEntries(Object.entries(data.labels).map(([n, look]) => [n, { ...look, ...state.looks[n] }]));
     if (other) this.open();
     else this.allowDrawing();
@@ -159,11 +165,14 @@ class Viewer {
     this.side.update();
     this.line.update();
     this.legend.update();
+    this.stage.classList.toggle("mv-two", Boolean(this.beside.shown));
+    say(this.caption, this.data.name ?? "");
     if (!this.state.volume) return;
     for (const pane of this.panes) {
       pane.fit();
       pane.draw();
     }
+    this.beside.draw();
   }
 
   recolour() {
@@ -206,6 +215,7 @@ class Viewer {
   setWindow({ name, low, high }) {
     this.state.window = { name, low, high };
     this.state.tables.grey = greyTable(this.state.volume.header, { low, high });
+    this.beside.window({ low, high });
     this.redraw();
   }
 
@@ -226,7 +236,13 @@ class Viewer {
     this.redraw();
   }
 
+  // Whether a pane shows this study, not the one beside it.
+  owns(pane) {
+    return pane.state === this.state;
+  }
+
   scroll(pane, by) {
+    if (!this.owns(pane) && !this.beside.linked) return this.beside.scroll(pane, by);
     const axis = PLANES[pane.plane].across;
     const next = [...this.state.cursor];
     next[axis] = clamp(next[axis] + by, 0, this.state.volume.header.shape[axis] - 1);
@@ -243,7 +259,7 @@ class Viewer {
 
   hover(pane, index) {
     const { state } = this;
-    const within = pane && state.volume && inside(state.volume.header, index);
+    const within = pane && this.owns(pane) && state.volume && inside(state.volume.header, index);
     state.pointer = within ? nearestVoxel(state.volume.header, index) : null;
     const draws = within && ["brush", "erase", "range"].includes(state.tool);
     state.brushAt = draws ? { plane: pane.plane, index, radius_mm: state.radius_mm } : null;
@@ -254,7 +270,7 @@ class Viewer {
   focus(pane) {
     this.active = pane;
     last = this;
-    this.panes.forEach((other) => other.node.classList.toggle("mv-active", other === pane));
+    [...this.panes, ...this.beside.panes].forEach((other) => other.node.classList.toggle("mv-active", other === pane));
   }
 
   turn(by) {
@@ -262,7 +278,7 @@ class Viewer {
   }
 
   zoom(factor) {
-    zoom(this, this.active, this.active.frame.toPixel(this.state.cursor), factor);
+    zoom(this, this.active, this.active.frame.toPixel(this.active.state.cursor), factor);
   }
 
   resetView() {
@@ -320,6 +336,7 @@ class Viewer {
   close() {
     this.stop?.abort();
     this.reading.close();
+    this.beside.close();
     this.stopKeys();
     this.watcher.disconnect();
     window.removeEventListener("beforeunload", this.warn);

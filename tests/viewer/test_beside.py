@@ -1,0 +1,110 @@
+"""Another study beside this one scrolls along in millimetres, at the same scale and the same place of the screen."""
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from medssl.volume import Volume
+
+pytestmark = pytest.mark.browser
+
+NOW, THEN = np.diag([1.0, 1.0, 2.0, 1.0]), np.diag([1.5, 1.5, 3.0, 1.0])
+THEN[:3, 3] = 4, -2, 6
+FINDINGS = [{"id": name, "label": 1, "name": "nodule", "centre_mm": [5.0, 6.0, z], "diameter_mm": 6.0, "volume_ml": 0.1,
+             "score": 0.9} for name, z in (("one", 8.0), ("two", 16.0))]  # fmt: skip
+
+
+def ramp(shape, affine):
+    """Values that tell where in the patient they are: 10 per mm upwards."""
+    z = affine[2, 2] * np.arange(shape[2]) + affine[2, 3]
+    return Volume(np.broadcast_to(np.rint(10 * z), shape).astype(np.int16), affine, "HU")
+
+
+def empty(volume):
+    return Volume(np.zeros(volume.shape, np.uint8), volume.affine, "label")
+
+
+@pytest.fixture
+def pair(screen):
+    """A study beside an earlier one, in which the first finding lay 3 mm further up, and another model."""
+    now, then = ramp((24, 20, 12), NOW), ramp((20, 18, 10), THEN)
+    prior = {"id": "prior", "name": "Prior 2024-03-02", "volume": screen.serve("then", then), "none": "new",
+             "overlay": screen.serve("then-labels", empty(then)),
+             "only": [{"said": "gone: nodule", "centre_mm": [10, 4, 24]}],
+             "pairs": {"one": {"centre_mm": [5, 6, 11], "said": "+38 % volume in 183 days"}}}  # fmt: skip
+    screen.open(now, empty(now), findings=FINDINGS, besides=[prior], name="This study")
+    seen = np.zeros(now.shape, np.uint8)
+    seen[5, 6, 4] = 1
+    rival = {"id": "rival", "name": "Model b", "volume": screen.data["volume"], "pairs": {}, "none": "not seen by b",
+             "overlay": screen.serve("seen", Volume(seen, NOW, "label")), "only": []}  # fmt: skip
+    screen.show(besides=[prior, rival])
+    return screen
+
+
+def there(pair, expression):
+    """Something of the study beside, once it is here."""
+    pair.page.wait_for_function(
+        "() => { const { state, panes } = document.querySelector('.mv').viewer.beside;"
+        " return state.volume && state.volume.count === state.volume.planes && panes[0].frame }"
+    )
+    return pair.viewer(f"const b = v.beside; return {expression}")
+
+
+def test_the_place_is_the_same_in_millimetres_and_on_the_screen(pair):
+    pair.page.keyboard.press("n")
+    pair.page.keyboard.press("c")
+    assert there(pair, "b.offset_mm") == [0, 0, 0]  # the second finding is not in the prior
+    pair.viewer("v.moveTo([9, 8, 9])")
+    assert there(pair, "b.state.cursor") == [3, 7, 4]  # 9, 8, 18 mm
+    assert there(pair, "b.panes[0].frame.pixelsPerMm") == pytest.approx(there(pair, "v.panes[0].frame.pixelsPerMm"))
+    mine, twin = there(pair, "[v.panes[0].frame.toPixel([9, 8, 9]), b.panes[0].frame.toPixel(b.place)]")
+    assert mine == pytest.approx(twin)
+    pair.page.mouse.move(*pair.at("axial", (9, 8, 9)))
+    pair.page.mouse.wheel(0, -100)
+    assert there(pair, "b.place[2]") == pytest.approx((20 - 6) / 3)
+    pair.page.keyboard.press("c")
+    pair.page.keyboard.press("c")
+    assert pair.viewer("return [v.beside.shown, v.stage.classList.contains('mv-two')]") == [None, False]
+
+
+def test_a_finding_lies_upon_its_earlier_self_and_says_how_it_grew(pair):
+    card = pair.page.locator("[data-finding=one]")
+    expect(card).to_contain_text("+38 % volume in 183 days")
+    expect(pair.page.locator("[data-finding=two]")).to_contain_text("new")
+    pair.page.keyboard.press("c")
+    assert there(pair, "b.offset_mm") == [0, 0, 3]
+    assert there(pair, "b.place[2]") == pytest.approx((11 - 6) / 3)
+    expect(pair.page.locator(".mv-caption").last).to_contain_text("Prior 2024-03-02")
+    pair.page.get_by_text("gone: nodule").click()
+    assert there(pair, "[b.state.cursor, v.state.cursor]") == [[4, 4, 6], [10, 4, 11]]
+
+
+def test_each_side_scrolls_alone_until_they_are_linked_again(pair):
+    pair.page.keyboard.press("c")
+    there(pair, "1")
+    pair.page.keyboard.press("j")
+    before = there(pair, "v.state.cursor")
+    pair.viewer("v.scroll(v.beside.panes[0], 2)")
+    assert there(pair, "[b.state.cursor[2], v.state.cursor]") == [4, before]
+    expect(pair.page.locator(".mv-caption").last).to_contain_text("not linked")
+    pair.page.keyboard.press("j")
+    assert there(pair, "b.offset_mm[2]") == pytest.approx(6 + 4 * 3 - 8)
+    pair.viewer("v.scroll(v.panes[0], 3)")
+    assert there(pair, "b.place[2]") == pytest.approx(6)
+
+
+def test_another_model_shares_the_voxels_and_nothing_is_drawn_on_its_side(pair):
+    pair.viewer("v.moveTo([5, 6, 4])")
+    before = len([url for url in pair.asked if "/volume-" in url])
+    pair.viewer("return v.beside.choose('rival')")
+    assert there(pair, "b.state.volume === v.state.volume") and there(pair, "b.panes[0].labelled")
+    assert len([url for url in pair.asked if "/volume-" in url]) == before
+    expect(pair.page.locator("[data-finding=two]")).to_contain_text("not seen by b")
+    pair.show(editable=True)
+    pair.page.keyboard.press("b")
+    pair.viewer(
+        "const t = v.beside.panes[0].top.getBoundingClientRect(); v.spot = [t.left + t.width / 2, t.top + t.height / 2]"
+    )
+    pair.page.mouse.click(*pair.viewer("return v.spot"))
+    expect(pair.page.locator(".mv-notice")).to_contain_text("only looked at")
+    assert pair.sent() == []
