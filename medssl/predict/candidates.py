@@ -1,0 +1,84 @@
+"""Candidates: the peaks of a probability volume, each with the voxels around it that belong to it, however low it is.
+
+The level is relative to the peak, as in Bosma et al., "Semisupervised Learning with Report-guided Pseudo Labels for
+Deep Learning-based Prostate Cancer Detection", Radiology: Artificial Intelligence 2023
+(https://doi.org/10.1148/ryai.230031): a lesion the network half believes in is found as one it is sure of, and has a
+lower score. There, what touches a stronger candidate is dropped; here it keeps the part of its hill that stands apart.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer
+from scipy import ndimage
+
+NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
+HALVINGS = 8  # of the range in which the level lies that parts a peak from a stronger one
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Voxels of one class that may be a lesion, and how sure that is; its `box` is in voxel corners: low, then high."""
+
+    label: int
+    score: float
+    voxels: Integer[np.ndarray, "n 3"]
+    box: Float[np.ndarray, "6"]
+
+
+def candidates(
+    probability: Float[np.ndarray, "i j k"], label: int, least: float = 0.1, share: float = 0.4, most: int = 50
+) -> list[Candidate]:
+    """The `most` highest peaks of at least `least`, the highest first, with the voxels above `share` of the peak.
+
+    No two of them touch, not even by a corner, so that each is one connected part of what is drawn of them.
+    """
+    regions, _ = ndimage.label(probability >= share * least, NEIGHBOURS_26)
+    found = []
+    for number, box in enumerate(ndimage.find_objects(regions), 1):
+        hill = np.where(regions[box] == number, probability[box], 0)
+        if hill.max() >= least:
+            corner = np.array([side.start for side in box])
+            found += [_candidate(label, score, at + corner) for score, at in _peaks(hill, least, share, most)]
+    return sorted(found, key=lambda one: -one.score)[:most]
+
+
+def _candidate(label: int, score: float, voxels: Integer[np.ndarray, "n 3"]) -> Candidate:
+    return Candidate(label, score, voxels, np.concatenate([voxels.min(0), voxels.max(0) + 1]).astype(float))
+
+
+def _peaks(
+    hill: Float[np.ndarray, "i j k"], least: float, share: float, most: int
+) -> list[tuple[float, Integer[np.ndarray, "n 3"]]]:
+    """The peaks of one region, from the highest down, and their voxels; a stronger peak takes first."""
+    tops = np.argwhere((hill >= least) & (hill >= ndimage.maximum_filter(hill, 3)))
+    order = np.argsort(-hill[tuple(tops.T)], kind="stable")
+    taken = np.zeros(hill.shape, bool)
+    found: list[tuple[float, Integer[np.ndarray, "n 3"]]] = []
+    for top in map(tuple, tops[order].tolist()):
+        if len(found) < most and not taken[top]:
+            mask = _apart(hill, top, share, taken)
+            taken |= ndimage.binary_dilation(mask, NEIGHBOURS_26)
+            found.append((float(hill[top]), np.argwhere(mask)))
+    return found
+
+
+def _apart(
+    hill: Float[np.ndarray, "i j k"], top: Index, share: float, taken: Bool[np.ndarray, "i j k"]
+) -> Bool[np.ndarray, "i j k"]:
+    """The part around a peak above `share` of it, or as much higher as it takes to leave `taken` voxels alone."""
+    low, high = share * hill[top], hill[top]
+    mask = _part(hill >= low, top)
+    if not (mask & taken).any():
+        return mask
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        touches = (_part(hill >= middle, top) & taken).any()
+        low, high = (middle, high) if touches else (low, middle)
+    return _part((hill >= high) & ~taken, top)
+
+
+def _part(mask: Bool[np.ndarray, "i j k"], at: Index) -> Bool[np.ndarray, "i j k"]:
+    numbered, _ = ndimage.label(mask, NEIGHBOURS_26)
+    return numbered == numbered[at]

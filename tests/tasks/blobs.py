@@ -1,0 +1,30 @@
+"""Tiny scans with bright balls of known place and size, as crops with labels."""
+
+import numpy as np
+import torch
+
+from medssl.data.crops import Crops
+
+
+def balls(shape, spots, value=1):
+    """A label of balls, given as (centre, radius)."""
+    at = np.indices(shape).transpose(1, 2, 3, 0)
+    inside = [np.linalg.norm(at - centre, axis=-1) <= radius for centre, radius in spots]
+    return np.any(inside, axis=0).astype(np.int64) * value if spots else np.zeros(shape, np.int64)
+
+
+def crops(*labels, seed=0, noise=0.05):
+    """One crop for each label: lesions at 0.7 in a noisy 0.3, beside a bright slab that is no lesion."""
+    label = torch.from_numpy(np.stack(labels))
+    source = torch.Generator().manual_seed(seed)
+    x = 0.3 + 0.4 * (label > 0) + noise * torch.randn(label.shape, generator=source)
+    x[:, :, :, :2] = 0.7
+    count, shape = len(label), torch.tensor(label.shape[1:])
+    return Crops(
+        x=x[:, None, None].clamp(0, 1).float(),
+        corner=torch.zeros(count, 1, 3, dtype=torch.long),
+        size=shape.repeat(count, 1),
+        affine=torch.eye(4).repeat(count, 1, 1, 1),
+        volume=torch.arange(count),
+        label=label[:, None],
+    )

@@ -1,0 +1,45 @@
+"""Lesions of a phantom are found, scored and drawn."""
+
+import numpy as np
+import pytest
+import torch
+from tasks.blobs import balls, crops
+
+from medssl.metrics import lesions as metric
+from medssl.nn.encoder import ResEncoder
+from medssl.predict.findings import find
+from medssl.tasks.detect import Config, Detect
+from medssl.volume import Volume
+
+SHAPE = (24, 24, 24)
+SPOTS = [((7, 7, 9), 3), ((16, 15, 16), 4.5), ((7, 18, 18), 2)]
+
+
+def task(**config):
+    torch.manual_seed(0)
+    return Detect(Config(**config), ResEncoder((6, 12), (1, 2)), 2, SHAPE)
+
+
+def learnt(one, batch, steps=30):
+    optimizer = torch.optim.AdamW(one.parameters(), 5e-3)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        one.step(batch).loss.backward()
+        optimizer.step()
+    return one.eval()
+
+
+@pytest.mark.parametrize("loss", ["mined", "focal", "dice_ce"])
+def test_a_phantom_is_learnt_by_heart_and_its_lesions_are_found(loss):
+    batch = crops(balls(SHAPE, SPOTS[:2]), balls(SHAPE, SPOTS[1:]))
+    one = learnt(task(loss=loss), batch)
+    image = Volume(batch.x[0, 0, 0].numpy(), np.diag([1.5, 1.5, 1.5, 1.0]), "a.u.")
+    said = one.predictor(lambda v: v, {1: "nodule"})(image, "a")
+    truth = find(
+        Volume(balls(SHAPE, SPOTS[:2]).astype(np.uint8), image.affine, "label"),
+        *2 * [np.ones(SHAPE, np.float32)],
+        "a",
+        {1: "nodule"},
+    )
+    outcome = metric.luna(metric.by_centre(said.findings, truth))
+    assert metric.sensitivity_at([outcome], [1.0])[0] == 1
