@@ -1,10 +1,14 @@
-"""The losses equal MONAI's where MONAI has one, and ignored voxels count nowhere."""
+"""The losses equal MONAI's where MONAI has one; what is unknown counts nowhere, what was not drawn costs nothing."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from monai.losses import DiceCELoss
 
-from medssl.nn.losses import IGNORE, deeply, dice_ce
+from medssl.nn.losses import deeply, dice_ce, regions_ce
+
+UNKNOWN = -1
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def test_dice_ce_equals_monai(batch):
 def test_ignored_voxels_change_nothing(batch):
     logits, label = batch
     label = label.clone()
-    label[:, :3] = IGNORE
+    label[:, :3] = UNKNOWN
     other = logits.clone()
     other[:, :, :3] = torch.randn_like(other[:, :, :3]) * 10
     assert torch.equal(dice_ce(logits, label), dice_ce(other, label))
@@ -31,7 +35,7 @@ def test_ignored_voxels_change_nothing(batch):
 
 def test_a_batch_with_nothing_known_has_a_finite_loss(batch):
     logits, label = batch
-    assert torch.isfinite(dice_ce(logits, torch.full_like(label, IGNORE)))
+    assert torch.isfinite(dice_ce(logits, torch.full_like(label, UNKNOWN)))
 
 
 def test_a_perfect_answer_has_no_loss(batch):
@@ -53,3 +57,91 @@ def test_a_coarse_map_is_held_against_a_shrunk_label(batch):
     fine = torch.nn.functional.one_hot(blocks, 3).movedim(-1, 1).float() * 100
     total, _ = deeply([fine, sure], blocks)
     assert total < 1e-4
+
+
+def sure(label: torch.Tensor, classes: int) -> torch.Tensor:
+    return torch.nn.functional.one_hot(label, classes).movedim(-1, 1).float() * 100
+
+
+ALL = torch.ones(2, 4, dtype=torch.bool)
+
+
+def without(*rows: tuple[int, int]) -> torch.Tensor:
+    drawn = ALL.clone()
+    for crop, n in rows:
+        drawn[crop, n] = False
+    return drawn
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 999), hidden=st.sets(st.integers(1, 3), max_size=2))
+def test_hidden_classes_cost_the_same_as_their_sum_with_the_background(seed, hidden):
+    """The marginal loss by hand: a network with the merged class, on the labels that were drawn."""
+    g = torch.Generator().manual_seed(seed)
+    logits, label = torch.randn(2, 4, 5, 6, 7, generator=g), torch.randint(0, 4, (2, 5, 6, 7), generator=g)
+    seen = torch.where(torch.isin(label, torch.tensor(sorted(hidden), dtype=torch.long)), 0, label)
+    left = [n for n in range(1, 4) if n not in hidden]
+    p = logits.softmax(1)
+    merged = torch.cat([1 - p[:, left].sum(1, keepdim=True), p[:, left]], 1).log()
+    number = torch.tensor([0, *[left.index(n) + 1 if n in left else 0 for n in range(1, 4)]])
+    drawn = without(*[(crop, n) for crop in range(2) for n in hidden])
+    assert torch.allclose(dice_ce(logits, seen, drawn), dice_ce(merged, number[seen]), atol=1e-4)
+
+
+def test_a_class_that_was_not_drawn_is_no_mistake_there_and_one_elsewhere(batch):
+    truth = torch.randint(1, 4, (2, 6, 7, 8))
+    seen = truth.clone()
+    seen[0][truth[0] == 2] = 0
+    assert dice_ce(sure(truth, 4), seen, without((0, 2))) < 1e-3
+    assert dice_ce(sure(truth, 4), seen, ALL) > 0.5
+    assert dice_ce(sure(truth, 4), seen, without((1, 2))) > 0.5
+
+
+def test_everything_drawn_is_the_ordinary_loss(batch):
+    logits, label = batch
+    assert torch.equal(dice_ce(logits, label), dice_ce(logits, label, ALL[:, :3]))
+
+
+def test_balanced_cross_entropy_is_the_mean_over_classes(batch):
+    logits, label = batch
+    label[torch.rand(label.shape) < 0.8] = 0
+    each = torch.nn.functional.cross_entropy(logits, label, reduction="none")
+    means = torch.stack([each[label == n].mean() for n in range(3)])
+    dice_part = dice_ce(logits, label) - each.mean()
+    assert torch.allclose(dice_ce(logits, label, balance=1.0) - dice_part, means.mean(), atol=1e-5)
+    half = dice_ce(logits, label, balance=0.5)
+    assert min(dice_ce(logits, label), dice_ce(logits, label, balance=1.0)) < half
+
+
+NESTED = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
+
+
+def test_regions_are_binary_tasks_of_their_own(batch):
+    """Each region by hand: sigmoid cross-entropy and soft Dice, averaged."""
+    _, label = batch
+    label, logits = (label + torch.randint(0, 2, label.shape)), torch.randn(2, 3, 6, 7, 8)
+    want = torch.zeros(())
+    for r in range(3):
+        y, p = NESTED[:, r][label].float(), logits[:, r].sigmoid()
+        bce = torch.nn.functional.binary_cross_entropy(p, y)
+        want = want + (bce + 1 - (2 * (p * y).sum() + 1e-5) / (p.sum() + y.sum() + 1e-5)) / 3
+    assert torch.allclose(regions_ce(logits, label, NESTED), want, atol=1e-5)
+
+
+def test_background_tells_nothing_of_a_region_with_a_class_that_was_not_drawn(batch):
+    _, label = batch
+    logits = torch.randn(2, 3, 6, 7, 8)
+    other = logits.clone()
+    other[0][:, label[0] == 0] += torch.randn_like(other[0][:, label[0] == 0])
+    hidden = without((0, 3))
+    assert torch.allclose(regions_ce(logits, label, NESTED, hidden), regions_ce(other, label, NESTED, hidden))
+    assert not torch.allclose(regions_ce(logits, label, NESTED), regions_ce(other, label, NESTED))
+
+
+def test_unknown_voxels_of_regions_change_nothing(batch):
+    _, label = batch
+    logits = torch.randn(2, 3, 6, 7, 8)
+    label[:, :3] = UNKNOWN
+    other = logits.clone()
+    other[:, :, :3] *= -5
+    assert torch.equal(regions_ce(logits, label, NESTED), regions_ce(other, label, NESTED))

@@ -1,0 +1,45 @@
+"""Classes: sides find each other however they are written, and what is told of a case is what was drawn."""
+
+import numpy as np
+import pytest
+
+from medssl.data.classes import UNKNOWN, Classes
+from medssl.data.store import Card
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("LeftParotid", "RightParotid"),
+        ("left hippocampus", "right hippocampus"),
+        ("kidney_right", "kidney_left"),
+        ("Parotid L", "Parotid R"),
+        ("leftlung", "rightlung"),
+        ("lung, left lower lobe", "lung, right lower lobe"),
+    ],
+)
+def test_sides_change_places(names):
+    assert Classes({1: "cord", 2: names[0], 5: names[1]}).mirrored() == ((2, 5),)
+
+
+def test_a_side_without_the_other_forbids_mirrors():
+    assert Classes({1: "left lung", 2: "heart"}).mirrored() is None
+    assert Classes({1: "left lung", 2: "right kidney"}).mirrored() is None
+
+
+@pytest.mark.parametrize("name", ["bright", "cleft", "copyright", "L4 vertebra", "tumour"])
+def test_names_without_a_side_are_left_alone(name):
+    assert Classes({1: name, 2: "heart"}).mirrored() == ()
+
+
+def test_what_nobody_labelled_is_unknown_and_no_class():
+    classes = Classes.of(Card(labels={1: "lung", 2: "heart", 3: "Ignore"}))
+    assert classes.names == {1: "lung", 2: "heart"} and classes.count == 3
+    label = np.array([[[0, 1, 2, 3]]], np.uint8)
+    assert classes.target(label).tolist() == [[[0, 1, 2, UNKNOWN]]]
+
+
+def test_what_is_told_of_a_case_was_drawn_and_of_others_everything():
+    classes = Classes({1: "a", 2: "b", 4: "c"}, present={"x": [2]})
+    assert classes.drawn("x").tolist() == [True, False, True, True, False]
+    assert classes.drawn("y").all()
