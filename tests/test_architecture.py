@@ -15,7 +15,7 @@ THIRD = {
     "nibabel": ("medssl/io/nifti.py",),
     "SimpleITK": ("medssl/io/", "medssl/data/"),
     "lightning": ("medssl/training/",),
-    "monai": ("medssl/nn/", "medssl/tasks/", "medssl/predict/", "medssl/metrics/"),
+    "monai": ("medssl/nn/", "medssl/tasks/", "medssl/predict/", "medssl/metrics/", "pipelines/fetch.py"),
     "streamlit": ("app/", "medssl/viewer/"),
     "torchvision": (),
 }
@@ -33,6 +33,7 @@ MAY = {
     "objectives": {"objectives", "nn", "data"},
     "tasks": {"tasks", "nn", "data", "predict", "metrics"},
     "training": {"training", "objectives", "tasks", "nn", "data", "predict", "metrics", "render"},
+    "fewshot": {"fewshot", "training", "predict", "metrics", "review", "data", "render"},
     "app": {"app", "io", "data", "review", "render", "viewer"},
 }
 TORCH_FREE = ("volume", "run", "config", "review", "render", "viewer", "io", "deliver")

@@ -1,7 +1,9 @@
 """Fetch: a public data set downloaded, checked and unpacked."""
 
 import hashlib
+import logging
 import shutil
+import socket
 import tarfile
 import urllib.error
 import urllib.request
@@ -13,11 +15,13 @@ from tempfile import TemporaryDirectory
 
 from medssl.errors import BadInput
 
+log = logging.getLogger(__name__)
 MIRROR = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
 BLOCK = 1 << 20
 PATIENCE_S = 30.0
 BROKEN = (urllib.error.URLError, ConnectionError, TimeoutError, HTTPException)
 Watch = Callable[[int, int | None], None]  # told how many bytes are here, of how many if that is known
+AtOnce = Callable[[str, Path, str], None]  # brings what lies at a URL, with this MD5, to a path; whole or not at all
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,11 @@ DECATHLON = {
 }
 
 
-def fetch(name: str, out: Path, watch: Watch, mirror: str = MIRROR) -> Path:
+def fetch(name: str, out: Path, watch: Watch, mirror: str = MIRROR, at_once: AtOnce | None = None) -> Path:
     """Downloads and unpacks a task of the Decathlon into `out`, unless it is there; returns its folder.
 
-    A download that broke off is continued. The archive is removed once all its files are in place.
+    It is tried `at_once`; what fails so is fetched block by block, and such a download that broke off is continued.
+    The archive is removed once all its files are in place.
     """
     if name not in DECATHLON:
         raise BadInput(f"{name!r} is no data set known here; choose one of {', '.join(DECATHLON)}")
@@ -58,17 +63,18 @@ def fetch(name: str, out: Path, watch: Watch, mirror: str = MIRROR) -> Path:
         return folder
     out.mkdir(parents=True, exist_ok=True)
     tar = out / f"{archive.task}.tar"
-    download(f"{mirror.rstrip('/')}/{tar.name}", tar, archive.md5, watch)
+    download(f"{mirror.rstrip('/')}/{tar.name}", tar, archive.md5, watch, at_once)
     unpack(tar, folder)
     tar.unlink()
     return folder
 
 
-def download(url: str, path: Path, md5: str, watch: Watch) -> None:
+def download(url: str, path: Path, md5: str, watch: Watch, at_once: AtOnce | None = None) -> None:
     """The file at `url`, whole and with the given MD5; what an earlier try left in PATH.part is continued."""
     part = path.with_name(path.name + ".part")
     if not path.exists():
-        _continue(url, part, watch)
+        if part.exists() or not at_once or not _came(at_once, url, part, md5):
+            _continue(url, part, watch)
         part.rename(path)
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
@@ -91,6 +97,19 @@ def unpack(tar: Path, folder: Path) -> None:
         if not unpacked.is_dir():
             raise BadInput(f"{tar}: holds no folder {folder.name}; fetch it from another --mirror")
         shutil.move(unpacked, folder)
+
+
+def _came(at_once: AtOnce, url: str, part: Path, md5: str) -> bool:
+    """Whether a file could be fetched as a whole; a server that falls silent is given up."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE_S)
+    try:
+        at_once(url, part, md5)
+    except (OSError, HTTPException, RuntimeError, ValueError) as error:
+        log.info("%s: not to be had at once (%s); block by block, then", url, error)
+    finally:
+        socket.setdefaulttimeout(before)
+    return part.exists()
 
 
 def _continue(url: str, part: Path, watch: Watch) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 import tarfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -82,6 +83,39 @@ def test_a_set_is_unpacked_and_the_second_time_nothing_is_asked_for(mirror, tmp_
     assert (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
     assert [p.name for p in (tmp_path / "data").iterdir()] == [TASK]
     assert Mirror.asked == [None]
+
+
+def test_monai_downloads_where_the_network_allows(mirror, tmp_path, monkeypatch):
+    """Its downloader brings the archive, checked by its MD5, and nothing is asked for a second time."""
+    from monai.apps import utils
+
+    asked, real = [], utils.download_url
+    monkeypatch.setattr(
+        utils, "download_url", lambda url, *at, **how: asked.append((url, how)) or real(url, *at, **how)
+    )
+    assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--mirror", mirror]) == 0
+    ((url, how),) = asked
+    assert url == f"{mirror}/{TASK}.tar" and (how["hash_val"], how["hash_type"]) == (DECATHLON[NAME].md5, "md5")
+    assert Mirror.asked == [None] and (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
+
+
+def test_what_monai_cannot_fetch_whole_is_fetched_in_blocks(mirror, tmp_path, monkeypatch, capsys):
+    """A download that breaks off leaves nothing of MONAI's try, and all it got of ours; no part is fetched twice."""
+    monkeypatch.setattr(Mirror, "cut", 5000)
+    how = [NAME, "--out", str(tmp_path / "data"), "--mirror", mirror]
+    assert cli.run("fetch", how) == 2 and "broke off after 5000 of" in capsys.readouterr().err
+    monkeypatch.setattr(Mirror, "cut", None)
+    assert cli.run("fetch", how) == 0
+    assert Mirror.asked == [None, None, "bytes=5000-"]
+    assert (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
+
+
+def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching, "PATIENCE_S", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--mirror", url]) == 2
+    assert socket.getdefaulttimeout() is None
 
 
 def test_a_download_that_broke_off_is_continued(mirror, tmp_path, monkeypatch):
