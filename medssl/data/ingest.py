@@ -1,5 +1,6 @@
 """Ingestion: a folder of scans becomes a store, a manifest, and a ledger that accounts for every file."""
 
+import os
 import shutil
 import warnings
 from collections import Counter
@@ -87,7 +88,7 @@ class Summary:
 
 def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
     """Prepares every case under `scans` into the store `out`; what an earlier run did is kept."""
-    scans, out = scans.absolute(), out.absolute()
+    scans, out = Path(os.path.normpath(scans.absolute())), out.absolute()  # no `..`, as in what a dataset.json lists
     if scans == out or scans in out.parents:
         raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
     found = layouts.find(scans, options.modality, options.patients, options.allow_gaps)

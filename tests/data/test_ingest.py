@@ -49,6 +49,11 @@ def run(scans, out, **options):
     return ingest(scans, out, Options(**({"workers": 0} | options)), lambda done, of: None)
 
 
+def test_a_roundabout_path_to_the_scans_loses_no_label(decathlon, tmp_path):
+    run(decathlon.parent / "elsewhere" / ".." / "scans", tmp_path / "store")
+    assert len(Manifest.read(tmp_path / "store/manifest.csv").labelled().cases) == 3
+
+
 def test_every_file_is_in_the_ledger_exactly_once(decathlon, tmp_path):
     (decathlon / "notes.txt").write_text("hello")
     (decathlon / "link.nii.gz").symlink_to(decathlon / "imagesTr/c0.nii.gz")
