@@ -33,31 +33,19 @@ class Gap:
 
 def compare(first: Path, second: Path, metric: str = "dice") -> list[Gap]:
     """One row a label, and one over all of them, from the cases.csv of two evaluations."""
-    (a, patients), (b, _) = _read(first, metric), _read(second, metric)
+    (a, patients), (b, _) = read(first, metric), read(second, metric)
     if a.keys() != b.keys():
         odd = sorted(f"{case} {label}" for case, label in a.keys() ^ b.keys())
         raise BadInput(f"{first} and {second} hold other cases: {', '.join(odd[:5])}; evaluate both on the same ones")
     cases = sorted({case for case, _ in a})
     labels = list(dict.fromkeys(label for _, label in a))
     owners = [patients[case] for case in cases]
-    rows = [_gap(label, _row(a, cases, [label]), _row(b, cases, [label]), owners) for label in labels]
-    return [*rows, _gap(ALL, _row(a, cases, labels), _row(b, cases, labels), owners)]
+    rows = [_gap(label, means(a, cases, [label]), means(b, cases, [label]), owners) for label in labels]
+    return [*rows, _gap(ALL, means(a, cases, labels), means(b, cases, labels), owners)]
 
 
-def _gap(label: str, a: Float[np.ndarray, "cases"], b: Float[np.ndarray, "cases"], owners: list[str]) -> Gap:
-    both = np.isfinite(a) & np.isfinite(b)
-    of = [owner for owner, there in zip(owners, both, strict=True) if there]
-    a, b = a[both][None], b[both][None]
-    return Gap(label, float(a.mean()), float(b.mean()), difference(a, b, of), permutation_p(a, b, of))
-
-
-def _row(scores: Scores, cases: list[str], labels: list[str]) -> Float[np.ndarray, "cases"]:
-    """Each case's mean over the labels that were drawn in it; NaN where none was."""
-    drawn = [[scores[case, label] for label in labels if (case, label) in scores] for case in cases]
-    return np.array([np.mean(values) if values else np.nan for values in drawn])
-
-
-def _read(folder: Path, metric: str) -> tuple[Scores, dict[str, str]]:
+def read(folder: Path, metric: str) -> tuple[Scores, dict[str, str]]:
+    """The scores that an evaluation wrote, by case and label, and the patient of each case."""
     path = folder / "cases.csv"
     if not path.is_file():
         raise BadInput(f"{folder}: no evaluation here (cases.csv is missing); `medssl evaluate` writes one")
@@ -66,3 +54,16 @@ def _read(folder: Path, metric: str) -> tuple[Scores, dict[str, str]]:
     if not rows or metric not in rows[0]:
         raise BadInput(f"{path}: has no {metric!r}; its columns are {', '.join(rows[0]) if rows else 'none'}")
     return {(r["case"], r["label"]): float(r[metric]) for r in rows}, {r["case"]: r["patient"] for r in rows}
+
+
+def means(scores: Scores, cases: list[str], labels: list[str]) -> Float[np.ndarray, "cases"]:
+    """Each case's mean over the labels that were drawn in it; NaN where none was."""
+    drawn = [[scores[case, label] for label in labels if (case, label) in scores] for case in cases]
+    return np.array([np.mean(values) if values else np.nan for values in drawn])
+
+
+def _gap(label: str, a: Float[np.ndarray, "cases"], b: Float[np.ndarray, "cases"], owners: list[str]) -> Gap:
+    both = np.isfinite(a) & np.isfinite(b)
+    of = [owner for owner, there in zip(owners, both, strict=True) if there]
+    a, b = a[both][None], b[both][None]
+    return Gap(label, float(a.mean()), float(b.mean()), difference(a, b, of), permutation_p(a, b, of))

@@ -39,7 +39,7 @@ class Finetune(Settings):
     augment: Augment = Augment()
     plan: Plan = Plan()
     validate_every: PositiveInt = 5
-    validate_on: PositiveInt = Field(8, description="at most so many cases of the split val")
+    validate_on: int = Field(8, ge=0, description="at most so many cases of the split val; 0 keeps the last weights")
     seed: int = Field(0, description="draws the labelled volumes")
     allow_overlap: bool = Field(False, description="go on where the pretraining has seen cases of the split test")
     allow_recipe_mismatch: bool = Field(False, description="go on with data windowed otherwise than the pretraining's")
@@ -59,8 +59,8 @@ def finetune(settings: Finetune) -> Run:
         few, network.recipe, settings.crop, labelled=True, foreground=settings.foreground, augment=settings.augment,
         seed=settings.plan.seed,
     )  # fmt: skip
-    held = manifest.by("val").labelled()
-    validation = feed.wholes(held.first(settings.validate_on), network.recipe) if held.cases else None
+    held = manifest.by("val").labelled().first(settings.validate_on)
+    validation = feed.wholes(held, network.recipe) if held.cases else None
     cases = [case.id for case in few.cases]
     facts = {
         "recipe_of_weights": before and before.card["network"]["recipe"],

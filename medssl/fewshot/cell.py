@@ -1,0 +1,86 @@
+"""Cell: one arm with one number of labels and one seed, trained, and scored on the split `test`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medssl.data.manifest import Manifest
+from medssl.data.references import References
+from medssl.data.sources import read_source
+from medssl.errors import BadInput
+from medssl.files import write_text
+from medssl.metrics.cases import Row, score, table
+from medssl.metrics.compare import read
+from medssl.review.predictions import Label
+from medssl.run import Run
+from medssl.training.finetuning import Finetune, finetune
+from medssl.training.network import Network, predictor
+
+SCORES = "cases.csv"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is trained, and the folder that holds its run and, once it is done, a row for every test case and label.
+
+    `workers` cells train at once on this machine and share its cores.
+    """
+
+    arm: str
+    labels: int
+    seed: int
+    folder: Path
+    settings: Finetune
+    tolerance_mm: float
+    workers: int = 0
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        return f"{self.arm}, {self.labels} labelled, seed {self.seed}"
+
+    @property
+    def done(self) -> bool:
+        """Whether its scores are written."""
+        return (self.folder / SCORES).is_file()
+
+    def said(self) -> str:
+        """Its mean score in a word."""
+        return f"Dice {np.mean(list(read(self.folder, 'dice')[0].values())):.3f}"
+
+
+def work(cell: Cell) -> str:
+    """Trains and tests a cell; returns why it could not be, or nothing. A cell killed midway goes on from there."""
+    if cell.workers > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // cell.workers))
+    place = cell.settings.run
+    try:
+        closed = (place / "run.json").is_file() and Run.open(place).closed
+        run = Run.open(place) if closed else finetune(cell.settings)
+        write_text(cell.folder / SCORES, table(tested(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm)))
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def dead(cell: Cell) -> str:
+    """What is said of a cell whose process died."""
+    return f"{cell.name}: its process was killed, most often for want of memory; run it again with fewer workers"
+
+
+def tested(run: Run, manifest: Manifest, tolerance_mm: float) -> list[Row]:
+    """A row for every labelled case of the split `test` and every class drawn in it, on the scanner's grid."""
+    references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run)
+    classes = [Label(value, name, "") for value, name in Network.of(run).labels.items()]
+    rows = []
+    for case in manifest.by("test").labelled().cases:
+        image = read_source(case, manifest)
+        labels, reference = predict(image, case.id).labels, references.label(case.id, image)
+        drawn = references.present.get(case.id, [c.value for c in classes])
+        rows += [score(case.id, case.patient, c, labels, reference, tolerance_mm) for c in classes if c.value in drawn]
+    return rows

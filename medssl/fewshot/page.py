@@ -1,0 +1,118 @@
+"""What a sweep leaves for people: table.csv, curve.png, and report.html, which opens without a network."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from medssl.fewshot.table import Line
+from medssl.files import atomic, write_text
+from medssl.metrics.charts import TINTS
+from medssl.metrics.statistics import Interval
+from medssl.render.report import NOTICE, STYLE
+
+COLUMNS = (
+    "structure", "labels", "arm", "seeds", "cases", "dice", "dice_low", "dice_high", "difference", "difference_low",
+    "difference_high", "p",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How much of a sweep is done, and why what failed did."""
+
+    cells: int
+    done: int
+    failed: Mapping[str, str]
+
+
+def write(out: Path, lines: Sequence[Line], progress: Progress) -> None:
+    """Writes all three into the sweep's folder."""
+    if lines:
+        write_text(out / "table.csv", table(lines))
+        with atomic(out / "curve.png") as part:
+            drawn(lines).savefig(part, dpi=130, format="png")
+    settings = (out / "sweep.yaml").read_text(encoding="utf-8")
+    write_text(out / "report.html", page(out.name, lines, progress, settings))
+
+
+def table(lines: Sequence[Line]) -> str:
+    """The lines as CSV; a reference has no difference."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for line in lines:
+        gap = line.gap or Interval(float("nan"), float("nan"), float("nan"))
+        numbers = (line.dice.estimate, line.dice.low, line.dice.high, gap.estimate, gap.low, gap.high)
+        told = [f"{number:.4f}" if number == number else "" for number in numbers]
+        p = "" if line.p is None else f"{line.p:.4g}"
+        rows.writerow([line.structure, line.labels, line.arm, line.seeds, line.cases, *told, p])
+    return text.getvalue()
+
+
+def page(name: str, lines: Sequence[Line], progress: Progress, settings: str) -> str:
+    """The report: how far the sweep is, the curve, a table a structure, what failed, and what was asked."""
+    state = "finished" if progress.done == progress.cells else f"{progress.done} of {progress.cells} cells done"
+    badge = f'<span class="state{"" if state == "finished" else " stopped"}">{state}</span>'
+    body = [f'<h1>{escape(name)}{badge}</h1><div class="sub">{NOTICE}</div>']
+    if lines:
+        about = "Dice over the test patients; bands are 95 % intervals over patients crossed with seeds"
+        body.append(f'<h2>Few labels</h2><figure class="card">{_svg(lines)}<figcaption>{about}</figcaption></figure>')
+    for structure in dict.fromkeys(line.structure for line in lines):
+        body.append(_section(structure, [line for line in lines if line.structure == structure]))
+    if progress.failed:
+        rows = "".join(f"<tr><td>{escape(n)}</td><td>{escape(why)}</td></tr>" for n, why in progress.failed.items())
+        body.append(f'<h2>Not measured</h2><div class="card"><table>{rows}</table></div>')
+    body.append(f'<h2>Asked</h2><div class="card"><pre>{escape(settings)}</pre></div>')
+    head = f'<meta charset="utf-8"><title>{escape(name)}</title><style>{STYLE}</style>'
+    return f'<!doctype html><html lang="en"><head>{head}</head><body><main>{"".join(body)}</main></body></html>\n'
+
+
+def drawn(lines: Sequence[Line]) -> Figure:
+    """Dice against the number of labels, a line an arm, over all labels (or the only one)."""
+    lines = [line for line in lines if line.structure == lines[0].structure]
+    arms, counts = (list(dict.fromkeys(getattr(line, name) for line in lines)) for name in ("arm", "labels"))
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for arm, tint in zip(arms, TINTS * len(arms), strict=False):
+        own = sorted((line for line in lines if line.arm == arm), key=lambda line: line.labels)
+        x = [line.labels for line in own]
+        axes.fill_between(x, [line.dice.low for line in own], [line.dice.high for line in own], color=tint, alpha=0.12)
+        axes.plot(x, [line.dice.estimate for line in own], "o-", color=tint, label=arm, markersize=4)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel="labelled volumes", ylabel=f"Dice, {lines[0].structure}")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _svg(lines: Sequence[Line]) -> str:
+    text = io.StringIO()
+    drawn(lines).savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _section(structure: str, lines: Sequence[Line]) -> str:
+    reference = next((line.arm for line in lines if line.gap is None), "the reference")
+    names = ("labels", "arm", "Dice [95 %]", f"difference from {reference} [95 %]", "p", "", "seeds", "cases")
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row(line, reference)) + "</tr>" for line in lines
+    )
+    return f'<h2>{escape(structure)}</h2><div class="card"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def row(line: Line, reference: str) -> tuple[str, ...]:
+    """A line as words for a table: labels, arm, Dice, difference, p, verdict, seeds, cases."""
+    dice, gap = line.dice, line.gap
+    far = f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" if gap else ""
+    told = f"{dice.estimate:.3f} [{dice.low:.3f}, {dice.high:.3f}]"
+    p = "" if line.p is None else f"{line.p:.3g}"
+    return str(line.labels), line.arm, told, far, p, line.verdict(reference), str(line.seeds), str(line.cases)

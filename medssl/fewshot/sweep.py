@@ -1,0 +1,149 @@
+"""Sweep: every arm with every number of labels and every seed, from one file, and resumed where it stopped."""
+
+import json
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from medssl import config
+from medssl.data import pool
+from medssl.data.manifest import Manifest
+from medssl.errors import BadInput
+from medssl.fewshot import cell, page
+from medssl.fewshot.cell import Cell
+from medssl.fewshot.table import Line, lines
+from medssl.files import write_text
+from medssl.run import Run
+from medssl.settings import Settings
+from medssl.training.finetuning import Finetune
+from medssl.training.pretraining import Pretrain, pretrain
+
+Watch = Callable[[str], None]
+SCRATCH = "scratch"
+
+
+class Arm(Settings):
+    """How an arm starts, and what it changes of the recipe that all arms share."""
+
+    pretrained: Path | None = Field(None, description="a finished pretraining")
+    pretrain: Path | None = Field(None, description="a config of `medssl pretrain`, which the sweep then runs")
+    changes: dict[str, Any] = Field({}, description="dotted keys of `medssl finetune`, as plan.epochs: 60")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "Arm":
+        if self.pretrained and self.pretrain:
+            raise ValueError("pretrained and pretrain: an arm starts from one of them")
+        return self
+
+
+class Sweep(Settings):
+    """A few-label comparison; every arm has the recipe's steps unless its `changes` say otherwise."""
+
+    out: Path
+    manifest: Path
+    recipe: Path = Field(Path("configs/finetune/segment.yaml"), description="the finetuning that all arms share")
+    changes: dict[str, Any] = Field({}, description="changes of the recipe, for all arms")
+    pretraining: dict[str, Any] = Field({}, description="changes of every arm's pretraining, as its length and crop")
+    arms: dict[str, Arm] = Field({SCRATCH: Arm()}, min_length=1)
+    reference: str = Field(SCRATCH, description="the arm that all others are held against")
+    labels: tuple[PositiveInt | None, ...] = Field((1, 2, 4, 8, 16, None), min_length=1, description="null takes all")
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    tolerance_mm: PositiveFloat = Field(2.0, description="of the surface score NSD")
+    workers: int = Field(0, ge=0, description="processes that train at once; 0 trains in this one")
+    scheduler: str | None = Field(None, description="tcp://... of a dask scheduler, in place of workers")
+
+    @model_validator(mode="after")
+    def _held_against_an_arm(self) -> "Sweep":
+        if self.reference not in self.arms:
+            raise ValueError(f"reference: {self.reference!r} is no arm; the arms are {', '.join(self.arms)}")
+        return self
+
+
+def sweep(asked: Sweep, watch: Watch) -> list[Line]:
+    """Trains and tests what is not done yet; the table, the curve and the report are written anew after each cell."""
+    manifest = Manifest.read(asked.manifest)
+    labelled = manifest.by("train").labelled()
+    for count in asked.labels:
+        labelled.few(count or len(labelled.cases), asked.seeds[0])
+    if not manifest.by("test").labelled().cases:
+        raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
+    _settle(asked)
+    starts = {name: _start(name, arm, asked, watch) for name, arm in asked.arms.items()}
+    cells = _cells(asked, starts, len(labelled.cases))
+    todo = [one for one in cells if not one.done]
+    watch(f"{len(cells)} cells, {len(cells) - len(todo)} done already")
+    failed: dict[Cell, str] = {}
+    for count, (one, reason) in enumerate(_runner(asked)(todo, cell.work, cell.dead), 1):
+        failed |= {one: reason} if reason else {}
+        watch(f"{count} of {len(todo)}: {one.name}: {reason or one.said()}")
+        _report(asked, cells, failed)
+    return _report(asked, cells, failed)
+
+
+def _settle(asked: Sweep) -> None:
+    """Cells of another question must not stand in one table: what a folder was begun with stays, but may be extended.
+
+    Arms, numbers of labels and seeds may be added, and where the work is done may change.
+    """
+    path = asked.out / "sweep.yaml"
+    free = {"arms", "labels", "seeds", "workers", "scheduler", "reference"}
+    if path.is_file():
+        then = config.read(path.absolute(), [], Sweep)
+        changed = [k for k in Sweep.model_fields if k not in free and getattr(then, k) != getattr(asked, k)]
+        changed += [f"arms.{n}" for n, arm in asked.arms.items() if then.arms.get(n, arm) != arm]
+        if changed:
+            raise BadInput(f"{asked.out}: was begun with another {', '.join(changed)}; choose another out")
+    write_text(path, config.dump(asked))
+
+
+def _start(name: str, arm: Arm, asked: Sweep, watch: Watch) -> Path | None:
+    """The pretraining an arm starts from, run now where the sweep is asked for it and it is not done."""
+    if arm.pretrain is None:
+        return arm.pretrained
+    place = asked.out / "pretrained" / name
+    if not (place / "run.json").is_file() or not Run.open(place).closed:
+        watch(f"pretraining {name}")
+        changes = _words({**asked.pretraining, "manifest": str(asked.manifest), "run": str(place), "resume": True})
+        pretrain(config.read(arm.pretrain, changes, Pretrain))
+    return place
+
+
+def _cells(asked: Sweep, starts: Mapping[str, Path | None], available: int) -> list[Cell]:
+    """Seeds outermost: a sweep that is stopped early holds whole comparisons."""
+    cells = []
+    for seed, count, name in product(asked.seeds, asked.labels, asked.arms):
+        folder = asked.out / "cells" / f"{name}-k{count or 'all'}-s{seed}".replace(" ", "_")
+        changes = {
+            **asked.changes, **asked.arms[name].changes, "manifest": str(asked.manifest), "run": str(folder / "run"),
+            "pretrained": starts[name] and str(starts[name]), "labels": count, "seed": seed, "plan.seed": seed,
+            "resume": True,
+        }  # fmt: skip
+        settings = config.read(asked.recipe, _words(changes), Finetune)
+        cells.append(Cell(name, count or available, seed, folder, settings, asked.tolerance_mm, asked.workers))
+    return cells
+
+
+def _words(changes: Mapping[str, Any]) -> list[str]:
+    """Changes as a command line gives them; JSON is YAML."""
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+
+
+def _runner(asked: Sweep) -> Callable:
+    if asked.scheduler is None:
+        return lambda jobs, work, dead: pool.run(jobs, work, dead, asked.workers)
+    try:
+        cluster = import_module("medssl.data.cluster")
+    except ImportError as error:
+        raise BadInput(f"scheduler: needs dask ({error}); pip install 'medssl[cluster]'") from None
+    return lambda jobs, work, dead: cluster.run(jobs, work, dead, asked.scheduler)
+
+
+def _report(asked: Sweep, cells: list[Cell], failed: Mapping[Cell, str]) -> list[Line]:
+    done = [one for one in cells if one.done]
+    found = lines(done, asked.reference) if done else []
+    page.write(asked.out, found, page.Progress(len(cells), len(done), {c.name: r for c, r in failed.items()}))
+    return found

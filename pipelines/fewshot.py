@@ -1,0 +1,20 @@
+"""Compares ways to start with few labels: medssl fewshot CONFIG.yaml key=value ..."""
+
+from rich.console import Console
+from rich.table import Table
+
+from medssl import config
+from medssl.fewshot.page import row
+from medssl.fewshot.sweep import Sweep, sweep
+
+
+def main(words: list[str]) -> None:
+    """Trains and tests arms x labels x seeds, going on where it stopped, and prints the table of what they scored."""
+    settings = config.command(words, Sweep, __doc__ or "")
+    found = sweep(settings, lambda said: print(said, flush=True))
+    table = Table("labels", "arm", "Dice [95 %]", f"difference from {settings.reference}", "p", "", "seeds", "cases")
+    for line in found:
+        if line.structure == found[0].structure:
+            table.add_row(*row(line, settings.reference))
+    Console().print(table)
+    print(f"{settings.out / 'report.html'}\n{settings.out / 'table.csv'}\n{settings.out / 'curve.png'}")

@@ -1,0 +1,177 @@
+"""A sweep trains each cell once, goes on where it stopped, tells what failed, and refuses to mix questions."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from medssl.data.ingest import Options, ingest
+from medssl.errors import BadInput
+from medssl.fewshot import cell
+from medssl.fewshot.sweep import Arm, Sweep, sweep
+from medssl.files import write_json
+from medssl.io import nifti
+from medssl.run import Run
+from medssl.training.finetuning import Finetune
+from medssl.volume import Volume
+
+SIZE = {"encoder.channels": [4, 8], "encoder.strides": [1, 2], "encoder.blocks": [1, 1], "crop": [16, 16, 16]}
+LENGTH = {"plan.epochs": 1, "plan.steps": 2, "plan.batch": 2}
+SMALL = SIZE | LENGTH | {"validate_on": 0}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    out = tmp_path_factory.mktemp("fewshot")
+    draw = np.random.default_rng(0)
+    for n in range(10):
+        label = np.zeros((18, 18, 18), np.uint8)
+        label[4:10, 4 + n % 3 : 10, 5:12], label[10:14, 5:12, 5:12] = 1, 2
+        values = (draw.normal(100, 20, label.shape) + 80 * label).astype(np.float32)
+        nifti.write(Volume(values, np.eye(4), "a.u."), out / "scans" / "imagesTr" / f"case{n}.nii.gz")
+        nifti.write(Volume(label, np.eye(4), "label"), out / "scans" / "labelsTr" / f"case{n}.nii.gz")
+    told = {"labels": {"0": "background", "1": "head", "2": "tail"}, "modality": {"0": "MRI"}}
+    write_json(out / "scans" / "dataset.json", told)
+    ingest(out / "scans", out / "store", Options(shares={"train": 0.6, "test": 0.4}, workers=0), lambda done, of: None)
+    return out / "store" / "manifest.csv"
+
+
+@pytest.fixture
+def asked(manifest, tmp_path):
+    return Sweep(
+        out=tmp_path / "sweep",
+        manifest=manifest,
+        changes=SMALL,
+        pretraining=SIZE | LENGTH,
+        arms={"scratch": Arm(), "mae": Arm(pretrain="configs/pretrain/mae.yaml")},
+        labels=(1, 2),
+        seeds=(0, 1),
+    )
+
+
+def test_every_cell_is_trained_tested_and_told(asked):
+    said = []
+    found = sweep(asked, said.append)
+    overall = [line for line in found if line.structure == found[0].structure]
+    assert [(line.arm, line.labels) for line in overall] == [("scratch", 1), ("mae", 1), ("scratch", 2), ("mae", 2)]
+    assert all(line.seeds == 2 for line in found)
+    scratch, pretrained = overall[:2]
+    assert scratch.gap is None and pretrained.gap.estimate == pytest.approx(
+        pretrained.dice.estimate - scratch.dice.estimate
+    )
+    with (asked.out / "table.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == len(found) and float(rows[0]["dice"]) == pytest.approx(scratch.dice.estimate, abs=1e-4)
+    page = (asked.out / "report.html").read_text()
+    assert "finished" in page and "mae" in page and not re.search(r'(src|href)="http', page)
+    assert (asked.out / "curve.png").stat().st_size > 1000
+    again = []
+    assert [line.dice for line in sweep(asked, again.append)] == [line.dice for line in found]
+    assert again == ["8 cells, 8 done already"]
+
+
+def test_a_stopped_sweep_goes_on_with_what_is_left(asked, monkeypatch):
+    work, seen = cell.work, []
+
+    def stops(one):
+        seen.append(one.name)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return work(one)
+
+    monkeypatch.setattr(cell, "work", stops)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(asked, lambda said: None)
+    assert "2 of 8 cells done" in (asked.out / "report.html").read_text()
+    said = []
+    sweep(asked, said.append)
+    assert said[0] == "8 cells, 2 done already" and len(seen) == 3 + 6
+    assert seen[2] == seen[3]
+
+
+def test_a_cell_whose_run_is_finished_is_only_tested(asked, monkeypatch):
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
+    first = sweep(asked, lambda said: None)
+    (asked.out / "cells" / "scratch-k1-s0" / "cases.csv").unlink()
+    monkeypatch.setattr(cell, "finetune", None)
+    assert [line.dice for line in sweep(asked, lambda said: None)] == [line.dice for line in first]
+
+
+def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch):
+    finetune = cell.finetune
+
+    def breaks(settings: Finetune):
+        if settings.seed == 1 and settings.labels == 2:
+            raise BadInput("the loss is nan on case-7")
+        return finetune(settings)
+
+    monkeypatch.setattr(cell, "finetune", breaks)
+    said = []
+    found = sweep(asked.model_copy(update={"arms": {"scratch": Arm()}}), said.append)
+    assert said[-1] == "4 of 4: scratch, 2 labelled, seed 1: the loss is nan on case-7"
+    assert {line.labels: line.seeds for line in found} == {1: 2, 2: 1}
+    assert "the loss is nan on case-7" in (asked.out / "report.html").read_text()
+
+
+def test_cells_train_in_processes_to_the_same_scores(asked):
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "seeds": (0,)})
+    here = sweep(asked, lambda said: None)
+    apart = sweep(asked.model_copy(update={"out": asked.out.with_name("apart"), "workers": 2}), lambda said: None)
+    assert [line.dice.estimate for line in apart] == pytest.approx([line.dice.estimate for line in here], abs=1e-3)
+
+
+def test_subsets_are_nested_and_alike_for_all_arms(asked):
+    sweep(asked, lambda said: None)
+    chosen = {path.name: set(Run.open(path / "run").card["cases"]) for path in (asked.out / "cells").iterdir()}
+    assert len(chosen) == 8
+    for seed in (0, 1):
+        assert chosen[f"scratch-k1-s{seed}"] < chosen[f"scratch-k2-s{seed}"]
+        assert chosen[f"scratch-k2-s{seed}"] == chosen[f"mae-k2-s{seed}"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"labels": (1, 99)}, "99 labelled cases asked for"),
+        ({"arms": {"scratch": Arm(changes={"plan.epoch": 3})}}, "plan.epoch"),
+        ({"arms": {"scratch": Arm(pretrained="nowhere")}}, "nowhere: no run here"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_trained(asked, changed, said):
+    with pytest.raises(BadInput, match=said):
+        sweep(asked.model_copy(update=changed), lambda line: None)
+    assert not (asked.out / "cells").exists()
+
+
+def test_another_question_does_not_go_into_the_same_folder(asked):
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
+    sweep(asked, lambda said: None)
+    with pytest.raises(BadInput, match="begun with another changes; choose another out"):
+        sweep(asked.model_copy(update={"changes": SMALL | {"plan.steps": 3}}), lambda said: None)
+    with pytest.raises(BadInput, match=r"begun with another arms\.scratch"):
+        sweep(asked.model_copy(update={"arms": {"scratch": Arm(changes={"plan.steps": 3})}}), lambda said: None)
+    assert len(sweep(asked.model_copy(update={"labels": (1, 2)}), lambda said: None)) > 0
+
+
+def test_a_reference_must_be_an_arm(asked):
+    with pytest.raises(ValueError, match="'nnunet' is no arm"):
+        Sweep(out=asked.out, manifest=asked.manifest, reference="nnunet")
+
+
+def test_both_starts_at_once_are_refused():
+    with pytest.raises(ValueError, match="an arm starts from one of them"):
+        Arm(pretrained="a", pretrain="b")
+
+
+def test_the_gap_is_that_of_the_paired_scores(asked):
+    found = sweep(asked, lambda said: None)
+    scores = {}
+    for folder in (asked.out / "cells").iterdir():
+        with (folder / "cases.csv").open() as handle:
+            rows = list(csv.DictReader(handle))
+        cases = sorted({row["case"] for row in rows})
+        scores[folder.name] = [np.mean([float(r["dice"]) for r in rows if r["case"] == case]) for case in cases]
+    gaps = [np.mean(np.subtract(scores[f"mae-k2-s{s}"], scores[f"scratch-k2-s{s}"])) for s in (0, 1)]
+    line = next(line for line in found if (line.arm, line.labels) == ("mae", 2))
+    assert line.gap.estimate == pytest.approx(np.mean(gaps), abs=1e-12)
