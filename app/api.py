@@ -21,7 +21,7 @@ PRIVATE = {"Cache-Control": "private, no-store"}
 
 def routes(access: Access) -> list[Route]:
     """The routes beside Streamlit's own. Encoded volumes and slabs are kept for the cases that were read last."""
-    pictures = Pictures(access.predictions, access.store)
+    pictures = Pictures(access.predictions, access.store, access.rival)
     encoded = lru_cache(maxsize=4)(lambda picture: wire.encode(pictures.load(picture)))
     slab = lru_cache(maxsize=200)(lambda picture, start, stop: wire.slab(*encoded(picture), start, stop))
 

@@ -37,6 +37,11 @@ class Desk:
         """Every reading that there is, by (case, reviewer)."""
         return fold(self.store.events())
 
+    @cached_property
+    def rival(self) -> Index | None:
+        """What another model predicted of the same cases."""
+        return read_index(self.access.rival) if self.access.rival else None
+
     def rows(self) -> list[Row]:
         """Every case as this reader sees it."""
         return [self.row(number) for number in range(1, len(self.index.cases) + 1)]
@@ -45,8 +50,7 @@ class Desk:
         """The `number`-th case, with the findings of the model and those that this reader added."""
         case = self.index.cases[number - 1]
         reading = self.readings.get((case, self.reviewer.name)) or Reading(case, self.reviewer.name)
-        path = self.index.case(case) / FINDINGS
-        return Row(number, case, (*_findings(path, path.stat().st_mtime_ns), *reading.added), reading)
+        return Row(number, case, (*findings(self.index, case), *reading.added), reading)
 
     @cached_property
     def mark(self) -> str:
@@ -106,6 +110,12 @@ def desk(reviewer: Reviewer) -> Desk:
     """The desk of whoever is reading now."""
     asked = access()
     return Desk(asked, reviewer, read_index(asked.predictions), _store(asked.store))
+
+
+def findings(index: Index, case: str) -> tuple[Finding, ...]:
+    """What a model found in a case."""
+    path = index.case(case) / FINDINGS
+    return _findings(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)

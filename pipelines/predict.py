@@ -7,9 +7,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from medssl.data.manifest import Manifest
 from medssl.data.sources import volumes
 from medssl.predict.calibration import Calibration
 from medssl.predict.folder import Writer
+from medssl.review.predictions import Study
 from medssl.run import Run
 from medssl.training.members import agreed, provenance, together
 
@@ -33,7 +35,13 @@ def main(words: list[str]) -> None:
     apart = f"disagreement of {looks}" if looks else ""
     writer = Writer.create(given.out, labels, provenance(runs), uncertainty=apart, **calibration.index())
     cases = volumes(given.scans, given.split, given.modality)
+    studies = _patients(given.scans)
     for case, read in track(cases, "predicting", console=Console(stderr=True)):
         image = read()
-        writer = writer.add(case, image, predict(image, case))
+        writer = writer.add(case, image, predict(image, case), studies.get(case))
     print(f"{len(cases)} cases in {given.out}; look at them with: medssl review {given.out}")
+
+
+def _patients(scans: Path) -> dict[str, Study]:
+    """Whose scans the cases of a manifest are: studies of one patient can be read side by side."""
+    return {case.id: Study(case.patient) for case in Manifest.read(scans).cases} if scans.is_file() else {}

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app import look, strip, tour
+from app import beside, look, strip, tour
 from app.state import Desk
 from medssl.review import masks
 from medssl.review.finding import Finding
@@ -61,6 +61,8 @@ def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
         findings=[asdict(finding) | _said(row.reading, finding) for finding in row.findings],
         selected=selected.id if selected else None,
         acked_seq=st.session_state.get(f"acked-{row.number}", 0),
+        besides=beside.entries(desk, row),
+        name=beside.title(desk.index, row.case),
         editable=not row.reading.signed_at,
         reasons=REASONS,
         height=HEIGHT - TOUR_HEIGHT * desk.access.tour,

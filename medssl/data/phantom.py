@@ -70,9 +70,15 @@ def chest(
     orientation: str = "RAS",
     nodules: int | None = None,
     oblique_deg: float = 0.0,
+    grown: float = 1.0,
 ) -> Phantom:
-    """A chest CT in HU; the seed is the patient, the rest is how the scanner lays its grid over them."""
+    """A chest CT in HU; the seed is the patient, the rest is how the scanner lays its grid over them.
+
+    Their nodules have `grown` times the diameter that they otherwise have: the same patient, another day.
+    """
     patient = phantom_chest.draw_patient(np.random.default_rng([seed, 1]), nodules)
+    sized = tuple(replace(n, diameter_mm=n.diameter_mm * grown, core_mm=n.core_mm * grown) for n in patient.nodules)
+    patient = replace(patient, nodules=sized)
     affine = grid_affine(shape, spacing_mm, orientation, oblique_deg)
     canvas = phantom_ct.paint(patient, shape, affine)
     noise = phantom_ct.noise(patient, canvas, np.random.default_rng([seed, 2]))

@@ -16,7 +16,7 @@ from medssl.files import seal, write_json
 from medssl.io import nifti
 from medssl.predict.predictor import Prediction
 from medssl.render.planes import Colour, colour_of
-from medssl.review.predictions import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, UNCERTAINTY, Index, Label
+from medssl.review.predictions import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, UNCERTAINTY, Index, Label, Study
 from medssl.volume import Volume
 
 
@@ -35,12 +35,11 @@ class Writer:
         folder = Path(folder)
         if folder.exists():
             raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
-        labels = tuple(Label(value, name, _hex(colour_of(value))) for value, name in names.items())
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(Index(folder, (), {}, labels, {"version": __version__} | dict(model), made, **more))
+        return cls(Index(folder, (), {}, labels(names), {"version": __version__} | dict(model), made, **more))
 
-    def add(self, case: str, image: Volume, prediction: Prediction) -> "Writer":
-        """The writer with one case more; a killed program leaves the folder as it was before."""
+    def add(self, case: str, image: Volume, prediction: Prediction, study: Study | None = None) -> "Writer":
+        """The writer with one case more, and whose it is; a killed program leaves the folder as it was before."""
         if not re.fullmatch(r"[\w][\w.\-]*", case) or case in (*self.index.cases, INDEX):
             raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
         folder = self.index.folder
@@ -49,10 +48,16 @@ class Writer:
             _write_case(Path(part) / case, image, prediction)
             folder.mkdir(exist_ok=True)
             (Path(part) / case).replace(folder / case)
-        index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit})
+        index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit},
+                        studies=self.index.studies | {case: study or Study()})  # fmt: skip
         _write_index(index)
         seal(folder, (INDEX, *sorted(f"{case}/{path.name}" for path in (folder / case).iterdir())))
         return Writer(index)
+
+
+def labels(names: Mapping[int, str]) -> tuple[Label, ...]:
+    """The classes of a network as labels, each with its colour."""
+    return tuple(Label(value, name, _hex(colour_of(value))) for value, name in names.items())
 
 
 def _hex(colour: Colour) -> str:
@@ -77,5 +82,6 @@ def _in_bytes(volume: Volume) -> Volume:
 
 
 def _write_index(index: Index) -> None:
-    told = asdict(index) | {"cases": [{"id": case, "unit": index.units[case]} for case in index.cases]}
-    write_json(index.folder / INDEX, {key: told[key] for key in told if key not in ("folder", "units")})
+    cases = [{"id": case, "unit": index.units[case], **asdict(index.study(case))} for case in index.cases]
+    told = asdict(index) | {"cases": cases}
+    write_json(index.folder / INDEX, {key: told[key] for key in told if key not in ("folder", "units", "studies")})

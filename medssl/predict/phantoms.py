@@ -11,17 +11,27 @@ from medssl.data.phantom import CHEST_LABELS, Phantom, chest
 from medssl.predict.findings import find
 from medssl.predict.folder import Writer
 from medssl.predict.predictor import Prediction
+from medssl.review.predictions import Study
 
 NAMES = {1: "nodule"}
 THRESHOLD = 0.35
 
 
+GROWN = 1.25  # how much the nodules of a patient with two studies are larger in the later one
+
+
 def write(folder: Path, cases: int, seed: int = 0) -> None:
-    """A new predictions folder: nodules blurred as a model would, and one bright vessel taken for a nodule."""
+    """A new predictions folder: nodules blurred as a model would, and one bright vessel taken for a nodule.
+
+    The second patient was there before, half a year earlier.
+    """
     writer = Writer.create(folder, NAMES, {"run": "phantom", "weights_sha256": "none: drawn, not predicted"})
     for n in range(cases):
-        scan = chest(seed + n, nodules=1 + n % 3, spacing_mm=(2.5, 2.5, 2.5), shape=(128, 112, 112))
-        writer = writer.add(scan.name, scan.image, _prediction(scan, np.random.default_rng([seed, n])))
+        for day, grown in ((20240302, 1.0), (20240901, GROWN)) if n == 1 else ((20240901, 1.0),):
+            scan = chest(seed + n, (128, 112, 112), (2.5, 2.5, 2.5), nodules=1 + n % 3, grown=grown)
+            name = scan.name if day == 20240901 else f"{scan.name}-prior"
+            told = _prediction(scan, np.random.default_rng([seed, n]))
+            writer = writer.add(name, scan.image, told, Study(scan.patient, str(day)))
 
 
 def _prediction(scan: Phantom, rng: np.random.Generator) -> Prediction:

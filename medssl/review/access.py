@@ -36,6 +36,7 @@ class Access(Settings):
     role: Role = "reader"
     roles: dict[str, Role] = Field(default={})
     scans: str = ""
+    rival: str = ""
     key: str = Field(min_length=32, description="signs the links to volumes; a new one for each start")
     proxy_secret: str = ""
     user_header: str = "X-Forwarded-User"

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["image", "labels", "probability", "uncertainty"]
+Kind = Literal["image", "labels", "probability", "uncertainty", "rival"]
 FORM = re.compile(rf"(\d+)\.({'|'.join(get_args(Kind))})\.(\d+)\.(\d+)\.([0-9a-f]{{64}})")
 
 

@@ -15,7 +15,12 @@ from medssl.review.state import undone
 from medssl.review.store import Store
 from medssl.volume import Unit, Volume
 
-FILES: dict[Kind, str] = {"image": IMAGE, "labels": LABELS, "probability": PROBABILITY, "uncertainty": UNCERTAINTY}
+FILES: dict[Kind, str] = {
+    "image": IMAGE, "labels": LABELS, "probability": PROBABILITY, "uncertainty": UNCERTAINTY, "rival": LABELS,
+}  # fmt: skip
+UNITS: dict[Kind, Unit] = {
+    "labels": "label", "probability": "probability", "uncertainty": "probability", "rival": "label",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,19 +35,22 @@ class Picture:
 
 
 class Pictures:
-    """Reads images by link, so that neither a case's name nor a path ever stands in an address."""
+    """Reads images by link, so that neither a case's name nor a path ever stands in an address.
 
-    def __init__(self, predictions: Path | str, store: Path | str) -> None:
-        self._folder = Path(predictions)
+    `rival` is another model's predictions of the same cases.
+    """
+
+    def __init__(self, predictions: Path | str, store: Path | str, rival: Path | str = "") -> None:
+        self._folder, self._rival = Path(predictions), Path(rival)
         self._store = Store(store)
 
     def find(self, link: Link) -> Picture:
         """The picture that a link means, or BadInput."""
         index = read_index(self._folder)
         case = index.cases[link.number - 1] if 0 < link.number <= len(index.cases) else ""
-        path = index.case(case) / FILES[link.kind]
-        units: dict[Kind, str] = {"labels": "label", "probability": "probability", "uncertainty": "probability"}
-        unit = TypeAdapter(Unit).validate_python(units.get(link.kind, index.units[case]))
+        folder = read_index(self._rival).case(case) if link.kind == "rival" else index.case(case)
+        path = folder / FILES[link.kind]
+        unit = TypeAdapter(Unit).validate_python(UNITS.get(link.kind, index.units[case]))
         return Picture(path, path.stat().st_mtime_ns, case, unit, link.event if link.kind == "labels" else 0)
 
     def load(self, picture: Picture) -> Volume:

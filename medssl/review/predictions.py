@@ -25,6 +25,14 @@ class Label:
 
 
 @dataclass(frozen=True)
+class Study:
+    """Whose scan a case is, and of which day (YYYYMMDD, maybe moved); empty where nobody told."""
+
+    patient: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
 class Index:
     """The cases of a predictions folder, the labels they may carry, and the model that predicted them.
 
@@ -45,6 +53,11 @@ class Index:
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
     promise: dict[str, str] = field(default_factory=dict)
+    studies: dict[str, Study] = field(default_factory=dict)
+
+    def study(self, name: str) -> Study:
+        """Whose scan a case is."""
+        return self.studies.get(name, Study())
 
     def case(self, name: str) -> Path:
         """The folder of one case, with its image, labels, probability and findings."""
@@ -63,6 +76,7 @@ def read_index(folder: Path | str) -> Index:
         units = {case["id"]: case["unit"] for case in told["cases"]}
         labels = tuple(Label(**label) for label in told["labels"])
         later = {name: told[name] for name in LATER if name in told}
+        later["studies"] = {case["id"]: Study(case.get("patient", ""), case.get("date", "")) for case in told["cases"]}
         return Index(Path(folder), tuple(units), units, labels, told["model"], told["created"], told["notice"], **later)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not an index of predictions ({error}); predict again") from None

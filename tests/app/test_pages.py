@@ -1,6 +1,7 @@
 """Every page draws, says what it is for, and records."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,42 @@ def test_the_viewer_gets_links_findings_and_no_voxels(opened):
     said = str(next(e.proto for e in app.main if "viewer" in str(e.proto)))
     assert "/api/volume/1.image." in said and "case-a-1-2" in said
     assert len(said.split("json:")[-1]) < 8000
+
+
+def told(app: AppTest) -> dict:
+    """What the viewer was given."""
+    proto = next(e.proto for e in app.get("bidi_component"))
+    return json.loads(proto.mixed.json if proto.WhichOneof("data") == "mixed" else proto.json)
+
+
+def test_the_prior_of_a_patient_stands_beside_a_case_with_its_growth(opened, predictions):
+    index = json.loads((predictions / "index.json").read_text())
+    for scan, date in zip(index["cases"][:2], ("20240901", "20240302"), strict=True):
+        scan |= {"patient": "p", "date": date}
+    (predictions / "index.json").write_text(json.dumps(index))
+    findings = json.loads((predictions / "case-b" / "findings.json").read_text())
+    before = json.loads((predictions / "case-a" / "findings.json").read_text())[0]
+    findings[0] |= {"centre_mm": before["centre_mm"], "volume_ml": before["volume_ml"] / 2}
+    (predictions / "case-b" / "findings.json").write_text(json.dumps(findings))
+    (entry,) = told(page := case(1))["besides"]
+    assert entry["name"] == "Prior 2024-03-02" and entry["volume"].startswith("/api/volume/2.image.")
+    assert entry["pairs"]["case-a-1-1"]["said"].startswith("+100 % volume, +0 % diameter in 183 days; doubles in 183")
+    assert list(entry["pairs"]) == ["case-a-1-1"] and entry["only"] == []
+    assert told(page)["name"] == "case-a  2024-09-01"
+    assert told(case(2))["besides"] == []
+
+
+def test_another_model_stands_beside_a_case(opened, predictions, monkeypatch):
+    rival = predictions.with_name("rival")
+    shutil.copytree(predictions, rival)
+    findings = json.loads((rival / "case-a" / "findings.json").read_text())
+    (rival / "case-a" / "findings.json").write_text(json.dumps(findings[1:]))
+    for name, value in opened.model_copy(update={"rival": str(rival)}).to_environment().items():
+        monkeypatch.setenv(name, value)
+    seen = told(case(1))
+    (entry,) = seen["besides"]
+    assert entry["volume"] == seen["volume"] and "/api/volume/1.rival." in entry["overlay"]
+    assert list(entry["pairs"]) == ["case-a-1-2"] and entry["none"] == "not found by rival" and entry["only"] == []
 
 
 @pytest.mark.parametrize("number", ["", "0", "99", "-1", "x"])

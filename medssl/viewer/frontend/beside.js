@@ -79,6 +79,7 @@ export class Beside {
     const same = entry.volume === viewer.data.volume;
     const mine = same ? viewer.state.volume : new RemoteVolume(entry.volume, signal).open();
     const [volume, overlay] = await Promise.all([mine, new RemoteVolume(entry.overlay, signal).open()]);
+    if (String(volume.header.shape) !== String(overlay.header.shape)) throw new Error("Its labels are on another grid.");
     Object.assign(state, { volume, overlay });
     this.window(viewer.state.window);
     this.follow(viewer.state.findings.find(({ id }) => id === viewer.state.selected));

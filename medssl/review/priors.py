@@ -1,0 +1,126 @@
+"""Priors: the earlier study of a patient, which of its findings is which of the later one's, and how each has grown."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+
+from medssl.review.finding import Finding
+from medssl.review.predictions import Index
+from medssl.review.state import Reading
+
+APART_MM = 10.0  # how far two findings may lie apart and be one, or half their diameter if that is more
+MOVED_MM = 60.0  # how far a patient may lie elsewhere in the scanner
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How one lesion changed, in per cent of what it was, and over how many days if both studies are dated."""
+
+    volume: float | None
+    diameter: float | None
+    days: int | None
+
+    @property
+    def doubling_days(self) -> float | None:
+        """The days in which the volume doubles at this pace; None where it does not grow, or without dates.
+
+        Schwartz, "A biomathematical approach to clinical tumor growth", 1961.
+        """
+        if not self.days or not self.volume or self.volume <= 0:
+            return None
+        return self.days * math.log(2) / math.log(1 + self.volume / 100)
+
+    @property
+    def said(self) -> str:
+        """One line for a reader."""
+        parts = [
+            f"{of:+.0f} % {name}"
+            for of, name in ((self.volume, "volume"), (self.diameter, "diameter"))
+            if of is not None
+        ]
+        line = ", ".join(parts) or "no size to compare"
+        line += f" in {self.days} days" if self.days is not None else ""
+        return line + (f"; doubles in {self.doubling_days:.0f}" if self.doubling_days else "")
+
+
+def earlier(index: Index, case: str) -> str | None:
+    """The latest earlier study of the same patient in the same unit; where dates are missing, the one listed before."""
+    mine = index.study(case)
+    if not mine.patient:
+        return None
+    at = index.cases.index(case)
+    dated = bool(mine.date)
+    before = [
+        other for n, other in enumerate(index.cases)
+        if other != case and index.study(other).patient == mine.patient and index.units[other] == index.units[case]
+        and (index.study(other).date < mine.date if dated and index.study(other).date else n < at)
+    ]  # fmt: skip
+    return max(before, key=lambda other: (index.study(other).date, index.cases.index(other)), default=None)
+
+
+def days_between(index: Index, before: str, after: str) -> int | None:
+    """The days from one study to another; None where one is not dated."""
+    first, last = (_day(index.study(case).date) for case in (before, after))
+    return (last - first).days if first and last else None
+
+
+def standing(findings: Iterable[Finding], reading: Reading | None) -> list[Finding]:
+    """The findings that a reader did not reject, with the long axis where they measured one."""
+    if reading is None:
+        return list(findings)
+    said = {name: verdict.decision for name, verdict in reading.verdicts.items()}
+    axes = {name: measured.long_mm for name, measured in reading.axes.items()}
+    kept = [finding for finding in findings if said.get(finding.id) != "reject"]
+    return [replace(finding, diameter_mm=axes.get(finding.id, finding.diameter_mm)) for finding in kept]
+
+
+def growth(now: Finding, then: Finding, days: int | None) -> Growth:
+    """How a lesion changed; nothing is said of a size that nobody measured."""
+    return Growth(_per_cent(now.volume_ml, then.volume_ml), _per_cent(now.diameter_mm, then.diameter_mm), days)
+
+
+def match(now: Sequence[Finding], then: Sequence[Finding], moved_mm: float = MOVED_MM) -> dict[str, Finding]:
+    """Which finding of the other list each one is, by label and place.
+
+    Two scans share no origin: a shift is accepted where it brings together more lesions than no shift, and at least
+    two; a single lesion must lie where it lay.
+    """
+    best = _paired(now, then, np.zeros(3))
+    for one in now:
+        for other in then:
+            shift = np.subtract(other.centre_mm, one.centre_mm, dtype=np.float64)
+            if 0 < np.linalg.norm(shift) <= moved_mm:
+                found = _paired(now, then, shift)
+                best = found if len(found) > max(len(best), 1) else best
+    return best
+
+
+def _paired(now: Sequence[Finding], then: Sequence[Finding], shift_mm: Float[np.ndarray, "3"]) -> dict[str, Finding]:
+    if not now or not then:
+        return {}
+    centres, others = (np.array([finding.centre_mm for finding in some]) for some in (now, then))
+    apart = np.linalg.norm(centres[:, None] + shift_mm - others, axis=-1)
+    reach = np.array([[_reach_mm(one, other) for other in then] for one in now])
+    cost = np.where(apart <= reach, apart, 1e6)
+    rows, columns = linear_sum_assignment(cost)
+    return {now[r].id: then[c] for r, c in zip(rows, columns, strict=True) if cost[r, c] < 1e6}
+
+
+def _reach_mm(one: Finding, other: Finding) -> float:
+    return max(APART_MM, one.diameter_mm / 2, other.diameter_mm / 2) if one.label == other.label else -1.0
+
+
+def _per_cent(now: float, then: float) -> float | None:
+    return 100 * (now / then - 1) if now > 0 and then > 0 else None
+
+
+def _day(told: str) -> date | None:
+    try:
+        return date.fromisoformat(told)
+    except ValueError:
+        return None
