@@ -3,7 +3,6 @@
 import argparse
 import csv
 import sys
-from pathlib import Path
 
 from medssl.errors import BadInput
 from medssl.review.event import START
@@ -14,7 +13,7 @@ def main(words: list[str]) -> None:
     """Verifies the chain of events, or lists it as CSV."""
     parser = argparse.ArgumentParser(prog="medssl audit", description=__doc__)
     parser.add_argument("do", choices=("verify", "list"))
-    parser.add_argument("store", type=Path, help="the database of `medssl review`")
+    parser.add_argument("store", help="the database of `medssl review`, a file or a URL")
     parser.add_argument("--head", help="a hash that an earlier verify printed: it must still be in the chain")
     given = parser.parse_args(words)
     store = Store.existing(given.store)

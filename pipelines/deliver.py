@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medssl.deliver.delivery import Wanted, write
 from medssl.review.predictions import read_index
-from medssl.review.store import Store, beside
+from medssl.review.store import Store, placed
 
 
 def main(words: list[str]) -> None:
@@ -14,13 +14,15 @@ def main(words: list[str]) -> None:
     parser.add_argument("predictions", type=Path, help="what `medssl predict` wrote and `medssl review` showed")
     parser.add_argument("--dicom", type=Path, help="the scans that were predicted; without them PDF and CSV alone")
     parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
-    parser.add_argument("--store", type=Path, help="where the verdicts are; PREDICTIONS-review.sqlite unless given")
+    parser.add_argument(
+        "--store", help="where the verdicts are, a file or a URL; PREDICTIONS-review.sqlite unless given"
+    )
     parser.add_argument("--unsigned", action="store_true", help="also what nobody signed, marked as not verified")
     parser.add_argument("--labelmap", action="store_true", help="a LABELMAP SEG: smaller, but fewer programs read it")
     parser.add_argument("--organization", default="", help="whose reviewer signs, as the SR names it")
     given = parser.parse_args(words)
     index = read_index(given.predictions)
-    store = Store.existing(given.store or beside(index.folder))
+    store = Store.existing(placed(given.store, index.folder))
     wanted = Wanted(given.dicom, given.unsigned, "LABELMAP" if given.labelmap else "BINARY", given.organization)
     told = write(index, store, given.out, wanted)
     for outcome in told:

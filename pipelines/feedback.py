@@ -6,7 +6,7 @@ from pathlib import Path
 from medssl.data.manifest import Manifest
 from medssl.review.feedback import write
 from medssl.review.predictions import read_index
-from medssl.review.store import Store, beside
+from medssl.review.store import Store, placed
 
 
 def main(words: list[str]) -> None:
@@ -14,12 +14,14 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="medssl feedback", description=__doc__)
     parser.add_argument("predictions", type=Path, help="what `medssl predict` wrote and `medssl review` showed")
     parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
-    parser.add_argument("--store", type=Path, help="where the verdicts are; PREDICTIONS-review.sqlite unless given")
+    parser.add_argument(
+        "--store", help="where the verdicts are, a file or a URL; PREDICTIONS-review.sqlite unless given"
+    )
     parser.add_argument("--after", type=Path, help="an earlier data set of this kind, to be continued")
     parser.add_argument("--manifest", type=Path, help="a store's manifest.csv that tells the patients of the cases")
     given = parser.parse_args(words)
     index = read_index(given.predictions)
-    store = Store.existing(given.store or beside(index.folder))
+    store = Store.existing(placed(given.store, index.folder))
     patients = {case.id: case.patient for case in Manifest.read(given.manifest).cases} if given.manifest else {}
     told = write(index, store.events(), given.out, patients, given.after)
     for outcome in told:

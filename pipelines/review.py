@@ -15,8 +15,8 @@ from medssl.predict import phantoms
 from medssl.review import signin
 from medssl.review.access import SECRET_HEADER, Access
 from medssl.review.event import Role
-from medssl.review.predictions import NOTICE, read_index
-from medssl.review.store import Store, beside
+from medssl.review.predictions import NOTICE, Index, read_index
+from medssl.review.store import Store, placed
 
 SAID = {
     "local": "LOCAL MODE: nobody signs in; everyone at this machine reads as {0.reviewer}, and only this machine may.",
@@ -37,7 +37,7 @@ def main(words: list[str]) -> None:
     flags = ["--server.port", str(asked.port), "--server.address", asked.address]
     flags += ["--browser.serverAddress", access.hosts[-1]]  # else Streamlit asks an outside service who we are
     flags += ["--secrets.files", str(asked.oidc.absolute())] if asked.oidc else []
-    print(f"Reading {access.predictions}; verdicts go to {access.store}")
+    print(f"Reading {access.predictions}; verdicts go to {Store(access.store).name}")
     print(SAID[access.mode].format(access))
     print(f"Open http://{asked.address}:{asked.port} (stop with ctrl-c). {NOTICE}", flush=True)
     # In place of this process, so that whoever stops the command stops the server.
@@ -60,12 +60,19 @@ def _access(asked: argparse.Namespace) -> Access:
         raise BadInput(f"{asked.predictions}: holds no case; `medssl predict RUN SCANS --out {asked.predictions}`")
     told = _mode(asked)
     hosts = ("127.0.0.1", "localhost", asked.address, *told.pop("hosts", ()), *([asked.host] if asked.host else ()))
-    store = (asked.store or beside(index.folder)).absolute()
+    store = placed(asked.store, index.folder)
     Store(store)
     return Access(
-        predictions=str(index.folder.absolute()), store=str(store), key=secrets.token_hex(32), tour=asked.demo,
-        idle_minutes=asked.idle_minutes, hosts=hosts, **told,
+        predictions=str(index.folder.absolute()), store=store, key=secrets.token_hex(32), tour=asked.demo,
+        rival=_rival(asked.rival, index), idle_minutes=asked.idle_minutes, hosts=hosts, **told,
     )  # fmt: skip
+
+
+def _rival(asked: Path | None, index: Index) -> str:
+    """The other model's predictions, which must be of some of the same cases."""
+    if asked and not set(read_index(asked).cases) & set(index.cases):
+        raise BadInput(f"{asked}: has no case of {index.folder}; predict the same scans with both models")
+    return str(asked.absolute()) if asked else ""
 
 
 def _mode(asked: argparse.Namespace) -> dict[str, Any]:
@@ -94,11 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="medssl review", description=__doc__)
     where = Path("phantom-predictions")
     parser.add_argument("predictions", type=Path, nargs="?", default=where, help="what `medssl predict` wrote")
+    parser.add_argument("rival", type=Path, nargs="?", help="what another model predicted of the same cases")
     parser.add_argument("--demo", action="store_true", help=f"a guided tour, on {where} unless PREDICTIONS are given")
     parser.add_argument("--port", type=int, default=8501)
     parser.add_argument("--address", default="127.0.0.1", help="where to listen; another one only if people sign in")
     parser.add_argument("--host", help="the name under which browsers reach the app, if it is not the address")
-    parser.add_argument("--store", type=Path, help="where verdicts go; PREDICTIONS-review.sqlite unless given")
+    parser.add_argument(
+        "--store", "--database", help="where verdicts go, a file (PREDICTIONS-review.sqlite unless given) or a "
+        "database: postgresql+psycopg://USER@HOST/NAME"
+    )  # fmt: skip
     who = parser.add_argument_group("who reads: one person at this machine, or everyone who signs in")
     who.add_argument("--reviewer", default=getpass.getuser(), help="the one person's name, which verdicts get")
     who.add_argument("--role", choices=get_args(Role), default="senior", help="and role")

@@ -54,7 +54,7 @@ def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome
     if out.exists():
         raise BadInput(f"{out}: exists already; choose another --out")
     if faults := store.faults():
-        raise BadInput(f"{store.path}: the record of the verdicts is broken ({faults[0]}); see `medssl audit verify`")
+        raise BadInput(f"{store.name}: the record of the verdicts is broken ({faults[0]}); see `medssl audit verify`")
     series = scanned(wanted.scans) if wanted.scans else ()
     events = store.events()
     out.parent.mkdir(parents=True, exist_ok=True)

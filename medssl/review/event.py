@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from pydantic import field_validator
-from sqlalchemy import Column, LargeBinary, UniqueConstraint
+from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from medssl import __version__
@@ -59,7 +59,7 @@ class Act(SQLModel):
 class Event(Act, table=True):
     """An act as it was stored: when (UTC), by which version, and the hash that ties it to the one before."""
 
-    __table_args__ = (UniqueConstraint("session", "number"),)
+    __table_args__ = (UniqueConstraint("session", "number"), Index("event_by_case", "case"))
 
     id: int = Field(primary_key=True)
     at: str

@@ -33,15 +33,15 @@ def test_feedback_without_verdicts_is_bad_input(predictions, tmp_path, capsys):
 
 
 def test_audit_verifies_lists_and_finds_a_change(store, capsys):
-    assert cli.run("audit", ["verify", str(store.path)]) == 0
+    assert cli.run("audit", ["verify", str(store.name)]) == 0
     head = capsys.readouterr().out.split()[-1]
-    assert cli.run("audit", ["verify", str(store.path), "--head", head]) == 0
-    assert cli.run("audit", ["list", str(store.path)]) == 0
+    assert cli.run("audit", ["verify", str(store.name), "--head", head]) == 0
+    assert cli.run("audit", ["list", str(store.name)]) == 0
     assert capsys.readouterr().out.count("case-a-1-1") == 1
-    with closing(sqlite3.connect(store.path)) as db, db:
+    with closing(sqlite3.connect(store.name)) as db, db:
         db.execute("DROP TRIGGER no_update")
         db.execute("UPDATE event SET reviewer = 'eve' WHERE id = 1")
-    assert cli.run("audit", ["verify", str(store.path)]) == 2
+    assert cli.run("audit", ["verify", str(store.name)]) == 2
     assert "event 1: changed" in capsys.readouterr().err
 
 
