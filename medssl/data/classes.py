@@ -47,7 +47,7 @@ class Classes:
         return np.array([n == 0 or n in told or n not in self.names for n in range(self.count)])
 
     def mirrored(self) -> tuple[tuple[int, int], ...] | None:
-        """Classes that change places in a mirror, left with right; None if a side has no other, so none may be used."""
+        """Classes that change places in a mirror, left with right; None if a side has no other or was drawn alone."""
         words = {n: _words(name) for n, name in self.names.items()}
         pairs = []
         for n, own in words.items():
@@ -57,7 +57,8 @@ class Classes:
                 return None
             if partner is not None and n < partner:
                 pairs.append((n, partner))
-        return tuple(pairs)
+        alone = any((a in told) != (b in told) for told in self.present.values() for a, b in pairs)
+        return None if alone else tuple(pairs)
 
 
 def _words(name: str) -> list[str]:

@@ -71,8 +71,9 @@ def test_a_turn_keeps_lengths_in_a_crop_that_is_no_cube():
     x = torch.zeros(1, 40, 20, 20)
     x[0, 17:23, 7:13, 7:13] = 1
     how = Augment(
-        share=1.0, flip=(False,) * 3, rotate_deg=90, scale=0, gamma=0, contrast=0, brightness=0, noise=0, blur=0, zoom=1
-    )
+        share=1.0, flip=(False,) * 3, rotate_deg=90, scale=0, elastic=0, gamma=0, contrast=0, brightness=0, noise=0,
+        blur=0, zoom=1,
+    )  # fmt: skip
     for seed in range(10):
         assert augment(how, x, None, seeded(seed))[0].sum().item() == pytest.approx(x.sum().item(), rel=0.1)
 
@@ -81,8 +82,67 @@ def test_a_coarser_scan_does_not_shift_the_image():
     at = torch.stack(torch.meshgrid(*[torch.arange(24.0)] * 3, indexing="ij"))
     x = (-((at - 11.5) ** 2).sum(0) / 40).exp()[None]
     how = Augment(
-        share=1.0, flip=(False,) * 3, rotate_deg=0, scale=0, gamma=0, contrast=0, brightness=0, noise=0, blur=0
-    )
-    for seed in range(10):
+        share=1.0, flip=(False,) * 3, rotate_deg=0, scale=0, elastic=0, gamma=0, contrast=0, brightness=0, noise=0,
+        blur=0,
+    )  # fmt: skip
+    for seed in range(40):
         seen = augment(how, x, None, seeded(seed))[0][0]
-        assert ((at * seen).sum((1, 2, 3)) / seen.sum()).tolist() == pytest.approx([11.5] * 3, abs=0.3)
+        assert ((at * seen).sum((1, 2, 3)) / seen.sum()).tolist() == pytest.approx([11.5] * 3, abs=0.02)
+
+
+NOTHING = {"rotate_deg": 0, "scale": 0, "elastic": 0, "gamma": 0, "contrast": 0, "brightness": 0, "noise": 0}
+NOTHING |= {"blur": 0, "zoom": 1, "share": 1.0, "flip": (False, False, False)}
+SHAPES = {"rotate_deg": 15, "scale": 0.15, "elastic": 0.1}
+LOOKS = {"gamma": 0.3, "contrast": 0.25, "brightness": 0.1, "noise": 0.05, "blur": 2.0, "zoom": 0.5}
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *LOOKS])
+def test_each_change_does_its_own_part(name):
+    """Changes of place move the label too, changes of look never do."""
+    x, label = crop(shape=(16, 16, 16))
+    still, _ = augment(Augment(**NOTHING), x, label, seeded(1))
+    how = Augment(**NOTHING | {name: (SHAPES | LOOKS)[name]})
+    moved = [augment(how, x, label, seeded(seed)) for seed in range(8)]
+    assert sum(not torch.allclose(x_, still, atol=1e-3) for x_, _ in moved) > 6
+    assert all(torch.equal(y, label) for _, y in moved) == (name in LOOKS)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), shape=st.tuples(*[st.integers(8, 40)] * 3))
+def test_a_bend_never_folds(seed, shape):
+    """Along every axis, what was in front stays in front."""
+    how = Augment(**NOTHING | {"elastic": 0.2})
+    at = torch.stack(torch.meshgrid(*[torch.linspace(0, 1, n) for n in shape], indexing="ij"))
+    *moved, inside = augment(how, torch.cat([at, torch.ones(1, *shape)]), None, seeded(seed))[0]
+    for axis in range(3):
+        n = shape[axis] - 1
+        both = (inside > 0.999).narrow(axis, 0, n) & (inside > 0.999).narrow(axis, 1, n)
+        assert (moved[axis].diff(dim=axis)[both] > 0).all()
+
+
+def test_left_and_right_change_places_in_a_mirror():
+    label = torch.zeros(8, 8, 8, dtype=torch.long)
+    label[:2], label[6:], label[3:5] = 1, 4, 3
+    how = Augment(**NOTHING | {"flip": (True, True, True), "swap": ((1, 4),)})
+    seen = set()
+    for seed in range(10):
+        x, y = augment(how, label[None].float() / 4, label, seeded(seed))
+        mirrored = bool((x[0, 0] > 0.9).all())
+        seen.add(mirrored)
+        assert (y[:2] == 1).all() and (y[6:] == 4).all() and (y[3:5] == 3).all()
+    assert seen == {True, False}
+
+
+def test_without_a_swap_a_mirror_keeps_the_names():
+    label = torch.zeros(8, 8, 8, dtype=torch.long)
+    label[:2] = 1
+    how = Augment(**NOTHING | {"flip": (True, False, False)})
+    assert {int(augment(how, label[None].float(), label, seeded(s))[1][0, 0, 0]) for s in range(10)} == {0, 1}
+
+
+def test_unknown_voxels_stay_unknown():
+    x, label = crop(shape=(16, 16, 16))
+    label[:8] = -1
+    for seed in range(5):
+        _, moved = augment(ALWAYS, x, label, seeded(seed))
+        assert set(moved.unique().tolist()) == {-1, 0, 1, 2, 3}

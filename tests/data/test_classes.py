@@ -25,6 +25,9 @@ def test_sides_change_places(names):
 def test_a_side_without_the_other_forbids_mirrors():
     assert Classes({1: "left lung", 2: "heart"}).mirrored() is None
     assert Classes({1: "left lung", 2: "right kidney"}).mirrored() is None
+    sides = {1: "left lung", 2: "right lung"}
+    assert Classes(sides, present={"a": [1, 2], "b": [1]}).mirrored() is None
+    assert Classes(sides, present={"a": [1, 2], "b": []}).mirrored() == ((1, 2),)
 
 
 @pytest.mark.parametrize("name", ["bright", "cleft", "copyright", "L4 vertebra", "tumour"])
