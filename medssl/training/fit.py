@@ -8,20 +8,21 @@ from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader
 
 from medssl.data.crops import Crops
 from medssl.files import atomic
-from medssl.nn import transfer
+from medssl.nn import lora, transfer
 from medssl.objectives.base import Objective
 from medssl.render import report
 from medssl.run import Run
 from medssl.tasks.base import Task
 from medssl.training.module import Training
 from medssl.training.observe import Monitors
+from medssl.training.optim import averaging
 from medssl.training.plan import Plan
 from medssl.training.probe import Halfway, Probe
 from medssl.training.spent import spending
@@ -91,7 +92,7 @@ def _trainer(plan: Plan, run: Run, monitor: str | None, every: int, watching: li
     folder = str(run.path)
     callbacks: list[Callback] = [*watching, Progress(plan), Previews(run.path / "previews")]
     if plan.ema:
-        callbacks.append(EMAWeightAveraging(decay=plan.ema))
+        callbacks.append(WeightAveraging(avg_fn=averaging(plan.ema)))
     callbacks.append(
         ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
     )
@@ -135,6 +136,7 @@ def _kept(trainer: Trainer, module: Training, run: Run) -> dict[str, float]:
     if (run.path / BEST).is_file():
         best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
         scores |= _take_best(module, best, run.path / BEST)
+    lora.merge(module.learner)
     transfer.save(module.learner.transferable(), run.path / "weights.safetensors")
     (run.path / LAST).unlink(missing_ok=True)
     return scores

@@ -1,27 +1,29 @@
 """The one LightningModule: whatever has a `step` from crops to a loss is trained by it."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.objectives.base import Objective
 from medssl.tasks.base import Task
+from medssl.training.optim import optimizer
 from medssl.training.plan import Plan
+from medssl.training.schedule import share
 
 
 class Training(LightningModule):
-    """Trains an objective or a task by a plan: AdamW, linear warm-up, cosine, clipped gradients."""
+    """Trains an objective or a task by a plan."""
 
     def __init__(self, learner: Objective | Task, plan: Plan, cases: Sequence[str] = ()) -> None:
         super().__init__()
         self.learner = learner
         self.plan = plan
         self.cases = cases
+        self.body = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
         """The loss of one batch; a loss that is not finite stops the training and names the volumes."""
@@ -45,31 +47,15 @@ class Training(LightningModule):
         if (index + 1) % self.plan.accumulate == 0:
             self.learner.after_step()
 
+    def on_train_batch_start(self, batch: Crops, index: int) -> None:
+        """Holds the encoder still, its norms' running moments as well, for as long as the plan says."""
+        frozen = not self.body or self.global_step < self.plan.frozen
+        for weight in self.body:
+            weight.requires_grad_(not frozen)
+        self.learner.encoder.train(not frozen)
+
     def configure_optimizers(self) -> dict:
-        """AdamW without decay on norms, biases and tokens."""
-        optimizer = torch.optim.AdamW(_groups(self.learner, self.plan), weight_decay=self.plan.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, self.plan))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def warm_cosine(step: int, plan: Plan) -> float:
-    """The share of the learning rate at a step: linear from 0, then half a cosine down to 0."""
-    warm = plan.warmup * plan.total
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, plan.total - warm))))
-
-
-def _groups(learner: nn.Module, plan: Plan) -> list[dict]:
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
-    for name, weight in learner.named_parameters():
-        if weight.requires_grad:
-            groups.setdefault((name.startswith("encoder."), weight.ndim > 1 and "token" not in name), []).append(weight)
-    return [
-        {
-            "params": weights,
-            "lr": plan.lr * (plan.encoder_lr if encoder else 1),
-            "weight_decay": plan.weight_decay if decays else 0.0,
-        }
-        for (encoder, decays), weights in groups.items()
-    ]
+        """The plan's optimiser and schedule."""
+        rule = optimizer(self.learner, self.plan)
+        schedule = torch.optim.lr_scheduler.LambdaLR(rule, lambda step: share(step, self.plan))
+        return {"optimizer": rule, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
