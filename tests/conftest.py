@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from medssl.files import write_json
 from medssl.io import nifti
@@ -15,6 +16,9 @@ from medssl.volume import Volume
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
+# Machines are shared, so no test is held to a time, and every machine tries the same examples.
+settings.register_profile("medssl", deadline=None, derandomize=True)
+settings.load_profile("medssl")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
