@@ -1,4 +1,4 @@
-"""Our own route for volumes: signed, expiring, compressed once, and never through the websocket."""
+"""Our own routes for volumes and deliveries: signed, expiring, and never through the websocket."""
 
 import re
 import time
@@ -10,9 +10,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from app.delivery import delivered
 from medssl.errors import BadInput
 from medssl.review.access import Access
-from medssl.review.links import read
+from medssl.review.links import Link, read
 from medssl.review.pictures import Picture, Pictures
 from medssl.viewer import wire
 
@@ -25,10 +26,13 @@ def routes(access: Access) -> list[Route]:
     encoded = lru_cache(maxsize=4)(lambda picture: wire.encode(pictures.load(picture)))
     slab = lru_cache(maxsize=200)(lambda picture, start, stop: wire.slab(*encoded(picture), start, stop))
 
-    def asked(request: Request) -> Picture:
+    def ours(request: Request) -> Link:
         if link := read(request.path_params["token"], access.key, time.time()):
-            return pictures.find(link)
+            return link
         raise BadInput("not a link of ours, or no longer")
+
+    def asked(request: Request) -> Picture:
+        return pictures.find(ours(request))
 
     def header(request: Request) -> Response:
         return JSONResponse(encoded(asked(request))[0], headers=PRIVATE)
@@ -38,9 +42,17 @@ def routes(access: Access) -> list[Route]:
         planes = _planes(request.query_params, encoded(picture)[0]["shape"][2])
         return _ranged(slab(picture, *planes), request.headers.get("range"))
 
+    def delivery(request: Request) -> Response:
+        link = ours(request)
+        if link.kind != "delivery":
+            raise BadInput("an image is no delivery")
+        name = {"Content-Disposition": f'attachment; filename="case-{link.number}.zip"'}
+        return Response(delivered(access, link.number, link.event), 200, PRIVATE | name, "application/zip")
+
     return [
         Route("/api/volume/{token}/header.json", _careful(header)),
         Route("/api/volume/{token}/voxels", _careful(voxels)),
+        Route("/api/delivery/{token}", _careful(delivery)),
     ]
 
 

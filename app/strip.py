@@ -5,7 +5,7 @@ from html import escape
 
 import streamlit as st
 
-from app import look
+from app import delivery, look
 from app.state import Desk
 from medssl.review.finding import Finding
 from medssl.review.worklist import Row, following, triage
@@ -17,6 +17,7 @@ def draw(desk: Desk, row: Row, selected: Finding | None) -> None:
         said = f"{row.read} of {len(row.findings)} findings read" if row.findings else "nothing found by the model"
         bar = look.bar(row.read, len(row.findings), said)
         st.html(f"<div class=case-title><b>{escape(row.case)}</b><span>{bar}</span></div>", width="stretch")
+        delivery.button(desk, row)
         if row.reading.signed_at:
             _signed(desk, row)
             return

@@ -64,7 +64,7 @@ def _access(asked: argparse.Namespace) -> Access:
     Store(store)
     return Access(
         predictions=str(index.folder.absolute()), store=store, key=secrets.token_hex(32), tour=asked.demo,
-        rival=_rival(asked.rival, index), idle_minutes=asked.idle_minutes, hosts=hosts, **told,
+        rival=_rival(asked.rival, index), scans=_scans(asked.scans), idle_minutes=asked.idle_minutes, hosts=hosts, **told,
     )  # fmt: skip
 
 
@@ -72,6 +72,12 @@ def _rival(asked: Path | None, index: Index) -> str:
     """The other model's predictions, which must be of some of the same cases."""
     if asked and not set(read_index(asked).cases) & set(index.cases):
         raise BadInput(f"{asked}: has no case of {index.folder}; predict the same scans with both models")
+    return str(asked.absolute()) if asked else ""
+
+
+def _scans(asked: Path | None) -> str:
+    if asked and not asked.is_dir():
+        raise BadInput(f"{asked}: no such folder; give the scans that were predicted")
     return str(asked.absolute()) if asked else ""
 
 
@@ -117,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     who.add_argument("--proxy-header", metavar="NAME", help="the header in which a proxy names who signed in to it")
     who.add_argument("--proxy-secret-file", type=Path, metavar="FILE", help=f"what it must send as {SECRET_HEADER}")
     who.add_argument("--roles", type=Path, metavar="FILE", help="a line `name: reader|senior|admin` each")
+    parser.add_argument("--scans", type=Path, help="the DICOM that was predicted, so that SEG and SR can be delivered")
     parser.add_argument("--idle-minutes", type=float, default=20)
     return parser
 

@@ -34,7 +34,7 @@ MAY = {
     "tasks": {"tasks", "nn", "data", "predict", "metrics"},
     "training": {"training", "objectives", "tasks", "nn", "data", "predict", "metrics", "render"},
     "fewshot": {"fewshot", "training", "predict", "metrics", "review", "data", "render"},
-    "app": {"app", "io", "data", "review", "render", "viewer"},
+    "app": {"app", "io", "data", "review", "render", "viewer", "deliver"},
 }
 TORCH_FREE = ("volume", "run", "config", "review", "render", "viewer", "io", "deliver")
 

@@ -12,7 +12,7 @@ from sqlmodel import Field, SQLModel
 from medssl import __version__
 from medssl.review.finding import Decision
 
-Action = Literal[Decision, "stroke", "measure", "undo", "open", "sign", "reopen"]
+Action = Literal[Decision, "stroke", "measure", "undo", "open", "sign", "reopen", "deliver"]
 Role = Literal["reader", "senior", "admin"]
 VERDICTS: tuple[Decision, ...] = get_args(Decision)
 START = "0" * 64

@@ -1,4 +1,4 @@
-"""Signed links: an address that serves one image of one case until it expires, and that nobody can make up."""
+"""Signed links: an address that serves one file of one case until it expires, and that nobody can make up."""
 
 import hmac
 import re
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal["image", "labels", "probability", "uncertainty", "rival"]
-FORM = re.compile(rf"(\d+)\.({'|'.join(get_args(Kind))})\.(\d+)\.(\d+)\.([0-9a-f]{{64}})")
+What = Literal[Kind, "delivery"]
+FORM = re.compile(rf"(\d+)\.({'|'.join(get_args(What))})\.(\d+)\.(\d+)\.([0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True)
 class Link:
-    """The `number`-th case (its name stays out of the address), which of its images, as of which event, until when."""
+    """The `number`-th case (its name stays out of the address), which of its files, as of which event, until when."""
 
     number: int
-    kind: Kind
+    kind: What
     event: int
     expires: int
 
@@ -31,7 +32,7 @@ def read(token: str, key: str, now: float) -> Link | None:
     number, kind, event, expires, mac = parts.groups()
     if not hmac.compare_digest(mac, _mac(key, token.rpartition(".")[0])) or int(expires) <= now:
         return None
-    return Link(int(number), next(k for k in get_args(Kind) if k == kind), int(event), int(expires))
+    return Link(int(number), next(k for k in get_args(What) if k == kind), int(event), int(expires))
 
 
 def _mac(key: str, said: str) -> str:

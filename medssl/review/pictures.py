@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from medssl.errors import BadInput
 from medssl.io import nifti
 from medssl.review.corrected import drawn
 from medssl.review.event import Event
@@ -46,6 +47,8 @@ class Pictures:
 
     def find(self, link: Link) -> Picture:
         """The picture that a link means, or BadInput."""
+        if link.kind == "delivery":
+            raise BadInput("a delivery is no image")
         index = read_index(self._folder)
         case = index.cases[link.number - 1] if 0 < link.number <= len(index.cases) else ""
         folder = read_index(self._rival).case(case) if link.kind == "rival" else index.case(case)

@@ -10,6 +10,8 @@ from medssl.review.axes import Axes
 from medssl.review.event import VERDICTS, Act, Event
 from medssl.review.finding import Finding, Verdict
 
+NOTED = ("open", "deliver")  # what is written down without changing a reading
+
 
 class Refusal(ValueError):
     """An act that does not fit what happened before; the message is meant for the reviewer."""
@@ -61,7 +63,7 @@ def undone(events: Iterable[Event]) -> set[int]:
 def refusal(act: Act, events: list[Event]) -> str:
     """Why an act does not fit the case's events so far; empty where it does."""
     mine = fold(events).get((act.case, act.reviewer)) or Reading(act.case, act.reviewer)
-    if act.action == "open":
+    if act.action in NOTED:
         return ""
     if act.action == "reopen":
         return "" if mine.signed_at else "this reading is not signed; there is nothing to reopen"
@@ -85,7 +87,7 @@ def _takes_back(events: list[Event], reviewer: str) -> set[int]:
 
 
 def _step(reading: Reading, event: Event) -> Reading:
-    if event.action == "open":
+    if event.action in NOTED:
         return reading
     if event.action == "sign":
         return replace(reading, signed_at=event.at, last=None)
