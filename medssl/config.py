@@ -68,14 +68,14 @@ def maker(chosen: Settings) -> Any:
     )
 
 
-def named(package: str) -> Any:
-    """A field that holds the `Config` of one module of `package`, chosen by its key `name`."""
+def named(package: str, default: str | None = None) -> Any:
+    """A field that holds the `Config` of one module of `package`, chosen by its key `name`, else the default one."""
 
     def choose(value: Any) -> Any:
         if isinstance(value, Settings):
             return value
         known = [m.name for m in pkgutil.iter_modules(import_module(package).__path__) if m.name != "base"]
-        name = value.get("name") if isinstance(value, dict) else value
+        name = value.get("name", default) if isinstance(value, dict) else value
         if name not in known:
             raise ValueError(f"{name!r} is unknown; known: {', '.join(known)}")
         rest = value if isinstance(value, dict) else {"name": name}

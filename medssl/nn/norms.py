@@ -34,14 +34,36 @@ class ChannelNorm(nn.Module):
         return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).movedim(-1, 1)
 
 
+class ResponseNorm(nn.Module):
+    """ConvNeXt V2's global response norm: channels compete by the size of what each has over the whole volume.
+
+    A sample's channel c is multiplied by 1 + weight_c r_c / mean(r), r_c the root of its mean square, and shifted.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """The features, those of strong channels stronger."""
+        return affine(x, *scale_and_shift(self, moments(x)))
+
+
 def make(norm: Norm, channels: int) -> nn.Module:
     """A norm by name, with learned scale and shift."""
     if norm == "instance":
         # One group a channel is instance norm; torch's InstanceNorm3d undoes the channels-last order, and is slower.
         return nn.GroupNorm(channels, channels)
     if norm == "group":
-        return nn.GroupNorm(min(8, channels), channels)
+        return nn.GroupNorm(groups(channels), channels)
     return nn.BatchNorm3d(channels) if norm == "batch" else ChannelNorm(channels)
+
+
+def groups(channels: int) -> int:
+    """How many groups a group norm has: the most up to eight that share the channels evenly."""
+    return max(n for n in range(1, 9) if channels % n == 0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,9 @@ def merge(
 
 def scale_and_shift(norm: nn.Module, seen: Moments) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
     """What `norm` multiplies each sample's channels by, and adds, given what was seen; batch norm remembers it."""
+    if isinstance(norm, ResponseNorm):
+        response = (seen.var + seen.mean.square() + norm.eps).sqrt()
+        return 1 + norm.weight * response / response.mean(1, keepdim=True), norm.bias.expand_as(response)
     if isinstance(norm, nn.InstanceNorm3d):
         mean, var = seen.mean, seen.var
     elif isinstance(norm, nn.GroupNorm):

@@ -51,11 +51,14 @@ class Blocks(Layout):
         """The convolution, with halos from visible neighbours."""
         if max(conv.kernel_size) == 1 and max(conv.stride) == 1:
             return conv(x)
+        reach = Reach.of(conv)
+        if conv.groups > 1 or not reach.within(_triple(x.shape[2:])):
+            return self.enter(conv(self.leave(x)))
         weight, bias = conv.weight, conv.bias
         if torch.is_autocast_enabled(x.device.type):
             kind = torch.get_autocast_dtype(x.device.type)
             x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
-        return HaloConv.apply(x, weight, bias, self, Reach.of(conv))
+        return HaloConv.apply(x, weight, bias, self, reach)
 
     def norm(self, norm: nn.Module, x: Float[Tensor, "n c i j k"]) -> Float[Tensor, "n c i j k"]:
         """The norm, from the moments of cells merged over each sample."""
@@ -134,6 +137,10 @@ class Reach:
     def of(cls, conv: nn.Conv3d) -> "Reach":
         """The reach of a convolution."""
         return cls(_triple(conv.kernel_size), _triple(conv.stride), _triple(conv.padding))
+
+    def within(self, width: Triple) -> bool:
+        """Whether cells of this width are reached from their nearest neighbours only, which is all a halo holds."""
+        return all(max(*sides) <= w for w, *sides in zip(width, *self.inputs(), strict=True))
 
     def inputs(self) -> tuple[Triple, Triple]:
         """Voxels read below and above a cell to compute its outputs."""

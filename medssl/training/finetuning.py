@@ -13,7 +13,7 @@ from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.store import Card
 from medssl.errors import BadInput
-from medssl.nn.encoder import EncoderConfig
+from medssl.nn.encoder import EncoderConfig, Named
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks.segment import Config as Segment
@@ -33,7 +33,7 @@ class Finetune(Settings):
     pretrained: Path | None = None
     labels: PositiveInt | None = Field(None, description="how many labelled volumes; null takes all")
     task: config.named("medssl.tasks") = Segment()  # type: ignore[valid-type]
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: Named = EncoderConfig()
     crop: tuple[int, int, int] = (64, 64, 64)
     foreground: float = Field(0.67, ge=0, le=1, description="share of crops drawn about a labelled voxel")
     augment: Augment = Augment()

@@ -11,7 +11,7 @@ from medssl.data.normalise import Recipe
 from medssl.data.store import Card
 from medssl.errors import BadInput
 from medssl.nn import transfer
-from medssl.nn.encoder import Encoder, EncoderConfig, build
+from medssl.nn.encoder import Choice, Encoder, Named, build
 from medssl.predict.predictor import Prediction
 from medssl.run import Run
 from medssl.settings import Settings
@@ -23,7 +23,7 @@ from medssl.volume import Spacing, Volume
 class Network(Settings):
     """An encoder, what it is fed with, and, once finetuned, the task on it and the classes it names."""
 
-    encoder: EncoderConfig
+    encoder: Named
     in_channels: int
     recipe: Recipe
     spacing_mm: Spacing | None
@@ -32,7 +32,7 @@ class Network(Settings):
     labels: dict[int, str] = Field({}, description="class names; none before finetuning")
 
     @classmethod
-    def on(cls, manifest: Manifest, encoder: EncoderConfig, crop: tuple[int, int, int]) -> "Network":
+    def on(cls, manifest: Manifest, encoder: Choice, crop: tuple[int, int, int]) -> "Network":
         """A network for the cases of a store."""
         card = Card.read(manifest.folder)
         channels = {case.channels for case in manifest.cases}

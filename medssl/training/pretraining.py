@@ -9,7 +9,7 @@ from medssl import config
 from medssl.data import leaks
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
-from medssl.nn.encoder import EncoderConfig
+from medssl.nn.encoder import EncoderConfig, Named
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training import feed
@@ -26,7 +26,7 @@ class Pretrain(Settings):
     manifest: Path
     objective: config.named("medssl.objectives")  # type: ignore[valid-type]
     split: str = "train"
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: Named = EncoderConfig()
     crop: tuple[int, int, int] = (64, 64, 64)
     overlap: float | None = None
     plan: Plan = Plan()

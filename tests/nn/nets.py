@@ -2,16 +2,41 @@
 
 import torch
 
-from medssl.nn.encoder import ResEncoder
+from medssl.nn.encoders import convnext, dynunet, residual, segresnet
 
 NORMS = ("instance", "group", "batch", "layer")
 STRIDES = {"isotropic": (1, 2, 2), "anisotropic": ((1, 2, 2), (1, 2, 2), (2, 2, 1)), "steep": (2, 1, (4, 2, 2))}
+KINDS = ("residual", "convnext", "segresnet", "dynunet")
+NOT_OF_MONAI = {"layer", "steep"}
 
 
-def shaken(norm="instance", strides="isotropic", in_channels=1, blocks=(1, 2, 1), seed=0, dense=False):
+def describe(kind, norm, strides, blocks=(1, 2, 1)):
+    """A small encoder of a kind."""
+    wide = {"channels": (8, 16, 24), "strides": STRIDES[strides], "norm": norm}
+    if kind == "segresnet":
+        return segresnet.Config(init_filters=8, blocks_down=blocks, norm=norm)
+    if kind == "convnext":
+        return convnext.Config(**wide, blocks=blocks)
+    if kind in ("dynunet", "basic"):
+        return dynunet.Config(**wide, residual=kind == "dynunet")
+    return residual.Config(**wide, blocks=blocks, bias=kind == "biased")
+
+
+def possible(kind, norm, strides):
+    """Whether there is such an encoder: MONAI has no norm over channels, and strides by 2 at most."""
+    if kind == "segresnet":
+        return norm != "layer" and strides == "isotropic"
+    return kind != "dynunet" or not NOT_OF_MONAI & {norm, strides}
+
+
+CASES = [(k, n, s) for k in KINDS for n in NORMS for s in STRIDES if possible(k, n, s)]
+CASES += [("biased", "group", "isotropic"), ("basic", "batch", "anisotropic")]
+
+
+def shaken(norm="instance", strides="isotropic", in_channels=1, blocks=(1, 2, 1), seed=0, dense=False, kind="residual"):
     """An encoder whose norms scale and shift: fresh ones add nothing and would hide a missing mask."""
     torch.manual_seed(seed)
-    net = ResEncoder((8, 16, 24), STRIDES[strides], blocks, in_channels, norm)
+    net = describe(kind, norm, strides, blocks).build(in_channels)
     for name, p in net.named_parameters():
         if "norm" in name:
             torch.nn.init.uniform_(p, 0.3, 0.9)
