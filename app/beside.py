@@ -16,7 +16,12 @@ def entries(desk: Desk, row: Row) -> list[dict[str, Any]]:
 
 def title(index: Index, case: str) -> str:
     """A case and its day."""
-    return f"{case}  {_day(index, case)}".strip()
+    return f"{case}  {day(index.study(case).date)}".strip()
+
+
+def day(told: str) -> str:
+    """A date as it is read: 2024-03-02."""
+    return f"{told[:4]}-{told[4:6]}-{told[6:]}" if len(told) == 8 else told
 
 
 def _prior(desk: Desk, row: Row) -> dict[str, Any] | None:
@@ -29,7 +34,7 @@ def _prior(desk: Desk, row: Row) -> dict[str, Any] | None:
     same = match(now, then)
     grown = {one.id: growth(one, same[one.id], days).said for one in now if one.id in same}
     return {
-        "id": "prior", "name": f"Prior {_day(desk.index, case) or case}",
+        "id": "prior", "name": f"Prior {day(desk.index.study(case).date) or case}",
         "volume": desk.url(number, "image"), "overlay": desk.url(number, "labels"), "none": "not found in the prior",
         "pairs": {name: {"centre_mm": same[name].centre_mm, "said": said} for name, said in grown.items()},
         "only": _only(then, same, "only in the prior"),
@@ -56,8 +61,3 @@ def _only(theirs: list[Finding] | tuple[Finding, ...], same: dict[str, Finding],
 
 def _size(finding: Finding) -> str:
     return f"{finding.diameter_mm:.1f} mm, {finding.volume_ml:.2f} ml, score {finding.score:.2f}"
-
-
-def _day(index: Index, case: str) -> str:
-    told = index.study(case).date
-    return f"{told[:4]}-{told[4:6]}-{told[6:]}" if len(told) == 8 else told

@@ -4,6 +4,7 @@ import hashlib
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import streamlit as st
 
 from medssl.review.access import Access, Reviewer
-from medssl.review.event import Act
+from medssl.review.event import Act, Event
 from medssl.review.finding import Finding
 from medssl.review.links import Kind, Link
+from medssl.review.locks import Lock, locks
 from medssl.review.pictures import FILES
 from medssl.review.predictions import FINDINGS, Index, read_findings, read_index
 from medssl.review.state import Reading, Refusal, fold
@@ -33,9 +35,29 @@ class Desk:
     store: Store
 
     @cached_property
+    def _events(self) -> list[Event]:
+        return self.store.events()
+
+    @cached_property
     def readings(self) -> dict[tuple[str, str], Reading]:
         """Every reading that there is, by (case, reviewer)."""
-        return fold(self.store.events())
+        return fold(self._events)
+
+    @cached_property
+    def locks(self) -> list[Lock]:
+        """Who has which case open."""
+        return locks(self._events, datetime.now(UTC), self.access.idle_minutes)
+
+    @property
+    def busy(self) -> dict[str, Lock]:
+        """The cases that somebody else has open."""
+        return {lock.case: lock for lock in reversed(self.locks) if lock.holder != self.reviewer.name}
+
+    def open(self, row: Row) -> None:
+        """Tells the others that this reader has the case open, unless they know."""
+        mine = any((lock.case, lock.holder) == (row.case, self.reviewer.name) for lock in self.locks)
+        if not mine and not row.reading.signed_at:
+            self.record(row, "open")
 
     @cached_property
     def rival(self) -> Index | None:
@@ -50,7 +72,7 @@ class Desk:
         """The `number`-th case, with the findings of the model and those that this reader added."""
         case = self.index.cases[number - 1]
         reading = self.readings.get((case, self.reviewer.name)) or Reading(case, self.reviewer.name)
-        return Row(number, case, (*findings(self.index, case), *reading.added), reading)
+        return Row(number, case, (*findings(self.index, case), *reading.added), reading, self.index.study(case).date)
 
     @cached_property
     def mark(self) -> str:

@@ -21,6 +21,8 @@ def draw(desk: Desk, row: Row, selected: Finding | None) -> None:
         if row.reading.signed_at:
             _signed(desk, row)
             return
+        if lock := desk.busy.get(row.case):
+            st.html(f"<div class=busy>{escape(lock.holder)} has it open since {lock.clock}</div>", width="content")
         if selected:
             _finding(desk, row, selected)
         _sign(desk, row)
@@ -78,7 +80,7 @@ def _signed(desk: Desk, row: Row) -> None:
     at = (row.reading.signed_at or "")[:16].replace("T", " ")
     st.html(f"<div class=signed-strip>Signed {escape(at)} UTC</div>", width="content")
     st.button("Reopen", icon=":material/lock_open:", on_click=lambda: desk.record(row, "reopen"))
-    ahead = following(triage(desk.rows()), row.number)
+    ahead = following(triage(desk.rows()), row.number, desk.busy)
     if not ahead:
         st.html("<small>the last case: all are signed</small>", width="content")
     elif st.button("Next case", type="primary", icon=":material/arrow_forward:"):

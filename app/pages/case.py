@@ -28,6 +28,7 @@ def page(desk: Desk, worklist: StreamlitPage) -> None:
         st.page_link(worklist, label="To the worklist", icon=":material/arrow_back:")
         return
     row = desk.row(int(number))
+    desk.open(row)
     selected = _selected(row)
     if desk.access.tour:
         tour.hint(row)

@@ -8,7 +8,9 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app import look, tour
+from app.beside import day
 from app.state import Desk
+from medssl.review.locks import Lock
 from medssl.review.worklist import Order, Row, following, triage
 
 PAGE = 20
@@ -25,7 +27,7 @@ def page(desk: Desk, case: StreamlitPage) -> None:
         return
     if desk.access.tour:
         tour.hint(None)
-    _progress(rows, case)
+    _progress(desk, rows, case)
     chosen = _filtered(rows)
     if not chosen:
         done = all(row.state == "signed" for row in rows)
@@ -38,11 +40,11 @@ DONE = "All cases are signed", "Thank you. `medssl feedback` turns what you deci
 NO_MATCH = "No case matches", "Widen the filters above."
 
 
-def _progress(rows: list[Row], case: StreamlitPage) -> None:
+def _progress(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
     signed = sum(row.state == "signed" for row in rows)
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.html(look.bar(signed, len(rows), f"{signed} of {len(rows)} cases signed"))
-    if ahead := following(triage(rows), 0):
+    if ahead := following(triage(rows), 0, desk.busy):
         said = "Resume reading" if ahead.state == "open" else "Read next case"
         if right.button(said, type="primary", icon=":material/play_arrow:", width="stretch"):
             open_case(case, ahead.number)
@@ -69,13 +71,13 @@ def _table(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
     )
     for row in rows[(sheet - 1) * PAGE : sheet * PAGE]:
         left, right = st.columns(WIDTHS, vertical_alignment="center", gap="small")
-        left.html(_line(row, colours))
+        left.html(_line(row, colours, desk.busy.get(row.case)))
         said = {"new": "Read", "open": "Resume", "signed": "View"}[row.state]
         if right.button(said, key=f"open-{row.number}", width="stretch"):
             open_case(case, row.number)
 
 
-def _line(row: Row, colours: dict[str, str]) -> str:
+def _line(row: Row, colours: dict[str, str], lock: Lock | None) -> str:
     counts = Counter(finding.name for finding in row.findings)
     chips = "".join(
         f"<span class=chip><i style='background:{escape(colours.get(name, '#888'))}'></i>{n} {escape(name)}</span>"
@@ -83,13 +85,17 @@ def _line(row: Row, colours: dict[str, str]) -> str:
     )
     cells = (
         f"<span class='dot {row.state}' title='{row.state}'></span>",
-        f"<span class=case>{escape(row.case)}</span>",
+        f"<span class=case>{escape(row.case)} <small>{day(row.date)}</small>{_busy(lock)}</span>",
         f"<span>{chips or '<small>no findings</small>'}</span>",
         f"<span>{row.uncertainty:.2f}</span>" if row.findings else "<span>–</span>",
         f"<span>{row.largest_ml:.2f} ml</span>" if row.findings else "<span>–</span>",
         f"<span>{_read(row)}</span>",
     )
     return f"<div class='row {row.state}'>{''.join(cells)}</div>"
+
+
+def _busy(lock: Lock | None) -> str:
+    return f"<i class=busy>open by {escape(lock.holder)} since {lock.clock}</i>" if lock else ""
 
 
 def _read(row: Row) -> str:

@@ -1,6 +1,6 @@
 """Worklist: the cases in the order in which a reader's time helps most."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +8,7 @@ from medssl.review.finding import Finding
 from medssl.review.state import Reading
 
 State = Literal["new", "open", "signed"]
-Order = Literal["uncertain first", "largest first", "fewest findings first", "as predicted"]
+Order = Literal["uncertain first", "largest first", "oldest first", "fewest findings first", "as predicted"]
 
 
 @dataclass(frozen=True)
@@ -19,18 +19,25 @@ class Row:
     case: str
     findings: tuple[Finding, ...]
     reading: Reading
+    date: str = ""
 
     @property
     def state(self) -> State:
         """Whether this reader has signed, begun, or not touched the case."""
         if self.reading.signed_at:
             return "signed"
-        return "open" if self.reading.verdicts or self.reading.strokes else "new"
+        begun = self.reading.verdicts or self.reading.strokes or self.reading.axes
+        return "open" if begun else "new"
 
     @property
     def read(self) -> int:
         """How many of the findings have a verdict."""
         return len(self.findings) - len(self.reading.missing(self.findings))
+
+    @property
+    def day(self) -> int:
+        """The study's date as a number; those without one come last."""
+        return int(self.date) if self.date.isdecimal() else 99999999
 
     @property
     def uncertainty(self) -> float:
@@ -46,6 +53,7 @@ class Row:
 _KEYS: Mapping[Order, Callable[[Row], tuple[float, ...]]] = {
     "uncertain first": lambda row: (-row.uncertainty, -row.largest_ml, row.number),
     "largest first": lambda row: (-row.largest_ml, row.number),
+    "oldest first": lambda row: (row.day, row.number),
     "fewest findings first": lambda row: (len(row.findings), row.number),
     "as predicted": lambda row: (row.number,),
 }
@@ -57,6 +65,7 @@ def triage(rows: Iterable[Row], order: Order = "uncertain first") -> list[Row]:
     return sorted(rows, key=lambda row: (rank[row.state], *_KEYS[order](row)))
 
 
-def following(rows: Iterable[Row], number: int) -> Row | None:
-    """The first case of a sorted list that still waits, other than the one at hand."""
-    return next((row for row in rows if row.state != "signed" and row.number != number), None)
+def following(rows: Iterable[Row], number: int, busy: Container[str] = ()) -> Row | None:
+    """The first case of a sorted list that still waits, other than the one at hand; what others read comes last."""
+    waiting = [row for row in rows if row.state != "signed" and row.number != number]
+    return next((row for row in waiting if row.case not in busy), next(iter(waiting), None))

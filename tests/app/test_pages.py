@@ -17,7 +17,7 @@ NOTICE = "Research use only. Not for clinical use."
 
 
 def start(query: dict[str, str] | None = None) -> AppTest:
-    app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=30)
+    app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=60)
     for key, value in (query or {}).items():
         app.query_params[key] = value
     return checked(app.run())
@@ -47,7 +47,7 @@ def case(number: int) -> AppTest:
         look.header(state.access(), auth.reviewer(state.access()))
         case.page(state.desk(auth.reviewer(state.access())), st.Page(lambda: None, title="x"))
 
-    return checked(AppTest.from_function(script, args=(number,), default_timeout=30).run())
+    return checked(AppTest.from_function(script, args=(number,), default_timeout=60).run())
 
 
 def button(app: AppTest, label: str):
@@ -109,7 +109,7 @@ def test_what_was_decided_can_be_taken_back_and_a_signature_reopened(opened):
     button(app, "Take back").click()
     app = checked(app.run())
     assert button(app, "Sign off").disabled
-    assert [e.action for e in Store(opened.store).events()] == ["accept", "undo"]
+    assert [e.action for e in Store(opened.store).events()] == ["accept", "open", "undo"]
 
 
 def test_a_finding_can_be_given_another_label(opened):
@@ -165,6 +165,22 @@ def test_another_model_stands_beside_a_case(opened, predictions, monkeypatch):
     assert list(entry["pairs"]) == ["case-a-1-2"] and entry["none"] == "not found by rival" and entry["only"] == []
 
 
+def test_a_case_that_somebody_reads_is_marked_and_no_verdict_of_theirs_is_shown(opened):
+    decide(opened, "", 1, "open", reviewer="ben")
+    decide(opened, "case-a-1-1", 2, "reject", reviewer="ben")
+    said = text(start())
+    assert "open by ben since" in said and "0 of 2" in said
+    page = case(1)
+    assert "ben has it open since" in text(page)
+    assert [finding["decision"] for finding in told(page)["findings"]] == [None, None]
+
+
+def test_opening_a_case_is_stored_once(opened):
+    page = case(1)
+    checked(page.run())
+    assert [(e.action, e.case, e.reviewer) for e in Store(opened.store).events()] == [("open", "case-a", "ana")]
+
+
 @pytest.mark.parametrize("number", ["", "0", "99", "-1", "x"])
 def test_an_unknown_case_leads_back(opened, number):
     assert "No case is open" in text(case(number))
@@ -184,7 +200,7 @@ def test_a_stranger_sees_no_case(access, monkeypatch):
 
 
 def test_an_idle_reader_is_asked_before_anything_is_shown(opened):
-    app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=30)
+    app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=60)
     app.session_state["last_seen"] = 1.0
     app = checked(app.run())
     assert "Paused" in text(app) and "case-a" not in text(app)
@@ -209,7 +225,7 @@ def agreement() -> AppTest:
 
         agreement.page(state.desk(auth.reviewer(state.access())))
 
-    return checked(AppTest.from_function(script, default_timeout=30).run())
+    return checked(AppTest.from_function(script, default_timeout=60).run())
 
 
 def test_two_signed_readings_are_compared(opened):

@@ -37,6 +37,17 @@ def test_the_largest_comes_first_where_asked():
     assert [r.number for r in triage([row(1, ml=1.0), row(2, ml=9.0)], "largest first")] == [2, 1]
 
 
+def test_the_oldest_study_comes_first_where_asked_and_the_undated_last():
+    rows = [row(1), replace(row(2), date="20240901"), replace(row(3), date="20240302")]
+    assert [r.number for r in triage(rows, "oldest first")] == [3, 2, 1]
+
+
+def test_what_another_reader_has_open_comes_last():
+    rows = [row(1), row(2)]
+    assert following(rows, 0, {"case-1"}).number == 2
+    assert following(rows, 0, {"case-1", "case-2"}).number == 1
+
+
 def test_what_follows_is_not_the_case_at_hand_and_not_signed():
     rows = [row(1, state="open"), row(2), row(3, state="signed")]
     assert following(rows, 1).number == 2
