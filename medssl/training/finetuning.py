@@ -1,34 +1,26 @@
 """Finetuning: from a few labelled volumes and, if there is one, a pretraining to a closed run."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from medssl import config
 from medssl.data import leaks
 from medssl.data.augment import Augment
-from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.store import Card
 from medssl.errors import BadInput
-from medssl.nn import lora
 from medssl.nn.encoder import EncoderConfig, Named
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.tasks.base import Task
 from medssl.tasks.segment import Config as Segment
-from medssl.training import feed, presets
+from medssl.training import feed
 from medssl.training.fit import fit
 from medssl.training.network import Network
 from medssl.training.plan import Plan
-from medssl.training.shown import Shown
-from medssl.training.taught import Taught, Unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +36,6 @@ class Finetune(Settings):
     encoder: Named = EncoderConfig()
     crop: tuple[int, int, int] = (64, 64, 64)
     foreground: float = Field(0.67, ge=0, le=1, description="share of crops drawn about a labelled voxel")
-    schedule: presets.Schedule = Field("full", description="how the pretrained weights learn; fills in the plan")
-    rank: PositiveInt = Field(4, description="schedule=lora: of the adapters")
-    regularise: bool = Field(False, description="more augmentation and decay where labels are few; fills in both")
-    unlabelled: Unlabelled = Field(
-        Unlabelled(), description="none, mean-teacher or pseudo: learn from the rest of train"
-    )
     augment: Augment = Augment()
     plan: Plan = Plan()
     validate_every: PositiveInt = 5
@@ -57,32 +43,50 @@ class Finetune(Settings):
     fold: int = Field(0, ge=0, description="with folds: which part of the labelled patients is the split val")
     folds: int | None = Field(None, ge=2, description="cross-validates: so many parts take turns as the split val")
     seed: int = Field(0, description="draws the labelled volumes, and deals the folds")
-    allow_absent: bool = Field(False, description="go on where the labelled volumes lack a class")
-    allow_overlap: bool = Field(False, description="go on where the training or pretraining has seen cases of test")
+    allow_overlap: bool = Field(False, description="go on where the pretraining has seen cases of the split test")
     allow_recipe_mismatch: bool = Field(False, description="go on with data windowed otherwise than the pretraining's")
     resume: bool = False
-
-    @model_validator(mode="before")
-    @classmethod
-    def _presets(cls, given: Any) -> Any:
-        return presets.filled(given) if isinstance(given, dict) else given
-
-    @model_validator(mode="after")
-    def _schedule_fits(self) -> "Finetune":
-        if self.schedule == "scratch" and self.pretrained:
-            raise ValueError("schedule=scratch starts from nothing; leave pretrained out, or choose another schedule")
-        if self.schedule in ("frozen", "lora") and not self.pretrained:
-            raise ValueError(f"schedule={self.schedule} keeps the encoder as it is, untrained; give pretrained=RUN")
-        return self
 
 
 def finetune(settings: Finetune) -> Run:
     """A closed run that predicts; the split `test` is never looked at."""
     manifest = Manifest.read(settings.manifest)
-    shown = Shown.of(manifest, settings.labels, settings.seed)
-    shown.check(settings.allow_absent, settings.allow_overlap)
-    network = Network.on(shown.few, settings.encoder, settings.crop)
-    network = network.model_copy(update={"task": settings.task, "labels": dict(shown.classes.names)})
+    if settings.folds:
+        manifest = manifest.fold(settings.fold, settings.folds, settings.seed)
+    few, network = _labelled(manifest, settings)
     seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else manifest.by("test"))
-    task, facts = _begun(settings, network)
-    ...
+    torch.manual_seed(settings.plan.seed)
+    before = Run.open(settings.pretrained) if settings.pretrained else None
+    task, ledger = network.started(before, settings.allow_recipe_mismatch) if before else (network.blank(), None)
+    log.info("%s", ledger or "no pretrained weights: from scratch")
+    dataset = CropDataset(
+        few, network.recipe, settings.crop, labelled=True, foreground=settings.foreground, augment=settings.augment,
+        seed=settings.plan.seed,
+    )  # fmt: skip
+    held = manifest.by("val").labelled().first(settings.validate_on)
+    validation = feed.wholes(held, network.recipe) if held.cases else None
+    cases = [case.id for case in few.cases]
+    facts = {
+        "recipe_of_weights": before and before.card["network"]["recipe"],
+        "manifest": few.digest(),
+        "network": network.model_dump(mode="json"),
+        "cases": cases,
+    }
+    begin = Run.resume if settings.resume else Run.create
+    run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
+    leaks.remember(run.path, [*seen, *leaks.traces(few)])
+    crops = feed.crops(dataset, settings.plan)
+    fit(task, settings.plan, run, crops, validation, settings.validate_every, cases)
+    run.close()
+    return run
+
+
+def _labelled(manifest: Manifest, settings: Finetune) -> tuple[Manifest, Network]:
+    """The labelled volumes that are learnt from, and the network for them and their classes."""
+    labelled = manifest.by("train").labelled()
+    few = labelled.few(settings.labels or len(labelled.cases), settings.seed)
+    names = Card.read(manifest.folder).labels
+    if not few.cases or not names:
+        raise BadInput(f"{settings.manifest}: no labelled case in split 'train'; ingest a folder with labelsTr/")
+    network = Network.on(few, settings.encoder, settings.crop)
+    return few, network.model_copy(update={"task": settings.task, "labels": names})
