@@ -19,7 +19,7 @@ Index = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Voxels of one class that may be a lesion, and how sure that is; its `box` is in voxel corners: low, then high."""
+    """Voxels of one class that may be a lesion, and how sure that is; its `box` is in voxel corners, low then high."""
 
     label: int
     score: float
@@ -42,6 +42,14 @@ def candidates(
             corner = np.array([side.start for side in box])
             found += [_candidate(label, score, at + corner) for score, at in _peaks(hill, least, share, most)]
     return sorted(found, key=lambda one: -one.score)[:most]
+
+
+def within(box: Float[np.ndarray, "6"], label: int, score: float, shape: tuple[int, int, int]) -> Candidate:
+    """A box as a candidate: the voxels of the ellipsoid that fills it, or none where it leaves the volume."""
+    low, high = np.floor(box[:3]).clip(0).astype(int), np.minimum(np.ceil(box[3:]).astype(int), shape)
+    at = np.argwhere(np.ones((high - low).clip(0), bool)) + low
+    off = (at + 0.5 - (box[:3] + box[3:]) / 2) / np.maximum((box[3:] - box[:3]) / 2, 0.5)
+    return Candidate(label, score, at[(off**2).sum(1) <= 1], box)
 
 
 def _candidate(label: int, score: float, voxels: Integer[np.ndarray, "n 3"]) -> Candidate:

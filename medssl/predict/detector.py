@@ -1,29 +1,37 @@
-"""Detector: a volume in, lesions out: candidates from voxels and from boxes, drawn on the volume's own grid."""
+"""Detector: a volume in, lesions out: candidates of voxels, of boxes or of both, drawn on the volume's own grid."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32
 from scipy import ndimage
 
-from medssl.predict.candidates import Candidate, candidates
+from medssl.metrics.overlap import box_iou
+from medssl.predict.candidates import Candidate, candidates, within
 from medssl.predict.findings import find
+from medssl.predict.mirror import View
 from medssl.predict.predictor import Prediction
 from medssl.predict.sliding import Network, Size, slide
+from medssl.predict.votes import BoxNetwork, vote
 from medssl.volume import Volume
+
+AGREE = 0.1  # overlap of boxes from which a peak and a box are one lesion
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Applies networks that give class probabilities, background first; `names` says what the other classes are.
+    """Applies networks that give class probabilities, background first, networks that give boxes, or both.
 
     A candidate's probability may be far below 1/2: its score says how sure it is, and which scores count is decided
-    by whoever reads them. `calibrate` turns what networks say into the score of a finding.
+    by whoever reads them. Where voxels and boxes are asked, the score is the mean of both, and what one of them did
+    not see had 0 from it. `calibrate` turns what networks say into the score of a finding.
     """
 
-    networks: tuple[Network, ...]
+    voxels: tuple[Network, ...]
+    boxes: tuple[BoxNetwork, ...]
     prepare: Callable[[Volume], Volume]
     crop: Size
     names: Mapping[int, str]
@@ -31,55 +39,92 @@ class Detector:
     batch: int = 2
     device: str = "cpu"
     least: float = 0.05
+    views: tuple[View, ...] = (View(),)
     calibrate: Callable[[float], float] = float
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Searches on the working grid, and draws what was found on the volume's own."""
         ready = self.prepare(volume)
-        probability = self.probability(ready.voxels.reshape(-1, *ready.shape))
-        found = self.candidates(probability)
-        foreground = Volume(1 - probability[0], ready.affine, "probability").onto(volume, order=1, fill=None)
-        drawn = self._drawn(found, ready, volume)
+        found, foreground = self.search(ready.voxels.reshape(-1, *ready.shape))
+        seen = Volume(foreground, ready.affine, "probability").onto(volume, order=1, fill=None)
+        drawn = _drawn(found, ready, volume)
         scores = np.array([0.0, *(self.calibrate(one.score) for one in found)], np.float32)
         labels = replace(volume, voxels=np.array([0, *(one.label for one in found)], np.uint8)[drawn], unit="label")
-        findings = find(labels, scores[drawn], doubt(foreground.voxels), case, self.names)
-        return Prediction(labels, replace(foreground, voxels=foreground.voxels.clip(0, 1)), findings)
+        findings = find(labels, scores[drawn], _doubt(seen.voxels), case, self.names)
+        if not self.voxels:
+            findings = tuple(replace(finding, source="box") for finding in findings)
+        return Prediction(labels, replace(seen, voxels=seen.voxels.clip(0, 1)), findings)
 
-    def probability(self, x: Float[np.ndarray, "c i j k"]) -> Float32[np.ndarray, "n i j k"]:
-        """The mean over the networks of the class probabilities of a prepared volume."""
+    def search(self, x: Float[np.ndarray, "c i j k"]) -> tuple[list[Candidate], Float32[np.ndarray, "i j k"]]:
+        """The candidates of a prepared volume, the surest first, and how likely each voxel is to be of one."""
         x = x.astype(np.float32, copy=False)
-        said = (slide(x, one, self.crop, self.overlap, self.batch, self.device) for one in self.networks)
-        return torch.stack(list(said)).mean(0).numpy()
+        boxes = self._boxes(x) if self.boxes else []
+        if not self.voxels:
+            scores = np.array([0.0, *(one.score for one in boxes)], np.float32)
+            return boxes, scores[numbered(boxes, (x.shape[1], x.shape[2], x.shape[3]))]
+        p = self._probability(x)
+        peaks = [one for label in self.names for one in candidates(p[label], label, self.least)]
+        return _surest(agreed(peaks, boxes) if self.boxes else peaks), 1 - p[0]
 
-    def candidates(self, probability: Float32[np.ndarray, "n i j k"]) -> list[Candidate]:
-        """Of every class, the surest first."""
-        found = [one for label in self.names for one in candidates(probability[label], label, self.least)]
-        return sorted(found, key=lambda one: -one.score)
+    def _probability(self, x: Float32[np.ndarray, "c i j k"]) -> Float32[np.ndarray, "n i j k"]:
+        """The mean class probabilities over networks and views."""
+        mean, count = torch.zeros(max(self.names) + 1, *x.shape[1:]), len(self.voxels) * len(self.views)
+        for network, view in product(self.voxels, self.views):
+            seen = np.ascontiguousarray(view.of(x))
+            mean += view.back(slide(seen, network, self.crop, self.overlap, self.batch, self.device)) / count
+        return mean.numpy()
 
-    def _drawn(self, found: Sequence[Candidate], ready: Volume, grid: Volume) -> Int32[np.ndarray, "i j k"]:
-        """The candidates' numbers, from 1, on another grid; one that falls between its slices keeps a voxel."""
-        drawn = replace(ready, voxels=numbered(found, ready.shape), unit="label").onto(grid, order=0).voxels
-        for number in set(range(1, len(found) + 1)) - set(np.unique(drawn).tolist()):
-            middle = ready.to_mm(found[number - 1].voxels.mean(0)[None])
-            at = np.rint(grid.to_index(middle)[0]).astype(int).clip(0, np.array(grid.shape) - 1)
-            if drawn[tuple(at)] == 0:
-                drawn[tuple(at)] = number
-        return drawn
+    def _boxes(self, x: Float32[np.ndarray, "c i j k"]) -> list[Candidate]:
+        """What windows, views and networks agree on."""
+        said = vote(x, self.boxes, self.views, self.crop, self.overlap, self.batch, self.device)
+        shape = x.shape[1], x.shape[2], x.shape[3]
+        pairs = [(label, *pair) for label in self.names for pair in zip(*said.of(label), strict=True)]
+        found = [within(box, label, float(score), shape) for label, box, score in pairs if score >= self.least]
+        return _surest([one for one in found if len(one.voxels)])
+
+
+def agreed(peaks: Sequence[Candidate], boxes: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates of the voxels with the mean of their score and their best box's, and boxes that no candidate took."""
+    left, found = list(boxes), []
+    for peak in peaks:
+        worth = [_overlap(peak, box) for box in left]
+        mine = left.pop(int(np.argmax(worth))) if max(worth, default=0) >= AGREE else None
+        found.append(replace(peak, score=(peak.score + (mine.score if mine else 0)) / 2))
+    return [*found, *(replace(box, score=box.score / 2) for box in left)]
 
 
 def numbered(found: Sequence[Candidate], shape: Size) -> Int32[np.ndarray, "i j k"]:
     """Candidates drawn as numbers from 1; of one that touches an earlier one, only what stands apart is drawn."""
     drawn = np.zeros(shape, np.int32)
     for number, one in enumerate(found, 1):
-        low, high = one.voxels.min(0), one.voxels.max(0)
-        first = (low - 1).clip(0)
-        near = drawn[tuple(map(slice, first, high + 2))]
+        first = (one.voxels.min(0) - 1).clip(0)
+        near = drawn[tuple(map(slice, first, one.voxels.max(0) + 2))]
         free = ndimage.maximum_filter(near, 3)[tuple((one.voxels - first).T)] == 0
         drawn[tuple(one.voxels[free].T)] = number
     return drawn
 
 
-def doubt(p: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:
+def _overlap(a: Candidate, b: Candidate) -> float:
+    low, high = (np.stack([one.box[at] for one in (a, b)]) for at in (slice(3), slice(3, 6)))
+    return float(box_iou(low[:1], high[:1], low[1:], high[1:])[0, 0]) if a.label == b.label else 0.0
+
+
+def _surest(found: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(found, key=lambda one: -one.score)
+
+
+def _drawn(found: Sequence[Candidate], ready: Volume, grid: Volume) -> Int32[np.ndarray, "i j k"]:
+    """The candidates' numbers on another grid; one that falls between its slices keeps a voxel."""
+    drawn = replace(ready, voxels=numbered(found, ready.shape), unit="label").onto(grid, order=0).voxels
+    for number in set(range(1, len(found) + 1)) - set(np.unique(drawn).tolist()):
+        middle = ready.to_mm(found[number - 1].voxels.mean(0)[None])
+        at = np.rint(grid.to_index(middle)[0]).astype(int).clip(0, np.array(grid.shape) - 1)
+        if drawn[tuple(at)] == 0:
+            drawn[tuple(at)] = number
+    return drawn
+
+
+def _doubt(p: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:
     """The entropy of a probability, in shares of its largest."""
     p = p.clip(1e-6, 1 - 1e-6)
     return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))

@@ -1,6 +1,7 @@
 """A sliding window over a volume of any size, in memory that one crop's depth bounds."""
 
 from collections.abc import Callable, Iterator
+from itertools import product
 
 import numpy as np
 import torch
@@ -58,6 +59,20 @@ def slabs(
         if ready.numel():
             yield ready[:-1] / ready[-1:]
         sums = functional.pad(sums[:, below - top :], (0, 0, 0, 0, 0, below - top))
+
+
+def windows(
+    x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"], crop: Size, overlap: float, batch: int
+) -> Iterator[tuple[list[Size], Float[Tensor, "b c p q r"]]]:
+    """The same windows, some at a time, with the voxel each begins at: below 0 where the volume had to be padded."""
+    shape = _size(x)
+    size = _larger(shape, crop)
+    i, j, k = ((n - m) // 2 for n, m in zip(size, shape, strict=True))
+    tops, lefts, fronts = (_starts(n, c, overlap) for n, c in zip(size, crop, strict=True))
+    corners = list(product(tops, lefts, fronts))
+    for at in range(0, len(corners), batch):
+        some = corners[at : at + batch]
+        yield [(a - i, b - j, c - k) for a, b, c in some], _windows(x, some, crop, [i, j, k])
 
 
 def _size(x: np.ndarray | Tensor) -> Size:

@@ -6,15 +6,17 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.metrics.lesions import Scan, cpm, hungarian
 from medssl.metrics.overlap import part_iou
-from medssl.nn.boxes import lesions
+from medssl.nn.boxes import Boxes, lesions
+from medssl.nn.boxhead import BoxHead
 from medssl.nn.decoder import Head, UNetDecoder
 from medssl.nn.encoder import Encoder
+from medssl.nn.layout import Triple
 from medssl.nn.losses import dice_ce
 from medssl.nn.mining import focal, mined_ce
 from medssl.nn.step import Step
@@ -29,14 +31,17 @@ class Config(Settings):
     """How lesions are learnt and found."""
 
     name: Literal["detect"] = "detect"
-    loss: Literal["mined", "focal", "dice_ce"] = Field("mined", description="of the voxels; Dice makes scores 0 or 1")
-    ratio: PositiveFloat = Field(3.0, description="mined: hard negative voxels for each lesion voxel")
+    route: Literal["voxel", "box", "both"] = Field("voxel", description="peaks of a probability, boxes, or their mean")
+    loss: Literal["mined", "focal", "dice_ce"] = Field("mined", description="of voxels; Dice makes scores 0 or 1")
+    ratio: PositiveFloat = Field(3.0, description="hard negatives mined for each positive, voxels and anchors alike")
     gamma: PositiveFloat = Field(2.0, description="focal: how little easy voxels count")
+    width: PositiveInt = Field(32, description="channels of the box head")
+    anchor: PositiveFloat = Field(3.0, description="an anchor's side in strides of its level")
     least: float = Field(0.05, gt=0, lt=1, description="the lowest score of a candidate")
 
 
 class Detect(Task):
-    """Lesion candidates from a U-Net's probabilities, far below 1/2 too."""
+    """A U-Net whose decoder is also a feature pyramid, with a head for voxels, a head for boxes, or both."""
 
     config: Config
     selects = "found"
@@ -44,36 +49,53 @@ class Detect(Task):
     def __init__(self, config: Config, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
         super().__init__(config, encoder, classes, crop)
         self.decoder = UNetDecoder(encoder.channels, encoder.strides)
-        self.heads = nn.ModuleList([Head(encoder.channels[0], classes, encoder.strides[0])])
+        self.levels, strides = _levels(encoder)
+        channels = [encoder.channels[n] for n in self.levels]
+        self.voxel = Head(encoder.channels[0], classes, encoder.strides[0])
+        self.box = BoxHead(channels, strides, classes, config.width, config.anchor, config.ratio)
 
     def step(self, crops: Crops) -> Step:
-        """The loss of the voxels; connected voxels of a class are one lesion."""
+        """The losses of the heads that the route takes, added; connected voxels of a class are one lesion."""
         label = crops.labels().flatten(0, 1)
-        number, _ = lesions(label)
-        maps = self.decoder(self.encoder(crops.x.flatten(0, 1)))
-        loss = self._voxel_loss(self.heads[0](maps[0]), label, number)
-        return Step(loss, {"voxel": loss.detach()})
+        number, boxes = lesions(label)
+        maps = self._maps(crops.x.flatten(0, 1))
+        losses = {}
+        if self.config.route != "box":
+            losses["voxel"] = self._voxel_loss(self.voxel(maps[0]), label, number)
+        if self.config.route != "voxel":
+            losses["box"] = self.box.loss([maps[n] for n in self.levels], boxes, label)
+        return Step(torch.stack(list(losses.values())).sum(), {name: loss.detach() for name, loss in losses.items()})
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
         """Softmax of the voxel head."""
-        return self.heads[0](self.decoder(self.encoder(x))[0]).float().softmax(1)
+        return self.voxel(self._maps(x)[0]).float().softmax(1)
+
+    def boxes(self, x: Float[Tensor, "b c i j k"]) -> list[Boxes]:
+        """What the box head sees in each crop."""
+        maps, size = self._maps(x), (x.shape[2], x.shape[3], x.shape[4])
+        return self.box.boxes([maps[n] for n in self.levels], size, self.config.least)
 
     def predictor(self, prepare: Callable[[Volume], Volume], names: Mapping[int, str], device: str = "cpu") -> Detector:
         """How a volume's lesions are found."""
-        return Detector((self.probability,), prepare, self.crop, names, device=device, least=self.config.least)
+        voxels = () if self.config.route == "box" else (self.probability,)
+        boxes = () if self.config.route == "voxel" else (self.boxes,)
+        return Detector(voxels, boxes, prepare, self.crop, names, device=device, least=self.config.least)
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
         """`found`: the mean sensitivity at 1/8 to 8 false alarms in this volume; of a healthy one, 1 - its score."""
         names = {value: str(value) for value in range(1, self.classes)}
-        detector = self.predictor(lambda volume: volume, names, str(crops.x.device))
-        found = detector.candidates(detector.probability(crops.x[0, 0].cpu().numpy()))
+        found, _ = self.predictor(lambda volume: volume, names, str(crops.x.device)).search(crops.x[0, 0].cpu().numpy())
         outcome = hungarian(compared(found, crops.labels()[0].cpu()))
-        value = cpm([outcome]) if outcome.ill else 1 - outcome.score
-        return {"found": torch.tensor(value)}
+        return {"found": torch.tensor(cpm([outcome]) if outcome.ill else 1 - outcome.score)}
 
     def transferable(self) -> dict[str, nn.Module]:
-        """Encoder, decoder and heads."""
-        return {"encoder": self.encoder, "decoder": self.decoder, "heads": self.heads}
+        """Encoder, decoder and the heads of the route."""
+        body: dict[str, nn.Module] = {"encoder": self.encoder, "decoder": self.decoder}
+        heads = {"voxel": self.voxel, "box": self.box}
+        return body | {name: head for name, head in heads.items() if self.config.route in (name, "both")}
+
+    def _maps(self, x: Float[Tensor, "b c i j k"]) -> list[Tensor]:
+        return self.decoder(self.encoder(x))
 
     def _voxel_loss(
         self, logits: Float[Tensor, "b n i j k"], label: Int[Tensor, "b i j k"], lesion: Int[Tensor, "b i j k"]
@@ -81,6 +103,14 @@ class Detect(Task):
         if self.config.loss == "mined":
             return mined_ce(logits, label, lesion, self.config.ratio)
         return focal(logits, label, self.config.gamma) if self.config.loss == "focal" else dice_ce(logits, label)
+
+
+def _levels(encoder: Encoder) -> tuple[list[int], list[Triple]]:
+    """The levels whose total stride is 2 to 8, or the coarsest, and these strides."""
+    strides = [tuple(np.prod(encoder.strides[: n + 1], axis=0).tolist()) for n in range(len(encoder.strides))]
+    chosen = [n for n, stride in enumerate(strides) if 2 <= np.prod(stride) ** (1 / 3) <= 8.001]
+    chosen = chosen or [len(strides) - 1]
+    return chosen, [(strides[n][0], strides[n][1], strides[n][2]) for n in chosen]
 
 
 def compared(found: Sequence[Candidate], label: Int[Tensor, "1 i j k"]) -> Scan:
