@@ -1,22 +1,28 @@
-"""Agreement: how far two blinded readers agree, for those who may compare them."""
+"""Agreement: how far readers who did not see each other agree, for those who may compare them."""
 
+from base64 import b64encode
+from collections import Counter
 from html import escape
-from pathlib import Path
+from itertools import combinations
 
 import numpy as np
 import streamlit as st
+from jaxtyping import Integer
 
 from app import look
 from app.state import Desk
 from medssl.io import nifti
-from medssl.review.agreement import Pair, dice, pairs
+from medssl.render.figures import disputed, png
+from medssl.review.agreement import Pair, dice, disagreement, pairs, panel
 from medssl.review.corrected import labels_after
-from medssl.review.predictions import LABELS, read_findings
+from medssl.review.predictions import IMAGE, LABELS, read_findings
 from medssl.review.state import Reading
+
+Masks = dict[str, Integer[np.ndarray, "i j k"]]
 
 
 def page(desk: Desk) -> None:
-    """Every two readers who signed the same cases."""
+    """All readers who signed the same cases, then one case and where they differ in it."""
     found = pairs(desk.readings.values())
     if not found:
         look.message(
@@ -24,39 +30,75 @@ def page(desk: Desk) -> None:
             "Readers do not see each other's verdicts. Once two of them have signed a case, it is compared here.",
         )
         return
-    for pair in found:
-        _pair(desk, pair)
+    _kappas(desk, found)
+    apart = Counter(case for pair in found for case, _, first, second in pair.said if first != second)
+    shared = {case for case, readers in _signed(desk).items() if len(readers) > 1}
+    cases = sorted(shared, key=lambda case: (-apart[case], desk.index.cases.index(case)))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        case = st.selectbox("Case, the most disputed first", cases, width=320)
+    _case(desk, case, found)
 
 
-def _pair(desk: Desk, pair: Pair) -> None:
-    first, second = pair.readers
-    kappa = "not defined" if pair.kappa is None else f"{pair.kappa:.2f}"
-    said = f"{pair.agreed} of {len(pair.said)} findings judged alike, Cohen's kappa {kappa}"
-    st.html(f"<div class=case-title><b>{escape(first)} and {escape(second)}</b><small>{said}</small></div>")
-    overlaps = _overlaps(desk, pair)
-    st.dataframe(
-        [{"case": case, "label": name, "Dice": round(score, 3)} for case, name, score in overlaps],
-        hide_index=True, width="stretch", height="content" if len(overlaps) < 12 else 420,
-    )  # fmt: skip
-    apart = [row for row in pair.said if row[2] != row[3]]
+def _kappas(desk: Desk, found: list[Pair]) -> None:
+    head = "<div class='row kappas head'><span>Readers</span><span>Judged alike</span><span>Kappa</span></div>"
+    rows = [(" and ".join(pair.readers), pair.agreed, len(pair.said), "Cohen", pair.kappa) for pair in found]
+    cells = [
+        f"<div class='row kappas'><b>{escape(who)}</b>"
+        f"<span>{look.bar(alike, of, f'{alike} of {of} findings judged alike')}</span>"
+        f"<span>{_number(kappa)} <small>{name}</small></span></div>"
+        for who, alike, of, name, kappa in rows
+    ]
+    if all_of := panel(desk.readings.values()):
+        cells.append(
+            f"<div class='row kappas'><b>{len(all_of.readers)} readers</b><span>{all_of.judged} findings, "
+            f"{all_of.each} readers each</span><span>{_number(all_of.kappa)} <small>Fleiss</small></span></div>"
+        )
+    st.html(head + "".join(cells))
+
+
+def _number(kappa: float | None) -> str:
+    return "not defined" if kappa is None else f"{kappa:.2f}"
+
+
+def _signed(desk: Desk) -> dict[str, list[Reading]]:
+    signed: dict[str, list[Reading]] = {}
+    for (case, _), reading in sorted(desk.readings.items()):
+        if reading.signed_at and case in desk.index.cases:
+            signed.setdefault(case, []).append(reading)
+    return signed
+
+
+def _case(desk: Desk, case: str, found: list[Pair]) -> None:
+    """Where the masks of a case differ, by how much, and which findings were judged differently."""
+    folder = desk.index.case(case)
+    labels, findings = nifti.read(folder / LABELS, label=True), read_findings(folder)
+    masks = {of.reviewer: labels_after(labels, findings, of).voxels for of in _signed(desk)[case]}
+    left, right = st.columns([3, 2], gap="medium")
+    apart = disagreement(list(masks.values()))
+    if apart.any():
+        picture = b64encode(png(disputed(nifti.read(folder / IMAGE), apart, len(masks)))).decode()
+        left.html(f"<img class=disputed alt='where the masks differ' src='data:image/png;base64,{picture}'>")
+        left.html("<small>Yellow: readers drew differently here. Redder: more of them. Planes of most dispute.</small>")
+    else:
+        left.html("<div class=calm>Every reader left the same mask.</div>")
+    rows = _overlaps(desk, masks)
+    right.dataframe(rows, hide_index=True, width="stretch", height="content" if len(rows) < 12 else 420)
+    right.html(_judged(case, found))
+
+
+def _overlaps(desk: Desk, masks: Masks) -> list[dict[str, str | float]]:
+    return [
+        {"readers": f"{one} and {other}", "label": label.name, "Dice": round(dice(first, second, label.value), 3)}
+        for (one, first), (other, second) in combinations(masks.items(), 2) for label in desk.index.labels
+        if (first == label.value).any() or (second == label.value).any()
+    ]  # fmt: skip
+
+
+def _judged(case: str, found: list[Pair]) -> str:
     cells = "".join(
-        f"<div class='row apart'><span>{escape(case)}</span><span>{escape(finding)}</span>"
-        f"<span>{escape(first)}: {look.SAID[a]}</span><span>{escape(second)}: {look.SAID[b]}</span></div>"
-        for case, finding, a, b in apart
-    )
-    st.html(f"<small>judged differently</small>{cells}" if apart else "<small>nothing was judged differently</small>")
-
-
-def _overlaps(desk: Desk, pair: Pair) -> list[tuple[str, str, float]]:
-    signed = {key: reading for key, reading in desk.readings.items() if reading.signed_at}
-    found = []
-    for case in (case for case in desk.index.cases if all((case, name) in signed for name in pair.readers)):
-        one, other = (_mask(desk.index.case(case), signed[case, name]) for name in pair.readers)
-        for label in desk.index.labels:
-            if (one == label.value).any() or (other == label.value).any():
-                found.append((case, label.name, dice(one, other, label.value)))
-    return found
-
-
-def _mask(folder: Path, reading: Reading) -> np.ndarray:
-    return labels_after(nifti.read(folder / LABELS, label=True), read_findings(folder), reading).voxels
+        f"<div class='row apart'><span>{escape(finding)}</span>"
+        f"<span>{escape(pair.readers[0])}: {look.SAID[a]}</span>"
+        f"<span>{escape(pair.readers[1])}: {look.SAID[b]}</span></div>"
+        for pair in found for of, finding, a, b in pair.said if of == case and a != b
+    )  # fmt: skip
+    return f"<small>judged differently</small>{cells}" if cells else "<small>nothing was judged differently</small>"

@@ -2,17 +2,19 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Integer
 from PIL import Image, ImageDraw, ImageFont
 
-from medssl.render.planes import ACROSS, PLANES, Plane, cut, draw, letters, size_mm
+from medssl.render.planes import ACROSS, PLANES, Colour, Plane, cut, draw, letters, size_mm
 from medssl.render.windows import Window, first_preset, presets
 from medssl.volume import Spacing, Volume
 
 BACKGROUND, INK, DIM = (11, 14, 19), (226, 232, 240), (138, 150, 168)
 GAP, TITLE = 6, 24
+DISPUTED = ((255, 200, 60), (255, 110, 60), (235, 50, 120))  # a few differ, many, half
 
 
 def preview(
@@ -37,7 +39,7 @@ def preview(
 def sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: int = 4) -> Image.Image:
     """A contact sheet: axial planes from feet to head, evenly spread, labels outlined."""
     image = volume.oriented("RAS")
-    mask = None if labels is None else labels.like(volume).oriented("RAS")
+    mask = None if labels is None else labels.like(volume).oriented("RAS").voxels
     window = presets(image)[first_preset(image)]
     levels = np.unique(np.linspace(0, image.shape[2] - 1, columns * rows).round().astype(int))
     tiles = [_tile(image, mask, window, "axial", int(level), 160) for level in levels]
@@ -47,10 +49,27 @@ def sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: 
 def around(volume: Volume, point_mm: tuple[float, float, float], labels: Volume | None = None) -> Image.Image:
     """The three planes through a point of the patient, in the volume's first preset, with letters."""
     image = volume.oriented("RAS")
-    mask = None if labels is None else labels.like(volume).oriented("RAS")
+    mask = None if labels is None else labels.like(volume).oriented("RAS").voxels
     window = presets(image)[first_preset(image)]
     at = np.rint(image.to_index(np.array(point_mm))).astype(int).clip(0, np.array(image.shape) - 1)
     tiles = [[_tile(image, mask, window, plane, int(at[ACROSS[plane]]), 320)] for plane in PLANES]
+    return _table(tiles, [str(plane) for plane in PLANES])
+
+
+def disputed(volume: Volume, apart: Integer[np.ndarray, "i j k"], readers: int) -> Image.Image:
+    """The three planes through the voxel about which readers differ most, with a colour for how many differ.
+
+    `apart` lies on the volume's grid: how many of `readers` drew something else than most did.
+    """
+    image = volume.oriented("RAS")
+    over = replace(volume, voxels=apart, unit="label").oriented("RAS").voxels
+    window = presets(image)[first_preset(image)]
+    at = [int(np.argmax(over.sum(tuple(other for other in range(3) if other != axis)))) for axis in range(3)]
+    colours = {
+        n: DISPUTED[min(len(DISPUTED), 1 + (n - 1) * len(DISPUTED) // max(1, readers // 2)) - 1]
+        for n in range(1, readers)
+    }
+    tiles = [[_tile(image, over, window, plane, at[ACROSS[plane]], 320, colours)] for plane in PLANES]
     return _table(tiles, [str(plane) for plane in PLANES])
 
 
@@ -61,11 +80,17 @@ def png(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _tile(image: Volume, labels: Volume | None, window: Window, plane: Plane, index: int, side: int) -> Image.Image:
-    over: Integer[np.ndarray, "row column"] | None = None
-    if labels is not None:
-        over = cut(labels.voxels, plane, index)
-    rgb = draw(cut(image.voxels, plane, index), window, over)
+def _tile(
+    image: Volume,
+    labels: Integer[np.ndarray, "i j k"] | None,
+    window: Window,
+    plane: Plane,
+    index: int,
+    side: int,
+    colours: Mapping[int, Colour] | None = None,
+) -> Image.Image:
+    over = None if labels is None else cut(labels, plane, index)
+    rgb = draw(cut(image.voxels, plane, index), window, over, colours)
     tile = _scaled(rgb, image.shape, image.spacing_mm(), plane, side)
     _write_letters(tile, letters(image.affine, plane))
     return tile

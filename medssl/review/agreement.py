@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Integer, UInt8
 
+from medssl.review.event import VERDICTS
 from medssl.review.finding import Decision
 from medssl.review.state import Reading
 
@@ -28,6 +29,40 @@ class Pair:
     def agreed(self) -> int:
         """Findings of which both said the same."""
         return sum(first == second for _, _, first, second in self.said)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Three readers or more: how often a finding was judged by `each` of them, and Fleiss' kappa over those."""
+
+    readers: tuple[str, ...]
+    each: int
+    judged: int
+    kappa: float | None
+
+
+def panel(readings: Iterable[Reading]) -> Panel | None:
+    """The agreement of all who signed, over the findings that had one number of readers, the commonest above two."""
+    votes: dict[tuple[str, str], dict[str, Decision]] = {}
+    for reading in readings:
+        for finding, verdict in reading.verdicts.items() if reading.signed_at else ():
+            votes.setdefault((reading.case, finding), {})[reading.reviewer] = verdict.decision
+    counts = Counter(len(said) for said in votes.values() if len(said) > 2)
+    if not counts:
+        return None
+    each = max(counts, key=lambda n: (counts[n], n))
+    said = [of for of in votes.values() if len(of) == each]
+    table = np.array([[list(of.values()).count(name) for name in VERDICTS] for of in said])
+    return Panel(tuple(sorted({name for of in said for name in of})), each, len(said), fleiss(table))
+
+
+def disagreement(masks: Sequence[Integer[np.ndarray, "i j k"]]) -> UInt8[np.ndarray, "i j k"]:
+    """How many readers drew something else than most did, voxel by voxel; of two, 1 where they differ."""
+    labels = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+    most = np.zeros(masks[0].shape, np.uint8)
+    for label in labels:
+        most = np.maximum(most, np.sum([mask == label for mask in masks], axis=0, dtype=np.uint8))
+    return len(masks) - most
 
 
 def pairs(readings: Iterable[Reading]) -> list[Pair]:

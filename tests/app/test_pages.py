@@ -236,6 +236,21 @@ def test_two_signed_readings_are_compared(opened):
     app = agreement()
     assert "0 of 1 findings judged alike" in text(app) and "ben: rejected" in text(app)
     assert app.dataframe[0].value["Dice"].tolist() == [0.0]
+    assert "data:image/png" in text(app) and "Fleiss" not in text(app)
+
+
+def test_three_readers_get_a_kappa_together_and_the_most_disputed_case_comes_first(opened):
+    said = {"case-a": ("accept", "accept", "accept"), "case-b": ("accept", "reject", "accept")}
+    for case, actions in said.items():
+        for n, (reader, action) in enumerate(zip(("ana", "ben", "eve"), actions, strict=True)):
+            decide(opened, f"{case}-1-1", 10 * n + 1, action, case, reviewer=reader, session=f"{reader}-{case}")
+            decide(opened, "", 10 * n + 2, "sign", case, reviewer=reader, session=f"{reader}-{case}")
+    app = agreement()
+    assert "3 readers" in text(app) and "-0.20 <small>Fleiss" in text(app)
+    assert app.selectbox[0].options == ["case-b", "case-a"]
+    assert len(app.dataframe[0].value) == 3
+    app.selectbox[0].set_value("case-a")
+    assert "Every reader left the same mask" in text(checked(app.run()))
 
 
 @pytest.mark.parametrize(("step", "acts"), [("2 of 5", []), ("3 of 5", ["accept"]), ("4 of 5", ["accept", "reject"])])

@@ -46,3 +46,13 @@ def test_a_contact_sheet_shows_labels_and_is_a_png():
     with_labels, without = figures.sheet(scan, labels), figures.sheet(scan)
     assert with_labels.size == without.size and not np.array_equal(with_labels, without)
     assert Image.open(io.BytesIO(figures.png(with_labels))).size == with_labels.size
+
+
+def test_a_disputed_picture_goes_through_the_dispute_and_colours_only_it():
+    image = Volume(np.full((20, 16, 12), -1000, np.int16), np.diag([1.0, 1.0, 2.0, 1.0]), "HU")
+    apart = np.zeros(image.shape, np.uint8)
+    apart[3:6, 4:7, 5] = 1
+    axial = np.asarray(figures.disputed(image, apart, 2))[:, 6:273].astype(int)
+    coloured = axial[..., 0] - axial[..., 2] > 150
+    assert np.flatnonzero(coloured.any(0)).mean() > 150  # the patient's left lies on the right of the screen
+    assert coloured.sum() == pytest.approx(8 * (320 / 24) ** 2, rel=0.05)  # the voxel inside the outline is paler

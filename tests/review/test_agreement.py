@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medssl.review.agreement import cohen, dice, fleiss, pairs
+from medssl.review.agreement import cohen, dice, disagreement, fleiss, pairs, panel
 from medssl.review.finding import Verdict
 from medssl.review.state import Reading
 
@@ -58,3 +58,23 @@ def test_dice_of_masks():
     assert dice(one, other, 1) == 1
     one[0], other[0, 0] = 1, 1
     assert dice(one, other, 1) == pytest.approx(2 * 2 / 6)
+
+
+def test_three_readers_make_a_panel_and_two_do_not():
+    two = [reading("ana", "accept", "reject"), reading("ben", "accept", "reject")]
+    assert panel(two) is None and panel([*two, reading("eve", "accept", "reject", signed=False)]) is None
+    agreed = panel([*two, reading("eve", "accept", "reject"), reading("dan", "accept", case="d")])
+    assert (agreed.readers, agreed.each, agreed.judged, agreed.kappa) == (("ana", "ben", "eve"), 3, 2, 1)
+    apart = panel([*two, reading("eve", "reject", "accept")])
+    assert apart.kappa == pytest.approx(-1 / 3)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=2, max_size=5), st.randoms())
+def test_disagreement_counts_who_is_not_with_most_whoever_comes_first(drawn, random):
+    masks = [np.array(mask, np.uint8).reshape(2, 2, 1) for mask in drawn]
+    expected = [
+        len(drawn) - max(column.count(label) for label in column) for column in map(list, zip(*drawn, strict=True))
+    ]
+    assert disagreement(masks).ravel().tolist() == expected
+    random.shuffle(masks)
+    assert disagreement(masks).ravel().tolist() == expected
