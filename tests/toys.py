@@ -3,15 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from medssl.data import store
 from medssl.data.crops import Crops
+from medssl.data.manifest import Case, Manifest
+from medssl.data.store import Card
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives.spark import Config, Spark
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.plan import Plan
+from medssl.volume import Volume
 
 
 class Plain(Settings):
@@ -58,3 +63,22 @@ def run(path: Path) -> Run:
 
 
 PLAN = Plan(epochs=4, steps=3, lr=1e-2)
+
+
+def shelf(folder: Path, cases: int = 4, channels: int = 1, side: int = 20) -> Path:
+    """A manifest of small noisy MRs with a bright ball, labelled; further channels show the ball dark."""
+    folder.mkdir()
+    at = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"))
+    made = []
+    for n in range(cases):
+        random = np.random.default_rng(n)
+        ball = np.linalg.norm(at - random.uniform(7, 13, 3)[:, None, None, None], axis=0) < 5
+        voxels = np.stack([0.4 + (0.3 if c == 0 else -0.3) * ball for c in range(channels)])
+        voxels = (voxels + random.normal(0, 0.03, voxels.shape)).astype(np.float16)
+        store.write(folder / f"c{n}.b2nd", Volume(voxels, np.eye(4), "a.u."), {})
+        store.write(folder / f"l{n}.b2nd", Volume(ball.astype(np.uint8), np.eye(4), "label"), {})
+        files, split = (f"c{n}", f"p{n}", f"c{n}.b2nd", f"l{n}.b2nd"), "val" if n == cases - 1 else "train"
+        made.append(Case(*files, "MR", "a.u.", (1.0, 1.0, 1.0), (side,) * 3, channels, split, "", ""))
+    Card(labels={0: "background", 1: "ball"}).write(folder)
+    Manifest(tuple(made), folder).write(folder / "manifest.csv")
+    return folder / "manifest.csv"

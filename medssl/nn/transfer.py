@@ -48,6 +48,11 @@ class Ledger:
 def save(parts: Mapping[str, nn.Module], path: Path | str) -> None:
     """Writes the parts' tensors as safetensors, with keys such as "encoder.stem.conv.weight"; whole or not at all."""
     tensors = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
+    write(tensors, path)
+
+
+def write(tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Writes named tensors, of which no two may share their memory, as safetensors; whole or not at all."""
     with atomic(path) as file:
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, file)
 

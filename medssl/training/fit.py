@@ -11,6 +11,7 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from medssl.data.crops import Crops
@@ -24,6 +25,7 @@ from medssl.training.module import Training
 from medssl.training.observe import Monitors
 from medssl.training.optim import averaging
 from medssl.training.plan import Plan
+from medssl.training.plateau import Plateau
 from medssl.training.probe import Halfway, Probe
 from medssl.training.spent import spending
 from medssl.training.watch import Previews, Progress
@@ -41,18 +43,21 @@ def fit(
     every: int = 5,
     cases: Sequence[str] = (),
     probe: Probe | None = None,
+    before: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Trains, writes weights and a report into the run and gives the last (or best validated) scores.
 
     A run that was interrupted goes on from its last finished epoch. With a validation loader the weights kept
     are those of the best mean of what the task `selects` by, looked at every `every` epochs; without, the last ones.
     `cases` names the volumes, so that a loss that is not finite can say where it came from. A `probe` scores the
-    features.
+    features. `before` is the plateau that the learner was restored from.
     """
-    module = Training(learner, plan, cases)
-    watching = [Monitors(run)] if isinstance(learner, Objective) else []
+    module = Training(learner, plan, cases, before)
+    watching: list[Callback] = [Plateau(run, plan)] if plan.schedule == "infinite" else []
+    watching += [Monitors(run)] if isinstance(learner, Objective) else []
+    watching += [Halfway(probe)] if probe else []
     monitor = f"val_{learner.selects}" if isinstance(learner, Task) and validation is not None else None
-    trainer = _trainer(plan, run, monitor, every, [*watching, *([Halfway(probe)] if probe else [])])
+    trainer = _trainer(plan, run, monitor, every, watching)
     try:
         with spending(run):
             _go(trainer, module, train, validation, run.path / LAST)
@@ -136,8 +141,10 @@ def _kept(trainer: Trainer, module: Training, run: Run) -> dict[str, float]:
     if (run.path / BEST).is_file():
         best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
         scores |= _take_best(module, best, run.path / BEST)
-    lora.merge(module.learner)
-    transfer.save(module.learner.transferable(), run.path / "weights.safetensors")
+    parts = module.learner.transferable()
+    for part in parts.values():
+        lora.merge(part)
+    transfer.save(parts, run.path / "weights.safetensors")
     (run.path / LAST).unlink(missing_ok=True)
     return scores
 

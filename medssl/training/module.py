@@ -1,6 +1,6 @@
 """The one LightningModule: whatever has a `step` from crops to a loss is trained by it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from lightning import LightningModule
@@ -12,17 +12,22 @@ from medssl.objectives.base import Objective
 from medssl.tasks.base import Task
 from medssl.training.optim import optimizer
 from medssl.training.plan import Plan
+from medssl.training.plateau import recall
 from medssl.training.schedule import share
 
 
 class Training(LightningModule):
     """Trains an objective or a task by a plan."""
 
-    def __init__(self, learner: Objective | Task, plan: Plan, cases: Sequence[str] = ()) -> None:
+    def __init__(
+        self, learner: Objective | Task, plan: Plan, cases: Sequence[str] = (),
+        before: Mapping[str, Tensor] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.learner = learner
         self.plan = plan
         self.cases = cases
+        self.before = before
         self.body = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
@@ -55,7 +60,9 @@ class Training(LightningModule):
         self.learner.encoder.train(not frozen)
 
     def configure_optimizers(self) -> dict:
-        """The plan's optimiser and schedule."""
-        rule = optimizer(self.learner, self.plan)
-        schedule = torch.optim.lr_scheduler.LambdaLR(rule, lambda step: share(step, self.plan))
+        """The plan's optimiser and schedule; from a plateau on, both go on as they were there."""
+        rule, continued = optimizer(self.learner, self.plan), self.before is not None
+        if self.before is not None:
+            recall(rule, self.learner, self.before)
+        schedule = torch.optim.lr_scheduler.LambdaLR(rule, lambda step: share(step, self.plan, continued))
         return {"optimizer": rule, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

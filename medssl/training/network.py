@@ -60,13 +60,17 @@ class Network(Settings):
 
     def started(self, pretrained: Run, allow_recipe_mismatch: bool = False) -> tuple[Task, transfer.Ledger]:
         """The task's network with all it can take from a pretraining, and what became of every tensor."""
-        before = Network.of(pretrained)
+        self.follows(pretrained, allow_recipe_mismatch)
+        task = self.blank()
+        return task, transfer.load(pretrained.weights, task.transferable())
+
+    def follows(self, run: Run, allow_recipe_mismatch: bool = False) -> None:
+        """Refuses weights of another encoder, or learnt on data that another recipe made."""
+        before = Network.of(run)
         if not allow_recipe_mismatch:
             before.recipe.require(self.recipe)
         if before.encoder != self.encoder:
-            raise BadInput(f"{pretrained.path}: its encoder is {before.encoder}, this one is {self.encoder}")
-        task = self.blank()
-        return task, transfer.load(pretrained.weights, task.transferable())
+            raise BadInput(f"{run.path}: its encoder is {before.encoder}, this one is {self.encoder}")
 
     def prepare(self, volume: Volume) -> Volume:
         """A volume from a scanner -> RAS, the training's spacing, the network's input in [0, 1]."""

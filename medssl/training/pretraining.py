@@ -3,16 +3,21 @@
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
+from torch import Tensor
 
 from medssl import config
 from medssl.data import leaks
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
+from medssl.errors import BadInput
+from medssl.nn import transfer
 from medssl.nn.encoder import EncoderConfig, Named
+from medssl.nn.transfer import Ledger
+from medssl.objectives.base import Objective
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.training import feed
+from medssl.training import feed, plateau
 from medssl.training.fit import fit
 from medssl.training.network import Network
 from medssl.training.plan import Plan
@@ -29,9 +34,19 @@ class Pretrain(Settings):
     encoder: Named = EncoderConfig()
     crop: tuple[int, int, int] = (64, 64, 64)
     overlap: float | None = None
+    start_from: Path | None = Field(None, description="a finished run whose encoder this one begins with")
+    continue_from: Path | None = Field(None, description="a run of plan.schedule=infinite, to go on from its plateau")
     plan: Plan = Plan()
     probe: int = Field(0, ge=0, description="labelled volumes that the frozen features are tried on; 0 leaves it out")
     resume: bool = False
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> "Pretrain":
+        if self.start_from and self.continue_from:
+            raise ValueError("start_from takes an encoder, continue_from a whole training: give one of them")
+        if self.continue_from and self.plan.schedule != "infinite":
+            raise ValueError("continue_from goes on from a plateau: give plan.schedule=infinite as well")
+        return self
 
 
 def pretrain(settings: Pretrain) -> Run:
@@ -41,14 +56,36 @@ def pretrain(settings: Pretrain) -> Run:
     network = Network.on(pool, settings.encoder, settings.crop)
     probe = Probe.of(manifest, network, settings.probe, settings.plan.seed) if settings.probe else None
     torch.manual_seed(settings.plan.seed)
-    objective = config.maker(settings.objective)(settings.objective, network.body())
+    objective, before, ledger = _begun(settings, network)
     dataset = CropDataset(
         pool, network.recipe, settings.crop, views=objective.views, overlap=settings.overlap, seed=settings.plan.seed
     )
+    seen = leaks.seen_by(settings.start_from or settings.continue_from, None)
     begin = Run.resume if settings.resume else Run.create
-    run = begin(settings.run, settings, "pretrain", manifest=pool.digest(), network=network.model_dump(mode="json"))
-    leaks.remember(run.path, leaks.traces(pool))
+    facts = {"manifest": pool.digest(), "network": network.model_dump(mode="json")}
+    run = begin(settings.run, settings, "pretrain", **facts, transfer=ledger.json() if ledger else None)
+    leaks.remember(run.path, [*seen, *leaks.traces(pool)])
     crops = feed.crops(dataset, settings.plan)
-    fit(objective, settings.plan, run, crops, cases=[c.id for c in pool.cases], probe=probe)
+    fit(objective, settings.plan, run, crops, cases=[c.id for c in pool.cases], probe=probe, before=before)
     run.close()
     return run
+
+
+def _begun(settings: Pretrain, network: Network) -> tuple[Objective, dict[str, Tensor] | None, Ledger | None]:
+    """The objective as it begins: fresh, on a finished encoder with a ledger, or as it stood on a plateau."""
+    body, make = network.body(), config.maker(settings.objective)
+    path = settings.continue_from or settings.start_from
+    if path is None:
+        objective: Objective = make(settings.objective, body)
+        if settings.plan.freeze == 1 or not any(weight.requires_grad for weight in body.parameters()):
+            raise BadInput("this pretraining never moves its encoder, which is untrained; give start_from=RUN")
+        return objective, None, None
+    run = Run.open(path)
+    network.follows(run)
+    if settings.start_from:
+        # Before the objective is made, which may copy its encoder.
+        ledger = transfer.load(run.weights, {"encoder": body})
+        return make(settings.objective, body), None, ledger
+    objective, before = make(settings.objective, body), plateau.read(run)
+    plateau.restore(objective, before)
+    return objective, before, None

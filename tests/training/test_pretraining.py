@@ -1,0 +1,63 @@
+"""A pretraining begins afresh, on a finished encoder, or where another left its plateau."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toys import shelf
+
+from medssl import config
+from medssl.data import leaks
+from medssl.errors import BadInput
+from medssl.training.pretraining import Pretrain, pretrain
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    return shelf(tmp_path_factory.mktemp("data") / "store")
+
+
+def settings(folder, manifest, name, objective, **more) -> Pretrain:
+    given = {
+        "run": str(folder / name), "manifest": str(manifest), "objective": objective, "crop": [16, 16, 16],
+        "encoder": {"channels": [4, 8], "strides": [1, 2]}, "plan": {"epochs": 1, "steps": 2}, **more,
+    }  # fmt: skip
+    return config.check(given, Pretrain, "test")
+
+
+STAGE = {"name": "global_local", "queue": 4, "regions": 2, "width": 4}
+
+
+def test_the_local_stage_stands_on_the_finished_encoder_of_the_global_one(tmp_path, manifest):
+    first = pretrain(settings(tmp_path, manifest, "first", STAGE | {"stage": "global"}))
+    local = settings(tmp_path, manifest, "second", STAGE | {"stage": "local"}, start_from=str(first.path))
+    second = pretrain(local)
+    a, b = load_file(first.weights), load_file(second.weights)
+    assert {name.partition(".")[0] for name in a} == {"encoder"}
+    assert {name.partition(".")[0] for name in b} == {"encoder", "decoder"}
+    assert all(torch.equal(value, b[name]) for name, value in a.items())
+    assert {entry["fate"] for entry in second.card["transfer"]} == {"loaded"}
+    assert len(leaks.recall(second.path)) == 2 * len(leaks.recall(first.path))
+
+
+def test_a_local_stage_without_a_finished_encoder_is_refused(tmp_path, manifest):
+    with pytest.raises(BadInput, match=r"never moves its encoder.*start_from=RUN"):
+        pretrain(settings(tmp_path, manifest, "run", STAGE | {"stage": "local"}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pretraining_goes_on_from_the_plateau_of_another(tmp_path, manifest):
+    plan = {"epochs": 1, "steps": 4, "schedule": "infinite", "warmup": 0.25, "cooldown": 0.25, "anneal": 0.25}
+    first = pretrain(settings(tmp_path, manifest, "first", "mae", plan=plan))
+    more = {"plan": plan | {"seed": 1, "steps": 2, "anneal": 0.5}, "continue_from": str(first.path)}
+    second = pretrain(settings(tmp_path, manifest, "second", "mae", **more))
+    steps = [load_file(run.path / "plateau.safetensors")["optimizer/step/head.conv.weight"] for run in (first, second)]
+    assert steps == [3, 4]
+    with pytest.raises(BadInput, match="its encoder is"):
+        pretrain(settings(tmp_path, manifest, "third", "mae", **more, encoder={"channels": [8, 8], "strides": [1, 2]}))
+
+
+def test_a_beginning_that_contradicts_itself_is_refused(tmp_path, manifest):
+    with pytest.raises(BadInput, match="give one of them"):
+        settings(tmp_path, manifest, "run", "mae", start_from="a", continue_from="b")
+    with pytest.raises(BadInput, match=r"plan\.schedule=infinite as well"):
+        settings(tmp_path, manifest, "run", "mae", continue_from="b")
