@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class Encoder(nn.Module):
     channels: tuple[int, ...]
     strides: tuple[Triple, ...]
     unmasked = ""
+    origin: Literal["", "nnunet", "monai"] = ""  # whose network this is, so that theirs takes its weights
     dense = False  # True: under a mask, run dense kernels and mask what they gave
 
     @property

@@ -42,6 +42,8 @@ class Config(Choice):
 class DynEncoder(Encoder):
     """What DynUNet does before it goes up again; every layer of it can be masked."""
 
+    origin = "monai"
+
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
         self.in_channels = in_channels

@@ -54,6 +54,7 @@ class ResEncoder(Encoder):
         bias: bool = False,
     ) -> None:
         super().__init__()
+        self.origin = "nnunet" if norm in ("instance", "batch") else ""
         self.in_channels = in_channels
         self.channels = tuple(channels)
         self.strides = triples(strides)

@@ -32,6 +32,8 @@ class Config(Choice):
 class SegResEncoder(Encoder):
     """What SegResNet does before it goes up again; every layer of it can be masked."""
 
+    origin = "monai"
+
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
         levels = len(config.blocks_down)

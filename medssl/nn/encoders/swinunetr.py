@@ -11,7 +11,6 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from medssl.errors import BadInput
-from medssl.nn.adapters import MonaiNorm, norm_of
 from medssl.nn.encoders.base import Choice, Encoder
 from medssl.nn.layout import Layout
 
@@ -26,7 +25,6 @@ class Config(Choice):
     depths: Four = (2, 2, 2, 2)
     num_heads: Four = (3, 6, 12, 24)
     window_size: PositiveInt = 7
-    norm: MonaiNorm = "instance"
 
     def build(self, in_channels: int) -> Encoder:
         """The encoder with fresh weights."""
@@ -39,6 +37,7 @@ class SwinEncoder(Encoder):
     The fourth stage reaches the decoder as it is; the others go through a residual block, as in MONAI.
     """
 
+    origin = "monai"
     unmasked = "attention within windows, and the convolutions about it,"
 
     def __init__(self, config: Config, in_channels: int) -> None:
@@ -50,7 +49,6 @@ class SwinEncoder(Encoder):
             depths=config.depths,
             num_heads=config.num_heads,
             window_size=config.window_size,
-            norm_name=norm_of(config.norm, config.feature_size),
         )
         self.in_channels = in_channels
         self.channels = tuple(config.feature_size * n for n in (1, 1, 2, 4, 8, 16))
