@@ -31,7 +31,7 @@ def main(words: list[str]) -> None:
     out = asked.out or asked.predictions / "evaluation"
     check_out(out)
     index = read_index(asked.predictions)
-    kinds = lesion_labels(index, [name for name in asked.lesions.split(",") if name])
+    kinds = lesion_labels(index.labels, asked.lesions, index.folder)
     references = References.read(asked.labels)
     cases = references.measured(index.cases)
     if not asked.allow_overlap:

@@ -26,7 +26,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--modality", default="", choices=["", "CT", "MR"], help="where the files do not tell")
     parser.add_argument("--mirror", action="store_true", help="ask mirrored views too, where the training mirrored")
     parser.add_argument("--calibration", type=Path, help="a file of `medssl calibrate` (default: the run's own)")
-    given = parser.parse_args(words)
+    given = parser.parse_intermixed_args(words)
     runs = [Run.open(path) for path in given.runs]
     labels = agreed(runs).labels
     calibration = Calibration.of(runs, given.calibration)

@@ -13,16 +13,21 @@ from medssl.metrics.lesions import Outcome
 
 
 def temperature(logits: Float[np.ndarray, "m n"], target: Int[np.ndarray, "m"]) -> float:
-    """The number to divide logits by so that they fit best; above 1 where the network is too sure.
+    """The number to divide logits by so that they fit best; above 1 where the network is too sure, never a worse fit.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (https://arxiv.org/abs/1706.04599).
     """
-    rows = np.arange(len(target))
 
-    def surprise(log_t: float) -> float:
-        return float(-log_softmax(logits / np.exp(log_t), axis=1)[rows, target].mean())
+    def told(log_t: float) -> float:
+        return surprise(logits / np.exp(log_t), target)
 
-    return float(np.exp(minimize_scalar(surprise, bounds=(np.log(0.01), np.log(100)), method="bounded").x))
+    best = minimize_scalar(told, bounds=(np.log(0.01), np.log(100)), method="bounded").x
+    return float(np.exp(best)) if told(best) < told(0.0) else 1.0
+
+
+def surprise(logits: Float[np.ndarray, "m n"], target: Int[np.ndarray, "m"]) -> float:
+    """The mean negative log-likelihood of the true classes, in nats."""
+    return float(-log_softmax(logits, axis=1)[np.arange(len(target)), target].mean())
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat
 
 from medssl import config
 from medssl.errors import BadInput
-from medssl.files import seal, write_json
+from medssl.files import SEALS, seal, write_json
 from medssl.run import Run
 from medssl.settings import Settings
 
@@ -33,6 +33,7 @@ class Calibration(Settings):
     temperature: PositiveFloat = 1.0
     thresholds: dict[str, Threshold] = Field({}, description="by the name of the label")
     weights_sha256: tuple[str, ...] = ()
+    mirror: bool = Field(False, description="whether mirrored views were asked")
     cases: tuple[str, ...] = ()
     nll: tuple[float, float] | None = Field(None, description="before and after, in nats a voxel")
     ece: tuple[float, float] | None = Field(None, description="before and after")
@@ -44,22 +45,29 @@ class Calibration(Settings):
         if not file and (len(runs) > 1 or not place.is_file()):
             return cls()
         try:
-            found = config.check(json.loads(place.read_text(encoding="utf-8")), cls, str(place))
+            told = json.loads(place.read_text(encoding="utf-8"))
+            found = config.check(dict(told), cls, str(place))
         except FileNotFoundError:
             raise BadInput(f"{place}: no such file; `medssl calibrate RUN --manifest MANIFEST` writes one") from None
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise BadInput(f"{place}: not a calibration ({error}); calibrate again") from None
         if found.weights_sha256 != weights(runs):
             raise BadInput(f"{place}: was measured on other weights than these; calibrate these runs")
         return found
 
     def write(self, runs: Sequence[Run], file: Path | None = None) -> Path:
-        """Writes `file`, or into the folder of a single run, whose seal then covers it."""
+        """Writes `file`, or into the folder of a single run, whose seal, if it has one, then covers it."""
         place = file or runs[0].path / FILE
         write_json(place, self.model_dump(mode="json"))
-        if place.parent == runs[0].path:
+        if place.parent == runs[0].path and (place.parent / SEALS).is_file():
             seal(runs[0].path, (FILE,))
         return place
+
+    def told(self) -> list[str]:
+        """What was found, for a person."""
+        rows = [("negative log-likelihood", self.nll), ("expected calibration error", self.ece)]
+        changed = [f"{name} {pair[0]:.4f} -> {pair[1]:.4f}" for name, pair in rows if pair]
+        return [f"temperature {self.temperature:.3f} on {len(self.cases)} cases", *changed]
 
     def index(self) -> Mapping[str, object]:
         """What the index of a predictions folder says of it."""

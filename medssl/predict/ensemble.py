@@ -42,14 +42,14 @@ class Ensemble:
     def pooled(self, voxels: Float[np.ndarray, "*c i j k"]) -> tuple[Float[Tensor, "n i j k"], Float[Tensor, "i j k"]]:
         """The mean class probabilities of prepared voxels, and the disagreement in shares of the largest entropy."""
         shape, count = voxels.shape[-3:], len(self.members) * len(self.views)
-        mean = torch.zeros(max(self.members[0].names) + 1, *shape)
-        apart = torch.zeros(shape)
+        mean, apart = torch.zeros(0), torch.zeros(shape)
         for member in self.members:
             for view in self.views:
                 top = 0
                 for slab in member.looked(view.of(voxels)):
                     rows = view.rows(top, slab.shape[1], shape[0])
                     said = view.back(slab.cpu())
+                    mean = mean if mean.numel() else torch.zeros(len(said), *shape)
                     mean[:, rows] += said / count
                     apart[rows] -= entropy(said) / count
                     top += slab.shape[1]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -35,13 +36,13 @@ class Evaluated:
     reliability: Reliability | None
 
 
-def lesion_labels(index: Index, names: Sequence[str]) -> tuple[Label, ...]:
-    """The labels that are lesions, by their names."""
-    known = {label.name: label for label in index.labels}
-    unknown = [name for name in names if name not in known]
+def lesion_labels(labels: Sequence[Label], names: str, where: Path) -> tuple[Label, ...]:
+    """The labels that are lesions, by their names with commas between."""
+    known, asked = {label.name: label for label in labels}, [name for name in names.split(",") if name]
+    unknown = [name for name in asked if name not in known]
     if unknown:
-        raise BadInput(f"{', '.join(unknown)}: no label of {index.folder}; its labels are {', '.join(known)}")
-    return tuple(known[name] for name in names)
+        raise BadInput(f"{', '.join(unknown)}: no label of {where}; its labels are {', '.join(known)}")
+    return tuple(known[name] for name in asked)
 
 
 def evaluate(
@@ -61,7 +62,7 @@ def evaluate(
         patient = references.sources[case].patient
         rows = tuple(score(case, patient, label, predicted, reference, tolerance_mm) for label in labels)
         found = read_findings(index.case(case))
-        detected = {kind.name: _detected(case, patient, kind, predicted, reference, found) for kind in kinds}
+        detected = {kind.name: detect(case, patient, kind, predicted, reference, found) for kind in kinds}
         whole = len(labels) == len(index.labels)
         bins = _reliability(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
         yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
@@ -72,10 +73,13 @@ def image(index: Index, case: str) -> Volume:
     return replace(nifti.read(index.case(case) / IMAGE), unit="HU" if index.units[case] == "HU" else "a.u.")
 
 
-def _detected(
+def detect(
     case: str, patient: str, kind: Label, predicted: Volume, reference: Volume, found: Sequence[Finding]
 ) -> Detected:
-    """Candidates by their number among the parts of the predicted mask, which is the end of their id."""
+    """One kind of lesion in one case, compared with the reference.
+
+    Candidates are known by their number among the parts of the predicted mask, which is the end of their id.
+    """
     ours = parts(predicted.voxels == kind.value)
     candidates = [f for f in found if f.label == kind.value]
     numbers = [int(f.id.rpartition("-")[2]) for f in candidates]

@@ -1,6 +1,5 @@
 """Mirrored views of a volume: which are allowed, and how what a network says of one is turned back."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -9,8 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-SIDES = {"left": "right", "l": "r", "lt": "rt", "lft": "rgt", "lh": "rh"}
-OTHER = SIDES | {right: left for left, right in SIDES.items()}
+from medssl.data.classes import Classes
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class View:
 
     def back(self, said: Float[Tensor, "n p j k"]) -> Float[Tensor, "n p j k"]:
         """What was said of the mirrored rows, as it stands in the volume."""
-        named = said[list(self.classes)] if self.classes and 0 in self.axes else said
+        named = said[list(self.classes)] if self.classes else said
         return named.flip([axis - 3 for axis in self.axes])
 
 
@@ -41,20 +39,9 @@ def views(axes: Sequence[int], names: Mapping[int, str]) -> tuple[View, ...]:
     Where a name tells left from right, the mirror along axis i gives each class the name of its counterpart; where one
     has no counterpart, that axis is never mirrored.
     """
-    classes = counterparts(names)
-    allowed = [axis for axis in sorted(set(axes)) if axis != 0 or classes is not None]
+    pairs = Classes(names).mirrored()
+    allowed = [axis for axis in sorted(set(axes)) if axis != 0 or pairs is not None]
+    other = {a: b for pair in pairs or () for a, b in (pair, pair[::-1])}
+    classes = tuple(other.get(n, n) for n in range(max(names) + 1)) if other else ()
     chosen = [some for count in range(len(allowed) + 1) for some in combinations(allowed, count)]
-    return tuple(View(some, (classes or ()) if 0 in some else ()) for some in chosen)
-
-
-def counterparts(names: Mapping[int, str]) -> tuple[int, ...] | None:
-    """Of every class, background first, the one it is in a left-right mirror; None where a sided one lacks its pair."""
-    number = {_words(name): value for value, name in names.items()}
-    paired = {value: number.get(tuple(OTHER.get(word, word) for word in words)) for words, value in number.items()}
-    if None in paired.values():
-        return None
-    return tuple(paired.get(value) or value for value in range(max(names, default=0) + 1))
-
-
-def _words(name: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[a-z]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+    return tuple(View(some, classes if 0 in some else ()) for some in chosen)

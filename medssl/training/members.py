@@ -1,10 +1,11 @@
 """Members: finished finetunings, one or several, as one way to predict."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Doubt
 from medssl.predict.calibration import Calibration
 from medssl.predict.ensemble import Ensemble
 from medssl.predict.mirror import View, views
@@ -18,19 +19,27 @@ SHARED = ("in_channels", "recipe", "spacing_mm", "labels")
 
 
 def together(runs: Sequence[Run], mirror: bool, calibration: Calibration, device: str) -> Predict:
-    """What these runs predict: alone as it is, several by the mean of their probabilities; mirrored on request.
+    """What these runs predict: alone as it is, several by the mean of their probabilities; mirrored on request."""
+    if mirror != calibration.mirror and calibration.weights_sha256:
+        said = "with" if calibration.mirror else "without"
+        warnings.warn(f"these runs were calibrated {said} --mirror; what is predicted now is not", Doubt, stacklevel=2)
+    if len(runs) > 1 or mirror:
+        return replace(pooled(runs, mirror, device), temperature=calibration.temperature)
+    alone = predictor(runs[0], device)
+    return replace(alone, temperature=calibration.temperature) if isinstance(alone, Predictor) else alone
+
+
+def pooled(runs: Sequence[Run], mirror: bool, device: str) -> Ensemble:
+    """The runs as one, uncalibrated, in mirrored views on request.
 
     Views are mirrored along the axes that every training mirrored, and along none that would swap left and right names.
     """
+    agreed(runs)
     several = [predictor(run, device) for run in runs]
-    if len(runs) == 1 and not mirror and calibration.temperature == 1:
-        return several[0]
-    dense = [one for one in several if isinstance(one, Predictor)]
+    dense = tuple(one for one in several if isinstance(one, Predictor))
     if len(dense) < len(several):
-        raise BadInput(f"{runs[0].path}: only runs that give every voxel a class can be pooled, mirrored or calibrated")
-    if len(runs) == 1 and not mirror:
-        return replace(dense[0], temperature=calibration.temperature)
-    return Ensemble(tuple(dense), looks(runs) if mirror else (View(),), calibration.temperature)
+        raise BadInput(f"{runs[0].path}: only runs that give every voxel a class can be pooled or mirrored")
+    return Ensemble(dense, looks(runs) if mirror else (View(),))
 
 
 def agreed(runs: Sequence[Run]) -> Network:
