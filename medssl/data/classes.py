@@ -29,7 +29,8 @@ class Classes:
     def of(cls, card: Card) -> "Classes":
         """The classes of a store."""
         blank = next((n for n, name in card.labels.items() if name.casefold() == "ignore"), None)
-        return cls({n: name for n, name in card.labels.items() if n != blank}, blank, card.present_labels)
+        names = {n: name for n, name in card.labels.items() if n not in (0, blank)}
+        return cls(names, blank, card.present_labels)
 
     @property
     def count(self) -> int:

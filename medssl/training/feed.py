@@ -1,36 +1,59 @@
 """Loaders: training crops without end and whole volumes to validate on, each a pure function of seed and number."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.crops import CropDataset, Crops, Epochs, collate
+from medssl.data.classes import UNKNOWN, Classes
+from medssl.data.crops import CropDataset, Crops, Epochs, Item, collate
 from medssl.data.manifest import Manifest
 from medssl.data.normalise import Recipe
 from medssl.data.store import Store
 from medssl.training.plan import Plan
 
 
-def crops(dataset: CropDataset, plan: Plan) -> "DataLoader[Any]":
-    """An epoch is as many crops as the plan's steps take, however many volumes there are."""
-    epoch = Epochs(plan.steps * plan.batch * plan.accumulate)
+def crops(dataset: CropDataset, plan: Plan, unlabelled: CropDataset | None = None) -> "DataLoader[Any]":
+    """An epoch is as many crops as the plan's steps take, however many volumes there are; as many unlabelled ones."""
+    source, batch = (Beside(dataset, unlabelled), 2 * plan.batch) if unlabelled else (dataset, plan.batch)
+    epoch = Epochs(plan.steps * batch * plan.accumulate)
     return DataLoader(
-        dataset, plan.batch, sampler=epoch, collate_fn=collate, num_workers=plan.workers,
+        source, batch, sampler=epoch, collate_fn=collate, num_workers=plan.workers,
         multiprocessing_context="spawn" if plan.workers else None, persistent_workers=plan.workers > 0,
     )  # fmt: skip
 
 
-def wholes(manifest: Manifest, recipe: Recipe) -> "DataLoader[Crops]":
+def wholes(manifest: Manifest, recipe: Recipe, classes: Classes | None = None) -> "DataLoader[Crops]":
     """Labelled volumes one by one, whole."""
-    return DataLoader(Wholes(manifest, recipe), batch_size=None)
+    return DataLoader(Wholes(manifest, recipe, classes), batch_size=None)
+
+
+class Beside(Dataset[Item]):
+    """Labelled items and unlabelled ones by turns, the latter with labels that say nothing."""
+
+    def __init__(self, labelled: CropDataset, unlabelled: CropDataset) -> None:
+        self.labelled, self.unlabelled = labelled, unlabelled
+
+    def __len__(self) -> int:
+        return 2 * max(len(self.labelled), len(self.unlabelled))
+
+    def __getitem__(self, number: int) -> Item:
+        at, bare = divmod(number, 2)
+        if not bare:
+            return self.labelled[at]
+        item, classes = self.unlabelled[at], self.labelled.classes
+        v, _, i, j, k = item.x.shape
+        drawn = torch.ones(classes.count, dtype=torch.bool) if classes else None
+        label = torch.full((v, i, j, k), UNKNOWN)
+        return replace(item, label=label, drawn=drawn, volume=len(self.labelled) + item.volume)
 
 
 class Wholes(Dataset[Crops]):
     """Item n is case n as a batch of one crop that is the volume."""
 
-    def __init__(self, manifest: Manifest, recipe: Recipe) -> None:
-        self.store, self.recipe = Store(manifest), recipe
+    def __init__(self, manifest: Manifest, recipe: Recipe, classes: Classes | None = None) -> None:
+        self.store, self.recipe, self.classes = Store(manifest), recipe, classes
 
     def __len__(self) -> int:
         return len(self.store.manifest.cases)
@@ -38,6 +61,8 @@ class Wholes(Dataset[Crops]):
     def __getitem__(self, number: int) -> Crops:
         case = self.store.manifest.cases[number]
         image, label = self.store.image(case), self.store.label(case)
+        voxels = label.volume().voxels
+        known = voxels.astype("int64") if self.classes is None else self.classes.target(voxels)
         x = torch.from_numpy(self.recipe.apply(image.volume().voxels, image.unit, image.deciles))
         return Crops(
             x=x[None, None],
@@ -45,5 +70,5 @@ class Wholes(Dataset[Crops]):
             size=torch.tensor([image.shape]),
             affine=torch.from_numpy(image.affine).float()[None, None],
             volume=torch.tensor([number]),
-            label=torch.from_numpy(label.volume().voxels.astype("int64"))[None, None],
+            label=torch.from_numpy(known)[None, None],
         )

@@ -1,26 +1,34 @@
 """Finetuning: from a few labelled volumes and, if there is one, a pretraining to a closed run."""
 
 import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
+from torch.utils.data import DataLoader
 
 from medssl import config
 from medssl.data import leaks
 from medssl.data.augment import Augment
+from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
-from medssl.data.manifest import Manifest
-from medssl.data.store import Card
+from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput
+from medssl.nn import lora
 from medssl.nn.encoder import EncoderConfig, Named
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.tasks.segment import Config as Segment
-from medssl.training import feed
+from medssl.tasks import segment
+from medssl.tasks.base import Task
+from medssl.training import feed, presets
 from medssl.training.fit import fit
 from medssl.training.network import Network
 from medssl.training.plan import Plan
+from medssl.training.shown import Shown
+from medssl.training.taught import Taught, Unlabelled
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +40,16 @@ class Finetune(Settings):
     manifest: Path
     pretrained: Path | None = None
     labels: PositiveInt | None = Field(None, description="how many labelled volumes; null takes all")
-    task: config.named("medssl.tasks") = Segment()  # type: ignore[valid-type]
+    task: config.named("medssl.tasks") = segment.Config()  # type: ignore[valid-type]
     encoder: Named = EncoderConfig()
     crop: tuple[int, int, int] = (64, 64, 64)
     foreground: float = Field(0.67, ge=0, le=1, description="share of crops drawn about a labelled voxel")
+    schedule: presets.Schedule = Field("full", description="how the pretrained weights learn; fills in the plan")
+    rank: PositiveInt = Field(4, description="schedule=lora: of the adapters")
+    regularise: bool = Field(False, description="more augmentation and decay where labels are few; fills in both")
+    unlabelled: Unlabelled = Field(
+        Unlabelled(), description="none, mean-teacher or pseudo: learn from the rest of train"
+    )
     augment: Augment = Augment()
     plan: Plan = Plan()
     validate_every: PositiveInt = 5
@@ -43,9 +57,23 @@ class Finetune(Settings):
     fold: int = Field(0, ge=0, description="with folds: which part of the labelled patients is the split val")
     folds: int | None = Field(None, ge=2, description="cross-validates: so many parts take turns as the split val")
     seed: int = Field(0, description="draws the labelled volumes, and deals the folds")
-    allow_overlap: bool = Field(False, description="go on where the pretraining has seen cases of the split test")
+    allow_absent: bool = Field(False, description="go on where the labelled volumes lack a class")
+    allow_overlap: bool = Field(False, description="go on where the training or pretraining has seen cases of test")
     allow_recipe_mismatch: bool = Field(False, description="go on with data windowed otherwise than the pretraining's")
     resume: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _presets(cls, given: Any) -> Any:
+        return presets.filled(given) if isinstance(given, dict) else given
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> "Finetune":
+        if self.schedule == "scratch" and self.pretrained:
+            raise ValueError("schedule=scratch starts from nothing; leave pretrained out, or choose another schedule")
+        if self.schedule in ("frozen", "lora") and not self.pretrained:
+            raise ValueError(f"schedule={self.schedule} keeps the encoder as it is, untrained; give pretrained=RUN")
+        return self
 
 
 def finetune(settings: Finetune) -> Run:
@@ -53,40 +81,64 @@ def finetune(settings: Finetune) -> Run:
     manifest = Manifest.read(settings.manifest)
     if settings.folds:
         manifest = manifest.fold(settings.fold, settings.folds, settings.seed)
-    few, network = _labelled(manifest, settings)
+    shown = Shown.of(manifest, settings.labels, settings.seed)
+    shown.check(settings.allow_absent)
+    if not settings.allow_overlap:
+        shown.apart_from(manifest.by("test"))
+    network = Network.on(shown.few, settings.encoder, settings.crop)
+    network = network.model_copy(update={"task": settings.task, "labels": dict(shown.classes.names)})
     seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else manifest.by("test"))
     torch.manual_seed(settings.plan.seed)
     before = Run.open(settings.pretrained) if settings.pretrained else None
     task, ledger = network.started(before, settings.allow_recipe_mismatch) if before else (network.blank(), None)
     log.info("%s", ledger or "no pretrained weights: from scratch")
-    dataset = CropDataset(
-        few, network.recipe, settings.crop, labelled=True, foreground=settings.foreground, augment=settings.augment,
-        seed=settings.plan.seed,
-    )  # fmt: skip
+    learner, plan = _learner(task, settings)
+    train, cases = _fed(shown, network, settings)
     held = manifest.by("val").labelled().first(settings.validate_on)
-    validation = feed.wholes(held, network.recipe) if held.cases else None
-    cases = [case.id for case in few.cases]
+    validation = feed.wholes(held, network.recipe, shown.classes) if held.cases else None
     facts = {
         "recipe_of_weights": before and before.card["network"]["recipe"],
-        "manifest": few.digest(),
+        "manifest": shown.few.digest(),
         "network": network.model_dump(mode="json"),
-        "cases": cases,
+        "cases": [case.id for case in shown.few.cases],
     }
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
-    leaks.remember(run.path, [*seen, *leaks.traces(few)])
-    crops = feed.crops(dataset, settings.plan)
-    fit(task, settings.plan, run, crops, validation, settings.validate_every, cases)
+    leaks.remember(run.path, [*seen, *leaks.traces(replace(shown.few, cases=cases))])
+    fit(learner, plan, run, train, validation, settings.validate_every, [case.id for case in cases])
     run.close()
     return run
 
 
-def _labelled(manifest: Manifest, settings: Finetune) -> tuple[Manifest, Network]:
-    """The labelled volumes that are learnt from, and the network for them and their classes."""
-    labelled = manifest.by("train").labelled()
-    few = labelled.few(settings.labels or len(labelled.cases), settings.seed)
-    names = Card.read(manifest.folder).labels
-    if not few.cases or not names:
-        raise BadInput(f"{settings.manifest}: no labelled case in split 'train'; ingest a folder with labelsTr/")
-    network = Network.on(few, settings.encoder, settings.crop)
-    return few, network.model_copy(update={"task": settings.task, "labels": names})
+def _learner(task: Task, settings: Finetune) -> tuple[Task, Plan]:
+    """What is trained: the task, with adapters or beside a teacher where asked; a teacher is the average already."""
+    if settings.schedule == "lora":
+        lora.adapt(task.encoder, settings.rank)
+    if settings.unlabelled.name == "none":
+        return task, settings.plan
+    if not isinstance(task, segment.Segment):
+        raise BadInput(f"unlabelled={settings.unlabelled.name}: is there for task=segment only; give unlabelled=none")
+    return Taught(task, settings.unlabelled, settings.plan), settings.plan.model_copy(update={"ema": 0.0})
+
+
+def _fed(shown: Shown, network: Network, settings: Finetune) -> tuple[DataLoader, tuple[Case, ...]]:
+    """Crops of the labelled volumes, and of the others where asked; with the cases that they are cut from."""
+    cut = partial(
+        CropDataset, recipe=network.recipe, size=settings.crop, seed=settings.plan.seed,
+        augment=_sided(settings.augment, shown.classes),
+    )  # fmt: skip
+    few = cut(shown.few, labelled=True, foreground=settings.foreground, classes=shown.classes)
+    if settings.unlabelled.name == "none":
+        return feed.crops(few, settings.plan), shown.few.cases
+    if not shown.rest.cases:
+        raise BadInput(f"{settings.manifest}: split train has no case beside the labelled ones; give unlabelled=none")
+    return feed.crops(few, settings.plan, cut(shown.rest)), (*shown.few.cases, *shown.rest.cases)
+
+
+def _sided(augment: Augment, classes: Classes) -> Augment:
+    """Left and right change places in a mirror, or there is none."""
+    pairs = classes.mirrored()
+    if pairs is None and augment.flip[0]:
+        log.info("left and right are not mirrored: some class of one side lacks its counterpart")
+    flip = augment.flip if pairs is not None else (False, *augment.flip[1:])
+    return augment.model_copy(update={"flip": flip, "swap": pairs or ()})
