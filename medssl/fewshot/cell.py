@@ -1,5 +1,6 @@
 """Cell: one arm with one number of labels and one seed, trained, and scored on the split `test`."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Cell:
 
 def work(cell: Cell) -> str:
     """Trains and tests a cell; returns why it could not be, or nothing. A cell killed midway goes on from there."""
+    logging.getLogger(Finetune.__module__).setLevel(logging.WARNING)  # which tensors were taken is in each run's report
     if cell.workers > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // cell.workers))
     place = cell.settings.run

@@ -71,9 +71,16 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
         labelled.few(count or len(labelled.cases), asked.seeds[0])
     if not manifest.by("test").labelled().cases:
         raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
-    _settle(asked)
-    starts = {name: _start(name, arm, asked, watch) for name, arm in asked.arms.items()}
+    plans = {name: _pretraining(name, arm.pretrain, asked) for name, arm in asked.arms.items() if arm.pretrain}
+    starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
     cells = _cells(asked, starts, len(labelled.cases))
+    for start in (arm.pretrained for arm in asked.arms.values() if arm.pretrained):
+        Run.open(start)
+    _settle(asked)
+    for name, plan in plans.items():
+        if not (plan.run / "run.json").is_file() or not Run.open(plan.run).closed:
+            watch(f"pretraining {name}")
+            pretrain(plan)
     todo = [one for one in cells if not one.done]
     watch(f"{len(cells)} cells, {len(cells) - len(todo)} done already")
     failed: dict[Cell, str] = {}
@@ -100,16 +107,10 @@ def _settle(asked: Sweep) -> None:
     write_text(path, config.dump(asked))
 
 
-def _start(name: str, arm: Arm, asked: Sweep, watch: Watch) -> Path | None:
-    """The pretraining an arm starts from, run now where the sweep is asked for it and it is not done."""
-    if arm.pretrain is None:
-        return arm.pretrained
+def _pretraining(name: str, path: Path, asked: Sweep) -> Pretrain:
     place = asked.out / "pretrained" / name
-    if not (place / "run.json").is_file() or not Run.open(place).closed:
-        watch(f"pretraining {name}")
-        changes = _words({**asked.pretraining, "manifest": str(asked.manifest), "run": str(place), "resume": True})
-        pretrain(config.read(arm.pretrain, changes, Pretrain))
-    return place
+    changes = {**asked.pretraining, "manifest": str(asked.manifest), "run": str(place), "resume": True}
+    return config.read(path, _words(changes), Pretrain)
 
 
 def _cells(asked: Sweep, starts: Mapping[str, Path | None], available: int) -> list[Cell]:

@@ -121,6 +121,20 @@ def test_cells_train_in_processes_to_the_same_scores(asked):
     assert [line.dice.estimate for line in apart] == pytest.approx([line.dice.estimate for line in here], abs=1e-3)
 
 
+@pytest.mark.slow
+def test_cells_train_on_a_cluster_too(asked):
+    distributed = pytest.importorskip("distributed", reason="needs dask (the `cluster` extra)")
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,)})
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
+        found = sweep(asked.model_copy(update={"scheduler": cluster.scheduler_address}), lambda said: None)
+    assert found[0].seeds == 2
+
+
+def test_a_cluster_that_is_not_there_is_told(asked):
+    with pytest.raises(BadInput, match="no dask scheduler answers there"):
+        sweep(asked.model_copy(update={"scheduler": "tcp://127.0.0.1:1"}), lambda said: None)
+
+
 def test_subsets_are_nested_and_alike_for_all_arms(asked):
     sweep(asked, lambda said: None)
     chosen = {path.name: set(Run.open(path / "run").card["cases"]) for path in (asked.out / "cells").iterdir()}
