@@ -36,7 +36,7 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
         if name not in pipelines():
             raise BadInput(f"{name!r} is no command; known: {', '.join(pipelines())}")
         sys.path.insert(0, str(home()))
-        import_module(f"pipelines.{name}").main(words)
+        import_module(f"pipelines.{_stem(name)}").main(words)
     except (BadInput, OSError) as error:
         if debug:
             traceback.print_exc()
@@ -61,7 +61,13 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
 
 def pipelines() -> list[str]:
     """The commands there are."""
-    return sorted(p.stem for p in (home() / "pipelines").glob("*.py") if not p.stem.startswith("_"))
+    stems = (p.stem for p in (home() / "pipelines").glob("*.py"))
+    return sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_"))
+
+
+def _stem(name: str) -> str:
+    """The script of a command: `import-weights` is import_weights.py."""
+    return name.replace("-", "_")
 
 
 def _doubt(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
@@ -76,7 +82,8 @@ def _line(error: Exception) -> str:
 
 
 def _help() -> str:
-    rows = [f"  {name:<10} {_first_line(home() / 'pipelines' / f'{name}.py')}" for name in pipelines()]
+    width = max(map(len, pipelines()))
+    rows = [f"  {n:<{width}} {_first_line(home() / 'pipelines' / f'{_stem(n)}.py')}" for n in pipelines()]
     usage = "usage: medssl COMMAND ...      (medssl COMMAND --help; --debug shows tracebacks)"
     return "\n".join([f"medssl {__version__}: research use only, not for clinical use", usage, "", *rows])
 

@@ -18,6 +18,7 @@ from medssl.objectives.base import Objective
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training import feed, plateau
+from medssl.training.contract import contract, data_of
 from medssl.training.fit import fit
 from medssl.training.network import Network
 from medssl.training.plan import Plan
@@ -63,6 +64,7 @@ def pretrain(settings: Pretrain) -> Run:
     seen = leaks.seen_by(settings.start_from or settings.continue_from, None)
     begin = Run.resume if settings.resume else Run.create
     facts = {"manifest": pool.digest(), "network": network.model_dump(mode="json")}
+    facts |= contract(objective.encoder, settings.objective.name, data_of(manifest.folder))
     run = begin(settings.run, settings, "pretrain", **facts, transfer=ledger.json() if ledger else None)
     leaks.remember(run.path, [*seen, *leaks.traces(pool)])
     crops = feed.crops(dataset, settings.plan)

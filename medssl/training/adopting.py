@@ -1,0 +1,54 @@
+"""Adopting: from a checkpoint that nnU-Net or nnssl wrote to a closed run, which a finetuning starts from."""
+
+import json
+from pathlib import Path
+
+from pydantic import Field
+
+from medssl.data.normalise import Recipe
+from medssl.files import sha256
+from medssl.nn import keymap, transfer
+from medssl.nn.encoder import Choice
+from medssl.nn.layout import Triple
+from medssl.run import Run
+from medssl.settings import Settings
+from medssl.training.contract import contract
+from medssl.training.network import Network
+
+LEAST = 64  # voxels a side of the crop that is written down; a finetuning chooses its own
+
+
+class Adopt(Settings):
+    """Which file becomes which run, and what its owner allows."""
+
+    file: Path
+    run: Path
+    licence: str = Field(min_length=1)
+    strides: tuple[int | Triple, ...] | None = None
+
+
+def adopt(settings: Adopt) -> tuple[Run, transfer.Ledger]:
+    """A closed run with the encoder of a residual U-Net of nnU-Net, and what became of every tensor of the file.
+
+    nnU-Net feeds z-scores and medssl intensities in [0, 1]. The norm behind the first convolution takes out a scan's
+    scale, and its shift but for what the zeros padded around a crop add: so the weights hold for every recipe's range.
+    """
+    adopted = keymap.adopt(keymap.read(settings.file), settings.strides, str(settings.file))
+    encoder = adopted.encoder
+    i, j, k = (-(-LEAST // c) * c for c in encoder.cell)
+    network = Network(
+        encoder=adopted.choice, in_channels=encoder.in_channels, recipe=Recipe(), spacing_mm=None, crop=(i, j, k)
+    )
+    source = {"file": settings.file.name, "sha256": sha256(settings.file), "licence": settings.licence}
+    facts = {"network": network.model_dump(mode="json"), "transfer": adopted.ledger.json()}
+    run = Run.create(settings.run, settings, "import", **facts, **contract(encoder, "imported", source))
+    transfer.save({"encoder": encoder}, run.path / "weights.safetensors")
+    run.close()
+    return run, adopted.ledger
+
+
+def words(choice: Choice) -> str:
+    """A choice of an encoder as `encoder.key=value` on a command line."""
+    changed = {"name": choice.name} | choice.model_dump(mode="json", exclude_defaults=True)
+    plain = {key: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for key, v in changed.items()}
+    return " ".join(f"encoder.{key}={value}" for key, value in plain.items())

@@ -1,0 +1,28 @@
+"""Makes a run of a checkpoint of nnU-Net or nnssl: medssl import-weights FILE --out RUN --licence TEXT"""
+
+import argparse
+from pathlib import Path
+
+import yaml
+
+from medssl import config
+from medssl.training.adopting import Adopt, adopt, words
+from medssl.training.network import Network
+
+
+def main(argv: list[str]) -> None:
+    """Leaves a closed run that `medssl finetune ... pretrained=RUN` takes, and prints the fate of every tensor."""
+    parser = argparse.ArgumentParser("medssl import-weights", description=__doc__)
+    parser.add_argument("file", type=Path, help="a .pth that holds tensors only, or safetensors, of a residual U-Net")
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the new run's folder")
+    parser.add_argument("--licence", required=True, help="what the weights' owner allows, as CC-BY-4.0")
+    parser.add_argument("--strides", type=yaml.safe_load, help="one a stage, as [1,2,[1,2,2]] (default: the decoder's)")
+    asked = parser.parse_args(argv)
+    given = {"file": asked.file, "run": asked.out, "licence": asked.licence, "strides": asked.strides}
+    run, ledger = adopt(config.check(given, Adopt, "medssl import-weights"))
+    print(ledger)
+    print(f"{run.path}: licence {asked.licence}")
+    print(
+        f"next: medssl finetune configs/finetune/segment.yaml manifest=store/manifest.csv pretrained={run.path} "
+        f"{words(Network.of(run).encoder)}"
+    )
