@@ -26,11 +26,13 @@ def main(words: list[str]) -> None:
     parser.add_argument("--modality", default="", choices=["", "CT", "MR"], help="where the files do not tell")
     parser.add_argument("--mirror", action="store_true", help="ask mirrored views too, where the training mirrored")
     parser.add_argument("--calibration", type=Path, help="a file of `medssl calibrate` (default: the run's own)")
+    parser.add_argument("--channels", type=int, nargs="+", default=[], help="scans lack some: those they have, as 0 2")
     given = parser.parse_intermixed_args(words)
     runs = [Run.open(path) for path in given.runs]
     labels = agreed(runs).labels
     calibration = Calibration.of(runs, given.calibration)
-    predict = together(runs, given.mirror, calibration, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    predict = together(runs, given.mirror, calibration, device, tuple(given.channels))
     looks = " and ".join(["runs"] * (len(runs) > 1) + ["mirrored views"] * given.mirror)
     apart = f"disagreement of {looks}" if looks else ""
     writer = Writer.create(given.out, labels, provenance(runs), uncertainty=apart, **calibration.index())

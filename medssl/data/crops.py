@@ -25,6 +25,7 @@ class Crops:
     `corner` and `size` are voxels of the stored volume; `affine` maps a crop's voxel index to mm, RAS+;
     `volume` numbers the volume each row was cut from, so that crops of one scan are known as such.
     A label is negative where nothing is known; `drawn` tells which classes were drawn in each volume, None if all were.
+    Of crops that lack channels, `whole` is what they were cut as.
     """
 
     x: Float[Tensor, "b v c i j k"]
@@ -34,6 +35,11 @@ class Crops:
     volume: Int[Tensor, "b"]
     label: Int[Tensor, "b v i j k"] | None = None
     drawn: Bool[Tensor, "b n"] | None = None
+    whole: Float[Tensor, "b v c i j k"] | None = None
+
+    def target(self) -> Float[Tensor, "n c i j k"]:
+        """What a reconstruction of each view is held against: every channel, also one that the view lacks."""
+        return (self.x if self.whole is None else self.whole).flatten(0, 1)
 
     def labels(self) -> Int[Tensor, "b v i j k"]:
         """The labels, which a task cannot do without."""

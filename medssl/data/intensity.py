@@ -6,12 +6,15 @@ from torch import Tensor
 
 
 def vary(x: Float[Tensor, "b c i j k"], generator: torch.Generator, strength: float) -> Float[Tensor, "b c i j k"]:
-    """Another look at each volume: a bent scale, contrast, brightness and noise; strength 0 changes nothing."""
+    """Another look at each volume: a bent scale, contrast, brightness and noise; strength 0 changes nothing.
+
+    A blank channel stays blank: it stands for a sequence that is missing.
+    """
     bent = torch.stack([bend(volume, generator, strength) for volume in x])
     contrast, bright, grain = (torch.rand(3, len(x), 1, 1, 1, 1, generator=generator) * 2 - 1).to(x)
     noise = uniform(x.shape, x, generator) - 0.5
     changed = bent * (1 + 0.3 * strength * contrast) + 0.15 * strength * bright + 0.2 * strength * grain.abs() * noise
-    return changed.clamp(0, 1)
+    return changed.clamp(0, 1) * (x.amax((2, 3, 4), keepdim=True) > 0)
 
 
 def bend(x: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:

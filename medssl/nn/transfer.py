@@ -1,6 +1,6 @@
 """Weights out to a file and in from one, with a ledger of what became of every tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -68,15 +68,21 @@ def read(path: Path | str) -> dict[str, Tensor]:
         raise BadInput(f"{path}: not a safetensors file ({error}); only safetensors are read, never pickles") from None
 
 
-def load(path: Path | str, parts: Mapping[str, nn.Module]) -> Ledger:
+def load(path: Path | str, parts: Mapping[str, nn.Module], channels: Sequence[int] = ()) -> Ledger:
     """Fills the parts from a file and tells the fate of every tensor; a file that fills nothing is refused."""
-    return fill(read(path), parts, str(path))
+    return fill(read(path), parts, str(path), channels)
 
 
-def fill(tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Module], where: str) -> Ledger:
-    """Fills the parts from named tensors and tells the fate of every one."""
+def fill(
+    tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Module], where: str, channels: Sequence[int] = ()
+) -> Ledger:
+    """Fills the parts from named tensors and tells the fate of every one.
+
+    Where the network's input holds only some `channels` of the file's, it computes what the file's network computes
+    of an input whose other channels are blank; without a word on which they are, of the channels' mean.
+    """
     own = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
-    entries = [_put(key, value, own.get(key), set(parts)) for key, value in sorted(tensors.items())]
+    entries = [_put(key, value, own.get(key), set(parts), channels) for key, value in sorted(tensors.items())]
     missing = sorted(set(own) - set(tensors))
     absent = [Entry(key, "skipped", tuple(own[key].shape), "not in the file: keeps its fresh start") for key in missing]
     ledger = Ledger((*entries, *absent))
@@ -86,7 +92,7 @@ def fill(tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Module], where: s
     return ledger
 
 
-def _put(key: str, value: Tensor, own: Tensor | None, parts: set[str]) -> Entry:
+def _put(key: str, value: Tensor, own: Tensor | None, parts: set[str], channels: Sequence[int]) -> Entry:
     """Copies one tensor in place; a state dict's tensors are the module's own."""
     shape = tuple(value.shape)
     if own is None:
@@ -98,6 +104,9 @@ def _put(key: str, value: Tensor, own: Tensor | None, parts: set[str]) -> Entry:
         own.copy_(value)
         return Entry(key, "loaded", shape)
     if value.ndim == 5 and own.ndim == 5 and own.shape[0] == shape[0] and own.shape[2:] == value.shape[2:]:
+        if len(channels) == own.shape[1]:
+            own.copy_(value[:, list(channels)])
+            return Entry(key, "adapted", shape, f"input channels {', '.join(map(str, channels))} of {shape[1]}")
         own.copy_(value.mean(1, keepdim=True).expand_as(own) * (shape[1] / own.shape[1]))
         return Entry(key, "adapted", shape, f"mean over {shape[1]} input channels, spread over {own.shape[1]}")
     return Entry(key, "skipped", shape, f"the network's is {tuple(own.shape)}")

@@ -66,10 +66,11 @@ class Inpaint(Objective):
 
     def step(self, crops: Crops) -> Step:
         """The squared error on touched voxels, and a little of that on intact ones."""
-        x = crops.x.flatten(0, 1)
+        x, target = crops.x.flatten(0, 1), crops.target()
         broken, touched = self.corrupt(x)
-        variance = x.float().var((1, 2, 3, 4), keepdim=True).clamp(min=1e-4)
-        error = ((self.restore(broken).float() - x).square() / variance).mean(1, keepdim=True)
+        touched = touched | (x != target).any(1, keepdim=True)
+        variance = target.float().var((1, 2, 3, 4), keepdim=True).clamp(min=1e-4)
+        error = ((self.restore(broken).float() - target).square() / variance).mean(1, keepdim=True)
         restored, kept = mean_where(error, touched), mean_where(error, ~touched)
         logs = {"restored": restored.detach(), "intact": kept.detach(), "touched": touched.float().mean()}
         return Step(restored + self.config.intact * kept, logs)

@@ -46,9 +46,9 @@ class Mae(Objective):
 
     def step(self, crops: Crops) -> Step:
         """The squared error on hidden body voxels; 1 is what each cell's own mean would reach."""
-        x = crops.x.flatten(0, 1)
-        visible, body = self.mask(x)
-        target, _, _ = normalised(x, self.encoder.cell)
+        x, whole = crops.x.flatten(0, 1), crops.target()
+        visible, body = self.mask(whole)
+        target, _, _ = normalised(whole, self.encoder.cell)
         error = (self.rebuild(x, visible).float() - target).square().mean(1, keepdim=True)
         loss = mean_where(error, body & ~visible)
         seen = mean_where(error, body & visible).detach()

@@ -63,9 +63,9 @@ class Spark(Objective):
 
     def step(self, crops: Crops) -> Step:
         """The squared error on hidden body cells; the error on visible ones is logged beside it."""
-        x = crops.x.flatten(0, 1)
-        keep, body = self.mask(x)
-        return self.score(self.rebuild(x, keep), x, keep, body)
+        x, target = crops.x.flatten(0, 1), crops.target()
+        keep, body = self.mask(target)
+        return self.score(self.rebuild(x, keep), target, keep, body)
 
     def mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
         """Which cells are visible, and which are body."""

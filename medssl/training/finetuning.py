@@ -39,6 +39,7 @@ class Finetune(Settings):
     run: Path
     manifest: Path
     pretrained: Path | None = None
+    channels: tuple[int, ...] = Field((), description="of the pretraining's input, those that these scans hold; [] all")
     labels: PositiveInt | None = Field(None, description="how many labelled volumes; null takes all")
     task: config.named("medssl.tasks") = segment.Config()  # type: ignore[valid-type]
     encoder: Named = EncoderConfig()
@@ -90,7 +91,8 @@ def finetune(settings: Finetune) -> Run:
     seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else manifest.by("test"))
     torch.manual_seed(settings.plan.seed)
     before = Run.open(settings.pretrained) if settings.pretrained else None
-    task, ledger = network.started(before, settings.allow_recipe_mismatch) if before else (network.blank(), None)
+    given = settings.allow_recipe_mismatch, settings.channels
+    task, ledger = network.started(before, *given) if before else (network.blank(), None)
     log.info("%s", ledger or "no pretrained weights: from scratch")
     learner, plan = _learner(task, settings)
     train, cases = _fed(shown, network, settings)

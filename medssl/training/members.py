@@ -18,24 +18,29 @@ Predict = Callable[[Volume, str], Prediction]
 SHARED = ("in_channels", "recipe", "spacing_mm", "labels")
 
 
-def together(runs: Sequence[Run], mirror: bool, calibration: Calibration, device: str) -> Predict:
-    """What these runs predict: alone as it is, several by the mean of their probabilities; mirrored on request."""
+def together(
+    runs: Sequence[Run], mirror: bool, calibration: Calibration, device: str, channels: tuple[int, ...] = ()
+) -> Predict:
+    """What these runs predict: alone as it is, several by the mean of their probabilities; mirrored on request.
+
+    For scans that lack some of the channels, `channels` names those they have.
+    """
     if mirror != calibration.mirror and calibration.weights_sha256:
         said = "with" if calibration.mirror else "without"
         warnings.warn(f"these runs were calibrated {said} --mirror; what is predicted now is not", Doubt, stacklevel=2)
     if len(runs) > 1 or mirror:
-        return replace(pooled(runs, mirror, device), temperature=calibration.temperature)
-    alone = predictor(runs[0], device)
+        return replace(pooled(runs, mirror, device, channels), temperature=calibration.temperature)
+    alone = predictor(runs[0], device, channels)
     return replace(alone, temperature=calibration.temperature) if isinstance(alone, Predictor) else alone
 
 
-def pooled(runs: Sequence[Run], mirror: bool, device: str) -> Ensemble:
+def pooled(runs: Sequence[Run], mirror: bool, device: str, channels: tuple[int, ...] = ()) -> Ensemble:
     """The runs as one, uncalibrated, in mirrored views on request.
 
     Views are mirrored along the axes that every training mirrored, and along none that would swap left and right names.
     """
     agreed(runs)
-    several = [predictor(run, device) for run in runs]
+    several = [predictor(run, device, channels) for run in runs]
     dense = tuple(one for one in several if isinstance(one, Predictor))
     if len(dense) < len(several):
         raise BadInput(f"{runs[0].path}: only runs that give every voxel a class can be pooled or mirrored")

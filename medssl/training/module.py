@@ -6,6 +6,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
+from medssl.data.channels import without_some
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.objectives.base import Objective
@@ -32,6 +33,8 @@ class Training(LightningModule):
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
         """The loss of one batch; a loss that is not finite stops the training and names the volumes."""
+        if self.plan.channel_dropout:
+            crops = without_some(crops, self.plan.channel_dropout, self._source(index))
         step = self.learner.step(crops)
         if not torch.isfinite(step.loss):
             names = [self.cases[row] if self.cases else f"volume {row}" for row in crops.volume.tolist()]
@@ -58,6 +61,10 @@ class Training(LightningModule):
         for weight in self.body:
             weight.requires_grad_(not frozen)
         self.learner.encoder.train(not frozen)
+
+    def _source(self, index: int) -> torch.Generator:
+        """Of the plan's seed and the place in the training alone, so that a resumed one draws the same."""
+        return torch.Generator().manual_seed(hash((self.plan.seed, self.current_epoch, index)) % 2**63)
 
     def configure_optimizers(self) -> dict:
         """The plan's optimiser and schedule; from a plateau on, both go on as they were there."""

@@ -58,19 +58,34 @@ class Network(Settings):
         task: Task = config.maker(self.task)(self.task, self.body(), max(self.labels) + 1, self.crop)
         return task
 
-    def started(self, pretrained: Run, allow_recipe_mismatch: bool = False) -> tuple[Task, transfer.Ledger]:
+    def started(
+        self, pretrained: Run, allow_recipe_mismatch: bool = False, channels: tuple[int, ...] = ()
+    ) -> tuple[Task, transfer.Ledger]:
         """The task's network with all it can take from a pretraining, and what became of every tensor."""
-        self.follows(pretrained, allow_recipe_mismatch)
+        self.follows(pretrained, allow_recipe_mismatch, channels)
         task = self.blank()
-        return task, transfer.load(pretrained.weights, task.transferable())
+        return task, transfer.load(pretrained.weights, task.transferable(), channels)
 
-    def follows(self, run: Run, allow_recipe_mismatch: bool = False) -> None:
+    def follows(self, run: Run, allow_recipe_mismatch: bool = False, channels: tuple[int, ...] = ()) -> None:
         """Refuses weights of another encoder, or learnt on data that another recipe made."""
-        before = Network.of(run)
+        before = Network.of(run).having(channels)
+        if channels and before.in_channels != self.in_channels:
+            raise BadInput(f"channels={list(channels)}: these scans have {self.in_channels}; name one for each")
         if not allow_recipe_mismatch:
             before.recipe.require(self.recipe)
         if before.encoder != self.encoder:
             raise BadInput(f"{run.path}: its encoder is {before.encoder}, this one is {self.encoder}")
+
+    def having(self, channels: tuple[int, ...]) -> "Network":
+        """The network for scans that hold only these of its channels, in this order; () for all."""
+        if not channels:
+            return self
+        if len(set(channels)) < len(channels) or not set(channels) <= set(range(self.in_channels)):
+            raise BadInput(f"channels={list(channels)}: the network knows 0 to {self.in_channels - 1}, each once")
+        marks = tuple(self.recipe.landmarks[c] for c in channels) if self.recipe.landmarks else ()
+        hu = tuple(n for n, c in enumerate(channels) if c in self.recipe.hu_channels and len(channels) > 1)
+        recipe = self.recipe.model_copy(update={"landmarks": marks, "hu_channels": hu})
+        return self.model_copy(update={"in_channels": len(channels), "recipe": recipe})
 
     def prepare(self, volume: Volume) -> Volume:
         """A volume from a scanner -> RAS, the training's spacing, the network's input in [0, 1]."""
@@ -80,12 +95,12 @@ class Network(Settings):
         return self.recipe.input(volume, self.spacing_mm)
 
 
-def predictor(run: Run, device: str = "cpu") -> Callable[[Volume, str], Prediction]:
-    """A finished finetuning as volume -> prediction."""
-    network = Network.of(run)
+def predictor(run: Run, device: str = "cpu", channels: tuple[int, ...] = ()) -> Callable[[Volume, str], Prediction]:
+    """A finished finetuning as volume -> prediction; for scans that lack channels, `channels` names those they have."""
+    network = Network.of(run).having(channels)
     if not network.labels:
         raise BadInput(f"{run.path}: a pretraining names no classes; predict with a run of `medssl finetune`")
     task = network.blank()
-    transfer.load(run.weights, task.transferable())
+    transfer.load(run.weights, task.transferable(), channels)
     task = task.eval().to(device)
     return task.predictor(network.prepare, network.labels, device)

@@ -35,6 +35,7 @@ class Plan(Settings):
     weight_decay: float = Field(0.05, ge=0)
     clip: PositiveFloat = 1.0
     accumulate: PositiveInt = 1
+    channel_dropout: float = Field(0.0, ge=0, lt=1, description="chance of each channel of a crop to be missing")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 keeps the last ones")
     precision: Literal["32", "bf16"] = "32"
     workers: int = Field(0, ge=0)
