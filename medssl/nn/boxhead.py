@@ -63,9 +63,18 @@ class BoxHead(nn.Module):
         """Of every crop the boxes that are at least so sure, inside it, one a lesion, the surest first."""
         logits, moves = self(maps)
         every = torch.cat(self._anchors(size, logits.device))
-        return [
-            _kept(p, moved(every, m), size, least) for p, m in zip(logits.float().sigmoid(), moves.float(), strict=True)
-        ]
+        said = zip(logits.detach().float().sigmoid(), moves.detach().float(), strict=True)
+        return [_kept(p, moved(every, m), size, least) for p, m in said]
+
+    def matched(
+        self, corners: Float[Tensor, "r 6"], every: Float[Tensor, "m 6"], counts: list[int]
+    ) -> Int[Tensor, "m"]:
+        """Which lesion each anchor stands for, or -1; one that the algorithm gives no anchor gets the nearest alike."""
+        overlap, matched = self.match(corners, every, counts, 1)
+        matched = matched.to(every.device)
+        for number in set(range(len(corners))) - set(matched.tolist()):
+            matched[overlap[number].argmax()] = number
+        return matched
 
     def _anchors(self, size: Sequence[int], device: torch.device) -> list[Float[Tensor, "m 6"]]:
         i, j, k = size
@@ -75,8 +84,7 @@ class BoxHead(nn.Module):
         self, logits: Float[Tensor, "m n"], placed: Float[Tensor, "m 6"], every: Float[Tensor, "m 6"],
         counts: list[int], truth: Boxes, label: Int[Tensor, "i j k"],
     ) -> Float[Tensor, ""]:  # fmt: skip
-        _, matched = self.match(truth.corners, every, counts, 1)
-        matched = matched.to(logits.device)
+        matched = self.matched(truth.corners, every, counts)
         target = torch.zeros_like(logits)
         mine = (matched >= 0).nonzero()[:, 0]
         target[mine, truth.label[matched[mine]] - 1] = 1
