@@ -106,15 +106,15 @@ def peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
 def _peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
     bench = Bench(side, batch, ratio)
     if bench.device.type == "cuda":
-        before = torch.cuda.memory_allocated()
+        held = torch.cuda.memory_allocated()
         bench.step(dense)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before = _high_water_mb()
+        return (torch.cuda.max_memory_allocated() - held) / 2**20
+    before = high_water_mb()
     bench.step(dense)
-    return _high_water_mb() - before
+    return high_water_mb() - before
 
 
-def _high_water_mb() -> float:
+def high_water_mb() -> float:
     """The most memory this process ever had; getrusage would count what its parent had as well."""
     line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
     return int(line.split()[1]) / 2**10
