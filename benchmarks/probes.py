@@ -1,0 +1,63 @@
+"""What each objective's features are worth: a frozen probe on real data against that of random encoders.
+
+usage: python -m benchmarks.probes [WORK] [SET ...]; what lies in WORK already is not done again.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from medssl.data.manifest import Manifest
+from medssl.metrics.statistics import mean_interval
+from medssl.nn import transfer
+from medssl.run import Run
+from medssl.training.network import Network
+from medssl.training.probe import Probe
+
+NAMES = ("spark", "mae", "inpaint", "vicreg", "global_local", "hybrid")
+CROPS = {"hippocampus": "[32,48,32]", "headneck_ct": "[48,48,48]"}
+LENGTH = ("encoder.channels=[8,16,32,64]", "plan.epochs=15", "plan.steps=40", "plan.batch=4", "plan.lr=2.0e-3")
+VOLUMES, SEEDS = 4, 8
+
+
+def main(work: str = "runs/probes", *sets: str) -> None:
+    """Pretrains every objective with the same steps on each set, and prints a table."""
+    print(f"{' '.join(LENGTH)}; probe: {VOLUMES} labelled volumes, {SEEDS} draws of them and of random encoders\n")
+    print("| set | objective | probe Dice | random encoder | difference [95 % over draws] | pretraining, minutes |")
+    print("|---|---|---|---|---|---|")
+    for name in sets or CROPS:
+        manifest = Path(work, name, "store", "manifest.csv")
+        _do(manifest, "ingest", f"../shared/data/{name}", "--out", str(manifest.parent))
+        for objective in NAMES:
+            run = Path(work, name, objective)
+            how = (f"manifest={manifest}", f"run={run}", f"crop={CROPS[name]}", "resume=true", *LENGTH)
+            _do(run / "SHA256SUMS", "pretrain", f"configs/pretrain/{objective}.yaml", *how)
+            print(
+                f"| {name} | {objective} | {' | '.join(probed(Run.open(run), Manifest.read(manifest)))} |", flush=True
+            )
+
+
+def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
+    """The probe of a pretrained encoder, that of random ones, their paired difference, and the minutes it took."""
+    network = Network.of(run)
+    encoder = network.body()
+    transfer.load(run.weights, {"encoder": encoder})
+    draws = [Probe.of(manifest, network, VOLUMES, seed).scores(encoder) for seed in range(SEEDS)]
+    mine, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
+    gap = mean_interval((mine - random)[None])
+    spent = run.card["spent"]["seconds"] / 60
+    far = f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{mine.mean():.3f}", f"{random.mean():.3f}", far, f"{spent:.0f}"
+
+
+def _do(made: Path, *words: str) -> None:
+    if not made.exists():
+        done = subprocess.run([sys.executable, "-m", "medssl.cli", *words], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(done.stderr.strip().splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
