@@ -12,7 +12,7 @@ from medssl.review.access import Access
 logs.nameless()
 access = Access.from_environment()
 app = st.App(
-    Path(__file__).with_name("main.py"),
+    Path(__file__).with_name("script") / "review.py",
     routes=routes(access),
     middleware=middleware(access),
     on_script_error=look.broken,

@@ -1,4 +1,4 @@
-"""The script that Streamlit runs for every page: dress, sign in, show."""
+"""One run of the app, whatever the page: dress, sign in, show."""
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
@@ -33,4 +33,5 @@ def pages(desk: state.Desk) -> list[StreamlitPage]:
     return [first, second, third] if desk.reviewer.may("compare") else [first, second]
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""What Streamlit runs for every page."""
+
+from app.main import main
+
+main()
