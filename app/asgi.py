@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import logs, look
+from app import frontend, logs, look
 from app.api import routes
 from app.gate import middleware
 from medssl.review.access import Access
@@ -13,7 +13,7 @@ logs.nameless()
 access = Access.from_environment()
 app = st.App(
     Path(__file__).with_name("script") / "review.py",
-    routes=routes(access),
+    routes=[*routes(access), *frontend.routes()],
     middleware=middleware(access),
     on_script_error=look.broken,
 )

@@ -1,4 +1,4 @@
-"""Component: the viewer as a Streamlit element, with its own JavaScript sent along: no file to serve, no third party.
+"""Component: the viewer as a Streamlit element, with its own JavaScript, which the server offers at `address`.
 
 Events come back numbered. The browser keeps an event in its outbox and sends it again, also after a reload or to a
 restarted server, until `acked_seq` reaches its `seq`; so a handler must store an event once per (client, seq).
@@ -12,6 +12,8 @@ Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by
     select    finding: what the reader looks at now
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -97,8 +99,9 @@ def viewer(
 
 
 def javascript() -> str:
-    """The viewer's modules as one: joined in order, without the imports and exports that tied them."""
-    return "\n".join(_inlined(name) for name in MODULES) + "\nexport default mount;\n"
+    """The viewer's modules as one, with its looks: joined in order, without the imports and exports that tied them."""
+    looks = f"const STYLE = {json.dumps(stylesheet())};"  # what viewer.js imports as ./style.js
+    return "\n".join([looks, *map(_inlined, MODULES), "export default mount;\n"])
 
 
 def stylesheet() -> str:
@@ -106,9 +109,21 @@ def stylesheet() -> str:
     return (FRONTEND / "viewer.css").read_text(encoding="utf-8")
 
 
+def address() -> str:
+    """Where the server must answer with `javascript`; another viewer has another address."""
+    return f"/api/viewer/{hashlib.sha256(javascript().encode()).hexdigest()[:16]}.js"
+
+
+def loader() -> str:
+    """What Streamlit sends to the browser at every run of a page: the browser keeps the viewer itself."""
+    return f"""const {{ default: mount }} = await import(new URL("{address()}", document.baseURI).href);
+export default mount;
+"""
+
+
 @cache
 def _element() -> Callable[..., Any]:
-    return st.components.v2.component("medssl_viewer", js=javascript(), css=stylesheet())
+    return st.components.v2.component("medssl_viewer", js=loader())
 
 
 def _inlined(name: str) -> str:

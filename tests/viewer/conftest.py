@@ -8,7 +8,7 @@ import pytest
 from medssl.viewer import component, wire
 
 HERE = "http://viewer.test"
-PAGE = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #05070a } %s</style>
+PAGE = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #05070a }</style>
 <div id="host"></div><script type="module">
 import mount from "/viewer.js";
 window.sent = [];
@@ -116,7 +116,7 @@ class Screen:
             self.strange.append(route.request.url)
             return route.abort()
         if url.path == "/":
-            return route.fulfill(body=PAGE % component.stylesheet(), content_type="text/html")
+            return route.fulfill(body=PAGE, content_type="text/html")
         if url.path == "/viewer.js":
             return route.fulfill(body=self.javascript, content_type="text/javascript")
         return self._voxels(route, url)

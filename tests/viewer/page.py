@@ -9,7 +9,7 @@ import streamlit as st
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from medssl.viewer import wire
+from medssl.viewer import component, wire
 from medssl.viewer.component import viewer
 from medssl.volume import Volume
 
@@ -70,5 +70,10 @@ if st.runtime.exists() and st.runtime.scriptrunner.get_script_run_ctx():
     main()
 else:
     app = st.App(
-        __file__, routes=[Route("/api/volume/{name}/header.json", header), Route("/api/volume/{name}/voxels", voxels)]
+        __file__,
+        routes=[
+            Route("/api/volume/{name}/header.json", header),
+            Route("/api/volume/{name}/voxels", voxels),
+            Route(component.address(), lambda _: Response(component.javascript(), media_type="text/javascript")),
+        ],
     )

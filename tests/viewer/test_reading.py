@@ -37,7 +37,18 @@ LABELS = {
 @pytest.fixture
 def reading(screen):
     """A case with three findings, opened."""
-    return screen.open(scan(), mask(), labels=LABELS, findings=FINDINGS)
+    return screen.open(scan(), mask(), labels=LABELS, findings=FINDINGS, editable=True)
+
+
+def test_in_a_signed_case_no_button_and_no_key_decides(reading):
+    reading.show(editable=False)
+    for name in ("Accept", "Reject", "Edit", "Unsure", "Add missed"):
+        expect(reading.page.get_by_role("button", name=name)).to_be_disabled()
+    expect(reading.page.locator(".mv-closed")).to_be_visible()
+    for key in "yxeuaz":
+        reading.page.keyboard.press(key)
+    assert reading.sent() == []
+    expect(reading.page.locator(".mv-notice")).to_contain_text("closed to changes")
 
 
 def test_the_case_opens_on_the_first_finding_and_keys_lead_on(reading):
@@ -149,8 +160,8 @@ def test_presets_wheel_drag_and_length(reading):
 
 
 def test_long_and_short_axis_are_measured_at_a_right_angle_and_stored_with_the_finding(reading):
-    reading.page.keyboard.press("r")
-    assert reading.page.get_by_role("button", name="RECIST").is_hidden()  # not in a case that is closed
+    reading.show(editable=False)
+    assert reading.page.get_by_role("button", name="RECIST").is_hidden()
     reading.show(editable=True)
     reading.page.keyboard.press("r")
     reading.drag("coronal", (3, 5, 2), (3, 5, 7))

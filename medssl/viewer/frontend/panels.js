@@ -45,15 +45,17 @@ export function findings(viewer) {
     el("button", { type: "button", class: `mv-verdict mv-${decision}`, onclick: () => viewer.reading.decide(decision) }, name, el("kbd", {}, keyName(key))),
   );
   const missed = el("button", { type: "button", class: "mv-missed", onclick: () => viewer.reading.missed() }, "Add missed at crosshair", el("kbd", {}, "A"));
-  const acts = el("div", { class: "mv-acts" }, el("div", { class: "mv-verdicts" }, ...buttons), reason, note, missed);
+  const closed = el("div", { class: "mv-closed", role: "status" }, "Signed: this case is closed to changes.");
+  const acts = el("div", { class: "mv-acts" }, closed, el("div", { class: "mv-verdicts" }, ...buttons), reason, note, missed);
   const labels = el("div", { class: "mv-labels" });
   const head = el("div", { class: "mv-head" }, "Findings", count);
   const node = el("aside", { class: "mv-side" }, head, el("div", { class: "mv-progress" }, bar), list, acts, labels);
   let drawn = "";
   const update = () => {
-    const { findings: all, selected } = viewer.state;
-    buttons.forEach((button) => (button.disabled = !all.length || !viewer.state.volume));
-    missed.disabled = !viewer.state.volume;
+    const { findings: all, selected, volume, editable } = viewer.state;
+    buttons.forEach((button) => (button.disabled = !all.length || !volume || !editable));
+    for (const input of [missed, reason, note]) input.disabled = !volume || !editable;
+    show(closed, volume && !editable);
     fillReasons(reason, viewer.state.reasons);
     const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");

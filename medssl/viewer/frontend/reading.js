@@ -68,20 +68,27 @@ export class Reading {
   }
 
   decide(decision) {
-    const { findings, selected, editable, volume } = this.state;
-    if (!volume) return;
+    const { findings, selected, volume } = this.state;
+    if (!volume || !this.open()) return;
     const at = findings.findIndex(({ id }) => id === selected);
     if (at < 0) return this.viewer.notify("Choose a finding first.");
     const dwell_ms = Math.round(performance.now() - this.since);
     const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, dwell_ms, ...this.viewer.side.given() });
     this.said[selected] = { decision, seq };
     this.last = { seq, finding: selected };
-    if (decision === "edit") return editable && this.viewer.take("brush");
+    if (decision === "edit") return this.viewer.take("brush");
     const next = [...findings.slice(at + 1), ...findings.slice(0, at)].find((finding) => !this.decisionOf(finding));
     if (next) this.select(next.id);
   }
 
+  // Whether a reader may still change this case.
+  open() {
+    if (!this.state.editable) this.viewer.notify("This case is closed to changes. Reopen it above the images.");
+    return this.state.editable;
+  }
+
   missed() {
+    if (!this.open()) return;
     const { volume, cursor, label } = this.state;
     const centre_mm = toMm(volume.header.affine, cursor);
     this.outbox.add({ kind: "missed", centre_mm, label, ...this.viewer.side.given() });
@@ -118,6 +125,7 @@ export class Reading {
   }
 
   undo() {
+    if (!this.open()) return;
     const step = this.state.editor?.undo();
     if (step) {
       this.outbox.add({ kind: "undo", of: step.seq });

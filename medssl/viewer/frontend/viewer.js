@@ -9,6 +9,7 @@ import { listen, zoom } from "./tools.js";
 import { curtain, findings, helpPage, legend, statusLine, toolbar } from "./panels.js";
 import { hearKeys } from "./keys.js";
 import { clamp, el, say, show } from "./dom.js";
+import { STYLE } from "./style.js";
 
 const COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
 const NOTE_MS = 6000;
@@ -64,7 +65,7 @@ class Viewer {
     this.caption = el("div", { class: "mv-caption" });
     const half = el("div", { class: "mv-half" }, this.caption, ...this.panes.map((pane) => pane.node));
     this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, half, this.beside.node, this.legend.node, this.curtain.node, this.note);
-    this.root = el("div", { class: "mv", tabindex: "0" }, this.bar.node, this.stage, this.side.node, this.line.node);
+    this.root = el("div", { class: "mv", tabindex: "0" }, el("style", {}, STYLE), this.bar.node, this.stage, this.side.node, this.line.node);
     this.root.viewer = this;
     parent.append(this.root);
     this.focus(this.active);
