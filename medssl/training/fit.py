@@ -98,15 +98,16 @@ def _trainer(plan: Plan, run: Run, monitor: str | None, every: int, watching: li
     callbacks: list[Callback] = [*watching, Progress(plan), Previews(run.path / "previews")]
     if plan.ema:
         callbacks.append(WeightAveraging(avg_fn=averaging(plan.ema)))
-    callbacks.append(
-        ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
-    )
     if monitor:
         best = ModelCheckpoint(
             folder, filename=Path(BEST).stem, monitor=monitor, mode="max", save_weights_only=True,
             enable_version_counter=False,
         )  # fmt: skip
         callbacks.append(best)
+    # After the best, so that a run that goes on from here knows what it has to beat.
+    callbacks.append(
+        ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
+    )
     return Trainer(
         max_epochs=plan.epochs,
         accelerator=plan.accelerator,

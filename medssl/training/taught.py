@@ -37,8 +37,8 @@ class Unlabelled(Settings):
     weight: PositiveFloat = Field(1.0, description="of the unlabelled crops' loss, once it has grown")
     grow: float = Field(0.4, gt=0, le=1, description="share of all steps over which that weight grows")
     strength: float = Field(0.5, ge=0, le=1, description="mean-teacher: how differently the two see a crop")
-    sure: float = Field(0.8, ge=0, le=1, description="pseudo: the probability from which a voxel counts as labelled")
-    mixup: float = Field(0.4, ge=0, description="pseudo: both parameters of the Beta distribution; 0 mixes nothing")
+    sure: float = Field(0.9, ge=0, le=1, description="pseudo: the probability from which a voxel counts as labelled")
+    mixup: float = Field(0.0, ge=0, description="pseudo: both parameters of the Beta distribution; 0 mixes nothing")
 
     @model_validator(mode="before")
     @classmethod
