@@ -25,6 +25,7 @@ from medssl.io.dicom_header import Attributes, Header, Layers, items, numbers, t
 from medssl.io.dicom_layout import Layout, layout
 from medssl.io.refused import Refusal
 
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, for which pydicom has no name yet
 CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
 ENHANCED = {
     EnhancedCTImageStorage: "CT",
@@ -79,7 +80,7 @@ def check_kind(header: Header) -> None:
     kind = text(header.data, "SOPClassUID")
     if kind == "" and "DirectoryRecordSequence" in header.data:
         raise Refusal("not-an-image", "a DICOMDIR: an index of other files, not an image")
-    if kind in (RTStructureSetStorage, SegmentationStorage):
+    if kind in (RTStructureSetStorage, SegmentationStorage, LABEL_MAP):
         raise Refusal("annotation", f"{header.kind}: drawn labels; they are read together with their series")
     if kind not in MODALITY:
         raise Refusal("not-an-image", f"{header.kind}: not a CT, MR or PET image")

@@ -11,12 +11,17 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from medssl.errors import Doubt
 from medssl.io import archive, contours, segments
+from medssl.io.dicom_frames import LABEL_MAP
 from medssl.io.dicom_header import parse, text
 from medssl.io.refused import Refusal
 from medssl.volume import Volume
 
 Draw = Callable[[Volume], Bool[np.ndarray, "i j k"]]
-KINDS = {str(RTStructureSetStorage): contours, str(SegmentationStorage): segments}
+KINDS = {
+    str(RTStructureSetStorage): contours,
+    str(SegmentationStorage): segments,
+    LABEL_MAP: segments,
+}
 
 
 @dataclass(frozen=True)

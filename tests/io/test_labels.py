@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from dicom_phantom import paint, save, slices, structure_set
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom import dcmread
 from pydicom.sr.codedict import codes
 
 from medssl.errors import BadInput, Doubt
@@ -142,10 +143,54 @@ def test_a_seg_on_another_grid_is_refused(tmp_path):
         annotation.volume(Volume(image.voxels[:8], image.affine, "HU"))
 
 
-def test_a_fractional_seg_is_refused(tmp_path):
-    masks = np.full((6, 12, 16, 1), 0.5)
-    with pytest.raises(BadInput, match="FRACTIONAL"):
-        labels.read(segmentation(tmp_path, masks, kind=SegmentationTypeValues.FRACTIONAL))
+@pytest.mark.parametrize("axes", [(1, 0, 0, 0, 1, 0), OBLIQUE])
+def test_a_labelmap_lands_on_its_voxels(tmp_path, axes):
+    masks = np.zeros((6, 12, 16, 3), np.uint8)
+    masks[1:3, 2:5, 4:9, 0], masks[4, 7:9, 11:13, 1], masks[4, 2, 3, 2] = 1, 1, 1
+    path = segmentation(tmp_path, masks, axes, SegmentationTypeValues.LABELMAP)
+    (series,) = dicom.read(tmp_path / "s")
+    annotation = labels.read(path)
+    assert (annotation.series, len(annotation.names)) == (series.uid, 3)
+    label = annotation.volume(series.volume()).voxels.transpose(2, 1, 0)
+    np.testing.assert_array_equal(label, masks @ np.arange(1, 4))
+
+
+def test_a_fractional_seg_is_halved_and_doubted(tmp_path):
+    masks = np.zeros((6, 12, 16, 1))
+    masks[1:3, 2:5, 4:9], masks[3, 2:4, 4:6], masks[4, 2:4, 4:7] = 1, 0.6, 0.2
+    annotation = labels.read(segmentation(tmp_path, masks, kind=SegmentationTypeValues.FRACTIONAL))
+    (series,) = dicom.read(tmp_path / "s")
+    with pytest.warns(Doubt, match="10 voxels are partly inside"):
+        label = annotation.volume(series.volume())
+    np.testing.assert_array_equal(label.voxels.transpose(2, 1, 0), masks[..., 0] >= 0.5)
+
+
+def test_a_fractional_seg_of_nothing_but_whole_masks_is_not_doubted(tmp_path):
+    masks = np.zeros((6, 12, 16, 1))
+    masks[2, 3:5, 4:9] = 1
+    annotation = labels.read(segmentation(tmp_path, masks, kind=SegmentationTypeValues.FRACTIONAL))
+    (series,) = dicom.read(tmp_path / "s")
+    np.testing.assert_array_equal(annotation.volume(series.volume()).voxels.transpose(2, 1, 0), masks[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "words"),
+    [
+        ("SegmentationType", "SKETCH", "SKETCH segmentation; uncompressed BINARY, FRACTIONAL, LABELMAP"),
+        ("BitsAllocated", 1, "LABELMAP segmentation of 1 bits"),
+        ("Rows", 400, "do not hold"),
+        ("SegmentSequence", [], "not those it names"),
+    ],
+)
+def test_a_labelmap_that_contradicts_itself_is_refused(tmp_path, attribute, value, words):
+    masks = np.zeros((6, 12, 16, 1), np.uint8)
+    masks[2] = 1
+    path = segmentation(tmp_path, masks, kind=SegmentationTypeValues.LABELMAP)
+    found = dcmread(path)
+    setattr(found, attribute, value)
+    found.save_as(path)
+    with pytest.raises(BadInput, match=words):
+        labels.read(path)
 
 
 @pytest.mark.parametrize("name", ["sarcoma_STS_002/CT", "sarcoma_STS_025/CT", "sarcoma_STS_002/MR_T1"])
