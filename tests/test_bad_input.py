@@ -9,6 +9,7 @@ import pytest
 
 from medssl import cli
 from medssl.data import store
+from medssl.data.manifest import Manifest
 from medssl.io import nifti
 from medssl.volume import Volume
 
@@ -97,9 +98,30 @@ def test_an_unknown_objective_lists_the_known(refused, prepared):
 
 
 def test_a_crop_that_does_not_divide_or_has_too_few_cells(refused, prepared, tmp_path):
-    words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", "plan.epochs=1", "plan.steps=1")
-    assert "total stride" in refused("pretrain", *words, f"run={tmp_path / 'a'}", "crop=[20,16,16]")
-    assert "cells" in refused("pretrain", *words, f"run={tmp_path / 'b'}", "crop=[16,16,16]")
+    run = tmp_path / "run"
+    words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", "plan.epochs=1", "plan.steps=1", f"run={run}")
+    assert "total stride" in refused("pretrain", *words, "crop=[20,16,16]", leaves=run)
+    assert "cells" in refused("pretrain", *words, "crop=[16,16,16]", leaves=run)
+
+
+def test_a_pool_smaller_than_a_batch(refused, prepared, tmp_path):
+    run = tmp_path / "run"
+    words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", f"run={run}", "plan.batch=3")
+    assert "holds 2 cases, a batch takes 3" in refused("pretrain", *words, leaves=run)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_a_volume_with_a_voxel_that_is_no_number(refused, prepared, tmp_path):
+    folder = prepared.parent
+    manifest = Manifest.read(prepared)
+    bad = manifest.cases[1]
+    voxels = np.random.default_rng(1).random((1, 16, 16, 16)).astype(np.float16)
+    voxels[0, 8, 8, 8] = np.nan
+    manifest.path(bad).unlink()
+    store.write(folder / bad.image, Volume(voxels, np.eye(4), "a.u."), {})
+    words = (f"manifest={prepared}", f"run={tmp_path / 'run'}", "crop=[16,16,16]", "plan.batch=2", "plan.epochs=1")
+    said = refused("pretrain", "configs/pretrain/inpaint.yaml", *words, "plan.steps=1", "encoder.channels=[4,8,8,8]")
+    assert said.endswith(f"{bad.id}: voxels are no numbers (NaN or infinity); ingest anew")
 
 
 def test_a_run_that_exists_is_not_touched(refused, prepared, tmp_path):

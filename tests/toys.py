@@ -1,6 +1,5 @@
 """Toys to train: an objective and batches so small that a training takes a second."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +40,9 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Crops:
         crops = batch(index, self.label)
-        return replace(crops, x=crops.x * float("nan")) if index == self.broken else crops
+        if index == self.broken:
+            crops.x[1, 0, 0, 3, 3, 3] = float("nan")
+        return crops
 
 
 def loader(n: int = 3, **how) -> DataLoader:

@@ -1,10 +1,12 @@
 """What an objective is: an encoder, a config, and a step from crops to a loss."""
 
+from typing import Protocol, runtime_checkable
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
-from medssl.nn.encoder import Encoder
+from medssl.nn.encoder import Encoder, cells
 from medssl.nn.step import Step
 from medssl.settings import Settings
 
@@ -18,6 +20,10 @@ class Objective(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = encoder
+
+    def fits(self, x: Float[Tensor, "b c i j k"]) -> None:
+        """Refuses crops of a shape that nothing can be learnt from; looks at the shape alone."""
+        cells(x, self.encoder.cell)
 
     def step(self, crops: Crops) -> Step:
         """The loss on a batch."""
@@ -33,3 +39,12 @@ class Objective(nn.Module):
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Named volumes of the first crop that show a person what is being learnt; none by default."""
         return {}
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """An objective that compares embeddings gives true pairs of them, without gradients."""
+
+    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Both embeddings of every crop."""
+        ...

@@ -4,7 +4,7 @@ Masked reconstruction served segmentation best and the sum served classification
 https://fomo25.github.io.
 """
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
@@ -15,7 +15,7 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
+from medssl.objectives.base import Embeds, Objective
 from medssl.settings import Settings
 
 
@@ -43,6 +43,11 @@ class Hybrid(Objective):
         self.contrastive = contrastive
         self.views = max(self.reconstruction.views, self.contrastive.views)
 
+    def fits(self, x: Float[Tensor, "b c i j k"]) -> None:
+        """Refuses what either refuses."""
+        self.reconstruction.fits(x)
+        self.contrastive.fits(x)
+
     def step(self, crops: Crops) -> Step:
         """Both losses, weighted; every number of both under its objective's name."""
         a, b = self.reconstruction.step(crops), self.contrastive.step(crops)
@@ -67,12 +72,3 @@ class Hybrid(Objective):
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """What both show."""
         return self.reconstruction.preview(crops) | self.contrastive.preview(crops)
-
-
-@runtime_checkable
-class Embeds(Protocol):
-    """An objective that compares embeddings gives true pairs of them, without gradients."""
-
-    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """Both embeddings of every crop."""
-        ...

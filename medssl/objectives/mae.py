@@ -54,9 +54,13 @@ class Mae(Objective):
         seen = mean_where(error, body & visible).detach()
         return Step(loss, {"hidden": loss.detach(), "visible": seen, "kept": visible.float().mean()})
 
+    def fits(self, x: Float[Tensor, "b c i j k"]) -> None:
+        """Refuses crops of too few cells to hide some of them."""
+        enough_cells(x, self.encoder)
+
     def mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 i j k"], Bool[Tensor, "b 1 i j k"]]:
         """Which voxels are visible, and which lie in cells that hold body."""
-        enough_cells(x, self.encoder)
+        self.fits(x)
         size = (x.shape[2], x.shape[3], x.shape[4])
         body = masks.body(x, self.encoder.cell, self.config.air)
         return enlarge(masks.draw(body, self.config.ratio, self.draws()), size), enlarge(body, size)

@@ -67,9 +67,13 @@ class Spark(Objective):
         keep, body = self.mask(target)
         return self.score(self.rebuild(x, keep), target, keep, body)
 
+    def fits(self, x: Float[Tensor, "b c i j k"]) -> None:
+        """Refuses crops of too few cells to hide some of them."""
+        enough_cells(x, self.encoder)
+
     def mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
         """Which cells are visible, and which are body."""
-        enough_cells(x, self.encoder)
+        self.fits(x)
         body = masks.body(x, self.encoder.cell, self.config.air)
         return masks.draw(body, self.config.ratio, self.draws()), body
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Int
 from lightning import LightningModule
 from torch import Tensor
 
@@ -32,13 +33,16 @@ class Training(LightningModule):
         self.body = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
-        """The loss of one batch; a loss that is not finite stops the training and names the volumes."""
+        """The loss of one batch; voxels or a loss that are not finite stop the training and name the volumes."""
+        # A sum is finite where all voxels are, which lie in [0, 1]; some losses pass over the others without a word.
+        whole = torch.isfinite(crops.x.flatten(1).sum(1))
+        if not whole.all():
+            raise BadInput(f"{self._named(crops.volume[~whole])}: voxels are no numbers (NaN or infinity); ingest anew")
         if self.plan.channel_dropout:
             crops = without_some(crops, self.plan.channel_dropout, self._source(index))
         step = self.learner.step(crops)
         if not torch.isfinite(step.loss):
-            names = [self.cases[row] if self.cases else f"volume {row}" for row in crops.volume.tolist()]
-            said = f"step {self.global_step}: the loss is {step.loss.item()} on {', '.join(names)}"
+            said = f"step {self.global_step}: the loss is {step.loss.item()} on {self._named(crops.volume)}"
             raise BadInput(f"{said}; look at these cases, or lower plan.lr; resume=true goes on from the last epoch")
         self.log_dict({"loss": step.loss.detach(), **step.logs}, on_step=False, on_epoch=True, batch_size=len(crops.x))
         return step.loss
@@ -61,6 +65,9 @@ class Training(LightningModule):
         for weight in self.body:
             weight.requires_grad_(not frozen)
         self.learner.encoder.train(not frozen)
+
+    def _named(self, volumes: Int[Tensor, "n"]) -> str:
+        return ", ".join(self.cases[row] if self.cases else f"volume {row}" for row in volumes.tolist())
 
     def _source(self, index: int) -> torch.Generator:
         """Of the plan's seed and the place in the training alone, so that a resumed one draws the same."""

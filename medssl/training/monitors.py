@@ -21,8 +21,7 @@ from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder
 from medssl.nn.regions import sample
 from medssl.nn.ring import Ring
-from medssl.objectives.base import Objective
-from medssl.objectives.hybrid import Embeds
+from medssl.objectives.base import Embeds, Objective
 
 SEVERAL = 8
 

@@ -58,6 +58,10 @@ def pretrain(settings: Pretrain) -> Run:
     probe = Probe.of(manifest, network, settings.probe, settings.plan.seed) if settings.probe else None
     torch.manual_seed(settings.plan.seed)
     objective, before, ledger = _begun(settings, network)
+    objective.fits(torch.empty(1, network.in_channels, *settings.crop, device="meta"))
+    if len(pool.cases) < settings.plan.batch:
+        held = f"{settings.manifest}: split {settings.split!r} holds {len(pool.cases)} cases"
+        raise BadInput(f"{held}, a batch takes {settings.plan.batch} different ones; lower plan.batch, or ingest more")
     dataset = CropDataset(
         pool, network.recipe, settings.crop, views=objective.views, overlap=settings.overlap, seed=settings.plan.seed
     )

@@ -10,6 +10,7 @@ from toys import PLAN, batch, encoder, loader, run, spark
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
+from medssl.objectives.spark import Spark
 from medssl.tasks.segment import Config as SegmentConfig
 from medssl.tasks.segment import Segment
 from medssl.training.fit import fit
@@ -52,10 +53,31 @@ def test_a_training_leaves_weights_logs_previews_and_scores(tmp_path):
     assert made.card["spent"]["seconds"] > 0
 
 
+def failing(after: int) -> Spark:
+    """An objective whose loss breaks after so many steps."""
+    learner, seen = spark(), []
+    step = learner.step
+
+    def breaks(crops: Crops):
+        seen.append(1)
+        told = step(crops)
+        return told if len(seen) <= after else replace(told, loss=told.loss * float("nan"))
+
+    learner.step = breaks
+    return learner
+
+
 def test_a_loss_that_is_no_number_stops_and_names_the_rows(tmp_path):
     with pytest.raises(BadInput, match=r"on first, second; .*lower plan\.lr"):
-        fit(spark(), PLAN, run(tmp_path / "run"), loader(broken=1), cases=("first", "second"))
+        fit(failing(4), PLAN, run(tmp_path / "run"), loader(), cases=("first", "second"))
     assert not (tmp_path / "run" / "weights.safetensors").exists()
+    last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert last["epoch"] == 0 and all(value.isfinite().all() for value in last["state_dict"].values())
+
+
+def test_a_volume_with_voxels_that_are_no_numbers_is_named_alone(tmp_path):
+    with pytest.raises(BadInput, match=r"^second: voxels are no numbers .*ingest anew$"):
+        fit(spark(), PLAN, run(tmp_path / "run"), loader(broken=1), cases=("first", "second"))
 
 
 def test_a_task_learns_and_keeps_its_best_weights(tmp_path):

@@ -61,3 +61,26 @@ def test_a_beginning_that_contradicts_itself_is_refused(tmp_path, manifest):
         settings(tmp_path, manifest, "run", "mae", start_from="a", continue_from="b")
     with pytest.raises(BadInput, match=r"plan\.schedule=infinite as well"):
         settings(tmp_path, manifest, "run", "mae", continue_from="b")
+
+
+@pytest.mark.parametrize(
+    ("objective", "crop", "said"),
+    [
+        ("inpaint", [18, 17, 16], r"crop \(18, 17, 16\) does not divide .* use \(18, 18, 16\)"),
+        ("mae", [4, 4, 4], "8 cells .* masking needs 16"),
+        ("spark", [4, 4, 4], "8 cells .* masking needs 16"),
+        ("hybrid", [4, 4, 4], "8 cells .* masking needs 16"),
+    ],
+)
+def test_a_crop_that_nothing_can_be_learnt_from_is_refused_before_a_run_begins(
+    objective, crop, said, tmp_path, manifest
+):
+    with pytest.raises(BadInput, match=said):
+        pretrain(settings(tmp_path, manifest, "run", objective, crop=crop))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pool_smaller_than_a_batch_is_refused(tmp_path, manifest):
+    with pytest.raises(BadInput, match=r"'train' holds 3 cases, a batch takes 4 .*lower plan\.batch"):
+        pretrain(settings(tmp_path, manifest, "run", "mae", plan={"epochs": 1, "steps": 1, "batch": 4}))
+    assert not (tmp_path / "run").exists()
