@@ -90,6 +90,7 @@ class _Case:
         clinician = any(e.role in CLINICIANS for e in mine[-1:] if e.action == "sign")
         signed_at = self.reading.signed_at if clinician else None
         self.reviewer = Reviewer(self.reading.reviewer, wanted.organization, signed_at)
+        self.head = events[-1].hash if events else ""
         self.maker = Maker(weights, str(index.model.get("version", __version__)), NOTICE)
 
     def write(self, folder: Path, series: Sequence[Series]) -> list[dict[str, Any]]:
@@ -107,7 +108,7 @@ class _Case:
         rows = [self._row(item, scan) for item in done.items]
         if scan:
             self._dicom(folder, scan, done, rows)
-        pdf.write(report(self.index, image, done, self.reading, self.reviewer, rows), folder / PDF)
+        pdf.write(report(self.index, image, done, self.reading, self.reviewer, rows, self.head), folder / PDF)
         return rows
 
     def _dicom(self, folder: Path, scan: Series, done: Reviewed, rows: Sequence[dict[str, Any]]) -> None:
@@ -142,7 +143,7 @@ class _Case:
             "x_mm": x, "y_mm": y, "z_mm": z, "score": round(found.score, 3), "reviewer": self.reading.reviewer,
             "at": said.at if said else "", "signed_at": self.reading.signed_at or "",
             "tracking_uid": str(uid("finding", scan.uid, self.maker.weights_sha256, found.id)) if scan else "",
-            "weights_sha256": self.maker.weights_sha256, "notice": NOTICE,
+            "weights_sha256": self.maker.weights_sha256, "record_sha256": self.head, "notice": NOTICE,
         }  # fmt: skip
 
 

@@ -23,10 +23,14 @@ MOST_PLATES = 12
 
 
 def report(
-    index: Index, image: Volume, done: Reviewed, reading: Reading, reviewer: Reviewer, rows: Sequence[Mapping[str, Any]]
-) -> Report:
-    """The report on one case: who and what made it, a row a finding, the planes through the largest ones."""
-    facts = [*_about(index, image, reading), *_signed(reading, reviewer), *_counted(done, rows)]
+    index: Index, image: Volume, done: Reviewed, reading: Reading, reviewer: Reviewer,
+    rows: Sequence[Mapping[str, Any]], head: str,
+) -> Report:  # fmt: skip
+    """The report on one case: who and what made it, a row a finding, the planes through the largest ones.
+
+    `head` is the hash of the last event of the record: `medssl audit verify --head` tells whether it still stands.
+    """
+    facts = [*_about(index, image, reading), *_signed(reading, reviewer, head), *_counted(done, rows)]
     return Report(
         f"Findings in {reading.case}", NOTICE, facts, list(COLUMNS), list(COLUMNS.values()),
         [_cells(row) for row in rows], list(_plates(image, done, rows)),
@@ -45,12 +49,13 @@ def _about(index: Index, image: Volume, reading: Reading) -> list[tuple[str, str
     ]
 
 
-def _signed(reading: Reading, reviewer: Reviewer) -> list[tuple[str, str]]:
+def _signed(reading: Reading, reviewer: Reviewer, head: str) -> list[tuple[str, str]]:
     who = reading.reviewer or "nobody"
     signed = f"by {who} at {reading.signed_at}" if reading.signed_at else "no: preliminary, not verified"
     verified = [] if reviewer.signed_at or not reading.signed_at else [("Verified", "no: the role signs for nobody")]
     place = [("Organization", reviewer.organization)] if reviewer.organization else []
-    return [("Reviewer", who), *place, ("Signed", signed), *verified]
+    record = [("Record (SHA-256)", head)] if head else []
+    return [("Reviewer", who), *place, ("Signed", signed), *verified, *record]
 
 
 def _counted(done: Reviewed, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -1,12 +1,13 @@
 """Store: the append-only, hash-chained record of what reviewers did."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from sqlmodel import Session, col, select
 
 from medssl.errors import BadInput
 from medssl.review.database import Database, is_url
-from medssl.review.event import Act, Event, faults
+from medssl.review.event import START, Act, Event, faults
 from medssl.review.state import Refusal, refusal
 
 
@@ -47,11 +48,15 @@ class Store:
         with self._database.read() as session:
             return _of(session, case)
 
-    def faults(self, head: str | None = None) -> list[str]:
-        """Where the chain is broken. `head` is a hash noted earlier, elsewhere: it must still be in the chain."""
+    def faults(self, heads: Iterable[str] = ()) -> list[str]:
+        """Where the chain is broken. `heads` are hashes noted earlier, elsewhere: they must still be in the chain.
+
+        Without one, a chain whose last events were cut off looks whole.
+        """
         events = self.events()
-        lost = head is not None and head not in {e.hash for e in events}
-        return faults(events) + ([f"no event has the hash {head}: the chain was cut or written anew"] if lost else [])
+        known = {START, *(event.hash for event in events)}
+        lost = [head for head in heads if head not in known]
+        return faults(events) + [f"no event has the hash {head}: the chain was cut or written anew" for head in lost]
 
 
 def placed(asked: str | None, predictions: Path) -> str:

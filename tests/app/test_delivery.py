@@ -72,7 +72,8 @@ def test_what_was_signed_is_handed_out_with_the_banner_in_it_and_written_down(de
     with zipfile.ZipFile(io.BytesIO(answer.content)) as file:
         names = [f"case-b/{name}" for name in ("report.pdf", "seg.dcm", "sr.dcm")] + ["findings.csv"]
         assert sorted(file.namelist()) == sorted(names)
-        assert NOTICE in file.read("findings.csv").decode()
+        table = file.read("findings.csv").decode()
+        assert NOTICE in table and Store(access.store).events()[1].hash in table
         for name in ("case-b/seg.dcm", "case-b/sr.dcm"):
             assert dcmread(io.BytesIO(file.read(name))).SeriesDescription == NOTICE
         assert dcmread(io.BytesIO(file.read("case-b/sr.dcm"))).VerificationFlag == "VERIFIED"

@@ -45,6 +45,21 @@ def test_audit_verifies_lists_and_finds_a_change(store, capsys):
     assert "event 1: changed" in capsys.readouterr().err
 
 
+def test_audit_finds_a_cut_tail_by_what_it_noted_elsewhere(store, tmp_path, capsys):
+    noted = tmp_path / "elsewhere.txt"
+    for _ in range(2):
+        assert cli.run("audit", ["verify", store.name, "--noted", str(noted)]) == 0
+    assert noted.read_text() == store.events()[-1].hash + "\n"
+    with closing(sqlite3.connect(store.name)) as db, db:
+        db.execute("DROP TRIGGER no_delete")
+        db.execute("DELETE FROM event WHERE id = 2")
+    assert cli.run("audit", ["verify", store.name]) == 0
+    capsys.readouterr()
+    assert cli.run("audit", ["verify", store.name, "--noted", str(noted)]) == 2
+    assert "the chain was cut" in capsys.readouterr().err
+    assert len(noted.read_text().split()) == 1
+
+
 @pytest.mark.parametrize("empty", [True, False])
 def test_review_without_cases_is_bad_input(predictions, tmp_path, capsys, empty):
     if empty:

@@ -170,10 +170,10 @@ def test_a_change_of_any_column_is_found(store, place):
 
 def test_a_cut_tail_is_found_with_a_head_noted_elsewhere(store, place):
     head = [store.record(act(n)).hash for n in range(3)][-1]
-    assert store.faults(head) == []
+    assert store.faults([head]) == []
     tamper(place, "DELETE FROM event WHERE id = 3")
     assert store.faults() == []
-    assert "cut" in store.faults(head)[0]
+    assert "cut" in store.faults([head])[0]
 
 
 def test_an_act_nobody_understands_is_refused():
