@@ -1,9 +1,11 @@
 """What an encoder is: a volume and, on request, which of its cells are visible, give a pyramid."""
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -11,6 +13,8 @@ from medssl.errors import BadInput
 from medssl.nn.layout import Layout, Masked, Triple
 from medssl.nn.sparse import Blocks
 from medssl.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
@@ -25,6 +29,7 @@ class Encoder(nn.Module):
     strides: tuple[Triple, ...]
     unmasked = ""
     origin: Literal["", "nnunet", "monai"] = ""  # whose network this is, so that theirs takes its weights
+    said = False  # whether it was told that there are unmasked layers
     dense = False  # True: under a mask, run dense kernels and mask what they gave
 
     @property
@@ -50,10 +55,15 @@ class Encoder(nn.Module):
     def layout(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"] | None) -> Layout:
         """Where this network would run its layers: on everything, or on visible cells."""
         wanted = (len(x), 1, *cells(x, self.cell))
+        _sound(x, wanted[2])
         if keep is None:
             return Layout()
         if keep.shape != wanted:
             raise BadInput(f"keep is {tuple(keep.shape)}, these crops with cells of {self.cell} voxels need {wanted}")
+        if self.unmasked and not self.said:
+            name = type(self).__name__
+            log.warning("%s: %s take hidden cells for zeros; nothing leaks, and nothing is saved", name, self.unmasked)
+            self.said = True
         return Masked(keep) if self.dense or not self.sparse else Blocks(keep)
 
 
@@ -92,3 +102,13 @@ def cells(x: Float[Tensor, "b c i j k"], cell: Triple) -> Triple:
         fits = tuple(-(-n // c) * c for n, c in zip(size, cell, strict=True))
         raise BadInput(f"crop {size} does not divide by the network's total stride {cell}; use {fits} or other strides")
     return size[0] // cell[0], size[1] // cell[1], size[2] // cell[2]
+
+
+def _sound(x: Float[Tensor, "b c i j k"], cells: int) -> None:
+    """Refuses what torch (2.13) learns from memory it never wrote: bf16 on a CPU, on maps of a depth of two."""
+    learns = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") and x.device.type == "cpu"
+    if learns and cells < 3:
+        raise BadInput(
+            f"crop {tuple(x.shape[2:])}: torch computes wrong gradients in bf16 on a CPU with fewer than 3 cells along "
+            f"the first axis; use a crop of {3 * x.shape[2] // cells} there, or plan.precision=32"
+        )

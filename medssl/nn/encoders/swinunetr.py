@@ -38,7 +38,7 @@ class SwinEncoder(Encoder):
     """
 
     origin = "monai"
-    unmasked = "attention within windows, and the convolutions about it,"
+    unmasked = "attention within windows and the convolutions about it"
 
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
