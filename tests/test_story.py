@@ -101,6 +101,7 @@ def test_what_was_reviewed_becomes_a_training_set_that_trains(place, monkeypatch
     gone = np.count_nonzero(before.voxels) - np.count_nonzero(label.voxels)
     assert gone * before.voxel_ml() == pytest.approx(findings[0].volume_ml, rel=1e-3)
     words = ["configs/finetune/segment.yaml", "manifest=store2/manifest.csv", "run=runs/again", "validate_every=9"]
+    words += ["allow_absent=true"]  # of one case's classes, a network that learnt this little may have found but some
     assert cli.run("finetune", [*words, *SMALL["finetune"]], debug=True) == 0
 
 
