@@ -27,19 +27,9 @@ Handler = Callable[[Event], object]
 FRONTEND = Path(__file__).parent / "frontend"
 # In the order of their imports; the last one exports what Streamlit calls.
 MODULES = (
-    "dom",
-    "geometry",
-    "volume",
-    "outbox",
-    "edit",
-    "pane",
-    "beside",
-    "tools",
-    "reading",
-    "keys",
-    "panels",
+    "dom", "geometry", "volume", "outbox", "edit", "pane", "beside", "solid", "tools", "reading", "keys", "panels",
     "viewer",
-)
+)  # fmt: skip
 
 
 def viewer(
@@ -98,6 +88,7 @@ def viewer(
     return _element()(key=key, data=data, height=height, on_events_change=heard)
 
 
+@cache
 def javascript() -> str:
     """The viewer's modules as one, with its looks: joined in order, without the imports and exports that tied them."""
     looks = f"const STYLE = {json.dumps(stylesheet())};"  # what viewer.js imports as ./style.js

@@ -97,8 +97,10 @@ def test_what_is_not_acknowledged_is_sent_again_and_survives_a_reload(reading):
     page.wait_for_function("window.sent.length > 4", timeout=6000)
     assert [e["seq"] for e in reading.sent()][-2:] == [1, 2]
     client = reading.sent()[0]["client"]
-    page.on("dialog", lambda dialog: dialog.accept())
+    warned = []
+    page.on("dialog", lambda dialog: (warned.append(dialog.type), dialog.accept()))
     page.reload()
+    assert warned == ["beforeunload"]
     page.wait_for_function("window.ready")
     reading.show(acked_seq=1)
     reading.loaded()
@@ -109,6 +111,20 @@ def test_what_is_not_acknowledged_is_sent_again_and_survives_a_reload(reading):
     expect(page.locator(".mv-saved")).to_have_text("All saved")
     page.keyboard.press("u")
     assert reading.sent()[-1]["seq"] == 3
+
+
+def test_another_version_of_the_viewer_takes_the_place_and_the_outbox_of_the_one_before(reading):
+    reading.page.keyboard.press("y")
+    reading.javascript += "\n// newer"
+    reading.page.evaluate(
+        "async data => { const { default: mount } = await import('/viewer.js?newer'); window.sent = [];"
+        " const parentElement = document.getElementById('host');"
+        " mount({ data, parentElement, setTriggerValue: (_, value) => window.sent.push(...value) }) }",
+        reading.data,
+    )
+    reading.loaded()
+    assert reading.page.locator(".mv").count() == 1
+    assert [(event["seq"], event["decision"]) for event in reading.sent()] == [(1, "accept")]
 
 
 def test_a_verdict_is_taken_back(reading):
@@ -232,6 +248,25 @@ def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_c
     expect(badges).to_contain_text("4p(1-p)")
     screen.page.keyboard.press("q")
     expect(legend).to_be_hidden()
+
+
+def test_the_mask_as_a_body_shows_the_left_on_the_right_and_turns(reading):
+    colours = """const { canvas } = v.solid; const at = {};
+        const rgba = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        for (let n = 0; n < rgba.length; n += 4) {
+          const name = rgba[n + 2] === 0 ? (rgba[n] ? "first" : "second") : null;
+          if (name) (at[name] ??= []).push([(n / 4) % canvas.width, Math.floor(n / 4 / canvas.width)]);
+        }
+        const mean = (list) => [0, 1].map((a) => list.reduce((sum, xy) => sum + xy[a], 0) / list.length);
+        return { first: mean(at.first), second: mean(at.second) }"""
+    reading.page.keyboard.press("s")
+    seen = reading.viewer(colours)  # the second is further right, anterior and superior
+    assert seen["second"][0] < seen["first"][0] and seen["second"][1] < seen["first"][1]
+    reading.viewer("v.solid.turn(Math.PI, 0)")
+    behind = reading.viewer(colours)
+    assert behind["second"][0] > behind["first"][0] and behind["second"][1] < behind["first"][1]
+    reading.page.get_by_label("Close the 3D view").click()
+    expect(reading.page.locator(".mv-solid")).to_be_hidden()
 
 
 def test_scrolling_asks_for_nothing_and_a_new_address_of_the_same_scan_keeps_its_voxels(reading):

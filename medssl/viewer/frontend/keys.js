@@ -23,6 +23,7 @@ export const KEYS = [
   { keys: ["q"], does: "uncertainty on and off", run: (v) => v.doubt() },
   { keys: ["c"], does: "beside it: the earlier study, the other model, nothing", run: (v) => v.beside.cycle() },
   { keys: ["j"], does: "scroll both together, or each alone", run: (v) => v.beside.link() },
+  { keys: ["s"], does: "3D view of the mask", run: (v) => v.solid.toggle() },
   { keys: ["h"], does: "crosshair on and off", run: (v) => v.toggle("crosshair") },
   { keys: ["g"], does: "tool: navigate", run: (v) => v.take("navigate") },
   { keys: ["w"], does: "tool: window", run: (v) => v.take("window") },

@@ -169,11 +169,13 @@ function overlayGroup(viewer) {
   const sure = slider("Confidence", 0, 1, 0.01, (value) => viewer.setThreshold(value));
   const stored = el("button", { type: "button", title: "The mask as the model stored it", onclick: () => viewer.setThreshold(null) }, "as stored");
   const doubt = el("button", { type: "button", title: "Where the model doubts (Q)", onclick: () => viewer.doubt() }, "Uncertainty");
-  const node = group("Overlay", ...switches.map((s) => s.node), opacity.node, doubt, sure.node, stored);
+  const solid = el("button", { type: "button", title: "The mask as a body to turn (S)", onclick: () => viewer.solid.toggle() }, "3D");
+  const node = group("Overlay", ...switches.map((s) => s.node), solid, opacity.node, doubt, sure.node, stored);
   const update = (state) => {
     show(node, state.overlay || state.editable);
     switches.forEach(({ field, node: button }) => button.setAttribute("aria-pressed", state[field]));
     opacity.set(state.opacity, `${Math.round(state.opacity * 100)} %`);
+    solid.setAttribute("aria-pressed", viewer.solid.on);
     show(doubt, state.uncertainty ?? state.probability);
     doubt.setAttribute("aria-pressed", state.doubtOn);
     show(sure.node, state.probability);
@@ -204,7 +206,7 @@ function besideGroup(viewer) {
 function editGroup(viewer) {
   const label = el("select", { "aria-label": "Label to draw", onchange: () => viewer.set({ label: Number(label.value) }) });
   const radius = slider("Size", 0.5, 30, 0.5, (value) => viewer.set({ radius_mm: value }));
-  const ball = el("button", { type: "button", title: "Draw a ball through the slices, not a disc", onclick: () => viewer.toggle("ball") }, "3D");
+  const ball = el("button", { type: "button", title: "Draw a ball through the slices, not a disc", onclick: () => viewer.toggle("ball") }, "Ball");
   const between = el("button", { type: "button", title: "Fill the slices between drawn ones (I)", onclick: () => viewer.reading.interpolate() }, "Interpolate");
   const undo = el("button", { type: "button", title: "Undo (Z)", onclick: () => viewer.reading.undo() }, "Undo");
   const redo = el("button", { type: "button", title: "Redo (Shift Z)", onclick: () => viewer.reading.redo() }, "Redo");

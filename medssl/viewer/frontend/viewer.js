@@ -5,6 +5,7 @@ import { Editor } from "./edit.js";
 import { Pane } from "./pane.js";
 import { Reading } from "./reading.js";
 import { Beside } from "./beside.js";
+import { Solid } from "./solid.js";
 import { listen, zoom } from "./tools.js";
 import { curtain, findings, helpPage, legend, statusLine, toolbar } from "./panels.js";
 import { hearKeys } from "./keys.js";
@@ -27,6 +28,7 @@ class Viewer {
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
     this.active = this.panes[0];
     this.beside = new Beside(this);
+    this.solid = new Solid(this);
     this.build(parent);
     this.stopKeys = hearKeys(this);
     this.watcher = new ResizeObserver(() => this.redraw());
@@ -64,7 +66,7 @@ class Viewer {
     this.note = el("div", { class: "mv-notice", role: "alert", hidden: true });
     this.caption = el("div", { class: "mv-caption" });
     const half = el("div", { class: "mv-half" }, this.caption, ...this.panes.map((pane) => pane.node));
-    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, half, this.beside.node, this.legend.node, this.curtain.node, this.note);
+    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, half, this.beside.node, this.solid.node, this.legend.node, this.curtain.node, this.note);
     this.root = el("div", { class: "mv", tabindex: "0" }, el("style", {}, STYLE), this.bar.node, this.stage, this.side.node, this.line.node);
     this.root.viewer = this;
     parent.append(this.root);
@@ -174,6 +176,7 @@ class Viewer {
       pane.draw();
     }
     this.beside.draw();
+    this.solid.draw();
   }
 
   recolour() {
@@ -362,6 +365,8 @@ export function mount({ data, parentElement, setTriggerValue }) {
     known.send = setTriggerValue;
     known.update(data);
   } else {
+    // A server that came back with another version sends another module, which does not know the viewer that is here.
+    for (const { viewer } of parentElement.querySelectorAll(".mv")) viewer.close();
     viewers.set(parentElement, new Viewer(parentElement, data, setTriggerValue));
   }
   return () => {
