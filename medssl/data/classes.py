@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int, Integer
 from medssl.data.store import Card
 
 UNKNOWN = -1  # the label of a voxel of which nothing is known
-SIDES = {"left": "right", "l": "r", "lt": "rt", "lh": "rh"}
+SIDES = {"left": "right", "l": "r", "lt": "rt", "lft": "rgt", "lh": "rh"}
 OPPOSITE = SIDES | {right: left for left, right in SIDES.items()}
 
 
@@ -54,9 +54,9 @@ class Classes:
         for n, own in words.items():
             other = [OPPOSITE.get(word, word) for word in own]
             partner = next((m for m in words if words[m] == other), None)
-            if partner is None and {"left", "right"} & set(own):
+            if partner is None:
                 return None
-            if partner is not None and n < partner:
+            if n < partner:
                 pairs.append((n, partner))
         alone = any((a in told) != (b in told) for told in self.present.values() for a, b in pairs)
         return None if alone else tuple(pairs)
