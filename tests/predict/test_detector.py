@@ -35,11 +35,15 @@ def boxes(x):
     said = []
     for one in x[:, 0]:
         found = lesions((one[None] > 0).long())[1][0]
-        score = [
-            one[tuple(slice(int(a), int(b)) for a, b in zip(c[:3], c[3:], strict=True))].max() for c in found.corners
-        ]
+        sides = [tuple(map(slice, row[:3], row[3:])) for row in found.corners.long().tolist()]
+        score = [float(one[side].max()) for side in sides]
         said.append(Boxes(found.corners, found.label, torch.tensor(score)))
     return said
+
+
+def silent(x):
+    """No box, whatever the windows show."""
+    return [Boxes(torch.zeros(0, 6), torch.zeros(0).long(), torch.zeros(0)) for _ in x]
 
 
 def detector(route="voxel", **options):
@@ -68,10 +72,8 @@ def test_an_empty_volume_and_one_smaller_than_a_window_are_searched_too(route):
 
 
 def test_two_networks_share_their_say_and_a_silent_one_halves_it():
-    silent = replace(
-        detector("box"), boxes=(boxes, lambda x: [Boxes(torch.zeros(0, 6), *2 * [torch.zeros(0).long()])] * len(x))
-    )
-    scores = [sorted(f.score for f in one(image(), "a").findings) for one in (detector("box"), silent)]
+    pair = replace(detector("box"), boxes=(boxes, silent))
+    scores = [sorted(f.score for f in one(image(), "a").findings) for one in (detector("box"), pair)]
     assert np.allclose(np.array(scores[0]) / 2, scores[1], rtol=1e-5)
 
 
