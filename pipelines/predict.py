@@ -10,6 +10,7 @@ from rich.progress import track
 from medssl.data.manifest import Manifest
 from medssl.data.sources import volumes
 from medssl.predict.calibration import Calibration
+from medssl.predict.ensemble import Ensemble
 from medssl.predict.folder import Writer
 from medssl.review.predictions import Study
 from medssl.run import Run
@@ -34,7 +35,7 @@ def main(words: list[str]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     predict = together(runs, given.mirror, calibration, device, tuple(given.channels))
     looks = " and ".join(["runs"] * (len(runs) > 1) + ["mirrored views"] * given.mirror)
-    apart = f"disagreement of {looks}" if looks else ""
+    apart = f"disagreement of {looks}" if isinstance(predict, Ensemble) else ""
     writer = Writer.create(given.out, labels, provenance(runs), uncertainty=apart, **calibration.index())
     cases = volumes(given.scans, given.split, given.modality)
     studies = _patients(given.scans)

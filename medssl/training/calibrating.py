@@ -10,12 +10,11 @@ from medssl.data.sources import volumes
 from medssl.errors import BadInput
 from medssl.predict.calibrate import Read, sampled, tempered_by, thresholds
 from medssl.predict.calibration import Calibration, weights
+from medssl.predict.ensemble import Ensemble
 from medssl.predict.evaluation import lesion_labels
 from medssl.predict.folder import labels
-from medssl.predict.predictor import Predictor
 from medssl.run import Run
 from medssl.training.members import agreed, pooled, together
-from medssl.training.network import predictor
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,8 @@ def calibrate(
 ) -> Calibration:
     """The temperature where the runs give every voxel a class; then a threshold for the findings of each lesion."""
     kinds = lesion_labels(labels(agreed(runs).labels), lesions, runs[0].path)
-    found = Calibration()
-    if len(runs) > 1 or mirror or isinstance(predictor(runs[0]), Predictor):
-        found = _tempered(runs, held, mirror, device)
+    pool = pooled(runs, mirror, device)
+    found = _tempered(pool, held) if isinstance(pool, Ensemble) else Calibration()
     found = found.model_copy(
         update={"weights_sha256": weights(runs), "mirror": mirror, "cases": tuple(name for name, _ in held.cases)}
     )
@@ -55,10 +53,9 @@ def calibrate(
     return found.model_copy(update={"thresholds": told})
 
 
-def _tempered(runs: Sequence[Run], held: Held, mirror: bool, device: str) -> Calibration:
+def _tempered(pool: Ensemble, held: Held) -> Calibration:
     """Measured on cases of which every class was drawn: elsewhere, what is background is not known."""
-    pool = pooled(runs, mirror, device)
-    every = set(agreed(runs).labels)
+    every = set(pool.members[0].names)
     samples = []
     for name, read in held.cases:
         if every <= set(held.references.present.get(name, every)):

@@ -7,6 +7,7 @@ from typing import Any
 
 from medssl.errors import BadInput, Doubt
 from medssl.predict.calibration import Calibration
+from medssl.predict.detector import Detector
 from medssl.predict.ensemble import Ensemble
 from medssl.predict.mirror import View, views
 from medssl.predict.predictor import Prediction, Predictor
@@ -28,23 +29,30 @@ def together(
     if mirror != calibration.mirror and calibration.weights_sha256:
         said = "with" if calibration.mirror else "without"
         warnings.warn(f"these runs were calibrated {said} --mirror; what is predicted now is not", Doubt, stacklevel=2)
-    if len(runs) > 1 or mirror:
-        return replace(pooled(runs, mirror, device, channels), temperature=calibration.temperature)
-    alone = predictor(runs[0], device, channels)
-    return replace(alone, temperature=calibration.temperature) if isinstance(alone, Predictor) else alone
+    pool = pooled(runs, mirror, device, channels)
+    if isinstance(pool, Detector):
+        return pool
+    if len(runs) == 1 and not mirror:
+        return replace(pool.members[0], temperature=calibration.temperature)
+    return replace(pool, temperature=calibration.temperature)
 
 
-def pooled(runs: Sequence[Run], mirror: bool, device: str, channels: tuple[int, ...] = ()) -> Ensemble:
+def pooled(runs: Sequence[Run], mirror: bool, device: str, channels: tuple[int, ...] = ()) -> Ensemble | Detector:
     """The runs as one, uncalibrated, in mirrored views on request.
 
     Views are mirrored along the axes that every training mirrored, and along none that would swap left and right names.
     """
     agreed(runs)
+    ways = looks(runs) if mirror else (View(),)
     several = [predictor(run, device, channels) for run in runs]
     dense = tuple(one for one in several if isinstance(one, Predictor))
-    if len(dense) < len(several):
-        raise BadInput(f"{runs[0].path}: only runs that give every voxel a class can be pooled or mirrored")
-    return Ensemble(dense, looks(runs) if mirror else (View(),))
+    boxed = [one for one in several if isinstance(one, Detector) and one.crop == Network.of(runs[0]).crop]
+    if len(dense) == len(runs):
+        return Ensemble(dense, ways)
+    if len(boxed) < len(runs):
+        raise BadInput(f"{runs[0].path}: only segmentations, or only detectors of one crop, go together")
+    voxels, boxes = ([network for one in boxed for network in getattr(one, name)] for name in ("voxels", "boxes"))
+    return replace(boxed[0], voxels=tuple(voxels), boxes=tuple(boxes), views=ways)
 
 
 def agreed(runs: Sequence[Run]) -> Network:

@@ -1,0 +1,49 @@
+"""Small finished finetunings, with weights as they were born."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from medssl.data.augment import Augment
+from medssl.io import nifti
+from medssl.nn import transfer
+from medssl.nn.encoder import EncoderConfig
+from medssl.run import Run
+from medssl.settings import Settings
+from medssl.training.network import Network
+from medssl.volume import Volume
+
+WINDOW = (16, 16, 16)
+
+
+class Plain(Settings):
+    run: Path
+    manifest: Path
+    augment: Augment = Augment()
+
+
+def finished(path, seed=0, flip=(False, True, True), names=None, **facts):
+    """A closed run of a small network; `facts` go into its run.json."""
+    network = Network.model_validate(
+        {
+            "encoder": EncoderConfig(channels=(4, 8), strides=(1, 2)), "in_channels": 1, "recipe": {}, "crop": WINDOW,
+            "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"},
+        }
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    settings = Plain(run=path, manifest=path.parent / "private" / "manifest.csv", augment=Augment(flip=flip))
+    run = Run.create(path, settings, "finetune", network=network.model_dump(mode="json"), **facts)
+    transfer.save(network.blank().transferable(), run.path / "weights.safetensors")
+    run.close(scores={"val_dice": 0.5})
+    return Run.open(path)
+
+
+def scans(folder, count=2):
+    """CTs of smooth noise, under names of their own."""
+    for n in range(count):
+        noise = ndimage.gaussian_filter(np.random.default_rng(n).normal(0, 1, (26, 22, 20)), 2)
+        hu = (noise / noise.std() * 300).astype(np.int16)
+        nifti.write(Volume(hu, np.diag([-1.0, -1.0, 1.5, 1.0]), "HU"), folder / f"scan{n}.nii.gz")
+    return folder
