@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,14 +35,21 @@ def boxplot(rows: Sequence[Row], path: Path, tolerance_mm: float) -> None:
     _save(figure, path)
 
 
-def froc(outcomes: Mapping[str, Sequence[Outcome]], path: Path) -> None:
-    """Sensitivity against false alarms a scan, a line a kind of lesion."""
+def froc(
+    outcomes: Mapping[str, Sequence[Outcome]], bounds: Mapping[str, Mapping[str, Mapping[str, Any]]], path: Path
+) -> None:
+    """Sensitivity against false alarms a scan, a line a kind of lesion.
+
+    `bounds` are the intervals of each kind's sensitivity, by rate of false alarms, drawn as bars.
+    """
     figure = Figure(figsize=(5.2, 4.2), layout="constrained")
     axes = figure.subplots()
     for tint, (name, of) in zip(TINTS * len(outcomes), outcomes.items(), strict=False):
         points = curve(of)
         rates, shares = np.append(points.false_per_scan, 8), np.append(points.sensitivity, points.sensitivity[-1:])
         axes.step(rates[: len(shares)], shares, where="post", color=tint, label=name)
+        bars = [(float(at), told["low"], told["high"]) for at, told in bounds[name].items() if told["low"] is not None]
+        axes.vlines(*zip(*bars, strict=True) if bars else ([], [], []), color=tint, alpha=0.5, linewidth=2)
     axes.set_xscale("symlog", base=2, linthresh=1 / 8)
     axes.set_xticks([0, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["0", "1/8", "1/4", "1/2", "1", "2", "4", "8"])
     axes.set(xlabel="false alarms a scan", ylabel="sensitivity", xlim=(0, 8), ylim=(0, 1.02))

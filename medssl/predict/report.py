@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from medssl.errors import BadInput
 from medssl.files import atomic, write_json, write_text
 from medssl.io import nifti
 from medssl.metrics import cases, charts, detection
+from medssl.metrics.detection import Detected
 from medssl.predict.evaluation import Evaluated, image
 from medssl.render.figures import INK, around, png
 from medssl.review.predictions import LABELS, NOTICE, Index
@@ -39,9 +41,9 @@ class Report:
             table.add_column(name)
         for label, told in self.summary["labels"].items():
             counts = "/".join(str(told["empty"][kind]) for kind in ("predicted", "reference", "both"))
-            table.add_row(label, *(_interval(told[metric]["mean"], told[metric]) for metric in SHOWN), counts)
+            table.add_row(label, *(interval(told[metric]["mean"], told[metric]) for metric in SHOWN), counts)
         for kind, told in self.summary["lesions"].items():
-            scores = "; ".join(f"{name} {_interval(told[key]['estimate'], told[key])}" for name, key in LESION_SCORES)
+            scores = "; ".join(f"{name} {interval(told[key]['estimate'], told[key])}" for name, key in LESION_SCORES)
             table.caption = f"{table.caption or ''}{kind}: {told['lesions']} lesions; {scores}\n"
         return table
 
@@ -54,10 +56,10 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
     kinds = {name: [one.detected[name] for one in done] for name in done[0].detected}
     bins = [one.reliability for one in done if one.reliability]
     reliability = sum(bins[1:], start=bins[0]) if bins else None
-    summary = {
+    summary: dict[str, Any] = {
         "notice": NOTICE, "predictions": str(index.folder), "references": str(references.place), "model": index.model,
         "cases": len(done), "tolerance_mm": tolerance_mm, "labels": cases.summary(rows),
-        "lesions": {name: detection.summary(of) for name, of in kinds.items()},
+        "lesions": {name: detection.summary(of) | _calibrated(index, name, of) for name, of in kinds.items()},
         "ece": reliability and reliability.ece(),
     }  # fmt: skip
     with _replaced(folder) as part:
@@ -66,7 +68,9 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
         charts.boxplot(rows, part / "figures" / "boxplot.png", tolerance_mm)
         if kinds:
             write_text(part / "lesions.csv", cases.table([row for of in kinds.values() for row in detection.rows(of)]))
-            charts.froc({name: [c.picai for c in of] for name, of in kinds.items()}, part / "figures" / "froc.png")
+            bounds = {name: told["sensitivity"] for name, told in summary["lesions"].items()}
+            outcomes = {name: [c.picai for c in of] for name, of in kinds.items()}
+            charts.froc(outcomes, bounds, part / "figures" / "froc.png")
         if reliability:
             charts.reliability(reliability, part / "figures" / "reliability.png")
         _worst(index, references, done, part / "figures")
@@ -93,6 +97,20 @@ def _replaced(folder: Path) -> Iterator[Path]:
         part.replace(folder)
 
 
+def _calibrated(index: Index, name: str, of: Sequence[Detected]) -> dict[str, Any]:
+    """What became of the promise that the model's threshold for this kind of lesion was given with."""
+    if name not in index.thresholds:
+        return {}
+    threshold, outcomes = index.thresholds[name], [one.picai for one in of]
+    patients: dict[str, list[float]] = {}
+    for one, outcome in zip(of, outcomes, strict=True):
+        patients.setdefault(one.patient, []).extend(outcome.found >= threshold)
+    shares = [float(np.mean(hits)) for hits in patients.values() if hits]
+    alarms = sum(int((o.false >= threshold).sum()) for o in outcomes) / len(outcomes)
+    told = {"threshold": threshold, "promise": index.promise.get(name, ""), "false_per_scan": alarms}
+    return {"calibrated": told | {"sensitivity": float(np.mean(shares)) if shares else None}}
+
+
 def _worst(index: Index, references: References, done: Sequence[Evaluated], folder: Path) -> None:
     """The cases with the lowest Dice: their planes with the prediction above and the reference below."""
     scored = sorted((one for one in done if one.rows), key=lambda one: sum(r.dice for r in one.rows) / len(one.rows))
@@ -116,7 +134,8 @@ def _below(pictures: Sequence[Image.Image]) -> Image.Image:
     return page
 
 
-def _interval(estimate: float | None, told: Mapping[str, float | None]) -> str:
+def interval(estimate: float | None, told: Mapping[str, float | None]) -> str:
+    """An estimate with the bounds `low` and `high` of its interval, or a dash."""
     numbers = (estimate, told["low"], told["high"])
     if any(n is None for n in numbers):
         return "-"

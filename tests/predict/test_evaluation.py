@@ -46,6 +46,18 @@ def test_the_command_writes_tables_figures_and_a_summary(predictions, references
     assert "organ" in capsys.readouterr().out
 
 
+def test_a_promised_sensitivity_is_held_against_what_came_out(predictions, references, tmp_path):
+    index = json.loads((predictions / "index.json").read_text())
+    for threshold, kept in ((0.5, 0.5), (0.9, 0.0)):
+        told = {"thresholds": {"lesion": threshold}, "promise": {"lesion": "of 9"}}
+        (predictions / "index.json").write_text(json.dumps(index | told))
+        out = tmp_path / str(threshold)
+        assert command(predictions, "--labels", references, "--out", out, "--lesions", "lesion") == 0
+        said = json.loads((out / "summary.json").read_text())["lesions"]["lesion"]["calibrated"]
+        assert (said["threshold"], said["promise"], said["sensitivity"]) == (threshold, "of 9", kept)
+        assert said["false_per_scan"] == pytest.approx(1 / 3 if kept else 0)
+
+
 def test_a_report_takes_the_place_of_an_earlier_one_and_of_nothing_else(predictions, references, tmp_path, capsys):
     assert command(predictions, "--labels", references, "--lesions", "lesion") == 0
     assert command(predictions, "--labels", references) == 0
