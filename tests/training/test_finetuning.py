@@ -1,5 +1,7 @@
 """A finetuning leaves a plain network however it was trained, and says in one line what cannot be learnt from."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +114,49 @@ def test_what_was_drawn_in_a_case_reaches_its_crops(tmp_path):
             else:
                 assert values == {UNKNOWN} and name not in {case.id for case in shown.few.cases}
     assert np.isfinite(finetune(ask).card["scores"]["loss"])
+
+
+@pytest.fixture
+def some(shared_data, tmp_path):
+    """A function from a real data set and cases of it to the manifest of their store, and what was drawn in each."""
+
+    def ingested(name: str, *cases: str) -> tuple[Path, dict[str, list[int]]]:
+        whole, part = shared_data(name), tmp_path / name
+        told = json.loads((whole / "dataset.json").read_text())
+        told["training"] = [row for row in told["training"] if Path(row["label"]).name.split(".")[0] in cases]
+        for row in told["training"]:
+            for file in [row["label"], *([row["image"]] if isinstance(row["image"], str) else row["image"])]:
+                (part / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(whole / file, part / file)
+        left = {key: value for key, value in told.items() if key not in ("test", "unlabeled", "present_labels")}
+        drawn = {case: classes for case, classes in told.get("present_labels", {}).items() if case in cases}
+        (part / "dataset.json").write_text(json.dumps(left | {"present_labels": drawn}))
+        words = [str(part), "--out", str(tmp_path / "real"), "--shares", "train=1", "--workers", "1"]
+        assert cli.run("ingest", words) == 0
+        return tmp_path / "real" / "manifest.csv", drawn
+
+    return ingested
+
+
+def test_real_volumes_with_different_organs_drawn_train_together(some, tmp_path):
+    manifest, drawn = some("headneck_ct", "HN_001", "HN_002", "HN_003")
+    assert len({tuple(classes) for classes in drawn.values()}) == 3
+    ask = asked(manifest, tmp_path / "run", augment={"flip": [True, True, True]}, allow_absent=True)
+    shown = Shown.of(Manifest.read(manifest), None, 0)
+    loader, cases = finetuning._fed(shown, Network.on(shown.few, ask.encoder, ask.crop), ask)
+    for crops in loader:
+        for row, volume in zip(crops.drawn, crops.volume.tolist(), strict=True):
+            assert row.nonzero()[1:, 0].tolist() == drawn[cases[volume].id]
+    assert finetuning._sided(ask.augment, shown.classes).swap == ((3, 4),)
+    with pytest.raises(BadInput, match="hold no Larynx"):
+        shown.check(allow_absent=False)
+    assert np.isfinite(finetune(ask).card["scores"]["loss"])
+
+
+def test_real_ct_and_mr_are_learnt_from_as_two_channels(some, tmp_path):
+    manifest, _ = some("sarcoma", "STS_002", "STS_004")
+    run = finetune(asked(manifest, tmp_path / "run"))
+    assert Network.of(run).in_channels == 2 and np.isfinite(run.card["scores"]["loss"])
 
 
 def test_a_killed_training_with_a_teacher_goes_on_to_the_same_weights(tmp_path, monkeypatch):
