@@ -8,7 +8,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Step:
-    """A scalar loss, and detached scalars by name."""
+    """A scalar loss, detached scalars by name, and, of what compares embeddings, a detached true pair of every crop."""
 
     loss: Float[Tensor, ""]
     logs: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
+    pairs: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]] | None = None

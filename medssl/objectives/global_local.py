@@ -88,12 +88,18 @@ class GlobalLocal(Objective):
         c, generator = self.config, self.draws()
         looks = self.looks(crops, generator)
         pyramid = self.encoder(looks)
-        terms = self.whole(pyramid[-1], looks, crops) if c.stage != "local" else {}
+        terms: dict[str, Tensor] = {}
         if c.stage != "global":
-            terms |= self.parts(self.part(self.decoder(pyramid)[c.level]), crops, generator)
+            maps = self.part(self.decoder(pyramid)[c.level])
+            terms |= self.parts(maps, crops, generator)
+            z = middle(maps)
+        if c.stage != "local":
+            z = self.head(pyramid[-1])
+            terms |= self.whole(z, looks, crops)
         weights = {"own": 1.0, "across": 1.0, "local": c.local_weight}
         loss = torch.stack([weights[name] * terms[name] for name in weights if name in terms]).sum()
-        return Step(loss, {name: value.detach() for name, value in terms.items()})
+        first, second = z.detach().chunk(2)
+        return Step(loss, {name: value.detach() for name, value in terms.items()}, (first, second))
 
     def looks(self, crops: Crops, generator: torch.Generator) -> Float[Tensor, "n c i j k"]:
         """Every crop with one change of intensity, then every crop with another."""
@@ -106,16 +112,12 @@ class GlobalLocal(Objective):
         if self.config.stage != "local":
             first, second = self.head(pyramid[-1]).chunk(2)
             return first, second
-        maps = self.part(self.decoder(pyramid)[self.config.level])
-        i, j, k = (n // 2 for n in maps.shape[2:])
-        first, second = maps[..., i, j, k].chunk(2)
+        first, second = middle(self.part(self.decoder(pyramid)[self.config.level])).chunk(2)
         return first, second
 
-    def whole(
-        self, coarse: Float[Tensor, "n c p q r"], looks: Float[Tensor, "n d i j k"], crops: Crops
-    ) -> dict[str, Tensor]:
+    def whole(self, z: Float[Tensor, "n c"], looks: Float[Tensor, "n d i j k"], crops: Crops) -> dict[str, Tensor]:
         """Both looks at every crop against both looks at every crop of all processes, and against the queue."""
-        c, z = self.config, self.head(coarse)
+        c = self.config
         with torch.no_grad():
             slow = None if c.momentum is None else self.key[1](self.key[0](looks)[-1])
         here = places(crops, AXES.index(c.axis))
@@ -192,6 +194,12 @@ class Pooled(nn.Module):
     def forward(self, x: Float[Tensor, "n c p q r"]) -> Float[Tensor, "n d"]:
         """The embedding, not normalised."""
         return self.mlp(torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1))
+
+
+def middle(maps: Float[Tensor, "n d p q r"]) -> Float[Tensor, "n d"]:
+    """What lies in the middle of each map."""
+    i, j, k = (n // 2 for n in maps.shape[2:])
+    return maps[..., i, j, k]
 
 
 def same_region(

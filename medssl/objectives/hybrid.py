@@ -54,7 +54,7 @@ class Hybrid(Objective):
         loss = self.config.reconstruction_weight * a.loss + self.config.contrastive_weight * b.loss
         logs = {"reconstruction": a.loss.detach(), "contrastive": b.loss.detach()}
         logs |= {f"reconstruction_{name}": value for name, value in a.logs.items()}
-        return Step(loss, logs | {f"contrastive_{name}": value for name, value in b.logs.items()})
+        return Step(loss, logs | {f"contrastive_{name}": value for name, value in b.logs.items()}, b.pairs)
 
     def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
         """True pairs of the contrastive objective."""

@@ -55,6 +55,8 @@ class VicReg(Objective):
     def step(self, crops: Crops) -> Step:
         """Invariance between views, a hinge on every dimension's spread, and decorrelation."""
         a, b = self.pairs(crops)
+        each = self.config.points
+        pairs = a[::each].detach(), b[::each].detach()
         invariance = (a - b).square().mean()
         a, b = gathered(a), gathered(b)
         variance = (_hinge(a) + _hinge(b)) / 2
@@ -62,7 +64,7 @@ class VicReg(Objective):
         c = self.config
         loss = c.invariance * invariance + c.variance * variance + c.covariance * covariance
         logs = {"invariance": invariance, "variance": variance, "covariance": covariance, "spread": a.std(0).mean()}
-        return Step(loss, {name: value.detach() for name, value in logs.items()})
+        return Step(loss, {name: value.detach() for name, value in logs.items()}, pairs)
 
     @torch.no_grad()
     def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:

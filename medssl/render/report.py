@@ -16,13 +16,16 @@ from medssl.run import Run
 NAME = "report.html"
 NOTICE = "Research use only. Not for clinical use."
 PICTURES = 4
-BESIDE = ("monitor_knn_chance", "probe_dice_random")  # drawn as a level beside the curve they belong to
+LEVELS = ("_chance", "_random")  # what ends so is drawn as a level beside the curve it belongs to
 MEANING = {
     "monitor_rank": "dimensions the embeddings use (RankMe)",
     "monitor_spread": "1 on a whole sphere, 0 collapsed",
     "monitor_uniformity": "0 collapsed, lower is more even",
     "monitor_alignment": "squared distance of true pairs",
     "monitor_knn": "part of the body named by neighbours in other volumes; dashed: the commonest part",
+    "monitor_knn_site": "site named by neighbours in other volumes; dashed: the commonest site",
+    "monitor_knn_modality": "modality named by neighbours in other volumes; dashed: the commonest one",
+    "monitor_knn_sex": "sex named by neighbours in other volumes; dashed: the commoner one",
     "monitor_share": "of the time of the steps, spent on monitors",
     "probe_dice": "frozen features, a few labels; dashed: untrained features",
     "crops_per_s": "crops trained on a second",
@@ -65,7 +68,7 @@ def page(run: Run) -> str:
     logged = _ended(curves(run.path / "logs" / "metrics.csv"), card.get("scores", {}))
     groups: dict[str, list[str]] = {"Loss, by epoch": [], "Monitors": [], "Scores and speed": []}
     for name in logged:
-        if name not in BESIDE:
+        if not name.endswith(LEVELS):
             groups[_group(name)].append(name)
     body = [_head(run, card, logged)]
     body += [_section(title, [_drawn(n, logged) for n in names]) for title, names in groups.items()]
@@ -124,7 +127,7 @@ def _section(title: str, cards: Sequence[str], kind: str = "") -> str:
 
 def _drawn(name: str, logged: Mapping[str, Points]) -> str:
     points = logged[name]
-    beside = next((logged[b][-1][1] for b in BESIDE if b in logged and b.startswith(name)), None)
+    beside = next((logged[name + end][-1][1] for end in LEVELS if name + end in logged), None)
     values = [y for _, y in points if math.isfinite(y)]
     span = f"{min(values):.4g} to {max(values):.4g}" if values else "never finite"
     said = "; ".join(s for s in (MEANING.get(name, ""), span) if s)
@@ -162,6 +165,7 @@ def _origin(run: Run, card: Mapping[str, Any]) -> dict[str, object]:
     changed = " with uncommitted changes" if git.get("changed") else ""
     return {
         "data digest": card.get("manifest"),
+        "data card": _plain({n: v for n, v in card.get("data", {}).items() if v}),
         "trained on": _pool(run.path / "pool.json"),
         "labelled cases": ", ".join(card.get("cases", [])),
         "code": f"{git['commit']}{changed}" if git else "not a checkout",

@@ -44,17 +44,19 @@ def fit(
     cases: Sequence[str] = (),
     probe: Probe | None = None,
     before: Mapping[str, Tensor] | None = None,
+    known: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, float]:
     """Trains, writes weights and a report into the run and gives the last (or best validated) scores.
 
     A run that was interrupted goes on from its last finished epoch. With a validation loader the weights kept
     are those of the best mean of what the task `selects` by, looked at every `every` epochs; without, the last ones.
     `cases` names the volumes, so that a loss that is not finite can say where it came from. A `probe` scores the
-    features. `before` is the plateau that the learner was restored from.
+    features. `before` is the plateau that the learner was restored from, `known` what
+    is known of each volume for nothing.
     """
     module = Training(learner, plan, cases, before)
     watching: list[Callback] = [Plateau(run, plan)] if plan.schedule == "infinite" else []
-    watching += [Monitors(run)] if isinstance(learner, Objective) else []
+    watching += [Monitors(run, known)] if isinstance(learner, Objective) else []
     watching += [Halfway(probe)] if probe else []
     monitor = f"val_{learner.selects}" if isinstance(learner, Task) and validation is not None else None
     trainer = _trainer(plan, run, monitor, every, watching)

@@ -30,6 +30,7 @@ class Training(LightningModule):
         self.plan = plan
         self.cases = cases
         self.before = before
+        self.pairs: tuple[Tensor, Tensor] | None = None
         self.body = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
@@ -41,6 +42,7 @@ class Training(LightningModule):
         if self.plan.channel_dropout:
             crops = without_some(crops, self.plan.channel_dropout, self._source(index))
         step = self.learner.step(crops)
+        self.pairs = step.pairs
         if not torch.isfinite(step.loss):
             said = f"step {self.global_step}: the loss is {step.loss.item()} on {self._named(crops.volume)}"
             raise BadInput(f"{said}; look at these cases, or lower plan.lr; resume=true goes on from the last epoch")

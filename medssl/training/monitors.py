@@ -7,8 +7,9 @@ https://arxiv.org/abs/2005.10242.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -106,18 +107,28 @@ class Memory(Ring):
             return {}
         return {"spread": spread(a), "uniformity": uniformity(a), "alignment": alignment(a, b)}
 
-    def measure(self) -> dict[str, float]:
-        """What is recent; the rank once all rows are filled; how well neighbours in other volumes name the part.
+    def measure(self, labels: Mapping[str, Sequence[str]] = MappingProxyType({})) -> dict[str, float]:
+        """What is recent; the rank once all rows are filled; how well neighbours in other volumes name what is known.
 
-        `knn_chance` is the share of the commonest part: what a guess that never looks would reach.
+        That is the part of the body, and the `labels` by name, of which each gives one word a volume; a volume whose
+        word is "" is left out. `knn_chance` is the share of the commonest: what a guess that never looks would reach.
         """
         measured, held = self.recent(), self.filled()
         if measured and len(held["a"]) == self.rows:
             measured["rank"] = rank_me(held["a"])
-        if measured and len(held["part"].unique()) > 1:
-            measured["knn"] = knn_accuracy(held["a"], held["part"], held["volume"])
-            measured["knn_chance"] = float(held["part"].bincount().max()) / len(held["part"])
+        known = {"knn": held["part"]} | {f"knn_{name}": _told(words, held["volume"]) for name, words in labels.items()}
+        for name, label in known.items() if measured else ():
+            rows = label >= 0
+            if len(label[rows].unique()) > 1:
+                measured[name] = knn_accuracy(held["a"][rows], label[rows], held["volume"][rows])
+                measured[f"{name}_chance"] = float(label[rows].bincount().max() / rows.sum())
         return measured
+
+
+def _told(words: Sequence[str], volume: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
+    """The number of each row's word, -1 where it has none."""
+    names = sorted(set(words) - {""})
+    return torch.tensor([names.index(word) if word else -1 for word in words], device=volume.device)[volume]
 
 
 class Alarm:

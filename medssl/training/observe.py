@@ -2,14 +2,18 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 
 from medssl.data.crops import Crops
 from medssl.data.places import places
+from medssl.objectives.base import Embeds
 from medssl.run import Run
 from medssl.training.monitors import SEVERAL, Alarm, Memory, embedded
 
@@ -24,10 +28,12 @@ class Monitors(Callback):
 
     The first looks come before the first step, whatever they cost: an alarm compares with the untrained network.
     The looks that tell the present are the last ones of an epoch. What is left is for the rank, which needs many rows.
+    `labels` tell what is known of every volume for nothing, as its site.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, labels: Mapping[str, Sequence[str]] | None = None) -> None:
         self.run = run
+        self.labels = labels or {}
         self.alarm = Alarm()
         self.memory: Memory | None = None
         self.rung = False
@@ -39,13 +45,24 @@ class Monitors(Callback):
         self.began = time.monotonic() - self.seconds
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Crops, batch_idx: int) -> None:
-        """Remembers the batch's embeddings where this can be afforded, and listens for the alarm."""
+        """Looks at an objective that compares nothing by a forward of its own, where this can be afforded."""
         self.seconds = time.monotonic() - self.began
-        if not self.due(trainer, batch, batch_idx):
-            return
-        began = _clock(batch)
-        with trainer.precision_plugin.train_step_context():
-            a, b = embedded(pl_module.learner, batch, self.looks)
+        if not isinstance(pl_module.learner, Embeds) and self.due(trainer, batch, batch_idx):
+            began = _clock(batch)
+            with trainer.precision_plugin.train_step_context():
+                a, b = embedded(pl_module.learner, batch, self.looks)
+            self.remember(batch, a, b, began)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Crops, batch_idx: int
+    ) -> None:
+        """Looks at what the step itself compared, which costs no forward."""
+        if pl_module.pairs is not None and self.due(trainer, batch, batch_idx):
+            a, b = pl_module.pairs
+            self.remember(batch, a.float(), b.float(), _clock(batch))
+
+    def remember(self, batch: Crops, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], began: float) -> None:
+        """Keeps a batch's true pairs, and listens for the alarm."""
         if self.memory is None:
             self.memory = Memory(max(SEVERAL, 2 * a.shape[1]), a.shape[1])
         place = places(batch, FEET_TO_HEAD)
@@ -58,7 +75,7 @@ class Monitors(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measures all that is remembered."""
         began = time.monotonic()
-        measured = self.memory.measure() if self.memory else {}
+        measured = self.memory.measure(self.labels) if self.memory else {}
         self.listen(measured)
         self.spent += time.monotonic() - began
         self.seconds = time.monotonic() - self.began

@@ -24,6 +24,8 @@ from medssl.training.network import Network
 from medssl.training.plan import Plan
 from medssl.training.probe import Probe
 
+FREE = ("site", "modality", "sex")  # labels that a manifest may hold without anybody having labelled
+
 
 class Pretrain(Settings):
     """What a pretraining is made of."""
@@ -72,7 +74,9 @@ def pretrain(settings: Pretrain) -> Run:
     run = begin(settings.run, settings, "pretrain", **facts, transfer=ledger.json() if ledger else None)
     leaks.remember(run.path, [*seen, *leaks.traces(pool)])
     crops = feed.crops(dataset, settings.plan)
-    fit(objective, settings.plan, run, crops, cases=[c.id for c in pool.cases], probe=probe, before=before)
+    known = {name: [getattr(case, name) for case in pool.cases] for name in FREE}
+    ids = [case.id for case in pool.cases]
+    fit(objective, settings.plan, run, crops, cases=ids, probe=probe, before=before, known=known)
     run.close()
     return run
 

@@ -14,7 +14,7 @@ from medssl import config, objectives
 from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
+from medssl.objectives.base import Embeds, Objective
 from medssl.objectives.mae import Config as MaeConfig
 from medssl.objectives.mae import Mae
 
@@ -103,6 +103,16 @@ def check_resuming(make):
         a.after_step()
     b.load_state_dict(a.state_dict())
     assert a.step(crops(a.views)).loss.item() == b.step(crops(b.views)).loss.item(), "a resumed run goes another way"
+
+
+def check_true_pairs(make):
+    objective = make()
+    batch = crops(objective.views)
+    pairs = objective.step(batch).pairs
+    assert (pairs is not None) == isinstance(objective, Embeds), "what compares embeddings gives true pairs of them"
+    for z in (*(pairs or ()), *(objective.embed(batch) if pairs else ())):
+        assert z.shape == (len(batch.x) * objective.views, pairs[0].shape[1]), "one row a crop"
+        assert not z.requires_grad and z.isfinite().all(), "pairs are not detached or finite"
 
 
 def check_transfer(make):

@@ -123,6 +123,20 @@ def cut_from(volume):
     return {"volume": volume, "part": volume % 2}
 
 
+def test_neighbours_name_what_is_known_of_a_volume_for_nothing():
+    memory = Memory(16, 2)
+    volume = torch.arange(8).repeat(2)
+    site = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])[volume]
+    near = torch.stack([1.0 * (site == 0), 1.0 * (site == 1)], 1) + 0.01 * normal(16, 2)
+    memory.push(a=near, b=near, volume=volume, part=torch.zeros(16, dtype=torch.long))
+    words = {"site": ["a", "b"] * 4, "sex": ["F", "M", "M", "F"] * 2, "modality": ["MR"] * 8}
+    measured = memory.measure(words)
+    assert measured["knn_site"] == 1 and measured["knn_site_chance"] == 0.5
+    assert measured["knn_sex"] < 0.9 and "knn_modality" not in measured and "knn" not in measured
+    some = memory.measure({"site": ["a", "b", "", "", "", "", "", "b"]})
+    assert some["knn_site_chance"] == pytest.approx(2 / 3)
+
+
 def test_older_rows_do_not_hide_that_the_latest_have_drawn_together():
     memory, alarm = Memory(64, 4), Alarm()
     memory.push(a=normal(40, 4), b=normal(40, 4), **cut_from(torch.arange(40)))

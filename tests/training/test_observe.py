@@ -1,7 +1,9 @@
 """A training that is watched trains as if nobody looked, rings when it collapses, and reports itself."""
 
 import math
+import pkgutil
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
+from medssl import config, objectives
 from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives import spark, vicreg
@@ -55,10 +58,10 @@ def rebuilding() -> spark.Spark:
     return spark.Spark(spark.Config(), net())
 
 
-def trained(learner, path: Path, steps: int = 4, epochs: int = 2, **how) -> Run:
+def trained(learner, path: Path, steps: int = 4, epochs: int = 2, lr: float = 1e-2, **how) -> Run:
     run = Run.resume(path, Plain(run=path), "pretrain", manifest="digest-1")
     loader = DataLoader([balls(n) for n in range(steps)], batch_size=None)
-    fit(learner, Plan(epochs=epochs, steps=steps, lr=1e-2), run, loader, **how)
+    fit(learner, Plan(epochs=epochs, steps=steps, lr=lr), run, loader, **how)
     return run
 
 
@@ -72,7 +75,7 @@ def always(monkeypatch):
 def test_a_training_that_is_watched_ends_in_the_same_weights(make, always, monkeypatch, tmp_path):
     probe = Probe(balls(8), balls(9), net())
     watched = load_file(trained(make(), tmp_path / "watched", probe=probe).path / "weights.safetensors")
-    monkeypatch.setattr(fitting, "Monitors", lambda run: Callback())
+    monkeypatch.setattr(fitting, "Monitors", lambda run, known: Callback())
     alone = load_file(trained(make(), tmp_path / "alone").path / "weights.safetensors")
     assert watched.keys() == alone.keys() and all(torch.equal(watched[key], alone[key]) for key in alone)
 
@@ -86,6 +89,19 @@ def test_a_collapse_is_told_within_the_epoch_and_health_is_not(always, tmp_path,
     well = trained(contrasted(), tmp_path / "well", steps=30, epochs=1)
     assert "collapsed" not in well.card
     assert 'class="alarm"' not in (well.path / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base"))
+def test_no_objective_raises_the_alarm_while_it_learns(name, always, tmp_path):
+    chosen = import_module(f"medssl.objectives.{name}").Config()
+    run = trained(config.maker(chosen)(chosen, net()), tmp_path / "run", steps=12, lr=1e-3)
+    assert "collapsed" not in run.card and run.card["scores"]["monitor_spread"] > 0
+
+
+def test_what_the_step_compared_is_looked_at_without_a_forward(always, monkeypatch, tmp_path):
+    monkeypatch.setattr(observe, "embedded", None)
+    assert trained(contrasted(), tmp_path / "run").card["scores"]["monitor_alignment"] >= 0
 
 
 @pytest.mark.slow
@@ -131,6 +147,7 @@ def test_the_report_holds_all_and_refers_to_nothing_outside(always, tmp_path):
     assert f"{min(losses):.4g} to {max(losses):.4g}" in page and len(losses) == 3
     for said in (
         "Research use only",
+        "<b>share</b>",
         "crops per s",
         "data:image/png;base64,",
         "cpu hours",
