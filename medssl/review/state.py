@@ -10,6 +10,7 @@ from medssl.review.axes import Axes
 from medssl.review.event import VERDICTS, Act, Event
 from medssl.review.finding import Finding, Verdict
 
+VERDICT, FINDING, AXES = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(Axes)  # each takes a while to make
 NOTED = ("open", "deliver")  # what is written down without changing a reading
 
 
@@ -96,7 +97,7 @@ def _step(reading: Reading, event: Event) -> Reading:
     if event.action == "stroke":
         return replace(reading, strokes=(*reading.strokes, event), last=event.id)
     if event.action == "measure":
-        axes = TypeAdapter(Axes).validate_json(event.details)
+        axes = AXES.validate_json(event.details)
         return replace(reading, axes=reading.axes | {event.finding: axes}, last=event.id)
     added = reading.added
     if event.action == "missed":
@@ -107,10 +108,10 @@ def _step(reading: Reading, event: Event) -> Reading:
 def verdict(event: Event) -> Verdict:
     """The verdict that an event recorded."""
     said = event.model_dump(include={"finding", "reviewer", "note", "at", "reason", "label"})
-    return TypeAdapter(Verdict).validate_python(said | {"decision": event.action, "event": event.id})
+    return VERDICT.validate_python(said | {"decision": event.action, "event": event.id})
 
 
 def finding_of(event: Event) -> Finding:
     """The finding that a reader added to what the model found."""
     said = json.loads(event.details) | {"id": event.finding, "case": event.case, "source": "reader"}
-    return TypeAdapter(Finding).validate_python(said)
+    return FINDING.validate_python(said)
