@@ -18,23 +18,49 @@ from medssl.review.store import Store, beside
 
 HERE = Path(__file__).parent
 PORT = 8620
+COMPLETE = "async (node) => { while (!node.viewer.complete) await new Promise((go) => setTimeout(go, 200)) }"
+PRIOR = 3  # a case whose patient was there before
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
 def main() -> None:
-    """Worklist, case, signed case and agreement, as a first reader meets them on phantom predictions."""
+    """Every page and state of the app, as a first reader meets them on phantom predictions."""
     with tempfile.TemporaryDirectory() as folder, _served(Path(folder) / "phantoms") as url, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 920})
+        page.set_default_timeout(120_000)
+        _opening(page, url)
         _take(page, url, "worklist", "Read next case")
         page.get_by_role("button", name="Read next case").click()
-        page.locator(".mv-verdict").first.wait_for(timeout=60_000)
-        page.wait_for_timeout(5000)
-        page.screenshot(path=HERE / "pictures" / "case.png")
-        _two_readers(Path(folder) / "phantoms")
+        _viewer(page, "case")
+        _viewer(page, "uncertainty", "q")
+        page.goto(f"{url}/case?case={PRIOR}")
+        _viewer(page, "prior", "c")
+        _readers(Path(folder) / "phantoms")
+        _take(page, url, "locks", "open by dan")
         _take(page, f"{url}/case?case=1", "signed", "Signed 20")
         _take(page, f"{url}/agreement", "agreement", "judged")
         browser.close()
+
+
+def _opening(page: Page, url: str) -> None:
+    """What stands on the screen while Streamlit's own code is still on its way."""
+    page.route("**/static/js/**", lambda route: route.abort())
+    page.goto(url)
+    page.wait_for_timeout(500)
+    page.screenshot(path=HERE / "pictures" / "opening.png")
+    page.unroute("**/static/js/**")
+
+
+def _viewer(page: Page, name: str, key: str | None = None) -> None:
+    """The case page, once its images are there, after a key."""
+    page.locator(".mv-verdict").first.wait_for()
+    page.locator(".mv").evaluate(COMPLETE)
+    page.wait_for_timeout(2000)
+    if key:
+        page.keyboard.press(key)
+        page.wait_for_timeout(5000)
+    page.screenshot(path=HERE / "pictures" / f"{name}.png")
 
 
 def _take(page: Page, url: str, name: str, shown: str) -> None:
@@ -44,10 +70,12 @@ def _take(page: Page, url: str, name: str, shown: str) -> None:
     page.screenshot(path=HERE / "pictures" / f"{name}.png")
 
 
-def _two_readers(predictions: Path) -> None:
-    """Ana accepts everything, ben rejects what the model doubts; both sign two cases."""
+def _readers(predictions: Path) -> None:
+    """Ana and eve accept everything, ben rejects what the model doubts; all sign two cases. Dan opens the last one."""
     index, store = read_index(predictions), Store(beside(predictions))
-    for reader in ("ana", "ben"):
+    place = {"session": "dan", "number": 1, "case": index.cases[-1], "reviewer": "dan", "role": "reader"}
+    store.record(Act.model_validate(place | {"action": "open"}))
+    for reader in ("ana", "ben", "eve"):
         for case in index.cases[:2]:
             said = [
                 ("reject" if reader == "ben" and finding.score < 0.7 else "accept", finding.id)

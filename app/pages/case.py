@@ -57,6 +57,7 @@ def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
         overlay=desk.url(row.number, "labels", _drawn(row)),
         probability=maps["probability"],
         uncertainty=maps["uncertainty"],
+        doubt=desk.index.uncertainty,
         labels=looks,
         unit=desk.index.units[row.case],
         findings=[asdict(finding) | _said(row.reading, finding) for finding in row.findings],

@@ -27,8 +27,8 @@ Handler = Callable[[Event], object]
 FRONTEND = Path(__file__).parent / "frontend"
 # In the order of their imports; the last one exports what Streamlit calls.
 MODULES = (
-    "dom", "geometry", "volume", "outbox", "edit", "pane", "beside", "solid", "tools", "reading", "keys", "panels",
-    "viewer",
+    "dom", "geometry", "volume", "state", "outbox", "edit", "pane", "beside", "solid", "tools", "reading", "keys",
+    "panels", "viewer",
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def viewer(
     selected: str | None,
     acked_seq: int,
     uncertainty: str | None = None,
+    doubt: str = "",
     besides: Sequence[dict[str, Any]] = (),
     name: str = "",
     editable: bool = False,
@@ -57,26 +58,20 @@ def viewer(
     """Shows a volume in three linked planes; URLs are those of the headers that `medssl.viewer.wire` describes.
 
     `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where
-    there is a verdict and `axes` where they were measured. Handlers get one event each, in order; on_verdict also gets
-    missed findings and measures, and undo if there is no on_undo. `acked_seq` belongs to `key`: give every case a key,
-    and the seq that was stored last under it. Each of `besides` can be looked at beside the volume `name`: id, name,
-    volume, overlay, pairs (finding here -> centre_mm there, said), none (said of findings without), only (centre_mm,
-    said).
+    there is a verdict and `axes` where they were measured; `doubt` says what the uncertainty is. Handlers get one event
+    each, in order; on_verdict also gets missed findings and measures, and undo if there is no on_undo. `acked_seq`
+    belongs to `key`: give every case a key, and the seq that was stored last under it. Each of `besides` can be looked
+    at beside the volume `name`: id, name, volume, overlay, pairs (finding here -> centre_mm there, said), none (said of
+    findings without), only (centre_mm, said).
     """
-    handlers = {
-        "verdict": on_verdict,
-        "missed": on_verdict,
-        "measure": on_verdict,
-        "stroke": on_stroke,
-        "select": on_select,
-    }
-    handlers["undo"] = on_undo or on_verdict
+    handlers = dict.fromkeys(("verdict", "missed", "measure"), on_verdict)
+    handlers |= {"stroke": on_stroke, "select": on_select, "undo": on_undo or on_verdict}
     data = {
         "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,
         "unit": unit, "key": key, "height": height,
         "labels": {str(number): look for number, look in labels.items()}, "findings": findings, "selected": selected,
         "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons), "besides": list(besides),
-        "name": name,
+        "name": name, "doubt": doubt,
         "wants": [kind for kind, handler in handlers.items() if handler],
     }  # fmt: skip
 

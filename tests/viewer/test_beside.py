@@ -64,6 +64,7 @@ def test_the_place_is_the_same_in_millimetres_and_on_the_screen(pair):
     assert there(pair, "b.place[2]") == pytest.approx((20 - 6) / 3)
     pair.page.keyboard.press("c")
     pair.page.keyboard.press("c")
+    pair.viewer("")
     assert pair.viewer("return [v.beside.shown, v.stage.classList.contains('mv-two')]") == [None, False]
 
 

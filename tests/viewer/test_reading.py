@@ -239,9 +239,12 @@ def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_c
 
     assert seen(uncertainty=volume) == [0, 0, 0]
     screen.page.keyboard.press("q")
+    screen.viewer("")
     stored = [sum(colour) for colour in screen.colours("axial", places)]
     assert stored[0] > stored[1] > stored[2] == 0
     expect(badges).to_contain_text("as the model stored it")
+    screen.show(doubt="disagreement of runs")
+    expect(badges).to_contain_text("disagreement of runs")
     expect(legend).to_be_visible()
     derived = seen(probability=volume)
     assert derived[0] == derived[2] == 0 and derived[1] == pytest.approx(stored[0], abs=2)
@@ -260,6 +263,7 @@ def test_the_mask_as_a_body_shows_the_left_on_the_right_and_turns(reading):
         const mean = (list) => [0, 1].map((a) => list.reduce((sum, xy) => sum + xy[a], 0) / list.length);
         return { first: mean(at.first), second: mean(at.second) }"""
     reading.page.keyboard.press("s")
+    reading.viewer("")
     seen = reading.viewer(colours)  # the second is further right, anterior and superior
     assert seen["second"][0] < seen["first"][0] and seen["second"][1] < seen["first"][1]
     reading.viewer("v.solid.turn(Math.PI, 0)")

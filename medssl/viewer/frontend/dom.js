@@ -23,3 +23,10 @@ export function show(node, visible) {
 export function clamp(value, low, high) {
   return Math.min(high, Math.max(low, value));
 }
+
+// Any CSS colour as #rrggbb.
+export function hex(colour) {
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.fillStyle = colour;
+  return pen.fillStyle;
+}

@@ -1,9 +1,10 @@
 // Panels: toolbar, findings, status line and messages around the planes. Each has a node and an update.
 import { anatomical, lengthMm, toMm } from "./geometry.js";
+import { caveats } from "./state.js";
 import { TOOLS } from "./tools.js";
 import { hazeOf } from "./volume.js";
 import { KEYS, keyName, keyOf } from "./keys.js";
-import { el, say, show } from "./dom.js";
+import { el, hex, say, show } from "./dom.js";
 
 const VERDICTS = [
   { decision: "accept", name: "Accept", key: "y" },
@@ -91,7 +92,7 @@ export function statusLine(viewer) {
     const stored = volume.value(index);
     say(value, stored === null ? "not loaded" : `${rounded(stored, volume.header)} ${volume.header.unit}`);
     say(place, `${anatomical(toMm(volume.header.affine, index))} mm    voxel ${index.join(" ")}`);
-    badges.replaceChildren(...viewer.badges().map((text) => el("span", { class: "mv-badge" }, text)));
+    badges.replaceChildren(...caveats(viewer.state).map((text) => el("span", { class: "mv-badge" }, text)));
     const waiting = viewer.reading.outbox.waiting;
     say(saved, waiting ? `Saving ${waiting}` : viewer.reading.outbox.last ? "All saved" : "");
     saved.classList.toggle("mv-busy", waiting > 0);
@@ -293,12 +294,6 @@ function labelRows(viewer) {
     colour.value = hex(viewer.state.colour(Number(number)));
     return el("label", { class: "mv-label" }, box, colour, name);
   });
-}
-
-function hex(colour) {
-  const pen = document.createElement("canvas").getContext("2d");
-  pen.fillStyle = colour;
-  return pen.fillStyle;
 }
 
 function rounded(value, header) {

@@ -1,6 +1,6 @@
 // Solid: the masks as a shaded body that can be turned, on a plain canvas: no graphics card is needed.
 import { toMm } from "./geometry.js";
-import { el, say, show } from "./dom.js";
+import { el, hex, say, show } from "./dom.js";
 
 const SIDE = 340;
 const MOST = 200000; // voxels of the surface that are drawn; more are thinned out, and the panel says so
@@ -141,7 +141,5 @@ function unit(axis) {
 }
 
 function rgb(colour) {
-  const pen = document.createElement("canvas").getContext("2d");
-  pen.fillStyle = colour;
-  return [1, 3, 5].map((n) => parseInt(pen.fillStyle.slice(n, n + 2), 16));
+  return [1, 3, 5].map((n) => parseInt(hex(colour).slice(n, n + 2), 16));
 }

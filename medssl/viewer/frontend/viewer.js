@@ -1,6 +1,7 @@
 // Viewer: one volume in three linked planes, its findings, and what the reader decides.
 import { PLANE_NAMES, PLANES, inside, nearestVoxel } from "./geometry.js";
-import { RemoteVolume, TABLE, ZERO, emptyLabels, greyTable, hazeTable, loadAll } from "./volume.js";
+import { RemoteVolume, emptyLabels, greyTable, loadAll } from "./volume.js";
+import { colourTable, firstState } from "./state.js";
 import { Editor } from "./edit.js";
 import { Pane } from "./pane.js";
 import { Reading } from "./reading.js";
@@ -12,17 +13,13 @@ import { hearKeys } from "./keys.js";
 import { clamp, el, say, show } from "./dom.js";
 import { STYLE } from "./style.js";
 
-const COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
 const NOTE_MS = 6000;
 const IMAGES = ["volume", "overlay", "probability", "uncertainty"];
-// What the model doubts: as it was stored, or the variance of its confidence, 4p(1-p).
-const STORED_DOUBT = hazeTable((share) => share);
-const DERIVED_DOUBT = hazeTable((share) => 4 * share * (1 - share));
 
 class Viewer {
   constructor(parent, data, send) {
     this.send = send;
-    this.state = this.firstState(data);
+    this.state = firstState(data);
     this.reading = new Reading(this, data);
     this.state.axesOf = (finding) => this.reading.axesOf(finding);
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
@@ -39,22 +36,6 @@ class Viewer {
     this.warn = (event) => this.reading.outbox.waiting && event.preventDefault();
     window.addEventListener("beforeunload", this.warn);
     this.update(data);
-  }
-
-  firstState(data) {
-    const state = {
-      volume: null, overlay: null, probability: null, uncertainty: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
-      tool: "navigate", measures: [], long: null, crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
-      doubtOn: false, threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
-      version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [], besides: [],
-    }; // prettier-ignore
-    state.shown = (label) => state.labels[label]?.visible !== false;
-    state.colour = (label) => state.labels[label]?.colour ?? COLOURS[(label - 1) % COLOURS.length];
-    state.doubt = () => {
-      if (!state.doubtOn || !(state.uncertainty ?? state.probability)) return null;
-      return state.uncertainty ? { volume: state.uncertainty, table: STORED_DOUBT } : { volume: state.probability, table: DERIVED_DOUBT };
-    };
-    return state;
   }
 
   build(parent) {
@@ -83,6 +64,7 @@ class Viewer {
     state.editable = data.editable;
     state.findings = data.findings;
     state.reasons = data.reasons;
+    state.doubtIs = data.doubt;
     state.besides = data.besides ?? [];
     this.beside.update();
     state.labels = Object.fromEntries(Object.entries(data.labels).map(([n, look]) => [n, { ...look, ...state.looks[n] }]));
@@ -180,13 +162,7 @@ class Viewer {
   }
 
   recolour() {
-    const { state } = this;
-    const table = new Uint32Array(TABLE);
-    const alpha = Math.round(state.opacity * 255);
-    for (let label = 1; label < 256; label++) {
-      if (state.shown(label)) table[label + ZERO] = ((alpha << 24) | packed(state.colour(label))) >>> 0;
-    }
-    state.tables.colours = table;
+    this.state.tables.colours = colourTable(this.state);
     this.overlayChanged();
   }
 
@@ -304,19 +280,6 @@ class Viewer {
 
   // ---- messages ----
 
-  badges() {
-    const { volume, overlay, probability, uncertainty, threshold, doubtOn } = this.state;
-    const loading = [[volume, "loading"], [overlay, "mask loading"], [probability, "confidence loading"], [uncertainty, "uncertainty loading"]];
-    const { oblique_degrees, exact } = volume.header;
-    return [
-      ...loading.filter(([v]) => v && v.count < v.planes).map(([v, name]) => `${name} ${v.count}/${v.planes}`),
-      oblique_degrees ? `oblique ${oblique_degrees.toFixed(0)}°: shown along the scan's own axes` : null,
-      exact ? null : "values rounded to 16 bits",
-      threshold === null ? null : `mask at confidence ${threshold.toFixed(2)}, not as stored`,
-      !doubtOn ? null : uncertainty ? "uncertainty as the model stored it" : "uncertainty worked out of the confidence: 4p(1-p)",
-    ].filter(Boolean);
-  }
-
   notify(text) {
     say(this.note, text);
     show(this.note, true);
@@ -346,13 +309,6 @@ class Viewer {
     window.removeEventListener("beforeunload", this.warn);
     this.root.remove();
   }
-}
-
-function packed(colour) {
-  const pen = document.createElement("canvas").getContext("2d");
-  pen.fillStyle = colour;
-  const rgb = parseInt(pen.fillStyle.slice(1, 7), 16);
-  return ((rgb & 255) << 16) | (rgb & 0xff00) | (rgb >> 16);
 }
 
 // The viewer that the reader used last hears the keys. Streamlit calls mount again after every run.
