@@ -43,9 +43,9 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes a text file atomically."""
+    """Writes a text file atomically; names of files that are no UTF-8 keep their bytes."""
     with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path | str, value: Any) -> None:

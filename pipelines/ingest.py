@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
         summary = ingest(asked.scans, asked.out, options, watch)
     print(summary.line())
     for reason, number in summary.reasons():
-        print(f"  refused {number}: {reason}")
+        print(f"  refused {number}: {reason.encode('utf-8', 'backslashreplace').decode()}")
     print(f"{asked.out / 'manifest.csv'}\n{asked.out / 'ledger.csv'}")
 
 

@@ -20,6 +20,7 @@ from medssl.data import fitted, layouts, pool, prepare
 from medssl.data.layouts import Layout
 from medssl.data.ledger import Row
 from medssl.data.manifest import Case, Manifest
+from medssl.data.newcomers import joined
 from medssl.data.normalise import Recipe
 from medssl.data.prepare import Job, Outcome, dead, work
 from medssl.data.source import Source, pseudonym
@@ -277,8 +278,12 @@ def _split(
     known = {c.patient: c.split for c in cases if c.split and not options.shares}
     known |= {c.patient: c.split for c in earlier}
     if options.resplit:
-        known = {}
+        known, earlier = {}, ()
     everyone = [*kept, *cases]
-    drawn = Manifest(tuple(c for c in everyone if c.patient not in known), Path())
-    split = known | {c.patient: c.split for c in drawn.split(card.shares or SHARES, card.seed).cases}
+    drawn = tuple(c for c in everyone if c.patient not in known)
+    shares = card.shares or SHARES
+    if earlier:
+        split = known | joined(earlier, drawn, shares, card.seed)
+    else:
+        split = known | {c.patient: c.split for c in Manifest(drawn, Path()).split(shares, card.seed).cases}
     return [replace(c, split=split[c.patient]) for c in everyone]

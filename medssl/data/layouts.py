@@ -86,7 +86,8 @@ def _described(path: Path, left: set[Path]) -> Layout:
         present = {str(case): [int(v) for v in classes] for case, classes in (told.get("present_labels") or {}).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         return Layout(rows=refused([path], f"dataset.json cannot be understood: {error}"))
-    beside = [f for f in sorted(left) if f.parent == root and f.suffix == ".csv"]
+    beside = [f for f in sorted(left) if (f.parent, f.suffix) == (root, ".csv")]
+    beside += [f for f in sorted(left) if (f.parent.parent, f.suffix) == (root, ".json")]
     known = {f: table for f in beside if (table := tables.read(f))}
     said = {case: told for table in known.values() for case, told in table.items()}
     found = Layout() if listed else _nnunet(root, left, said, modalities)
@@ -163,8 +164,9 @@ def _finished(found: Layout, modality: str, patients: Path | None) -> Layout:
     seen: dict[str, int] = {}
     sources = []
     for source in sorted(found.sources, key=lambda s: (s.id, s.files)):
-        number = seen[source.id] = seen.get(source.id, 0) + 1
-        name = source.id if number == 1 else f"{source.id}-{pseudonym(str(source.images[0]))}"
+        plain = re.sub(r"[\ud800-\udfff]", "-", source.id)  # a file's name that is no UTF-8
+        number = seen[plain] = seen.get(plain, 0) + 1
+        name = plain if number == 1 else f"{plain}-{pseudonym(str(source.images[0]))}"
         kinds = tuple(modality or m for m in source.modalities) if source.series is None else source.modalities
         sources.append(_said(replace(source, id=name, modalities=kinds), said))
     return replace(found, sources=sources)

@@ -3,27 +3,30 @@
 import base64
 import json
 import logging
+import zlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, UInt8
 
+from medssl.data.looks import CELLS, COARSE, likeness, steps, unit
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalise import Recipe
-from medssl.data.store import Store, Stored
+from medssl.data.source import place_parts
+from medssl.data.store import Store, Stored, looked_at
 from medssl.errors import BadInput
 from medssl.files import write_json
 
 log = logging.getLogger(__name__)
 POOL = "pool.json"
 
-CELLS = 12  # a side, of the grid on which looks are compared
-SIGNS = 3 * CELLS * CELLS * (CELLS - 1)  # steps between neighbouring cells
-AIR, STILL = 0.1, 0.01  # of the range of the input: darker is air; a smaller step is none
-ALIKE = 0.8  # cosine of two fingerprints: copies reach 0.83 and more, two patients 0.75 at most on three real sets
+NEAR = 0.5  # cosine of steps from which on two pictures are laid over each other
+ALIKE = 0.885  # likeness of two pictures: copies reach 0.90 and more, two patients 0.87 at most on four real sets
+ALIKE_STEPS = 0.8  # cosine of steps, for runs that wrote no pictures down
+PLAIN = ("id", "patient", "series", "sha256")
+SIGNS = 3 * COARSE * COARSE * (COARSE - 1)
 
 Kind = Literal["patient", "series", "voxels", "looks"]
 
@@ -46,7 +49,8 @@ class Trace:
     patient: str
     series: str
     sha256: str
-    looks: Float32[np.ndarray, "n"]
+    steps: Float32[np.ndarray, "s"]
+    picture: UInt8[np.ndarray, "n n n"] | None = None
 
 
 def between(pool: Manifest, test: Manifest) -> list[Leak]:
@@ -63,9 +67,9 @@ def refuse(pool: Sequence[Trace], test: Sequence[Trace], names: tuple[str, str])
 
 
 def traces(manifest: Manifest) -> list[Trace]:
-    """The traces of a store's cases; reads each image once."""
-    store, recipe = Store(manifest), Recipe()
-    return [_trace(case, store.image(case), recipe) for case in manifest.cases]
+    """The traces of a store's cases; reads no voxels where their pictures were stored with them."""
+    store = Store(manifest)
+    return [_trace(case, store.image(case)) for case in manifest.cases]
 
 
 def sides(pool: Path, test: Path | None) -> tuple[list[Trace], list[Trace]]:
@@ -89,7 +93,7 @@ def matches(pool: Sequence[Trace], test: Sequence[Trace]) -> list[Leak]:
 
 def remember(run: Path, seen: Sequence[Trace]) -> None:
     """Writes RUN/pool.json: what a training has seen, for later tests to be held against."""
-    write_json(run / POOL, [asdict(trace) | {"looks": _packed(trace.looks)} for trace in seen])
+    write_json(run / POOL, [_told_of(trace) for trace in seen])
 
 
 def seen_by(run: Path | None, test: Manifest | None) -> list[Trace]:
@@ -113,25 +117,12 @@ def recall(run: Path) -> list[Trace]:
         log.warning("%s: does not say which cases it has seen (%s is missing); overlaps cannot be found", run, POOL)
         return []
     told: list[Any] = json.loads((run / POOL).read_text())
-    return [Trace(**row | {"looks": _unpacked(row["looks"])}) for row in told]
+    return [_recalled(row) for row in told]
 
 
-def fingerprint(voxels: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "n"]:
-    """A unit vector: does the body grow brighter (+), darker (-) or neither (0) from cell to cell of a coarse grid."""
-    seen = np.nonzero(voxels > AIR)
-    box = tuple(slice(at.min(), at.max() + 1) if len(at) else slice(None) for at in seen)
-    cells = voxels[box].astype(np.float64)
-    for axis in range(3):
-        edges = np.linspace(0, cells.shape[axis], CELLS + 1).astype(int)
-        sums = np.add.reduceat(cells, np.minimum(edges[:-1], cells.shape[axis] - 1), axis=axis)
-        cells = np.moveaxis(np.moveaxis(sums, axis, -1) / np.maximum(1, np.diff(edges)), -1, axis)
-    steps = np.concatenate([np.diff(cells, axis=axis).ravel() for axis in range(3)])
-    return _unit(np.sign(steps) * (np.abs(steps) > STILL))
-
-
-def _trace(case: Case, image: Stored, recipe: Recipe) -> Trace:
-    looks = fingerprint(recipe.apply(image.array[0], image.unit))
-    return Trace(case.id, case.patient, case.source.partition("#")[2], case.sha256, looks)
+def _trace(case: Case, image: Stored) -> Trace:
+    shown = looked_at(image.volume()) if image.picture is None else image.picture
+    return Trace(case.id, case.patient, place_parts(case.source)[1], case.sha256, steps(shown), shown)
 
 
 def _told(one: Trace, other: Trace) -> Iterator[Leak]:
@@ -145,19 +136,35 @@ def _told(one: Trace, other: Trace) -> Iterator[Leak]:
 
 def _alike(pool: Sequence[Trace], test: Sequence[Trace]) -> Iterator[Leak]:
     if pool and test:
-        alike = np.stack([trace.looks for trace in pool]) @ np.stack([trace.looks for trace in test]).T
-        for i, j in np.argwhere(alike > ALIKE):
-            yield Leak("looks", pool[i].id, test[j].id, f"look alike (cosine {alike[i, j]:.2f})")
+        near = np.stack([trace.steps for trace in pool]) @ np.stack([trace.steps for trace in test]).T
+        for i, j in np.argwhere(near > NEAR):
+            if said := _copy(pool[i], test[j], float(near[i, j])):
+                yield Leak("looks", pool[i].id, test[j].id, said)
 
 
-def _packed(looks: Float32[np.ndarray, "n"]) -> str:
-    return base64.b64encode(np.packbits([looks > 0, looks < 0], axis=1).tobytes()).decode()
+def _copy(one: Trace, other: Trace, near: float) -> str:
+    """In what two cases look alike; empty where they do not."""
+    if one.picture is None or other.picture is None:
+        return f"look alike (cosine {near:.2f})" if near > ALIKE_STEPS else ""
+    alike = likeness(one.picture, other.picture)
+    return f"look alike (likeness {alike:.2f})" if alike > ALIKE else ""
 
 
-def _unpacked(text: str) -> Float32[np.ndarray, "n"]:
-    rises, falls = np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8).reshape(2, -1), axis=1)
-    return _unit(rises[:SIGNS].astype(np.int8) - falls[:SIGNS].astype(np.int8))
+def _told_of(trace: Trace) -> dict[str, Any]:
+    plain = {name: getattr(trace, name) for name in PLAIN}
+    if trace.picture is None:
+        return plain | {
+            "looks": base64.b64encode(np.packbits([trace.steps > 0, trace.steps < 0], axis=1).tobytes()).decode()
+        }
+    return plain | {"picture": base64.b64encode(zlib.compress(trace.picture.tobytes())).decode()}
 
 
-def _unit(signs: Shaped[np.ndarray, "n"]) -> Float32[np.ndarray, "n"]:
-    return (signs / max(1.0, float(np.linalg.norm(signs)))).astype(np.float32)
+def _recalled(row: dict[str, Any]) -> Trace:
+    """A trace that was written down, also as it was before there were pictures."""
+    plain: dict[str, Any] = {name: row[name] for name in PLAIN}
+    if "picture" in row:
+        flat = np.frombuffer(zlib.decompress(base64.b64decode(row["picture"])), np.uint8)
+        shown = flat.reshape(CELLS, CELLS, CELLS)
+        return Trace(**plain, steps=steps(shown), picture=shown)
+    rises, falls = np.unpackbits(np.frombuffer(base64.b64decode(row["looks"]), np.uint8).reshape(2, -1), axis=1)
+    return Trace(**plain, steps=unit(rises[:SIGNS].astype(np.int8) - falls[:SIGNS].astype(np.int8)))

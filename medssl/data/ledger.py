@@ -30,7 +30,7 @@ def read(path: Path) -> list[Row]:
     """The rows of a ledger.csv; none where there is no file yet."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as handle:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
         rows: list[Any] = list(csv.DictReader(handle))
     return [Row(**row) for row in rows]
 

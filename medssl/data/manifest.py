@@ -82,7 +82,7 @@ class Manifest:
         pool = self.labelled().cases
         if n > len(pool):
             raise BadInput(f"{n} labelled cases asked for, {len(pool)} are there; lower `labels` or label more")
-        order = _shuffled({c.patient for c in pool}, seed)
+        order = shuffled({c.patient for c in pool}, seed)
         rank = {patient: i for i, patient in enumerate(order)}
         chosen = {c.id for c in sorted(pool, key=lambda c: (rank[c.patient], c.id))[:n]}
         return replace(self, cases=tuple(c for c in pool if c.id in chosen))
@@ -93,7 +93,7 @@ class Manifest:
         A patient with cases of several sites counts for the first of them. The same seed gives the same split.
         """
         sites = {c.patient: c.site for c in sorted(self.cases, key=lambda c: c.site, reverse=True)}
-        at = {site: _shuffled((p for p in sites if sites[p] == site), seed) for site in sorted(set(sites.values()))}
+        at = {site: shuffled((p for p in sites if sites[p] == site), seed) for site in sorted(set(sites.values()))}
         counts = allotted([len(of_site) for of_site in at.values()], list(shares.values()))
         patients = [p for of_site in at.values() for p in of_site]
         dealt = [name for row in counts for name, n in zip(shares, row, strict=True) for _ in range(n)]
@@ -161,16 +161,17 @@ def allotted(sizes: Sequence[int], shares: Sequence[float]) -> list[list[int]]:
     return counts
 
 
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Names in an order that follows from each name and the seed alone."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+
+
 def _hash(rows: list[tuple[str, ...]]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _twice(cases: tuple[Case, ...]) -> bool:
     return len({c.id for c in cases}) < len(cases)
-
-
-def _shuffled(names: Iterable[str], seed: int) -> list[str]:
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
 
 
 def _cell(value: object) -> object:

@@ -1,8 +1,13 @@
 """Source: the files that one case is read from."""
 
 import hashlib
+import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+ESCAPED = r"[%#|\udc80-\udcff]"  # what divides a place, and bytes of names that are no UTF-8
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,28 @@ class Source:
         return self.images + self.parts + ((self.label,) if self.label else ())
 
 
+def place_text(paths: Sequence[Path], series: str | None) -> str:
+    """Where a case was read from, as the manifest keeps it: its files, or a folder and its series; plain UTF-8."""
+    if series is None:
+        return "|".join(_escaped(str(path)) for path in paths)
+    return f"{_escaped(os.path.commonpath([path.parent for path in paths]))}#{series}"
+
+
+def place_parts(text: str) -> tuple[list[Path], str]:
+    """The files of a case, or a folder and the name of a series in it."""
+    paths, _, series = text.partition("#")
+    return [Path(_unescaped(path)) for path in paths.split("|")], series
+
+
 def pseudonym(text: str) -> str:
     """A short name that does not tell the one it stands for."""
-    return hashlib.sha256(f"medssl:{text}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"medssl:{text}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _escaped(text: str) -> str:
+    return re.sub(ESCAPED, lambda odd: f"%{ord(odd[0]) & 0xFF:02X}", text)
+
+
+def _unescaped(text: str) -> str:
+    plain = {"25": "%", "23": "#", "7C": "|"}
+    return re.sub(r"%(25|23|7C|[89A-F][0-9A-F])", lambda odd: plain.get(odd[1]) or chr(0xDC00 + int(odd[1], 16)), text)

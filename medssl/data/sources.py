@@ -1,6 +1,5 @@
 """Reads a case's original voxels, in their own grid."""
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ import numpy as np
 
 from medssl.data import layouts
 from medssl.data.manifest import Case, Manifest
-from medssl.data.source import Source
+from medssl.data.source import Source, place_parts, place_text
 from medssl.data.studies import series_name
 from medssl.data.veil import hushed, real_sources
 from medssl.errors import BadInput, Doubt
@@ -29,14 +28,14 @@ def read_source(case: Case, manifest: Manifest) -> Volume:
 
 
 def _read_place(case: Case, manifest: Manifest, place: str) -> Volume:
-    folder, hash_mark, series = place.partition("#")
-    paths = [Path(manifest.folder, p) for p in folder.split("|")]
+    told, series = place_parts(place)
+    paths = [Path(manifest.folder, path) for path in told]
     gone = [str(p) for p in paths if not p.exists()]
     if gone:
         raise BadInput(
             f"{case.id}: the scan is no longer at {', '.join(gone)}; put it back or ingest it from its new place"
         )
-    if hash_mark:
+    if series:
         return read_series(paths[0], series)
     kinds = case.modality.split("+")
     return _channels(paths, kinds if len(kinds) == len(paths) else kinds * len(paths))[0]
@@ -63,14 +62,12 @@ def _first(source: Source) -> Volume:
 
 def source_text(source: Source) -> str:
     """Where a case was read from, as the manifest keeps it: its files, or a folder and its series."""
-    if source.series is None:
-        return "|".join(str(p) for p in source.images)
-    return f"{os.path.commonpath([p.parent for p in source.images])}#{source.series}"
+    return place_text(source.images, source.series)
 
 
 def within(source: str, folder: Path) -> bool:
     """Whether a case with this source was read from somewhere under `folder`."""
-    return Path(source.partition("#")[0].partition("|")[0]).is_relative_to(folder)
+    return place_parts(source)[0][0].is_relative_to(folder)
 
 
 def read_series(place: Path | Sequence[Path], series: str) -> Volume:

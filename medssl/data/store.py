@@ -10,10 +10,11 @@ from typing import Any, cast
 
 import blosc2
 import numpy as np
-from jaxtyping import Float32, Int, Shaped
+from jaxtyping import Float32, Int, Shaped, UInt8
 from pydantic import Field
 
 from medssl import config
+from medssl.data.looks import CELLS, picture
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import AIR_HU, DECILES, Recipe, body, deciles, thinned, thinning
 from medssl.errors import BadInput
@@ -68,6 +69,7 @@ class Stored:
     points: Points
     sha256: str
     deciles: Float32[np.ndarray, "c d"] | None = None
+    picture: UInt8[np.ndarray, "q q q"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -143,8 +145,13 @@ def write(path: Path, volume: Volume, about: Mapping[str, Any]) -> str:
             voxels, urlpath=str(part), chunks=(*lead, *sides), blocks=(*lead, *blocks),
             cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
         )  # fmt: skip
-        place = {"affine": volume.affine.astype(float).ravel().tolist(), "unit": volume.unit, "sha256": sha}
+        place: dict[str, Any] = {
+            "affine": volume.affine.astype(float).ravel().tolist(),
+            "unit": volume.unit,
+            "sha256": sha,
+        }
         place |= {"deciles": deciles(volume).ravel().tolist()} if volume.unit == "a.u." else {}
+        place |= {"picture": looked_at(volume).tobytes()} if volume.unit != "label" else {}
         for key, value in (place | {"points": points, "about": json.dumps(about)}).items():
             array.schunk.vlmeta[key] = value
     return sha
@@ -158,7 +165,8 @@ def read(path: Path) -> Stored:
         points = {name: np.frombuffer(p, np.int16).reshape(-1, 3) for name, p in meta["points"].items()}
         affine = np.array(meta["affine"], float).reshape(4, 4)
         scale = np.array(meta["deciles"], np.float32).reshape(-1, len(DECILES)) if "deciles" in meta else None
-        return Stored(array, affine, cast(Unit, meta["unit"]), points, meta["sha256"], scale)
+        shown = np.frombuffer(meta["picture"], np.uint8).reshape((CELLS,) * 3) if "picture" in meta else None
+        return Stored(array, affine, cast(Unit, meta["unit"]), points, meta["sha256"], scale, shown)
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         raise BadInput(f"{path}: not a file of a store ({error}); run the ingestion again") from error
 
@@ -171,13 +179,20 @@ def fault(path: Path, sha256: str) -> str:
         if sha256 not in (stored.sha256, "") or content_sha256(volume) != stored.sha256:
             return "holds other voxels than were written"
         points = _points(volume)
-        same_scale = stored.deciles is None or np.array_equal(deciles(volume), stored.deciles)
+        told = stored.deciles is None or np.array_equal(deciles(volume), stored.deciles)
+        seen = stored.picture is None or np.abs(looked_at(volume).astype(int) - stored.picture).max() <= 1
     except Exception as error:  # whatever a decoder of damaged bytes may raise
         return f"cannot be read ({type(error).__name__})"
-    if not same_scale:
-        return "tells other deciles than were written"
+    if not (told and seen):
+        return "tells other deciles or another picture than were written"
     same = points.keys() == stored.points.keys() and all(np.array_equal(points[n], stored.points[n]) for n in points)
     return "" if same else "draws its crops about other points than were written"
+
+
+def looked_at(volume: Volume) -> UInt8[np.ndarray, "n n n"]:
+    """The picture of a prepared image's first channel, under the usual recipe."""
+    first = volume.voxels.reshape(-1, *volume.shape)[0]
+    return picture(Recipe().apply(first, volume.unit))
 
 
 def content_sha256(volume: Volume) -> str:

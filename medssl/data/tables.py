@@ -1,10 +1,12 @@
-"""Tables: what a CSV beside the images says of each case."""
+"""Tables: what a CSV or JSON files beside the images say of each case."""
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 PATIENT = ("patient_group", "patient", "patient_id", "background_patient")
+LONGEST = 1 << 20  # bytes of a JSON file that describes one case
 SITE = ("site", "scanner", "centre", "center")
 
 
@@ -19,11 +21,10 @@ class Told:
 
 
 def read(table: Path) -> dict[str, Told]:
-    """Case -> what is told of it, from a CSV with a column `case` and one of patient or site; else nothing."""
+    """Case -> what is told of it, from a CSV (or a JSON of one case) with `case` and patient or site; else nothing."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (UnicodeDecodeError, csv.Error):
+        rows = _described(table) if table.suffix == ".json" else _rows(table)
+    except (ValueError, RecursionError, csv.Error):
         return {}
     columns = set(rows[0]) if rows else set()
     patient, site = (next((c for c in names if c in columns), "") for names in (PATIENT, SITE))
@@ -35,6 +36,16 @@ def read(table: Path) -> dict[str, Told]:
         )
         for row in rows
     }
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="", encoding="utf-8-sig") as handle:
+        return list(csv.DictReader(handle))
+
+
+def _described(file: Path) -> list[dict[str, str]]:
+    told = json.loads(file.read_text(encoding="utf-8")) if file.stat().st_size <= LONGEST else None
+    return [{key: str(value) for key, value in told.items()}] if isinstance(told, dict) else []
 
 
 def _years(text: str | None) -> float | None:

@@ -134,12 +134,14 @@ class Veil(Open):
         kind = "image" if source.series is None else source.modalities[0]
         case = source.id.replace(pseudonym(first), key.pseudonym("file", first)) if kept else ""
         own = self.own_patients or not kept
-        scanner = source.series and not self.own_patients
+        site = key.pseudonym("site", source.site) if own and source.site else source.site
+        if source.series and not self.own_patients:  # of a scanner, the vendor is no secret
+            site = f"{source.site.rpartition(' ')[0]} {site[:6]}".strip()
         return replace(
             source,
             id=case or f"{kind}-{key.pseudonym('case', source.id)}",
             patient=key.pseudonym("patient", source.patient) if own else source.patient,
-            site=key.pseudonym("site", source.site) if own and source.site and not scanner else source.site,
+            site=site,
             age_years=source.age_years and min(source.age_years, OLDEST_YEARS + 1),
             sex=source.sex if source.sex in ("M", "F", "O") else "",
         )
@@ -203,7 +205,7 @@ def _said(text: str, store: Path) -> str:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as handle:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
         return list(csv.DictReader(handle))
 
 

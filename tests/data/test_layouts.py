@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,3 +135,30 @@ def test_cases_that_the_table_leaves_out_are_told(tmp_path, caplog):
     (tmp_path / "cases.csv").write_text("case,patient\na,P1\n")
     assert {s.id: s.patient for s in layouts.find(tmp_path).sources} == {"a": "P1", "b": "b"}
     assert "1 cases are in no table" in caplog.text
+
+
+def test_a_json_for_each_case_tells_whose_scan_it_is(tmp_path):
+    listed = []
+    for n in range(4):
+        image(tmp_path / f"images/c{n}.nii.gz")
+        listed.append({"image": f"images/c{n}.nii.gz"})
+        (tmp_path / "boxes").mkdir(exist_ok=True)
+        told = {"case": f"c{n}", "background_patient": f"B{n % 2}", "boxes": [{"box": [1, 2]}]}
+        (tmp_path / f"boxes/c{n}.json").write_text(json.dumps(told))
+    (tmp_path / "boxes/odd.json").write_text("[1, 2]")
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {}, "training": listed}))
+    found = layouts.find(tmp_path)
+    assert [(s.id, s.patient) for s in found.sources] == [("c0", "B0"), ("c1", "B1"), ("c2", "B0"), ("c3", "B1")]
+    used = [Path(r.path).name for r in found.rows if r.status == "used"]
+    assert sorted(used) == ["c0.json", "c1.json", "c2.json", "c3.json", "dataset.json"]
+    assert [Path(r.path).name for r in found.rows if r.status == "refused"] == ["odd.json"]
+
+
+def test_every_real_nodule_volume_belongs_to_its_background(shared_data):
+    """Also those without a nodule, which its table leaves out: volumes of one scan overlap, and must not be parted."""
+    found = layouts.find(shared_data("nodules"))
+    background = {
+        s.id: json.loads((shared_data("nodules") / f"boxes/{s.id}.json").read_text())["background_patient"]
+        for s in found.sources
+    }
+    assert {s.id: s.patient for s in found.sources} == background and len(set(background.values())) == 4
