@@ -25,6 +25,7 @@ from pydicom.uid import (
 from medssl.io.refused import Refusal
 
 HEADER_BYTES = 256 << 20
+ELEMENT_BYTES = 16 << 20  # a longer attribute is passed over: none that is read is as long
 INFLATED_BYTES, FREE_BYTES, BOMB_RATIO = 2 << 30, 64 << 20, 50
 PIXEL_GROUP, PIXEL_DATA, LAST_GROUPS = 0x7FE0, 0x7FE00010, (0x7FE0, 0xFFFA, 0xFFFC)
 UNDEFINED = 0xFFFFFFFF
@@ -133,8 +134,9 @@ def _parse(path: Path, file: BufferedIOBase) -> Header:
     stream, syntax = inflated(file)
     found: list[tuple[int, int]] = []
     data = read_dataset(
-        stream, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian, stop_when=_at_pixels(stream, found)
-    )
+        stream, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian,
+        stop_when=_at_pixels(stream, found), defer_size=ELEMENT_BYTES,
+    )  # fmt: skip
     if not data:
         raise Refusal("unreadable", "holds no DICOM attributes")
     start, length = found[0] if found else (None, 0)

@@ -7,11 +7,12 @@ import warnings
 import nibabel
 import numpy as np
 import pytest
+from limits import bounded
 
 from medssl.errors import BadInput, Doubt
 from medssl.io import nifti
 
-# A refusal takes well under two seconds; whoever hangs on a broken file fails here, also on a busy machine.
+# Whoever hangs on a broken file fails here; `bounded` holds each refusal to two seconds of CPU time, and its memory.
 pytestmark = pytest.mark.timeout(20)
 
 AFFINE = np.array([[0, -2.0, 0, 30], [1.5, 0, 0, -20], [0, 0, 3.0, 7], [0, 0, 0, 1]])
@@ -116,16 +117,18 @@ def put(tmp_path, content):
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_faulty_nifti_is_refused_by_name(tmp_path, fault):
     content, words = REFUSED[fault]
-    with pytest.raises(BadInput, match=words) as caught:
-        nifti.read(put(tmp_path, content))
+    path = put(tmp_path, content)
+    with pytest.raises(BadInput, match=words) as caught, bounded():
+        nifti.read(path)
     assert "scan.nii.gz" in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("fault", LABELS)
 def test_a_label_that_is_none_is_refused(tmp_path, fault):
     voxels, words = LABELS[fault]
-    with pytest.raises(BadInput, match=words):
-        nifti.read(put(tmp_path, plain(voxels)), label=True)
+    path = put(tmp_path, plain(voxels))
+    with pytest.raises(BadInput, match=words), bounded():
+        nifti.read(path, label=True)
 
 
 def right(tmp_path, content, voxels=VOXELS, affine=AFFINE):
@@ -201,7 +204,7 @@ def test_a_constant_image_is_a_doubt(tmp_path):
 def test_a_bomb_is_refused_before_it_unpacks(tmp_path):
     content = patched(dim=("4h", 3, 4, 5, 6))
     path = put(tmp_path, gzip.compress(content + bytes(200 << 20), 1))
-    with pytest.raises(BadInput, match="longer than its header says"):
+    with pytest.raises(BadInput, match="longer than its header says"), bounded(mib=32):
         nifti.read(path)
 
 
