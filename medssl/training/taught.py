@@ -1,6 +1,7 @@
 """Learning from unlabelled volumes too: a teacher, which is the student's own average, says what is in them."""
 
 import copy
+import math
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -66,8 +67,8 @@ class Taught(Task):
         own = self.student.step(_rows(crops, labelled) if labelled.any() else crops)
         if labelled.all():
             return own
-        agree = self._consistency if self.how.name == "mean-teacher" else self._pseudo
-        loss = agree(_rows(crops, labelled), _rows(crops, ~labelled))
+        bare = _rows(crops, ~labelled)
+        loss = self._asked(bare) if self.how.name == "mean-teacher" else self._told(bare, _rows(crops, labelled))
         return Step(own.loss + self._share() * loss, own.logs | {"unlabelled": loss.detach()})
 
     def after_step(self) -> None:
@@ -97,22 +98,22 @@ class Taught(Task):
     def _share(self) -> float:
         """The weight of the unlabelled crops' loss now: the ramp of Tarvainen and Valpola."""
         left = 1 - min(1.0, int(self.taken) / max(1.0, self.growing))
-        return self.how.weight * float(torch.exp(torch.tensor(-5.0 * left**2)))
+        return self.how.weight * math.exp(-5 * left**2)
 
-    def _consistency(self, labelled: Crops, unlabelled: Crops) -> Float[Tensor, ""]:
-        """Squared difference of the probabilities, summed over the classes."""
-        x, generator = unlabelled.x.flatten(0, 1), self.draws()
+    def _asked(self, bare: Crops) -> Float[Tensor, ""]:
+        """How far the student is from what the teacher says: the squared difference, summed over the classes."""
+        x, generator = bare.x.flatten(0, 1), self.draws()
         theirs, mine = (vary(x, generator, self.how.strength) for _ in range(2))
         with torch.no_grad():
             wanted = self.teacher.probability(theirs)
         return (self.student.probability(mine) - wanted).square().sum(1).mean()
 
-    def _pseudo(self, labelled: Crops, unlabelled: Crops) -> Float[Tensor, ""]:
+    def _told(self, bare: Crops, labelled: Crops) -> Float[Tensor, ""]:
         """The task's own loss against the teacher's labels, where it is sure, on crops mixed with labelled ones."""
         with torch.no_grad():
-            sure, label = self.teacher.probability(unlabelled.x.flatten(0, 1)).max(1)
-        label = label.masked_fill(sure < self.how.sure, UNKNOWN).view_as(unlabelled.labels())
-        told = replace(unlabelled, label=label)
+            sure, label = self.teacher.probability(bare.x.flatten(0, 1)).max(1)
+        label = label.masked_fill(sure < self.how.sure, UNKNOWN).view_as(bare.labels())
+        told = replace(bare, label=label)
         if not self.how.mixup or not len(labelled.x):
             return self.student.step(told).loss
         share = float(np.random.default_rng(self.draws().initial_seed()).beta(self.how.mixup, self.how.mixup))
