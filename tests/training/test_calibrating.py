@@ -1,0 +1,108 @@
+"""The commands `calibrate` and `suggest` on a store: what they leave, and what they refuse in a line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from predict.finished import finished
+from scipy import ndimage
+
+from medssl import cli
+from medssl.data import leaks
+from medssl.data.manifest import Manifest
+from medssl.io import nifti
+from medssl.predict.calibration import Calibration
+from medssl.volume import Volume
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A store of seven cases, of which the last two have no label, and two finished runs."""
+    place = tmp_path_factory.mktemp("calibrating")
+    for n in range(7):
+        noise = ndimage.gaussian_filter(np.random.default_rng(n).normal(0, 1, (22, 20, 18)), 2)
+        image = Volume((noise / noise.std() * 300).astype(np.int16), np.diag([1.2, 1.2, 1.2, 1.0]), "HU")
+        nifti.write(image, place / "scans" / "imagesTr" / f"c{n}_0000.nii.gz")
+        if n < 5:
+            label = Volume((image.voxels > 350).astype(np.uint8), image.affine, "label")
+            nifti.write(label, place / "scans" / "labelsTr" / f"c{n}.nii.gz")
+    told = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
+    (place / "scans" / "dataset.json").write_text(json.dumps(told))
+    words = [str(place / "scans"), "--out", str(place / "store"), "--shares", "train=0.5,val=0.5", "--workers", "0"]
+    assert cli.run("ingest", words) == 0
+    for seed, name in enumerate("ab"):
+        finished(place / name, seed)
+    return place
+
+
+def command(name, *words):
+    return cli.run(name, [str(word) for word in words])
+
+
+def test_calibrating_writes_into_the_run_what_fits_better_than_before(place, tmp_path, capsys):
+    run = finished(tmp_path / "run")
+    assert command("calibrate", run.path, "--manifest", place / "store" / "manifest.csv") == 0
+    found = Calibration.of([run])
+    held = Manifest.read(place / "store" / "manifest.csv").by("val").labelled()
+    assert set(found.cases) == {case.id for case in held.cases}
+    assert found.nll[1] < found.nll[0] and found.temperature != 1
+    assert "temperature" in capsys.readouterr().out
+
+
+def test_several_runs_share_a_file_that_only_they_may_use(place, tmp_path):
+    manifest, out = place / "store" / "manifest.csv", tmp_path / "both.json"
+    assert command("calibrate", place / "a", place / "b", "--manifest", manifest, "--out", out) == 0
+    assert len(json.loads(out.read_text())["weights_sha256"]) == 2
+    assert not (place / "a" / "calibration.json").exists()
+    words = ("--calibration", out, "--split", "val", "--out", tmp_path / "predictions")
+    assert command("predict", place / "a", place / "b", manifest, *words) == 0
+    assert json.loads((tmp_path / "predictions" / "index.json").read_text())["temperature"] != 1
+    assert command("predict", place / "a", manifest, "--calibration", out, "--out", tmp_path / "alone") == 2
+
+
+def test_calibrating_on_what_a_run_learnt_from_is_refused(place, tmp_path, capsys):
+    manifest, run = place / "store" / "manifest.csv", finished(tmp_path / "run")
+    leaks.remember(run.path, leaks.traces(Manifest.read(manifest).by("val").labelled()))
+    assert command("calibrate", run.path, "--manifest", manifest) == 2
+    assert "overlaps" in capsys.readouterr().err
+    assert not (run.path / "calibration.json").exists()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["a", "b"], "--out"),
+        (["a", "--sensitivity", "1.5"], "between 0 and 1"),
+        (["a", "--split", "none"], "no labelled case in split 'none'"),
+        (["a", "--lesions", "cyst"], "its labels are organ"),
+        (["a", "--lesions", "organ"], "patients with lesions"),
+        (["nowhere"], "no run here"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_told_in_one_line(place, capsys, words, said):
+    there = [place / word if word in ("a", "b", "nowhere") else word for word in words]
+    assert command("calibrate", *there, "--manifest", place / "store" / "manifest.csv") == 2
+    err = capsys.readouterr().err
+    assert said in err and "Traceback" not in err
+    assert not (place / "a" / "calibration.json").exists()
+
+
+def test_suggesting_ranks_the_unlabelled_cases_with_reasons_and_doubts(place, tmp_path, capsys):
+    store = Manifest.read(place / "store" / "manifest.csv")
+    split = next(case.split for case in store.cases if not case.label)
+    bare = [case.id for case in store.by(split).cases if not case.label]
+    words = (place / "a", store.folder / "manifest.csv", "--split", split, "--n", len(bare))
+    assert command("suggest", *words, "--out", tmp_path / "next.csv") == 0
+    rows = list(csv.DictReader((tmp_path / "next.csv").read_text().splitlines()))
+    assert {row["case"] for row in rows} == set(bare)
+    assert all(0 < float(row["doubt"]) <= 1 and "in doubt" in row["reason"] for row in rows)
+    assert bare[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("n, said", [(0, "at least one"), (9, "lower --n")])
+def test_more_cases_than_there_are_or_none_are_refused(place, capsys, n, said):
+    store = Manifest.read(place / "store" / "manifest.csv")
+    split = next(case.split for case in store.cases if not case.label)
+    assert command("suggest", place / "a", store.folder / "manifest.csv", "--split", split, "--n", n) == 2
+    assert said in capsys.readouterr().err
