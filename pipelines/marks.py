@@ -1,0 +1,43 @@
+"""Draws boxes or points with a diameter as labels: medssl marks IMAGES MARKS --out FOLDER"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from medssl.data import layouts, marks
+from medssl.data.sources import read_image
+from medssl.errors import BadInput
+from medssl.files import write_json
+from medssl.io import nifti
+
+
+def main(words: list[str]) -> None:
+    """Leaves a folder with images and labels that `medssl ingest` reads."""
+    parser = argparse.ArgumentParser(prog="medssl marks", description=__doc__)
+    parser.add_argument("images", type=Path, help="a folder of images; a case is called as its file")
+    parser.add_argument("marks", type=Path, help="a CSV with a row a lesion, or a folder with NAME.json a case")
+    parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
+    parser.add_argument("--name", default="lesion", help="of what is marked (default: lesion)")
+    parser.add_argument("--healthy", action="store_true", help="cases without a mark have no lesion")
+    given = parser.parse_args(words)
+    if given.out.exists():
+        raise BadInput(f"{given.out}: exists already; choose another --out, or remove it")
+    told, sources = marks.read(given.marks), layouts.find(given.images).sources
+    if strange := sorted(set(told) - {source.id for source in sources}):
+        raise BadInput(f"{given.marks}: no image in {given.images} is called {', '.join(strange[:5])}")
+    training = []
+    for source in track(sources, "drawing", console=Console(stderr=True)):
+        if source.id in told or given.healthy:
+            image, _ = read_image(source)
+            drawn = marks.draw(told.get(source.id, []), image, source.id)
+            entry = {"image": f"imagesTr/{source.id}.nii.gz", "label": f"labelsTr/{source.id}.nii.gz"}
+            nifti.write(image, given.out / entry["image"])
+            nifti.write(drawn, given.out / entry["label"])
+            training.append(entry)
+    labels = {"0": "background", "1": given.name}
+    write_json(given.out / "dataset.json", {"name": given.name, "labels": labels, "training": training})
+    print(
+        f"{len(training)} cases with {sum(map(len, told.values()))} marks; next: medssl ingest {given.out} --out store"
+    )
