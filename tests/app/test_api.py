@@ -54,6 +54,15 @@ def test_slabs_join_to_the_whole_and_travel_compressed(client, access):
     assert whole.headers["cache-control"] == "private, no-store"
 
 
+def test_a_slab_is_compressed_once_however_often_it_is_asked_for(client, access, monkeypatch):
+    packed = []
+    plain = wire.slab
+    monkeypatch.setattr(wire, "slab", lambda *asked: packed.append(asked[2:]) or plain(*asked))
+    where = f"/api/volume/{token(access)}/voxels"
+    first, again = (client.get(f"{where}?from=8&to=16") for _ in range(2))
+    assert first.content == again.content and packed == [(8, 16)]
+
+
 def test_a_range_is_a_part_of_the_compressed_bytes(client, access):
     where = f"/api/volume/{token(access)}/voxels"
 
