@@ -15,6 +15,7 @@ class Objective(nn.Module):
     """Turns unlabelled crops into a loss; has an encoder, and says how many views of a crop it wants."""
 
     views: int = 1
+    turns: bool = True  # False: compares places through the patient, so that a crop keeps the geometry it was cut with
 
     def __init__(self, config: Settings, encoder: Encoder) -> None:
         super().__init__()

@@ -65,6 +65,7 @@ class GlobalLocal(Objective):
     """Two looks at a crop attract each other and repel crops of other places; so do regions inside a crop."""
 
     config: Config
+    turns = False
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)

@@ -41,6 +41,7 @@ class Hybrid(Objective):
         if not isinstance(contrastive, Embeds):
             raise BadInput(f"contrastive.name={config.contrastive.name}: compares nothing; use global_local or vicreg")
         self.contrastive = contrastive
+        self.turns = self.reconstruction.turns and self.contrastive.turns
         self.views = max(self.reconstruction.views, self.contrastive.views)
 
     def fits(self, x: Float[Tensor, "b c i j k"]) -> None:

@@ -43,6 +43,7 @@ class VicReg(Objective):
     """Compares dense embeddings of two views without negatives."""
 
     config: Config
+    turns = False
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)

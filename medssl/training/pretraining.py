@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medssl import config
 from medssl.data import leaks
+from medssl.data.augment import Augment
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
@@ -37,6 +38,7 @@ class Pretrain(Settings):
     encoder: Named = EncoderConfig()
     crop: tuple[int, int, int] = (64, 64, 64)
     overlap: float | None = None
+    augment: Augment | None = Field(None, description="crops are turned, bent and varied before an objective sees them")
     start_from: Path | None = Field(None, description="a finished run whose encoder this one begins with")
     continue_from: Path | None = Field(None, description="a run of plan.schedule=infinite, to go on from its plateau")
     plan: Plan = Plan()
@@ -60,13 +62,16 @@ def pretrain(settings: Pretrain) -> Run:
     probe = Probe.of(manifest, network, settings.probe, settings.plan.seed) if settings.probe else None
     torch.manual_seed(settings.plan.seed)
     objective, before, ledger = _begun(settings, network)
+    if settings.augment and not objective.turns:
+        raise BadInput(f"objective {settings.objective.name} compares places, which augment would move; leave it out")
     objective.fits(torch.empty(1, network.in_channels, *settings.crop, device="meta"))
     if len(pool.cases) < settings.plan.batch:
         held = f"{settings.manifest}: split {settings.split!r} holds {len(pool.cases)} cases"
         raise BadInput(f"{held}, a batch takes {settings.plan.batch} different ones; lower plan.batch, or ingest more")
     dataset = CropDataset(
-        pool, network.recipe, settings.crop, views=objective.views, overlap=settings.overlap, seed=settings.plan.seed
-    )
+        pool, network.recipe, settings.crop, views=objective.views, overlap=settings.overlap, seed=settings.plan.seed,
+        augment=settings.augment,
+    )  # fmt: skip
     seen = leaks.seen_by(settings.start_from or settings.continue_from, None)
     begin = Run.resume if settings.resume else Run.create
     facts = {"manifest": pool.digest(), "network": network.model_dump(mode="json")}

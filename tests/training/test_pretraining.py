@@ -84,3 +84,19 @@ def test_a_pool_smaller_than_a_batch_is_refused(tmp_path, manifest):
     with pytest.raises(BadInput, match=r"'train' holds 3 cases, a batch takes 4 .*lower plan\.batch"):
         pretrain(settings(tmp_path, manifest, "run", "mae", plan={"epochs": 1, "steps": 1, "batch": 4}))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("objective", ["global_local", "vicreg", "hybrid"])
+def test_crops_whose_places_are_compared_are_not_turned(objective, tmp_path, manifest):
+    with pytest.raises(BadInput, match=f"{objective} compares places, which augment would move"):
+        pretrain(settings(tmp_path, manifest, "run", objective, augment={}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_crops_to_rebuild_may_be_turned_and_bent(tmp_path, manifest):
+    plain, turned = ({}, {"augment": {"share": 1.0}})
+    losses = [
+        pretrain(settings(tmp_path, manifest, str(n), "mae", **how)).card["scores"]["loss"]
+        for n, how in enumerate((plain, turned))
+    ]
+    assert losses[0] != losses[1]
