@@ -52,7 +52,7 @@ class Blocks(Layout):
         if max(conv.kernel_size) == 1 and max(conv.stride) == 1:
             return conv(x)
         reach = Reach.of(conv)
-        if conv.groups > 1 or not reach.within(_triple(x.shape[2:])):
+        if conv.groups > 1 or max(conv.dilation) > 1 or not reach.within(_triple(x.shape[2:])):
             return self.enter(conv(self.leave(x)))
         weight, bias = conv.weight, conv.bias
         if torch.is_autocast_enabled(x.device.type):

@@ -62,11 +62,14 @@ def test_nothing_is_approximated_for_any_mask(norm, seed, share):
 @given(st.data())
 def test_any_convolution_over_cells_is_the_masked_one(data):
     kernel, stride, cells, width = (
-        tuple(data.draw(st.sampled_from(v)) for _ in range(3)) for v in ((1, 3), (1, 2), (1, 2, 3), (2, 4))
+        tuple(data.draw(st.sampled_from(v)) for _ in range(3)) for v in ((1, 3, 5), (1, 2), (1, 2, 3), (1, 2, 4))
     )
     torch.manual_seed(data.draw(st.integers(0, 10**6)))
-    conv = nn.Conv3d(3, 5, kernel, stride, [k // 2 for k in kernel], bias=data.draw(st.booleans()))
-    x = torch.randn(2, 3, *(n * w for n, w in zip(cells, width, strict=True)))
+    groups, dilation = data.draw(st.sampled_from((1, 2))), data.draw(st.sampled_from((1, 1, 2)))
+    stride = [min(s, w) for s, w in zip(stride, width, strict=True)]
+    padding = [dilation * (k // 2) for k in kernel]
+    conv = nn.Conv3d(4, 6, kernel, stride, padding, dilation, groups, bias=data.draw(st.booleans()))
+    x = torch.randn(2, 4, *(n * w for n, w in zip(cells, width, strict=True)))
     keep = torch.rand(2, 1, *cells) < 0.6
     keep[0, 0, 0, 0, 0] = True
     results = []
