@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from medssl import __version__
 from medssl.files import atomic, seal, write_json, write_text
 from medssl.nn import transfer
-from medssl.review.predictions import NOTICE
 from medssl.run import Run
 from medssl.training.network import Network
 
@@ -63,7 +62,7 @@ def _metadata(network: Network) -> Mapping[str, Any]:
     return {
         "schema": SCHEMA, "version": "1.0.0", "changelog": {"1.0.0": "published by medssl"}, "monai_version": MONAI,
         "pytorch_version": torch.__version__, "numpy_version": np.__version__,
-        "required_packages_version": {"medssl": __version__}, "task": "segmentation", "description": NOTICE,
+        "required_packages_version": {"medssl": __version__}, "task": "segmentation", "description": "Research use only; see docs/README.md.",
         "name": ", ".join(network.labels.values()), "authors": "see README.md", "copyright": "see README.md",
         "network_data_format": {"inputs": {"image": shared | image}, "outputs": {"pred": shared | said}},
     }  # fmt: skip
