@@ -34,6 +34,7 @@ def main() -> None:
         page.get_by_role("button", name="Read next case").click()
         _viewer(page, "case")
         _viewer(page, "uncertainty", "q")
+        _viewer(page, "body", "qs")
         page.goto(f"{url}/case?case={PRIOR}")
         _viewer(page, "prior", "c")
         _readers(Path(folder) / "phantoms")
@@ -52,14 +53,15 @@ def _opening(page: Page, url: str) -> None:
     page.unroute("**/static/js/**")
 
 
-def _viewer(page: Page, name: str, key: str | None = None) -> None:
-    """The case page, once its images are there, after a key."""
+def _viewer(page: Page, name: str, keys: str = "") -> None:
+    """The case page, once its images are there, after some keys."""
     page.locator(".mv-verdict").first.wait_for()
     page.locator(".mv").evaluate(COMPLETE)
+    page.mouse.move(700, 5)
     page.wait_for_timeout(2000)
-    if key:
+    for key in keys:
         page.keyboard.press(key)
-        page.wait_for_timeout(5000)
+        page.wait_for_timeout(4000)
     page.screenshot(path=HERE / "pictures" / f"{name}.png")
 
 

@@ -57,7 +57,7 @@ def _kappas(desk: Desk, found: list[Pair]) -> None:
 
 
 def _number(kappa: float | None) -> str:
-    return "not defined" if kappa is None else f"{kappa:.2f}"
+    return "not defined: no choice was left" if kappa is None else f"{kappa:.2f}"
 
 
 def _signed(desk: Desk) -> dict[str, list[Reading]]:
@@ -78,20 +78,23 @@ def _case(desk: Desk, case: str, found: list[Pair]) -> None:
     if apart.any():
         picture = b64encode(png(disputed(nifti.read(folder / IMAGE), apart, len(masks)))).decode()
         left.html(f"<img class=disputed alt='where the masks differ' src='data:image/png;base64,{picture}'>")
-        left.html("<small>Yellow: readers drew differently here. Redder: more of them. Planes of most dispute.</small>")
+        left.html(
+            "<small>Coloured: readers drew differently here; redder, more of them. Planes of most dispute.</small>"
+        )
     else:
         left.html("<div class=calm>Every reader left the same mask.</div>")
-    rows = _overlaps(desk, masks)
-    right.dataframe(rows, hide_index=True, width="stretch", height="content" if len(rows) < 12 else 420)
-    right.html(_judged(case, found))
+    right.html(_overlaps(desk, masks) + _judged(case, found))
 
 
-def _overlaps(desk: Desk, masks: Masks) -> list[dict[str, str | float]]:
-    return [
-        {"readers": f"{one} and {other}", "label": label.name, "Dice": round(dice(first, second, label.value), 3)}
+def _overlaps(desk: Desk, masks: Masks) -> str:
+    cells = "".join(
+        f"<div class='row dice'><span>{escape(one)} and {escape(other)}</span><span>{escape(label.name)}</span>"
+        f"<span>{dice(first, second, label.value):.3f}</span></div>"
         for (one, first), (other, second) in combinations(masks.items(), 2) for label in desk.index.labels
         if (first == label.value).any() or (second == label.value).any()
-    ]  # fmt: skip
+    )  # fmt: skip
+    head = "<div class='row dice head'><span>Masks of</span><span>Label</span><span>Dice</span></div>"
+    return f"{head}<div class=scroll>{cells or '<small>nobody drew anything</small>'}</div>"
 
 
 def _judged(case: str, found: list[Pair]) -> str:

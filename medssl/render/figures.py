@@ -13,7 +13,7 @@ from medssl.render.windows import Window, first_preset, presets
 from medssl.volume import Spacing, Volume
 
 BACKGROUND, INK, DIM = (11, 14, 19), (226, 232, 240), (138, 150, 168)
-GAP, TITLE = 6, 24
+GAP, TITLE, AROUND_MM = 6, 24, 45.0
 DISPUTED = ((255, 200, 60), (255, 110, 60), (235, 50, 120))  # a few differ, many, half
 
 
@@ -61,9 +61,9 @@ def disputed(volume: Volume, apart: Integer[np.ndarray, "i j k"], readers: int) 
 
     `apart` lies on the volume's grid: how many of `readers` drew something else than most did.
     """
-    image = volume.oriented("RAS")
-    over = replace(volume, voxels=apart, unit="label").oriented("RAS").voxels
-    window = presets(image)[first_preset(image)]
+    window = presets(volume)[first_preset(volume)]
+    image, over = volume.oriented("RAS"), replace(volume, voxels=apart, unit="label").oriented("RAS").voxels
+    image, over = _about(image, over)
     at = [int(np.argmax(over.sum(tuple(other for other in range(3) if other != axis)))) for axis in range(3)]
     colours = {
         n: DISPUTED[min(len(DISPUTED), 1 + (n - 1) * len(DISPUTED) // max(1, readers // 2)) - 1]
@@ -78,6 +78,19 @@ def png(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)
     return out.getvalue()
+
+
+def _about(image: Volume, over: Integer[np.ndarray, "i j k"]) -> tuple[Volume, Integer[np.ndarray, "i j k"]]:
+    """What is coloured, and AROUND_MM more on each side."""
+    found = np.argwhere(over)
+    if not len(found):
+        return image, over
+    reach = np.ceil(AROUND_MM / np.array(image.spacing_mm())).astype(int)
+    low, high = np.maximum(found.min(0) - reach, 0), np.minimum(found.max(0) + reach + 1, image.shape)
+    crop = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    affine = image.affine.copy()
+    affine[:3, 3] = image.to_mm(low.astype(float))
+    return replace(image, voxels=image.voxels[crop], affine=affine), over[crop]
 
 
 def _tile(

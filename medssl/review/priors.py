@@ -39,7 +39,7 @@ class Growth:
     def said(self) -> str:
         """One line for a reader."""
         parts = [
-            f"{of:+.0f} % {name}"
+            f"{round(of):+d} % {name}"
             for of, name in ((self.volume, "volume"), (self.diameter, "diameter"))
             if of is not None
         ]
