@@ -112,7 +112,7 @@ def describe(tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | No
     bias = "encoder.stem.convs.0.conv.bias" in tensors
     found = residual.Config(
         channels=tuple(len(w) for w in weights),
-        strides=triples(steps),
+        strides=tuple(s[0] if len(set(s)) == 1 else s for s in triples(steps)),
         blocks=tuple(depths),
         norm="batch" if batch else "instance",
         bias=bias,
@@ -187,6 +187,6 @@ def _preset(found: residual.Config) -> Choice | None:
     for size, n in resenc.STAGES.items():
         if (found.channels, found.blocks, found.bias) == (resenc.CHANNELS[:n], resenc.BLOCKS[:n], True):
             plain = resenc.Config.model_validate({"size": size, "norm": found.norm})
-            usual = triples(plain.steps) == found.strides
+            usual = plain.steps == found.strides
             return plain if usual else plain.model_copy(update={"strides": found.strides})
     return None

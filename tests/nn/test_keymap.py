@@ -11,6 +11,7 @@ from torch import nn
 
 from medssl.errors import BadInput
 from medssl.nn import keymap
+from medssl.nn.encoder import triples
 from medssl.nn.encoders import convnext, dynunet, resenc, residual, segresnet, swinunetr
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def same_features(ours, net, size=16):
 def test_an_adopted_encoder_computes_what_nnunets_does(strides, bias, norm):
     net = theirs(STRIDES[strides], bias=bias, norm=norm)
     adopted = keymap.adopt(net.state_dict(), None, "here")
-    assert adopted.choice.strides == STRIDES[strides] and adopted.choice.bias == bias
+    assert triples(adopted.choice.strides) == STRIDES[strides] and adopted.choice.bias == bias
     same_features(adopted.encoder, net)
 
 

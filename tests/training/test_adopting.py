@@ -16,7 +16,7 @@ from medssl.training.adopting import Adopt, adopt, words
 from medssl.training.contract import contract, data_of
 from medssl.training.network import Network
 
-SMALL = residual.Config(channels=(4, 8, 8), strides=((1, 1, 1), (2, 2, 2), (2, 2, 1)), blocks=(1, 2, 1), bias=True)
+SMALL = residual.Config(channels=(4, 8, 8), strides=(1, 2, (2, 2, 1)), blocks=(1, 2, 1), bias=True)
 PLAIN = {"recipe": {}, "in_channels": 1, "spacing_mm": None, "crop": [8, 8, 8]}
 
 
