@@ -3,8 +3,13 @@
 import numpy as np
 import pytest
 
+from medssl.data import store
 from medssl.data.classes import UNKNOWN, Classes
+from medssl.data.crops import CropDataset
+from medssl.data.manifest import Case, Manifest
+from medssl.data.normalise import Recipe
 from medssl.data.store import Card
+from medssl.volume import Volume
 
 
 @pytest.mark.parametrize(
@@ -47,3 +52,20 @@ def test_what_is_told_of_a_case_was_drawn_and_of_others_everything():
     classes = Classes({1: "a", 2: "b", 4: "c"}, present={"x": [2]})
     assert classes.drawn("x").tolist() == [True, False, True, True, False]
     assert classes.drawn("y").all()
+
+
+def test_crops_are_drawn_about_classes_by_turns_and_never_about_what_nobody_labelled(tmp_path):
+    """A class of 8 voxels is met as often as one of 4,800; most voxels are unlabelled."""
+    label = np.full((40, 40, 40), 3, np.uint8)
+    label[:3], label[-2:, -2:, -2:] = 1, 2
+    store.write(tmp_path / "i.b2nd", Volume(np.ones((1, 40, 40, 40), np.int16), np.eye(4), "HU"), {})
+    store.write(tmp_path / "l.b2nd", Volume(label, np.eye(4), "label"), {})
+    case = Case("c", "p", "i.b2nd", "l.b2nd", "CT", "HU", (1.0, 1.0, 1.0), (40, 40, 40), 1, "train", "", "")
+    classes = Classes({1: "large", 2: "small"}, unlabelled=3)
+    crops = CropDataset(
+        Manifest((case,), tmp_path), Recipe(), (8, 8, 8), labelled=True, foreground=1.0, classes=classes
+    )
+    seen = [set(crops[n].label.unique().tolist()) for n in range(200)]
+    assert all(values <= {UNKNOWN, 1} or values <= {UNKNOWN, 2} for values in seen)
+    assert 75 < sum(2 in values for values in seen) < 125 and all({1, 2} & values for values in seen)
+    assert crops[0].drawn.tolist() == [True, True, True]
