@@ -63,7 +63,8 @@ def _metadata(network: Network) -> Mapping[str, Any]:
         "schema": SCHEMA, "version": "1.0.0", "changelog": {"1.0.0": "published by medssl"}, "monai_version": MONAI,
         "pytorch_version": torch.__version__, "numpy_version": np.__version__,
         "required_packages_version": {"medssl": __version__}, "task": "segmentation",
-        "description": "Research use only; see docs/README.md.", "name": ", ".join(network.labels.values()), "authors": "see README.md", "copyright": "see README.md",
+        "description": "Research use only; see docs/README.md.", "name": ", ".join(network.labels.values()),
+        "authors": "see README.md", "copyright": "see README.md",
         "network_data_format": {"inputs": {"image": shared | image}, "outputs": {"pred": shared | said}},
     }  # fmt: skip
 
