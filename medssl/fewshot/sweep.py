@@ -12,6 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from medssl import config
 from medssl.data import pool
 from medssl.data.manifest import Manifest
+from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.fewshot import cell, page
 from medssl.fewshot.cell import Cell
@@ -69,7 +70,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     labelled = manifest.by("train").labelled()
     for count in asked.labels:
         labelled.few(count or len(labelled.cases), asked.seeds[0])
-    if not manifest.by("test").labelled().cases:
+    if not References.read(asked.manifest).measured([case.id for case in manifest.by("test").labelled().cases]):
         raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
     plans = {name: _pretraining(name, arm.pretrain, asked) for name, arm in asked.arms.items() if arm.pretrain}
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}

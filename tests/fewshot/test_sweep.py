@@ -158,6 +158,17 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(asked, chang
     assert not (asked.out / "cells").exists()
 
 
+def test_test_labels_that_are_not_where_they_were_are_told_before_anything_is_trained(asked):
+    known = asked.manifest.parent.with_name("store.private")
+    known.rename(known.with_name("away"))
+    try:
+        with pytest.raises(BadInput, match="which is not there; put it back"):
+            sweep(asked, lambda said: None)
+    finally:
+        known.with_name("away").rename(known)
+    assert not (asked.out / "cells").exists()
+
+
 def test_another_question_does_not_go_into_the_same_folder(asked):
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
     sweep(asked, lambda said: None)
