@@ -140,6 +140,20 @@ def test_a_checkpoint_that_is_missing(refused, prepared, tmp_path):
     assert "no run here" in refused("predict", tmp_path / "none", prepared, "--out", out, leaves=out)
 
 
+def test_weights_of_others_that_are_none(refused, tmp_path):
+    run, scrap = tmp_path / "run", tmp_path / "scrap.pth"
+    scrap.write_bytes(b"no weights at all")
+    for path, why in ((tmp_path / "none.pth", "no checkpoint here"), (scrap, "more than tensors, or torn")):
+        assert why in refused("import-weights", path, "--out", run, "--licence", "CC0", leaves=run)
+    out = tmp_path / "out.pth"
+    assert "no run here" in refused("export-weights", tmp_path, "--to", "nnunet", "--out", out, leaves=out)
+
+
+def test_an_unknown_encoder_lists_the_known(refused, prepared):
+    said = refused("pretrain", "configs/pretrain/spark.yaml", f"manifest={prepared}", "run=r", "encoder=vgg")
+    assert "encoder: 'vgg' is unknown; known: convnext, dynunet, resenc, residual, segresnet, swinunetr" in said
+
+
 def test_more_labels_than_there_are(refused, prepared, tmp_path):
     run = tmp_path / "run"
     said = refused(
