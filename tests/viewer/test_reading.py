@@ -303,6 +303,8 @@ def test_an_expired_link_says_what_to_do_and_an_empty_case_too(screen):
     expect(screen.page.locator(".mv-empty")).to_contain_text("The model found nothing")
     screen.show(volume="/api/volume/gone/header.json")
     expect(screen.page.locator(".mv-curtain")).to_contain_text("Reload the page")
+    screen.page.keyboard.press("n")
+    expect(screen.page.locator(".mv-notice")).to_contain_text("this key did nothing")
     screen.errors.clear()  # the browser itself reports the 404
 
 

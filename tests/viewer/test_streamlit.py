@@ -89,7 +89,7 @@ def test_verdicts_and_strokes_outlive_a_killed_server(server, chromium):
     assert [(e["kind"], e["finding"], e["decision"]) for e in server.events()] == [("verdict", "one", "accept")]
 
     server.kill()
-    root.press("x")
+    page.keyboard.press("x")
     root.evaluate(STROKE)
     wait(lambda: page.locator(".mv-saved").inner_text() == "Saving 2")
     server.start()

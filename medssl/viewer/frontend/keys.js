@@ -56,9 +56,10 @@ export function hearKeys(viewer) {
     if (event.ctrlKey || event.metaKey || event.altKey || !viewer.listening()) return;
     if (writes(event.composedPath()[0])) return event.key === "Escape" && event.composedPath()[0].blur();
     const entry = KEYS.find(({ keys, edits }) => keys.includes(event.key) && (!edits || viewer.state.editable));
-    if (!entry || !viewer.state.volume?.data) return;
+    if (!entry) return;
     event.preventDefault();
     event.stopPropagation();
+    if (!viewer.state.volume?.data) return viewer.notify("There is no scan on the screen yet: this key did nothing.");
     entry.run(viewer, event.key);
   };
   window.addEventListener("keydown", heard, true);
