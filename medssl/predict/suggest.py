@@ -16,7 +16,7 @@ from torch import Tensor
 
 from medssl.errors import BadInput
 from medssl.predict.ensemble import entropy
-from medssl.predict.sliding import Size, slabs
+from medssl.predict.sliding import Size, slabs, windows
 
 DOUBTFUL = 0.01  # of a case's voxels: those the network is most in doubt about tell for the case
 Encode = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b d p q r"]]
@@ -75,9 +75,9 @@ def similarity(features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m m"]:
 def embedded(
     x: Float[np.ndarray, "c i j k"], encode: Encode, crop: Size, device: str = "cpu"
 ) -> Float[np.ndarray, "d"]:
-    """A case as the mean and the spread of its coarsest features, over windows that touch."""
+    """A case as the mean and the spread of its coarsest features, over windows side by side."""
     with torch.no_grad():
-        rows = [encode(window.to(device)).float().flatten(2)[0].T.cpu() for window in _windows(x, crop)]
+        rows = [encode(seen.to(device)).float().flatten(2)[0].T.cpu() for _, seen in windows(x, crop, 0.0, 1)]
     cells = torch.cat(rows)
     return torch.cat([cells.mean(0), cells.std(0, correction=0)]).double().numpy()
 
@@ -87,19 +87,6 @@ def doubted(x: Float[np.ndarray, "c i j k"], tell: Tell, crop: Size, device: str
     parts = [entropy(slab.cpu()) / np.log(len(slab)) for slab in slabs(x, tell, crop, 0.25, 2, device)]
     nats = torch.cat(parts).flatten()
     return float(nats.topk(max(1, round(DOUBTFUL * len(nats)))).values.mean())
-
-
-def _windows(x: Float[np.ndarray, "c i j k"], crop: Size) -> list[Float[Tensor, "1 c p q r"]]:
-    """Windows side by side; the last along an axis reaches over the edge, and is filled with zeros."""
-    cut = [range(0, n, c) for n, c in zip(x.shape[1:], crop, strict=True)]
-    found = []
-    for i in cut[0]:
-        for j in cut[1]:
-            for k in cut[2]:
-                part = x[:, i : i + crop[0], j : j + crop[1], k : k + crop[2]]
-                over = [(0, 0), *((0, c - n) for c, n in zip(crop, part.shape[1:], strict=True))]
-                found.append(torch.from_numpy(np.pad(part, over))[None])
-    return found
 
 
 def _reason(gained: int, cases: int, reached: float, doubt: Float[np.ndarray, "m"] | None, at: int) -> str:

@@ -76,12 +76,13 @@ def test_alike_is_symmetric_one_for_itself_and_the_same_on_any_scale():
 
 
 def test_a_case_is_the_mean_and_spread_of_its_cells_at_any_size():
-    x = np.random.default_rng(0).random((1, 20, 9, 12)).astype(np.float32)
+    x = np.random.default_rng(0).random((1, 20, 8, 12)).astype(np.float32)
     encode = torch.nn.AvgPool3d(4)
     told = embedded(x, encode, (8, 8, 8))
-    padded = np.pad(x, ((0, 0), (0, 4), (0, 7), (0, 4)))
-    cells = encode(torch.from_numpy(padded)[None]).flatten().double()
+    cut = [x[:, i : i + 8, :, k : k + 8] for i in (0, 8, 12) for k in (0, 4)]
+    cells = torch.cat([encode(torch.from_numpy(part)[None]).flatten() for part in cut]).double()
     assert told == pytest.approx([float(cells.mean()), float(cells.std(correction=0))], abs=1e-6)
+    assert len(embedded(x[:, :5, :5, :5], encode, (8, 8, 8))) == 2
 
 
 def test_doubt_is_the_entropy_where_it_is_highest():
