@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from pydantic import Field
 
 from medssl import config
@@ -11,7 +12,7 @@ from medssl.data.normalise import Recipe
 from medssl.data.store import Card
 from medssl.errors import BadInput
 from medssl.nn import transfer
-from medssl.nn.encoder import Choice, Encoder, Named, build
+from medssl.nn.encoder import Choice, Encoder, Named, build, cells
 from medssl.predict.predictor import Prediction
 from medssl.run import Run
 from medssl.settings import Settings
@@ -54,8 +55,10 @@ class Network(Settings):
         return build(self.encoder, self.in_channels)
 
     def blank(self) -> Task:
-        """The task's network with fresh weights."""
-        task: Task = config.maker(self.task)(self.task, self.body(), max(self.labels) + 1, self.crop)
+        """The task's network with fresh weights; refuses a crop that it cannot take."""
+        body = self.body()
+        cells(torch.empty(1, self.in_channels, *self.crop, device="meta"), body.cell)
+        task: Task = config.maker(self.task)(self.task, body, max(self.labels) + 1, self.crop)
         return task
 
     def started(

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from toys import batch
+from torch.utils.data import DataLoader
+from toys import batch, run
 
 from medssl import config
 from medssl.data.channels import without_some
@@ -22,7 +23,9 @@ from medssl.nn.encoder import ResEncoder
 from medssl.objectives import inpaint, mae, spark
 from medssl.tasks.segment import Config, Segment
 from medssl.training.finetuning import Finetune, finetune
+from medssl.training.fit import fit
 from medssl.training.network import Network, predictor
+from medssl.training.plan import Plan
 from medssl.training.pretraining import Pretrain, pretrain
 
 
@@ -51,6 +54,25 @@ def test_what_is_left_is_never_nothing_and_as_it_was(channels, chance, seed):
 def test_channels_are_missing_about_as_often_as_asked():
     crops = sequences(2000, side=1)
     assert (without_some(crops, 0.3, source()).x == 0).float().mean() == pytest.approx(0.3, abs=0.03)
+
+
+def test_a_training_leaves_out_channels_and_the_same_ones_when_it_is_repeated(tmp_path):
+    seen: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+    for turn, blanks in seen.items():
+        torch.manual_seed(0)
+        learner = mae.Mae(mae.Config(), ResEncoder((4, 8), (1, 2), in_channels=2))
+        step = learner.step
+
+        def watched(crops: Crops, blanks=blanks, step=step):
+            blanks.append((crops.x == 0).all((3, 4, 5)))
+            return step(crops)
+
+        learner.step = watched
+        plan = Plan(epochs=2, steps=2, channel_dropout=0.5)
+        fit(learner, plan, run(tmp_path / str(turn)), DataLoader([sequences(2), sequences(2)], batch_size=None))
+    last = torch.stack(seen[0][-4:])
+    assert last.any() and not last.all() and not torch.equal(*last[[0, 2]])
+    assert torch.equal(last, torch.stack(seen[1][-4:]))
 
 
 def test_a_blank_channel_stays_blank_in_every_look():
@@ -98,16 +120,16 @@ def test_two_sequences_run_from_files_to_predictions_of_either_alone(tmp_path):
     given_ = {"manifest": str(tmp_path / "store" / "manifest.csv"), "plan": plan, **SMALL}
     before = pretrain(config.check(given_ | {"run": str(tmp_path / "a"), "objective": "spark"}, Pretrain, "test"))
     after = given_ | {"run": str(tmp_path / "b"), "pretrained": str(before.path), "allow_absent": True}
-    run = finetune(config.check(after, Finetune, "test"))
+    tuned = finetune(config.check(after, Finetune, "test"))
     image = head(9, (24, 24, 24), (8.0,) * 3).image
     for channels in ((), (0,), (1,)):
         seen = image if not channels else replace(image, voxels=image.voxels[list(channels)])
-        said = predictor(run, channels=channels)(seen, "case")
+        said = predictor(tuned, channels=channels)(seen, "case")
         assert said.labels.shape == image.shape and np.isfinite(said.probability.voxels).all()
     with pytest.raises(BadInput, match=r"channels=\[2\]: the network knows 0 to 1"):
-        predictor(run, channels=(2,))
+        predictor(tuned, channels=(2,))
     with pytest.raises(BadInput, match="2 channels, the network wants 1"):
-        predictor(run, channels=(1,))(image, "case")
+        predictor(tuned, channels=(1,))(image, "case")
 
 
 def test_a_subset_keeps_what_the_recipe_says_of_its_channels():

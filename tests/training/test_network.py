@@ -37,3 +37,8 @@ def test_weights_of_another_window_are_refused_unless_they_are_allowed(pretraine
         network((-160, 240)).started(pretrained)
     _, ledger = network((-160, 240)).started(pretrained, allow_recipe_mismatch=True)
     assert ledger.json() == network((-1000, 1000)).started(pretrained)[1].json()
+
+
+def test_a_crop_that_does_not_divide_is_refused_before_anything_is_trained():
+    with pytest.raises(BadInput, match=r"crop \(16, 15, 16\) does not divide .* use \(16, 16, 16\)"):
+        network((-1000, 1000)).model_copy(update={"crop": (16, 15, 16)}).blank()
