@@ -32,10 +32,10 @@ class UNetDecoder(nn.Module):
         self.ups = nn.ModuleList(nn.ConvTranspose3d(c, f, s, s) for f, c, s in zip(fine, coarse, steps, strict=True))
         self.merges = nn.ModuleList(_convs(2 * f, f, convs, norm) for f in fine)
 
-    def forward(self, pyramid: list[Tensor]) -> list[Tensor]:
-        """Decoded maps, fine to coarse, at the resolutions of the pyramid."""
+    def forward(self, pyramid: list[Tensor], finest: int = 0) -> list[Tensor]:
+        """Decoded maps, fine to coarse, at the resolutions of the pyramid from level `finest` on."""
         maps = [pyramid[-1]]
-        for n in reversed(range(len(self.ups))):
+        for n in reversed(range(finest, len(self.ups))):
             raised = self.ups[n](maps[0])
             maps.insert(0, self.merges[n](torch.cat([raised, pyramid[n]], 1)))
         return maps

@@ -95,7 +95,9 @@ class Detect(Task):
         return body | {name: head for name, head in heads.items() if self.config.route in (name, "both")}
 
     def _maps(self, x: Float[Tensor, "b c i j k"]) -> list[Tensor]:
-        return self.decoder(self.encoder(x))
+        """Decoded maps; none finer than boxes need, where nothing else needs them."""
+        finest = 0 if self.config.route != "box" else len(self.encoder.channels) + self.levels[0]
+        return self.decoder(self.encoder(x), finest)
 
     def _voxel_loss(
         self, logits: Float[Tensor, "b n i j k"], label: Int[Tensor, "b i j k"], lesion: Int[Tensor, "b i j k"]
@@ -106,11 +108,11 @@ class Detect(Task):
 
 
 def _levels(encoder: Encoder) -> tuple[list[int], list[Triple]]:
-    """The levels whose total stride is 2 to 8, or the coarsest, and these strides."""
-    strides = [tuple(np.prod(encoder.strides[: n + 1], axis=0).tolist()) for n in range(len(encoder.strides))]
-    chosen = [n for n, stride in enumerate(strides) if 2 <= np.prod(stride) ** (1 / 3) <= 8.001]
-    chosen = chosen or [len(strides) - 1]
-    return chosen, [(strides[n][0], strides[n][1], strides[n][2]) for n in chosen]
+    """The levels whose total stride is 2 to 8, or the coarsest, counted back from that, and these strides."""
+    count = len(encoder.strides)
+    strides = [np.prod(encoder.strides[: n + 1], axis=0).tolist() for n in range(count)]
+    chosen = [n for n, stride in enumerate(strides) if 1.99 < np.prod(stride) ** (1 / 3) < 8.01] or [count - 1]
+    return [n - count for n in chosen], [(strides[n][0], strides[n][1], strides[n][2]) for n in chosen]
 
 
 def compared(found: Sequence[Candidate], label: Int[Tensor, "1 i j k"]) -> Scan:

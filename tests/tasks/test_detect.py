@@ -41,3 +41,15 @@ def test_a_phantom_is_learnt_by_heart_and_its_lesions_are_found(how):
     outcome = metric.luna(metric.by_centre(said.findings, truth))
     assert metric.sensitivity_at([outcome], [1.0])[0] == 1
     assert {f.source for f in said.findings} == {"box" if how.get("route") == "box" else "mask"}
+
+
+def test_the_pyramid_of_boxes_has_strides_of_two_to_eight_voxels():
+    for strides, wanted in [((1, 2, 2, 2), [2, 4, 8]), ((2, 2, 2, 2), [2, 4, 8]), ((1, 1), [1]), (((1, 2, 2), 2), [4])]:
+        one = Detect(Config(width=8), ResEncoder([4] * len(strides), strides), 2, SHAPE)
+        assert [stride[-1] for stride in one.box.strides] == wanted
+
+
+def test_a_route_without_voxels_decodes_no_finer_than_its_boxes_need():
+    x = torch.rand(1, 1, *SHAPE)
+    assert [m.shape[2] for m in task(route="box")._maps(x)] == [12]
+    assert [m.shape[2] for m in task(route="both")._maps(x)] == [24, 12]
