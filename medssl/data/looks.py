@@ -17,10 +17,15 @@ Grid = Float32[np.ndarray, "n n n"]
 
 def picture(x: Float[np.ndarray, "i j k"]) -> UInt8[np.ndarray, "n n n"]:
     """The means of the cells of a grid laid over all that is not air, of an input in [0, 1]; 255 is 1."""
-    cells = _boxed(x[tuple(slice(None, None, max(1, n // THIN)) for n in x.shape)].astype(np.float32))
+    cells = _boxed(x.astype(np.float32, copy=False))
     for axis in range(3):
         cells = _along(_means(cells.shape[axis]), cells, axis)
     return np.rint(255 * cells.clip(0, 1)).astype(np.uint8)
+
+
+def sparse(voxels: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "p q r"]:
+    """As many voxels as a picture needs."""
+    return voxels[tuple(slice(None, None, max(1, n // THIN)) for n in voxels.shape)]
 
 
 def steps(shown: UInt8[np.ndarray, "n n n"]) -> Float32[np.ndarray, "s"]:

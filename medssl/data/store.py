@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int, Shaped, UInt8
 from pydantic import Field
 
 from medssl import config
-from medssl.data.looks import CELLS, picture
+from medssl.data.looks import CELLS, picture, sparse
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import AIR_HU, DECILES, Recipe, body, deciles, thinned, thinning
 from medssl.errors import BadInput
@@ -192,7 +192,7 @@ def fault(path: Path, sha256: str) -> str:
 def looked_at(volume: Volume) -> UInt8[np.ndarray, "n n n"]:
     """The picture of a prepared image's first channel, under the usual recipe."""
     first = volume.voxels.reshape(-1, *volume.shape)[0]
-    return picture(Recipe().apply(first, volume.unit))
+    return picture(Recipe().apply(sparse(first), volume.unit))
 
 
 def content_sha256(volume: Volume) -> str:

@@ -13,10 +13,10 @@ import stat
 import uuid
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
 
 from pydicom import Dataset
-from pydicom.sr.codedict import codes
 
 from medssl.errors import BadInput
 from medssl.io import archive
@@ -126,5 +126,6 @@ def structure(name: str, key: Key) -> str:
 
 
 def _anatomy() -> set[str]:
+    codes = import_module("pydicom.sr.codedict").codes  # half a second that few ingestions need
     named = " ".join(" ".join(dir(getattr(codes, group))) for group in ANATOMY)
     return {*(word.lower() for word in re.findall(r"[A-Z][a-z]{2,}", named)), *DRAWN.split()}
