@@ -75,6 +75,8 @@ def _table(work: Path) -> None:
         three = (scores["sensitivity"]["1"], scores["cpm"], scores["average_precision"])
         row = (route, labels, "spark" if spark else "scratch", *map(_interval, three), *_cost(work / name))
         print(f"| {' | '.join(map(str, row))} |")
+    if left := [name for name in ARMS if name not in done]:
+        print(f"\nNot run yet: {', '.join(left)}.")
     first = told[done[0]]
     count = f"{first['cases']} volumes with {first['lesions']['nodule']['lesions']} nodules"
     print(f"\n{count}, of a scan that no training volume is of; 95 % intervals over volumes, which")
