@@ -55,7 +55,13 @@ def reviewed(labels: Volume, findings: Sequence[Finding], reading: Reading, name
         raise BadInput(f"{reading.case}: too many or intertwined parts; they cannot be told as findings")
     kept = {item.finding.id for item in items}
     gone = [Item(f, None, reading.verdicts.get(f.id)) for f in said if f.id not in kept]
-    return Reviewed(after, replace(after, voxels=numbered), (*items, *gone))
+    return Reviewed(after, replace(after, voxels=numbered), tuple(_measured(item, reading) for item in (*items, *gone)))
+
+
+def _measured(item: Item, reading: Reading) -> Item:
+    """A finding whose diameter a reader measured has that one."""
+    axes = reading.axes.get(item.finding.id)
+    return replace(item, finding=replace(item.finding, diameter_mm=axes.long_mm)) if axes else item
 
 
 def _owner(

@@ -143,6 +143,14 @@ def test_findings_that_a_stroke_joined_are_one_and_both_are_told(desk):
     assert done.items[0].corrected
 
 
+def test_the_diameter_that_a_reader_measured_is_delivered(desk, tmp_path):
+    axes = {"plane": "axial", "long": [[0, 0, 0], [3, 4, 0]], "short": [[0, 3, 0], [3, 0, 0]]}
+    desk.does("accept", A1).does("measure", A1, details=json.dumps(axes)).does("accept", A2).signs()
+    desk.delivers(tmp_path / "out")
+    rows = table(tmp_path / "out")
+    assert float(rows[A1]["diameter_mm"]) == 5 and float(rows[A2]["diameter_mm"]) != 5
+
+
 def test_nothing_unsigned_leaves_unless_asked_and_then_unverified(desk, tmp_path):
     desk.does("accept", A1)
     with pytest.raises(BadInput, match="no case can be delivered"):
