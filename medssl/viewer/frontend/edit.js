@@ -11,6 +11,7 @@ export class Editor {
   }
 
   begin() {
+    this.volume.touched = true;
     this.stroke = new Map();
   }
 

@@ -57,8 +57,9 @@ export class Pane {
     if (moved) this.values = this.cutOf(volume, this.values);
     if (moved || this.seen.grey !== tables.grey) this.image.paint(this.values, width, height, tables.grey, this.present(volume));
     if (overlay && (moved || this.seen.overlay !== overlayVersion)) {
-      this.labels = this.effective(overlay);
-      this.labelled = anything(this.labels);
+      this.labelled = !this.blank(overlay);
+      if (this.labelled) this.labels = this.effective(overlay);
+      this.labelled &&= anything(this.labels);
       if (this.labelled) this.fill.paint(this.labels, width, height, tables.colours, this.present(overlay));
       this.contours = this.labelled ? outlines(this.labels, width, height, this.state.shown) : null;
     }
@@ -68,6 +69,12 @@ export class Pane {
       this.haze.paint(this.doubts, width, height, doubt.table, this.present(doubt.volume));
     }
     this.seen = { place, volume, grey: tables.grey, overlay: overlayVersion, haze: doubt?.table };
+  }
+
+  // Whether there is nothing to show, known without looking at the voxels.
+  blank(overlay) {
+    const { probability, threshold } = this.state;
+    return (!probability || threshold === null) && overlay.empty(PLANES[this.plane].across, this.index);
   }
 
   // The labels as they are shown: as stored, or where the model is at least as sure as the reader asks for.

@@ -1,8 +1,9 @@
 // Solid: the masks as a shaded body that can be turned, on a plain canvas: no graphics card is needed.
 import { toMm } from "./geometry.js";
-import { el, hex, say, show } from "./dom.js";
+import { clamp, el, hex, say, show } from "./dom.js";
 
 const SIDE = 340;
+const LEAST_MM = 15; // a small lesion is not blown up beyond this
 const MOST = 200000; // voxels of the surface that are drawn; more are thinned out, and the panel says so
 const LIGHT = [0.35, 0.45, 0.82]; // from above the reader's right shoulder; across, up, towards the reader
 const ENDS = { R: [1, 0, 0], L: [-1, 0, 0], A: [0, 1, 0], P: [0, -1, 0], S: [0, 0, 1], I: [0, 0, -1] };
@@ -10,23 +11,30 @@ const ENDS = { R: [1, 0, 0], L: [-1, 0, 0], A: [0, 1, 0], P: [0, -1, 0], S: [0, 
 export class Solid {
   constructor(viewer) {
     this.viewer = viewer;
-    Object.assign(this, { on: false, yaw: 0, pitch: 0, surface: null, seen: "" });
-    this.canvas = el("canvas", { width: SIDE, height: SIDE, title: "Drag to turn" });
+    Object.assign(this, { on: false, yaw: 0, pitch: 0, zoom: 1, surface: null, seen: "" });
+    this.canvas = el("canvas", { width: SIDE, height: SIDE, title: "Drag to turn, wheel to zoom" });
     this.note = el("span");
     const away = el("button", { type: "button", "aria-label": "Close the 3D view", onclick: () => this.toggle() }, "×");
     this.node = el("div", { class: "mv-solid", hidden: true }, el("div", {}, "3D view of the mask", this.note, away), this.canvas);
     this.canvas.addEventListener("pointermove", (event) => event.buttons && this.turn(event.movementX / 90, event.movementY / 90));
+    this.canvas.addEventListener("wheel", (event) => this.enlarge(event), { passive: false });
+  }
+
+  turn(yaw, pitch) {
+    this.yaw += yaw;
+    this.pitch = clamp(this.pitch + pitch, -Math.PI / 2, Math.PI / 2);
+    this.viewer.redraw();
+  }
+
+  enlarge(event) {
+    event.preventDefault();
+    this.zoom = clamp(this.zoom * Math.exp(-event.deltaY / 400), 0.3, 12);
+    this.viewer.redraw();
   }
 
   toggle() {
     if (!this.viewer.state.overlay) return this.viewer.notify("There is no mask to show.");
     this.on = !this.on;
-    this.viewer.redraw();
-  }
-
-  turn(yaw, pitch) {
-    this.yaw += yaw;
-    this.pitch = Math.max(-Math.PI / 2, Math.min(Math.PI / 2, this.pitch + pitch));
     this.viewer.redraw();
   }
 
@@ -47,10 +55,8 @@ export class Solid {
   paint(axes) {
     const { state } = this.viewer;
     const { header } = state.overlay;
-    const { points, labels, normals } = this.surface;
-    const middle = toMm(header.affine, header.shape.map((n) => (n - 1) / 2));
-    this.scale = SIDE / 1.15 / Math.hypot(...header.shape.map((n, a) => n * header.spacing_mm[a]));
-    this.middle = middle;
+    const { points, labels, normals, middle, radius_mm } = this.surface;
+    this.scale = (this.zoom * (SIDE / 2 - 24)) / radius_mm;
     const size = Math.max(1, Math.ceil(Math.max(...header.spacing_mm) * this.scale));
     const picture = new ImageData(SIDE, SIDE);
     const pixels = new Uint32Array(picture.data.buffer).fill(0xff120d0a);
@@ -86,7 +92,7 @@ export class Solid {
       if (z > -0.75 && z < 0.75) pen.fillText(letter, SIDE / 2 + x * (SIDE / 2 - 12), SIDE / 2 - y * (SIDE / 2 - 12));
     }
     const { volume, cursor } = this.viewer.state;
-    const [x, y] = placed(axes, ...toMm(volume.header.affine, cursor).map((mm, axis) => mm - this.middle[axis]));
+    const [x, y] = placed(axes, ...toMm(volume.header.affine, cursor).map((mm, axis) => mm - this.surface.middle[axis]));
     pen.beginPath();
     pen.arc(SIDE / 2 + x * this.scale, SIDE / 2 - y * this.scale, 5, 0, 2 * Math.PI);
     pen.stroke();
@@ -126,7 +132,19 @@ function surface({ data, header }, shown) {
       }
     }
   }
-  return thinned(points, labels, normals);
+  return { ...thinned(points, labels, normals), ...extent(points) };
+}
+
+// The middle of the mask's box, and how far from it the mask reaches.
+function extent(points) {
+  const [low, high] = [[Infinity, Infinity, Infinity], [-Infinity, -Infinity, -Infinity]];
+  points.forEach((x, n) => {
+    low[n % 3] = Math.min(low[n % 3], x);
+    high[n % 3] = Math.max(high[n % 3], x);
+  });
+  if (!points.length) return { middle: [0, 0, 0], radius_mm: LEAST_MM };
+  const middle = low.map((x, axis) => (x + high[axis]) / 2);
+  return { middle, radius_mm: Math.max(LEAST_MM, Math.hypot(...low.map((x, axis) => (high[axis] - x) / 2))) };
 }
 
 function thinned(points, labels, normals) {

@@ -25,6 +25,7 @@ export class RemoteVolume {
     this.data = new (this.header.dtype === "uint8" ? Uint8Array : Int16Array)(ni * nj * nk);
     this.loaded = new Uint8Array(nk);
     this.asked = new Uint8Array(nk);
+    this.filled = this.header.unit === "label" ? this.header.shape.map((n) => new Uint8Array(n)) : null;
     return this;
   }
 
@@ -59,7 +60,24 @@ export class RemoteVolume {
     const plane = this.header.shape[0] * this.header.shape[1];
     if (part.length !== (to - from) * plane) throw new Error(`Planes ${from} to ${to} arrived incomplete. Reload the page.`);
     this.data.set(part, from * plane);
+    if (this.filled) this.note(part, from);
     this.loaded.fill(1, from, to);
+  }
+
+  // Notes which planes hold a label: a cut across the rows of a large scan takes long, and most find nothing.
+  note(part, from) {
+    const [ni, nj] = this.header.shape;
+    const [is, js, ks] = this.filled;
+    for (let at = 0, row = 0; at < part.length; at += ni, row++) {
+      let found = 0;
+      for (let i = 0; i < ni; i++) if (part[at + i]) found = is[i] = 1;
+      if (found) js[row % nj] = ks[from + Math.floor(row / nj)] = 1;
+    }
+  }
+
+  // Whether a plane is known to hold no label; once a mask was drawn on, that is known of none.
+  empty(axis, index) {
+    return Boolean(this.filled) && !this.touched && !this.filled[axis][index];
   }
 
   offset([i, j, k]) {
