@@ -1,7 +1,6 @@
 """A served app, and a browser to look at it."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.reviewers import SECRET, USER, answering, free
 from medssl.review.access import Access
 from medssl.review.store import Store
 
@@ -41,9 +41,7 @@ def opened(access, monkeypatch):
 
 @contextmanager
 def serving(predictions: Path, *words: str):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free()
     store = predictions.parent / "served.sqlite"
     command = [sys.executable, "-m", "medssl.cli", "review", str(predictions), "--port", str(port)]
     command += ["--store", str(store), "--reviewer", "ana", *words]
@@ -59,6 +57,24 @@ def serving(predictions: Path, *words: str):
 def served(predictions):
     with serving(predictions) as running:
         yield running
+
+
+@pytest.fixture
+def proxied(predictions, tmp_path):
+    """The app as it is served behind a proxy: its address, its port, the store, and what it logs."""
+    (tmp_path / "secret").write_text(SECRET)
+    (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "roles.yaml").write_text("ana: senior")
+    log, port = tmp_path / "log.txt", free()
+    command = [sys.executable, "-m", "medssl.cli", "review", str(predictions), "--port", str(port)]
+    command += ["--store", str(tmp_path / "s.sqlite"), "--proxy-header", USER, "--roles", str(tmp_path / "roles.yaml")]
+    command += ["--proxy-secret-file", str(tmp_path / "secret")]
+    with log.open("w") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
+        try:
+            answering(port)
+            yield f"http://127.0.0.1:{port}", port, tmp_path / "s.sqlite", log
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""The served app behind a proxy: who came by it reads, who did not gets nothing, and no log tells of whom."""
+
+import re
+
+import pytest
+
+from benchmarks.reviewers import SECRET, USER, front
+from medssl.review.store import Store
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_reader_opens_a_case_by_its_address_on_a_server_that_just_started(proxied, browser, predictions):
+    """The whole way of a name: proxy, websocket, page, event; and of an error: page, log, no name."""
+    _, port, store, log = proxied
+    outside = []
+    with front(port, "ana") as door, front(port, "eve") as other:
+        page = browser.new_page(viewport={"width": 1500, "height": 920})
+        mine = rf"(http://127.0.0.1:({door}|{other})/|data:|blob:)"
+        page.on("request", lambda r: outside.append(r.url) if not re.match(mine, r.url) else None)
+        page.goto(f"http://127.0.0.1:{door}/case?case=1")
+        page.locator(".mv-accept").click(timeout=120_000)
+        for _ in range(150):
+            if any(e.action == "accept" for e in Store(store).events()):
+                break
+            page.wait_for_timeout(200)
+        assert {(e.reviewer, e.role) for e in Store(store).events()} == {("ana", "senior")}
+
+        (predictions / "case-a" / "findings.json").write_text("[{}]")
+        page.goto(f"http://127.0.0.1:{door}/case?case=1")
+        page.get_by_text("This page failed").wait_for(timeout=120_000)
+        assert "case-a" not in page.content() and page.title() == "Review"
+
+        page.goto(f"http://127.0.0.1:{other}/case?case=2")
+        page.get_by_text("Not signed in").wait_for(timeout=120_000)
+        assert "case-b" not in page.content()
+    assert outside == []
+    said = log.read_text()
+    assert "BadInput" in said and "case-a" not in said and SECRET not in said and ".image." not in said
+
+
+def test_past_the_proxy_there_is_nothing(proxied, browser):
+    page = browser.new_page(extra_http_headers={USER: "ana"})
+    answer = page.goto(proxied[0])
+    assert (answer.status, page.inner_text("body")) == (403, "not allowed")
+    assert "content-security-policy" in answer.headers
