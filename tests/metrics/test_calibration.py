@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import softmax
 
 from medssl.errors import BadInput
-from medssl.metrics.calibration import conformal, reliability, temperature
+from medssl.metrics.calibration import conformal, reliability, surprise, temperature
 from medssl.metrics.lesions import Outcome
 
 
@@ -20,6 +22,15 @@ def samples(n=20_000, seed=0):
 def test_the_temperature_that_was_applied_is_found(true):
     logits, target = samples()
     assert temperature(logits * true, target) == pytest.approx(true, rel=0.05)
+
+
+@given(st.integers(0, 999), st.floats(0.05, 20), st.integers(2, 40))
+@settings(max_examples=40, deadline=None)
+def test_a_temperature_never_fits_worse_than_none(seed, sharper, count):
+    rng = np.random.default_rng(seed)
+    logits, target = rng.normal(0, sharper, (count, 3)), rng.integers(0, 3, count)
+    found = temperature(logits, target)
+    assert surprise(logits / found, target) <= surprise(logits, target)
 
 
 def test_calibrated_scores_have_next_to_no_error_and_overconfident_ones_do():
@@ -65,6 +76,21 @@ def test_the_conformal_promise_is_kept_on_new_patients():
         said = conformal(patients(rng, 25), 0.85)
         sensitivity += [(o.found >= said.threshold).mean() for o in patients(rng, 20)]
     assert 0.85 <= np.mean(sensitivity) < 0.90
+
+
+SCORES = st.lists(st.floats(0.05, 0.95), min_size=1, max_size=3)
+
+
+@given(st.lists(SCORES, min_size=11, max_size=24), st.sampled_from([0.6, 0.75, 0.9]))
+@settings(max_examples=60, deadline=None)
+def test_whichever_patient_is_the_new_one_the_promise_holds_on_average(scores, sensitivity):
+    """Exchangeable patients: each is as likely as the next to be the one that comes after calibration."""
+    told = [Outcome(np.array(s), np.zeros(0), np.ones(len(s)), max(s)) for s in scores]
+    kept = []
+    for n, new in enumerate(told):
+        threshold = conformal([*told[:n], *told[n + 1 :]], sensitivity).threshold
+        kept.append((new.found >= threshold).mean())
+    assert np.mean(kept) >= sensitivity - 1e-9
 
 
 def test_the_conformal_threshold_is_the_strictest_that_may_be():
