@@ -45,11 +45,14 @@ def candidates(
 
 
 def within(box: Float[np.ndarray, "6"], label: int, score: float, shape: tuple[int, int, int]) -> Candidate:
-    """A box as a candidate: the voxels of the ellipsoid that fills it, or none where it leaves the volume."""
+    """A box as a candidate: the ellipsoid that fills it, at least a voxel; none where its middle leaves the volume."""
     low, high = np.floor(box[:3]).clip(0).astype(int), np.minimum(np.ceil(box[3:]).astype(int), shape)
+    middle, half = (box[:3] + box[3:]) / 2, (box[3:] - box[:3]) / 2
     at = np.argwhere(np.ones((high - low).clip(0), bool)) + low
-    off = (at + 0.5 - (box[:3] + box[3:]) / 2) / np.maximum((box[3:] - box[:3]) / 2, 0.5)
-    return Candidate(label, score, at[(off**2).sum(1) <= 1], box)
+    inside = at[(((at + 0.5 - middle) / np.maximum(half, 0.5)) ** 2).sum(1) <= 1]
+    if not len(inside) and (middle >= 0).all() and (middle < shape).all():
+        inside = np.floor(middle[None]).astype(int)
+    return Candidate(label, score, inside, box)
 
 
 def _candidate(label: int, score: float, voxels: Integer[np.ndarray, "n 3"]) -> Candidate:

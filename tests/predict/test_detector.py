@@ -128,3 +128,7 @@ def test_a_degenerate_box_or_one_outside_has_next_to_no_voxels(box):
 def test_a_box_over_the_border_is_cut_there():
     one = within(np.array([-4, 5, 5, 6, 15, 15], float), 1, 0.5, (20, 20, 20))
     assert one.voxels.min() == 0 and one.voxels[:, 0].max() == 5
+
+
+def test_a_box_of_a_voxel_between_voxels_is_still_drawn():
+    assert len(within(np.array([3.5, 3.5, 3.5, 4.5, 4.5, 4.5]), 1, 0.5, (20, 20, 20)).voxels) == 1
