@@ -45,6 +45,8 @@ def test_in_a_signed_case_no_button_and_no_key_decides(reading):
     for name in ("Accept", "Reject", "Edit", "Unsure", "Add missed"):
         expect(reading.page.get_by_role("button", name=name)).to_be_disabled()
     expect(reading.page.locator(".mv-closed")).to_be_visible()
+    reading.show(findings=[finding | {"decision": "accept"} for finding in FINDINGS])
+    expect(reading.page.locator(".mv-done")).to_have_count(0)
     for key in "yxeuaz":
         reading.page.keyboard.press(key)
     assert reading.sent() == []

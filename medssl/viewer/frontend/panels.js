@@ -61,10 +61,10 @@ export function findings(viewer) {
     const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");
     bar.style.width = all.length ? `${(100 * decided) / all.length}%` : "0";
-    const now = JSON.stringify([selected, all.map((f) => [f, viewer.reading.decisionOf(f), viewer.reading.axesOf(f)]), viewer.state.labels, viewer.state.besides]);
+    const now = JSON.stringify([selected, editable, all.map((f) => [f, viewer.reading.decisionOf(f), viewer.reading.axesOf(f)]), viewer.state.labels, viewer.state.besides]);
     if (now === drawn) return;
     drawn = now;
-    list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...elsewhere(viewer), ...(all.length && decided === all.length ? [done()] : []));
+    list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...elsewhere(viewer), ...(editable && all.length && decided === all.length ? [done()] : []));
     list.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
     labels.replaceChildren(...labelRows(viewer));
     show(labels, labels.childElementCount);
