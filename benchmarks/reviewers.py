@@ -19,12 +19,11 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from benchmarks.viewer import CHROMIUM, FLAGS, row
 from medssl.predict import phantoms
 from medssl.review.event import VERDICTS
 from medssl.review.store import Store
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 READERS = 8
 PAUSE_MS, LONG_MS = 500, 300_000
 SECRET, USER = "a secret of this benchmark", "X-User"
@@ -65,18 +64,15 @@ def main() -> None:
         given = len(alone) + sum(map(len, together))
         faults = len(Store(place / "verdicts.sqlite").faults())
     times = [ms / 1000 for one in together for ms in one]
-    print(f"{READERS} signed-in readers, each in a browser window of their own, {seconds:.0f} s, {len(times)} verdicts")
+    print(
+        f"{READERS} signed-in readers, each in a browser window of their own, {seconds:.0f} s, {len(times)} verdicts\n"
+    )
     print("| | measured | budget |\n|---|---|---|")
     row("verdict acknowledged, one reader, p95 s", share(sorted(ms / 1000 for ms in alone), 0.95), 1)
     row(f"verdict acknowledged, {READERS} readers at once, median s", share(sorted(times), 0.5), 2)
     row(f"verdict acknowledged, {READERS} readers at once, p95 s", share(sorted(times), 0.95), 2)
     row("verdicts lost", given - len({(e.session, e.number) for e in said}), 0)
     row("faults of the chain", faults, 0)
-
-
-def row(name: str, measured: float, budget: float) -> None:
-    """One row of the table."""
-    print(f"| {name} | {measured:.3g} | {budget} {'' if measured <= budget else '**over**'} |")
 
 
 def share(ordered: list[float], part: float) -> float:

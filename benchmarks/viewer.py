@@ -67,18 +67,19 @@ def main() -> None:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         times = page.evaluate(REDRAWS, 200)
-        print(f"CT 512x512x{planes}, headless Chromium, {len(volumes)} volumes")
-        line("first planes, s", first, 3)
-        line("complete, s", complete, 12)
-        line("redraw of three planes, median ms", times[100], 60)
-        line("redraw of three planes, p95 ms", times[190], 60)
-        line("requests while scrolling", len(asked), 0)
+        print(f"CT 512x512x{planes}, headless Chromium, {len(volumes)} volumes\n")
+        print("| | measured | budget |\n|---|---|---|")
+        row("first planes, s", first, 3)
+        row("complete, s", complete, 12)
+        row("redraw of three planes, median ms", times[100], 60)
+        row("redraw of three planes, p95 ms", times[190], 60)
+        row("requests while scrolling", len(asked), 0)
         browser.close()
 
 
-def line(name: str, measured: float, budget: float) -> None:
+def row(name: str, measured: float, budget: float) -> None:
     """One row of the table."""
-    print(f"{name:36} {measured:8.1f}   budget {budget:3}   {'ok' if measured <= budget else 'OVER'}")
+    print(f"| {name} | {measured:.3g} | {budget} {'' if measured <= budget else '**over**'} |")
 
 
 def chest(planes: int) -> dict[str, Volume]:
