@@ -1,6 +1,7 @@
 """Ingestion: what is used, what is refused, and that nothing is lost on the way."""
 
 import json
+from collections import Counter
 
 import nibabel
 import numpy as np
@@ -203,3 +204,12 @@ def test_a_changed_label_changes_the_digest(decathlon, tmp_path):
     again = run(decathlon, tmp_path / "store").manifest
     assert [c.sha256 for c in again.cases] == [c.sha256 for c in first.cases]
     assert again.digest() != first.digest() and again.split_digest() == first.split_digest()
+
+
+def test_patients_who_are_added_one_by_one_are_shared_out(tmp_path):
+    for n in range(10):
+        save(tmp_path / f"day-{n}/c{n}.nii.gz", head(n))
+        before = Manifest.read(tmp_path / "store/manifest.csv").cases if n else ()
+        after = run(tmp_path / f"day-{n}", tmp_path / "store", modality="MR").manifest
+        assert set(before) < set(after.cases)
+    assert Counter(c.split for c in after.cases) == {"train": 7, "test": 2, "val": 1}
