@@ -102,3 +102,8 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_store(scans, undisturbed, 
         options = Options(modality="MR", scheduler=cluster.scheduler_address, deidentify=False)
         assert ingest(scans, tmp_path / "store", options, watch).manifest.cases == undisturbed
         assert killed
+        ingest(scans, tmp_path / "veiled", Options(modality="MR", scheduler=cluster.scheduler_address), lambda *_: None)
+    veiled = Manifest.read(tmp_path / "veiled/manifest.csv")
+    assert sorted(c.sha256 for c in veiled.cases) == sorted(c.sha256 for c in undisturbed)
+    assert all(c.id.startswith("image-") and c.source.startswith("hidden-") for c in veiled.cases)
+    assert len(list((tmp_path / "veiled.private/records").iterdir())) == 40
