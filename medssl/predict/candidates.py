@@ -9,12 +9,12 @@ lower score. There, what touches a stronger candidate is dropped; here it keeps 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
 NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
+WINDOW = 8  # voxels to each side of a peak that are looked at first
 HALVINGS = 8  # of the range in which the level lies that parts a peak from a stronger one
-Index = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,29 +67,50 @@ def _peaks(
     order = np.argsort(-hill[tuple(tops.T)], kind="stable")
     taken = np.zeros(hill.shape, bool)
     found: list[tuple[float, Integer[np.ndarray, "n 3"]]] = []
-    for top in map(tuple, tops[order].tolist()):
-        if len(found) < most and not taken[top]:
-            mask = _apart(hill, top, share, taken)
-            taken |= ndimage.binary_dilation(mask, NEIGHBOURS_26)
-            found.append((float(hill[top]), np.argwhere(mask)))
+    for top in tops[order]:
+        if len(found) < most and not taken[tuple(top)]:
+            voxels = _apart(hill, top, share, taken)
+            found.append((float(hill[tuple(top)]), voxels))
+            low, high = (voxels.min(0) - 1).clip(0), voxels.max(0) + 2
+            around = np.zeros(np.minimum(high, hill.shape) - low, bool)
+            around[tuple((voxels - low).T)] = True
+            taken[tuple(map(slice, low, high))] |= ndimage.maximum_filter(around, 3)
     return found
 
 
 def _apart(
-    hill: Float[np.ndarray, "i j k"], top: Index, share: float, taken: Bool[np.ndarray, "i j k"]
-) -> Bool[np.ndarray, "i j k"]:
-    """The part around a peak above `share` of it, or as much higher as it takes to leave `taken` voxels alone."""
-    low, high = share * hill[top], hill[top]
-    mask = _part(hill >= low, top)
-    if not (mask & taken).any():
-        return mask
+    hill: Float[np.ndarray, "i j k"], top: Int[np.ndarray, "3"], share: float, taken: Bool[np.ndarray, "i j k"]
+) -> Int[np.ndarray, "n 3"]:
+    """The voxels around a peak above `share` of it, or as much higher as it takes to leave `taken` ones alone."""
+    high = float(hill[tuple(top)])
+    low = share * high
+    voxels = _part(hill, low, top, taken)
+    if voxels is not None:
+        return voxels
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        touches = (_part(hill >= middle, top) & taken).any()
-        low, high = (middle, high) if touches else (low, middle)
-    return _part((hill >= high) & ~taken, top)
+        low, high = (middle, high) if _part(hill, middle, top, taken) is None else (low, middle)
+    voxels = _part(hill, high, top, taken)
+    return top[None] if voxels is None else voxels
 
 
-def _part(mask: Bool[np.ndarray, "i j k"], at: Index) -> Bool[np.ndarray, "i j k"]:
-    numbered, _ = ndimage.label(mask, NEIGHBOURS_26)
-    return numbered == numbered[at]
+def _part(
+    hill: Float[np.ndarray, "i j k"], level: float, top: Int[np.ndarray, "3"], taken: Bool[np.ndarray, "i j k"]
+) -> Int[np.ndarray, "n 3"] | None:
+    """The voxels of at least `level` that hang together with the peak, or None where any of them is taken.
+
+    Looked for in a window that grows as long as they leave it: most are few, and most that touch do so nearby.
+    """
+    reach = WINDOW
+    while True:
+        first, last = (top - reach).clip(0), np.minimum(top + reach + 1, hill.shape)
+        window = tuple(map(slice, first, last))
+        numbered, _ = ndimage.label(hill[window] >= level, NEIGHBOURS_26)
+        mask = numbered == numbered[tuple(top - first)]
+        if (mask & taken[window]).any():
+            return None
+        voxels = np.argwhere(mask) + first
+        leaves = (voxels == first) & (first > 0) | (voxels == last - 1) & (last < hill.shape)
+        if not leaves.any():
+            return voxels
+        reach *= 2
