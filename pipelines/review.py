@@ -64,7 +64,8 @@ def _access(asked: argparse.Namespace) -> Access:
     Store(store)
     return Access(
         predictions=str(index.folder.absolute()), store=store, key=secrets.token_hex(32), tour=asked.demo,
-        rival=_rival(asked.rival, index), scans=_scans(asked.scans), idle_minutes=asked.idle_minutes, hosts=hosts, **told,
+        rival=_rival(asked.rival, index), scans=_scans(asked.scans), idle_minutes=asked.idle_minutes, hosts=hosts,
+        **told,
     )  # fmt: skip
 
 

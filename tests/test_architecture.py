@@ -28,7 +28,7 @@ MAY = {
     "data": {"data", "io", "review"},
     "nn": {"nn"},
     "metrics": {"metrics", "review"},
-    "predict": {"predict", "metrics", "review", "render", "io", "data"},
+    "predict": {"predict", "nn", "metrics", "review", "render", "io", "data"},
     "deliver": {"deliver", "predict", "review", "render", "io", "data"},
     "objectives": {"objectives", "nn", "data"},
     "tasks": {"tasks", "nn", "data", "predict", "metrics"},
