@@ -11,7 +11,8 @@ from medssl.errors import Doubt
 
 
 def nameless() -> None:
-    """From here on, this process logs no error's message, and no doubt about a file."""
+    """From here on, this process logs no error's message, no doubt about a file, and no address with its signature."""
+    logging.getLogger("uvicorn.access").disabled = True
     warnings.simplefilter("ignore", Doubt)
     logging.setLogRecordFactory(_nameless(logging.getLogRecordFactory()))
 

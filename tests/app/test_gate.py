@@ -99,6 +99,7 @@ def test_a_log_names_no_case(capsys):
     finally:
         logging.setLogRecordFactory(before)
         log.removeHandler(handler)
+    assert not logging.getLogger("uvicorn.access").isEnabledFor(logging.CRITICAL)
     said = capsys.readouterr().err
     assert "Mustermann" not in said.replace('raise ValueError("Mustermann^Max")', "")
     assert said.rstrip().endswith("ValueError") and "test_gate.py" in said
