@@ -20,7 +20,7 @@ def picture(x: Float[np.ndarray, "i j k"]) -> UInt8[np.ndarray, "n n n"]:
     cells = _boxed(x.astype(np.float32, copy=False))
     for axis in range(3):
         cells = _along(_means(cells.shape[axis]), cells, axis)
-    return np.rint(255 * cells.clip(0, 1)).astype(np.uint8)
+    return np.rint(255 * np.nan_to_num(cells).clip(0, 1)).astype(np.uint8)
 
 
 def sparse(voxels: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "p q r"]:

@@ -27,7 +27,7 @@ def structures(header: Header) -> tuple[str, dict[str, Callable[[Volume], Bool[n
     """The series that was segmented, and each segment by name."""
     data, kind = header.data, text(header.data, "SegmentationType")
     if kind not in KINDS or header.syntax not in NATIVE:
-        raise Refusal("values", f"a {kind} segmentation; uncompressed {', '.join(KINDS)} ones are read")
+        raise Refusal("values", f"a {kind} segmentation; uncompressed BINARY, FRACTIONAL, LABELMAP ones are read")
     stored = _stored(header, kind)
     numbers: dict[int, list[_Part]] = {}
     for frame, group in zip(stored, functional_groups(header, len(stored)), strict=True):

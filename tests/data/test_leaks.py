@@ -165,6 +165,7 @@ def test_check_looks_into_one_store_too(tmp_path, capsys):
 
 SMALL = (
     "encoder.channels=[4,8]", "encoder.strides=[1,2]", "crop=[16,16,16]", "plan.epochs=1", "plan.steps=1",
+    "plan.batch=2",
 )  # fmt: skip
 
 

@@ -264,7 +264,7 @@ BAD = [
     (undeclared, r"label of c0: holds classes [7], the store declares [1]"),
     (absent, "3 labelled volumes hold no cube; give more labels, another seed, or allow_absent=true"),
     (both_sides, "c1 of train and c0 of test are one patient"),
-    (no_number, "the loss is nan on c"),
+    (no_number, "c1: voxels are no numbers (NaN or infinity); ingest anew"),
     (lambda manifest: ["unlabelled=pseudo"], "split train has no case beside the labelled ones"),
     (lambda manifest: ["unlabelled=pseudo", "task=detect", "labels=1"], "is there for task=segment only"),
     (lambda manifest: ["unlabelled=teacher"], "unlabelled.name"),
