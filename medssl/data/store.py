@@ -139,21 +139,21 @@ def write(path: Path, volume: Volume, about: Mapping[str, Any]) -> str:
     sides = [min(n, CHUNK) for n in volume.shape]
     blocks = [min(n, BLOCK) for n in volume.shape]
     lead = [1] * (voxels.ndim - 3)
+    array = blosc2.asarray(
+        voxels, chunks=(*lead, *sides), blocks=(*lead, *blocks), contiguous=True,
+        cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+    )  # fmt: skip
+    place: dict[str, Any] = {
+        "affine": volume.affine.astype(float).ravel().tolist(),
+        "unit": volume.unit,
+        "sha256": sha,
+    }
+    place |= {"deciles": deciles(volume).ravel().tolist()} if volume.unit == "a.u." else {}
+    place |= {"picture": looked_at(volume).tobytes()} if volume.unit != "label" else {}
+    for key, value in (place | {"points": points, "about": json.dumps(about)}).items():
+        array.schunk.vlmeta[key] = value
     with atomic(path) as part:
-        part.unlink()
-        array = blosc2.asarray(
-            voxels, urlpath=str(part), chunks=(*lead, *sides), blocks=(*lead, *blocks),
-            cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
-        )  # fmt: skip
-        place: dict[str, Any] = {
-            "affine": volume.affine.astype(float).ravel().tolist(),
-            "unit": volume.unit,
-            "sha256": sha,
-        }
-        place |= {"deciles": deciles(volume).ravel().tolist()} if volume.unit == "a.u." else {}
-        place |= {"picture": looked_at(volume).tobytes()} if volume.unit != "label" else {}
-        for key, value in (place | {"points": points, "about": json.dumps(about)}).items():
-            array.schunk.vlmeta[key] = value
+        part.write_bytes(array.to_cframe())
     return sha
 
 
