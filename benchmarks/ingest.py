@@ -26,7 +26,7 @@ from medssl.io import nifti
 from medssl.volume import Volume
 
 PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
-CASES, SHAPE, SPACING, TARGET, WORKERS, ROUNDS = 24, (256, 256, 120), (0.8, 0.8, 2.0), (1.0, 1.0, 1.5), 2, 3
+CASES, SHAPE, SPACING, TARGET, WORKERS, ROUNDS = 40, (256, 256, 120), (0.8, 0.8, 2.0), (1.0, 1.0, 1.5), 2, 3
 
 
 def main() -> None:
