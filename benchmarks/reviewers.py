@@ -4,6 +4,7 @@ python -m benchmarks.reviewers [--seconds 60]
 """
 
 import argparse
+import os
 import socket
 import socketserver
 import subprocess
@@ -53,12 +54,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         place = Path(folder)
         phantoms.write(place / "predictions", READERS)
-        port = stack.enter_context(serving(place))
+        port, process = stack.enter_context(serving(place))
         doors = [stack.enter_context(front(port, name)) for name in readers()]
         browser = stack.enter_context(sync_playwright()).chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         pages = [opened(browser.new_context().new_page(), door, n + 1) for n, door in enumerate(doors)]
         (alone,) = clicked(pages[:1], min(seconds, 15))
+        before = cpu_s(process)
         together = clicked(pages, seconds)
+        taken = cpu_s(process) - before
         browser.close()
         said = [e for e in Store(place / "verdicts.sqlite").events() if e.action in VERDICTS]
         given = len(alone) + sum(map(len, together))
@@ -73,11 +76,20 @@ def main() -> None:
     row(f"verdict acknowledged, {READERS} readers at once, p95 s", share(sorted(times), 0.95), 2)
     row("verdicts lost", given - len({(e.session, e.number) for e in said}), 0)
     row("faults of the chain", faults, 0)
+    print(
+        f"\nWhile all clicked the app took {taken / seconds:.2f} of a core; the browsers share {os.cpu_count()} with it."
+    )
 
 
 def share(ordered: list[float], part: float) -> float:
     """The value that this part of an ordered list does not exceed."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+def cpu_s(process: int) -> float:
+    """The CPU seconds that a process has taken, all of its threads together."""
+    told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def readers() -> list[str]:
@@ -103,8 +115,8 @@ def clicked(viewers: list[Locator], seconds: float) -> list[list[float]]:
 
 
 @contextmanager
-def serving(place: Path) -> Iterator[int]:
-    """The review app as `medssl review` serves it behind a proxy; gives its port."""
+def serving(place: Path) -> Iterator[tuple[int, int]]:
+    """The review app as `medssl review` serves it behind a proxy; gives its port and its process."""
     port = free()
     (place / "roles.yaml").write_text("".join(f"{name}: reader\n" for name in readers()))
     (place / "secret").write_text(SECRET)
@@ -115,7 +127,7 @@ def serving(place: Path) -> Iterator[int]:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
             answering(port)
-            yield port
+            yield port, server.pid
         finally:
             server.kill()
 
