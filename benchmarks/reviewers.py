@@ -76,9 +76,8 @@ def main() -> None:
     row(f"verdict acknowledged, {READERS} readers at once, p95 s", share(sorted(times), 0.95), 2)
     row("verdicts lost", given - len({(e.session, e.number) for e in said}), 0)
     row("faults of the chain", faults, 0)
-    print(
-        f"\nWhile all clicked the app took {taken / seconds:.2f} of a core; the browsers share {os.cpu_count()} with it."
-    )
+    busy = taken / seconds
+    print(f"\nWhile all clicked the app took {busy:.2f} of a core; the browsers share {os.cpu_count()} with it.")
 
 
 def share(ordered: list[float], part: float) -> float:
