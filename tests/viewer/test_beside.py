@@ -47,6 +47,7 @@ def there(pair, expression):
         "() => { const { state, panes } = document.querySelector('.mv').viewer.beside;"
         " return state.volume && state.volume.count === state.volume.planes && panes[0].frame }"
     )
+    pair.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return pair.viewer(f"const b = v.beside; return {expression}")
 
 
