@@ -81,6 +81,10 @@ class Stored:
         """All of it, in memory."""
         return Volume(self.array[:], self.affine, self.unit)
 
+    def input(self, recipe: Recipe) -> Float32[np.ndarray, "*c i j k"]:
+        """All of it as a network takes it."""
+        return recipe.apply(self.array[:], self.unit, self.deciles)
+
     def about(self) -> dict[str, Any]:
         """What it was made from: the shape and the affine that the scanner gave it, and where it was read."""
         return json.loads(self.array.schunk.vlmeta["about"])

@@ -63,7 +63,7 @@ class Wholes(Dataset[Crops]):
         image, label = self.store.image(case), self.store.label(case)
         voxels = label.volume().voxels
         known = voxels.astype("int64") if self.classes is None else self.classes.target(voxels)
-        x = torch.from_numpy(self.recipe.apply(image.volume().voxels, image.unit, image.deciles))
+        x = torch.from_numpy(image.input(self.recipe))
         return Crops(
             x=x[None, None],
             corner=torch.zeros(1, 1, 3, dtype=torch.long),

@@ -40,7 +40,7 @@ def _seen(
     rows, doubts = [], []
     for case in cases:
         image = store.image(case)
-        x = network.recipe.apply(image.volume().voxels, image.unit).reshape(-1, *image.shape)
+        x = image.input(network.recipe).reshape(-1, *image.shape)
         rows.append(embedded(x, lambda window: body(window)[-1], network.crop, device))
         if isinstance(tell, Predictor):
             doubts.append(doubted(x, tell.network, network.crop, device))

@@ -17,9 +17,13 @@ from medssl.data.sources import read_source
 from medssl.data.store import Card, Store, fault
 from medssl.errors import BadInput
 from medssl.io import nifti
+from medssl.nn import transfer
+from medssl.nn.encoder import EncoderConfig
 from medssl.run import Run
+from medssl.settings import Settings
 from medssl.training.feed import wholes
 from medssl.training.network import Network
+from medssl.training.suggesting import suggested
 from medssl.volume import Volume
 
 SHAPE = (24, 28, 16)
@@ -84,6 +88,16 @@ def test_one_tissue_has_one_value_in_all_scans_of_a_fitted_pool(pool):
             medians.append(np.median(x[0][body(image.volume().voxels[0], "a.u.")]))
         spread[bool(recipe.landmarks)] = np.ptp(medians)
     assert spread[True] < 0.02 < 0.2 < spread[False]
+
+
+def test_a_case_is_suggested_from_the_same_input_too(pool, tmp_path):
+    network = Network.on(pool, EncoderConfig(channels=(4, 8), strides=(1, 2)), (8, 8, 8))
+    assert network.recipe.landmarks
+    made = Run.create(tmp_path / "run", Settings(), "pretrain", network=network.model_dump(mode="json"))
+    transfer.save({"encoder": network.body()}, made.path / "weights.safetensors")
+    made.close()
+    bare = replace(pool, cases=tuple(replace(case, label=None) for case in pool.cases))
+    assert [one.rank for one in suggested(made, bare, 2)] == [1, 2]
 
 
 def test_training_and_prediction_see_the_same_input(pool):
