@@ -45,8 +45,7 @@ def _table(work: Path) -> None:
     folders = [work / "predicted" / arm / "evaluation" for arm in ("pretrained", "scratch")]
     print("| structure | Dice pretrained | Dice scratch | difference [95 % over patients] | p |\n|---|---|---|---|---|")
     for row in compare(*folders):
-        gap = f"{row.gap.estimate:+.3f} [{row.gap.low:+.3f}, {row.gap.high:+.3f}]"
-        print(f"| {row.label} | {row.first:.3f} | {row.second:.3f} | {gap} | {row.p:.3f} |")
+        print(f"| {row.label} | {row.first:.3f} | {row.second:.3f} | {row.gap.said('+.3f')} | {row.p:.3f} |")
     cases = json.loads((folders[0] / "summary.json").read_text())["cases"]
     print(f"\nOver {cases} test cases: {row.verdict('pretrained', 'scratch')}.")
     _provenance(work)

@@ -48,8 +48,7 @@ def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
     mine, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
     gap = mean_interval((mine - random)[None])
     spent = run.card["spent"]["seconds"] / 60
-    far = f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
-    return f"{mine.mean():.3f}", f"{random.mean():.3f}", far, f"{spent:.0f}"
+    return f"{mine.mean():.3f}", f"{random.mean():.3f}", gap.said("+.3f"), f"{spent:.0f}"
 
 
 def _do(made: Path, *words: str) -> None:

@@ -22,6 +22,6 @@ def main(words: list[str]) -> None:
     one, other = given.names
     table = Table(*("label", one, other, "difference [95 %]", "p", ""), title=f"{given.metric}: {one} against {other}")
     for row in compare(given.first, given.second, given.metric):
-        gap = f"{row.gap.estimate:+.3f} [{row.gap.low:+.3f}, {row.gap.high:+.3f}]"
-        table.add_row(row.label, f"{row.first:.3f}", f"{row.second:.3f}", gap, f"{row.p:.3g}", row.verdict(one, other))
+        means, gap = (f"{row.first:.3f}", f"{row.second:.3f}"), row.gap.said("+.3f")
+        table.add_row(row.label, *means, gap, f"{row.p:.3g}", row.verdict(one, other))
     Console().print(table)

@@ -57,7 +57,7 @@ def _conclude(out: Path) -> None:
     row = next(r for r in compare(folders[0], folders[1]) if r.label == ALL)
     print(f"\nmean Dice, {LABELS} labelled scans: {row.first:.3f} pretrained, {row.second:.3f} scratch")
     verdict = row.verdict(*ARMS)
-    print(f"difference {row.gap.estimate:+.3f} [{row.gap.low:+.3f}, {row.gap.high:+.3f}], p {row.p:.3g}: {verdict}")
+    print(f"difference {row.gap.said('+.3f')}, p {row.p:.3g}: {verdict}")
     if not verdict.startswith("pretrained"):
         print("Pretraining did not show a gain on these scans at this length.")
     print(f"\nscans and their truth {out}/scans\nprepared store        {out}/store\nruns and previews     {out}/runs")

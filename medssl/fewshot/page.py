@@ -111,8 +111,15 @@ def _section(structure: str, lines: Sequence[Line]) -> str:
 
 def row(line: Line, reference: str) -> tuple[str, ...]:
     """A line as words for a table: labels, arm, Dice, difference, p, verdict, seeds, cases."""
-    dice, gap = line.dice, line.gap
-    far = f"{gap.estimate:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]" if gap else ""
-    told = f"{dice.estimate:.3f} [{dice.low:.3f}, {dice.high:.3f}]"
+    far = line.gap.said("+.3f") if line.gap else ""
     p = "" if line.p is None else f"{line.p:.3g}"
-    return str(line.labels), line.arm, told, far, p, line.verdict(reference), str(line.seeds), str(line.cases)
+    return (
+        str(line.labels),
+        line.arm,
+        line.dice.said(),
+        far,
+        p,
+        line.verdict(reference),
+        str(line.seeds),
+        str(line.cases),
+    )

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from medssl.errors import BadInput
 from medssl.fewshot.cell import Cell
 from medssl.metrics.compare import ALL, means, read
-from medssl.metrics.statistics import Interval, difference, mean_interval, permutation_p
+from medssl.metrics.statistics import Interval, difference, mean_interval, permutation_p, shown
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Line:
     p: float | None = None
 
     def verdict(self, reference: str) -> str:
-        """In words; a difference is shown only where interval and permutation test agree."""
+        """In words: better or worse, where that is shown."""
         if self.gap is None or self.p is None:
             return ""
-        if self.p >= 0.05 or self.gap.low <= 0 <= self.gap.high:
+        if not shown(self.gap, self.p):
             return "no difference shown"
         return f"{'better' if self.gap.estimate > 0 else 'worse'} than {reference}"
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from medssl.errors import BadInput
-from medssl.metrics.statistics import Interval, difference, permutation_p
+from medssl.metrics.statistics import Interval, difference, permutation_p, shown
 
 ALL = "all labels"
 Scores = dict[tuple[str, str], float]  # (case, label) -> score
@@ -25,8 +25,8 @@ class Gap:
     p: float
 
     def verdict(self, first: str, second: str) -> str:
-        """In words: one is better only where the interval and the permutation test agree that it is."""
-        if self.p >= 0.05 or self.gap.low <= 0 <= self.gap.high:
+        """In words: which one is better, where that is shown."""
+        if not shown(self.gap, self.p):
             return "no difference shown"
         return f"{first if self.gap.estimate > 0 else second} is better"
 

@@ -19,6 +19,16 @@ class Interval:
     high: float
     level: float = 0.95
 
+    def said(self, style: str = ".3f") -> str:
+        """The estimate and the interval as words, each number in a format."""
+        estimate, low, high = (format(number, style) for number in (self.estimate, self.low, self.high))
+        return f"{estimate} [{low}, {high}]"
+
+
+def shown(gap: Interval, p: float) -> bool:
+    """Whether a difference may be spoken of: only where its interval and the permutation test agree."""
+    return not (p >= 0.05 or gap.low <= 0 <= gap.high)
+
 
 def interval(patients: Patients, statistic: Statistic, draws: int = 2000, seed: int = 0) -> Interval:
     """A percentile bootstrap of any statistic of case numbers (drawn with repeats), given the patient of each case.
