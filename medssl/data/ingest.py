@@ -4,12 +4,10 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fcntl import LOCK_EX, LOCK_NB, flock
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,7 +32,6 @@ from medssl.volume import Spacing
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 PROBES = 32  # cases whose spacing is looked at for the median
-Runner = Callable[[Iterable[Job], Callable[[Job], Outcome], Callable[[Job], Outcome]], Iterator[tuple[Job, Outcome]]]
 Watch = Callable[[int, int], None]  # told how many cases are done, of how many
 
 
@@ -149,7 +146,7 @@ def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch)
     sources = _renamed(found.sources, kept, veil)
     places |= {s.id: source_text(s) for s in sources}
     jobs = [Job(s, out, card.recipe, card.spacing_mm, veil.where(places[s.id]), veil) for s in sources]
-    outcomes, prepared = _outcomes(jobs, _runner(options), watch)
+    outcomes, prepared = _outcomes(jobs, pool.runner(options.workers, options.scheduler), watch)
     cases = [replace(o.case, doubts=veil.said(o.case.doubts)) for o in outcomes if o.case]
     if not cases:
         why = veil.said(outcomes[0].rows[0].reason)
@@ -236,18 +233,7 @@ def _spacing(sources: Sequence[Source], asked: str | Spacing) -> Spacing | None:
     return i, j, k
 
 
-def _runner(options: Options) -> Runner:
-    """Where cases are prepared: in processes of this machine, or on the workers of a dask scheduler."""
-    if options.scheduler is None:
-        return partial(pool.run, workers=options.workers)
-    try:
-        cluster = import_module("medssl.data.cluster")
-    except ImportError as error:
-        raise BadInput(f"--scheduler needs dask ({error}); pip install 'medssl[cluster]'") from None
-    return partial(cluster.run, scheduler=options.scheduler)
-
-
-def _outcomes(jobs: list[Job], runner: Runner, watch: Watch) -> tuple[list[Outcome], int]:
+def _outcomes(jobs: list[Job], runner: pool.Runner, watch: Watch) -> tuple[list[Outcome], int]:
     """What became of each case, in the order of the jobs, and how many were done now."""
     done = {job.source.id: past for job in jobs if (past := prepare.recorded(job))}
     todo = [job for job in jobs if job.source.id not in done]

@@ -5,12 +5,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from importlib import import_module
 from multiprocessing import connection, get_context, parent_process
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from medssl.errors import BadInput
 
 J = TypeVar("J")
 R = TypeVar("R")
+Runner = Callable[[Iterable[Any], Callable[[Any], Any], Callable[[Any], Any]], Iterator[tuple[Any, Any]]]
+
+
+def runner(workers: int, scheduler: str | None) -> Runner:
+    """Where jobs run: in processes of this machine, or on the workers of a dask scheduler."""
+    if scheduler is None:
+        return partial(run, workers=workers)
+    try:
+        cluster = import_module("medssl.data.cluster")
+    except ImportError as error:
+        raise BadInput(f"scheduler: needs dask ({error}); pip install 'medssl[cluster]'") from None
+    return partial(cluster.run, scheduler=scheduler)
 
 
 def run(jobs: Iterable[J], work: Callable[[J], R], dead: Callable[[J], R], workers: int) -> Iterator[tuple[J, R]]:

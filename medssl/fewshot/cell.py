@@ -37,9 +37,6 @@ class Cell:
     tolerance_mm: float
     workers: int = 0
 
-    def __hash__(self) -> int:
-        return hash(self.folder)
-
     @property
     def name(self) -> str:
         """For a person."""

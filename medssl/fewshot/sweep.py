@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -84,12 +83,14 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
             pretrain(plan)
     todo = [one for one in cells if not one.done]
     watch(f"{len(cells)} cells, {len(cells) - len(todo)} done already")
-    failed: dict[Cell, str] = {}
-    for count, (one, reason) in enumerate(_runner(asked)(todo, cell.work, cell.dead), 1):
-        failed |= {one: reason} if reason else {}
+    failed: dict[str, str] = {}
+    found = _report(asked, cells, failed)
+    run = pool.runner(asked.workers, asked.scheduler)
+    for count, (one, reason) in enumerate(run(todo, cell.work, cell.dead), 1):
+        failed |= {one.name: reason} if reason else {}
         watch(f"{count} of {len(todo)}: {one.name}: {reason or one.said()}")
-        _report(asked, cells, failed)
-    return _report(asked, cells, failed)
+        found = _report(asked, cells, failed)
+    return found
 
 
 def _settle(asked: Sweep) -> None:
@@ -134,18 +135,8 @@ def _words(changes: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
-def _runner(asked: Sweep) -> Callable:
-    if asked.scheduler is None:
-        return lambda jobs, work, dead: pool.run(jobs, work, dead, asked.workers)
-    try:
-        cluster = import_module("medssl.data.cluster")
-    except ImportError as error:
-        raise BadInput(f"scheduler: needs dask ({error}); pip install 'medssl[cluster]'") from None
-    return lambda jobs, work, dead: cluster.run(jobs, work, dead, asked.scheduler)
-
-
-def _report(asked: Sweep, cells: list[Cell], failed: Mapping[Cell, str]) -> list[Line]:
+def _report(asked: Sweep, cells: list[Cell], failed: Mapping[str, str]) -> list[Line]:
     done = [one for one in cells if one.done]
     found = lines(done, asked.reference) if done else []
-    page.write(asked.out, found, page.Progress(len(cells), len(done), {c.name: r for c, r in failed.items()}))
+    page.write(asked.out, found, page.Progress(len(cells), len(done), failed))
     return found
