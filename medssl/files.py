@@ -33,6 +33,20 @@ def atomic(path: Path | str) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def fresh(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside; on success it becomes `folder`, which must not exist yet, else it is removed."""
+    if folder.exists():
+        raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as place:
+        part = Path(place) / "new"
+        part.mkdir()
+        yield part
+        part.replace(folder)
+    sync(folder.parent)
+
+
 def sync(path: Path) -> None:
     """Waits until a file or a folder is on the disk."""
     handle = os.open(path, os.O_RDONLY)

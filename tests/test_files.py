@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from medssl.files import atomic, sha256, write_json, write_text
+from medssl.errors import BadInput
+from medssl.files import atomic, fresh, sha256, write_json, write_text
 
 
 def test_a_failure_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
@@ -55,3 +56,21 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
 def test_the_hash_is_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_failure_while_filling_a_new_folder_leaves_none(tmp_path):
+    with pytest.raises(RuntimeError), fresh(tmp_path / "deep" / "new") as part:
+        (part / "half").write_text("half")
+        raise RuntimeError
+    assert not list((tmp_path / "deep").iterdir())
+    with fresh(tmp_path / "deep" / "new") as part:
+        assert part.parent.parent == tmp_path / "deep"  # the same disk, so that the renaming is atomic
+        (part / "whole").write_text("whole")
+    assert [p.name for p in (tmp_path / "deep").rglob("*")] == ["new", "whole"]
+
+
+def test_a_new_folder_never_replaces_another(tmp_path):
+    (tmp_path / "old").write_text("old")
+    with pytest.raises(BadInput, match="exists already; choose another --out"), fresh(tmp_path / "old"):
+        pytest.fail("filled")
+    assert (tmp_path / "old").read_text() == "old"

@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from medssl.deliver.origin import origin, scanned
 from medssl.deliver.reviewed import Item, Reviewed, reviewed
 from medssl.deliver.summary import report
 from medssl.errors import BadInput
+from medssl.files import fresh
 from medssl.io import nifti, seg, sr
 from medssl.io.dicom import Series
 from medssl.io.seg import Kind, Maker, Segment
@@ -51,16 +51,12 @@ class Outcome:
 
 def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome]:
     """Writes a folder a case and one table of all findings, whole or not at all; what is left out says why."""
-    if out.exists():
-        raise BadInput(f"{out}: exists already; choose another --out")
-    if faults := store.faults():
-        raise BadInput(f"{store.name}: the record of the verdicts is broken ({faults[0]}); see `medssl audit verify`")
-    series = scanned(wanted.scans) if wanted.scans else ()
-    events = store.events()
-    out.parent.mkdir(parents=True, exist_ok=True)
     outcomes, rows = [], []
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as part:
-        made = Path(part) / "made"
+    with fresh(out) as made:
+        if faults := store.faults():
+            raise BadInput(f"{store.name}: the verdicts' record is broken ({faults[0]}); see `medssl audit verify`")
+        series = scanned(wanted.scans) if wanted.scans else ()
+        events = store.events()
         for case in index.cases:
             try:
                 rows += _Case(index, case, events, wanted).write(made / case, series)
@@ -72,7 +68,6 @@ def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome
             said = "; ".join(sorted({outcome.reason for outcome in outcomes}))
             raise BadInput(f"{index.folder}: no case can be delivered ({said})")
         _table(made / TABLE, rows)
-        made.rename(out)
     return outcomes
 
 

@@ -6,9 +6,7 @@ https://doi.org/10.1038/s41592-020-01008-z; the format is that of its documentat
 
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from medssl.data import store
 from medssl.data.manifest import Case, Manifest
 from medssl.data.store import Card
 from medssl.errors import BadInput
-from medssl.files import write_json
+from medssl.files import fresh, write_json
 from medssl.io import nifti
 from medssl.review.predictions import LABELS, NOTICE, Index
 from medssl.volume import Volume
@@ -41,7 +39,7 @@ def write_raw(manifest: Manifest, out: Path) -> None:
     learnt = [c for c in cases if c.label and c.split != "test"]
     if not learnt:
         raise BadInput(f"{manifest.folder}: no labelled case outside split test; nnU-Net has nothing to learn from")
-    with _new(out) as part:
+    with fresh(out) as part:
         for case in cases:
             _write_case(manifest, case, part, "Tr" if case in learnt else "Ts")
         write_json(
@@ -58,23 +56,10 @@ def write_predictions(index: Index, out: Path) -> None:
     if not index.cases:
         raise BadInput(f"{index.folder}: holds no case yet; predict some")
     labels = {"background": 0} | {label.name: label.value for label in index.labels}
-    with _new(out) as part:
+    with fresh(out) as part:
         for case in index.cases:
             shutil.copyfile(index.case(case) / LABELS, part / f"{case}{ENDING}")
         write_json(part / "dataset.json", {"labels": labels, "file_ending": ENDING, "description": NOTICE})
-
-
-@contextmanager
-def _new(out: Path) -> Iterator[Path]:
-    """A folder that comes into being when all of it is there."""
-    if out.exists():
-        raise BadInput(f"{out}: exists already; choose another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as place:
-        part = Path(place) / "new"
-        part.mkdir()
-        yield part
-        part.replace(out)
 
 
 def _one(cases: Sequence[Case]) -> dict[str, str]:

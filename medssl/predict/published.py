@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 
 from medssl.errors import BadInput
-from medssl.files import seal, sync, write_json, write_text
+from medssl.files import fresh, seal, write_json, write_text
 from medssl.predict import model_card
 from medssl.predict.calibration import FILE, Calibration
 from medssl.predict.model_card import Facts
@@ -31,15 +30,8 @@ def publish(run: Run, out: Path, facts: Facts, evaluation: Mapping[str, Any] | N
     """
     if not run.closed:
         raise BadInput(f"{run.path}: this run has not finished; go on with resume=true")
-    if out.exists():
-        raise BadInput(f"{out}: exists already; choose another --out, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as place:
-        part = Path(place) / "new"
-        part.mkdir()
+    with fresh(out) as part:
         _fill(part, run, facts, evaluation)
-        part.replace(out)
-    sync(out.parent)
 
 
 def evaluated(folder: Path, run: Run) -> dict[str, Any]:

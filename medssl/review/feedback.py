@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from medssl import __version__
 from medssl.errors import BadInput
-from medssl.files import write_json
+from medssl.files import fresh, write_json
 from medssl.io import nifti
 from medssl.review.corrected import labels_after
 from medssl.review.event import Event
@@ -41,24 +40,19 @@ def write(
     index: Index, events: list[Event], out: Path, patients: Mapping[str, str], after: Path | None = None
 ) -> list[Outcome]:
     """Writes the data set whole or not at all; with `after`, also an earlier one's cases that were not read anew."""
-    if out.exists():
-        raise BadInput(f"{out}: exists already; choose another --out")
-    told = outcomes(index, events)
-    used = [outcome for outcome in told if outcome.reading]
-    if not used:
-        reasons = sorted({outcome.reason for outcome in told})
-        raise BadInput(
-            f"{index.folder}: no case can be learned from yet ({'; '.join(reasons)}); `medssl review` it first"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".part-") as part:
-        made = Path(part) / "made"
+    with fresh(out) as made:
+        told = outcomes(index, events)
+        used = [outcome for outcome in told if outcome.reading]
+        if not used:
+            reasons = sorted({outcome.reason for outcome in told})
+            raise BadInput(
+                f"{index.folder}: no case can be learned from yet ({'; '.join(reasons)}); `medssl review` it first"
+            )
         provenance = [_case(made, index, outcome.reading, events) for outcome in used if outcome.reading]
         before = (
             _carry_over(after, made, {event.case for event in events if event.action != "open"}) if after else _NOTHING
         )
         _describe(made, index, [*before["cases"], *provenance], before["version"] + 1, patients, events[-1].hash)
-        made.rename(out)
     return told
 
 
