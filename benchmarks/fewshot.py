@@ -5,9 +5,10 @@ usage: python -m benchmarks.fewshot [CONFIG] [DATA] [WORK]; what lies in WORK al
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
+
+from benchmarks._commands import make, run
 
 CONFIG, DATA, WORK = "configs/fewshot/hippocampus.yaml", "../shared/data/hippocampus", "runs/fewshot"
 
@@ -18,17 +19,10 @@ def main(config: str = CONFIG, data: str = DATA, work: str = WORK) -> None:
     ingest = f"ingest {data} --out {work}/store --shares train=0.7,val=0.1,test=0.2"
     sweep = f"fewshot {config} manifest={manifest} out={out}"
     print(f"```sh\nmedssl {ingest}\nmedssl {sweep}\n```\n")
-    if not manifest.exists():
-        _do(ingest)
-    _do(sweep)
+    make(manifest, ingest)
+    run(sweep)
     _table(out)
     _provenance(out)
-
-
-def _do(words: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "medssl.cli", *words.split()], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr.strip().splitlines()[-1])
 
 
 def _table(out: Path) -> None:

@@ -5,11 +5,10 @@ usage: python -m benchmarks.hippocampus [DATA] [WORK]; what lies in WORK already
 
 import json
 import os
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks._commands import make
 from medssl.metrics.compare import compare
 
 DATA, WORK = "../shared/data/hippocampus", "runs/hippocampus"
@@ -29,16 +28,9 @@ def main(data: str = DATA, work: str = WORK) -> None:
             (f"predicted/{arm}/evaluation", f"evaluate {work}/predicted/{arm} --labels {work}/store/manifest.csv"),
         ]
     for made, words in steps:
-        _do(Path(work, made), words)
+        make(Path(work, made), words)
     print("\n".join(["```sh", *(f"medssl {words}" for _, words in steps), "```\n"]))
     _table(Path(work))
-
-
-def _do(made: Path, words: str) -> None:
-    if not made.exists():
-        done = subprocess.run([sys.executable, "-m", "medssl.cli", *shlex.split(words)], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stderr.strip().splitlines()[-1])
 
 
 def _table(work: Path) -> None:

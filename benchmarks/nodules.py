@@ -5,11 +5,11 @@ are neither named nor done are left out of the table.
 """
 
 import json
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from benchmarks._commands import make
 
 DATA, WORK = "../shared/data/nodules", "runs/nodules"
 ARMS = {
@@ -32,7 +32,7 @@ def main(data: str = DATA, work: str = WORK, *names: str) -> None:
     for name in names or ARMS:
         steps += _arm(name, store, spark, work)
     for made, words in steps:
-        _do(Path(made), words)
+        make(Path(made), words)
     print("\n".join(["```sh", *(f"medssl {words}" for _, words in steps), "```\n"]))
     _table(Path(work))
 
@@ -54,14 +54,6 @@ def _patients(data: Path, table: Path) -> None:
     names = [path.name.partition(".")[0] for path in sorted((data / "images").iterdir())]
     table.parent.mkdir(parents=True, exist_ok=True)
     table.write_text("case,patient\n" + "".join(f"{name},{name}\n" for name in names))
-
-
-def _do(made: Path, words: str) -> None:
-    if not made.exists():
-        print(f"medssl {words}", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", "medssl.cli", *shlex.split(words)], stdout=subprocess.DEVNULL)
-        if done.returncode:
-            sys.exit(f"failed: medssl {words}")
 
 
 def _table(work: Path) -> None:

@@ -3,12 +3,12 @@
 usage: python -m benchmarks.probes [WORK] [SET ...]; what lies in WORK already is not done again.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._commands import make
 from medssl.data.manifest import Manifest
 from medssl.metrics.statistics import mean_interval
 from medssl.nn import transfer
@@ -17,26 +17,27 @@ from medssl.training.network import Network
 from medssl.training.probe import Probe
 
 NAMES = ("spark", "mae", "inpaint", "vicreg", "global_local", "hybrid")
-CROPS = {"hippocampus": "[32,48,32]", "headneck_ct": "[48,48,48]"}
-LENGTH = ("encoder.channels=[8,16,32,64]", "plan.epochs=15", "plan.steps=40", "plan.batch=4", "plan.lr=2.0e-3")
+SETS = {"hippocampus": ("crop=[32,48,32]", "plan.steps=40"), "headneck_ct": ("crop=[48,48,48]", "plan.steps=20")}
+SAME = ("encoder.channels=[8,16,32,64]", "plan.epochs=15", "plan.batch=4", "plan.lr=2.0e-3")
 VOLUMES, SEEDS = 4, 8
 
 
 def main(work: str = "runs/probes", *sets: str) -> None:
     """Pretrains every objective with the same steps on each set, and prints a table."""
-    print(f"{' '.join(LENGTH)}; probe: {VOLUMES} labelled volumes, {SEEDS} draws of them and of random encoders\n")
+    said = "; ".join(f"{name} {' '.join(SETS[name])}" for name in sets or SETS)
+    print(f"{' '.join(SAME)}; {said}")
+    print(f"Probe: {VOLUMES} labelled volumes, {SEEDS} draws of them and of random encoders.\n")
     print("| set | objective | probe Dice | random encoder | difference [95 % over draws] | pretraining, minutes |")
     print("|---|---|---|---|---|---|")
-    for name in sets or CROPS:
-        manifest = Path(work, name, "store", "manifest.csv")
-        _do(manifest, "ingest", f"../shared/data/{name}", "--out", str(manifest.parent))
+    for name in sets or SETS:
+        store = Path(work, name, "store")
+        make(store, f"ingest ../shared/data/{name} --out {store}")
         for objective in NAMES:
             run = Path(work, name, objective)
-            how = (f"manifest={manifest}", f"run={run}", f"crop={CROPS[name]}", "resume=true", *LENGTH)
-            _do(run / "SHA256SUMS", "pretrain", f"configs/pretrain/{objective}.yaml", *how)
-            print(
-                f"| {name} | {objective} | {' | '.join(probed(Run.open(run), Manifest.read(manifest)))} |", flush=True
-            )
+            how = f"manifest={store}/manifest.csv run={run} resume=true {' '.join((*SETS[name], *SAME))}"
+            make(run / "SHA256SUMS", f"pretrain configs/pretrain/{objective}.yaml {how}")
+            row = probed(Run.open(run), Manifest.read(store / "manifest.csv"))
+            print(f"| {name} | {objective} | {' | '.join(row)} |", flush=True)
 
 
 def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
@@ -49,13 +50,6 @@ def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
     gap = mean_interval((mine - random)[None])
     spent = run.card["spent"]["seconds"] / 60
     return f"{mine.mean():.3f}", f"{random.mean():.3f}", gap.said("+.3f"), f"{spent:.0f}"
-
-
-def _do(made: Path, *words: str) -> None:
-    if not made.exists():
-        done = subprocess.run([sys.executable, "-m", "medssl.cli", *words], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(done.stderr.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

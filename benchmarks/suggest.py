@@ -19,7 +19,8 @@ from medssl.training.finetuning import Finetune
 from medssl.training.suggesting import suggested
 
 PRETRAINING, STORE, WORK = "runs/hippocampus/spark", "runs/hippocampus/store", "runs/suggest"
-CONFIG, SHORT = "configs/finetune/hippocampus.yaml", ("plan.epochs=6", "plan.steps=40", "validate_on=0")
+CONFIG = "configs/finetune/hippocampus.yaml"
+SHORT = ("plan.epochs=6", "plan.steps=40", "plan.lr=4.0e-3", "validate_on=0")
 SEEDS = (0, 1, 2)
 HEAD = ("labels", "chosen", "Dice", "difference [95 % over patients]", "p", "verdict", "seeds", "cases")
 

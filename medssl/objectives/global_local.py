@@ -91,7 +91,7 @@ class GlobalLocal(Objective):
         pyramid = self.encoder(looks)
         terms: dict[str, Tensor] = {}
         if c.stage != "global":
-            maps = self.part(self.decoder(pyramid)[c.level])
+            maps = self.part(self.decoder(pyramid, c.level)[0])
             terms |= self.parts(maps, crops, generator)
             z = middle(maps)
         if c.stage != "local":
@@ -113,7 +113,7 @@ class GlobalLocal(Objective):
         if self.config.stage != "local":
             first, second = self.head(pyramid[-1]).chunk(2)
             return first, second
-        first, second = middle(self.part(self.decoder(pyramid)[self.config.level])).chunk(2)
+        first, second = middle(self.part(self.decoder(pyramid, self.config.level)[0])).chunk(2)
         return first, second
 
     def whole(self, z: Float[Tensor, "n c"], looks: Float[Tensor, "n d i j k"], crops: Crops) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ class VicReg(Objective):
         """Embeddings of the same places in two looks at every crop, in fp32."""
         x, generator = crops.x.flatten(0, 1), self.draws()
         looks = torch.cat([vary(x, generator, self.config.strength) for _ in range(2)])
-        maps = self.decoder(self.encoder(looks))[self.config.level]
+        maps = self.decoder(self.encoder(looks), self.config.level)[0]
         affine, shape = crops.affine.flatten(0, 1), crops.x.shape[-3:]
         other, here, there = both_views(affine, self.views, shape, self.config.points, 0.5, generator)
         first, second = maps.chunk(2)
