@@ -14,7 +14,7 @@ from medssl.data.augment import Augment, augment
 from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalise import Recipe
-from medssl.data.store import Corner, Points, Store
+from medssl.data.store import Corner, Store
 from medssl.errors import BadInput
 
 
@@ -86,14 +86,15 @@ class CropDataset(Dataset[Item]):
     """Item n is `views` crops of one volume; volumes take turns, in a new order each round.
 
     Unlabelled crops lie about a voxel of the body, so that they are not mostly air. Of labelled ones the share
-    `foreground` lies about a voxel of a class, each class of the volume being as likely as the next.
+    `foreground` lies about a voxel of a class, each class of the volume being as likely as the next, or with `by_part`
+    each connected part of one: else a lesion a third as wide is drawn 27 times less often.
     The first view decides the place; with `overlap` every further view shares at least that part of it with the first.
     """
 
     def __init__(
         self, manifest: Manifest, recipe: Recipe, size: Corner, *, views: int = 1, overlap: float | None = None,
         labelled: bool = False, foreground: float = 0.5, seed: int = 0, augment: Augment | None = None,
-        classes: Classes | None = None,
+        classes: Classes | None = None, by_part: bool = False,
     ) -> None:  # fmt: skip
         if not manifest.cases:
             raise BadInput(f"{manifest.folder}: no cases to cut crops from; is the split empty?")
@@ -106,7 +107,7 @@ class CropDataset(Dataset[Item]):
         self.store = Store(manifest)
         self.recipe, self.size, self.views, self.overlap = recipe, size, views, overlap
         self.labelled, self.foreground, self.seed, self.augment = labelled, foreground, seed, augment
-        self.classes = classes
+        self.classes, self.by_part = classes, by_part
 
     def __len__(self) -> int:
         """The volumes there are; items go on beyond that, in a new order."""
@@ -144,17 +145,18 @@ class CropDataset(Dataset[Item]):
     def _corner(self, case: Case, random: np.random.Generator) -> Corner:
         """A crop that holds a drawn voxel somewhere in its middle half."""
         points = self.store.image(case).points["body"]
-        classes = self._places(case) if self.labelled else {}
-        if classes and random.random() < self.foreground:
-            points = classes[sorted(classes)[random.integers(len(classes))]]
+        places = self._places(case) if self.labelled else []
+        if places and random.random() < self.foreground:
+            points = places[random.integers(len(places))]
         shape = np.array(self.store.image(case).shape)
         point = points[random.integers(len(points))] if len(points) else random.integers(shape)
         return self._within(case, point - random.uniform(0.25, 0.75, 3) * self.size)
 
-    def _places(self, case: Case) -> Points:
-        """Some voxels of every class of a case."""
-        points = self.store.label(case).points
-        return {n: p for n, p in points.items() if self.classes is None or int(n) in self.classes.names}
+    def _places(self, case: Case) -> list[Int[np.ndarray, "n 3"]]:
+        """Some voxels of every class of a case, or of every connected part of one."""
+        label = self.store.label(case)
+        marked = label.parts if self.by_part else [(int(n), points) for n, points in sorted(label.points.items())]
+        return [points for n, points in marked if self.classes is None or n in self.classes.names]
 
     def _beside(self, case: Case, first: Corner, random: np.random.Generator) -> Corner:
         """A crop that shares at least `overlap` of its voxels with the first."""

@@ -16,10 +16,12 @@ from medssl.volume import Volume
 class Task(nn.Module):
     """Learns from labelled crops; has an encoder, and gives class probabilities for a crop.
 
-    `selects` is the score of `validate` by which the weights of a training are chosen.
+    `selects` is the score of `validate` by which the weights of a training are chosen; `by_part` has crops drawn about
+    every connected part of a class alike.
     """
 
     selects = "dice"
+    by_part = False
 
     def __init__(self, config: Settings, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
         super().__init__()

@@ -45,6 +45,7 @@ class Detect(Task):
 
     config: Config
     selects = "found"
+    by_part = True
 
     def __init__(self, config: Config, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
         super().__init__(config, encoder, classes, crop)

@@ -95,7 +95,7 @@ def finetune(settings: Finetune) -> Run:
     task, ledger = network.started(before, *given) if before else (network.blank(), None)
     log.info("%s", ledger or "no pretrained weights: from scratch")
     learner, plan = _learner(task, settings)
-    train, cases = _fed(shown, network, settings)
+    train, cases = _fed(shown, network, settings, task.by_part)
     held = manifest.by("val").labelled().first(settings.validate_on)
     validation = feed.wholes(held, network.recipe, shown.classes) if held.cases else None
     facts = {
@@ -123,13 +123,13 @@ def _learner(task: Task, settings: Finetune) -> tuple[Task, Plan]:
     return Taught(task, settings.unlabelled, settings.plan), settings.plan.model_copy(update={"ema": 0.0})
 
 
-def _fed(shown: Shown, network: Network, settings: Finetune) -> tuple[DataLoader, tuple[Case, ...]]:
+def _fed(shown: Shown, network: Network, settings: Finetune, by_part: bool) -> tuple[DataLoader, tuple[Case, ...]]:
     """Crops of the labelled volumes, and of the others where asked; with the cases that they are cut from."""
     cut = partial(
         CropDataset, recipe=network.recipe, size=settings.crop, seed=settings.plan.seed,
         augment=_sided(settings.augment, shown.classes),
     )  # fmt: skip
-    few = cut(shown.few, labelled=True, foreground=settings.foreground, classes=shown.classes)
+    few = cut(shown.few, labelled=True, foreground=settings.foreground, classes=shown.classes, by_part=by_part)
     if settings.unlabelled.name == "none":
         return feed.crops(few, settings.plan), shown.few.cases
     if not shown.rest.cases:

@@ -117,6 +117,21 @@ def test_each_class_is_met_as_often_however_small(manifest):
     assert sum(bool((y == 2).any()) for y in labels) > 50
 
 
+def test_each_part_of_a_class_is_met_as_often_however_small_where_asked(manifest, tmp_path):
+    label = np.zeros(SHAPES[2], np.uint8)
+    label[4:20, 4:24, 4:12], label[56, 56, 36] = 1, 1
+    store.write(tmp_path / "c2.b2nd", store.read(manifest.folder / "c2.b2nd").volume(), {})
+    store.write(tmp_path / "l2.b2nd", Volume(label, np.diag([1.0, 1, 2, 1]), "label"), {})
+    few = Manifest((case(2),), tmp_path)
+
+    def met(by_part):
+        data = CropDataset(few, Recipe(), (16, 16, 16), labelled=True, foreground=1.0, by_part=by_part)
+        return sum(int((data[n].label == 1).sum()) == 1 for n in range(100))
+
+    assert met(by_part=False) < 5
+    assert 35 < met(by_part=True) < 65
+
+
 def test_without_foreground_crops_follow_the_body(manifest):
     data = CropDataset(manifest, Recipe(), (16, 16, 16), labelled=True, foreground=0.0)
     assert sum(bool((data[n].label == 2).any()) for n in range(60)) < 30
