@@ -6,6 +6,7 @@ from app.state import Desk, findings
 from medssl.review.finding import Finding
 from medssl.review.predictions import Index
 from medssl.review.priors import days_between, earlier, growth, match, standing
+from medssl.review.state import Reading
 from medssl.review.worklist import Row
 
 
@@ -29,16 +30,25 @@ def _prior(desk: Desk, row: Row) -> dict[str, Any] | None:
     if case is None:
         return None
     number, days = desk.index.cases.index(case) + 1, days_between(desk.index, case, row.case)
+    before = desk.readings.get((case, desk.reviewer.name)) or Reading(case, desk.reviewer.name)
     now = standing(row.findings, row.reading)
-    then = standing(findings(desk.index, case), desk.readings.get((case, desk.reviewer.name)))
+    then = standing((*findings(desk.index, case), *before.added), before)
     same = match(now, then)
-    grown = {one.id: growth(one, same[one.id], days).said for one in now if one.id in same}
+    grown = {one.id: _grown(one, same[one.id], days, row.reading, before) for one in now if one.id in same}
+    made = day(desk.index.study(case).date) or (case if days is None else f"{days} days before")
     return {
-        "id": "prior", "name": f"Prior {day(desk.index.study(case).date) or case}",
+        "id": "prior", "name": f"Prior {made}",
         "volume": desk.url(number, "image"), "overlay": desk.url(number, "labels"), "none": "not found in the prior",
         "pairs": {name: {"centre_mm": same[name].centre_mm, "said": said} for name, said in grown.items()},
         "only": _only(then, same, "only in the prior"),
     }  # fmt: skip
+
+
+def _grown(now: Finding, then: Finding, days: int | None, reading: Reading, before: Reading) -> str:
+    """What a card says of a lesion that the prior has too; volumes are the model's, also of what was drawn in since."""
+    said = growth(now, then, days, reading.axes.get(now.id), before.axes.get(then.id)).said
+    drawn = {stroke.finding for stroke in (*reading.strokes, *before.strokes)} & {now.id, then.id}
+    return f"{said} (as predicted, before your strokes)" if drawn else said
 
 
 def _rival(desk: Desk, row: Row) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,21 @@ class Label:
 
 @dataclass(frozen=True)
 class Study:
-    """Whose scan a case is, and of which day (YYYYMMDD, maybe moved); empty where nobody told."""
+    """Whose scan a case is, and how many days after the patient's first one it was made; empty where nobody told.
+
+    `date` (YYYYMMDD) is there only where somebody wrote it: it can point to a person, a number of days cannot.
+    """
 
     patient: str = ""
     date: str = ""
+    day: int | None = None
+
+    def days_after(self, other: "Study") -> int | None:
+        """The days from another study of the patient to this one; None where they are not known."""
+        if self.day is not None and other.day is not None:
+            return self.day - other.day
+        first, last = _date(other.date), _date(self.date)
+        return (last - first).days if first and last else None
 
 
 @dataclass(frozen=True)
@@ -76,7 +88,7 @@ def read_index(folder: Path | str) -> Index:
         units = {case["id"]: case["unit"] for case in told["cases"]}
         labels = tuple(Label(**label) for label in told["labels"])
         later = {name: told[name] for name in LATER if name in told}
-        later["studies"] = {case["id"]: Study(case.get("patient", ""), case.get("date", "")) for case in told["cases"]}
+        later["studies"] = {case["id"]: _study(case) for case in told["cases"]}
         return Index(Path(folder), tuple(units), units, labels, told["model"], told["created"], told["notice"], **later)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not an index of predictions ({error}); predict again") from None
@@ -91,6 +103,18 @@ def read_findings(case_folder: Path | str) -> tuple[Finding, ...]:
         raise BadInput(f"{path}: no such file; the case was not predicted, predict again") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not a list of findings ({error}); predict again") from None
+
+
+def _study(case: dict[str, Any]) -> Study:
+    day = case.get("day")
+    return Study(case.get("patient", ""), case.get("date", ""), None if day is None else int(day))
+
+
+def _date(told: str) -> date | None:
+    try:
+        return date.fromisoformat(told)
+    except ValueError:
+        return None
 
 
 def _finding(row: dict[str, Any]) -> Finding:

@@ -3,23 +3,28 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
+from medssl.review.axes import Axes
 from medssl.review.finding import Finding
 from medssl.review.predictions import Index
 from medssl.review.state import Reading
 
 APART_MM = 10.0  # how far two findings may lie apart and be one, or half their diameter if that is more
 MOVED_MM = 60.0  # how far a patient may lie elsewhere in the scanner
+SURE = 25.0  # per cent of volume from which two scans of a nodule tell growth: Callister et al., below
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How one lesion changed, in per cent of what it was, and over how many days if both studies are dated."""
+    """How one lesion changed, in per cent of what it was, and over how many days where those are known.
+
+    Callister et al., "British Thoracic Society guidelines for the investigation and management of pulmonary nodules",
+    2015 (https://doi.org/10.1136/thoraxjnl-2015-207168): two scans differ by up to a quarter without any growth.
+    """
 
     volume: float | None
     diameter: float | None
@@ -27,7 +32,7 @@ class Growth:
 
     @property
     def doubling_days(self) -> float | None:
-        """The days in which the volume doubles at this pace; None where it does not grow, or without dates.
+        """The days in which the volume doubles at this pace; None where it does not grow, or the days are not known.
 
         Schwartz, "A biomathematical approach to clinical tumor growth", 1961.
         """
@@ -45,43 +50,49 @@ class Growth:
         ]
         line = ", ".join(parts) or "no size to compare"
         line += f" in {self.days} days" if self.days is not None else ""
-        return line + (f"; doubles in {self.doubling_days:.0f}" if self.doubling_days else "")
+        if self.volume is not None and abs(self.volume) < SURE:
+            return f"{line}; under {SURE:.0f} % two scans may differ without growth"
+        return line + (f"; volume doubling time {self.doubling_days:.0f} days" if self.doubling_days else "")
 
 
 def earlier(index: Index, case: str) -> str | None:
-    """The latest earlier study of the same patient in the same unit; where dates are missing, the one listed before."""
-    mine = index.study(case)
+    """The latest earlier study of the same patient in the same unit; where days are missing, the one listed before."""
+    mine, at = index.study(case), index.cases.index(case)
     if not mine.patient:
         return None
-    at = index.cases.index(case)
-    dated = bool(mine.date)
-    before = [
-        other for n, other in enumerate(index.cases)
-        if other != case and index.study(other).patient == mine.patient and index.units[other] == index.units[case]
-        and (index.study(other).date < mine.date if dated and index.study(other).date else n < at)
-    ]  # fmt: skip
-    return max(before, key=lambda other: (index.study(other).date, index.cases.index(other)), default=None)
+    before = []
+    for n, other in enumerate(index.cases):
+        theirs = index.study(other)
+        if other != case and theirs.patient == mine.patient and index.units[other] == index.units[case]:
+            days = mine.days_after(theirs)
+            if days > 0 if days is not None else n < at:
+                before.append((days is not None, -(days or 0), n, other))
+    return max(before)[-1] if before else None
 
 
 def days_between(index: Index, before: str, after: str) -> int | None:
-    """The days from one study to another; None where one is not dated."""
-    first, last = (_day(index.study(case).date) for case in (before, after))
-    return (last - first).days if first and last else None
+    """The days from one study to another; None where they are not known."""
+    return index.study(after).days_after(index.study(before))
 
 
 def standing(findings: Iterable[Finding], reading: Reading | None) -> list[Finding]:
-    """The findings that a reader did not reject, with the long axis where they measured one."""
-    if reading is None:
-        return list(findings)
-    said = {name: verdict.decision for name, verdict in reading.verdicts.items()}
-    axes = {name: measured.long_mm for name, measured in reading.axes.items()}
-    kept = [finding for finding in findings if said.get(finding.id) != "reject"]
-    return [replace(finding, diameter_mm=axes.get(finding.id, finding.diameter_mm)) for finding in kept]
+    """The findings that a reader did not reject, under the labels they gave."""
+    said = reading.verdicts if reading else {}
+    rejected = {name for name, verdict in said.items() if verdict.decision == "reject"}
+    labels = {name: verdict.label for name, verdict in said.items() if verdict.decision == "relabel" and verdict.label}
+    kept = (finding for finding in findings if finding.id not in rejected)
+    return [replace(finding, label=labels.get(finding.id, finding.label)) for finding in kept]
 
 
-def growth(now: Finding, then: Finding, days: int | None) -> Growth:
-    """How a lesion changed; nothing is said of a size that nobody measured."""
-    return Growth(_per_cent(now.volume_ml, then.volume_ml), _per_cent(now.diameter_mm, then.diameter_mm), days)
+def growth(
+    now: Finding, then: Finding, days: int | None, axes: Axes | None = None, earlier_axes: Axes | None = None
+) -> Growth:
+    """How a lesion changed; nothing is said of a size that nobody measured.
+
+    A diameter that was measured in both studies counts, else that of both masks: one is not compared with the other.
+    """
+    long_mm = (axes.long_mm, earlier_axes.long_mm) if axes and earlier_axes else (now.diameter_mm, then.diameter_mm)
+    return Growth(_per_cent(now.volume_ml, then.volume_ml), _per_cent(*long_mm), days)
 
 
 def match(now: Sequence[Finding], then: Sequence[Finding], moved_mm: float = MOVED_MM) -> dict[str, Finding]:
@@ -117,10 +128,3 @@ def _reach_mm(one: Finding, other: Finding) -> float:
 
 def _per_cent(now: float, then: float) -> float | None:
     return 100 * (now / then - 1) if now > 0 and then > 0 else None
-
-
-def _day(told: str) -> date | None:
-    try:
-        return date.fromisoformat(told)
-    except ValueError:
-        return None

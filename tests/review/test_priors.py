@@ -1,15 +1,18 @@
 """Lesions of two studies are matched by label and place, and their growth is what the measures say."""
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medssl.errors import BadInput
 from medssl.review.axes import Axes
 from medssl.review.finding import Finding, Verdict
-from medssl.review.predictions import Index, Study
+from medssl.review.predictions import Index, Study, read_index
 from medssl.review.priors import days_between, earlier, growth, match, standing
 from medssl.review.state import Reading
 
@@ -54,7 +57,14 @@ def test_a_new_and_a_gone_lesion_stay_alone():
 def test_growth_in_per_cent_and_days():
     grown = growth(finding("n", (0, 0, 0), 2.0, 15.0), finding("t", (0, 0, 0), 1.0, 12.0), 90)
     assert (grown.volume, grown.diameter, grown.doubling_days) == (100, 25, pytest.approx(90))
-    assert grown.said == "+100 % volume, +25 % diameter in 90 days; doubles in 90"
+    assert grown.said == "+100 % volume, +25 % diameter in 90 days; volume doubling time 90 days"
+    assert grown.doubling_days == pytest.approx(90 * math.log(2) / math.log(2.0 / 1.0))
+
+
+@pytest.mark.parametrize("now_ml", [0.76, 1.0, 1.24])
+def test_of_a_change_as_two_scans_show_without_growth_no_doubling_is_said(now_ml):
+    said = growth(finding("n", (0, 0, 0), now_ml), finding("t", (0, 0, 0), 1.0), 90).said
+    assert "under 25 %" in said and "doubling" not in said
 
 
 @given(st.floats(0.01, 100), st.floats(1.01, 10), st.integers(1, 2000))
@@ -83,6 +93,35 @@ def test_the_prior_is_the_latest_earlier_study_of_the_patient():
     assert days_between(studies, "mid", "late") == 152 and days_between(studies, "lone", "late") is None
 
 
+counted = st.integers(-40_000, 40_000)
+
+
+@given(counted, counted)
+def test_days_since_a_first_study_that_nobody_dates_order_studies_too(one, other):
+    studies = index(a=("p", "", one), b=("p", "", other))
+    assert days_between(studies, "a", "b") == -days_between(studies, "b", "a") == other - one
+    assert earlier(studies, "b") == ("a" if other > one else None)
+    assert earlier(studies, "a") == ("b" if one > other else None)
+
+
+def test_days_count_before_dates_and_are_never_taken_from_one_another():
+    studies = index(a=("p", "20240101", 0), b=("p", "20240201", 7), dated=("p", "20240301"), counted=("p", "", 9))
+    assert days_between(studies, "a", "b") == 7 and days_between(studies, "b", "dated") == 29
+    assert days_between(studies, "dated", "counted") is None
+
+
+def test_an_index_without_days_is_read_and_one_with_other_words_is_refused(predictions):
+    assert read_index(predictions).study("case-a") == Study()
+    told = json.loads((predictions / "index.json").read_text())
+    told["cases"][0] |= {"patient": "p", "day": 183}
+    (predictions / "index.json").write_text(json.dumps(told))
+    assert read_index(predictions).study("case-a") == Study("p", "", 183)
+    told["cases"][0]["day"] = "in spring"
+    (predictions / "index.json").write_text(json.dumps(told))
+    with pytest.raises(BadInput, match="not an index"):
+        read_index(predictions)
+
+
 def test_without_dates_the_study_listed_before_is_the_prior():
     studies = index(a=("p",), b=("p",))
     assert (earlier(studies, "a"), earlier(studies, "b")) == (None, "a")
@@ -95,9 +134,16 @@ def test_another_kind_of_scan_is_no_prior():
     assert earlier(studies, "b") is None
 
 
-def test_what_a_reader_rejected_does_not_stand_and_what_they_measured_counts():
-    axes = Axes("axial", ((0, 0, 0), (3, 4, 0)), ((0, 3, 0), (3, 0, 0)))
-    verdict = Verdict("f1", "ana", "reject", "", "2026")
-    reading = Reading("c", "ana", {"f1": verdict}, axes={"f2": axes})
-    (kept,) = standing([finding("f1", (0, 0, 0)), finding("f2", (0, 0, 0))], reading)
-    assert kept.id == "f2" and math.isclose(kept.diameter_mm, 5)
+def test_what_a_reader_rejected_does_not_stand_and_what_they_renamed_has_its_new_label():
+    said = {"f1": Verdict("f1", "ana", "reject", "", "2026"), "f2": Verdict("f2", "ana", "relabel", "", "2026", "", 2)}
+    found = [finding("f1", (0, 0, 0)), finding("f2", (0, 0, 0)), finding("f3", (0, 0, 0))]
+    assert [(one.id, one.label) for one in standing(found, Reading("c", "ana", said))] == [("f2", 2), ("f3", 1)]
+    assert standing(found, None) == found
+
+
+def test_a_measured_diameter_is_compared_with_a_measured_one_alone():
+    axes, before = (Axes("axial", ((0, 0, 0), (long, 0, 0)), ((0, 0, 0), (0, 1, 0))) for long in (6, 5))
+    now, then = finding("n", (0, 0, 0), 1.0, 12.0), finding("t", (0, 0, 0), 1.0, 10.0)
+    assert growth(now, then, None, axes, before).diameter == pytest.approx(20)
+    assert growth(now, then, None, axes, None).diameter == pytest.approx(20)
+    assert growth(replace(now, diameter_mm=15.0), then, None, axes, None).diameter == pytest.approx(50)
