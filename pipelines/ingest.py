@@ -7,6 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from medssl.config import check
 from medssl.data.ingest import Options, ingest
+from medssl.data.store import Card
 from medssl.errors import BadInput
 
 
@@ -31,6 +32,8 @@ def main(argv: list[str]) -> None:
     print(summary.line())
     for reason, number in summary.reasons():
         print(f"  refused {number}: {reason.encode('utf-8', 'backslashreplace').decode()}")
+    if regions := Card.read(asked.out).regions:
+        print(f'regions {", ".join(regions)}: finetune with "task.regions={list(regions.values())}" to learn them')
     print(f"{asked.out / 'manifest.csv'}\n{asked.out / 'ledger.csv'}")
 
 

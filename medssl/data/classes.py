@@ -18,19 +18,21 @@ OPPOSITE = SIDES | {right: left for left, right in SIDES.items()}
 class Classes:
     """Names by number, without background; `unlabelled` marks voxels that nobody labelled (nnU-Net's class "ignore").
 
-    `present` lists the classes that were drawn in a case, where that is told; in other cases all were.
+    `present` lists the classes that were drawn in a case, where that is told; in other cases all were. `regions` are
+    unions of classes that have a name.
     """
 
     names: Mapping[int, str]
     unlabelled: int | None = None
     present: Mapping[str, list[int]] = field(default_factory=dict)
+    regions: Mapping[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, card: Card) -> "Classes":
         """The classes of a store."""
         blank = next((n for n, name in card.labels.items() if name.casefold() == "ignore"), None)
         names = {n: name for n, name in card.labels.items() if n not in (0, blank)}
-        return cls(names, blank, card.present_labels)
+        return cls(names, blank, card.present_labels, card.regions)
 
     @property
     def count(self) -> int:

@@ -184,11 +184,13 @@ def _card(found: Layout, veil: Open, options: Options) -> Card:
         ("recipe", card.recipe, recipe),
         ("list of CT channels", card.recipe.hu_channels, hu or card.recipe.hu_channels),
         ("classes", card.labels | found.labels, found.labels | card.labels),
+        ("regions", card.regions | found.regions, found.regions | card.regions),
     ):
         if here != told:
             raise BadInput(f"{out}: its {name} is {here}, asked is {told}; use another --out")
-    labels, present = card.labels | found.labels, card.present_labels | found.present
-    return card.model_copy(update={"labels": labels, "present_labels": present, "shares": shares, "seed": seed})
+    classes = {"labels": card.labels | found.labels, "present_labels": card.present_labels | found.present}
+    classes["regions"] = card.regions | found.regions
+    return card.model_copy(update=classes | {"shares": shares, "seed": seed})
 
 
 def _recipe(options: Options, otherwise: Recipe) -> Recipe:

@@ -25,12 +25,16 @@ SPLITS = {"training": "train", "validation": "val", "test": "test", "unlabeled":
 
 @dataclass(frozen=True)
 class Layout:
-    """What a folder holds: cases to read, ledger rows of the files that belong to none, and the class names."""
+    """What a folder holds: cases to read, ledger rows of the files that belong to none, and the class names.
+
+    `present` lists the classes that were drawn in a case, `regions` the classes that a named union is made of.
+    """
 
     sources: list[Source] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     labels: dict[int, str] = field(default_factory=dict)
     present: dict[str, list[int]] = field(default_factory=dict)
+    regions: dict[str, list[int]] = field(default_factory=dict)
 
 
 def find(scans: Path, modality: str = "", patients: Path | None = None, allow_gaps: bool = False) -> Layout:
@@ -70,6 +74,7 @@ def _take(into: Layout, left: set[Path], part: Layout, published: bool = False) 
     into.rows.extend(part.rows)
     into.labels.update(part.labels)
     into.present.update(part.present)
+    into.regions.update(part.regions)
     left.difference_update(f for s in part.sources for f in s.files)
     left.difference_update(Path(row.path) for row in part.rows)
 
@@ -79,7 +84,7 @@ def _described(path: Path, left: set[Path]) -> Layout:
     root = path.parent
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        labels = _labels(told.get("labels") or {})
+        labels, regions = _labels(told.get("labels") or {})
         channels = told.get("channel_names") or told.get("modality") or {}
         modalities = tuple(_modality(str(channels[key])) for key in sorted(channels, key=int))
         listed = [(split, item) for split in SPLITS for item in told.get(split) or ()]
@@ -103,7 +108,7 @@ def _described(path: Path, left: set[Path]) -> Layout:
     if untold:
         log.warning("%d cases are in no table beside dataset.json: each counts as a patient of its own", untold)
     found.rows.extend(Row(str(f), "used", "", "describes the data set") for f in (path, *known))
-    return replace(found, labels=labels, present=present)
+    return replace(found, labels=labels, present=present, regions=regions)
 
 
 def _listed(root: Path, item: Any, modalities: tuple[str, ...], left: set[Path]) -> Source | list[Row]:
@@ -178,13 +183,35 @@ def _said(source: Source, said: dict[str, Told]) -> Source:
     return replace(source, **told)
 
 
-def _labels(told: dict[str, Any]) -> dict[int, str]:
-    """Class number -> name; nnU-Net writes them the other way round, detection sets count from 0 without background."""
+def _labels(told: dict[str, Any]) -> tuple[dict[int, str], dict[str, list[int]]]:
+    """Class number -> name, and region -> its classes.
+
+    nnU-Net writes classes the other way round. Detection sets count from 0 without background.
+    """
     pairs = [(k, v) if str(k).lstrip("-").isdigit() else (v, k) for k, v in told.items()]
-    named = {int(number): str(name) for number, name in pairs if not isinstance(number, list)}
+    if any(isinstance(number, list) for number, _ in pairs):
+        return _regions(told)
+    named = {int(number): str(name) for number, name in pairs}
     if named and named.get(0, "background").lower() != "background":
         named = {number + 1: name for number, name in named.items()}
-    return {number: name for number, name in sorted(named.items()) if number > 0}
+    return {number: name for number, name in sorted(named.items()) if number > 0}, {}
+
+
+def _regions(told: dict[str, Any]) -> tuple[dict[int, str], dict[str, list[int]]]:
+    """nnU-Net's unions of classes by name: a class is called after the smallest region around it.
+
+    Beside them, `regions_class_order` tells how nnU-Net numbers its own predictions, and nothing of the labels.
+    """
+    values = {name: sorted({int(v) for v in (of if isinstance(of, list) else [of])}) for name, of in told.items()}
+    blank = {name: of[0] for name, of in values.items() if name in ("background", "ignore") and of}
+    regions = {name: of for name, of in values.items() if name not in blank}
+    wrong = [name for name, of in regions.items() if not of or of[0] < 1 or set(of) & set(blank.values())]
+    if wrong:
+        raise ValueError(f"region {wrong[0]!r} is empty, or holds the background or what is to be ignored")
+    named = {of: name for name, of in blank.items() if of}
+    for name, of in sorted(regions.items(), key=lambda item: len(item[1])):
+        named = {value: name if len(of) == 1 else f"{name}_{value}" for value in of} | named
+    return dict(sorted(named.items())), regions
 
 
 def _modality(told: str) -> str:

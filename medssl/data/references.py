@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
 from medssl.data import layouts
+from medssl.data.classes import UNKNOWN, Classes
 from medssl.data.manifest import Manifest
 from medssl.data.source import Source
 from medssl.data.sources import read_label
@@ -19,7 +22,7 @@ from medssl.volume import Volume
 
 @dataclass(frozen=True)
 class References:
-    """Labelled cases by name; `present` lists the classes that were labelled, of cases where not all were.
+    """Labelled cases by name, and what is told of their classes.
 
     `unlabelled` are cases that are known to have no label, and so are left out of what is measured; where names are
     `hidden`, what reading a label says tells none.
@@ -27,7 +30,7 @@ class References:
 
     place: Path
     sources: Mapping[str, Source]
-    present: Mapping[str, list[int]] = field(default_factory=dict)
+    classes: Classes = field(default_factory=lambda: Classes({}))
     unlabelled: frozenset[str] = frozenset()
     hidden: bool = False
 
@@ -42,7 +45,8 @@ class References:
         if named:
             return cls(place, {case: Source(case, case, (), (), path) for case, path in named.items()})
         found = layouts.find(place)
-        return cls(place, {s.id: s for s in found.sources if s.label}, found.present)
+        card = Card(labels=found.labels, present_labels=found.present, regions=found.regions)
+        return cls(place, {s.id: s for s in found.sources if s.label}, Classes.of(card))
 
     def measured(self, cases: Sequence[str]) -> list[str]:
         """The cases that have a label; those of which nothing is known are refused, all at once."""
@@ -55,12 +59,18 @@ class References:
         return [case for case in cases if case in self.sources]
 
     def label(self, case: str, image: Volume) -> Volume:
-        """A case's label, which must stand on the image's grid."""
+        """A case's label, which must stand on the image's grid; negative where nobody labelled."""
         with hushed(case, self.hidden, self.place.parent):
             try:
-                return read_label(self.sources[case], image)
+                drawn = read_label(self.sources[case], image)
             except BadInput as error:
                 raise BadInput(f"{case}: {error}") from None
+        blank = self.classes.unlabelled
+        return drawn if blank is None else _unknown(drawn, blank)
+
+
+def _unknown(drawn: Volume, blank: int) -> Volume:
+    return replace(drawn, voxels=np.where(drawn.voxels == blank, np.int16(UNKNOWN), drawn.voxels.astype(np.int16)))
 
 
 def _case(path: Path) -> str:
@@ -85,4 +95,4 @@ def _of_manifest(path: Path) -> References:
     patient = {case.id: case.patient for case in manifest.cases}
     bare = frozenset(case.id for case in manifest.cases if not case.label)
     sources = {case: replace(s, id=case, patient=patient[case]) for case, s in known.items() if s}
-    return References(path, sources, card.present_labels, bare, bool(card.key))
+    return References(path, sources, Classes.of(card), bare, bool(card.key))

@@ -39,6 +39,7 @@ class Card(Settings):
     spacing_mm: Spacing | None = None
     labels: dict[int, str] = Field(default_factory=dict)
     present_labels: dict[str, list[int]] = Field(default_factory=dict)
+    regions: dict[str, list[int]] = Field({}, description="unions of classes that have a name")
     shares: dict[str, float] = Field({}, description="of patients, as asked; empty stands for the usual ones")
     seed: int = Field(0, description="of the split")
     key: str = Field("", description="a mark of the key behind its pseudonyms; empty without de-identification")

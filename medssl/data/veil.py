@@ -103,7 +103,7 @@ class Veil(Open):
         drawn = any(s.series and s.label for s in found.sources)
         labels = {n: structure(name, key) if drawn else name for n, name in found.labels.items()}
         present = {renamed[case].id: classes for case, classes in found.present.items() if case in renamed}
-        return Layout(list(renamed.values()), [*found.rows, *burned], labels, present)
+        return Layout(list(renamed.values()), [*found.rows, *burned], labels, present, found.regions)
 
     def where(self, source: str) -> str:
         """A pseudonym of the place and, of a DICOM series, one of the series too."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medssl.data import store
+from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
 from medssl.data.store import Card
 from medssl.errors import BadInput
@@ -35,7 +36,8 @@ def write_raw(manifest: Manifest, out: Path) -> None:
         raise BadInput(f"{out}: nnU-Net wants a folder named like Dataset001_Liver; choose another --out")
     cases = manifest.cases
     channels = _one(cases)
-    labels = _consecutive(Card.read(manifest.folder).labels, manifest.folder)
+    card = Card.read(manifest.folder)
+    labels = _consecutive(card.labels, Classes.of(card).unlabelled, manifest.folder)
     learnt = [c for c in cases if c.label and c.split != "test"]
     if not learnt:
         raise BadInput(f"{manifest.folder}: no labelled case outside split test; nnU-Net has nothing to learn from")
@@ -74,11 +76,14 @@ def _one(cases: Sequence[Case]) -> dict[str, str]:
     return {str(n): name for n, name in enumerate(names)}
 
 
-def _consecutive(names: Mapping[int, str], folder: Path) -> dict[str, int]:
-    """Name -> number, as nnU-Net writes them; it takes no numbers but 0, 1, 2 and so on."""
+def _consecutive(names: Mapping[int, str], blank: int | None, folder: Path) -> dict[str, int]:
+    """Name -> number, as nnU-Net writes them; it takes no numbers but 0, 1, 2 and so on, voxels to ignore last."""
     if sorted(names) != list(range(1, len(names) + 1)):
         raise BadInput(f"{folder}: nnU-Net wants classes 1, 2, 3 ..., these are {sorted(names)}; number them anew")
-    return {"background": 0} | {name: number for number, name in names.items()}
+    told = {("ignore" if number == blank else name): number for number, name in sorted(names.items())}
+    if blank not in (None, len(names)):
+        raise BadInput(f"{folder}: nnU-Net wants the class ignore to be the last, it is {blank}; number them anew")
+    return {"background": 0} | told
 
 
 def _write_case(manifest: Manifest, case: Case, part: Path, suffix: str) -> None:

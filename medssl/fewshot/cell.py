@@ -14,7 +14,6 @@ from medssl.errors import BadInput
 from medssl.files import write_text
 from medssl.metrics.cases import Row, score, table
 from medssl.metrics.compare import read
-from medssl.review.predictions import Label
 from medssl.run import Run
 from medssl.training.finetuning import Finetune, finetune
 from medssl.training.network import Network, predictor
@@ -75,11 +74,12 @@ def dead(cell: Cell) -> str:
 def tested(run: Run, manifest: Manifest, tolerance_mm: float) -> list[Row]:
     """A row for every labelled case of the split `test` and every class drawn in it, on the scanner's grid."""
     references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run)
-    classes = [Label(value, name, "") for value, name in Network.of(run).labels.items()]
+    names = Network.of(run).labels
     rows = []
     for case in manifest.by("test").labelled().cases:
         image = read_source(case, manifest)
         labels, reference = predict(image, case.id).labels, references.label(case.id, image)
-        drawn = references.present.get(case.id, [c.value for c in classes])
-        rows += [score(case.id, case.patient, c, labels, reference, tolerance_mm) for c in classes if c.value in drawn]
+        drawn = references.classes.present.get(case.id, list(names))
+        kept = {name: (value,) for value, name in names.items() if value in drawn}
+        rows += [score(case.id, case.patient, *one, labels, reference, tolerance_mm) for one in kept.items()]
     return rows

@@ -11,7 +11,6 @@ import numpy as np
 from medssl.metrics.overlap import dice, volume_error_ml
 from medssl.metrics.statistics import mean_interval
 from medssl.metrics.surface import surfaces
-from medssl.review.predictions import Label
 from medssl.volume import Volume
 
 METRICS = ("dice", "nsd", "hd95_mm", "assd_mm", "volume_error_ml")
@@ -33,12 +32,25 @@ class Row:
     empty: Literal["", "predicted", "reference", "both"]
 
 
-def score(case: str, patient: str, label: Label, predicted: Volume, reference: Volume, tolerance_mm: float) -> Row:
-    """One label of two label volumes on one grid. Empty masks as declared in `surface`."""
-    ours, theirs = predicted.voxels == label.value, reference.like(predicted).voxels == label.value
+def score(
+    case: str,
+    patient: str,
+    label: str,
+    values: Sequence[int],
+    predicted: Volume,
+    reference: Volume,
+    tolerance_mm: float,
+) -> Row:
+    """One label, or the union of several `values`, of two volumes on one grid. Empty masks as declared in `surface`.
+
+    Voxels whose reference is negative are unknown, and background in both masks: they count nowhere, and where a
+    structure meets them both end alike.
+    """
+    drawn = reference.like(predicted).voxels
+    ours, theirs = np.isin(predicted.voxels, values) & (drawn >= 0), np.isin(drawn, values)
     apart = surfaces(ours, theirs, predicted.spacing_mm())
     return Row(
-        case, patient, label.name, dice(ours, theirs), apart.nsd(tolerance_mm), apart.hd95_mm(), apart.assd_mm(),
+        case, patient, label, dice(ours, theirs), apart.nsd(tolerance_mm), apart.hd95_mm(), apart.assd_mm(),
         volume_error_ml(ours, theirs, predicted.voxel_ml()), float(theirs.sum()) * predicted.voxel_ml(),
         _empty(bool(ours.any()), bool(theirs.any())),
     )  # fmt: skip

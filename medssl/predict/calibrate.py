@@ -92,7 +92,7 @@ def _compared(
         volume = read()
         said, patient = predict(volume, case), references.sources[case].patient
         drawn = references.label(case, volume)
-        for kind in (kind for kind in kinds if kind.value in references.present.get(case, [kind.value])):
+        for kind in (kind for kind in kinds if kind.value in references.classes.present.get(case, [kind.value])):
             yield _Compared(kind, detect(case, patient, kind, said.labels, drawn, said.findings))
 
 

@@ -57,15 +57,23 @@ def evaluate(
     for case in measured:
         predicted = nifti.read(index.case(case) / LABELS, label=True)
         reference = references.label(case, predicted)
-        present = references.present.get(case, [label.value for label in index.labels])
-        labels = [label for label in index.labels if label.value in present]
+        present = references.classes.present.get(case, [label.value for label in index.labels])
+        named = _named(index.labels, references, present)
         patient = references.sources[case].patient
-        rows = tuple(score(case, patient, label, predicted, reference, tolerance_mm) for label in labels)
+        rows = tuple(score(case, patient, *name, predicted, reference, tolerance_mm) for name in named.items())
         found = read_findings(index.case(case))
         detected = {kind.name: detect(case, patient, kind, predicted, reference, found) for kind in kinds}
-        whole = len(labels) == len(index.labels)
+        whole = {label.value for label in index.labels} <= set(present)
         bins = _reliability(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
         yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
+
+
+def _named(labels: Sequence[Label], references: References, present: Sequence[int]) -> dict[str, tuple[int, ...]]:
+    """What is measured: the predicted labels that were drawn, and the data set's regions of these."""
+    drawn = {label.name: (label.value,) for label in labels if label.value in present}
+    known = {value for values in drawn.values() for value in values}
+    regions = {name: tuple(values) for name, values in references.classes.regions.items() if known.issuperset(values)}
+    return drawn | regions
 
 
 def image(index: Index, case: str) -> Volume:
@@ -78,30 +86,33 @@ def detect(
 ) -> Detected:
     """One kind of lesion in one case, compared with the reference.
 
-    Candidates are known by their number among the parts of the predicted mask, which is the end of their id.
+    Candidates are known by their number among the parts of the predicted mask, which is the end of their id. One that
+    lies by half or more where the reference is unknown is left out: nobody can say whether it is right.
     """
-    ours = parts(predicted.voxels == kind.value)
-    candidates = [f for f in found if f.label == kind.value]
-    numbers = [int(f.id.rpartition("-")[2]) for f in candidates]
-    if max(numbers, default=0) > ours.max(initial=0):
+    ours, known = parts(predicted.voxels == kind.value), reference.voxels >= 0
+    mine = {int(f.id.rpartition("-")[2]): f for f in found if f.label == kind.value}
+    if max(mine, default=0) > ours.max(initial=0):
         raise BadInput(f"{case}: its findings are not those of its {LABELS}; predict again")
+    shares = ndimage.mean(known, ours, list(mine))
+    mine = {number: f for (number, f), share in zip(mine.items(), shares, strict=True) if share > 0.5}
     blank = np.ones(reference.shape, np.float32)
     real = find(reference, blank, blank, case, {kind.value: kind.name})
-    iou = part_iou(ours, parts(reference.voxels == kind.value))
-    by_centre = lesions.by_centre(candidates, real)
-    overlap = iou[np.array(numbers, int) - 1, : len(real)]
+    iou = part_iou(np.where(known, ours, 0), parts(reference.voxels == kind.value))
+    by_centre = lesions.by_centre(list(mine.values()), real)
+    overlap = iou[np.array(list(mine), int) - 1, : len(real)]
     return Detected(case, patient, replace(by_centre, overlap=overlap), by_centre)
 
 
 def _reliability(probability: Volume, reference: Volume) -> Reliability:
-    """Of a probability kept in bytes, 0 to 255."""
-    some = probability.voxels > 0
+    """Of a probability kept in bytes, 0 to 255, where the reference is known."""
+    some = (probability.voxels > 0) & (reference.voxels >= 0)
     return reliability(probability.voxels[some] / 255, reference.voxels[some] > 0)
 
 
 def _worst(predicted: Volume, reference: Volume, present: Sequence[int]) -> Point:
     """The middle of the thickest error, or of the volume where there is none."""
     ours, theirs = (np.where(np.isin(v.voxels, present), v.voxels, 0) for v in (predicted, reference))
+    ours = np.where(reference.voxels < 0, 0, ours)
     at = np.array(predicted.shape, float) / 2
     if (ours != theirs).any():
         depth = ndimage.distance_transform_edt(np.pad(ours != theirs, 1), sampling=predicted.spacing_mm())

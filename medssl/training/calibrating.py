@@ -58,7 +58,7 @@ def _tempered(pool: Ensemble, held: Held) -> Calibration:
     every = set(pool.members[0].names)
     samples = []
     for name, read in held.cases:
-        if every <= set(held.references.present.get(name, every)):
+        if every <= set(held.references.classes.present.get(name, every)):
             volume = read()
             samples.append(sampled(pool, volume, held.references.label(name, volume)))
     if not samples:

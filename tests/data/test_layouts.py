@@ -49,6 +49,28 @@ def test_nnunet_joins_channels_and_labels_by_name(tmp_path):
     ]
 
 
+def told(folder, labels):
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return layouts.find(folder)
+
+
+def test_regions_of_nnunet_are_read_with_a_name_for_each_of_their_classes(tmp_path):
+    image(tmp_path / "imagesTr/a_0000.nii.gz")
+    tumour = {"background": 0, "whole": [3, 1, 2], "core": [2, 3], "enhancing": 3, "ignore": 4}
+    found = told(tmp_path, tumour)
+    assert found.regions == {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+    assert found.labels == {1: "whole_1", 2: "core_2", 3: "enhancing", 4: "ignore"}
+    assert told(tmp_path, {"background": 0, "organ": 1}).regions == {}
+
+
+@pytest.mark.parametrize("values", [[], [0, 1], [1, 2]])
+def test_a_region_without_classes_or_with_what_is_none_is_refused(tmp_path, values):
+    image(tmp_path / "imagesTr/a_0000.nii.gz")
+    found = told(tmp_path, {"background": 0, "whole": values, "ignore": 2})
+    assert found.labels == {}
+    assert any("region 'whole'" in row.reason for row in found.rows if row.status == "refused")
+
+
 def test_plain_images_are_cases_named_by_their_path(tmp_path):
     for name in ("x/scan.nii.gz", "y/scan.mha", "y/scan two.nrrd", "z/v.mhd"):
         image(tmp_path / name)

@@ -1,5 +1,6 @@
 """References are the labels as they were drawn, whichever way they are given."""
 
+import json
 import shutil
 
 import numpy as np
@@ -43,6 +44,17 @@ def test_a_data_set_and_its_folder_of_labels_give_the_same(dataset):
     for case in whole.sources:
         image = images.read(dataset / "imagesTr" / f"{case}.nii.gz")
         assert np.array_equal(whole.label(case, image).voxels, labels.label(case, image).voxels)
+
+
+def test_voxels_that_nobody_labelled_are_negative_in_both(dataset, tmp_path):
+    told = {"labels": {"background": 0, "front": 1, "ignore": 2}, "channel_names": {"0": "MR"}}
+    (dataset / "dataset.json").write_text(json.dumps(told))
+    ingest(dataset, tmp_path / "store", Options(workers=1), lambda *_: None)
+    for found in (References.read(dataset), References.read(tmp_path / "store" / "manifest.csv")):
+        for case in found.sources:
+            image = images.read(dataset / "imagesTr" / f"{case}.nii.gz")
+            drawn = images.read(dataset / "labelsTr" / f"{case}.nii.gz", label=True).voxels
+            assert np.array_equal(found.label(case, image).voxels, np.array([0, 1, -1])[drawn])
 
 
 def test_an_empty_folder_has_no_references(tmp_path):

@@ -55,6 +55,18 @@ def test_a_store_written_as_nnunet_data_ingests_to_the_same_store(prepared, tmp_
     assert store.Card.read(again).labels == {1: "bright"}
 
 
+def test_voxels_to_ignore_keep_nnunets_name_and_come_last(prepared, tmp_path):
+    manifest = Manifest.read(prepared)
+    card = store.Card.read(manifest.folder)
+    card.model_copy(update={"labels": {1: "bright", 2: "Ignore"}}).write(manifest.folder)
+    nnunet.write_raw(manifest, tmp_path / "Dataset007_Bright")
+    told = json.loads((tmp_path / "Dataset007_Bright/dataset.json").read_text())
+    assert told["labels"] == {"background": 0, "bright": 1, "ignore": 2}
+    card.model_copy(update={"labels": {1: "ignore", 2: "bright"}}).write(manifest.folder)
+    with pytest.raises(BadInput, match="wants the class ignore to be the last, it is 1"):
+        nnunet.write_raw(manifest, tmp_path / "Dataset008_Bright")
+
+
 def test_the_layout_is_nnunets(prepared, tmp_path):
     out = tmp_path / "Dataset007_Bright"
     nnunet.write_raw(Manifest.read(prepared), out)

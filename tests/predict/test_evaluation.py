@@ -2,16 +2,20 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from predict.scenes import LESION, NAMES, ORGAN, OTHER, PREDICTED, REFERENCE, prediction, scene
 
 from medssl.cli import run
+from medssl.data.classes import Classes
 from medssl.data.references import References
 from medssl.io import nifti
-from medssl.predict.evaluation import evaluate
-from medssl.review.predictions import read_index
+from medssl.metrics.cases import score
+from medssl.predict.evaluation import _reliability, detect, evaluate
+from medssl.review.predictions import Label, read_index
 from medssl.volume import Volume
 
 
@@ -125,8 +129,64 @@ def test_references_may_lie_as_predictions_do(predictions):
 
 def test_labels_that_were_not_drawn_are_not_measured(predictions, references):
     found = References.read(references)
-    partly = References(found.place, found.sources, {"missed": [1]})
+    partly = References(found.place, found.sources, Classes({}, present={"missed": [1]}))
     done = {e.case: e for e in evaluate(read_index(predictions), partly, 2.0)}
     assert [row.label for row in done["missed"].rows] == ["organ"]
     assert done["missed"].reliability is None
     assert len(done["perfect"].rows) == 2
+
+
+def scored(predicted, reference):
+    """The rows of two label volumes of one case."""
+    return [score("a", "p", name, (value,), predicted, reference, 2.0) for value, name in NAMES.items()]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_predicted_where_nobody_labelled_changes_nothing(seed):
+    rng = np.random.default_rng(seed)
+    drawn, hidden = scene(ORGAN, LESION), rng.random((24, 20, 16)) < 0.3
+    reference = replace(drawn, voxels=np.where(hidden, np.int16(-1), drawn.voxels))
+    noise = replace(drawn, voxels=np.where(hidden, rng.integers(0, 3, hidden.shape), drawn.voxels).astype(np.uint8))
+    assert scored(noise, reference) == scored(drawn, reference)
+    assert [row.dice for row in scored(noise, reference)] == [1.0, 1.0]
+    wrong = replace(noise, voxels=np.where(hidden, noise.voxels, 0))
+    assert [row.dice for row in scored(wrong, reference)] == [0.0, 0.0]
+    kinds = [Label(value, name, "") for value, name in NAMES.items()]
+    shown, likely = (
+        replace(drawn, voxels=v.astype(np.uint8)) for v in (drawn.voxels, np.where(hidden, 255 * (seed % 2), 200))
+    )
+    assert _reliability(likely, reference).count.sum() == (~hidden).sum()
+    assert [len(detect("a", "p", k, shown, drawn, found(shown)).picai.false) for k in kinds] == [0, 0]
+
+
+def found(labels):
+    return prediction(labels, "a").findings
+
+
+def test_a_candidate_is_judged_only_where_the_reference_is_known():
+    predicted, lesion = scene(LESION, OTHER), Label(2, "lesion", "")
+    drawn = scene(LESION).voxels.astype(np.int16)
+
+    def outcome(hidden):
+        reference = replace(predicted, voxels=np.where(hidden, -1, drawn).astype(np.int16))
+        return detect("a", "p", lesion, predicted, reference, found(predicted)).picai
+
+    at = np.indices(drawn.shape)[1]
+    assert len(outcome(np.zeros_like(drawn, bool)).false) == 1
+    assert len(outcome(at == 12).false) == 1  # a third of it is unknown
+    beyond = outcome(at >= 10)
+    assert len(beyond.false) == 0 and len(beyond.found) == 1
+    half = outcome((at == 3) & (drawn > 0))  # a quarter of the lesion is unknown, the rest is met in full
+    assert half.found[0] == pytest.approx(0.8)
+    nothing = outcome(np.ones_like(drawn, bool))
+    assert len(nothing.false) == len(nothing.found) == 0
+
+
+def test_the_regions_of_a_data_set_are_measured_as_its_labels_are(predictions, references):
+    read = References.read(references)
+    both = replace(read, classes=Classes({}, regions={"body": [1, 2], "elsewhere": [1, 7]}))
+    done = {e.case: e for e in evaluate(read_index(predictions), both, 2.0)}
+    for case, one in done.items():
+        ours, theirs = PREDICTED[case].voxels > 0, REFERENCE[case].voxels > 0
+        assert [row.label for row in one.rows] == ["organ", "lesion", "body"]
+        assert one.rows[2].dice == pytest.approx(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()))
