@@ -27,6 +27,7 @@ class Blocks(Layout):
         self.slots = self.grid.flatten().nonzero()[:, 0]
         self.neighbours = _neighbours(self.grid)
         self._rows: dict[tuple[Triple, Triple, Triple], Tensor] = {}
+        self._wide: Tensor | None = None
 
     def enter(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "n c p q r"]:
         """The visible cells of a volume."""
@@ -91,15 +92,26 @@ class Blocks(Layout):
         return place.masked_fill(outside, len(self.grid) * sizes[0] * sizes[1] * sizes[2]).flatten()
 
     def gather(self, x: Float[Tensor, "n c p q r"], low: Triple, high: Triple) -> Float[Tensor, "n c i j k"]:
-        """Each cell with so many more voxels on its low and high sides, from its neighbours; zeros if hidden."""
+        """Each cell with so many more voxels on its low and high sides, from its neighbours; zeros if hidden.
+
+        It holds until the next call: written to fresh memory each time, it would take four times as long.
+        """
         n, c, *width = x.shape
         key = ((width[0], width[1], width[2]), low, high)
         if key not in self._rows:
             self._rows[key] = self._table(*key)
         rows = x.movedim(1, -1).reshape(-1, c)
         wide = [a + w + b for a, w, b in zip(low, width, high, strict=True)]
-        filled = torch.cat([rows, rows.new_zeros(1, c)]).index_select(0, self._rows[key])
+        at = self._rows[key]
+        filled = self._room(x, len(at) * c).view(-1, c)
+        torch.index_select(torch.cat([rows, rows.new_zeros(1, c)]), 0, at, out=filled)
         return filled.view(n, *wide, c).movedim(-1, 1)
+
+    def _room(self, like: Tensor, count: int) -> Float[Tensor, "count"]:
+        """So many numbers, to be written over."""
+        if self._wide is None or self._wide.dtype != like.dtype or len(self._wide) < count:
+            self._wide = like.new_empty(count)
+        return self._wide[:count]
 
     def _table(self, width: Triple, low: Triple, high: Triple) -> Int[Tensor, "rows"]:
         """For each voxel of each widened cell, its row among all voxels of all cells; the last row is for zeros."""
