@@ -7,12 +7,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from medssl.data.manifest import Manifest
-from medssl.data.sources import volumes
+from medssl.data.sources import scans
 from medssl.predict.calibration import Calibration
 from medssl.predict.ensemble import Ensemble
-from medssl.predict.folder import Writer
-from medssl.review.predictions import Study
+from medssl.predict.folder import Writer, studies
 from medssl.run import Run
 from medssl.training.members import agreed, provenance, together
 
@@ -37,14 +35,9 @@ def main(words: list[str]) -> None:
     looks = " and ".join(["runs"] * (len(runs) > 1) + ["mirrored views"] * given.mirror)
     apart = f"disagreement of {looks}" if isinstance(predict, Ensemble) else ""
     writer = Writer.create(given.out, labels, provenance(runs), uncertainty=apart, **calibration.index())
-    cases = volumes(given.scans, given.split, given.modality)
-    studies = _patients(given.scans)
-    for case, read in track(cases, "predicting", console=Console(stderr=True)):
-        image = read()
-        writer = writer.add(case, image, predict(image, case), studies.get(case))
-    print(f"{len(cases)} cases in {given.out}; look at them with: medssl review {given.out}")
-
-
-def _patients(scans: Path) -> dict[str, Study]:
-    """Whose scans the cases of a manifest are: studies of one patient can be read side by side."""
-    return {case.id: Study(case.patient) for case in Manifest.read(scans).cases} if scans.is_file() else {}
+    found = scans(given.scans, given.split, given.modality)
+    whose = studies(found)
+    for scan in track(found, "predicting", console=Console(stderr=True)):
+        image = scan.read()
+        writer = writer.add(scan.case, image, predict(image, scan.case), whose[scan.case])
+    print(f"{len(found)} cases in {given.out}; look at them with: medssl review {given.out}")

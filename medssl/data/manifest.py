@@ -19,7 +19,10 @@ LATER = ("site", "sex", "label_sha256")  # columns that a manifest may lack
 
 @dataclass(frozen=True)
 class Case:
-    """One image of one patient; paths are relative to the manifest's folder."""
+    """One image of one patient; paths are relative to the manifest's folder.
+
+    `day` is that of the study, counted from a day of the patient's own that may be secret: only differences tell.
+    """
 
     id: str
     patient: str
@@ -38,6 +41,7 @@ class Case:
     age_years: float | None = None
     sex: str = ""
     label_sha256: str = ""
+    day: int | None = None
 
 
 @dataclass(frozen=True)
@@ -183,10 +187,10 @@ def _case(row: dict[str, str], where: str) -> Case:
         a, b, c = (float(v) for v in row["spacing_mm"].split("x"))
         i, j, k = (int(v) for v in row["shape"].split("x"))
         plain = {n: row[n] for n in PLAIN} | {n: row.get(n) or "" for n in LATER}
-        age = row.get("age_years")
+        age, day = row.get("age_years"), row.get("day")
         return Case(
             **plain, label=row["label"] or None, spacing_mm=(a, b, c), shape=(i, j, k),
-            channels=int(row["channels"]), age_years=float(age) if age else None,
+            channels=int(row["channels"]), age_years=float(age) if age else None, day=int(day) if day else None,
         )  # fmt: skip
     except (KeyError, ValueError, AttributeError) as error:
         raise BadInput(f"{where}: not a case ({error}); run `medssl ingest` to write the manifest anew") from None

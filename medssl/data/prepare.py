@@ -20,6 +20,7 @@ from medssl.data.sources import read_image, read_label
 from medssl.data.veil import Open
 from medssl.errors import BadInput, Doubt
 from medssl.files import write_json
+from medssl.io import dates
 from medssl.io.deid import Key, header
 from medssl.volume import Spacing, Volume
 
@@ -109,8 +110,15 @@ def _stored(job: Job) -> Case:
     return Case(
         source.id, source.patient, image_name, None if label is None else label_name, modality, image.unit,
         prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, job.where, sha,
-        site=source.site, age_years=source.age_years, sex=source.sex, label_sha256=label_sha,
+        site=source.site, age_years=source.age_years, sex=source.sex, label_sha256=label_sha, day=_day(job),
     )  # fmt: skip
+
+
+def _day(job: Job) -> int | None:
+    """The day of the study: behind a veil counted from a secret day of the patient's, else as the calendar does."""
+    if job.veil.key_file is not None:
+        return Key.read(job.veil.key_file).counted(job.source.patient, job.source.date)
+    return dates.number(job.source.date)
 
 
 def _refusal(job: Job, reason: str) -> Outcome:

@@ -17,7 +17,7 @@ class Source:
     `classes` are those the label may hold (of a DICOM series: the class of each drawn structure); `instances` are the
     classes of the objects that a mask numbers; `parts` are files that a header file refers to; `site` is where it was
     scanned, as a table says or as the scanner is called; `published` cases are named by a data set, not by their path;
-    `burned_in` ones may show text.
+    `burned_in` ones may show text. `date` is that of the study as it is; a store counts days from a secret one.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Source:
     site: str = ""
     age_years: float | None = None
     sex: str = ""
+    date: str = ""
     published: bool = False
     burned_in: bool = False
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from medssl.data.source import Source, place_parts, place_text
 from medssl.data.studies import series_name
 from medssl.data.veil import hushed, real_sources
 from medssl.errors import BadInput, Doubt
-from medssl.io import dicom, images, labels
+from medssl.io import dates, dicom, images, labels
 from medssl.io.refused import Refused
 from medssl.io.voxels import present
 from medssl.volume import Volume
@@ -48,12 +48,29 @@ def read_image(source: Source) -> tuple[Volume, str]:
     return _channels(source.images, source.modalities)
 
 
-def volumes(place: Path, split: str, modality: str) -> list[tuple[str, Callable[[], Volume]]]:
-    """The name of every case of a manifest's split, or of a folder of scans, with a function that reads it."""
+@dataclass(frozen=True)
+class Scan:
+    """A case that can be read: whose it is, and its day on a scale of the patient's own."""
+
+    case: str
+    patient: str
+    day: int | None
+    read: Callable[[], Volume]
+
+
+def scans(place: Path, split: str, modality: str) -> list[Scan]:
+    """Every case of a manifest's split, or of a folder of scans, whose patients are numbered."""
     if place.is_file():
         manifest = Manifest.read(place).by(split)
-        return [(case.id, partial(read_source, case, manifest)) for case in manifest.cases]
-    return [(source.id, partial(_first, source)) for source in layouts.find(place, modality).sources]
+        return [Scan(case.id, case.patient, case.day, partial(read_source, case, manifest)) for case in manifest.cases]
+    sources = layouts.find(place, modality).sources
+    number = {patient: f"{n}" for n, patient in enumerate(dict.fromkeys(s.patient for s in sources), 1)}
+    return [Scan(s.id, number[s.patient], dates.number(s.date), partial(_first, s)) for s in sources]
+
+
+def volumes(place: Path, split: str, modality: str) -> list[tuple[str, Callable[[], Volume]]]:
+    """The name of every case of a manifest's split, or of a folder of scans, with a function that reads it."""
+    return [(scan.case, scan.read) for scan in scans(place, split, modality)]
 
 
 def _first(source: Source) -> Volume:

@@ -60,7 +60,7 @@ def _source(item: dicom.Series) -> Source:
     person = item.person
     return Source(
         name, patient, item.files, (item.modality,), series=series, burned_in=burned, site=site(person.scanner),
-        age_years=person.age_years, sex=person.sex,
+        age_years=person.age_years, sex=person.sex, date=person.date,
     )  # fmt: skip
 
 

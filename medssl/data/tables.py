@@ -8,16 +8,18 @@ from pathlib import Path
 PATIENT = ("patient_group", "patient", "patient_id", "background_patient")
 LONGEST = 1 << 20  # bytes of a JSON file that describes one case
 SITE = ("site", "scanner", "centre", "center")
+DATE = ("study_date", "date")
 
 
 @dataclass(frozen=True)
 class Told:
-    """Whose scan a case is, and where it was made; nothing where the table does not say."""
+    """Whose scan a case is, and where and when it was made; nothing where the table does not say."""
 
     patient: str = ""
     site: str = ""
     age_years: float | None = None
     sex: str = ""
+    date: str = ""
 
 
 def read(table: Path) -> dict[str, Told]:
@@ -27,12 +29,13 @@ def read(table: Path) -> dict[str, Told]:
     except (ValueError, RecursionError, csv.Error):
         return {}
     columns = set(rows[0]) if rows else set()
-    patient, site = (next((c for c in names if c in columns), "") for names in (PATIENT, SITE))
+    patient, site, date = (next((c for c in names if c in columns), "") for names in (PATIENT, SITE, DATE))
     if "case" not in columns or not (patient or site):
         return {}
+    named = {"patient": patient, "site": site, "sex": "sex", "date": date}
     return {
         row["case"]: Told(
-            row.get(patient) or "", row.get(site) or "", _years(row.get("age_years")), row.get("sex") or ""
+            age_years=_years(row.get("age_years")), **{name: row.get(column) or "" for name, column in named.items()}
         )
         for row in rows
     }

@@ -12,18 +12,19 @@ import secrets
 import stat
 import uuid
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 
 from pydicom import Dataset
 
 from medssl.errors import BadInput
-from medssl.io import archive
+from medssl.io import archive, dates
 from medssl.io.dicom_header import parse, text
 
 KEY_BYTES = 32
 LATEST_DAYS = 3650  # dates move back by up to ten years
+ZERO_DAYS = 10**6  # where days are counted, nearly all numbers may be of any year
 OLDEST_YEARS = 89  # from 90 on an age tells a person; all older ones become 90
 NUMBER = r"-?\d{1,7}(\.\d{1,7})?"
 KEPT = {
@@ -91,12 +92,19 @@ class Key:
 
     def moved(self, patient: str, day: str) -> str:
         """A date (YYYYMMDD) moved back by as many days as all of its patient's; empty where it is none."""
-        days = 1 + int.from_bytes(self._digest("days", patient)[:8], "big") % LATEST_DAYS
+        told = dates.day(day) if re.fullmatch(r"\d{8}", day) else None
         try:
-            told = date(int(day[:4]), int(day[4:6]), int(day[6:8])) if re.fullmatch(r"\d{8}", day) else None
-            return f"{told - timedelta(days):%Y%m%d}" if told else ""
-        except (ValueError, OverflowError):
+            return f"{told - timedelta(1 + self._number('days', patient) % LATEST_DAYS):%Y%m%d}" if told else ""
+        except OverflowError:
             return ""
+
+    def counted(self, patient: str, day: str) -> int | None:
+        """A date as a number of days from a secret one, the same for all dates of a patient: only differences tell."""
+        told = dates.number(day)
+        return told and told + self._number("zero", patient) % ZERO_DAYS
+
+    def _number(self, kind: str, name: str) -> int:
+        return int.from_bytes(self._digest(kind, name)[:8], "big")
 
     def _digest(self, kind: str, name: str) -> bytes:
         return hmac.digest(self.secret, f"{kind}\0{name}".encode("utf-8", "surrogateescape"), "sha256")

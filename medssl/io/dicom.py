@@ -30,11 +30,12 @@ PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
 @dataclass(frozen=True)
 class Person:
-    """Who was scanned with what, as far as the header tells; nothing of it is needed to read the volume."""
+    """Who was scanned when with what, as far as the header tells; nothing of it is needed to read the volume."""
 
     age_years: float | None = None
     sex: str = ""
     scanner: str = ""
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _person(header: Header) -> Person:
     scanner = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
     age = re.fullmatch(r"(\d{3})([DWMY])", text(data, "PatientAge"))
     years = int(age[1]) / PER_YEAR[age[2]] if age else None
-    return Person(years, text(data, "PatientSex"), scanner)
+    return Person(years, text(data, "PatientSex"), scanner, text(data, "StudyDate"))
 
 
 def _doubts(header: Header) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medssl import __version__
+from medssl.data.sources import Scan
 from medssl.errors import BadInput
 from medssl.files import seal, write_json
 from medssl.io import nifti
@@ -53,6 +54,17 @@ class Writer:
         _write_index(index)
         seal(folder, (INDEX, *sorted(f"{case}/{path.name}" for path in (folder / case).iterdir())))
         return Writer(index)
+
+
+def studies(scans: Iterable[Scan]) -> dict[str, Study]:
+    """Whose scan each case is, and how many days after the patient's first one among these it was made."""
+    told = list(scans)
+    days = sorted((scan.patient, scan.day) for scan in told if scan.day is not None)
+    first = dict(reversed(days))  # of a patient's days the one that comes last stays: the first
+    return {
+        scan.case: Study(scan.patient, day=None if scan.day is None else scan.day - first[scan.patient])
+        for scan in told
+    }
 
 
 def labels(names: Mapping[int, str]) -> tuple[Label, ...]:

@@ -2,11 +2,11 @@
 
 import json
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from medssl.errors import BadInput
+from medssl.io import dates
 from medssl.review.finding import Finding, Point
 
 NOTICE = "Research use only. Not for clinical use."
@@ -40,8 +40,8 @@ class Study:
         """The days from another study of the patient to this one; None where they are not known."""
         if self.day is not None and other.day is not None:
             return self.day - other.day
-        first, last = _date(other.date), _date(self.date)
-        return (last - first).days if first and last else None
+        first, last = dates.number(other.date), dates.number(self.date)
+        return last - first if first and last else None
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,6 @@ def read_findings(case_folder: Path | str) -> tuple[Finding, ...]:
 def _study(case: dict[str, Any]) -> Study:
     day = case.get("day")
     return Study(case.get("patient", ""), case.get("date", ""), None if day is None else int(day))
-
-
-def _date(told: str) -> date | None:
-    try:
-        return date.fromisoformat(told)
-    except ValueError:
-        return None
 
 
 def _finding(row: dict[str, Any]) -> Finding:

@@ -22,7 +22,7 @@ from medssl.data.sources import read_source
 from medssl.data.store import Card
 from medssl.errors import BadInput, Doubt
 from medssl.home import home
-from medssl.io import deid, dicom
+from medssl.io import dates, deid, dicom
 
 NAME = "Qwertzsmith"
 BORN = "19370613"
@@ -111,7 +111,7 @@ def everything(out, said):
 def told(out, said):
     """Which of the planted secrets can be found."""
     there = everything(out, said).lower()
-    secrets = [NAME, f"{NAME}-4711", "greta", BORN, *UIDS]
+    secrets = [NAME, f"{NAME}-4711", "greta", BORN, str(dates.number(BORN)), *UIDS]
     forms = {secret: [secret.lower().encode(code) for code in ("utf-8", "utf-16-le")] for secret in secrets}
     return {secret for secret, spelled in forms.items() if any(form in there for form in spelled)}
 
@@ -150,6 +150,11 @@ FAULTS = {
 def test_each_hole_in_the_veil_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch, fault):
     monkeypatch.setattr(veil.Veil, *FAULTS[fault])
     assert told(tmp_path / "store", run(scans, tmp_path / "store", capfd, caplog))
+
+
+def test_a_date_that_was_not_counted_from_a_secret_day_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch):
+    monkeypatch.setattr(deid.Key, "counted", lambda self, patient, day: dates.number(day))
+    assert told(tmp_path / "store", run(scans, tmp_path / "store", capfd, caplog)) == {str(dates.number(BORN))}
 
 
 def test_free_text_from_a_header_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch):

@@ -37,6 +37,15 @@ def test_all_dates_of_a_patient_move_by_the_same_days_and_never_stay(patient, fi
     assert 1 <= (first - moved[0]).days <= LATEST_DAYS
 
 
+@given(names, names, days, days)
+def test_days_are_counted_from_one_that_only_the_key_knows(patient, other, first, second):
+    counted = [ONE.counted(patient, f"{day:%Y%m%d}") for day in (first, second)]
+    assert counted[1] - counted[0] == (second - first).days
+    assert (ONE.counted(patient, f"{first}") == ONE.counted(other, f"{first}")) == (patient == other)
+    assert ONE.counted(patient, f"{first}") == counted[0] != OTHER.counted(patient, f"{first}")
+    assert ONE.counted(patient, "in spring") is None
+
+
 @pytest.mark.parametrize("day", ["", "2026", "20261399", "Smith", "2026-01-01", "00010101"])
 def test_what_is_no_date_is_dropped(day):
     assert ONE.moved("p", day) == ""
