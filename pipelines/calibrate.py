@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 
 from medssl.errors import BadInput
+from medssl.metrics import charts
 from medssl.run import Run
 from medssl.training.calibrating import Held, calibrate
 
 
 def main(words: list[str]) -> None:
-    """Writes RUN/calibration.json, which `medssl predict RUN` uses from then on."""
+    """Writes RUN/calibration.json, which `medssl predict RUN` uses from then on, and how reliable it is, as PNG."""
     parser = argparse.ArgumentParser(prog="medssl calibrate", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several are pooled")
     parser.add_argument("--manifest", type=Path, required=True, help="a store's manifest.csv")
@@ -29,7 +30,10 @@ def main(words: list[str]) -> None:
     runs = [Run.open(path) for path in given.runs]
     held = Held.of(given.manifest, given.split, runs, given.allow_overlap)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = calibrate(runs, held, given.lesions, given.sensitivity, given.mirror, device)
+    fitted = calibrate(runs, held, given.lesions, given.sensitivity, given.mirror, device)
+    found = fitted.calibration
     for line in (*found.told(), *(f"{name}: {told.promise}" for name, told in found.thresholds.items())):
         print(line)
-    print(found.write(runs, given.out))
+    place = found.write(runs, given.out)
+    charts.reliability({"before": fitted.before, "after": fitted.after}, place.with_suffix(".png"))
+    print(f"{place}\n{place.with_suffix('.png')}")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medssl.files import atomic
@@ -58,15 +57,16 @@ def froc(
     _save(figure, path)
 
 
-def reliability(bins: Reliability, path: Path) -> None:
-    """How often a confidence is right: on the diagonal where scores mean what they say."""
-    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-    axes: Axes = figure.subplots()
-    low, some = np.arange(len(bins.count)) / len(bins.count), bins.count > 0
-    share = bins.hits[some] / bins.count[some]
-    axes.bar(low[some], share, width=1 / len(low), align="edge", color=TINTS[0], alpha=0.7)
-    axes.plot([0, 1], [0, 1], "--", color=INK)
-    axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1), title=f"ECE {bins.ece():.3f}")
+def reliability(of: Mapping[str, Reliability], path: Path) -> None:
+    """How often a confidence is right, a panel each: on the diagonal where scores mean what they say."""
+    figure = Figure(figsize=(4.2 * len(of), 4.2), layout="constrained")
+    for axes, (name, bins) in zip(figure.subplots(1, len(of), squeeze=False)[0], of.items(), strict=True):
+        low, some = np.arange(len(bins.count)) / len(bins.count), bins.count > 0
+        share = bins.hits[some] / bins.count[some]
+        axes.bar(low[some], share, width=1 / len(low), align="edge", color=TINTS[0], alpha=0.7)
+        axes.plot([0, 1], [0, 1], "--", color=INK)
+        axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+        axes.set_title(f"{name}, ECE {bins.ece():.3f}")
     _save(figure, path)
 
 

@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from medssl.metrics import lesions
+from medssl.metrics.calibration import Reliability, reliability
 from medssl.metrics.lesions import CPM_RATES, Outcome, Scan
 from medssl.metrics.statistics import interval
 
@@ -44,6 +46,19 @@ class Lesion:
     score: float | None
 
 
+def judged(cases: Sequence[Detected]) -> tuple[Float[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
+    """The scores of all candidates that PI-CAI's rule counts, and whether each found a lesion."""
+    picai = [case.picai for case in cases]
+    found, false = (np.concatenate([np.zeros(0), *(getattr(o, name) for o in picai)]) for name in ("found", "false"))
+    hits = found[np.isfinite(found)]
+    return np.concatenate([hits, false]), np.arange(len(hits) + len(false)) < len(hits)
+
+
+def trusted(cases: Sequence[Detected]) -> Reliability:
+    """How far the scores of candidates are the chance that there is a lesion."""
+    return reliability(*judged(cases))
+
+
 def rows(cases: Sequence[Detected]) -> list[Lesion]:
     """One row a lesion."""
     pairs = [(c.case, *pair) for c in cases for pair in zip(c.picai.diameters_mm, c.picai.found, strict=True)]
@@ -71,6 +86,7 @@ def summary(cases: Sequence[Detected], rate: float = 1.0, draws: int = 500) -> d
         "cpm": told(lesions.cpm, luna),
         "map_iou_10_50": told(lesions.mean_average_precision, coco),
         "sensitivity": {f"{r:g}": told(partial(_sensitivity, rate=r), picai) for r in CPM_RATES},
+        "ece": trusted(cases).ece(),
         "operating_point": _plain({"false_per_scan": rate, "threshold": threshold}),
         "sensitivity_by_size": [_plain(dict(zip(keys, row, strict=True))) for row in sizes],
     }

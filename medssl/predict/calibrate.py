@@ -1,17 +1,18 @@
 """Calibrate: how far probabilities are to be tempered and from which score lesions count, measured on held cases."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import ndimage
+from scipy.special import logit, softmax
 from torch import Tensor
 
 from medssl.data.references import References
 from medssl.errors import BadInput
-from medssl.metrics.calibration import conformal, reliability, surprise, temperature
-from medssl.metrics.detection import Detected
+from medssl.metrics.calibration import Reliability, conformal, platt, reliability, surprise, temperature
+from medssl.metrics.detection import Detected, judged
 from medssl.metrics.lesions import Outcome
 from medssl.predict.calibration import Calibration, Threshold
 from medssl.predict.ensemble import Ensemble
@@ -33,14 +34,47 @@ class Samples:
     target: Int[np.ndarray, "m"]
 
 
-def tempered_by(samples: Sequence[Samples]) -> Calibration:
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What was found of one kind of lesion in one case."""
+
+    kind: Label
+    detected: Detected
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A calibration, and how reliable confidences were before and after it."""
+
+    calibration: Calibration
+    before: Reliability
+    after: Reliability
+
+
+def tempered_by(samples: Sequence[Samples]) -> Fitted:
     """The temperature that fits the voxels of all cases best, and what it changed."""
     logits, target = (np.concatenate([getattr(s, name) for s in samples]) for name in ("logits", "target"))
     if not len(target):
         raise BadInput("nothing is drawn and nothing predicted in these cases; calibrate on others")
     found = temperature(logits, target)
-    before, after = ((surprise(x, target), _ece(x, target)) for x in (logits, logits / found))
-    return Calibration(temperature=found, nll=(before[0], after[0]), ece=(before[1], after[1]))
+    return _fitted(Calibration(temperature=found), logits, logits / found, target)
+
+
+def scored_by(found: Sequence[Compared]) -> Fitted:
+    """The temperature and offset with which the score of a finding is the chance that it is a lesion."""
+    scores, hit = judged([one.detected for one in found])
+    if not len(scores):
+        raise BadInput("nothing is found in these cases; calibrate on others, or lower task.least and train again")
+    said = logit(scores.clip(LEAST, 1 - LEAST))
+    hotter, offset = platt(said, hit)
+    before, after = (np.stack([0 * x, x], 1) for x in (said, said / hotter + offset))
+    told = Calibration(measured="findings", temperature=hotter, offset=offset)
+    return _fitted(told, before, after, hit.astype(np.int64))
+
+
+def rescored(found: Sequence[Compared], score: Callable[[float], float]) -> list[Compared]:
+    """The same findings under other scores."""
+    return [replace(one, detected=_rescored(one.detected, score)) for one in found]
 
 
 def sampled(pool: Ensemble, volume: Volume, reference: Volume, seed: int = 0) -> Samples:
@@ -62,41 +96,27 @@ def sampled(pool: Ensemble, volume: Volume, reference: Volume, seed: int = 0) ->
     return Samples(_rows(mean, at), target.ravel()[at])
 
 
-def thresholds(
-    predict: Callable[[Volume, str], Prediction],
-    cases: Iterable[tuple[str, Read]],
-    references: References,
-    kinds: Sequence[Label],
-    sensitivity: float,
-) -> dict[str, Threshold]:
-    """Of each kind of lesion, the strictest score that keeps the sensitivity, from the findings in these cases."""
-    found = list(_compared(predict, cases, references, kinds))
+def thresholds(found: Sequence[Compared], kinds: Sequence[Label], sensitivity: float) -> dict[str, Threshold]:
+    """Of each kind of lesion, the strictest score that keeps the sensitivity."""
     return {kind.name: _promised([c for c in found if c.kind == kind], sensitivity) for kind in kinds}
 
 
-@dataclass(frozen=True, eq=False)
-class _Compared:
-    """What was found of one kind of lesion in one case."""
-
-    kind: Label
-    detected: Detected
-
-
-def _compared(
+def compared(
     predict: Callable[[Volume, str], Prediction],
     cases: Iterable[tuple[str, Read]],
     references: References,
     kinds: Sequence[Label],
-) -> Iterator[_Compared]:
+) -> Iterator[Compared]:
+    """What is found of these kinds of lesion in each case where they were drawn."""
     for case, read in cases:
         volume = read()
         said, patient = predict(volume, case), references.sources[case].patient
         drawn = references.label(case, volume)
         for kind in (kind for kind in kinds if kind.value in references.classes.present.get(case, [kind.value])):
-            yield _Compared(kind, detect(case, patient, kind, said.labels, drawn, said.findings))
+            yield Compared(kind, detect(case, patient, kind, said.labels, drawn, said.findings))
 
 
-def _promised(found: Sequence[_Compared], sensitivity: float) -> Threshold:
+def _promised(found: Sequence[Compared], sensitivity: float) -> Threshold:
     """Scans of one patient count as one: the promise is about patients."""
     of: dict[str, list[Outcome]] = {}
     for one in found:
@@ -116,7 +136,20 @@ def _rows(mean: Float[Tensor, "n i j k"], at: Int[np.ndarray, "m"]) -> Float[np.
     return mean.flatten(1)[:, at].T.clamp(min=LEAST).log().double().numpy()
 
 
-def _ece(logits: Float[np.ndarray, "m n"], target: Int[np.ndarray, "m"]) -> float:
-    """Of the probability of not being background, as `medssl evaluate` reports it."""
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    return reliability(1 - p[:, 0] / p.sum(1), target > 0).ece()
+def _rescored(one: Detected, score: Callable[[float], float]) -> Detected:
+    scores = np.array([score(raw) for raw in one.by_overlap.scores.tolist()], np.float32).astype(float)
+    return replace(
+        one, by_overlap=replace(one.by_overlap, scores=scores), by_centre=replace(one.by_centre, scores=scores)
+    )
+
+
+def _fitted(
+    told: Calibration,
+    before: Float[np.ndarray, "m n"],
+    after: Float[np.ndarray, "m n"],
+    target: Int[np.ndarray, "m"],
+) -> Fitted:
+    """With what it changed of the probability of not being background, as `medssl evaluate` reports it."""
+    bins = [reliability(1 - softmax(x, 1)[:, 0], target > 0) for x in (before, after)]
+    nll = surprise(before, target), surprise(after, target)
+    return Fitted(told.model_copy(update={"nll": nll, "ece": (bins[0].ece(), bins[1].ece())}), *bins)

@@ -3,12 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from pydantic import Field, PositiveFloat
+from scipy.special import expit, logit
 
 from medssl import config
 from medssl.errors import BadInput
 from medssl.files import SEALS, seal, write_json
+from medssl.predict.predictor import LEAST
 from medssl.run import Run
 from medssl.settings import Settings
 
@@ -27,15 +31,18 @@ class Threshold(Settings):
 class Calibration(Settings):
     """How probabilities are tempered and which findings count, with what that changed on the cases it was fitted on.
 
-    `weights_sha256` are those it belongs to; of several runs, in their order.
+    Of a segmentation it is the probabilities of voxels, of a detector the scores of its findings. `weights_sha256` are
+    those it belongs to; of several runs, in their order.
     """
 
+    measured: Literal["voxels", "findings"] = "voxels"
     temperature: PositiveFloat = 1.0
+    offset: float = Field(0.0, description="of findings: added to the logit that was divided by the temperature")
     thresholds: dict[str, Threshold] = Field({}, description="by the name of the label")
     weights_sha256: tuple[str, ...] = ()
     mirror: bool = Field(False, description="whether mirrored views were asked")
     cases: tuple[str, ...] = ()
-    nll: tuple[float, float] | None = Field(None, description="before and after, in nats a voxel")
+    nll: tuple[float, float] | None = Field(None, description="before and after, in nats a voxel or finding")
     ece: tuple[float, float] | None = Field(None, description="before and after")
 
     @classmethod
@@ -67,13 +74,21 @@ class Calibration(Settings):
         """What was found, for a person."""
         rows = [("negative log-likelihood", self.nll), ("expected calibration error", self.ece)]
         changed = [f"{name} {pair[0]:.4f} -> {pair[1]:.4f}" for name, pair in rows if pair]
-        return [f"temperature {self.temperature:.3f} on {len(self.cases)} cases", *changed]
+        offset = f" and offset {self.offset:+.3f}" if self.measured == "findings" else ""
+        return [f"{self.measured}: temperature {self.temperature:.3f}{offset} on {len(self.cases)} cases", *changed]
+
+    def score(self, raw: float) -> float:
+        """The score of a finding that a detector gave a raw score."""
+        if (self.temperature, self.offset) == (1.0, 0.0):
+            return raw
+        return float(expit(logit(np.clip(raw, LEAST, 1 - LEAST)) / self.temperature + self.offset))
 
     def index(self) -> Mapping[str, object]:
-        """What the index of a predictions folder says of it."""
+        """What the index of a predictions folder says of it; of findings, the scores themselves are what it changed."""
         thresholds = {name: told.threshold for name, told in self.thresholds.items()}
         promise = {name: told.promise for name, told in self.thresholds.items()}
-        return {"temperature": self.temperature, "thresholds": thresholds, "promise": promise}
+        temperature = self.temperature if self.measured == "voxels" else 1.0
+        return {"temperature": temperature, "thresholds": thresholds, "promise": promise}
 
 
 def weights(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -55,12 +55,12 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
         raise BadInput(f"{references.place}: none of the predicted labels is drawn there; nothing can be measured")
     kinds = {name: [one.detected[name] for one in done] for name in done[0].detected}
     bins = [one.reliability for one in done if one.reliability]
-    reliability = sum(bins[1:], start=bins[0]) if bins else None
+    reliability = {"voxels": sum(bins[1:], start=bins[0])} if bins else {}
     summary: dict[str, Any] = {
         "notice": NOTICE, "predictions": str(index.folder), "references": str(references.place), "model": index.model,
         "cases": len(done), "tolerance_mm": tolerance_mm, "labels": cases.summary(rows),
         "lesions": {name: detection.summary(of) | _calibrated(index, name, of) for name, of in kinds.items()},
-        "ece": reliability and reliability.ece(),
+        "ece": reliability["voxels"].ece() if bins else None,
     }  # fmt: skip
     with _replaced(folder) as part:
         write_json(part / "summary.json", summary)
@@ -71,6 +71,7 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
             bounds = {name: told["sensitivity"] for name, told in summary["lesions"].items()}
             outcomes = {name: [c.picai for c in of] for name, of in kinds.items()}
             charts.froc(outcomes, bounds, part / "figures" / "froc.png")
+        reliability |= {f"findings: {name}": detection.trusted(of) for name, of in kinds.items()}
         if reliability:
             charts.reliability(reliability, part / "figures" / "reliability.png")
         _worst(index, references, done, part / "figures")

@@ -1,15 +1,15 @@
 """Calibrating: finished runs, measured on labelled cases that they were not trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medssl.data import leaks
 from medssl.data.references import References
 from medssl.data.sources import volumes
 from medssl.errors import BadInput
-from medssl.predict.calibrate import Read, sampled, tempered_by, thresholds
-from medssl.predict.calibration import Calibration, weights
+from medssl.predict.calibrate import Fitted, Read, compared, rescored, sampled, scored_by, tempered_by, thresholds
+from medssl.predict.calibration import weights
 from medssl.predict.ensemble import Ensemble
 from medssl.predict.evaluation import lesion_labels
 from medssl.predict.folder import labels
@@ -37,23 +37,25 @@ class Held:
         return cls(references, tuple((name, read[name]) for name in names))
 
 
-def calibrate(
-    runs: Sequence[Run], held: Held, lesions: str, sensitivity: float, mirror: bool, device: str
-) -> Calibration:
-    """The temperature where the runs give every voxel a class; then a threshold for the findings of each lesion."""
-    kinds = lesion_labels(labels(agreed(runs).labels), lesions, runs[0].path)
+def calibrate(runs: Sequence[Run], held: Held, lesions: str, sensitivity: float, mirror: bool, device: str) -> Fitted:
+    """What makes voxels or findings mean what they say; then a threshold for the findings of each lesion."""
+    known = labels(agreed(runs).labels)
+    kinds = lesion_labels(known, lesions, runs[0].path)
     pool = pooled(runs, mirror, device)
-    found = _tempered(pool, held) if isinstance(pool, Ensemble) else Calibration()
-    found = found.model_copy(
-        update={"weights_sha256": weights(runs), "mirror": mirror, "cases": tuple(name for name, _ in held.cases)}
-    )
-    if not kinds:
-        return found
-    told = thresholds(together(runs, mirror, found, device), held.cases, held.references, kinds, sensitivity)
-    return found.model_copy(update={"thresholds": told})
+    if isinstance(pool, Ensemble):
+        fitted = _tempered(pool, held)
+        predict = together(runs, mirror, fitted.calibration, device)
+        found = list(compared(predict, held.cases, held.references, kinds)) if kinds else []
+    else:
+        raw = list(compared(pool, held.cases, held.references, known))
+        fitted = scored_by(raw)
+        found = rescored(raw, fitted.calibration.score)
+    facts = {"weights_sha256": weights(runs), "mirror": mirror, "cases": tuple(name for name, _ in held.cases)}
+    told = fitted.calibration.model_copy(update=facts | {"thresholds": thresholds(found, kinds, sensitivity)})
+    return replace(fitted, calibration=told)
 
 
-def _tempered(pool: Ensemble, held: Held) -> Calibration:
+def _tempered(pool: Ensemble, held: Held) -> Fitted:
     """Measured on cases of which every class was drawn: elsewhere, what is background is not known."""
     every = set(pool.members[0].names)
     samples = []

@@ -31,7 +31,7 @@ def together(
         warnings.warn(f"these runs were calibrated {said} --mirror; what is predicted now is not", Doubt, stacklevel=2)
     pool = pooled(runs, mirror, device, channels)
     if isinstance(pool, Detector):
-        return pool
+        return replace(pool, calibrate=calibration.score)
     if len(runs) == 1 and not mirror:
         return replace(pool.members[0], temperature=calibration.temperature)
     return replace(pool, temperature=calibration.temperature)

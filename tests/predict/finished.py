@@ -24,12 +24,12 @@ class Plain(Settings):
     augment: Augment = Augment()
 
 
-def finished(path, seed=0, flip=(False, True, True), names=None, **facts):
+def finished(path, seed=0, flip=(False, True, True), names=None, task="segment", **facts):
     """A closed run of a small network; `facts` go into its run.json."""
     network = Network.model_validate(
         {
             "encoder": EncoderConfig(channels=(4, 8), strides=(1, 2)), "in_channels": 1, "recipe": {}, "crop": WINDOW,
-            "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"},
+            "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"}, "task": {"name": task},
         }
     )  # fmt: skip
     torch.manual_seed(seed)

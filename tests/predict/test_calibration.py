@@ -1,17 +1,21 @@
 """A calibration changes scores for the better, lies in the run it belongs to, and is used by nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from medssl.data.references import References
 from medssl.data.verify import verify
 from medssl.errors import BadInput
 from medssl.io import nifti
-from medssl.predict.calibrate import sampled, tempered_by, thresholds
+from medssl.metrics.detection import Detected, trusted
+from medssl.metrics.lesions import Scan, average_precision
+from medssl.predict.calibrate import Compared, compared, rescored, sampled, scored_by, tempered_by, thresholds
 from medssl.predict.calibration import Calibration
 from medssl.predict.ensemble import Ensemble
 from medssl.predict.predictor import Predictor
@@ -55,7 +59,9 @@ def member(network, **options):
 @pytest.mark.parametrize("sharper", [0.3, 1.0, 4.0])
 def test_the_temperature_that_was_applied_is_found_and_mends_likelihood_and_ece(sharper):
     pool = Ensemble((member(boastful(sharper)),))
-    found = tempered_by([sampled(pool, *drawn(seed)) for seed in range(6)])
+    fitted = tempered_by([sampled(pool, *drawn(seed)) for seed in range(6)])
+    found = fitted.calibration
+    assert found.ece == (fitted.before.ece(), fitted.after.ece())
     assert found.temperature == pytest.approx(sharper, rel=0.1)
     assert found.nll[1] <= found.nll[0] and found.ece[1] < 0.03
     if sharper != 1:
@@ -130,12 +136,58 @@ def test_the_threshold_keeps_the_sensitivity_and_says_what_it_rests_on(tmp_path)
     predict = member(lambda x: torch.cat([1 - x, x], 1))
     cases, references = lesions(tmp_path, [0.6 + 0.02 * n for n in range(19)])
     kind = Label(1, "nodule", "#fff")
-    told = thresholds(predict, cases, references, [kind], 0.9)["nodule"]
+    found = list(compared(predict, cases, references, [kind]))
+    told = thresholds(found, [kind], 0.9)["nodule"]
     # 19 patients and 90 %: one of them may be missed.
     assert told.threshold == pytest.approx(0.62, abs=2e-3)
     assert told.patients == 19 and "19 calibration patients" in told.promise
     with pytest.raises(BadInput, match="needs 19 patients"):
-        thresholds(predict, cases[:9], references, [kind], 0.95)
+        thresholds(found[:9], [kind], 0.95)
+
+
+def candidates(count, seed, temperature, offset):
+    """Cases of ten candidates each, whose raw scores are off by a temperature and an offset."""
+    rng = np.random.default_rng(seed)
+    kind, made = Label(1, "nodule", "#fff"), []
+    for case in range(count):
+        logits = rng.normal(-1, 1.5, 10)
+        hit = rng.random(10) < expit(logits)
+        scan = Scan(expit((logits - offset) * temperature), np.full(hit.sum(), 8.0), np.eye(10)[:, hit])
+        made.append(Compared(kind, Detected(f"c{case}", f"p{case}", scan, scan)))
+    return made
+
+
+@pytest.mark.parametrize(("temperature", "offset"), [(1.0, 0.0), (2.0, -1.5), (0.5, 1.0)])
+def test_the_scores_of_findings_come_to_mean_what_they_say_and_keep_their_order(temperature, offset):
+    found = candidates(300, 0, temperature, offset)
+    fitted = scored_by(found)
+    made, others = fitted.calibration, candidates(300, 1, temperature, offset)
+    assert (made.measured, made.temperature) == ("findings", pytest.approx(temperature, rel=0.15))
+    assert made.offset == pytest.approx(offset, abs=0.2)
+    before, after = (trusted([one.detected for one in of]).ece() for of in (others, rescored(others, made.score)))
+    assert after < 0.03 and after <= max(before, 0.03)
+    assert offset == 0 or before > max(0.06, 2 * after)
+    raw = np.linspace(0, 1, 500)
+    assert (np.diff([made.score(float(v)) for v in raw]) > 0).all()
+    one, other = ([o.detected.picai for o in of] for of in (others, rescored(others, made.score)))
+    assert average_precision(one) == pytest.approx(average_precision(other), abs=1e-6)
+
+
+def test_few_findings_that_are_all_right_do_not_make_a_detector_sure_of_everything():
+    few = [one for one in candidates(40, 3, 1.0, 0.0) if not len(one.detected.picai.false)]
+    one = candidates(1, 3, 1.0, 0.0)[0]
+    kept = np.flatnonzero(one.detected.by_overlap.overlap.any(1))
+    scan = one.detected.by_overlap
+    sure = replace(scan, scores=scan.scores[kept], overlap=scan.overlap[kept])
+    made = scored_by([*few, replace(one, detected=replace(one.detected, by_overlap=sure, by_centre=sure))])
+    assert made.calibration.score(0.5) < (len(kept) + 1.5) / (len(kept) + 2)
+
+
+def test_findings_are_calibrated_only_where_there_are_any(tmp_path):
+    cases, references = lesions(tmp_path, [0.2, 0.1])
+    none = list(compared(member(lambda x: torch.cat([1 - x, x], 1)), cases, references, [Label(1, "nodule", "#fff")]))
+    with pytest.raises(BadInput, match="nothing is found in these cases"):
+        scored_by(none)
 
 
 def test_the_index_tells_temperature_thresholds_and_promises():
@@ -144,3 +196,4 @@ def test_the_index_tells_temperature_thresholds_and_promises():
     assert json.loads(json.dumps(made.index())) == {
         "temperature": 1.5, "thresholds": {"nodule": 0.3}, "promise": {"nodule": "of 12"},
     }  # fmt: skip
+    assert made.model_copy(update={"measured": "findings"}).index()["temperature"] == 1  # of the voxels

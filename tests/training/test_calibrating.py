@@ -13,6 +13,7 @@ from medssl.data import leaks
 from medssl.data.manifest import Manifest
 from medssl.io import nifti
 from medssl.predict.calibration import Calibration
+from medssl.review.predictions import read_findings, read_index
 from medssl.volume import Volume
 
 
@@ -48,6 +49,29 @@ def test_calibrating_writes_into_the_run_what_fits_better_than_before(place, tmp
     assert set(found.cases) == {case.id for case in held.cases}
     assert found.nll[1] < found.nll[0] and found.temperature != 1
     assert "temperature" in capsys.readouterr().out
+
+
+def test_the_scores_of_one_or_several_detectors_are_calibrated_and_used(place, tmp_path, capsys):
+    manifest, runs = place / "store" / "manifest.csv", []
+    for seed in range(2):
+        runs.append(finished(tmp_path / f"run{seed}", seed, task="detect").path)
+    for several in (runs[:1], runs):
+        out = tmp_path / str(len(several))
+        assert command("calibrate", *several, "--manifest", manifest, "--out", out / "told.json") == 0
+        assert "findings: temperature" in capsys.readouterr().out and (out / "told.png").stat().st_size > 5000
+        found = json.loads((out / "told.json").read_text())
+        assert found["nll"][1] < found["nll"][0] and len(found["weights_sha256"]) == len(several)
+        told = Calibration.model_validate(found)
+        words = [*several, manifest, "--split", "val"]
+        assert command("predict", *words, "--out", out / "raw") == 0
+        assert command("predict", *words, "--calibration", out / "told.json", "--out", out / "said") == 0
+        raw, said = ([f.score for f in findings(out / name)] for name in ("raw", "said"))
+        assert raw and said == pytest.approx([told.score(score) for score in raw], abs=1e-6) and raw != said
+
+
+def findings(folder):
+    index = read_index(folder)
+    return [finding for case in index.cases for finding in read_findings(index.case(case))]
 
 
 def test_several_runs_share_a_file_that_only_they_may_use(place, tmp_path):
