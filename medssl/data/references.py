@@ -94,5 +94,5 @@ def _of_manifest(path: Path) -> References:
     known = {case: by_files.get(frozenset(paths)) for case, paths in files.items()}
     patient = {case.id: case.patient for case in manifest.cases}
     bare = frozenset(case.id for case in manifest.cases if not case.label)
-    sources = {case: replace(s, id=case, patient=patient[case]) for case, s in known.items() if s}
+    sources = {case: replace(s, id=case, patient=patient[case]) for case, s in known.items() if s and case in patient}
     return References(path, sources, Classes.of(card), bare, bool(card.key))

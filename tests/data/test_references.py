@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -36,6 +37,14 @@ def test_a_manifest_leads_to_the_files_its_cases_were_read_from(dataset, tmp_pat
         image = images.read(dataset / "imagesTr" / f"{case.id}.nii.gz")
         drawn = images.read(dataset / "labelsTr" / f"{case.id}.nii.gz", label=True)
         assert np.array_equal(found.label(case.id, image).voxels, drawn.voxels)
+
+
+def test_a_part_of_a_manifest_has_the_references_of_its_cases(dataset, tmp_path):
+    done = ingest(dataset, tmp_path / "store", Options(workers=1), lambda *_: None)
+    part = replace(done.manifest, cases=done.manifest.cases[1:3])
+    part.write(tmp_path / "store" / "part.csv")
+    found = References.read(tmp_path / "store" / "part.csv")
+    assert sorted(found.sources) == sorted(case.id for case in part.cases)
 
 
 def test_a_data_set_and_its_folder_of_labels_give_the_same(dataset):
