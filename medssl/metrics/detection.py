@@ -41,9 +41,38 @@ class Detected:
 class Lesion:
     """One lesion of the reference, and the score of the candidate that found it by PI-CAI's rule, if any."""
 
+    kind: str
     case: str
     diameter_mm: float
     score: float | None
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What one patient has of a kind of lesion, and what is said of all of the patient's scans together.
+
+    `surest` is the highest score of a candidate, 0 without any, as in PI-CAI. `noisy_or` is the chance that at least
+    one is real, if each is with the chance of its score and none tells of another (Pearl, "Probabilistic Reasoning in
+    Intelligent Systems", 1988); it means little before scores are calibrated.
+    """
+
+    kind: str
+    patient: str
+    scans: int
+    lesions: int
+    surest: float
+    noisy_or: float
+
+
+def patients(kind: str, cases: Sequence[Detected]) -> list[Patient]:
+    """One row a patient, in the order of their first scans."""
+    told = []
+    for name in dict.fromkeys(case.patient for case in cases):
+        mine = [case.by_overlap for case in cases if case.patient == name]
+        scores, count = np.concatenate([scan.scores for scan in mine]), sum(scan.diameters_mm.size for scan in mine)
+        surest, either = float(scores.max(initial=0.0)), float(1 - (1 - scores).prod())
+        told.append(Patient(kind, name, len(mine), count, surest, either))
+    return told
 
 
 def judged(cases: Sequence[Detected]) -> tuple[Float[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
@@ -59,14 +88,17 @@ def trusted(cases: Sequence[Detected]) -> Reliability:
     return reliability(*judged(cases))
 
 
-def rows(cases: Sequence[Detected]) -> list[Lesion]:
+def rows(kind: str, cases: Sequence[Detected]) -> list[Lesion]:
     """One row a lesion."""
     pairs = [(c.case, *pair) for c in cases for pair in zip(c.picai.diameters_mm, c.picai.found, strict=True)]
-    return [Lesion(case, float(mm), float(score) if np.isfinite(score) else None) for case, mm, score in pairs]
+    return [Lesion(kind, case, float(mm), float(score) if np.isfinite(score) else None) for case, mm, score in pairs]
 
 
 def summary(cases: Sequence[Detected], rate: float = 1.0, draws: int = 500) -> dict[str, Any]:
-    """PI-CAI's AP and AUROC, LUNA16's CPM, mAP, sensitivities, and an operating point at `rate` false alarms a scan."""
+    """PI-CAI's AP and AUROC, LUNA16's CPM, mAP, sensitivities, and an operating point at `rate` false alarms a scan.
+
+    The AUROC is of patients by their surest candidate, or by all of them (`auroc_noisy_or`).
+    """
     picai, luna = [c.picai for c in cases], [c.luna for c in cases]
     coco = [lesions.at_ious(c.by_overlap) for c in cases]
     threshold = lesions.threshold_at(picai, rate)
@@ -74,15 +106,14 @@ def summary(cases: Sequence[Detected], rate: float = 1.0, draws: int = 500) -> d
     keys = ("low_mm", "high_mm", "lesions", "sensitivity")
 
     def told(statistic: Callable[[list[T]], float], of: Sequence[T]) -> dict[str, Any]:
-        said = interval([c.patient for c in cases], lambda at: statistic([of[n] for n in at]), draws)
+        said = interval([one.patient for one in cases], lambda at: statistic([of[n] for n in at]), draws)
         return _plain(asdict(said))
 
-    return {
+    return _of_patients(patients("", cases), draws) | {
         "cases": len(cases),
         "cases_with_lesions": sum(o.ill for o in picai),
         "lesions": sum(o.found.size for o in picai),
         "average_precision": told(lesions.average_precision, picai),
-        "auroc": told(lesions.auroc, picai),
         "cpm": told(lesions.cpm, luna),
         "map_iou_10_50": told(lesions.mean_average_precision, coco),
         "sensitivity": {f"{r:g}": told(partial(_sensitivity, rate=r), picai) for r in CPM_RATES},
@@ -90,6 +121,18 @@ def summary(cases: Sequence[Detected], rate: float = 1.0, draws: int = 500) -> d
         "operating_point": _plain({"false_per_scan": rate, "threshold": threshold}),
         "sensitivity_by_size": [_plain(dict(zip(keys, row, strict=True))) for row in sizes],
     }
+
+
+def _of_patients(told: Sequence[Patient], draws: int) -> dict[str, Any]:
+    """How well patients with and without lesions are told apart, by either score."""
+    ill = np.array([one.lesions > 0 for one in told], bool)
+
+    def auroc(name: str) -> dict[str, Any]:
+        score = np.array([getattr(one, name) for one in told], float)
+        return _plain(asdict(interval(range(len(told)), lambda at: lesions.auroc(ill[at], score[at]), draws)))
+
+    counts = {"patients": len(told), "patients_with_lesions": int(ill.sum())}
+    return counts | {"auroc": auroc("surest"), "auroc_noisy_or": auroc("noisy_or")}
 
 
 def _sensitivity(outcomes: Sequence[Outcome], rate: float) -> float:

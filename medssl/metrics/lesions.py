@@ -158,13 +158,11 @@ def cpm(outcomes: Sequence[Outcome]) -> float:
     return float(sensitivity_at(outcomes).mean())
 
 
-def auroc(outcomes: Sequence[Outcome]) -> float:
-    """How often an ill scan scores above a healthy one, ties counted half; not a number without both."""
-    ill = np.array([o.ill for o in outcomes], bool)
+def auroc(ill: Bool[np.ndarray, "n"], score: Float[np.ndarray, "n"]) -> float:
+    """How often an ill patient scores above a healthy one, ties counted half; not a number without both."""
     if not ill.any() or ill.all():
         return float("nan")
-    ranks = rankdata([o.score for o in outcomes])
-    n = ill.sum()
+    ranks, n = rankdata(score), ill.sum()
     return float((ranks[ill].sum() - n * (n + 1) / 2) / (n * (len(ill) - n)))
 
 

@@ -23,7 +23,7 @@ from medssl.volume import Volume
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One case: a row a label, what was detected of each kind of lesion, and a point where it is most wrong.
+    """One case: a row a label, what was detected of each kind of lesion drawn, and a point where it is most wrong.
 
     `reliability` is that of the probability of not being background, over voxels where it is above 0; None where not
     all labels were drawn.
@@ -54,6 +54,10 @@ def evaluate(
     measured = references.measured(index.cases)
     if not measured:
         raise BadInput(f"{index.folder}: none of its cases has a label in {references.place}; predict labelled cases")
+    told = references.classes.present
+    absent = [kind.name for kind in kinds if all(kind.value not in told.get(case, [kind.value]) for case in measured)]
+    if absent:
+        raise BadInput(f"{references.place}: {', '.join(absent)} was drawn in none of these cases; leave it out")
     for case in measured:
         predicted = nifti.read(index.case(case) / LABELS, label=True)
         reference = references.label(case, predicted)
@@ -62,7 +66,8 @@ def evaluate(
         patient = references.sources[case].patient
         rows = tuple(score(case, patient, *name, predicted, reference, tolerance_mm) for name in named.items())
         found = read_findings(index.case(case))
-        detected = {kind.name: detect(case, patient, kind, predicted, reference, found) for kind in kinds}
+        drawn = [kind for kind in kinds if kind.value in present]
+        detected = {kind.name: detect(case, patient, kind, predicted, reference, found) for kind in drawn}
         whole = {label.value for label in index.labels} <= set(present)
         bins = _reliability(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
         yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)

@@ -12,7 +12,7 @@ from medssl.review.predictions import NOTICE
 from medssl.settings import Settings
 
 METRICS = {"dice": "Dice", "nsd": "NSD", "hd95_mm": "HD95 (mm)", "volume_error_ml": "volume error (ml)"}
-LESIONS = {"average_precision": "AP", "auroc": "AUROC", "cpm": "CPM", "map_iou_10_50": "mAP at IoU 0.1-0.5"}
+LESIONS = {"average_precision": "AP", "auroc": "AUROC of patients", "cpm": "CPM", "map_iou_10_50": "mAP at IoU 0.1-0.5"}
 UNKNOWN = "Not told."
 
 

@@ -23,7 +23,10 @@ from medssl.review.predictions import LABELS, NOTICE, Index
 
 WORST = 3
 SHOWN = ("dice", "nsd", "hd95_mm", "volume_error_ml")
-LESION_SCORES = (("AP", "average_precision"), ("AUROC", "auroc"), ("CPM", "cpm"), ("mAP", "map_iou_10_50"))
+LESION_SCORES = (
+    ("AP", "average_precision"), ("AUROC of patients", "auroc"), ("by noisy-or", "auroc_noisy_or"), ("CPM", "cpm"),
+    ("mAP", "map_iou_10_50"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,19 @@ class Report:
             table.add_row(label, *(interval(told[metric]["mean"], told[metric]) for metric in SHOWN), counts)
         for kind, told in self.summary["lesions"].items():
             scores = "; ".join(f"{name} {interval(told[key]['estimate'], told[key])}" for name, key in LESION_SCORES)
-            table.caption = f"{table.caption or ''}{kind}: {told['lesions']} lesions; {scores}\n"
+            table.caption = (
+                f"{table.caption or ''}{kind}: {told['lesions']} lesions in {told['patients']} patients; {scores}\n"
+            )
         return table
 
 
 def write(index: Index, references: References, done: Sequence[Evaluated], folder: Path, tolerance_mm: float) -> Report:
-    """Writes cases.csv, lesions.csv, figures/ and summary.json: all of them, in place of an earlier report, or none."""
+    """Writes summary.json, figures/ and tables of cases, lesions, patients: all, in place of an earlier one, or none."""
     rows = [row for one in done for row in one.rows]
     if not rows:
         raise BadInput(f"{references.place}: none of the predicted labels is drawn there; nothing can be measured")
-    kinds = {name: [one.detected[name] for one in done] for name in done[0].detected}
+    names = dict.fromkeys(name for one in done for name in one.detected)
+    kinds = {name: [one.detected[name] for one in done if name in one.detected] for name in names}
     bins = [one.reliability for one in done if one.reliability]
     reliability = {"voxels": sum(bins[1:], start=bins[0])} if bins else {}
     summary: dict[str, Any] = {
@@ -67,7 +73,8 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
         write_text(part / "cases.csv", cases.table(rows))
         charts.boxplot(rows, part / "figures" / "boxplot.png", tolerance_mm)
         if kinds:
-            write_text(part / "lesions.csv", cases.table([row for of in kinds.values() for row in detection.rows(of)]))
+            for name, rows_of in (("lesions", detection.rows), ("patients", detection.patients)):
+                write_text(part / f"{name}.csv", cases.table([row for kind in kinds.items() for row in rows_of(*kind)]))
             bounds = {name: told["sensitivity"] for name, told in summary["lesions"].items()}
             outcomes = {name: [c.picai for c in of] for name, of in kinds.items()}
             charts.froc(outcomes, bounds, part / "figures" / "froc.png")

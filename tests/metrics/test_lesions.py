@@ -16,7 +16,6 @@ from medssl.metrics.lesions import (
     Outcome,
     Scan,
     at_ious,
-    auroc,
     average_precision,
     by_centre,
     by_iou,
@@ -32,6 +31,10 @@ from medssl.metrics.lesions import (
     threshold_at,
 )
 from medssl.review.finding import Finding
+
+
+def auroc(told):
+    return lesions.auroc(np.array([o.ill for o in told], bool), np.array([o.score for o in told], float))
 
 
 def finding(centre, diameter=10.0, score=0.5):

@@ -12,6 +12,7 @@ from predict.scenes import LESION, NAMES, ORGAN, OTHER, PREDICTED, REFERENCE, pr
 from medssl.cli import run
 from medssl.data.classes import Classes
 from medssl.data.references import References
+from medssl.errors import BadInput
 from medssl.io import nifti
 from medssl.metrics.cases import score
 from medssl.predict.evaluation import _reliability, detect, evaluate
@@ -40,6 +41,13 @@ def test_the_command_writes_tables_figures_and_a_summary(predictions, references
     assert told["labels"]["organ"]["dice"]["mean"] == 1
     assert told["lesions"]["lesion"]["average_precision"]["estimate"] == pytest.approx(0.25)
     assert told["notice"].startswith("Research use only")
+    patients = list(csv.DictReader((out / "patients.csv").read_text().splitlines()))
+    assert [(r["patient"], r["lesions"], float(r["surest"])) for r in patients] == [
+        ("perfect", "1", pytest.approx(0.8)),
+        ("missed", "1", 0.0),
+        ("false-alarm", "0", pytest.approx(0.8)),
+    ]
+    assert told["lesions"]["lesion"]["auroc"]["estimate"] == 0.25
     assert [r["score"] != "" for r in csv.DictReader((out / "lesions.csv").read_text().splitlines())] == [True, False]
     pictures = sorted(p.name for p in (out / "figures").iterdir())
     assert pictures[:3] == ["boxplot.png", "froc.png", "reliability.png"]
@@ -134,6 +142,16 @@ def test_labels_that_were_not_drawn_are_not_measured(predictions, references):
     assert [row.label for row in done["missed"].rows] == ["organ"]
     assert done["missed"].reliability is None
     assert len(done["perfect"].rows) == 2
+
+
+def test_lesions_that_were_not_drawn_are_no_false_alarms(predictions, references):
+    read, lesion = References.read(references), Label(2, "lesion", "")
+    partly = replace(read, classes=Classes({}, present={"false-alarm": [1]}))
+    done = {e.case: e for e in evaluate(read_index(predictions), partly, 2.0, [lesion])}
+    assert [case for case, one in done.items() if "lesion" in one.detected] == ["perfect", "missed"]
+    nowhere = replace(read, classes=Classes({}, present={case: [1] for case in done}))
+    with pytest.raises(BadInput, match="lesion was drawn in none of these cases"):
+        list(evaluate(read_index(predictions), nowhere, 2.0, [lesion]))
 
 
 def scored(predicted, reference):
