@@ -1,7 +1,5 @@
 """What an objective is: an encoder, a config, and a step from crops to a loss."""
 
-from typing import Protocol, runtime_checkable
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ class Objective(nn.Module):
     """Turns unlabelled crops into a loss; has an encoder, and says how many views of a crop it wants."""
 
     views: int = 1
+    compares: bool = False  # True: compares embeddings, and each step gives true pairs of them
     turns: bool = True  # False: compares places through the patient, so that a crop keeps the geometry it was cut with
 
     def __init__(self, config: Settings, encoder: Encoder) -> None:
@@ -40,12 +39,3 @@ class Objective(nn.Module):
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Named volumes of the first crop that show a person what is being learnt; none by default."""
         return {}
-
-
-@runtime_checkable
-class Embeds(Protocol):
-    """An objective that compares embeddings gives true pairs of them, without gradients."""
-
-    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """Both embeddings of every crop."""
-        ...

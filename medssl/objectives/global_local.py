@@ -65,6 +65,7 @@ class GlobalLocal(Objective):
     """Two looks at a crop attract each other and repel crops of other places; so do regions inside a crop."""
 
     config: Config
+    compares = True
     turns = False
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
@@ -105,16 +106,6 @@ class GlobalLocal(Objective):
     def looks(self, crops: Crops, generator: torch.Generator) -> Float[Tensor, "n c i j k"]:
         """Every crop with one change of intensity, then every crop with another."""
         return torch.cat([vary(crops.x.flatten(0, 1), generator, self.config.strength) for _ in range(2)])
-
-    @torch.no_grad()
-    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """True pairs: both looks at every crop, or at the middle of it where only regions are learnt."""
-        pyramid = self.encoder(self.looks(crops, self.draws()))
-        if self.config.stage != "local":
-            first, second = self.head(pyramid[-1]).chunk(2)
-            return first, second
-        first, second = middle(self.part(self.decoder(pyramid, self.config.level)[0])).chunk(2)
-        return first, second
 
     def whole(self, z: Float[Tensor, "n c"], looks: Float[Tensor, "n d i j k"], crops: Crops) -> dict[str, Tensor]:
         """Both looks at every crop against both looks at every crop of all processes, and against the queue."""

@@ -15,7 +15,7 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
-from medssl.objectives.base import Embeds, Objective
+from medssl.objectives.base import Objective
 from medssl.settings import Settings
 
 
@@ -33,12 +33,13 @@ class Hybrid(Objective):
     """The weighted sum of two objectives' losses on the same crops."""
 
     config: Config
+    compares = True
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.reconstruction: Objective = configs.maker(config.reconstruction)(config.reconstruction, encoder)
         contrastive: Objective = configs.maker(config.contrastive)(config.contrastive, encoder)
-        if not isinstance(contrastive, Embeds):
+        if not contrastive.compares:
             raise BadInput(f"contrastive.name={config.contrastive.name}: compares nothing; use global_local or vicreg")
         self.contrastive = contrastive
         self.turns = self.reconstruction.turns and self.contrastive.turns
@@ -56,10 +57,6 @@ class Hybrid(Objective):
         logs = {"reconstruction": a.loss.detach(), "contrastive": b.loss.detach()}
         logs |= {f"reconstruction_{name}": value for name, value in a.logs.items()}
         return Step(loss, logs | {f"contrastive_{name}": value for name, value in b.logs.items()}, b.pairs)
-
-    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """True pairs of the contrastive objective."""
-        return self.contrastive.embed(crops)
 
     def after_step(self) -> None:
         """What both do after a step."""

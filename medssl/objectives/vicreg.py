@@ -43,6 +43,7 @@ class VicReg(Objective):
     """Compares dense embeddings of two views without negatives."""
 
     config: Config
+    compares = True
     turns = False
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
@@ -66,12 +67,6 @@ class VicReg(Objective):
         loss = c.invariance * invariance + c.variance * variance + c.covariance * covariance
         logs = {"invariance": invariance, "variance": variance, "covariance": covariance, "spread": a.std(0).mean()}
         return Step(loss, {name: value.detach() for name, value in logs.items()}, pairs)
-
-    @torch.no_grad()
-    def embed(self, crops: Crops) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-        """True pairs: one place of every crop, in both looks."""
-        a, b = self.pairs(crops)
-        return a[:: self.config.points], b[:: self.config.points]
 
     def pairs(self, crops: Crops) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
         """Embeddings of the same places in two looks at every crop, in fp32."""

@@ -22,7 +22,7 @@ from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder
 from medssl.nn.regions import sample
 from medssl.nn.ring import Ring
-from medssl.objectives.base import Embeds, Objective
+from medssl.objectives.base import Objective
 
 SEVERAL = 8
 
@@ -74,14 +74,10 @@ def observed(learner: nn.Module) -> Iterator[None]:
 
 
 def embedded(objective: Objective, crops: Crops, seed: int = 0) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
-    """True pairs, as the objective compares them; of one that compares nothing, the pooled coarsest features.
-
-    These pair every crop with itself, its intensities changed as `seed` draws it.
+    """True pairs for an objective that compares nothing: the pooled coarsest features of every crop and of itself with
+    its intensities changed as `seed` draws it.
     """
     with observed(objective):
-        if isinstance(objective, Embeds):
-            a, b = objective.embed(crops)
-            return a.float(), b.float()
         x = crops.x.flatten(0, 1)
         looks = torch.cat([x, vary(x, torch.Generator().manual_seed(seed), 1.0)])
         a, b = objective.encoder(looks)[-1].float().mean((2, 3, 4)).chunk(2)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from medssl.data.crops import Crops
 from medssl.data.places import places
-from medssl.objectives.base import Embeds
 from medssl.run import Run
 from medssl.training.monitors import SEVERAL, Alarm, Memory, embedded
 
@@ -47,7 +46,7 @@ class Monitors(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Crops, batch_idx: int) -> None:
         """Looks at an objective that compares nothing by a forward of its own, where this can be afforded."""
         self.seconds = time.monotonic() - self.began
-        if not isinstance(pl_module.learner, Embeds) and self.due(trainer, batch, batch_idx):
+        if not pl_module.learner.compares and self.due(trainer, batch, batch_idx):
             began = _clock(batch)
             with trainer.precision_plugin.train_step_context():
                 a, b = embedded(pl_module.learner, batch, self.looks)
