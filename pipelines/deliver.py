@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from medssl.deliver.delivery import Wanted, write
+from medssl.io.seg import Kind
 from medssl.review.predictions import read_index
 from medssl.review.store import Store, placed
 
@@ -20,10 +21,12 @@ def main(words: list[str]) -> None:
     parser.add_argument("--unsigned", action="store_true", help="also what nobody signed, marked as not verified")
     parser.add_argument("--labelmap", action="store_true", help="a LABELMAP SEG: smaller, but fewer programs read it")
     parser.add_argument("--organization", default="", help="whose reviewer signs, as the SR names it")
+    parser.add_argument("--no-notes", action="store_true", help="leaves out what reviewers wrote in words of their own")
     given = parser.parse_args(words)
     index = read_index(given.predictions)
     store = Store.existing(placed(given.store, index.folder))
-    wanted = Wanted(given.dicom, given.unsigned, "LABELMAP" if given.labelmap else "BINARY", given.organization)
+    kind: Kind = "LABELMAP" if given.labelmap else "BINARY"
+    wanted = Wanted(given.dicom, given.unsigned, kind, given.organization, not given.no_notes)
     told = write(index, store, given.out, wanted)
     for outcome in told:
         if outcome.reason:

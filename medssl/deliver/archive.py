@@ -16,7 +16,7 @@ def archive(index: Index, store: Store, case: str, wanted: Wanted) -> bytes:
     made = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
         out = Path(folder) / "delivered"
-        write(replace(index, cases=(case,)), store, out, wanted)
+        write(index, store, out, replace(wanted, cases=(case,)))
         for path in sorted(out.rglob("*.*")):
             file.write(path, path.relative_to(out))
     return made.getvalue()

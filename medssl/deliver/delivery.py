@@ -1,18 +1,20 @@
 """Delivery: reviewed predictions as DICOM SEG and SR, as a PDF report and as a table."""
 
-import csv
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
 from medssl import __version__
+from medssl.deliver import table
+from medssl.deliver.counting import counting
 from medssl.deliver.origin import origin, scanned
-from medssl.deliver.reviewed import Item, Reviewed, reviewed
+from medssl.deliver.reviewed import Item, Reviewed, read
+from medssl.deliver.since import since
 from medssl.deliver.summary import report
+from medssl.deliver.table import Row
 from medssl.errors import BadInput
 from medssl.files import fresh
 from medssl.io import nifti, seg, sr
@@ -22,8 +24,7 @@ from medssl.io.sr import Measured, Reviewer
 from medssl.io.write import uid
 from medssl.render import pdf
 from medssl.review.event import Event
-from medssl.review.predictions import IMAGE, LABELS, NOTICE, Index, read_findings
-from medssl.review.state import Reading, fold
+from medssl.review.predictions import IMAGE, NOTICE, Index
 from medssl.review.store import Store
 from medssl.volume import Unit
 
@@ -33,12 +34,17 @@ CLINICIANS = ("reader", "senior")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to deliver: with which scans (none: no DICOM), also what nobody signed, in which form, for whom."""
+    """What to deliver: with which scans (none: no DICOM), also what nobody signed, in which form, for whom.
+
+    `notes` are what readers wrote; `cases` are all unless some are named.
+    """
 
     scans: Path | None = None
     unsigned: bool = False
     kind: Kind = "BINARY"
     organization: str = ""
+    notes: bool = True
+    cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome
             raise BadInput(f"{store.name}: the verdicts' record is broken ({faults[0]}); see `medssl audit verify`")
         series = scanned(wanted.scans) if wanted.scans else ()
         events = store.events()
-        for case in index.cases:
+        for case in wanted.cases or index.cases:
             try:
                 rows += _Case(index, case, events, wanted).write(made / case, series)
                 outcomes.append(Outcome(case))
@@ -67,7 +73,7 @@ def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome
         if all(outcome.reason for outcome in outcomes):
             said = "; ".join(sorted({outcome.reason for outcome in outcomes}))
             raise BadInput(f"{index.folder}: no case can be delivered ({said})")
-        _table(made / TABLE, rows)
+        table.write(made / TABLE, rows)
     return outcomes
 
 
@@ -75,50 +81,47 @@ class _Case:
     """One case, the reading of it that counts, and who is responsible for that."""
 
     def __init__(self, index: Index, name: str, events: Sequence[Event], wanted: Wanted) -> None:
-        own = [e for e in events if e.case == name]
-        self.index, self.name, self.wanted = index, name, wanted
-        self.reading = _counts(name, own, wanted.unsigned)
-        mine = [e for e in own if e.reviewer == self.reading.reviewer]
-        weights = str(index.model.get("weights_sha256", ""))
-        if any(e.model not in ("", weights) for e in mine):
-            raise BadInput("its verdicts were given on another model's prediction; review this one")
+        self.index, self.name, self.events, self.wanted = index, name, events, wanted
+        self.reading = counting(index, name, events, wanted.unsigned)
+        mine = [e for e in events if (e.case, e.reviewer) == (name, self.reading.reviewer)]
         clinician = any(e.role in CLINICIANS for e in mine[-1:] if e.action == "sign")
         signed_at = self.reading.signed_at if clinician else None
         self.reviewer = Reviewer(self.reading.reviewer, wanted.organization, signed_at)
         self.head = events[-1].hash if events else ""
-        self.maker = Maker(weights, str(index.model.get("version", __version__)), NOTICE)
+        self.maker = Maker(index.weights, str(index.model.get("version", __version__)), NOTICE)
 
-    def write(self, folder: Path, series: Sequence[Series]) -> list[dict[str, Any]]:
+    def write(self, folder: Path, series: Sequence[Series]) -> list[Row]:
         """Writes the case's documents and gives its rows of the table."""
-        source = self.index.case(self.name)
         unit: Unit = TypeAdapter(Unit).validate_python(self.index.units[self.name])
-        image = replace(nifti.read(source / IMAGE), unit=unit)
-        names = {label.value: label.name for label in self.index.labels}
-        labels = nifti.read(source / LABELS, label=True).like(image)
-        done = reviewed(labels, read_findings(source), self.reading, names)
+        image = replace(nifti.read(self.index.case(self.name) / IMAGE), unit=unit)
+        done = read(self.index, self.name, self.reading)
+        done.labels.like(image.oriented("RAS"))
         scan = origin(self.name, image, series) if self.wanted.scans else None
         if scan:
             seg.check(scan)
         folder.mkdir(parents=True)
-        rows = [self._row(item, scan) for item in done.items]
+        grown = since(self.index, self.name, done.items, self.events)
+        rows = [table.row(item, grown, self.wanted.notes, self._who(item, scan)) for item in done.items]
         if scan:
             self._dicom(folder, scan, done, rows)
-        pdf.write(report(self.index, image, done, self.reading, self.reviewer, rows, self.head), folder / PDF)
+        told = report(self.index, image, done, self.reading, self.reviewer, rows, self.head, grown)
+        pdf.write(told, folder / PDF)
         return rows
 
-    def _dicom(self, folder: Path, scan: Series, done: Reviewed, rows: Sequence[dict[str, Any]]) -> None:
+    def _dicom(self, folder: Path, scan: Series, done: Reviewed, rows: Sequence[Row]) -> None:
         segments = list(self._segments(done, rows))
         made = seg.write(scan, done.parts, segments, self.maker, folder / SEG, self.wanted.kind) if segments else None
         findings = [
             Measured(
-                row["finding"], row["tracking_uid"], row["name"], row["verdict"], item.number,
-                item.finding.volume_ml, item.finding.diameter_mm,
+                row["finding"], row["tracking_uid"], row["name"], row["verdict"], item.number, item.finding.volume_ml,
+                item.finding.diameter_mm, (item.axes.long_mm, item.axes.short_mm) if item.axes else None,
+                row["reason"], row["note"],
             )
             for item, row in zip(done.items, rows, strict=True)
         ]  # fmt: skip
         sr.write(scan, made, findings, self.maker, self.reviewer, folder / SR)
 
-    def _segments(self, done: Reviewed, rows: Sequence[dict[str, Any]]) -> Iterator[Segment]:
+    def _segments(self, done: Reviewed, rows: Sequence[Row]) -> Iterator[Segment]:
         colours = {label.value: bytes.fromhex(label.colour[1:]) for label in self.index.labels}
         for item, row in zip(done.items, rows, strict=True):
             if item.number:
@@ -127,34 +130,11 @@ class _Case:
                 found = item.finding
                 yield Segment(name, found.name, found.id, row["tracking_uid"], (red, green, blue), item.corrected)
 
-    def _row(self, item: Item, scan: Series | None) -> dict[str, Any]:
-        found, said = item.finding, item.verdict
-        x, y, z = (round(mm, 2) for mm in found.centre_mm)
+    def _who(self, item: Item, scan: Series | None) -> Row:
+        """Who read the case, and what ties the finding to its documents and to the record."""
+        weights = self.index.weights
         return {
-            "case": self.name, "finding": found.id, "label": found.label, "name": found.name,
-            "verdict": said.decision if said else "", "reason": said.reason if said else "",
-            "note": said.note if said else "", "corrected": int(item.corrected), "segment": item.number or "",
-            "volume_ml": round(found.volume_ml, 4), "diameter_mm": round(found.diameter_mm, 2),
-            "x_mm": x, "y_mm": y, "z_mm": z, "score": round(found.score, 3), "reviewer": self.reading.reviewer,
-            "at": said.at if said else "", "signed_at": self.reading.signed_at or "",
-            "tracking_uid": str(uid("finding", scan.uid, self.maker.weights_sha256, found.id)) if scan else "",
-            "weights_sha256": self.maker.weights_sha256, "record_sha256": self.head, "notice": NOTICE,
+            "reviewer": self.reading.reviewer, "signed_at": self.reading.signed_at or "",
+            "tracking_uid": str(uid("finding", scan.uid, weights, item.finding.id)) if scan else "",
+            "weights_sha256": weights, "record_sha256": self.head,
         }  # fmt: skip
-
-
-def _counts(case: str, events: Sequence[Event], unsigned: bool) -> Reading:
-    """The latest signed reading; without one, if that is wanted, the latest, or the model's word alone."""
-    readings = [r for (of, _), r in fold(events).items() if of == case]
-    signed = [r for r in readings if r.signed_at]
-    if signed:
-        return max(signed, key=lambda r: r.signed_at or "")
-    if not unsigned:
-        raise BadInput("not signed" if readings else "not read")
-    return max(readings, key=lambda r: r.latest, default=Reading(case, ""))
-
-
-def _table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as handle:
-        table = csv.DictWriter(handle, list(rows[0]) if rows else ["case", "notice"])
-        table.writeheader()
-        table.writerows(rows)

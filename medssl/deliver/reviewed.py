@@ -7,22 +7,29 @@ import numpy as np
 from jaxtyping import Int32
 
 from medssl.errors import BadInput
+from medssl.io import nifti
 from medssl.predict.findings import find
 from medssl.review import masks
+from medssl.review.axes import Axes
 from medssl.review.corrected import labels_after, part
 from medssl.review.finding import Finding, Verdict
+from medssl.review.predictions import LABELS, Index, read_findings
 from medssl.review.state import Reading
 from medssl.volume import Volume
 
 
 @dataclass(frozen=True)
 class Item:
-    """A finding, the number of its voxels (None where none are left or they became part of another), its verdict."""
+    """A finding, the number of its voxels (None where none are left or they became part of another), its verdict.
+
+    `axes` are the diameters that a reader measured.
+    """
 
     finding: Finding
     number: int | None
     verdict: Verdict | None
     corrected: bool = False
+    axes: Axes | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,13 @@ class Reviewed:
     labels: Volume
     parts: Volume
     items: tuple[Item, ...]
+
+
+def read(index: Index, case: str, reading: Reading) -> Reviewed:
+    """What one reading left of a predicted case."""
+    folder = index.case(case)
+    names = {label.value: label.name for label in index.labels}
+    return reviewed(nifti.read(folder / LABELS, label=True), read_findings(folder), reading, names)
 
 
 def reviewed(labels: Volume, findings: Sequence[Finding], reading: Reading, names: Mapping[int, str]) -> Reviewed:
@@ -55,13 +69,8 @@ def reviewed(labels: Volume, findings: Sequence[Finding], reading: Reading, name
         raise BadInput(f"{reading.case}: too many or intertwined parts; they cannot be told as findings")
     kept = {item.finding.id for item in items}
     gone = [Item(f, None, reading.verdicts.get(f.id)) for f in said if f.id not in kept]
-    return Reviewed(after, replace(after, voxels=numbered), tuple(_measured(item, reading) for item in (*items, *gone)))
-
-
-def _measured(item: Item, reading: Reading) -> Item:
-    """A finding whose diameter a reader measured has that one."""
-    axes = reading.axes.get(item.finding.id)
-    return replace(item, finding=replace(item.finding, diameter_mm=axes.long_mm)) if axes else item
+    told = tuple(replace(item, axes=reading.axes.get(item.finding.id)) for item in (*items, *gone))
+    return Reviewed(after, replace(after, voxels=numbered), told)
 
 
 def _owner(

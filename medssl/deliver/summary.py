@@ -1,16 +1,17 @@
 """Summary: what the PDF report of a reviewed case says and shows."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from medssl import __version__
 from medssl.deliver.reviewed import Reviewed
+from medssl.deliver.since import Since
+from medssl.deliver.table import Row
 from medssl.io.sr import Reviewer
 from medssl.render.figures import around
 from medssl.render.pdf import Report
@@ -18,22 +19,26 @@ from medssl.review.predictions import NOTICE, Index
 from medssl.review.state import Reading
 from medssl.volume import Volume
 
-COLUMNS = {"#": 1.0, "finding": 3.4, "ml": 1.6, "mm": 1.3, "score": 1.1, "verdict": 1.8, "reason and note": 5.0}
+COLUMNS = {"#": 1.0, "finding": 3.0, "ml": 1.5, "mm": 1.9, "score": 1.1, "verdict": 1.7, "reason and note": 5.0}
+GROWTH = {"since the prior": 4.0}
+SIZES = "mm: a x b are axes measured in a plane, a single number is the mask's longest in 3D"
 MOST_PLATES = 12
 
 
 def report(
     index: Index, image: Volume, done: Reviewed, reading: Reading, reviewer: Reviewer,
-    rows: Sequence[Mapping[str, Any]], head: str,
+    rows: Sequence[Row], head: str, since: Since | None,
 ) -> Report:  # fmt: skip
     """The report on one case: who and what made it, a row a finding, the planes through the largest ones.
 
     `head` is the hash of the last event of the record: `medssl audit verify --head` tells whether it still stands.
     """
-    facts = [*_about(index, image, reading), *_signed(reading, reviewer, head), *_counted(done, rows)]
+    facts = [*_about(index, image, reading), *_signed(reading, reviewer, head), *_counted(done, rows), *_before(since)]
+    columns = COLUMNS | (GROWTH if since else {})
+    cells = [_cells(row) + ([_grown(row, since)] if since else []) for row in rows]
     return Report(
-        f"Findings in {reading.case}", NOTICE, facts, list(COLUMNS), list(COLUMNS.values()),
-        [_cells(row) for row in rows], list(_plates(image, done, rows)),
+        f"Findings in {reading.case}", NOTICE, facts, list(columns), list(columns.values()), cells,
+        list(_plates(image, done, rows)),
     )  # fmt: skip
 
 
@@ -58,27 +63,51 @@ def _signed(reading: Reading, reviewer: Reviewer, head: str) -> list[tuple[str, 
     return [("Reviewer", who), *place, ("Signed", signed), *verified, *record]
 
 
-def _counted(done: Reviewed, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _counted(done: Reviewed, rows: Sequence[Row]) -> list[tuple[str, str]]:
     left = sum(item.number is not None for item in done.items)
     said = Counter(str(row["verdict"]) or "no verdict" for row in rows)
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(said.items()))
-    return [("Findings", f"{len(rows)}, of which {left} have voxels" if rows else "none"), ("Verdicts", told or "none")]
+    count = f"{len(rows)}, of which {left} have voxels" if rows else "none"
+    return [("Findings", count), ("Verdicts", told or "none"), ("Sizes", SIZES)]
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _before(since: Since | None) -> list[tuple[str, str]]:
+    """Which study is the prior, whose word on it counts, and what it has that is not found any more."""
+    if since is None:
+        return []
+    days = "" if since.days is None else f", {since.days} days before"
+    read = f"read by {since.reading.reviewer}" if since.reading.reviewer else "as predicted, read by nobody"
+    signed = " and signed" if since.reading.signed_at else ""
+    gone = ", ".join(f"{finding.name} of {finding.volume_ml:.3f} ml" for finding in since.gone)
+    return [("Prior", f"{since.prior}{days}, {read}{signed}"), ("Only in the prior", gone or "nothing")]
+
+
+def _grown(row: Row, since: Since) -> str:
+    if row["segment"] == "":
+        return ""
+    grown = since.growth.get(row["finding"])
+    return grown.said if grown else "not in the prior"
+
+
+def _cells(row: Row) -> list[str]:
     why = "; ".join(filter(None, (str(row["reason"]), str(row["note"]), "corrected" if row["corrected"] else "")))
-    sizes = [f"{row['volume_ml']:.3f}", f"{row['diameter_mm']:.1f}", f"{row['score']:.2f}"]
+    sizes = [f"{row['volume_ml']:.3f}", _mm(row), f"{row['score']:.2f}"]
     return [str(row["segment"]) or "-", str(row["name"]), *sizes, str(row["verdict"]) or "-", why]
 
 
-def _plates(image: Volume, done: Reviewed, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Image.Image]]:
+def _mm(row: Row) -> str:
+    axes = (row["long_axis_mm"], row["short_axis_mm"])
+    return f"{row['diameter_mm']:.1f}" if "" in axes else "{:.1f} x {:.1f}".format(*axes)
+
+
+def _plates(image: Volume, done: Reviewed, rows: Sequence[Row]) -> Iterator[tuple[str, Image.Image]]:
     """The planes through the centres of the largest findings; of a case without any, through its middle."""
     ras = image.oriented("RAS")
     found = [(item.finding, row) for item, row in zip(done.items, rows, strict=True) if item.number]
     largest = sorted(found, key=lambda pair: -pair[0].volume_ml)[:MOST_PLATES]
     for finding, row in largest:
         number, verdict = row["segment"], row["verdict"] or "no verdict"
-        caption = f"# {number}  {finding.name}, {finding.volume_ml:.3f} ml, {finding.diameter_mm:.1f} mm: {verdict}"
+        caption = f"# {number}  {finding.name}, {finding.volume_ml:.3f} ml, {_mm(row)} mm: {verdict}"
         yield caption, around(ras, finding.centre_mm, done.labels)
     if not largest:
         x, y, z = (float(mm) for mm in ras.to_mm((np.array(ras.shape) - 1) / 2))

@@ -3,7 +3,7 @@
 DICOM PS3.16, annex A, https://dicom.nema.org/medical/dicom/current/output/chtml/part16/chapter_A.html.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,12 +21,15 @@ from highdicom.sr import (
     PersonObserverIdentifyingAttributes,
     QualitativeEvaluation,
     ReferencedSegment,
+    RelationshipTypeValues,
     SourceSeriesForSegmentation,
+    TextContentItem,
     TrackingIdentifier,
     VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.valuerep import DT
 
 from medssl.errors import BadInput
@@ -47,7 +50,10 @@ PROCEDURES = {
 
 @dataclass(frozen=True)
 class Measured:
-    """A finding: its UID over all documents, its segment (None where no voxel is left), its size, its verdict."""
+    """A finding: its UID over all documents, its segment (None where no voxel is left), its sizes, its verdict and why.
+
+    `axes_mm` are the long and the short diameter that a reader measured in a plane.
+    """
 
     tracking_id: str
     tracking_uid: str
@@ -56,6 +62,9 @@ class Measured:
     segment: int | None
     volume_ml: float
     diameter_mm: float
+    axes_mm: tuple[float, float] | None = None
+    reason: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,19 +129,38 @@ def _nothing(series: Series) -> Measured:
 
 def _group(finding: Measured, seg: Dataset | None, series: Series) -> Group:
     """Of a finding that has voxels: a group that points to its segment; of any other, a group without a region."""
-    sizes = [
-        Measurement(codes.SCT.Volume, finding.volume_ml, terms.MILLILITRE),
-        Measurement(terms.LONGEST, finding.diameter_mm, codes.UCUM.Millimeter),
-    ]
     said = {
         "tracking_identifier": TrackingIdentifier(finding.tracking_uid, finding.tracking_id),
         "finding_type": terms.what(finding.what)[1],
-        "measurements": sizes if finding.volume_ml else None,
-        "qualitative_evaluations": [QualitativeEvaluation(terms.VERDICT, terms.verdict(finding.decision))],
+        "measurements": list(_sizes(finding)) or None,
+        "qualitative_evaluations": [QualitativeEvaluation(name, value) for name, value in _evaluations(finding)],
     }
     if finding.segment is None or seg is None:
-        return MeasurementsAndQualitativeEvaluations(**said)
-    place = ReferencedSegment(
-        seg.SOPClassUID, seg.SOPInstanceUID, finding.segment, source_series=SourceSeriesForSegmentation(series.uid)
-    )
-    return VolumetricROIMeasurementsAndQualitativeEvaluations(**said, referenced_segment=place)
+        group: Group = MeasurementsAndQualitativeEvaluations(**said)
+    else:
+        place = ReferencedSegment(
+            seg.SOPClassUID, seg.SOPInstanceUID, finding.segment, source_series=SourceSeriesForSegmentation(series.uid)
+        )
+        group = VolumetricROIMeasurementsAndQualitativeEvaluations(**said, referenced_segment=place)
+    if finding.note:
+        comment = TextContentItem(codes.DCM.Comment, finding.note, RelationshipTypeValues.CONTAINS)
+        group[0].ContentSequence.append(comment)
+    return group
+
+
+def _sizes(finding: Measured) -> Iterator[Measurement]:
+    """Those of the mask where voxels are left, then those that a reader measured."""
+    millimetre = codes.UCUM.Millimeter
+    if finding.volume_ml:
+        yield Measurement(codes.SCT.Volume, finding.volume_ml, terms.MILLILITRE)
+        yield Measurement(terms.LONGEST, finding.diameter_mm, millimetre)
+    if finding.axes_mm:
+        long_mm, short_mm = finding.axes_mm
+        yield Measurement(codes.SCT.LongAxis, long_mm, millimetre)
+        yield Measurement(codes.SCT.ShortAxis, short_mm, millimetre)
+
+
+def _evaluations(finding: Measured) -> Iterator[tuple[Code, Code]]:
+    yield terms.VERDICT, terms.verdict(finding.decision)
+    if finding.reason:
+        yield terms.REASON, terms.own(finding.reason)

@@ -11,6 +11,7 @@ NETWORK = codes.cid7162.ArtificialIntelligence
 MILLILITRE = Code("mL", "UCUM", "milliliter")
 LONGEST = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
 VERDICT = Code("verdict", OWN, "Verdict of the reviewer")
+REASON = Code("reason", OWN, "Reason of the verdict")
 VERDICTS = {
     "accept": "Accepted", "reject": "Rejected", "edit": "Corrected", "relabel": "Renamed", "missed": "Added",
     "unsure": "Unsure", "": "Not reviewed", "nothing": "No finding",
@@ -29,7 +30,7 @@ def what(name: str) -> tuple[Code, Code]:
         return codes.SCT.MorphologicallyAbnormalStructure, getattr(codes.cid7159, keyword)
     if hasattr(codes.SCT, keyword):
         return codes.SCT.AnatomicalStructure, getattr(codes.SCT, keyword)
-    return codes.SCT.SpatialAndRelationalConcept, _own(name)
+    return codes.SCT.SpatialAndRelationalConcept, own(name)
 
 
 def verdict(decision: str) -> Code:
@@ -37,5 +38,6 @@ def verdict(decision: str) -> Code:
     return Code(decision or "none", OWN, VERDICTS[decision])
 
 
-def _own(name: str) -> Code:
+def own(name: str) -> Code:
+    """A name as a code of our own."""
     return Code(re.sub(r"\W+", "-", name)[:16], OWN, name[:64])

@@ -1,9 +1,11 @@
 """PDF: a report of facts, a table and pictures on A4 pages, each of which carries the same notice."""
 
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
+from medssl.errors import Doubt
 from medssl.files import atomic
 
 A4 = (8.27, 11.69)
@@ -34,18 +37,22 @@ class Report:
 
 
 def write(report: Report, path: Path) -> None:
-    """Writes the pages as one file."""
-    with atomic(path) as part, PdfPages(part, metadata={"Title": report.title, "Subject": report.notice}) as pdf:
+    """Writes the pages as one file; letters that its font lacks become boxes, which is told."""
+    about = {"Title": report.title, "Subject": report.notice}
+    with warnings.catch_warnings(record=True) as heard, atomic(path) as part, PdfPages(part, metadata=about) as pdf:
+        warnings.filterwarnings("always", "Glyph", UserWarning)
         for page in pages(report):
             pdf.savefig(page)
+    if heard:
+        warnings.warn(f"{path.name}: its font lacks {len(heard)} letters, which are boxes there", Doubt, stacklevel=2)
 
 
 def pages(report: Report) -> list[Figure]:
     """The pages: facts and the first rows, further rows, then the pictures."""
     drawn = [*_tables(report), *_pictures(report)]
     for number, page in enumerate(drawn, 1):
-        page.text(LEFT, 0.04, report.notice, color=INK, size=8, weight="bold")
-        page.text(RIGHT, 0.04, f"{number} / {len(drawn)}", color=DIM, size=8, ha="right")
+        _say(page, LEFT, 0.04, report.notice, color=INK, size=8, weight="bold")
+        _say(page, RIGHT, 0.04, f"{number} / {len(drawn)}", color=DIM, size=8, ha="right")
     return drawn
 
 
@@ -53,8 +60,8 @@ def _tables(report: Report) -> Iterator[Figure]:
     page = _page(report.title, 15)
     y = TOP - 2 * LINE
     for name, value in report.facts:
-        page.text(LEFT, y, name, color=DIM, size=9, va="top")
-        page.text(LEFT + 0.2, y, textwrap.shorten(value, 88, placeholder=" …"), color=INK, size=9, va="top")
+        _say(page, LEFT, y, name, color=DIM, size=9, va="top")
+        _say(page, LEFT + 0.2, y, textwrap.shorten(value, 88, placeholder=" …"), color=INK, size=9, va="top")
         y -= LINE
     lines = list(_lines(report))
     most = max(1, FIRST_LINES - len(report.facts))
@@ -82,7 +89,7 @@ def _table(page: Figure, report: Report, lines: Sequence[Sequence[str]], y: floa
         if line[0] and n:
             page.add_artist(Line2D((LEFT, RIGHT), (y + 0.2 * LINE,) * 2, color=RULE, linewidth=0.5))
         for x, value in zip(starts, line, strict=True):
-            page.text(x, y, value, color=INK if n else DIM, size=8, va="top")
+            _say(page, x, y, value, color=INK if n else DIM, size=8, va="top")
         y -= LINE
 
 
@@ -92,7 +99,7 @@ def _pictures(report: Report) -> Iterator[Figure]:
         page = _page(report.title, 10)
         for n, (caption, image) in enumerate(report.plates[start : start + PLATES]):
             top = TOP - 0.03 - n * height
-            page.text(LEFT, top, caption, color=INK, size=9, va="top")
+            _say(page, LEFT, top, caption, color=INK, size=9, va="top")
             axes = page.add_axes((LEFT, top - height + 0.01, RIGHT - LEFT, height - 0.03), anchor="NW")
             axes.imshow(np.asarray(image), interpolation="nearest")
             axes.axis("off")
@@ -101,5 +108,10 @@ def _pictures(report: Report) -> Iterator[Figure]:
 
 def _page(title: str, size: int) -> Figure:
     page = Figure(figsize=A4)
-    page.text(LEFT, TOP, title, color=INK, size=size, weight="bold")
+    _say(page, LEFT, TOP, title, color=INK, size=size, weight="bold")
     return page
+
+
+def _say(page: Figure, x: float, y: float, words: str, **look: Any) -> None:
+    """Words as they are: a dollar sign begins no formula."""
+    page.text(x, y, words, parse_math=False, **look)

@@ -71,6 +71,11 @@ class Index:
         """Whose scan a case is."""
         return self.studies.get(name, Study())
 
+    @property
+    def weights(self) -> str:
+        """The hash of the model's weights; empty where nobody told."""
+        return str(self.model.get("weights_sha256", ""))
+
     def case(self, name: str) -> Path:
         """The folder of one case, with its image, labels, probability and findings."""
         if name not in self.cases:

@@ -1,27 +1,34 @@
 """What reaches a hospital is what a reviewer signed, on the series that it was found in, or nothing."""
 
 import csv
+import io
 import json
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 import highdicom as hd
 import numpy as np
 import pytest
+from conftest import write_phantom_case
 from pydicom import dcmread
+from scipy import ndimage
 
 from medssl import cli
 from medssl.data.studies import series_name
+from medssl.deliver.archive import archive
 from medssl.deliver.delivery import Wanted, write
 from medssl.deliver.origin import origin, scanned
 from medssl.deliver.reviewed import reviewed
 from medssl.errors import BadInput
 from medssl.io import dicom, labels, nifti
 from medssl.io.write import SeriesInfo, dicom_series
+from medssl.render import pdf
 from medssl.review import masks
+from medssl.review.corrected import part
 from medssl.review.event import Act
-from medssl.review.predictions import read_findings, read_index
+from medssl.review.predictions import Study, read_findings, read_index
 from medssl.review.state import fold
 from medssl.review.store import Store, beside
 
@@ -143,12 +150,130 @@ def test_findings_that_a_stroke_joined_are_one_and_both_are_told(desk):
     assert done.items[0].corrected
 
 
-def test_the_diameter_that_a_reader_measured_is_delivered(desk, tmp_path):
-    axes = {"plane": "axial", "long": [[0, 0, 0], [3, 4, 0]], "short": [[0, 3, 0], [3, 0, 0]]}
-    desk.does("accept", A1).does("measure", A1, details=json.dumps(axes)).does("accept", A2).signs()
-    desk.delivers(tmp_path / "out")
+AXES = json.dumps({"plane": "axial", "long": [[0, 0, 0], [3, 4, 0]], "short": [[0, 3, 0], [3, 1, 0]]})
+SHORT_MM = 13**0.5
+
+
+def groups(out) -> dict[str, list[tuple[str, str, str]]]:
+    """What the report says of each finding, straight from its content tree: name, code and value of every item."""
+    found = {}
+    for group in dcmread(out / "case-a/sr.dcm").ContentSequence[-1].ContentSequence:
+        told = []
+        for item in group.ContentSequence:
+            (name,) = item.ConceptNameCodeSequence
+            told.append((name.CodeMeaning, f"{name.CodeValue} {name.CodingSchemeDesignator}", value_of(item)))
+        found[next(value for name, _, value in told if name == "Tracking Identifier")] = told
+    return found
+
+
+def value_of(item) -> str:
+    if item.ValueType == "NUM":
+        (value,) = item.MeasuredValueSequence
+        return f"{value.NumericValue:.2f} {value.MeasurementUnitsCodeSequence[0].CodeValue}"
+    if item.ValueType == "CODE":
+        return str(item.ConceptCodeSequence[0].CodeMeaning)
+    return str(item.get("TextValue", ""))
+
+
+def reports(monkeypatch) -> list:
+    """The PDF reports that are written from now on, before they are drawn."""
+    seen = []
+    monkeypatch.setattr(pdf, "write", lambda report, path: seen.append(report))
+    return seen
+
+
+def test_both_diameters_that_a_reader_measured_are_delivered_beside_that_of_the_mask(desk, tmp_path, monkeypatch):
+    seen = reports(monkeypatch)
+    desk.does("accept", A1).does("measure", A1, details=AXES).does("accept", A2).signs().delivers(tmp_path / "out")
     rows = table(tmp_path / "out")
-    assert float(rows[A1]["diameter_mm"]) == 5 and float(rows[A2]["diameter_mm"]) != 5
+    assert [float(rows[A1][name]) for name in ("long_axis_mm", "short_axis_mm")] == [5, round(SHORT_MM, 2)]
+    assert rows[A1]["axes_plane"] == "axial" and float(rows[A1]["diameter_mm"]) > 6
+    assert rows[A2]["long_axis_mm"] == rows[A2]["short_axis_mm"] == rows[A2]["axes_plane"] == ""
+    shown = {name: row[3] for name, row in zip(rows, seen[0].rows, strict=True)}
+    assert shown == {A1: "5.0 x 3.6", A2: f"{float(rows[A2]['diameter_mm']):.1f}"}
+    said = {name: {(code, value) for _, code, value in told} for name, told in groups(tmp_path / "out").items()}
+    assert {("103339001 SCT", "5.00 mm"), ("103340004 SCT", f"{SHORT_MM:.2f} mm")} <= said[A1]
+    assert not {code for code, _ in said[A2]} & {"103339001 SCT", "103340004 SCT"}
+    assert any(code == "L0JK IBSI" for code, _ in said[A1])
+
+
+def test_axes_of_a_finding_without_voxels_are_delivered_too(desk, tmp_path):
+    desk.does("reject", A1).does("measure", A1, details=AXES).does("accept", A2).signs().delivers(tmp_path / "out")
+    report = hd.sr.srread(tmp_path / "out/case-a/sr.dcm").content
+    (group,) = (g for g in report.get_image_measurement_groups() if g.tracking_identifier == A1)
+    sizes = {m.name.meaning: m.value for m in group.get_measurements()}
+    assert sizes["Long axis"] == 5 and sizes["Short axis"] == pytest.approx(SHORT_MM)
+
+
+NOTE = "Größe $x_ wie bei Frau Qwertzsmith,\nsiehe links"
+
+
+def test_reason_and_note_of_a_verdict_stand_in_every_document(desk, tmp_path, monkeypatch):
+    desk.does("reject", A1, reason="normal anatomy", note=NOTE).does("accept", A2).signs().delivers(tmp_path / "drawn")
+    seen = reports(monkeypatch)
+    desk.delivers(tmp_path / "out")
+    rows, said = table(tmp_path / "out"), groups(tmp_path / "out")
+    assert (rows[A1]["reason"], rows[A1]["note"]) == ("normal anatomy", NOTE)
+    assert ("Reason of the verdict", "reason 99MEDSSL", "normal anatomy") in said[A1]
+    assert ("Comment", "121106 DCM", NOTE) in said[A1]
+    assert not {name for name, *_ in said[A2]} & {"Reason of the verdict", "Comment"}
+    assert f"normal anatomy; {NOTE}" in [row[-1] for row in seen[0].rows]
+    group = next(
+        g
+        for g in hd.sr.srread(tmp_path / "out/case-a/sr.dcm").content.get_image_measurement_groups()
+        if g.tracking_identifier == A1
+    )
+    assert {e.name.meaning: e.value.meaning for e in group.get_qualitative_evaluations()} == {
+        "Verdict of the reviewer": "Rejected", "Reason of the verdict": "normal anatomy",
+    }  # fmt: skip
+
+
+def test_notes_stay_here_on_request(desk, tmp_path, monkeypatch, capsys):
+    seen = reports(monkeypatch)
+    desk.does("reject", A1, reason="vessel", note=NOTE).does("accept", A2).signs()
+    words = [str(desk.index.folder), "--dicom", str(desk.scans), "--out", str(tmp_path / "out"), "--no-notes"]
+    assert cli.run("deliver", words) == 0
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*.*"))
+    assert "Qwertzsmith" not in str(seen[0]) and b"Qwertzsmith" not in written and b"vessel" in written
+
+
+def test_growth_since_the_prior_is_that_of_both_reviews(desk, tmp_path, monkeypatch):
+    seen = reports(monkeypatch)
+    write_phantom_case(desk.index.folder / "case-b", "case-b", [(10, 12, 8), (26, 6, 16)])
+    studies = {"case-a": Study("p", day=90), "case-b": Study("p", day=0)}
+    desk.index = replace(desk.index, studies=studies)
+    before = desk.labels().oriented("RAS")
+    ball = part(before, next(f for f in read_findings(desk.index.case("case-a")) if f.id == A1))
+    grown = ndimage.binary_dilation(ball, iterations=2)
+    drawn = np.where(grown, np.uint8(1), before.voxels)
+    desk.does("edit", A1).does("stroke", A1, mask=masks.pack(masks.diff(before.voxels, drawn))).does("accept", A2)
+    desk.signs().does("reject", "case-b-1-2", case="case-b")
+    desk.delivers(tmp_path / "out")
+    rows, ratio = table(tmp_path / "out"), grown.sum() / ball.sum()
+    assert (rows[A1]["prior"], rows[A1]["prior_days"]) == ("case-b", "90")
+    assert float(rows[A1]["volume_change_percent"]) == pytest.approx(100 * (ratio - 1), abs=0.1)
+    assert float(rows[A1]["doubling_days"]) == pytest.approx(90 * np.log(2) / np.log(ratio), abs=0.1)
+    assert rows[A2]["volume_change_percent"] == rows[A2]["doubling_days"] == ""
+    facts = dict(seen[0].facts)
+    assert facts["Prior"] == "case-b, 90 days before, read by ana" and facts["Only in the prior"] == "nothing"
+    cells = {row[0]: row[-1] for row in seen[0].rows}
+    assert "volume doubling time" in cells[rows[A1]["segment"]] and cells[rows[A2]["segment"]] == "not in the prior"
+    with zipfile.ZipFile(io.BytesIO(archive(desk.index, desk.store, "case-a", Wanted()))) as file:
+        assert b"case-b,90," in file.read("findings.csv") and len(file.namelist()) == 1
+
+
+def test_of_a_prior_that_nobody_read_the_model_is_believed_and_what_is_gone_is_told(desk, tmp_path, monkeypatch):
+    seen = reports(monkeypatch)
+    write_phantom_case(desk.index.folder / "case-b", "case-b", [(10, 12, 8), (26, 6, 16)])
+    desk.index = replace(desk.index, studies={case: Study("p") for case in desk.index.cases})
+    desk.does("accept", "case-b-1-1", case="case-b", model="f" * 64)
+    desk.index = replace(desk.index, cases=("case-b", "case-a", "case-c"))
+    desk.does("accept", A1).does("accept", A2).signs().delivers(tmp_path / "out")
+    facts = dict(seen[0].facts)
+    assert facts["Prior"] == "case-b, as predicted, read by nobody"
+    assert facts["Only in the prior"].startswith("nodule of 0.1")
+    grown = [row["volume_change_percent"] for row in table(tmp_path / "out").values()]
+    assert sorted(grown) == ["", "0.0"]
 
 
 def test_nothing_unsigned_leaves_unless_asked_and_then_unverified(desk, tmp_path):

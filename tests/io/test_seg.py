@@ -154,8 +154,9 @@ def test_what_archives_leave_out_is_filled_in_a_copy(tmp_path, gone):
 
 def measured():
     what = {1: ("nodule", "accept"), 2: ("liver", "edit"), 3: ("odd thing", "")}
-    found = [Measured(f"f-{n}", f"2.25.{n + 7}", w, d, n, n * 1.5, n * 4.0) for n, (w, d) in what.items()]
-    return [*found, Measured("f-4", "2.25.99", "nodule", "reject", None, 0.25, 8.0)]
+    sizes = {n: (n, n * 1.5, n * 4.0, (n * 3.0, n * 1.0)) for n in what}
+    found = [Measured(f"f-{n}", f"2.25.{n + 7}", w, d, *sizes[n]) for n, (w, d) in what.items()]
+    return [*found, Measured("f-4", "2.25.99", "nodule", "reject", None, 0.25, 8.0, None, "vessel", "Gefäß, 2 mm")]
 
 
 def values(path) -> dict[str, dict[str, object]]:
@@ -173,6 +174,8 @@ def values(path) -> dict[str, dict[str, object]]:
                 said[name] = item.ConceptCodeSequence[0].CodeValue
             elif item.ValueType == "UIDREF":
                 said[name] = item.UID
+            elif item.ValueType == "TEXT":
+                said[name] = item.TextValue
             elif item.ValueType == "IMAGE":
                 said[name] = int(item.ReferencedSOPSequence[0].ReferencedSegmentNumber)
         groups[str(said["Tracking Unique Identifier"])] = said
@@ -186,6 +189,8 @@ def test_a_report_holds_every_verdict_volume_and_segment(written, tmp_path):
     assert [g["Verdict of the reviewer"] for g in found.values()] == ["accept", "edit", "none", "reject"]
     assert [g["Volume"] for g in found.values()] == [1.5, 3.0, 4.5, 0.25]
     assert [g["Maximum 3D Diameter of a Mesh"] for g in found.values()] == [4.0, 8.0, 12.0, 8.0]
+    assert [(g.get("Long axis"), g.get("Short axis")) for g in found.values()] == [(3, 1), (6, 2), (9, 3), (None, None)]
+    assert [g.get("Comment") for g in found.values()] == [None, None, None, "Gefäß, 2 mm"]
     assert [g.get("Referenced Segment") for g in found.values()] == [1, 2, 3, None]
     assert list(found)[:3] == [s.TrackingUID for s in made.SegmentSequence]
     groups = hd.sr.srread(tmp_path / "sr.dcm").content.get_volumetric_roi_measurement_groups()
@@ -232,6 +237,20 @@ def test_dcmqi_reads_the_same_segments(written, tmp_path):
     subprocess.run([*command, "--prefix", "q"], check=True, capture_output=True, timeout=60)
     sizes = [np.count_nonzero(nifti.read(tmp_path / f"q-{n}.nii.gz", label=True).voxels) for n in (1, 2, 3)]
     assert sizes == [18, 6, 1]
+
+
+def test_dcmqi_reads_the_same_report(written, tmp_path):
+    program = shutil.which("tid1500reader")
+    if program is None:
+        pytest.skip("needs tid1500reader (PyPI: dcmqi)")
+    sr.write(*written, measured(), MAKER, SIGNED, tmp_path / "sr.dcm")
+    command = [program, "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "sr.json"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
+    sizes = [{i["quantity"]["CodeValue"]: float(i["value"]) for i in group["measurementItems"]} for group in groups]
+    assert [(s.get("103339001"), s.get("103340004")) for s in sizes] == [(3, 1), (6, 2), (9, 3), (None, None)]
+    said = {e["conceptCode"]["CodeMeaning"]: e["conceptValue"] for e in groups[-1]["qualitativeEvaluations"]}
+    assert said["Comment"] == "Gefäß, 2 mm" and said["Reason of the verdict"]["CodeMeaning"] == "vessel"
 
 
 def test_a_seg_of_a_real_series_reads_back_voxel_for_voxel(shared_data, tmp_path):

@@ -1,7 +1,9 @@
 """A report says on every page what it is not for, and leaves out nothing that it was given."""
 
+import pytest
 from PIL import Image
 
+from medssl.errors import Doubt
 from medssl.render.pdf import Report, pages, write
 
 NOTICE = "Research use only."
@@ -35,6 +37,10 @@ def test_a_long_note_is_told_to_its_end():
     assert note in " ".join(words)
 
 
+def test_a_dollar_sign_begins_no_formula(tmp_path):
+    write(a_report(1, 0, "cost $x_ and $y^ more"), tmp_path / "r.pdf")
+
+
 def test_nothing_leaves_the_page():
     for page in pages(a_report(120, 7, "word " * 60)):
         assert all(0.03 < y < 0.96 and 0 <= x < 1 for x, y in (text.get_position() for text in page.texts))
@@ -44,3 +50,8 @@ def test_nothing_leaves_the_page():
 def test_a_report_is_a_pdf_file(tmp_path):
     write(a_report(1, 1), tmp_path / "r.pdf")
     assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_letters_that_the_font_lacks_are_told(tmp_path):
+    with pytest.warns(Doubt, match="lacks 2 letters"):
+        write(a_report(1, 0, "see \u5f71\u50cf"), tmp_path / "r.pdf")

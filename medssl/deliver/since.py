@@ -1,0 +1,49 @@
+"""Since: how the findings of a case have changed since the patient's prior study, both as their reviews left them."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from medssl.deliver.counting import counting
+from medssl.deliver.reviewed import Item, read
+from medssl.errors import BadInput
+from medssl.review.event import Event
+from medssl.review.finding import Finding
+from medssl.review.predictions import Index
+from medssl.review.priors import Growth, days_between, earlier, growth, match
+from medssl.review.state import Reading
+
+
+@dataclass(frozen=True)
+class Since:
+    """A prior and the reading of it that counts, the growth of each finding that it has too, and what is gone."""
+
+    prior: str
+    days: int | None
+    reading: Reading
+    growth: dict[str, Growth]
+    gone: tuple[Finding, ...]
+
+
+def since(index: Index, case: str, items: Iterable[Item], events: Sequence[Event]) -> Since | None:
+    """What became of the findings of the prior; None without one. Where nobody read it, the model's word counts."""
+    prior = earlier(index, case)
+    if prior is None:
+        return None
+    reading = Reading(prior, "")
+    with suppress(BadInput):  # verdicts on another model's prediction say nothing of this one
+        reading = counting(index, prior, events, unsigned=True)
+    now, then = _left(items), _left(read(index, prior, reading).items)
+    same = match([item.finding for item in now.values()], [item.finding for item in then.values()])
+    days = days_between(index, prior, case)
+    grown = {
+        name: growth(now[name].finding, other, days, now[name].axes, then[other.id].axes)
+        for name, other in same.items()
+    }  # fmt: skip
+    matched = {other.id for other in same.values()}
+    return Since(prior, days, reading, grown, tuple(then[name].finding for name in then if name not in matched))
+
+
+def _left(items: Iterable[Item]) -> dict[str, Item]:
+    """The findings that have voxels."""
+    return {item.finding.id: item for item in items if item.number}
