@@ -14,7 +14,8 @@ def mined_ce(
     """Cross-entropy of the lesions, each lesion counting the same, plus that of the hardest negatives.
 
     Of a batch, `ratio` negatives are kept for each positive voxel, the worst ones (Shrivastava et al., "Training
-    Region-based Object Detectors with Online Hard Example Mining", CVPR 2016, https://arxiv.org/abs/1604.03540).
+    Region-based Object Detectors with Online Hard Example Mining", CVPR 2016, https://arxiv.org/abs/1604.03540). With
+    3 for each a network of full resolution stayed at chance, twice ln 2; with 60 it left it (docs/benchmarks.md).
     `lesion` numbers the lesions of each crop from 1, so that a small one weighs as much as a large one, as in Kofler
     et al., "blob loss", IPMI 2023 (https://arxiv.org/abs/2205.08209).
     """

@@ -33,7 +33,7 @@ class Config(Settings):
     name: Literal["detect"] = "detect"
     route: Literal["voxel", "box", "both"] = Field("voxel", description="peaks of a probability, boxes, or their mean")
     loss: Literal["mined", "focal", "dice_ce"] = Field("mined", description="of voxels; Dice makes scores 0 or 1")
-    ratio: PositiveFloat = Field(3.0, description="hard negatives mined for each positive, voxels and anchors alike")
+    ratio: PositiveFloat = Field(60.0, description="hard negatives mined for each positive, voxels and anchors alike")
     gamma: PositiveFloat = Field(2.0, description="focal: how little easy voxels count")
     width: PositiveInt = Field(32, description="channels of the box head")
     anchor: PositiveFloat = Field(3.0, description="an anchor's side in strides of its level")
