@@ -16,7 +16,11 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="medssl calibrate", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several are pooled")
     parser.add_argument("--manifest", type=Path, required=True, help="a store's manifest.csv")
-    parser.add_argument("--split", default="val", help="which of its cases; never those to be tested on (default: val)")
+    parser.add_argument(
+        "--split",
+        default="val",
+        help="which of its cases, never those to test on; held-out: of a cross-validation",
+    )
     parser.add_argument("--lesions", default="", metavar="NAME,...", help="labels whose findings get a threshold too")
     parser.add_argument("--sensitivity", type=float, default=0.9, help="that the threshold keeps (default: 0.9)")
     parser.add_argument("--mirror", action="store_true", help="as `medssl predict --mirror` asks it")
@@ -30,7 +34,7 @@ def main(words: list[str]) -> None:
     runs = [Run.open(path) for path in given.runs]
     held = Held.of(given.manifest, given.split, runs, given.allow_overlap)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    fitted = calibrate(runs, held, given.lesions, given.sensitivity, given.mirror, device)
+    fitted = calibrate(held, given.lesions, given.sensitivity, given.mirror, device)
     found = fitted.calibration
     for line in (*found.told(), *(f"{name}: {told.promise}" for name, told in found.thresholds.items())):
         print(line)

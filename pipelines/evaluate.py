@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
     cases = references.measured(index.cases)
     if not asked.allow_overlap:
         for model in index.model.get("runs", [index.model]):
-            leaks.refuse_seen(Path(model["run"]), asked.labels, cases)
+            leaks.refuse_seen(Path(model["run"]), asked.labels, model.get("cases", cases))
     evaluated = evaluate(index, references, asked.tolerance_mm, kinds)
     done = list(track(evaluated, "evaluating", total=len(cases), console=Console(stderr=True)))
     report = write(index, references, done, out, asked.tolerance_mm)

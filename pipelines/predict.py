@@ -7,12 +7,13 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from medssl.data.sources import scans
+from medssl.errors import BadInput
 from medssl.predict.calibration import Calibration
 from medssl.predict.ensemble import Ensemble
 from medssl.predict.folder import Writer, studies
 from medssl.run import Run
-from medssl.training.members import agreed, provenance, together
+from medssl.training.folds import Panel
+from medssl.training.members import agreed, together
 
 
 def main(words: list[str]) -> None:
@@ -21,7 +22,10 @@ def main(words: list[str]) -> None:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several are pooled")
     parser.add_argument("scans", type=Path, help="a folder of scans, or a store's manifest.csv")
     parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
-    parser.add_argument("--split", default="test", help="with a manifest: which of its cases (default: test)")
+    parser.add_argument(
+        "--split", default="test",
+        help="with a manifest: which of its cases (default: test); held-out: of a cross-validation, each by its run",
+    )  # fmt: skip
     parser.add_argument("--modality", default="", choices=["", "CT", "MR"], help="where the files do not tell")
     parser.add_argument("--mirror", action="store_true", help="ask mirrored views too, where the training mirrored")
     parser.add_argument("--calibration", type=Path, help="a file of `medssl calibrate` (default: the run's own)")
@@ -29,15 +33,18 @@ def main(words: list[str]) -> None:
     given = parser.parse_intermixed_args(words)
     runs = [Run.open(path) for path in given.runs]
     labels = agreed(runs).labels
-    calibration = Calibration.of(runs, given.calibration)
+    panel = Panel.of(runs, given.scans, given.split)
+    if panel.owner and given.calibration:
+        raise BadInput("--calibration: what was held out is told as the runs say it; evaluate that, or calibrate on it")
+    calibration = Calibration() if panel.owner else Calibration.of(runs, given.calibration)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    predict = together(runs, given.mirror, calibration, device, tuple(given.channels))
-    looks = " and ".join(["runs"] * (len(runs) > 1) + ["mirrored views"] * given.mirror)
-    apart = f"disagreement of {looks}" if isinstance(predict, Ensemble) else ""
-    writer = Writer.create(given.out, labels, provenance(runs), uncertainty=apart, **calibration.index())
-    found = scans(given.scans, given.split, given.modality)
+    ways = [together(group, given.mirror, calibration, device, tuple(given.channels)) for group in panel.groups()]
+    looks = " and ".join(["runs"] * (len(panel.groups()[0]) > 1) + ["mirrored views"] * given.mirror)
+    apart = f"disagreement of {looks}" if isinstance(ways[0], Ensemble) else ""
+    found = panel.scans(given.scans, given.split, given.modality)
+    writer = Writer.create(given.out, labels, panel.provenance(), uncertainty=apart, **calibration.index())
     whose = studies(found)
     for scan in track(found, "predicting", console=Console(stderr=True)):
         image = scan.read()
-        writer = writer.add(scan.case, image, predict(image, scan.case), whose[scan.case])
+        writer = writer.add(scan.case, image, panel.predict(image, scan.case, ways), whose[scan.case])
     print(f"{len(found)} cases in {given.out}; look at them with: medssl review {given.out}")

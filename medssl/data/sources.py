@@ -61,16 +61,15 @@ class Scan:
 def scans(place: Path, split: str, modality: str) -> list[Scan]:
     """Every case of a manifest's split, or of a folder of scans, whose patients are numbered."""
     if place.is_file():
-        manifest = Manifest.read(place).by(split)
-        return [Scan(case.id, case.patient, case.day, partial(read_source, case, manifest)) for case in manifest.cases]
+        return stored(Manifest.read(place).by(split))
     sources = layouts.find(place, modality).sources
     number = {patient: f"{n}" for n, patient in enumerate(dict.fromkeys(s.patient for s in sources), 1)}
     return [Scan(s.id, number[s.patient], dates.number(s.date), partial(_first, s)) for s in sources]
 
 
-def volumes(place: Path, split: str, modality: str) -> list[tuple[str, Callable[[], Volume]]]:
-    """The name of every case of a manifest's split, or of a folder of scans, with a function that reads it."""
-    return [(scan.case, scan.read) for scan in scans(place, split, modality)]
+def stored(manifest: Manifest) -> list[Scan]:
+    """Every case of a manifest, as it was before it was prepared."""
+    return [Scan(case.id, case.patient, case.day, partial(read_source, case, manifest)) for case in manifest.cases]
 
 
 def _first(source: Source) -> Volume:

@@ -54,7 +54,7 @@ class Report:
 
 
 def write(index: Index, references: References, done: Sequence[Evaluated], folder: Path, tolerance_mm: float) -> Report:
-    """Writes summary.json, figures/ and tables of cases, lesions, patients: all, in place of an earlier one, or none."""
+    """Writes summary.json, figures/, tables of cases, lesions, patients: all, in place of an earlier one, or none."""
     rows = [row for one in done for row in one.rows]
     if not rows:
         raise BadInput(f"{references.place}: none of the predicted labels is drawn there; nothing can be measured")

@@ -22,10 +22,13 @@ class Plain(Settings):
     run: Path
     manifest: Path
     augment: Augment = Augment()
+    fold: int = 0
+    folds: int | None = None
+    seed: int = 0
 
 
-def finished(path, seed=0, flip=(False, True, True), names=None, task="segment", **facts):
-    """A closed run of a small network; `facts` go into its run.json."""
+def finished(path, seed=0, flip=(False, True, True), names=None, task="segment", dealt=None, **facts):
+    """A closed run of a small network, `dealt` a fold (number, of how many, seed); `facts` go into its run.json."""
     network = Network.model_validate(
         {
             "encoder": EncoderConfig(channels=(4, 8), strides=(1, 2)), "in_channels": 1, "recipe": {}, "crop": WINDOW,
@@ -33,7 +36,9 @@ def finished(path, seed=0, flip=(False, True, True), names=None, task="segment",
         }
     )  # fmt: skip
     torch.manual_seed(seed)
-    settings = Plain(run=path, manifest=path.parent / "private" / "manifest.csv", augment=Augment(flip=flip))
+    fold = dict(zip(("fold", "folds", "seed"), dealt or (), strict=False))
+    manifest = path.parent / "private" / "manifest.csv"
+    settings = Plain(run=path, manifest=manifest, augment=Augment(flip=flip), **fold)
     run = Run.create(path, settings, "finetune", network=network.model_dump(mode="json"), **facts)
     transfer.save(network.blank().transferable(), run.path / "weights.safetensors")
     run.close(scores={"val_dice": 0.5})
