@@ -3,9 +3,10 @@
 After Mitchell et al., Model Cards for Model Reporting, 2019, https://arxiv.org/abs/1810.03993.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from medssl.data.normalise import Recipe
 from medssl.predict.calibration import Calibration
 from medssl.predict.report import interval
 from medssl.review.predictions import NOTICE
@@ -38,7 +39,7 @@ def text(
     network = card["network"]
     labels = ", ".join(f"{value} {name}" for value, name in network["labels"].items())
     parts = [
-        f"# {facts.title or 'Segmentation of ' + ', '.join(network['labels'].values())}\n**{NOTICE}**",
+        f"# {facts.title or _title(network)}\n**{NOTICE}**",
         f"## Intended use\n{facts.intended_use}\n\nNot for diagnosis, treatment or triage, alone or beside a reader.",
         f"## Labels\n{labels}",
         "## Data\n" + "\n".join((facts.data, *_learnt_from(card, settings))),
@@ -53,6 +54,11 @@ def text(
     return "\n\n".join(parts) + "\n"
 
 
+def _title(network: Mapping[str, Any]) -> str:
+    does = "Detection" if network.get("task", {}).get("name") == "detect" else "Segmentation"
+    return f"{does} of {', '.join(network['labels'].values())}"
+
+
 def _learnt_from(card: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
     network = card["network"]
     mm = network["spacing_mm"]
@@ -60,8 +66,23 @@ def _learnt_from(card: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterat
         f"{' x '.join(f'{v:g}' for v in mm)} mm." if mm else "their own spacing."
     )
     yield f"- Pretrained without labels: {'yes' if settings.get('pretrained') else 'no'}."
-    low, high = network["recipe"]["window_hu"]
-    yield f"- CT is windowed to {low:g} .. {high:g} HU; all else is scaled by the percentiles of its body."
+    yield from _fed(network["recipe"])
+
+
+def _fed(told: Mapping[str, Any]) -> Iterator[str]:
+    """How values become the network's input."""
+    recipe = Recipe.model_validate(told)
+    low, high = recipe.window_hu
+    mixed = f" (of several channels, these: {_listed(recipe.hu_channels)})" if recipe.hu_channels else ""
+    yield f"- CT{mixed} is windowed to {low:g} .. {high:g} HU."
+    low, high = recipe.percentiles
+    bent = [n for n, row in enumerate(recipe.landmarks) if row]
+    after = f"; then the deciles of channels {_listed(bent)} are brought to landmarks of its pool" if bent else ""
+    yield f"- All else is scaled from the {low:g} % to the {high:g} % percentile of each scan's own body{after}."
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _metrics(evaluation: Mapping[str, Any] | None) -> Iterator[str]:

@@ -13,7 +13,7 @@ from medssl import cli
 from medssl.errors import BadInput
 from medssl.files import sha256
 from medssl.predict.calibration import Calibration
-from medssl.predict.model_card import Facts
+from medssl.predict.model_card import Facts, text
 from medssl.predict.published import evaluated, publish
 from medssl.run import Run
 
@@ -93,6 +93,32 @@ def test_the_card_tells_use_data_metrics_with_intervals_calibration_and_limits(t
     wanted += ["On 12 cases", "are few", "Not calibrated", "1 labelled volumes", "## Intended use", "0.0200"]
     assert [w for w in wanted if w not in card] == []
     assert "/home/doe" not in (tmp_path / "out" / "evaluation.json").read_text()
+
+
+def carded(recipe, task="segment", calibration=None):
+    """The card of a run with a recipe."""
+    network = {"labels": {1: "organ"}, "spacing_mm": None, "in_channels": 1, "recipe": recipe, "task": {"name": task}}
+    facts = {"network": network, "labelled_volumes": 4, "version": "0", "weights_sha256": "0"}
+    return text(facts, {}, Facts(), calibration or Calibration(), None)
+
+
+def test_the_card_says_how_values_became_input():
+    plain = carded({})
+    assert "- CT is windowed to -1000 .. 1000 HU." in plain
+    assert "scaled from the 0.5 % to the 99.5 % percentile of each scan's own body.\n" in plain
+    row = [n / 10 for n in range(1, 10)]
+    fitted = {"window_hu": (-160, 240), "landmarks": [[], row, row], "percentiles": (1, 99), "hu_channels": [0]}
+    said = carded(fitted)
+    assert "- CT (of several channels, these: 0) is windowed to -160 .. 240 HU." in said
+    assert "from the 1 % to the 99 % percentile" in said
+    assert "the deciles of channels 1, 2 are brought to landmarks of its pool" in said
+
+
+def test_the_card_of_a_detector_says_what_was_calibrated():
+    told = Calibration(measured="findings", temperature=1.5, offset=-0.7, weights_sha256=("0",), cases=("a", "b"))
+    card = carded({}, "detect", told)
+    assert card.startswith("# Detection of organ")
+    assert "findings: temperature 1.500 and offset -0.700 on 2 cases" in card
 
 
 def test_what_cannot_be_published_is_told_in_one_line(tmp_path):
