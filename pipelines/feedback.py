@@ -18,7 +18,9 @@ def main(words: list[str]) -> None:
         "--store", help="where the verdicts are, a file or a URL; PREDICTIONS-review.sqlite unless given"
     )
     parser.add_argument("--after", type=Path, help="an earlier data set of this kind, to be continued")
-    parser.add_argument("--manifest", type=Path, help="a store's manifest.csv that tells the patients of the cases")
+    parser.add_argument(
+        "--manifest", type=Path, help="a store's manifest.csv, for patients the predictions do not tell"
+    )
     given = parser.parse_args(words)
     index = read_index(given.predictions)
     store = Store.existing(placed(given.store, index.folder))

@@ -16,6 +16,7 @@ from medssl.review import signin
 from medssl.review.access import SECRET_HEADER, Access
 from medssl.review.event import Role
 from medssl.review.predictions import NOTICE, Index, read_index
+from medssl.review.state import strays
 from medssl.review.store import Store, placed
 
 SAID = {
@@ -49,8 +50,9 @@ def _free(address: str, port: int) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
-        except OSError as error:
-            said = f"{address}:{port}: cannot be served from ({error.strerror}); choose another --port"
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or "ports go up to 65535"
+            said = f"{address}:{port}: cannot be served from ({why}); choose another --port"
             raise BadInput(said) from None
 
 
@@ -61,7 +63,11 @@ def _access(asked: argparse.Namespace) -> Access:
     told = _mode(asked)
     hosts = ("127.0.0.1", "localhost", asked.address, *told.pop("hosts", ()), *([asked.host] if asked.host else ()))
     store = placed(asked.store, index.folder)
-    Store(store)
+    kept = Store(store)
+    if strays((event for event in kept.events() if event.case in index.cases), index.weights):
+        raise BadInput(
+            f"{kept.name}: holds verdicts on another model's prediction of these cases; --store FILE starts anew"
+        )
     return Access(
         predictions=str(index.folder.absolute()), store=store, key=secrets.token_hex(32), tour=asked.demo,
         rival=_rival(asked.rival, index), scans=_scans(asked.scans), idle_minutes=asked.idle_minutes, hosts=hosts,

@@ -5,15 +5,14 @@ from collections.abc import Iterable
 from medssl.errors import BadInput
 from medssl.review.event import Event
 from medssl.review.predictions import Index
-from medssl.review.state import Reading, fold
+from medssl.review.state import Reading, fold, strays
 
 
 def counting(index: Index, case: str, events: Iterable[Event], unsigned: bool) -> Reading:
     """The latest signed reading; without one, if that is wanted, the latest, or the model's word alone."""
     own = [event for event in events if event.case == case]
     reading = _latest(case, list(fold(own).values()), unsigned)
-    models = {event.model for event in own if event.reviewer == reading.reviewer}
-    if models - {"", index.weights}:
+    if strays((event for event in own if event.reviewer == reading.reviewer), index.weights):
         raise BadInput("its verdicts were given on another model's prediction; review this one")
     return reading
 

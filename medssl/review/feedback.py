@@ -16,7 +16,7 @@ from medssl.review.corrected import labels_after
 from medssl.review.event import Event
 from medssl.review.finding import Finding
 from medssl.review.predictions import IMAGE, LABELS, NOTICE, Index, read_findings
-from medssl.review.state import Reading, fold
+from medssl.review.state import Reading, fold, strays
 
 DESCRIPTION, PROVENANCE, PATIENTS = "dataset.json", "provenance.json", "cases.csv"
 
@@ -32,8 +32,8 @@ class Outcome:
 
 def outcomes(index: Index, events: Iterable[Event]) -> list[Outcome]:
     """For every case the reading that counts, or why none does."""
-    readings = fold(events)
-    return [_outcome(case, index, [r for (of, _), r in readings.items() if of == case]) for case in index.cases]
+    told = list(events)
+    return [_outcome(case, index, [event for event in told if event.case == case]) for case in index.cases]
 
 
 def write(
@@ -48,20 +48,21 @@ def write(
             raise BadInput(
                 f"{index.folder}: no case can be learned from yet ({'; '.join(reasons)}); `medssl review` it first"
             )
-        provenance = [_case(made, index, outcome.reading, events) for outcome in used if outcome.reading]
+        whose = {case: index.study(case).patient for case in index.cases} | dict(patients)
+        provenance = [_case(made, index, outcome.reading, events, whose) for outcome in used if outcome.reading]
         before = (
             _carry_over(after, made, {event.case for event in events if event.action != "open"}) if after else _NOTHING
         )
-        _describe(made, index, [*before["cases"], *provenance], before["version"] + 1, patients, events[-1].hash)
+        _describe(made, index, [*before["cases"], *provenance], before["version"] + 1, events[-1].hash)
     return told
 
 
 _NOTHING: dict[str, Any] = {"cases": [], "version": 0}
 
 
-def _outcome(case: str, index: Index, readings: list[Reading]) -> Outcome:
+def _outcome(case: str, index: Index, events: list[Event]) -> Outcome:
     """The latest signed reading counts; without one, the latest that has a verdict on every finding."""
-    findings = read_findings(index.case(case))
+    findings, readings = read_findings(index.case(case)), list(fold(events).values())
     signed = [r for r in readings if r.signed_at]
     whole = [r for r in readings if r.verdicts and not r.missing((*findings, *r.added))]
     chosen = max(signed, key=lambda r: r.signed_at or "", default=None) or max(
@@ -69,6 +70,8 @@ def _outcome(case: str, index: Index, readings: list[Reading]) -> Outcome:
     )
     if chosen is None:
         return Outcome(case, None, "not read to the end" if readings else "not read")
+    if strays((event for event in events if event.reviewer == chosen.reviewer), index.weights):
+        return Outcome(case, None, "its verdicts were given on another model's prediction")
     return Outcome(case, None, reason) if (reason := _doubt(chosen)) else Outcome(case, chosen)
 
 
@@ -85,8 +88,10 @@ def _stands(reading: Reading, finding: Finding) -> bool:
     return reading.verdicts[finding.id].decision != "reject"
 
 
-def _case(made: Path, index: Index, reading: Reading, events: list[Event]) -> dict[str, Any]:
-    """Writes one case and tells where its label comes from."""
+def _case(
+    made: Path, index: Index, reading: Reading, events: list[Event], patients: Mapping[str, str]
+) -> dict[str, Any]:
+    """Writes one case and tells where its label comes from, in nobody's own words: a data set travels far."""
     folder = index.case(reading.case)
     labels = labels_after(nifti.read(folder / LABELS, label=True), read_findings(folder), reading)
     for name in ("imagesTr", "labelsTr"):
@@ -94,14 +99,15 @@ def _case(made: Path, index: Index, reading: Reading, events: list[Event]) -> di
     shutil.copyfile(folder / IMAGE, made / "imagesTr" / f"{reading.case}.nii.gz")
     nifti.write(labels, made / "labelsTr" / f"{reading.case}.nii.gz")
     return {
-        "case": reading.case, "unit": index.units[reading.case], "reviewer": reading.reviewer,
+        "case": reading.case, "patient": patients[reading.case], "unit": index.units[reading.case],
+        "reviewer": reading.reviewer,
         "signed_at": reading.signed_at, "model": index.model,
         "events": [_said(e) for e in events if (e.case, e.reviewer) == (reading.case, reading.reviewer)],
     }  # fmt: skip
 
 
 def _said(event: Event) -> dict[str, Any]:
-    return event.model_dump(include={"id", "at", "action", "finding", "label", "reason", "note", "target", "hash"})
+    return event.model_dump(include={"id", "at", "action", "finding", "label", "reason", "target", "hash"})
 
 
 def _carry_over(after: Path, made: Path, anew: set[str]) -> dict[str, Any]:
@@ -116,9 +122,7 @@ def _carry_over(after: Path, made: Path, anew: set[str]) -> dict[str, Any]:
     return told | {"cases": kept}
 
 
-def _describe(
-    made: Path, index: Index, cases: list[dict[str, Any]], version: int, patients: Mapping[str, str], head: str
-) -> None:
+def _describe(made: Path, index: Index, cases: list[dict[str, Any]], version: int, head: str) -> None:
     names = [case["case"] for case in cases]
     files = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
     write_json(made / DESCRIPTION, {
@@ -129,4 +133,5 @@ def _describe(
     told = {"notice": NOTICE, "version": version, "made_by": __version__, "predictions": index.created, "head": head}
     write_json(made / PROVENANCE, told | {"cases": cases})
     with (made / PATIENTS).open("w", newline="", encoding="utf-8") as handle:
-        csv.writer(handle).writerows([("case", "patient"), *((name, patients.get(name, name)) for name in names)])
+        whose = ((case["case"], case.get("patient") or case["case"]) for case in cases)
+        csv.writer(handle).writerows([("case", "patient"), *whose])

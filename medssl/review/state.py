@@ -79,6 +79,11 @@ def refusal(act: Act, events: list[Event]) -> str:
     return ""
 
 
+def strays(events: Iterable[Event], weights: str) -> bool:
+    """Whether any of these changed a reading of another model's prediction than the one with these weights."""
+    return any(event.model not in ("", weights) for event in events if event.action not in NOTED)
+
+
 def _takes_back(events: list[Event], reviewer: str) -> set[int]:
     """What a reviewer may undo: their own acts since the last sign-off or reopening that still count."""
     gone = undone(events)

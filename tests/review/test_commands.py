@@ -69,6 +69,16 @@ def test_review_without_cases_is_bad_input(predictions, tmp_path, capsys, empty)
     assert "medssl predict" in capsys.readouterr().err
 
 
+def test_verdicts_on_another_models_prediction_are_not_shown_on_this_one(store, predictions, capsys):
+    said = {"session": "t", "case": "case-b", "reviewer": "ana", "role": "reader", "model": "f" * 64}
+    store.record(Act(**said, number=1, action="open"))
+    assert cli.run("review", [str(predictions), "--port", "70000"]) == 2
+    assert "ports go up to 65535" in capsys.readouterr().err  # nothing else is wrong
+    store.record(Act(**said, number=2, action="accept", finding="case-b-1-1"))
+    assert cli.run("review", [str(predictions), "--port", "70000"]) == 2
+    assert "another model's prediction" in capsys.readouterr().err
+
+
 def test_review_on_a_port_in_use_is_bad_input(predictions, capsys):
     import socket
 

@@ -1,6 +1,7 @@
 """Verdicts become labels: rejected gone, accepted kept, corrected replaced, and every step told."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from medssl.review import masks
 from medssl.review.corrected import part
 from medssl.review.event import Act
 from medssl.review.feedback import outcomes, write
-from medssl.review.predictions import read_findings, read_index
+from medssl.review.predictions import Study, read_findings, read_index
 from medssl.review.store import Store
 
 A1, A2, B1 = "case-a-1-1", "case-a-1-2", "case-b-1-1"
@@ -135,6 +136,27 @@ def test_provenance_names_reader_model_and_every_verdict(desk, tmp_path):
     assert (case["reviewer"], case["model"]["weights_sha256"]) == ("ana", "0" * 64)
     assert [e["action"] for e in case["events"]] == ["accept", "sign"]
     assert told["head"] == desk.store.events()[-1].hash and told["version"] == 1
+
+
+def test_whose_case_it_is_outlives_versions_and_ingestion(desk, tmp_path):
+    desk.index = replace(desk.index, studies={case: Study("p7") for case in ("case-b", "case-c")})
+    desk.does("accept", B1, "case-b").writes(tmp_path / "one")
+    desk.store = Store(tmp_path / "next.sqlite")
+    desk.does("sign", case="case-c", details="[]").does("accept", A1).does("accept", A2)
+    desk.writes(tmp_path / "two", after=tmp_path / "one")
+    whose = {s.id: s.patient for s in layouts.find(tmp_path / "two").sources}
+    assert whose == {"case-b": "p7", "case-c": "p7", "case-a": "case-a"}
+
+
+def test_no_word_of_a_reader_is_in_a_training_set(desk, tmp_path):
+    desk.does("accept", A1, note="as in Mrs Qwertzsmith").does("accept", A2).writes(tmp_path / "out")
+    assert not any(b"Qwertzsmith" in path.read_bytes() for path in (tmp_path / "out").rglob("*.*"))
+
+
+def test_verdicts_on_another_models_prediction_teach_nothing(desk, tmp_path):
+    desk.does("accept", B1, "case-b", model="f" * 64).does("sign", case="case-c", details="[]", model="0" * 64)
+    told = {outcome.case: outcome.reason for outcome in desk.writes(tmp_path / "out")}
+    assert "another model" in told["case-b"] and told["case-c"] == ""
 
 
 def test_a_later_version_continues_an_earlier_one(desk, tmp_path):
