@@ -98,7 +98,7 @@ def _heard(desk: Desk, row: Row, event: Event) -> None:
         st.session_state["selected"] = finding
     elif kind == "verdict":
         desk.deliver(row, event["decision"], finding=finding, **name, **why)
-        advance(row, finding)
+        st.session_state["selected"] = event.get("next") or finding
     elif kind == "missed":
         made = f"reader-{event['client'][:8]}-{event['seq']}"
         desk.deliver(row, "missed", finding=made, details=_added(desk, event), **name, **why)
@@ -111,14 +111,6 @@ def _heard(desk: Desk, row: Row, event: Event) -> None:
     elif kind == "undo":
         desk.deliver(row, "undo", target=desk.stored(row, event["of"]), **name)
     st.session_state[f"acked-{row.number}"] = event["seq"]
-
-
-def advance(row: Row, finding: str) -> None:
-    """On to the next finding that still waits, in the order of the list."""
-    order = [f.id for f in row.findings]
-    waiting = [name for name in row.reading.missing(row.findings) if name != finding]
-    later = [name for name in waiting if finding in order and order.index(name) > order.index(finding)]
-    st.session_state["selected"] = next(iter([*later, *waiting]), finding)
 
 
 def _added(desk: Desk, event: Event) -> str:

@@ -4,7 +4,7 @@ Events come back numbered. The browser keeps an event in its outbox and sends it
 restarted server, until `acked_seq` reaches its `seq`; so a handler must store an event once per (client, seq).
 Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by kind:
 
-    verdict   finding, decision (accept, reject, edit, unsure), reason, note, dwell_ms
+    verdict   finding, decision (accept, reject, edit, unsure), reason, note, dwell_ms; next: what is looked at after it
     missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
     measure   finding, plane, long and short: each the two ends of an axis, in mm RAS
     stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding

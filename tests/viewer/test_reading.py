@@ -67,9 +67,40 @@ def test_the_case_opens_on_the_first_finding_and_keys_lead_on(reading):
 def test_a_key_decides(reading, key, decision):
     reading.page.keyboard.press(key)
     (event,) = reading.sent()
-    assert set(event) == {"client", "seq", "at", "kind", "finding", "decision", "reason", "note", "dwell_ms"}
+    assert set(event) == {"client", "seq", "at", "kind", "finding", "decision", "reason", "note", "dwell_ms", "next"}
     assert [event[name] for name in ("seq", "kind", "finding", "decision")] == [1, "verdict", "one", decision]
-    assert reading.viewer("return v.state.selected") == ("one" if decision == "edit" else "two")
+    assert reading.viewer("return v.state.selected") == event["next"] == ("one" if decision == "edit" else "two")
+
+
+def test_a_verdict_is_told_once_and_a_finding_only_if_the_reader_went_there(reading):
+    """Each thing told costs the server a run of the page."""
+    reading.show(wants=[*reading.data["wants"], "select"])
+    for key in "npy":
+        reading.page.keyboard.press(key)
+    reading.page.wait_for_timeout(600)
+    assert [(e["seq"], e["kind"], e["next"]) for e in reading.sent()] == [(1, "verdict", "two")]
+    reading.show(acked_seq=1, selected="two")
+    reading.page.keyboard.press("n")
+    reading.page.wait_for_function("window.sent.length > 1")
+    assert [(e["seq"], e["kind"], e["finding"]) for e in reading.sent()[1:]] == [(2, "select", "three")]
+
+
+def test_the_planes_are_drawn_only_when_something_on_them_changes(reading):
+    reading.viewer("v.drawn = 0; const draw = v.drawPlanes; v.drawPlanes = () => { v.drawn++; draw.call(v) }")
+    decided = [finding | {"decision": "accept"} for finding in FINDINGS]
+    reading.show(acked_seq=3, findings=decided)
+    reading.page.keyboard.press("y")
+    assert reading.viewer("v.hover(v.panes[0], [3, 3, 3])") is None
+    assert reading.viewer("return v.drawn") == 0
+    expect(reading.page.locator(".mv-count")).to_have_text("3 of 3 read")
+    measured = [
+        decided[0] | {"axes": {"plane": "axial", "long": [[0, 0, 8], [9, 0, 8]], "short": [[4, 0, 8], [4, 3, 8]]}}
+    ]
+    looks = LABELS | {"1": LABELS["1"] | {"colour": "#ffffff"}}
+    for facts in ({"findings": measured}, {"labels": looks}):
+        reading.show(**facts)
+        reading.viewer("")
+        assert reading.viewer("return [v.drawn, v.drawn = 0][0]") == 1
 
 
 def test_a_note_goes_with_the_next_verdict_and_its_letters_are_no_commands(reading):

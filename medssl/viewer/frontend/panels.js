@@ -61,7 +61,8 @@ export function findings(viewer) {
     const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");
     bar.style.width = all.length ? `${(100 * decided) / all.length}%` : "0";
-    const now = JSON.stringify([selected, editable, all.map((f) => [f, viewer.reading.decisionOf(f), viewer.reading.axesOf(f)]), viewer.state.labels, viewer.state.besides]);
+    const said = all.map((f) => ({ ...f, decision: viewer.reading.decisionOf(f), axes: viewer.reading.axesOf(f) }));
+    const now = JSON.stringify([selected, editable, said, viewer.state.labels, viewer.state.besides]);
     if (now === drawn) return;
     drawn = now;
     list.replaceChildren(...(all.length ? all.map((f, n) => card(viewer, f, n)) : [empty()]), ...elsewhere(viewer), ...(editable && all.length && decided === all.length ? [done()] : []));

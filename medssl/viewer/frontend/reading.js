@@ -11,7 +11,7 @@ export class Reading {
     this.state = viewer.state;
     this.said = {}; // verdicts that the server has not stored yet, by finding
     this.axes = {}; // and measures
-    this.outbox = new Outbox(data.key, data.acked_seq, (events) => viewer.send("events", events), () => viewer.redraw());
+    this.outbox = new Outbox(data.key, data.acked_seq, (events) => viewer.send("events", events), () => viewer.refresh());
   }
 
   // The server's word. It leads to another finding only if it knows everything that was done here.
@@ -53,11 +53,17 @@ export class Reading {
 
   // Waits until the reader has settled on a finding: leafing through them is nobody's business.
   tell(finding) {
-    clearTimeout(this.telling);
+    this.forget();
     this.telling = setTimeout(() => {
       this.telling = 0;
       this.outbox.add({ kind: "select", finding });
     }, SELECT_MS);
+  }
+
+  // What was not told yet: a verdict tells where the reader goes from it.
+  forget() {
+    clearTimeout(this.telling);
+    this.telling = 0;
   }
 
   step(by) {
@@ -73,12 +79,14 @@ export class Reading {
     const at = findings.findIndex(({ id }) => id === selected);
     if (at < 0) return this.viewer.notify("Choose a finding first.");
     const dwell_ms = Math.round(performance.now() - this.since);
-    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, dwell_ms, ...this.viewer.side.given() });
+    const waiting = [...findings.slice(at + 1), ...findings.slice(0, at)].find((finding) => !this.decisionOf(finding));
+    const next = decision === "edit" ? selected : (waiting?.id ?? selected);
+    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, dwell_ms, next, ...this.viewer.side.given() });
     this.said[selected] = { decision, seq };
     this.last = { seq, finding: selected };
-    if (decision === "edit") return this.viewer.take("brush");
-    const next = [...findings.slice(at + 1), ...findings.slice(0, at)].find((finding) => !this.decisionOf(finding));
-    if (next) this.select(next.id);
+    if (decision === "edit") this.viewer.take("brush");
+    this.forget();
+    if (next !== selected) this.select(next, false);
   }
 
   // Whether a reader may still change this case.
@@ -149,7 +157,7 @@ export class Reading {
   }
 
   close() {
-    clearTimeout(this.telling);
+    this.forget();
     this.outbox.close();
   }
 }

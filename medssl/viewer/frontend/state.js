@@ -41,8 +41,10 @@ export function caveats(state) {
 export function colourTable(state) {
   const table = new Uint32Array(TABLE);
   const alpha = Math.round(state.opacity * 255);
+  const known = {}; // the labels share a few colours, and to read a colour takes a canvas
   for (let label = 1; label < 256; label++) {
-    if (state.shown(label)) table[label + ZERO] = ((alpha << 24) | packed(state.colour(label))) >>> 0;
+    const colour = state.colour(label);
+    if (state.shown(label)) table[label + ZERO] = ((alpha << 24) | (known[colour] ??= packed(colour))) >>> 0;
   }
   return table;
 }

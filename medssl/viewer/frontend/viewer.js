@@ -71,7 +71,10 @@ class Viewer {
     if (other) this.open();
     else this.allowDrawing();
     this.reading.update(data, before);
-    this.recolour();
+    this.refresh();
+    const seen = JSON.stringify([state.labels, data.findings.map(state.axesOf), data.besides]);
+    if (seen !== this.seen) this.recolour();
+    this.seen = seen;
   }
 
   // A signed address may change while the scan behind it stays: voxels that are here are not fetched again.
@@ -137,14 +140,26 @@ class Viewer {
   // ---- drawing ----
 
   redraw() {
+    this.stale = true;
+    this.refresh();
+  }
+
+  // What stands around the planes; they themselves are drawn again only if `redraw` asked for it.
+  refresh() {
     if (this.planned || !this.root) return;
     this.planned = requestAnimationFrame(() => {
       this.planned = 0;
-      this.draw();
+      this.drawPanels();
+      if (this.stale) this.drawPlanes();
     });
   }
 
   draw() {
+    this.drawPanels();
+    this.drawPlanes();
+  }
+
+  drawPanels() {
     this.root.classList.toggle("mv-narrow", this.root.clientWidth < 760);
     this.bar.update();
     this.side.update();
@@ -152,6 +167,10 @@ class Viewer {
     this.legend.update();
     this.stage.classList.toggle("mv-two", Boolean(this.beside.shown));
     say(this.caption, this.data.name ?? "");
+  }
+
+  drawPlanes() {
+    this.stale = false;
     if (!this.state.volume) return;
     for (const pane of this.panes) {
       pane.fit();
@@ -242,9 +261,11 @@ class Viewer {
     const within = pane && this.owns(pane) && state.volume && inside(state.volume.header, index);
     state.pointer = within ? nearestVoxel(state.volume.header, index) : null;
     const draws = within && ["brush", "erase", "range"].includes(state.tool);
+    const drew = state.brushAt;
     state.brushAt = draws ? { plane: pane.plane, index, radius_mm: state.radius_mm } : null;
     if (pane) last = this;
-    this.redraw();
+    if (draws || drew) this.redraw();
+    else this.refresh();
   }
 
   focus(pane) {
