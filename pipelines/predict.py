@@ -30,7 +30,10 @@ def main(words: list[str]) -> None:
     parser.add_argument("--mirror", action="store_true", help="ask mirrored views too, where the training mirrored")
     parser.add_argument("--calibration", type=Path, help="a file of `medssl calibrate` (default: the run's own)")
     parser.add_argument("--channels", type=int, nargs="+", default=[], help="scans lack some: those they have, as 0 2")
+    parser.add_argument("--dates", action="store_true", help="of a folder: dates of studies too, which can tell a person")
     given = parser.parse_intermixed_args(words)
+    if given.dates and given.scans.is_file():
+        raise BadInput("--dates: a store tells none; predict the folder of scans")
     runs = [Run.open(path) for path in given.runs]
     labels = agreed(runs).labels
     panel = Panel.of(runs, given.scans, given.split)
@@ -43,7 +46,7 @@ def main(words: list[str]) -> None:
     apart = f"disagreement of {looks}" if isinstance(ways[0], Ensemble) else ""
     found = panel.scans(given.scans, given.split, given.modality)
     writer = Writer.create(given.out, labels, panel.provenance(), uncertainty=apart, **calibration.index())
-    whose = studies(found)
+    whose = studies(found, given.dates)
     for scan in track(found, "predicting", console=Console(stderr=True)):
         image = scan.read()
         writer = writer.add(scan.case, image, panel.predict(image, scan.case, ways), whose[scan.case])

@@ -50,21 +50,22 @@ def read_image(source: Source) -> tuple[Volume, str]:
 
 @dataclass(frozen=True)
 class Scan:
-    """A case that can be read: whose it is, and its day on a scale of the patient's own."""
+    """A case that can be read: whose it is, and its day on a scale of the patient's own; a folder's has a date, too."""
 
     case: str
     patient: str
     day: int | None
     read: Callable[[], Volume]
+    date: str = ""
 
 
 def scans(place: Path, split: str, modality: str) -> list[Scan]:
-    """Every case of a manifest's split, or of a folder of scans, whose patients are numbered."""
+    """Every case of a manifest's split, or of a folder of scans, whose patients are called after their first case."""
     if place.is_file():
         return stored(Manifest.read(place).by(split))
     sources = layouts.find(place, modality).sources
-    number = {patient: f"{n}" for n, patient in enumerate(dict.fromkeys(s.patient for s in sources), 1)}
-    return [Scan(s.id, number[s.patient], dates.number(s.date), partial(_first, s)) for s in sources]
+    name = {s.patient: s.id for s in reversed(sources)}
+    return [Scan(s.id, name[s.patient], dates.number(s.date), partial(_first, s), s.date) for s in sources]
 
 
 def stored(manifest: Manifest) -> list[Scan]:

@@ -56,15 +56,15 @@ class Writer:
         return Writer(index)
 
 
-def studies(scans: Iterable[Scan]) -> dict[str, Study]:
-    """Whose scan each case is, and how many days after the patient's first one among these it was made."""
+def studies(scans: Iterable[Scan], dated: bool = False) -> dict[str, Study]:
+    """Whose scan each case is, how many days after the patient's first one of these and if `dated` when it was made."""
     told = list(scans)
     days = sorted((scan.patient, scan.day) for scan in told if scan.day is not None)
     first = dict(reversed(days))  # of a patient's days the one that comes last stays: the first
-    return {
-        scan.case: Study(scan.patient, day=None if scan.day is None else scan.day - first[scan.patient])
-        for scan in told
-    }
+    return {scan.case: Study(scan.patient) for scan in told} | {
+        scan.case: Study(scan.patient, scan.date.replace("-", "") if dated else "", scan.day - first[scan.patient])
+        for scan in told if scan.day is not None
+    }  # fmt: skip
 
 
 def labels(names: Mapping[int, str]) -> tuple[Label, ...]:

@@ -54,10 +54,12 @@ def test_folders_ingested_one_after_the_other_keep_the_days_between(folders, tmp
     assert kept.isdisjoint(real) if hidden else kept == real
 
 
-def test_a_folder_of_scans_tells_the_days_and_numbers_its_patients(folders):
+def test_a_folder_of_scans_tells_the_days_and_names_patients_after_cases(folders):
     found = scans(folders[0].parent, "", "")
     assert told(found) == [[0, 183], [0], [None]]
-    assert sorted({scan.patient for scan in found}) == ["1", "2", "3"]
+    assert len({scan.patient for scan in found}) == 3 and {scan.patient for scan in found} < {s.case for s in found}
+    assert {one.date for one in studies(found).values()} == {""}
+    assert {one.date for one in studies(found, dated=True).values()} == {day for days in DAYS.values() for day in days}
 
 
 def test_a_table_dates_scans_that_have_no_header(tmp_path):
