@@ -30,7 +30,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--mirror", action="store_true", help="ask mirrored views too, where the training mirrored")
     parser.add_argument("--calibration", type=Path, help="a file of `medssl calibrate` (default: the run's own)")
     parser.add_argument("--channels", type=int, nargs="+", default=[], help="scans lack some: those they have, as 0 2")
-    parser.add_argument("--dates", action="store_true", help="of a folder: dates of studies too, which can tell a person")
+    parser.add_argument("--dates", action="store_true", help="of a folder: studies' dates too; they can tell a person")
     given = parser.parse_intermixed_args(words)
     if given.dates and given.scans.is_file():
         raise BadInput("--dates: a store tells none; predict the folder of scans")
