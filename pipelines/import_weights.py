@@ -1,4 +1,4 @@
-"""Makes a run of a checkpoint of nnU-Net or nnssl: medssl import-weights FILE --out RUN --licence TEXT"""
+"""Makes a run of weights of nnU-Net, nnssl or a MONAI bundle: medssl import-weights FILE --out RUN --licence TEXT"""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,9 @@ from medssl.training.network import Network
 def main(argv: list[str]) -> None:
     """Leaves a closed run that `medssl finetune ... pretrained=RUN` takes, and prints the fate of every tensor."""
     parser = argparse.ArgumentParser("medssl import-weights", description=__doc__)
-    parser.add_argument("file", type=Path, help="a .pth that holds tensors only, or safetensors, of a residual U-Net")
+    parser.add_argument(
+        "file", type=Path, help="tensors of a residual U-Net (.pth, safetensors), or the folder of a MONAI bundle"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the new run's folder")
     parser.add_argument("--licence", required=True, help="what the weights' owner allows, as CC-BY-4.0")
     parser.add_argument("--strides", type=yaml.safe_load, help="one a stage, as [1,2,[1,2,2]] (default: the decoder's)")

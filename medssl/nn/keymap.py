@@ -76,13 +76,18 @@ def read(path: Path | str) -> dict[str, Tensor]:
 def adopt(tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | None, where: str) -> Adopted:
     """The residual encoder that a checkpoint holds; refused where a tensor of it is missing or of another shape."""
     choice = describe(tensors, strides, where)
-    encoder = choice.build(tensors["encoder.stem.convs.0.conv.weight"].shape[1])
+    return filled(choice, tensors["encoder.stem.convs.0.conv.weight"].shape[1], tensors, where)
+
+
+def filled(choice: Choice, in_channels: int, tensors: Mapping[str, Tensor], where: str) -> Adopted:
+    """An encoder with the tensors that a checkpoint has for it; refused where one is missing or of another shape."""
+    encoder = choice.build(in_channels)
     ours = {theirs: f"encoder.{key}" for key, theirs in names(encoder).items()}
     second = {key: first for key in tensors if (first := _first(key)) != key and first in tensors}
     named = {ours.get(key, key): value for key, value in tensors.items() if key not in second}
-    filled = transfer.fill(named, {"encoder": encoder}, where)
+    fates = transfer.fill(named, {"encoder": encoder}, where).entries
     theirs = {key: f"is {name} there" for name, key in ours.items()}
-    told = [replace(e, reason=theirs[e.key]) if e.fate == "loaded" else e for e in filled.entries]
+    told = [replace(e, reason=theirs[e.key]) if e.fate == "loaded" else e for e in fates]
     copies = [_copy(tensors, key, first) for key, first in second.items()]
     ledger = Ledger((*told, *copies))
     if lacking := [f"{e.key} ({e.reason})" for e in told if e.fate != "loaded" and e.key in theirs]:
