@@ -86,7 +86,8 @@ class _Case:
         mine = [e for e in events if (e.case, e.reviewer) == (name, self.reading.reviewer)]
         clinician = any(e.role in CLINICIANS for e in mine[-1:] if e.action == "sign")
         signed_at = self.reading.signed_at if clinician else None
-        self.reviewer = Reviewer(self.reading.reviewer, wanted.organization, signed_at)
+        role = mine[-1].role if mine else ""
+        self.reviewer = Reviewer(self.reading.reviewer, wanted.organization, signed_at, role)
         self.head = events[-1].hash if events else ""
         self.maker = Maker(index.weights, str(index.model.get("version", __version__)), NOTICE)
 
@@ -134,7 +135,7 @@ class _Case:
         """Who read the case, and what ties the finding to its documents and to the record."""
         weights = self.index.weights
         return {
-            "reviewer": self.reading.reviewer, "signed_at": self.reading.signed_at or "",
+            "reviewer": self.reviewer.name, "role": self.reviewer.role, "signed_at": self.reading.signed_at or "",
             "tracking_uid": str(uid("finding", scan.uid, weights, item.finding.id)) if scan else "",
             "weights_sha256": weights, "record_sha256": self.head,
         }  # fmt: skip

@@ -60,7 +60,8 @@ def _signed(reading: Reading, reviewer: Reviewer, head: str) -> list[tuple[str, 
     verified = [] if reviewer.signed_at or not reading.signed_at else [("Verified", "no: the role signs for nobody")]
     place = [("Organization", reviewer.organization)] if reviewer.organization else []
     record = [("Record (SHA-256)", head)] if head else []
-    return [("Reviewer", who), *place, ("Signed", signed), *verified, *record]
+    role = f" ({reviewer.role})" if reviewer.role else ""
+    return [("Reviewer", who + role), *place, ("Signed", signed), *verified, *record]
 
 
 def _counted(done: Reviewed, rows: Sequence[Row]) -> list[tuple[str, str]]:

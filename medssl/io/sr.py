@@ -74,6 +74,7 @@ class Reviewer:
     name: str = ""
     organization: str = ""
     signed_at: str | None = None
+    role: str = ""
 
 
 def write(
@@ -115,8 +116,9 @@ def _context(maker: Maker, reviewer: Reviewer) -> ObservationContext:
     )  # fmt: skip
     human = None
     if reviewer.name:
+        role = terms.own(reviewer.role) if reviewer.role else None
         named = PersonObserverIdentifyingAttributes(
-            person(reviewer.name), organization_name=reviewer.organization or None
+            person(reviewer.name), organization_name=reviewer.organization or None, role_in_organization=role
         )
         human = ObserverContext(codes.DCM.Person, named)
     return ObservationContext(human, ObserverContext(codes.DCM.Device, device))

@@ -104,9 +104,13 @@ def test_what_was_rejected_is_in_no_segment_and_in_the_report(desk, tmp_path):
     rows = table(tmp_path / "out")
     assert (rows[A1]["verdict"], rows[A1]["segment"]) == ("accept", "1")
     assert (rows[A2]["verdict"], rows[A2]["segment"], rows[A2]["reason"]) == ("reject", "", "vessel")
+    assert (rows[A1]["reviewer"], rows[A1]["role"]) == ("ana", "reader")
     data = dcmread(tmp_path / "out/case-a/seg.dcm")
     assert data.SegmentSequence[0].TrackingUID == rows[A1]["tracking_uid"]
     report = hd.sr.srread(tmp_path / "out/case-a/sr.dcm")
+    ana = next(c for c in report.content.get_observer_contexts() if c.observer_type.meaning == "Person")
+    who = ana.observer_identifying_attributes
+    assert (who.name, who.organization_name, who.role_in_organization.meaning) == ("ana^", "Hospital", "reader")
     assert report.VerificationFlag == "VERIFIED"
     (group,) = report.content.get_volumetric_roi_measurement_groups()
     assert group.tracking_uid == rows[A1]["tracking_uid"]

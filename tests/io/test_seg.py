@@ -21,7 +21,7 @@ TURNS = {
     "sagittal backwards": "PIL", "upside down": "RAS",
 }  # fmt: skip
 MAKER = Maker("ab" * 32, "1", "Research use only. Not for clinical use.")
-SIGNED = Reviewer("ana", "Hospital", "2026-01-02T03:04:05.000+00:00")
+SIGNED = Reviewer("ana", "Hospital", "2026-01-02T03:04:05.000+00:00", "senior")
 
 
 def oblique() -> np.ndarray:
