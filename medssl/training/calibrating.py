@@ -9,7 +9,6 @@ from medssl.data import leaks
 from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.predict.calibrate import (
-    Compared,
     Fitted,
     Read,
     compared,
@@ -23,10 +22,9 @@ from medssl.predict.calibration import Threshold, weights
 from medssl.predict.ensemble import Ensemble
 from medssl.predict.evaluation import lesion_labels
 from medssl.predict.folder import labels
-from medssl.review.predictions import Label
 from medssl.run import Run
 from medssl.training.folds import Panel
-from medssl.training.members import Predict, agreed, pooled, together
+from medssl.training.members import agreed, pooled, together
 
 
 @dataclass(frozen=True)
@@ -60,19 +58,16 @@ def calibrate(held: Held, lesions: str, sensitivity: float, mirror: bool, device
     if dense:
         fitted = _tempered(dense, held)
         ways = [together(group, mirror, fitted.calibration, device) for group in held.panel.groups()]
-        found = _compared(held, ways, kinds)
+        ask = partial(held.panel.predict, ways=ways)
+        found = list(compared(ask, held.cases, held.references, kinds)) if kinds else []
     else:
-        raw = _compared(held, pools, known)
+        ask = partial(held.panel.predict, ways=pools)
+        raw = list(compared(ask, held.cases, held.references, known))
         fitted = scored_by(raw)
         found = rescored(raw, fitted.calibration.score)
     facts = {"weights_sha256": weights(runs), "mirror": mirror, "cases": tuple(name for name, _ in held.cases)}
     told = {name: _estimate(one, held.panel) for name, one in thresholds(found, kinds, sensitivity).items()}
     return replace(fitted, calibration=fitted.calibration.model_copy(update=facts | {"thresholds": told}))
-
-
-def _compared(held: Held, ways: Sequence[Predict], kinds: Sequence[Label]) -> list[Compared]:
-    cases = held.cases if kinds else ()
-    return list(compared(partial(held.panel.predict, ways=ways), cases, held.references, kinds))
 
 
 def _estimate(told: Threshold, panel: Panel) -> Threshold:
