@@ -31,7 +31,7 @@ def _prior(desk: Desk, row: Row) -> dict[str, Any] | None:
         return None
     number, days = desk.index.cases.index(case) + 1, days_between(desk.index, case, row.case)
     before = desk.readings.get((case, desk.reviewer.name)) or Reading(case, desk.reviewer.name)
-    now = standing(row.findings, row.reading)
+    now = standing(row.findings, row.reading, rejected=True)  # what is called nothing is not gone, either
     then = standing((*findings(desk.index, case), *before.added), before)
     same = match(now, then)
     grown = {one.id: _grown(one, same[one.id], days, row.reading, before) for one in now if one.id in same}

@@ -33,15 +33,21 @@ def since(index: Index, case: str, items: Iterable[Item], events: Sequence[Event
     reading = Reading(prior, "")
     with suppress(BadInput):  # verdicts on another model's prediction say nothing of this one
         reading = counting(index, prior, events, unsigned=True)
+    items = list(items)
     now, then = _left(items), _left(read(index, prior, reading).items)
-    same = match([item.finding for item in now.values()], [item.finding for item in then.values()])
+    same = match([item.finding for item in items if item.number or _rejected(item)], [i.finding for i in then.values()])
     days = days_between(index, prior, case)
     grown = {
         name: growth(now[name].finding, other, days, now[name].axes, then[other.id].axes)
-        for name, other in same.items()
+        for name, other in same.items() if name in now
     }  # fmt: skip
     matched = {other.id for other in same.values()}
     return Since(prior, days, reading, grown, tuple(then[name].finding for name in then if name not in matched))
+
+
+def _rejected(item: Item) -> bool:
+    """What a reader called nothing is not gone since the prior: it is there, and nothing."""
+    return item.verdict is not None and item.verdict.decision == "reject"
 
 
 def _left(items: Iterable[Item]) -> dict[str, Item]:

@@ -75,12 +75,12 @@ def days_between(index: Index, before: str, after: str) -> int | None:
     return index.study(after).days_after(index.study(before))
 
 
-def standing(findings: Iterable[Finding], reading: Reading | None) -> list[Finding]:
-    """The findings that a reader did not reject, under the labels they gave."""
-    said = reading.verdicts if reading else {}
-    rejected = {name for name, verdict in said.items() if verdict.decision == "reject"}
+def standing(findings: Iterable[Finding], reading: Reading, rejected: bool = False) -> list[Finding]:
+    """The findings under the labels that a reader gave, without those they rejected unless these are wanted too."""
+    said = reading.verdicts
+    gone = {name for name, verdict in said.items() if verdict.decision == "reject" and not rejected}
     labels = {name: verdict.label for name, verdict in said.items() if verdict.decision == "relabel" and verdict.label}
-    kept = (finding for finding in findings if finding.id not in rejected)
+    kept = (finding for finding in findings if finding.id not in gone)
     return [replace(finding, label=labels.get(finding.id, finding.label)) for finding in kept]
 
 

@@ -266,6 +266,19 @@ def test_growth_since_the_prior_is_that_of_both_reviews(desk, tmp_path, monkeypa
         assert b"case-b,90," in file.read("findings.csv") and len(file.namelist()) == 1
 
 
+def test_what_is_rejected_now_is_not_gone_since_the_prior(desk, tmp_path, monkeypatch):
+    seen = reports(monkeypatch)
+    write_phantom_case(desk.index.folder / "case-b", "case-b", [(10, 12, 8)])
+    desk.index = replace(desk.index, studies={"case-a": Study("p", day=9), "case-b": Study("p", day=0)})
+    (before,) = read_findings(desk.index.case("case-b"))
+    same = next(f.id for f in read_findings(desk.index.case("case-a")) if f.centre_mm == before.centre_mm)
+    for finding in (A1, A2):
+        desk.does("reject" if finding == same else "accept", finding)
+    desk.signs().delivers(tmp_path / "out")
+    assert dict(seen[0].facts)["Only in the prior"] == "nothing"
+    assert {row["volume_change_percent"] for row in table(tmp_path / "out").values()} == {""}
+
+
 def test_of_a_prior_that_nobody_read_the_model_is_believed_and_what_is_gone_is_told(desk, tmp_path, monkeypatch):
     seen = reports(monkeypatch)
     write_phantom_case(desk.index.folder / "case-b", "case-b", [(10, 12, 8), (26, 6, 16)])

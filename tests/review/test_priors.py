@@ -138,7 +138,8 @@ def test_what_a_reader_rejected_does_not_stand_and_what_they_renamed_has_its_new
     said = {"f1": Verdict("f1", "ana", "reject", "", "2026"), "f2": Verdict("f2", "ana", "relabel", "", "2026", "", 2)}
     found = [finding("f1", (0, 0, 0)), finding("f2", (0, 0, 0)), finding("f3", (0, 0, 0))]
     assert [(one.id, one.label) for one in standing(found, Reading("c", "ana", said))] == [("f2", 2), ("f3", 1)]
-    assert standing(found, None) == found
+    assert [one.id for one in standing(found, Reading("c", "ana", said), rejected=True)] == ["f1", "f2", "f3"]
+    assert standing(found, Reading("c", "ana")) == found
 
 
 def test_a_measured_diameter_is_compared_with_a_measured_one_alone():
