@@ -25,10 +25,11 @@ def reviewer(access: Access) -> Reviewer:
 def _turn_away(access: Access, claims: Mapping[str, Any]) -> None:
     told = "Ask the person who runs this review to add you as reader, senior or admin."
     if access.mode == "oidc" and claims.get("is_logged_in"):
-        look.message("No role here", f"{account(claims) or 'An address that was not confirmed'} may not read. {told}")
+        who = account(claims) or "An address that was not confirmed"
+        _closed(access, "No role here", f"{who} may not read. {told}")
         st.button("Sign in as somebody else", on_click=st.logout)
     else:
-        look.message("Not signed in", f"Sign in to read. {told}")
+        _closed(access, "Not signed in", f"Sign in to read. {told}")
         if access.mode == "oidc":
             st.button("Sign in", type="primary", on_click=st.login)
     st.stop()
@@ -40,7 +41,7 @@ def _stay_awake(access: Access, known: Reviewer, claims: Mapping[str, Any]) -> N
     first = _signs_of_life().get(signed_in, claims.get("iat", 0)) if access.mode == "oidc" else None
     last = st.session_state.get("last_seen", first)
     if last is not None and time.time() - last > access.idle_minutes * 60:
-        look.message("Paused", f"Nothing happened for {access.idle_minutes:g} minutes. Everything you did is saved.")
+        _closed(access, "Paused", f"Nothing happened for {access.idle_minutes:g} minutes. Everything you did is saved.")
         if access.mode == "oidc":
             st.button("Sign in again", type="primary", on_click=st.logout)
         else:
@@ -54,6 +55,12 @@ def _stay_awake(access: Access, known: Reviewer, claims: Mapping[str, Any]) -> N
 def _signs_of_life() -> dict[str, float]:
     """When each sign-in was last used, on any page; a restarted server knows of none, so old ones are made anew."""
     return {}
+
+
+def _closed(access: Access, title: str, text: str) -> None:
+    """What stands in the place of every page; its notice stands above this one too."""
+    look.header(access, None)
+    look.message(title, text)
 
 
 def _watch(seconds: float) -> None:

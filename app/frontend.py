@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from medssl.review.predictions import NOTICE
 from medssl.viewer import component
 
 PAGES = ("/", "/case", "/agreement")
@@ -23,13 +24,14 @@ OPENING = """<style>
   @keyframes opening-late { to { opacity: 1; } }
 </style>
 <div id="root"><div class="opening" role="status"><i></i><b>Opening the review</b>
-<small>The machine is busy; nothing is lost while you wait.</small></div></div>"""
+<small>The machine is busy; nothing is lost while you wait.</small><span>{notice}</span></div></div>"""
 
 
 def routes() -> list[Route]:
     """The pages as they begin, and the viewer's module under an address that changes with it."""
     index = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
-    opening = index.replace(EMPTY, OPENING).replace("<title>Streamlit</title>", "<title>Review</title>")
+    waiting = OPENING.replace("{notice}", NOTICE)
+    opening = index.replace(EMPTY, waiting).replace("<title>Streamlit</title>", "<title>Review</title>")
 
     def page(_: Request) -> Response:
         return HTMLResponse(opening, headers={"Cache-Control": "no-cache"})

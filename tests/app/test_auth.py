@@ -7,6 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from medssl.review.event import Act
+from medssl.review.predictions import NOTICE
 from medssl.review.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,12 +65,12 @@ def test_who_signed_in_and_has_a_role_reads(signed_in):
 )
 def test_a_stranger_sees_no_case(signed_in, claims, said):
     app = signed_in(**claims)
-    assert said in text(app) and "case-a" not in text(app)
+    assert said in text(app) and NOTICE in text(app) and "case-a" not in text(app)
 
 
 def test_an_old_sign_in_must_be_made_anew_on_a_new_page_too(signed_in):
     app = signed_in(**claimed(21))
-    assert "Paused" in text(app) and "case-a" not in text(app)
+    assert "Paused" in text(app) and NOTICE in text(app) and "case-a" not in text(app)
     assert [b.label for b in app.button] == ["Sign in again"]
 
 

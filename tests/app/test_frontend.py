@@ -6,6 +6,7 @@ import pytest
 from starlette.applications import Starlette
 
 from app import frontend
+from medssl.review.predictions import NOTICE
 from medssl.viewer import component
 
 
@@ -21,7 +22,7 @@ def test_every_page_begins_with_a_loading_state_in_the_place_that_streamlit_fill
     for path in frontend.PAGES:
         page = client.get(path).text
         assert "Opening the review" in page and page.count('<div id="root">') == 1 and "/static/js/" in page
-        assert "<title>Review</title>" in page
+        assert "<title>Review</title>" in page and NOTICE in page
 
 
 def test_the_viewer_is_kept_by_the_browser_and_the_page_sends_only_its_address(client):
