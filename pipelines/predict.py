@@ -9,6 +9,7 @@ from rich.progress import track
 
 from medssl.errors import BadInput
 from medssl.predict.calibration import Calibration
+from medssl.predict.detector import Detector
 from medssl.predict.ensemble import Ensemble
 from medssl.predict.folder import Writer, studies
 from medssl.run import Run
@@ -43,7 +44,7 @@ def main(words: list[str]) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     ways = [together(group, given.mirror, calibration, device, tuple(given.channels)) for group in panel.groups()]
     looks = " and ".join(["runs"] * (len(panel.groups()[0]) > 1) + ["mirrored views"] * given.mirror)
-    apart = f"disagreement of {looks}" if isinstance(ways[0], Ensemble) else ""
+    apart = f"disagreement of {looks}" if isinstance(ways[0], Ensemble | Detector) and ways[0].looks > 1 else ""
     found = panel.scans(given.scans, given.split, given.modality)
     writer = Writer.create(given.out, labels, panel.provenance(), uncertainty=apart, **calibration.index())
     whose = studies(found, given.dates)

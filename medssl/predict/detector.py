@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from medssl.metrics.overlap import box_iou
 from medssl.predict.candidates import Candidate, candidates, within
+from medssl.predict.ensemble import entropy
 from medssl.predict.findings import find
 from medssl.predict.mirror import View
 from medssl.predict.predictor import Prediction
@@ -45,34 +46,50 @@ class Detector:
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Searches on the working grid, and draws what was found on the volume's own."""
         ready = self.prepare(volume)
-        found, foreground = self.search(ready.voxels.reshape(-1, *ready.shape))
-        seen = Volume(foreground, ready.affine, "probability").onto(volume, order=1, fill=None)
+        found, foreground, apart = self.search(ready.voxels.reshape(-1, *ready.shape))
+        seen, disagreement = _onto(foreground, ready, volume), None if apart is None else _onto(apart, ready, volume)
         drawn = _drawn(found, ready, volume)
         scores = np.array([0.0, *(self.calibrate(one.score) for one in found)], np.float32)
         labels = replace(volume, voxels=np.array([0, *(one.label for one in found)], np.uint8)[drawn], unit="label")
-        findings = find(labels, scores[drawn], _doubt(seen.voxels), case, self.names)
+        doubt = disagreement.voxels if disagreement else _doubt(seen.voxels)
+        findings = find(labels, scores[drawn], doubt, case, self.names)
         if not self.voxels:
             findings = tuple(replace(finding, source="box") for finding in findings)
-        return Prediction(labels, replace(seen, voxels=seen.voxels.clip(0, 1)), findings)
+        return Prediction(labels, seen, findings, disagreement)
 
-    def search(self, x: Float[np.ndarray, "c i j k"]) -> tuple[list[Candidate], Float32[np.ndarray, "i j k"]]:
-        """The candidates of a prepared volume, the surest first, and how likely each voxel is to be of one."""
+    @property
+    def looks(self) -> int:
+        """How many answers of voxels there are, which may disagree; boxes settle it among themselves."""
+        return len(self.voxels) * len(self.views)
+
+    def search(
+        self, x: Float[np.ndarray, "c i j k"]
+    ) -> tuple[list[Candidate], Float32[np.ndarray, "i j k"], Float32[np.ndarray, "i j k"] | None]:
+        """The candidates of a prepared volume, the surest first, how likely each voxel is of one, and how looks differ.
+
+        The last is None where there are no two looks at voxels.
+        """
         x = x.astype(np.float32, copy=False)
         boxes = self._boxes(x) if self.boxes else []
         if not self.voxels:
             scores = np.array([0.0, *(one.score for one in boxes)], np.float32)
-            return boxes, scores[numbered(boxes, (x.shape[1], x.shape[2], x.shape[3]))]
-        p = self._probability(x)
+            return boxes, scores[numbered(boxes, (x.shape[1], x.shape[2], x.shape[3]))], None
+        p, apart = self._probability(x)
         peaks = [one for label in self.names for one in candidates(p[label], label, self.least)]
-        return _surest(agreed(peaks, boxes) if self.boxes else peaks), 1 - p[0]
+        return _surest(agreed(peaks, boxes) if self.boxes else peaks), 1 - p[0], apart
 
-    def _probability(self, x: Float32[np.ndarray, "c i j k"]) -> Float32[np.ndarray, "n i j k"]:
-        """The mean class probabilities over networks and views."""
-        mean, count = torch.zeros(max(self.names) + 1, *x.shape[1:]), len(self.voxels) * len(self.views)
+    def _probability(
+        self, x: Float32[np.ndarray, "c i j k"]
+    ) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"] | None]:
+        """The mean class probabilities over networks and views, and their disagreement, as of an `Ensemble`."""
+        mean, apart = torch.zeros(max(self.names) + 1, *x.shape[1:]), torch.zeros(x.shape[1:])
         for network, view in product(self.voxels, self.views):
             seen = np.ascontiguousarray(view.of(x))
-            mean += view.back(slide(seen, network, self.crop, self.overlap, self.batch, self.device)) / count
-        return mean.numpy()
+            said = view.back(slide(seen, network, self.crop, self.overlap, self.batch, self.device))
+            mean += said / self.looks
+            apart -= entropy(said) / self.looks if self.looks > 1 else 0
+        differ = ((apart + entropy(mean)) / np.log(len(mean))).clamp(0, 1).numpy() if self.looks > 1 else None
+        return mean.numpy(), differ
 
     def _boxes(self, x: Float32[np.ndarray, "c i j k"]) -> list[Candidate]:
         """What windows, views and networks agree on."""
@@ -122,6 +139,12 @@ def _drawn(found: Sequence[Candidate], ready: Volume, grid: Volume) -> Int32[np.
         if drawn[tuple(at)] == 0:
             drawn[tuple(at)] = number
     return drawn
+
+
+def _onto(voxels: Float32[np.ndarray, "i j k"], ready: Volume, grid: Volume) -> Volume:
+    """Shares of 1 on another grid."""
+    placed = Volume(voxels, ready.affine, "probability").onto(grid, order=1, fill=None)
+    return replace(placed, voxels=placed.voxels.clip(0, 1))
 
 
 def _doubt(p: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:

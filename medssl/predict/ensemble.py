@@ -30,6 +30,11 @@ class Ensemble:
     views: tuple[View, ...] = (View(),)
     temperature: float = 1.0
 
+    @property
+    def looks(self) -> int:
+        """How many answers there are, which may disagree."""
+        return len(self.members) * len(self.views)
+
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """The prediction that all members come to, with how far they disagree."""
         ready = self.members[0].prepare(volume)
@@ -41,7 +46,7 @@ class Ensemble:
 
     def pooled(self, voxels: Float[np.ndarray, "*c i j k"]) -> tuple[Float[Tensor, "n i j k"], Float[Tensor, "i j k"]]:
         """The mean class probabilities of prepared voxels, and the disagreement in shares of the largest entropy."""
-        shape, count = voxels.shape[-3:], len(self.members) * len(self.views)
+        shape, count = voxels.shape[-3:], self.looks
         mean, apart = torch.zeros(0), torch.zeros(shape)
         for member in self.members:
             for view in self.views:

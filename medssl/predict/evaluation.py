@@ -1,5 +1,6 @@
 """Evaluation: a predictions folder against references, case by case."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from medssl.data.references import References
-from medssl.errors import BadInput
-from medssl.io import nifti
+from medssl.errors import BadInput, Doubt
+from medssl.io import nifti, voxels
 from medssl.metrics import lesions
 from medssl.metrics.calibration import Reliability, reliability
 from medssl.metrics.cases import Row, score
@@ -64,6 +65,7 @@ def evaluate(
         present = references.classes.present.get(case, [label.value for label in index.labels])
         named = _named(index.labels, references, present)
         patient = references.sources[case].patient
+        _doubt_unnamed(reference, index, references)
         rows = tuple(score(case, patient, *name, predicted, reference, tolerance_mm) for name in named.items())
         found = read_findings(index.case(case))
         drawn = [kind for kind in kinds if kind.value in present]
@@ -71,6 +73,16 @@ def evaluate(
         whole = {label.value for label in index.labels} <= set(present)
         bins = _reliability(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
         yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
+
+
+def _doubt_unnamed(reference: Volume, index: Index, references: References) -> None:
+    """Says which values of a reference no predicted label has: one of them may be nnU-Net's `ignore`."""
+    known = {label.value for label in index.labels}
+    beyond = [value for value in voxels.present(reference.voxels) if value > 0 and value not in known]
+    if beyond:
+        said = f"holds values {beyond}, which no predicted label has: they count as background"
+        remedy = "give the data set with its dataset.json if they are to be ignored"
+        warnings.warn(f"{references.place}: {said}; {remedy}", Doubt, stacklevel=3)
 
 
 def _named(labels: Sequence[Label], references: References, present: Sequence[int]) -> dict[str, tuple[int, ...]]:

@@ -85,7 +85,8 @@ class Detect(Task):
     def validate(self, crops: Crops) -> dict[str, Tensor]:
         """`found`: the mean sensitivity at 1/8 to 8 false alarms in this volume; of a healthy one, 1 - its score."""
         names = {value: str(value) for value in range(1, self.classes)}
-        found, _ = self.predictor(lambda volume: volume, names, str(crops.x.device)).search(crops.x[0, 0].cpu().numpy())
+        detector = self.predictor(lambda volume: volume, names, str(crops.x.device))
+        found, _, _ = detector.search(crops.x[0, 0].cpu().numpy())
         outcome = hungarian(compared(found, crops.labels()[0].cpu()))
         return {"found": torch.tensor(cpm([outcome]) if outcome.ill else 1 - outcome.score)}
 

@@ -9,8 +9,10 @@ import torch
 from medssl.nn.boxes import Boxes, lesions
 from medssl.predict.candidates import Candidate, within
 from medssl.predict.detector import Detector, agreed, numbered
+from medssl.predict.ensemble import Ensemble
 from medssl.predict.findings import parts
 from medssl.predict.mirror import View
+from medssl.predict.predictor import Predictor
 from medssl.volume import Volume
 
 BRIGHT = {(12, 14, 20): 0.9, (30, 22, 11): 0.4}
@@ -75,6 +77,25 @@ def test_two_networks_share_their_say_and_a_silent_one_halves_it():
     pair = replace(detector("box"), boxes=(boxes, silent))
     scores = [sorted(f.score for f in one(image(), "a").findings) for one in (detector("box"), pair)]
     assert np.allclose(np.array(scores[0]) / 2, scores[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("route", ["voxel", "both"])
+def test_the_disagreement_of_looks_is_that_of_an_ensemble(route):
+    """Two networks, one of which sees everything at half the strength."""
+    pair = replace(detector(route), voxels=(voxels, lambda x: voxels(x / 2)))
+    said, alone = pair(image(), "a"), detector(route)(image(), "a")
+    assert alone.uncertainty is None
+    members = [Predictor(network, lambda v: v, (24, 24, 24), {1: "nodule"}) for network in pair.voxels]
+    assert np.allclose(said.uncertainty.voxels, Ensemble(tuple(members))(image(), "a").uncertainty.voxels, atol=2e-3)
+    for finding in said.findings:
+        number = parts(said.labels.voxels == 1) == int(finding.id[-1])
+        assert finding.uncertainty == pytest.approx(said.uncertainty.voxels[number].mean(), abs=1e-4)
+
+
+def test_mirrors_that_say_the_same_do_not_disagree_and_boxes_have_no_say():
+    same = detector(views=VIEWS)(image(), "a")
+    assert same.uncertainty.voxels.max() < 1e-3 and max(f.uncertainty for f in same.findings) < 1e-3
+    assert detector("box", views=VIEWS)(image(), "a").uncertainty is None
 
 
 def test_scores_are_told_as_calibrated():

@@ -12,7 +12,7 @@ from predict.scenes import LESION, NAMES, ORGAN, OTHER, PREDICTED, REFERENCE, pr
 from medssl.cli import run
 from medssl.data.classes import Classes
 from medssl.data.references import References
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Doubt
 from medssl.io import nifti
 from medssl.metrics.cases import score
 from medssl.predict.evaluation import _reliability, detect, evaluate
@@ -152,6 +152,16 @@ def test_lesions_that_were_not_drawn_are_no_false_alarms(predictions, references
     nowhere = replace(read, classes=Classes({}, present={case: [1] for case in done}))
     with pytest.raises(BadInput, match="lesion was drawn in none of these cases"):
         list(evaluate(read_index(predictions), nowhere, 2.0, [lesion]))
+
+
+def test_values_that_no_predicted_label_has_are_doubted(predictions, references):
+    place = references / "missed.nii.gz"
+    label = nifti.read(place, label=True)
+    nifti.write(replace(label, voxels=np.where(label.voxels == 2, 7, label.voxels).astype(np.uint8)), place)
+    with pytest.warns(Doubt, match=r"holds values \[7\], which no predicted label has"):
+        list(evaluate(read_index(predictions), References.read(references), 2.0))
+    whole = replace(References.read(references), classes=Classes({}, unlabelled=7))
+    assert len(list(evaluate(read_index(predictions), whole, 2.0))) == 3
 
 
 def scored(predicted, reference):
