@@ -12,13 +12,14 @@ from typing import Any
 import streamlit as st
 
 from medssl.review.access import Access, Reviewer
-from medssl.review.event import Act, Event
+from medssl.review.event import Act
 from medssl.review.finding import Finding
+from medssl.review.journal import Page
 from medssl.review.links import Kind, Link
 from medssl.review.locks import Lock, locks
 from medssl.review.pictures import FILES
 from medssl.review.predictions import FINDINGS, Index, read_findings, read_index
-from medssl.review.state import Reading, Refusal, fold
+from medssl.review.state import Readings, Refusal
 from medssl.review.store import Store
 from medssl.review.worklist import Row
 
@@ -35,18 +36,18 @@ class Desk:
     store: Store
 
     @cached_property
-    def _events(self) -> list[Event]:
-        return self.store.events()
+    def _page(self) -> Page:
+        return self.store.page()
 
-    @cached_property
-    def readings(self) -> dict[tuple[str, str], Reading]:
+    @property
+    def readings(self) -> Readings:
         """Every reading that there is, by (case, reviewer)."""
-        return fold(self._events)
+        return self._page.readings
 
     @cached_property
     def locks(self) -> list[Lock]:
         """Who has which case open."""
-        return locks(self._events, datetime.now(UTC), self.access.idle_minutes)
+        return locks(self._page.visits, datetime.now(UTC), self.access.idle_minutes)
 
     @property
     def busy(self) -> dict[str, Lock]:
@@ -71,7 +72,7 @@ class Desk:
     def row(self, number: int) -> Row:
         """The `number`-th case, with the findings of the model and those that this reader added."""
         case = self.index.cases[number - 1]
-        reading = self.readings.get((case, self.reviewer.name)) or Reading(case, self.reviewer.name)
+        reading = self._page.reading(case, self.reviewer.name)
         return Row(number, case, (*findings(self.index, case), *reading.added), reading, self.index.study(case).date)
 
     @cached_property

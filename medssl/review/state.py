@@ -12,6 +12,7 @@ from medssl.review.finding import Finding, Verdict
 
 VERDICT, FINDING, AXES = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(Axes)  # each takes a while to make
 NOTED = ("open", "deliver")  # what is written down without changing a reading
+SEALS = ("sign", "reopen")  # beyond which no undo goes back
 
 
 class Refusal(ValueError):
@@ -31,6 +32,7 @@ class Reading:
     signed_at: str | None = None
     dwell_ms: int = 0
     last: int | None = None  # what an undo would take back
+    undoable: tuple[int, ...] = ()  # what it may take back: all since the last sign-off or reopening that still counts
     latest: int = 0  # the last event of all
 
     def missing(self, findings: Iterable[Finding]) -> list[str]:
@@ -38,17 +40,21 @@ class Reading:
         return [f.id for f in findings if f.id not in self.verdicts]
 
 
-def fold(events: Iterable[Event]) -> dict[tuple[str, str], Reading]:
-    """The reading of every (case, reviewer) that did something."""
+Readings = dict[tuple[str, str], Reading]
+
+
+def fold(events: Iterable[Event], earlier: Readings | None = None) -> Readings:
+    """The reading of every (case, reviewer) that did something; `earlier`: readings that no undo here goes back to."""
     events = list(events)
     gone = undone(events)
-    readings: dict[tuple[str, str], Reading] = {}
+    readings = dict(earlier or {})
     for event in events:
         key = event.case, event.reviewer
         before = readings.get(key) or Reading(*key)
         live = event.action != "undo" and event.id not in gone
         after = _step(before, event) if live else before
-        readings[key] = replace(after, dwell_ms=before.dwell_ms + event.dwell_ms, latest=event.id)
+        still = () if event.action in SEALS else before.undoable if event.id in gone else (*before.undoable, event.id)
+        readings[key] = replace(after, dwell_ms=before.dwell_ms + event.dwell_ms, latest=event.id, undoable=still)
     return readings
 
 
@@ -61,9 +67,8 @@ def undone(events: Iterable[Event]) -> set[int]:
     return gone
 
 
-def refusal(act: Act, events: list[Event]) -> str:
-    """Why an act does not fit the case's events so far; empty where it does."""
-    mine = fold(events).get((act.case, act.reviewer)) or Reading(act.case, act.reviewer)
+def refusal(act: Act, mine: Reading) -> str:
+    """Why an act does not fit the reviewer's reading so far; empty where it does."""
     if act.action in NOTED:
         return ""
     if act.action == "reopen":
@@ -74,7 +79,7 @@ def refusal(act: Act, events: list[Event]) -> str:
         return f"{act.action}: of which finding? none was named"
     if act.action == "sign" and (waiting := [f for f in json.loads(act.details or "[]") if f not in mine.verdicts]):
         return f"{len(waiting)} finding{'s' * (len(waiting) > 1)} without a verdict: {', '.join(waiting)}"
-    if act.action == "undo" and act.target not in _takes_back(events, act.reviewer):
+    if act.action == "undo" and act.target not in mine.undoable:
         return "there is nothing of yours to take back"
     return ""
 
@@ -82,14 +87,6 @@ def refusal(act: Act, events: list[Event]) -> str:
 def strays(events: Iterable[Event], weights: str) -> bool:
     """Whether any of these changed a reading of another model's prediction than the one with these weights."""
     return any(event.model not in ("", weights) for event in events if event.action not in NOTED)
-
-
-def _takes_back(events: list[Event], reviewer: str) -> set[int]:
-    """What a reviewer may undo: their own acts since the last sign-off or reopening that still count."""
-    gone = undone(events)
-    own = [e for e in events if e.reviewer == reviewer]
-    sealed = max((e.id for e in own if e.action in ("sign", "reopen")), default=0)
-    return {e.id for e in own if e.id > sealed and e.id not in gone}
 
 
 def _step(reading: Reading, event: Event) -> Reading:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Lock
 
 from sqlmodel import Session, col, select
 
 from medssl.errors import BadInput
 from medssl.review.database import Database, is_url
 from medssl.review.event import START, Act, Event, faults
+from medssl.review.journal import Page
 from medssl.review.state import Refusal, refusal
 
 
@@ -18,6 +20,7 @@ class Store:
         if not is_url(place) and not Path(place).absolute().parent.is_dir():
             raise BadInput(f"{place}: its folder does not exist; make it, or choose another --store")
         self._database = Database(place)
+        self._page, self._turn = Page(), Lock()
         self.name = self._database.name
 
     @classmethod
@@ -36,10 +39,10 @@ class Store:
                 return known
             if known:
                 raise Refusal(f"number {act.number} of this session was used for something else; reload the page")
-            if said := refusal(act, _of(session, act.case)):
+            page = self._up_to_date(session)
+            if said := refusal(act, page.reading(act.case, act.reviewer)):
                 raise Refusal(said)
-            last = session.exec(select(Event).order_by(col(Event.id).desc()).limit(1)).first()
-            stored = Event.after(last, act)
+            stored = Event.after(page.last, act)
             session.add(stored)
             return stored
 
@@ -47,6 +50,11 @@ class Store:
         """What happened, in order, to one case or to all."""
         with self._database.read() as session:
             return _of(session, case)
+
+    def page(self) -> Page:
+        """What all of it adds up to by now, also what other processes stored; only new events are read."""
+        with self._database.read() as session:
+            return self._up_to_date(session)
 
     def faults(self, heads: Iterable[str] = ()) -> list[str]:
         """Where the chain is broken. `heads` are hashes noted earlier, elsewhere: they must still be in the chain.
@@ -57,6 +65,18 @@ class Store:
         known = {START, *(event.hash for event in events)}
         lost = [head for head in heads if head not in known]
         return faults(events) + [f"no event has the hash {head}: the chain was cut or written anew" for head in lost]
+
+    def _up_to_date(self, session: Session) -> Page:
+        """The last event is read again with those after it: if another one is in its place, so is another store."""
+        with self._turn:
+            last = self._page.last
+            found = _of(session, start=last.id if last else 1)
+            if last and found[:1] != [last]:
+                self._page, found = Page(), _of(session)
+            elif last:
+                del found[0]
+            self._page = self._page.turned(found, lambda case: _of(session, case))
+            return self._page
 
 
 def placed(asked: str | None, predictions: Path) -> str:
@@ -70,6 +90,6 @@ def beside(predictions: Path) -> Path:
     return folder.with_name(f"{folder.name}-review.sqlite")
 
 
-def _of(session: Session, case: str | None) -> list[Event]:
-    asked = select(Event).order_by(col(Event.id))
+def _of(session: Session, case: str | None = None, start: int = 1) -> list[Event]:
+    asked = select(Event).where(Event.id >= start).order_by(col(Event.id))
     return list(session.exec(asked if case is None else asked.where(Event.case == case)))

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from medssl.review.event import Act, Event
-from medssl.review.locks import locks
+from medssl.review.locks import locks, visits
 
 START = datetime.fromisoformat("2026-01-05T10:00:00.000+00:00")
 
@@ -20,7 +20,8 @@ def chain(*steps):
 
 
 def held(events, minute):
-    return [(lock.case, lock.holder, lock.clock) for lock in locks(events, START + timedelta(minutes=minute), 20)]
+    now = START + timedelta(minutes=minute)
+    return [(lock.case, lock.holder, lock.clock) for lock in locks(visits(events), now, 20)]
 
 
 def test_a_case_is_held_from_its_opening_until_its_reader_is_idle():

@@ -74,7 +74,7 @@ def test_a_missed_finding_is_added_and_undo_takes_it_away():
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(before, act, said):
-    refused = refusal(chain(*before, act)[-1], chain(*before))
+    refused = refusal(chain(*before, act)[-1], mine(chain(*before)))
     assert said in refused and bool(said) == bool(refused)
 
 
@@ -104,7 +104,7 @@ def test_a_measure_stays_with_its_finding_until_it_is_taken_back():
 
 
 def test_a_signed_case_may_be_opened_but_not_measured():
-    signed = chain({"action": "sign", "finding": ""})
+    signed = mine(chain({"action": "sign", "finding": ""}))
     base = {"session": "t", "number": 1, "case": "c", "reviewer": "ana", "role": "reader", "finding": "f1"}
     assert refusal(Act(**base, action="open"), signed) == ""
     assert "reopen" in refusal(Act(**base, action="measure", details="{}"), signed)
