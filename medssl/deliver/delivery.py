@@ -84,9 +84,9 @@ class _Case:
         self.index, self.name, self.events, self.wanted = index, name, events, wanted
         self.reading = counting(index, name, events, wanted.unsigned)
         mine = [e for e in events if (e.case, e.reviewer) == (name, self.reading.reviewer)]
-        clinician = any(e.role in CLINICIANS for e in mine[-1:] if e.action == "sign")
-        signed_at = self.reading.signed_at if clinician else None
-        role = mine[-1].role if mine else ""
+        said = [e for e in mine if e.action == "sign"] if self.reading.signed_at else mine
+        role = said[-1].role if said else ""
+        signed_at = self.reading.signed_at if role in CLINICIANS else None
         self.reviewer = Reviewer(self.reading.reviewer, wanted.organization, signed_at, role)
         self.head = events[-1].hash if events else ""
         self.maker = Maker(index.weights, str(index.model.get("version", __version__)), NOTICE)

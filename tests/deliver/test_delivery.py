@@ -312,6 +312,11 @@ def test_a_sign_off_of_no_clinician_or_a_reopened_one_verifies_nothing(desk, tmp
     assert dcmread(tmp_path / "out/case-a/sr.dcm").VerificationFlag == "UNVERIFIED"
 
 
+def test_what_was_delivered_before_is_verified_again(desk, tmp_path):
+    desk.signs().does("deliver", role="senior").delivers(tmp_path / "out")
+    assert dcmread(tmp_path / "out/case-a/sr.dcm").VerificationFlag == "VERIFIED"
+
+
 def test_a_series_with_other_voxels_or_another_place_is_refused(desk, tmp_path):
     desk.signs().signs("case-b").signs("case-c")
     path = sorted((desk.scans / "case-a").rglob("*.dcm"))[4]
