@@ -1,6 +1,6 @@
-"""Few labels on real MR: hippocampus parts from 1 to all labelled volumes, with and without pretraining, by seeds.
+"""Few labels on real MR and CT, from 1 to all labelled volumes, with and without pretraining, by seeds.
 
-usage: python -m benchmarks.fewshot [CONFIG] [DATA] [WORK]; what lies in WORK already is not done again.
+usage: python -m benchmarks.fewshot [WORK] [SET ...]; what lies in WORK already is not done again.
 """
 
 import csv
@@ -10,19 +10,25 @@ from pathlib import Path
 
 from benchmarks._commands import make, run
 
-CONFIG, DATA, WORK = "configs/fewshot/hippocampus.yaml", "../shared/data/hippocampus", "runs/fewshot"
+SETS = {  # the data set, and how its volumes are shared out and resampled
+    "hippocampus": ("hippocampus", "--shares train=0.7,val=0.1,test=0.2"),
+    "headneck": ("headneck_ct", "--shares train=0.7,val=0.1,test=0.2 --spacing 4,4,4"),
+    "sarcoma": ("sarcoma", "--shares train=0.6,test=0.4 --spacing 2,2,3.27"),
+}
 
 
-def main(config: str = CONFIG, data: str = DATA, work: str = WORK) -> None:
-    """Runs the commands it prints, then prints the table of the sweep and what its runs were made of."""
-    manifest, out = Path(work, "store", "manifest.csv"), Path(work, Path(config).stem)
-    ingest = f"ingest {data} --out {work}/store --shares train=0.7,val=0.1,test=0.2"
-    sweep = f"fewshot {config} manifest={manifest} out={out}"
-    print(f"```sh\nmedssl {ingest}\nmedssl {sweep}\n```\n")
-    make(manifest, ingest)
-    run(sweep)
-    _table(out)
-    _provenance(out)
+def main(work: str = "runs/fewshot", *sets: str) -> None:
+    """Runs the commands it prints; then prints the table of each sweep and what its runs were made of."""
+    for name in sets or SETS:
+        data, how = SETS[name]
+        store, out = Path(work, f"{name}-store"), Path(work, name)
+        ingest = f"ingest ../shared/data/{data} --out {store} {how}"
+        sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
+        make(store / "manifest.csv", ingest)
+        run(sweep)
+        print(f"\n### {name}\n\n```sh\nmedssl {ingest}\nmedssl {sweep}\n```\n")
+        _table(out)
+        _provenance(out)
 
 
 def _table(out: Path) -> None:
