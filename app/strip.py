@@ -8,6 +8,7 @@ import streamlit as st
 from app import delivery, look
 from app.state import Desk
 from medssl.review.finding import Finding
+from medssl.review.predictions import Index
 from medssl.review.worklist import Row, following, triage
 
 
@@ -30,7 +31,7 @@ def draw(desk: Desk, row: Row, selected: Finding | None) -> None:
 
 def _finding(desk: Desk, row: Row, finding: Finding) -> None:
     with st.popover("Finding", icon=":material/straighten:"):
-        _facts(finding, row)
+        _facts(desk.index, finding, row)
         names = {label.value: label.name for label in desk.index.labels}
         label = st.selectbox("It is rather", names, format_func=names.get, index=list(names).index(finding.label))
         st.button(
@@ -39,7 +40,7 @@ def _finding(desk: Desk, row: Row, finding: Finding) -> None:
         )  # fmt: skip
 
 
-def _facts(finding: Finding, row: Row) -> None:
+def _facts(index: Index, finding: Finding, row: Row) -> None:
     verdict = row.reading.verdicts.get(finding.id)
     sides = zip(finding.centre_mm, ("LR", "PA", "IS"), strict=True)
     centre = "  ".join(f"{letters[mm > 0]} {abs(mm):.0f}" for mm, letters in sides)
@@ -47,13 +48,21 @@ def _facts(finding: Finding, row: Row) -> None:
         "Finding": finding.name,
         "Diameter": f"{finding.diameter_mm:.1f} mm",
         "Volume": f"{finding.volume_ml:.2f} ml",
-        "Confidence": f"{finding.score:.2f}",
+        "Confidence": _confidence(index, finding),
         "Uncertainty": "–" if finding.uncertainty is None else f"{finding.uncertainty:.2f}",
         "Centre": f"{centre} mm",
         "Verdict": " ".join((look.SAID[verdict.decision], verdict.reason, verdict.note)) if verdict else "none yet",
     }
     cells = "".join(f"<dt>{name}</dt><dd>{escape(said)}</dd>" for name, said in facts.items())
     st.html(f"<dl class=facts>{cells}</dl>")
+
+
+def _confidence(index: Index, finding: Finding) -> str:
+    """The score and, where the model was calibrated to tell, whether findings of such a score count."""
+    least = index.thresholds.get(finding.name)
+    if least is None:
+        return f"{finding.score:.2f}"
+    return f"{finding.score:.2f}, {'counts from' if finding.score >= least else 'does not count: below'} {least:.2f}"
 
 
 def _sign(desk: Desk, row: Row) -> None:

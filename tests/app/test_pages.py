@@ -122,6 +122,19 @@ def test_a_finding_can_be_given_another_label(opened):
     assert (last.action, last.label, last.finding) == ("relabel", 2, "case-b-1-1")
 
 
+@pytest.mark.parametrize(
+    ("least", "said"), [(None, "0.80<"), (0.5, "0.80, counts from 0.50"), (0.9, "0.80, does not count: below 0.90")]
+)
+def test_a_finding_tells_whether_its_score_counts(opened, least, said):
+    path = Path(opened.predictions) / "index.json"
+    told = json.loads(path.read_text())
+    names = [label["name"] for label in told["labels"]]
+    path.write_text(json.dumps(told | {"thresholds": dict.fromkeys(names, least) if least else {}}))
+    findings = Path(opened.predictions) / "case-a" / "findings.json"
+    findings.write_text(json.dumps([row | {"score": 0.8} for row in json.loads(findings.read_text())]))
+    assert said in text(case(1))
+
+
 def test_the_viewer_gets_links_findings_and_no_voxels(opened):
     app = case(1)
     said = str(next(e.proto for e in app.main if "viewer" in str(e.proto)))
