@@ -140,6 +140,11 @@ def test_a_checkpoint_that_is_missing(refused, prepared, tmp_path):
     assert "no run here" in refused("predict", tmp_path / "none", prepared, "--out", out, leaves=out)
 
 
+def test_dates_of_a_store_that_knows_none(refused, prepared, tmp_path):
+    out = tmp_path / "predictions"
+    assert "a store tells none" in refused("predict", tmp_path, prepared, "--dates", "--out", out, leaves=out)
+
+
 def test_weights_of_others_that_are_none(refused, tmp_path):
     run, scrap = tmp_path / "run", tmp_path / "scrap.pth"
     scrap.write_bytes(b"no weights at all")
