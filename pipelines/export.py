@@ -26,6 +26,8 @@ def main(words: list[str]) -> None:
     if not given.nnunet:
         facts = config.read(given.facts, (), Facts) if given.facts else Facts()
         run = Run.open(given.source)
+        if given.monai:
+            bundled.check(run)
         publish(run, given.out, facts, evaluated(given.evaluation, run) if given.evaluation else None)
         if given.monai:
             bundled.add(given.out)

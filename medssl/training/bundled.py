@@ -14,9 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medssl import __version__
+from medssl.errors import BadInput
 from medssl.files import atomic, seal, write_json, write_text
 from medssl.nn import transfer
 from medssl.run import Run
+from medssl.tasks.detect import Config as Detect
 from medssl.training.network import Network
 
 MONAI = "1.6.1"  # the version whose specification this is
@@ -36,6 +38,13 @@ class Bundled(nn.Module):
     def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
         """Class probabilities, background first."""
         return self.task.probability(x)
+
+
+def check(run: Run) -> None:
+    """Refuses a run that has no class probabilities for a bundle to give."""
+    task = Network.of(run).task
+    if isinstance(task, Detect) and task.route == "box":
+        raise BadInput(f"{run.path}: finds boxes alone, and a bundle gives class probabilities; leave out --monai")
 
 
 def add(folder: Path) -> None:

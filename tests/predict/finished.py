@@ -27,12 +27,12 @@ class Plain(Settings):
     seed: int = 0
 
 
-def finished(path, seed=0, flip=(False, True, True), names=None, task="segment", dealt=None, **facts):
+def finished(path, seed=0, flip=(False, True, True), names=None, task="segment", more=(), dealt=None, **facts):
     """A closed run of a small network, `dealt` a fold (number, of how many, seed); `facts` go into its run.json."""
     network = Network.model_validate(
         {
             "encoder": EncoderConfig(channels=(4, 8), strides=(1, 2)), "in_channels": 1, "recipe": {}, "crop": WINDOW,
-            "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"}, "task": {"name": task},
+            "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"}, "task": {"name": task} | dict(more),
         }
     )  # fmt: skip
     torch.manual_seed(seed)

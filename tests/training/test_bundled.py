@@ -57,6 +57,15 @@ def test_it_is_still_a_run_and_every_file_is_sealed(bundle):
     assert set(checked.values()) == {""}
 
 
+def test_a_detector_by_boxes_alone_is_no_bundle_and_nothing_is_written(tmp_path, capsys):
+    run = finished(tmp_path / "run", cases=["a"], task="detect", more={"route": "box"})
+    assert cli.run("export", [str(run.path), "--monai", "--out", str(tmp_path / "given")]) == 2
+    assert "finds boxes alone" in capsys.readouterr().err and not (tmp_path / "given").exists()
+    for route in ("voxel", "both"):
+        found = finished(tmp_path / route, cases=["a"], task="detect", more={"route": route})
+        assert cli.run("export", [str(found.path), "--monai", "--out", str(tmp_path / f"given-{route}")]) == 0
+
+
 def test_monais_run_predicts(bundle, tmp_path):
     _, folder = bundle
     place = {"scans": str(scans(tmp_path / "scans", 1)), "output_dir": str(tmp_path / "out"), "modality": "CT"}
