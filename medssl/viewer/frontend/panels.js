@@ -40,7 +40,7 @@ export function findings(viewer) {
   const list = el("div", { class: "mv-list", role: "listbox", "aria-label": "Findings" });
   const count = el("span", { class: "mv-count" });
   const bar = el("i");
-  const note = el("input", { class: "mv-note", placeholder: "Note for the next verdict", maxlength: "500", "aria-label": "Note" });
+  const note = el("input", { class: "mv-note", placeholder: "Note for the next verdict", maxlength: "500", "aria-label": "Note", title: "Goes into the reports with the verdict: no names" });
   const reason = el("select", { class: "mv-note", "aria-label": "Reason" });
   const buttons = VERDICTS.map(({ decision, name, key }) =>
     el("button", { type: "button", class: `mv-verdict mv-${decision}`, onclick: () => viewer.reading.decide(decision) }, name, el("kbd", {}, keyName(key))),
