@@ -148,7 +148,12 @@ def test_dates_of_a_store_that_knows_none(refused, prepared, tmp_path):
 def test_weights_of_others_that_are_none(refused, tmp_path):
     run, scrap = tmp_path / "run", tmp_path / "scrap.pth"
     scrap.write_bytes(b"no weights at all")
-    for path, why in ((tmp_path / "none.pth", "no checkpoint here"), (scrap, "more than tensors, or torn")):
+    faults = {
+        tmp_path / "none.pth": "no checkpoint here",
+        scrap: "more than tensors, or torn",
+        tmp_path: "no MONAI bundle",
+    }
+    for path, why in faults.items():
         assert why in refused("import-weights", path, "--out", run, "--licence", "CC0", leaves=run)
     out = tmp_path / "out.pth"
     assert "no run here" in refused("export-weights", tmp_path, "--to", "nnunet", "--out", out, leaves=out)
