@@ -10,14 +10,13 @@ from streamlit.navigation.page import StreamlitPage
 from app import beside, look, strip, tour
 from app.state import Desk
 from medssl.review import masks
-from medssl.review.finding import Finding
+from medssl.review.finding import REASONS, Finding
 from medssl.review.links import Kind
 from medssl.review.state import Reading
 from medssl.review.worklist import Row
 from medssl.viewer.component import Event, viewer
 
 HEIGHT, TOUR_HEIGHT = 740, 52
-REASONS = ("vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")
 
 
 def page(desk: Desk, worklist: StreamlitPage) -> None:

@@ -5,6 +5,7 @@ from typing import Literal
 
 Point = tuple[float, float, float]
 Decision = Literal["accept", "reject", "edit", "relabel", "missed", "unsure"]
+REASONS = ("vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")  # that a reader may choose
 
 
 @dataclass(frozen=True)

@@ -115,11 +115,14 @@ def test_what_was_decided_can_be_taken_back_and_a_signature_reopened(opened):
 def test_a_finding_can_be_given_another_label(opened):
     app = case(2)
     app.selectbox[0].set_value(2)
+    app.selectbox[1].set_value("wrong label")
+    app.text_input[0].set_value("a cyst")
     app = checked(app.run())
     button(app, "Relabel").click()
     checked(app.run())
     last = Store(opened.store).events()[-1]
     assert (last.action, last.label, last.finding) == ("relabel", 2, "case-b-1-1")
+    assert (last.reason, last.note) == ("wrong label", "a cyst")
 
 
 @pytest.mark.parametrize(
