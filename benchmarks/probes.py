@@ -17,7 +17,7 @@ from medssl.training.network import Network
 from medssl.training.probe import Probe
 
 NAMES = ("spark", "mae", "inpaint", "vicreg", "global_local", "hybrid")
-SETS = {"hippocampus": ("crop=[32,48,32]", "plan.steps=40"), "headneck_ct": ("crop=[48,48,48]", "plan.steps=20")}
+SETS = {"hippocampus": ("crop=[32,48,32]", "plan.steps=40"), "headneck_ct": ("crop=[48,48,32]", "plan.steps=15")}
 SAME = ("encoder.channels=[8,16,32,64]", "plan.epochs=15", "plan.batch=4", "plan.lr=2.0e-3")
 VOLUMES, SEEDS = 4, 8
 
