@@ -27,7 +27,7 @@ def main(work: str = "runs/probes", *sets: str) -> None:
     said = "; ".join(f"{name} {' '.join(SETS[name])}" for name in sets or SETS)
     print(f"{' '.join(SAME)}; {said}")
     print(f"Probe: {VOLUMES} labelled volumes, {SEEDS} draws of them and of random encoders.\n")
-    print("| set | objective | probe Dice | random encoder | difference [95 % over draws] | pretraining, minutes |")
+    print("| set | objective | probe Dice | random encoder | difference [95 % over draws] | pretraining, CPU minutes |")
     print("|---|---|---|---|---|---|")
     for name in sets or SETS:
         store = Path(work, name, "store")
@@ -41,14 +41,14 @@ def main(work: str = "runs/probes", *sets: str) -> None:
 
 
 def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
-    """The probe of a pretrained encoder, that of random ones, their paired difference, and the minutes it took."""
+    """The probe of a pretrained encoder, that of random ones, their paired difference, and the minutes of CPU it took."""
     network = Network.of(run)
     encoder = network.body()
     transfer.load(run.weights, {"encoder": encoder})
     draws = [Probe.of(manifest, network, VOLUMES, seed).scores(encoder) for seed in range(SEEDS)]
     mine, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
     gap = mean_interval((mine - random)[None])
-    spent = run.card["spent"]["seconds"] / 60
+    spent = run.card["spent"]["cpu_hours"] * 60
     return f"{mine.mean():.3f}", f"{random.mean():.3f}", gap.said("+.3f"), f"{spent:.0f}"
 
 
