@@ -41,7 +41,7 @@ def main(work: str = "runs/probes", *sets: str) -> None:
 
 
 def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
-    """The probe of a pretrained encoder, that of random ones, their paired difference, and the minutes of CPU it took."""
+    """The probe of a pretrained encoder, that of random ones, their paired difference, and the CPU minutes it took."""
     network = Network.of(run)
     encoder = network.body()
     transfer.load(run.weights, {"encoder": encoder})
