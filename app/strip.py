@@ -1,4 +1,4 @@
-"""Strip: the line above the images with the measures of a finding, its label, and the sign-off."""
+"""Strip: the line above the images with the measures of a finding and the sign-off."""
 
 import json
 from html import escape
@@ -7,7 +7,7 @@ import streamlit as st
 
 from app import delivery, look
 from app.state import Desk
-from medssl.review.finding import REASONS, Finding
+from medssl.review.finding import Finding
 from medssl.review.predictions import Index
 from medssl.review.worklist import Row, following, triage
 
@@ -25,24 +25,9 @@ def draw(desk: Desk, row: Row, selected: Finding | None) -> None:
         if lock := desk.busy.get(row.case):
             st.html(f"<div class=busy>{escape(lock.holder)} has it open since {lock.clock}</div>", width="content")
         if selected:
-            _finding(desk, row, selected)
+            with st.popover("Finding", icon=":material/straighten:"):
+                _facts(desk.index, selected, row)
         _sign(desk, row)
-
-
-def _finding(desk: Desk, row: Row, finding: Finding) -> None:
-    with st.popover("Finding", icon=":material/straighten:"):
-        _facts(desk.index, finding, row)
-        names = {label.value: label.name for label in desk.index.labels}
-        label = st.selectbox("It is rather", names, format_func=names.get, index=list(names).index(finding.label))
-        here = f"{row.number}-{finding.id}"  # what is said of one finding is never left over for the next
-        reason = st.selectbox("Reason", ("", *REASONS), format_func=lambda r: r or "No reason given", key=f"why-{here}")
-        note = st.text_input("Note", max_chars=500, help="Goes into the reports: no names", key=f"note-{here}")
-        st.button(
-            "Relabel", disabled=label == finding.label, width="stretch",
-            on_click=lambda: desk.record(
-                row, "relabel", finding=finding.id, label=label, reason=reason, note=note.strip()
-            ),
-        )  # fmt: skip
 
 
 def _facts(index: Index, finding: Finding, row: Row) -> None:

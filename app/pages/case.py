@@ -74,9 +74,10 @@ def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
 
 
 def _said(reading: Reading, finding: Finding) -> dict[str, Any]:
-    """What this reader decided on a finding and measured of it."""
+    """What this reader decided on a finding, which label they gave it, and what they measured of it."""
     verdict, axes = reading.verdicts.get(finding.id), reading.axes.get(finding.id)
-    return {"decision": verdict.decision if verdict else None, "axes": asdict(axes) if axes else None}
+    said = {"decision": verdict.decision, "relabelled": verdict.label} if verdict else {"decision": None}
+    return said | {"axes": asdict(axes) if axes else None}
 
 
 def _drawn(row: Row) -> int:
@@ -96,7 +97,7 @@ def _heard(desk: Desk, row: Row, event: Event) -> None:
     if kind == "select":
         st.session_state["selected"] = finding
     elif kind == "verdict":
-        desk.deliver(row, event["decision"], finding=finding, **name, **why)
+        desk.deliver(row, event["decision"], finding=finding, label=event.get("label"), **name, **why)
         st.session_state["selected"] = event.get("next") or finding
     elif kind == "missed":
         made = f"reader-{event['client'][:8]}-{event['seq']}"

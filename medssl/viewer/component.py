@@ -4,7 +4,8 @@ Events come back numbered. The browser keeps an event in its outbox and sends it
 restarted server, until `acked_seq` reaches its `seq`; so a handler must store an event once per (client, seq).
 Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by kind:
 
-    verdict   finding, decision (accept, reject, edit, unsure), reason, note, dwell_ms; next: what is looked at after it
+    verdict   finding, decision (accept, reject, edit, unsure, relabel with label), reason, note, dwell_ms;
+              next: what is looked at after it
     missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
     measure   finding, plane, long and short: each the two ends of an axis, in mm RAS
     stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding
@@ -27,8 +28,8 @@ Handler = Callable[[Event], object]
 FRONTEND = Path(__file__).parent / "frontend"
 # In the order of their imports; the last one exports what Streamlit calls.
 MODULES = (
-    "dom", "geometry", "volume", "state", "outbox", "edit", "pane", "beside", "solid", "tools", "reading", "keys",
-    "panels", "viewer",
+    "dom", "geometry", "volume", "state", "outbox", "edit", "pane", "beside", "solid", "tools", "choice", "reading",
+    "keys", "panels", "viewer",
 )  # fmt: skip
 
 
@@ -57,12 +58,12 @@ def viewer(
 ) -> Any:
     """Shows a volume in three linked planes; URLs are those of the headers that `medssl.viewer.wire` describes.
 
-    `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where
-    there is a verdict and `axes` where they were measured; `doubt` says what the uncertainty is. Handlers get one event
-    each, in order; on_verdict also gets missed findings and measures, and undo if there is no on_undo. `acked_seq`
-    belongs to `key`: give every case a key, and the seq that was stored last under it. Each of `besides` can be looked
-    at beside the volume `name`: id, name, volume, overlay, pairs (finding here -> centre_mm there, said), none (said of
-    findings without), only (centre_mm, said).
+    `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where there
+    is a verdict, `relabelled` where it gave another label and `axes` where they were measured; `doubt` says what the
+    uncertainty is. Handlers get one event each, in order; on_verdict also gets missed findings and measures, and undo
+    if there is no on_undo. `acked_seq` belongs to `key`: give every case a key, and the seq that was stored last under
+    it. Each of `besides` can be looked at beside the volume `name`: id, name, volume, overlay, pairs (finding here ->
+    centre_mm there, said), none (said of findings without), only (centre_mm, said).
     """
     handlers = dict.fromkeys(("verdict", "missed", "measure"), on_verdict)
     handlers |= {"stroke": on_stroke, "select": on_select, "undo": on_undo or on_verdict}

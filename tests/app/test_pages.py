@@ -113,16 +113,20 @@ def test_what_was_decided_can_be_taken_back_and_a_signature_reopened(opened):
 
 
 def test_a_finding_can_be_given_another_label(opened):
-    app = case(2)
-    app.selectbox[0].set_value(2)
-    app.selectbox[1].set_value("wrong label")
-    app.text_input[0].set_value("a cyst")
-    app = checked(app.run())
-    button(app, "Relabel").click()
-    checked(app.run())
+    def script() -> None:
+        from app import auth, state
+        from app.pages import case
+
+        desk = state.desk(auth.reviewer(state.access()))
+        event = {"kind": "verdict", "client": "c", "seq": 1, "finding": "case-b-1-1", "decision": "relabel", "label": 2}
+        case._heard(desk, desk.row(2), event | {"reason": "wrong label", "note": "a cyst"})
+
+    checked(AppTest.from_function(script, default_timeout=60).run())
     last = Store(opened.store).events()[-1]
     assert (last.action, last.label, last.finding) == ("relabel", 2, "case-b-1-1")
     assert (last.reason, last.note) == ("wrong label", "a cyst")
+    (finding,) = told(case(2))["findings"]
+    assert (finding["decision"], finding["relabelled"]) == ("relabel", 2)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ export class Beside {
 
   // Apart, each side scrolls alone; together again, they stay where they were put.
   link() {
-    if (!this.state.volume) return;
+    if (!this.state.volume) return this.viewer.notify("Nothing stands beside this study (C).");
     this.linked = !this.linked;
     if (this.linked) {
       const [here, there] = [this.viewer.state, this.state].map(({ volume, cursor }) => toMm(volume.header.affine, cursor));

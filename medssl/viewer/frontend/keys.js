@@ -1,5 +1,5 @@
 // Keys: everything a reader does with the keyboard, in one table that is also the help page.
-import { TOOLS } from "./tools.js";
+import { TOOLS, dab, push } from "./tools.js";
 
 export const KEYS = [
   { keys: ["n"], does: "next finding", run: (v) => v.reading.step(1) },
@@ -8,13 +8,14 @@ export const KEYS = [
   { keys: ["x"], does: "reject", run: (v) => v.reading.decide("reject") },
   { keys: ["e"], does: "edit the mask of this finding", run: (v) => v.reading.decide("edit") },
   { keys: ["u"], does: "unsure", run: (v) => v.reading.decide("unsure") },
+  { keys: ["k"], does: "another kind: give this finding another label", run: (v) => v.reading.relabel() },
   { keys: ["a"], does: "add a missed finding at the crosshair", run: (v) => v.reading.missed() },
   { keys: ["z"], does: "undo the last stroke or verdict", run: (v) => v.reading.undo() },
   { keys: ["Z"], does: "redo the stroke", run: (v) => v.reading.redo() },
   { keys: ["1", "2", "3", "4", "5", "6"], does: "window presets", run: (v, key) => v.preset(Number(key) - 1) },
-  { keys: ["ArrowUp", "PageUp"], does: "one slice on", run: (v) => v.scroll(v.active, 1) },
-  { keys: ["ArrowDown", "PageDown"], does: "one slice back", run: (v) => v.scroll(v.active, -1) },
-  { keys: ["ArrowLeft", "ArrowRight"], does: "next plane for the keyboard", run: (v, key) => v.turn(key === "ArrowLeft" ? -1 : 1) },
+  { keys: ["PageUp", "ArrowUp"], does: "one slice on", run: (v, key) => push(v, key) || v.scroll(v.active, 1) },
+  { keys: ["PageDown", "ArrowDown"], does: "one slice back", run: (v, key) => push(v, key) || v.scroll(v.active, -1) },
+  { keys: ["ArrowLeft", "ArrowRight"], does: "next plane for the keyboard", run: (v, key) => push(v, key) || v.turn(key === "ArrowLeft" ? -1 : 1) },
   { keys: ["+", "="], does: "zoom in", run: (v) => v.zoom(1.25) },
   { keys: ["-"], does: "zoom out", run: (v) => v.zoom(0.8) },
   { keys: ["0"], does: "whole image again", run: (v) => v.resetView() },
@@ -26,7 +27,8 @@ export const KEYS = [
   { keys: ["s"], does: "3D view of the mask", run: (v) => v.solid.toggle() },
   { keys: ["h"], does: "crosshair on and off", run: (v) => v.toggle("crosshair") },
   { keys: ["g"], does: "tool: navigate", run: (v) => v.take("navigate") },
-  { keys: ["w"], does: "tool: window", run: (v) => v.take("window") },
+  { keys: ["w"], does: "tool: window, by dragging or with the arrows", run: (v) => v.take("window") },
+  { keys: ["v"], does: "tool: pan, by dragging or with the arrows", run: (v) => v.take("pan") },
   { keys: ["m"], does: "tool: length in mm", run: (v) => v.take("length") },
   { keys: ["r"], does: "tool: RECIST, long and short axis of the finding", run: (v) => v.take("recist"), edits: true },
   { keys: ["b"], does: "tool: brush", run: (v) => v.take("brush"), edits: true },
@@ -35,6 +37,7 @@ export const KEYS = [
   { keys: ["l"], does: "tool: fill an outline", run: (v) => v.take("fill"), edits: true },
   { keys: ["i"], does: "interpolate between slices", run: (v) => v.reading.interpolate(), edits: true },
   { keys: ["[", "]"], does: "smaller, larger brush", run: (v, key) => v.resizeBrush(key === "[" ? 0.8 : 1.25), edits: true },
+  { keys: ["."], does: "the tool at the crosshair, as a click there: a dab, or an end of a measure", run: (v) => dab(v) },
   { keys: ["Escape"], does: "take measures and messages away", run: (v) => v.clear() },
   { keys: ["?"], does: "this help", run: (v) => v.help() },
 ];
@@ -53,7 +56,8 @@ export function keyOf(tool) {
 // Keys work without a click into the viewer first, but never while somebody writes.
 export function hearKeys(viewer) {
   const heard = (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || !viewer.listening()) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !viewer.listening() || viewer.choice.open) return;
+    if (steers(event.composedPath()[0], event.key)) return;
     if (writes(event.composedPath()[0])) return event.key === "Escape" && event.composedPath()[0].blur();
     const entry = KEYS.find(({ keys, edits }) => keys.includes(event.key) && (!edits || viewer.state.editable));
     if (!entry) return;
@@ -64,6 +68,11 @@ export function hearKeys(viewer) {
   };
   window.addEventListener("keydown", heard, true);
   return () => window.removeEventListener("keydown", heard, true);
+}
+
+// A slider or the 3D view that was tabbed to takes the arrows itself; a click gives the focus back.
+function steers(node, key) {
+  return /^(Arrow.*|[-+=])$/.test(key) && node instanceof Element && node.matches("input[type=range], .mv-solid canvas");
 }
 
 function writes(node) {

@@ -45,23 +45,25 @@ export function findings(viewer) {
   const buttons = VERDICTS.map(({ decision, name, key }) =>
     el("button", { type: "button", class: `mv-verdict mv-${decision}`, onclick: () => viewer.reading.decide(decision) }, name, el("kbd", {}, keyName(key))),
   );
+  const relabel = el("button", { type: "button", class: "mv-missed", onclick: () => viewer.reading.relabel() }, "Another label", el("kbd", {}, "K"));
   const missed = el("button", { type: "button", class: "mv-missed", onclick: () => viewer.reading.missed() }, "Add missed at crosshair", el("kbd", {}, "A"));
   const closed = el("div", { class: "mv-closed", role: "status" }, "Signed: this case is closed to changes.");
-  const acts = el("div", { class: "mv-acts" }, closed, el("div", { class: "mv-verdicts" }, ...buttons), reason, note, missed);
+  const acts = el("div", { class: "mv-acts" }, closed, el("div", { class: "mv-verdicts" }, ...buttons), relabel, reason, note, missed);
   const labels = el("div", { class: "mv-labels" });
   const head = el("div", { class: "mv-head" }, "Findings", count);
   const node = el("aside", { class: "mv-side" }, head, el("div", { class: "mv-progress" }, bar), list, acts, labels);
   let drawn = "";
   const update = () => {
     const { findings: all, selected, volume, editable } = viewer.state;
-    buttons.forEach((button) => (button.disabled = !all.length || !volume || !editable));
+    show(relabel, Object.keys(viewer.state.labels).length > 1);
+    [...buttons, relabel].forEach((button) => (button.disabled = !all.length || !volume || !editable));
     for (const input of [missed, reason, note]) input.disabled = !volume || !editable;
     show(closed, volume && !editable);
     fillReasons(reason, viewer.state.reasons);
     const decided = all.filter((f) => viewer.reading.decisionOf(f)).length;
     say(count, all.length ? `${decided} of ${all.length} read` : "");
     bar.style.width = all.length ? `${(100 * decided) / all.length}%` : "0";
-    const said = all.map((f) => ({ ...f, decision: viewer.reading.decisionOf(f), axes: viewer.reading.axesOf(f) }));
+    const said = all.map((f) => ({ ...f, decision: viewer.reading.decisionOf(f), relabelled: viewer.reading.labelOf(f), axes: viewer.reading.axesOf(f) }));
     const now = JSON.stringify([selected, editable, said, viewer.state.labels, viewer.state.besides]);
     if (now === drawn) return;
     drawn = now;
@@ -232,7 +234,7 @@ function group(name, ...children) {
 }
 
 function slider(name, min, max, step, chosen) {
-  const input = el("input", { type: "range", min, max, step, "aria-label": name, oninput: () => chosen(Number(input.value)) });
+  const input = el("input", { type: "range", min, max, step, "aria-label": name, oninput: () => chosen(Number(input.value)), onclick: () => input.blur() });
   const text = el("output");
   const node = el("label", { class: "mv-slider" }, el("span", {}, name), input, text);
   const set = (value, shown) => {
@@ -258,7 +260,7 @@ function card(viewer, finding, n) {
   ].filter(Boolean);
   const dot = el("i", { class: "mv-dot" });
   dot.style.background = viewer.state.colour(finding.label);
-  const chip = el("em", { "data-said": decision ?? "open" }, decision ? SAID[decision] : "to read");
+  const chip = el("em", { "data-said": decision ?? "open" }, decision ? spoken(viewer, finding, decision) : "to read");
   return el(
     "button",
     { type: "button", class: "mv-card", role: "option", "aria-selected": String(finding.id === viewer.state.selected), "data-finding": finding.id, onclick: () => viewer.reading.select(finding.id) },
@@ -266,6 +268,11 @@ function card(viewer, finding, n) {
     el("span", { class: "mv-facts" }, facts.join("   ")),
     ...viewer.state.besides.map(({ pairs, none }) => el("span", { class: "mv-facts mv-beside" }, pairs[finding.id]?.said ?? none)),
   );
+}
+
+function spoken(viewer, finding, decision) {
+  const name = viewer.state.labels[viewer.reading.labelOf(finding)]?.name;
+  return decision === "relabel" && name ? `rather ${name}` : SAID[decision];
 }
 
 function measured({ long, short }) {

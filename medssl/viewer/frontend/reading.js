@@ -36,6 +36,11 @@ export class Reading {
     return this.said[finding.id] ? this.said[finding.id].decision : (finding.decision ?? null);
   }
 
+  // The label that a reader gave a finding in place of the model's, or null.
+  labelOf(finding) {
+    return this.said[finding.id] ? this.said[finding.id].label : (finding.relabelled ?? null);
+  }
+
   select(id, tell = true) {
     const { state } = this;
     const finding = state.findings.find((other) => other.id === id);
@@ -73,7 +78,7 @@ export class Reading {
     this.select(findings[(at + by + findings.length) % findings.length].id);
   }
 
-  decide(decision) {
+  decide(decision, label) {
     const { findings, selected, volume } = this.state;
     if (!volume || !this.open()) return;
     const at = findings.findIndex(({ id }) => id === selected);
@@ -81,12 +86,23 @@ export class Reading {
     const dwell_ms = Math.round(performance.now() - this.since);
     const waiting = [...findings.slice(at + 1), ...findings.slice(0, at)].find((finding) => !this.decisionOf(finding));
     const next = decision === "edit" ? selected : (waiting?.id ?? selected);
-    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, dwell_ms, next, ...this.viewer.side.given() });
-    this.said[selected] = { decision, seq };
+    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, dwell_ms, next, ...this.viewer.side.given(), ...(label && { label }) });
+    this.said[selected] = { decision, label, seq };
     this.last = { seq, finding: selected };
     if (decision === "edit") this.viewer.take("brush");
     this.forget();
     if (next !== selected) this.select(next, false);
+  }
+
+  relabel() {
+    const { findings, selected, labels } = this.state;
+    if (!this.open()) return;
+    const finding = findings.find(({ id }) => id === selected);
+    if (!finding) return this.viewer.notify("Choose a finding first.");
+    const others = Object.keys(labels).map(Number).filter((label) => label !== finding.label);
+    if (!others.length) return this.viewer.notify("There is no other label.");
+    const names = others.map((label) => labels[label].name);
+    this.viewer.choice.ask(`${finding.name} is rather`, names, (n) => this.decide("relabel", others[n]));
   }
 
   // Whether a reader may still change this case.

@@ -12,12 +12,12 @@ export class Solid {
   constructor(viewer) {
     this.viewer = viewer;
     Object.assign(this, { on: false, yaw: 0, pitch: 0, zoom: 1, surface: null, seen: "" });
-    this.canvas = el("canvas", { width: SIDE, height: SIDE, title: "Drag to turn, wheel to zoom" });
+    this.canvas = el("canvas", { width: SIDE, height: SIDE, tabindex: "0", title: "Drag or arrows turn, wheel or + and - zoom", onkeydown: ({ key }) => this.heard(key), onclick: () => this.canvas.blur() });
     this.note = el("span");
     const away = el("button", { type: "button", "aria-label": "Close the 3D view", onclick: () => this.toggle() }, "×");
     this.node = el("div", { class: "mv-solid", hidden: true }, el("div", {}, "3D view of the mask", this.note, away), this.canvas);
     this.canvas.addEventListener("pointermove", (event) => event.buttons && this.turn(event.movementX / 90, event.movementY / 90));
-    this.canvas.addEventListener("wheel", (event) => this.enlarge(event), { passive: false });
+    this.canvas.addEventListener("wheel", (event) => event.preventDefault() ?? this.enlarge(Math.exp(-event.deltaY / 400)), { passive: false });
   }
 
   turn(yaw, pitch) {
@@ -26,10 +26,15 @@ export class Solid {
     this.viewer.redraw();
   }
 
-  enlarge(event) {
-    event.preventDefault();
-    this.zoom = clamp(this.zoom * Math.exp(-event.deltaY / 400), 0.3, 12);
+  enlarge(factor) {
+    this.zoom = clamp(this.zoom * factor, 0.3, 12);
     this.viewer.redraw();
+  }
+
+  heard(key) {
+    const way = { ArrowLeft: [-0.2, 0], ArrowRight: [0.2, 0], ArrowUp: [0, -0.2], ArrowDown: [0, 0.2] }[key];
+    if (way) this.turn(...way);
+    else if ("+=-".includes(key)) this.enlarge(key === "-" ? 0.8 : 1.25);
   }
 
   toggle() {

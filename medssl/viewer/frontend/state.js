@@ -10,7 +10,7 @@ const DERIVED_DOUBT = hazeTable((share) => 4 * share * (1 - share));
 export function firstState(data) {
   const state = {
     volume: null, overlay: null, probability: null, uncertainty: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
-    tool: "navigate", measures: [], long: null, crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
+    tool: "navigate", measures: [], long: null, held: null, crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
     doubtOn: false, doubtIs: "", threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
     version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [], besides: [],
   }; // prettier-ignore

@@ -5,6 +5,7 @@ import { clamp } from "./dom.js";
 
 const RIGHT = 2;
 const MIDDLE = 1;
+const PUSHES = { ArrowUp: [0, -20], ArrowDown: [0, 20], ArrowLeft: [-20, 0], ArrowRight: [20, 0] };
 
 // Each tool hears a drag as begin, move and end; `drag` keeps what it needs in between.
 export const TOOLS = {
@@ -16,6 +17,7 @@ export const TOOLS = {
   },
   window: {
     name: "Window",
+    pushed: true,
     hint: "Sideways: width; up and down: level. The right button does this in every tool",
     begin: (viewer, drag) => (drag.window = { ...viewer.state.window }),
     move(viewer, { window: { low, high }, dx, dy, pane }) {
@@ -26,6 +28,7 @@ export const TOOLS = {
   },
   pan: {
     name: "Pan",
+    pushed: true,
     hint: "Move the image. Shift or the middle button does this in every tool",
     begin: (viewer, drag) => (drag.pan = [...drag.pane.view.pan]),
     move(viewer, { pan, pane, dx, dy }) {
@@ -35,6 +38,7 @@ export const TOOLS = {
   },
   length: {
     name: "Length",
+    ends: true,
     hint: "Drag from edge to edge; Esc takes the measures away",
     begin(viewer, drag) {
       drag.line = { plane: drag.pane.plane, from: drag.index, to: drag.index, text: "" };
@@ -51,6 +55,7 @@ export const TOOLS = {
   },
   recist: {
     name: "RECIST",
+    ends: true,
     hint: "Drag the longest diameter of the chosen finding, then drag across it for the short axis",
     records: true,
     begin(viewer, drag) {
@@ -143,6 +148,34 @@ export function listen(viewer, pane) {
     if (event.ctrlKey) zoom(viewer, pane, place(pane, event), Math.exp(-event.deltaY / 400));
     else viewer.scroll(pane, event.deltaY > 0 ? -1 : 1);
   });
+}
+
+// An arrow key as a short drag, for tools that are pushed; whether the tool is one.
+export function push(viewer, key) {
+  const [tool, way, pane] = [TOOLS[viewer.state.tool], PUSHES[key], viewer.active];
+  if (!tool.pushed || !way || !pane.frame) return false;
+  const drag = { pane, dx: way[0] * pane.ratio, dy: way[1] * pane.ratio };
+  tool.begin(viewer, drag);
+  tool.move(viewer, drag);
+  return true;
+}
+
+// The tool at the crosshair without a mouse, as a click; a measure takes two, and its second end stays in the plane.
+export function dab(viewer) {
+  const { state, active } = viewer;
+  const tool = TOOLS[state.tool];
+  if (!tool.ends && !tool.edits) return viewer.notify(`${tool.name} goes with the arrows.`);
+  const drag = state.held ?? { pane: active };
+  const index = [...active.state.cursor];
+  if (!ready(viewer, tool, drag.pane)) return;
+  if (state.held) {
+    const { across } = PLANES[drag.pane.plane];
+    index[across] = drag.index[across];
+    tool.move(viewer, Object.assign(drag, { index }));
+  } else tool.begin(viewer, Object.assign(drag, { index }));
+  state.held = tool.ends && !state.held ? drag : null;
+  if (!state.held) tool.end?.(viewer, drag);
+  viewer.redraw();
 }
 
 // Zooms so that what lies under the pointer stays there.

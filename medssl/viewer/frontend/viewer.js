@@ -10,6 +10,7 @@ import { Solid } from "./solid.js";
 import { listen, zoom } from "./tools.js";
 import { curtain, findings, helpPage, legend, statusLine, toolbar } from "./panels.js";
 import { hearKeys } from "./keys.js";
+import { Choice } from "./choice.js";
 import { clamp, el, say, show } from "./dom.js";
 import { STYLE } from "./style.js";
 
@@ -44,11 +45,12 @@ class Viewer {
     this.line = statusLine(this);
     this.curtain = curtain(this);
     this.legend = legend(this);
+    this.choice = new Choice();
     this.note = el("div", { class: "mv-notice", role: "alert", hidden: true });
     this.caption = el("div", { class: "mv-caption" });
     const half = el("div", { class: "mv-half" }, this.caption, ...this.panes.map((pane) => pane.node));
     this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, half, this.beside.node, this.solid.node, this.legend.node, this.curtain.node, this.note);
-    this.root = el("div", { class: "mv", tabindex: "0" }, el("style", {}, STYLE), this.bar.node, this.stage, this.side.node, this.line.node);
+    this.root = el("div", { class: "mv", tabindex: "0" }, el("style", {}, STYLE), this.bar.node, this.stage, this.side.node, this.line.node, this.choice.node);
     this.root.viewer = this;
     parent.append(this.root);
     this.focus(this.active);
@@ -109,7 +111,7 @@ class Viewer {
     if (drawn !== state.overlay) state.editor = null;
     Object.assign(state, { volume, overlay: drawn, probability, uncertainty });
     if (same) return;
-    Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], long: null, threshold: null });
+    Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], long: null, held: null, threshold: null });
     this.resetView();
     this.setWindow(header.windows.find(({ name }) => name === header.window) ?? header.windows[0]);
     this.reading.begin(this.data.selected);
@@ -249,7 +251,8 @@ class Viewer {
   }
 
   take(tool) {
-    this.set({ tool });
+    const { held, measures } = this.state;
+    this.set({ tool, held: null, measures: measures.filter((line) => line !== held?.line) }); // not one with a single end
   }
 
   resizeBrush(factor) {
@@ -316,7 +319,7 @@ class Viewer {
 
   clear() {
     if (this.page) this.help();
-    Object.assign(this.state, { measures: [], long: null });
+    Object.assign(this.state, { measures: [], long: null, held: null });
     show(this.note, false);
     this.redraw();
   }
