@@ -12,13 +12,13 @@ from typing import Any
 import streamlit as st
 
 from medssl.review.access import Access, Reviewer
-from medssl.review.event import Act
 from medssl.review.finding import Finding
 from medssl.review.journal import Page
 from medssl.review.links import Kind, Link
 from medssl.review.locks import Lock, locks
 from medssl.review.pictures import FILES
-from medssl.review.predictions import FINDINGS, Index, read_findings, read_index
+from medssl.review.predictions import FINDINGS, INDEX, Index, read_findings, read_index
+from medssl.review.recording import record
 from medssl.review.state import Readings, Refusal
 from medssl.review.store import Store
 from medssl.review.worklist import Row
@@ -63,7 +63,7 @@ class Desk:
     @cached_property
     def rival(self) -> Index | None:
         """What another model predicted of the same cases."""
-        return read_index(self.access.rival) if self.access.rival else None
+        return index(self.access.rival) if self.access.rival else None
 
     def rows(self) -> list[Row]:
         """Every case as this reader sees it."""
@@ -108,13 +108,8 @@ class Desk:
 
     def deliver(self, row: Row, action: str, **said: Any) -> None:
         """Stores an act that already has its session and number."""
-        model = str(self.index.model.get("weights_sha256", ""))
-        who = self.reviewer
-        if not who.may(action):
-            st.session_state["refusal"] = f"As {who.role} you may not {action}."
-            return
         try:
-            self.store.record(Act(case=row.case, action=action, model=model, reviewer=who.name, role=who.role, **said))
+            record(self.store, self.index, self.reviewer, row.case, action, **said)
         except Refusal as refusal:
             st.session_state["refusal"] = str(refusal)
 
@@ -132,7 +127,13 @@ def access() -> Access:
 def desk(reviewer: Reviewer) -> Desk:
     """The desk of whoever is reading now."""
     asked = access()
-    return Desk(asked, reviewer, read_index(asked.predictions), _store(asked.store))
+    return Desk(asked, reviewer, index(asked.predictions), _store(asked.store))
+
+
+def index(folder: str) -> Index:
+    """What a predictions folder holds."""
+    path = Path(folder) / INDEX
+    return _index(folder, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
 def findings(index: Index, case: str) -> tuple[Finding, ...]:
@@ -144,6 +145,11 @@ def findings(index: Index, case: str) -> tuple[Finding, ...]:
 @lru_cache(maxsize=4)
 def _store(path: str) -> Store:
     return Store(path)
+
+
+@lru_cache(maxsize=4)
+def _index(folder: str, changed_ns: int) -> Index:
+    return read_index(folder)
 
 
 @lru_cache(maxsize=2000)
