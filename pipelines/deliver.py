@@ -1,10 +1,12 @@
 """Writes reviewed predictions as DICOM SEG and SR, PDF and CSV: medssl deliver PREDICTIONS --dicom SCANS --out DIR"""
 
 import argparse
+import getpass
 from pathlib import Path
 
 from medssl.deliver.delivery import Wanted, write
 from medssl.io.seg import Kind
+from medssl.review.access import MAY, Reviewer
 from medssl.review.predictions import read_index
 from medssl.review.store import Store, placed
 
@@ -22,12 +24,14 @@ def main(words: list[str]) -> None:
     parser.add_argument("--labelmap", action="store_true", help="a LABELMAP SEG: smaller, but fewer programs read it")
     parser.add_argument("--organization", default="", help="whose reviewer signs, as the SR names it")
     parser.add_argument("--no-notes", action="store_true", help="leaves out what reviewers wrote in words of their own")
+    parser.add_argument("--reviewer", default=getpass.getuser(), help="who takes it away, as the record will tell")
+    parser.add_argument("--role", choices=MAY["deliver"], default="senior", help="and in which role")
     given = parser.parse_args(words)
     index = read_index(given.predictions)
     store = Store.existing(placed(given.store, index.folder))
     kind: Kind = "LABELMAP" if given.labelmap else "BINARY"
     wanted = Wanted(given.dicom, given.unsigned, kind, given.organization, not given.no_notes)
-    told = write(index, store, given.out, wanted)
+    told = write(index, store, given.out, wanted, Reviewer(given.reviewer, given.role))
     for outcome in told:
         if outcome.reason:
             print(f"left out {outcome.case}: {outcome.reason}")

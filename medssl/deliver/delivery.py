@@ -1,6 +1,7 @@
 """Delivery: reviewed predictions as DICOM SEG and SR, as a PDF report and as a table."""
 
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +24,11 @@ from medssl.io.seg import Kind, Maker, Segment
 from medssl.io.sr import Measured, Reviewer
 from medssl.io.write import uid
 from medssl.render import pdf
+from medssl.review import access
 from medssl.review.event import Event
 from medssl.review.predictions import IMAGE, NOTICE, Index
+from medssl.review.recording import record
+from medssl.review.state import Refusal
 from medssl.review.store import Store
 from medssl.volume import Unit
 
@@ -55,8 +59,11 @@ class Outcome:
     reason: str = ""
 
 
-def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome]:
-    """Writes a folder a case and one table of all findings, whole or not at all; what is left out says why."""
+def write(index: Index, store: Store, out: Path, wanted: Wanted, by: access.Reviewer | None = None) -> list[Outcome]:
+    """Writes a folder a case and one table of all findings, whole or not at all; what is left out says why.
+
+    Each case that person `by` takes away is an event of the record before the folder gets its name.
+    """
     outcomes, rows = [], []
     with fresh(out) as made:
         if faults := store.faults():
@@ -74,7 +81,18 @@ def write(index: Index, store: Store, out: Path, wanted: Wanted) -> list[Outcome
             said = "; ".join(sorted({outcome.reason for outcome in outcomes}))
             raise BadInput(f"{index.folder}: no case can be delivered ({said})")
         table.write(made / TABLE, rows)
+        if by:
+            _note(index, store, by, [outcome.case for outcome in outcomes if not outcome.reason])
     return outcomes
+
+
+def _note(index: Index, store: Store, by: access.Reviewer, cases: Sequence[str]) -> None:
+    session = uuid.uuid4().hex
+    try:
+        for number, case in enumerate(cases, 1):
+            record(store, index, by, case, "deliver", session=session, number=number)
+    except Refusal as refusal:
+        raise BadInput(f"{store.name}: {refusal}") from None
 
 
 class _Case:

@@ -33,8 +33,6 @@ class Database:
                 _catch_up(session.connection(), self.name)
         except ModuleNotFoundError as error:
             raise BadInput(f"{self.name}: needs {error.name}; pip install 'medssl[postgres]'") from None
-        except DBAPIError as error:
-            raise BadInput(f"{self.name}: cannot keep verdicts ({str(error.orig).strip().splitlines()[0]})") from None
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -45,10 +43,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that nobody else writes beside; committed at the end, or not at all."""
-        with self._engine.connect().execution_options(write=True) as connection, connection.begin():
-            session = Session(connection, expire_on_commit=False)
-            yield session
-            session.flush()
+        try:
+            with self._engine.connect().execution_options(write=True) as connection, connection.begin():
+                session = Session(connection, expire_on_commit=False)
+                yield session
+                session.flush()
+        except DBAPIError as error:
+            raise BadInput(f"{self.name}: cannot keep verdicts ({str(error.orig).strip().splitlines()[0]})") from None
 
 
 def is_url(place: Path | str) -> bool:

@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import sqlite3
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from dataclasses import replace
 
 import highdicom as hd
@@ -26,12 +28,14 @@ from medssl.io import dicom, labels, nifti
 from medssl.io.write import SeriesInfo, dicom_series
 from medssl.render import pdf
 from medssl.review import masks
+from medssl.review.access import Reviewer
 from medssl.review.corrected import part
 from medssl.review.event import Act
 from medssl.review.predictions import Study, read_findings, read_index
 from medssl.review.state import fold
 from medssl.review.store import Store, beside
 
+FULL = "CREATE TRIGGER full BEFORE INSERT ON event BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
 A1, A2 = "case-a-1-1", "case-a-1-2"
 
 
@@ -315,6 +319,28 @@ def test_a_sign_off_of_no_clinician_or_a_reopened_one_verifies_nothing(desk, tmp
 def test_what_was_delivered_before_is_verified_again(desk, tmp_path):
     desk.signs().does("deliver", role="senior").delivers(tmp_path / "out")
     assert dcmread(tmp_path / "out/case-a/sr.dcm").VerificationFlag == "VERIFIED"
+
+
+def test_the_command_writes_down_who_took_which_case_away_as_the_app_does(desk, tmp_path, capsys):
+    desk.signs().signs("case-b")
+    words = [str(desk.index.folder), "--out", str(tmp_path / "out"), "--reviewer", "boss", "--role", "admin"]
+    assert cli.run("deliver", words) == 0
+    told = [(e.action, e.case, e.reviewer, e.role, e.model) for e in desk.store.events()[2:]]
+    assert told == [("deliver", case, "boss", "admin", desk.index.weights) for case in ("case-a", "case-b")]
+    assert cli.run("audit", ["verify", desk.store.name]) == 0
+    assert "4 events, unbroken" in capsys.readouterr().out
+
+
+def test_what_cannot_be_written_down_is_not_delivered(desk, tmp_path, capsys):
+    desk.signs().signs("case-b")
+    with closing(sqlite3.connect(desk.store.name)) as db, db:
+        db.execute(FULL)
+    assert cli.run("deliver", [str(desk.index.folder), "--out", str(tmp_path / "out")]) == 2
+    assert "cannot keep verdicts (database or disk is full)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and len(desk.store.events()) == 2
+    with pytest.raises(BadInput, match="As reader you may not deliver"):
+        write(desk.index, desk.store, tmp_path / "out", Wanted(), Reviewer("ana", "reader"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_series_with_other_voxels_or_another_place_is_refused(desk, tmp_path):
