@@ -3,6 +3,7 @@
 import hashlib
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
@@ -11,6 +12,7 @@ from typing import Any
 
 import streamlit as st
 
+from medssl.errors import BadInput
 from medssl.review.access import Access, Reviewer
 from medssl.review.finding import Finding
 from medssl.review.journal import Page
@@ -66,8 +68,12 @@ class Desk:
         return index(self.access.rival) if self.access.rival else None
 
     def rows(self) -> list[Row]:
-        """Every case as this reader sees it."""
-        return [self.row(number) for number in range(1, len(self.index.cases) + 1)]
+        """Every case as this reader sees it; not those whose findings are gone or damaged."""
+        found = []
+        for number in range(1, len(self.index.cases) + 1):
+            with suppress(BadInput, OSError):  # one lost case must not take the others from the readers
+                found.append(self.row(number))
+        return found
 
     def row(self, number: int) -> Row:
         """The `number`-th case, with the findings of the model and those that this reader added."""

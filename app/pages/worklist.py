@@ -22,6 +22,10 @@ def page(desk: Desk, case: StreamlitPage) -> None:
     """The cases in the order in which reading helps most."""
     st.session_state.pop("drawn", None)
     rows = desk.rows()
+    readable = {row.case for row in rows}
+    if lost := [case for case in desk.index.cases if case not in readable]:
+        said = f"{', '.join(lost)}: findings gone or damaged; predict again. Nobody can read them until then."
+        st.error(said, icon=":material/error:")
     if not rows:
         look.message("Nothing to read", "This predictions folder has no cases. Predict some scans, then come back.")
         return

@@ -207,6 +207,14 @@ def test_an_unknown_case_leads_back(opened, number):
     assert "No case is open" in text(case(number))
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("[{}]")])
+def test_a_case_whose_findings_are_lost_is_named_and_the_others_can_be_read(opened, predictions, damage):
+    damage(predictions / "case-b" / "findings.json")
+    app = start()
+    assert app.error[0].value.startswith("case-b: findings gone or damaged")
+    assert labels(app).count("Read") == 2 and "0 of 2 cases signed" in text(app)
+
+
 def test_missing_predictions_are_said_on_the_page(opened, predictions):
     (predictions / "index.json").unlink()
     assert "No predictions to read" in text(start())

@@ -181,6 +181,6 @@ async function attempt(ask) {
 
 class Refused extends Error {
   constructor(status) {
-    super(`The link to this scan is not valid, or no longer (${status}). Reload the page.`);
+    super(`The link to this scan is not valid, or no longer (${status}). Reload the page; if that does not help, the file is gone: tell who runs this review.`);
   }
 }
