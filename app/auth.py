@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app import look
 from medssl.review.access import Access, Reviewer, account, identify
@@ -26,12 +27,12 @@ def _turn_away(access: Access, claims: Mapping[str, Any]) -> None:
     told = "Ask the person who runs this review to add you as reader, senior or admin."
     if access.mode == "oidc" and claims.get("is_logged_in"):
         who = account(claims) or "An address that was not confirmed"
-        _closed(access, "No role here", f"{who} may not read. {told}")
-        st.button("Sign in as somebody else", on_click=st.logout)
+        below = _closed(access, "No role here", f"{who} may not read. {told}")
+        below.button("Sign in as somebody else", on_click=st.logout)
     else:
-        _closed(access, "Not signed in", f"Sign in to read. {told}")
+        below = _closed(access, "Not signed in", f"Sign in to read. {told}")
         if access.mode == "oidc":
-            st.button("Sign in", type="primary", on_click=st.login)
+            below.button("Sign in", type="primary", on_click=st.login)
     st.stop()
 
 
@@ -41,11 +42,12 @@ def _stay_awake(access: Access, known: Reviewer, claims: Mapping[str, Any]) -> N
     first = _signs_of_life().get(signed_in, claims.get("iat", 0)) if access.mode == "oidc" else None
     last = st.session_state.get("last_seen", first)
     if last is not None and time.time() - last > access.idle_minutes * 60:
-        _closed(access, "Paused", f"Nothing happened for {access.idle_minutes:g} minutes. Everything you did is saved.")
+        said = f"Nothing happened for {access.idle_minutes:g} minutes. Everything you did is saved."
+        below = _closed(access, "Paused", said)
         if access.mode == "oidc":
-            st.button("Sign in again", type="primary", on_click=st.logout)
+            below.button("Sign in again", type="primary", on_click=st.logout)
         else:
-            st.button(f"Continue as {known.name}", type="primary", on_click=_touch, args=(signed_in,))
+            below.button(f"Continue as {known.name}", type="primary", on_click=_touch, args=(signed_in,))
         st.stop()
     _touch(signed_in)
     st.fragment(_watch, run_every=30)(access.idle_minutes * 60)
@@ -57,10 +59,10 @@ def _signs_of_life() -> dict[str, float]:
     return {}
 
 
-def _closed(access: Access, title: str, text: str) -> None:
-    """What stands in the place of every page; its notice stands above this one too."""
+def _closed(access: Access, title: str, text: str) -> DeltaGenerator:
+    """What stands in the place of every page, the notice above it too, and the place below it for the way on."""
     look.header(access, None)
-    look.message(title, text)
+    return look.message(title, text)
 
 
 def _watch(seconds: float) -> None:

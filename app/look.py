@@ -4,6 +4,7 @@ from html import escape
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from medssl.review.access import Access, Reviewer
 from medssl.review.finding import Decision
@@ -36,9 +37,10 @@ def header(access: Access, reviewer: Reviewer | None) -> None:
         )
 
 
-def message(title: str, text: str) -> None:
-    """A designed state in place of content: empty, done, paused, or something to put right."""
+def message(title: str, text: str) -> DeltaGenerator:
+    """A designed state in place of content: empty, done, paused, something to put right; and the place for a way on."""
     st.html(f"<div class=message><h2>{escape(title)}</h2><p>{escape(text)}</p></div>")
+    return st.container(horizontal=True, horizontal_alignment="center")
 
 
 def broken(_: Exception) -> bool:

@@ -23,8 +23,8 @@ def page(desk: Desk, worklist: StreamlitPage) -> None:
     """One case, for one reader."""
     number = st.query_params.get("case", "")
     if not number.isdecimal() or not 0 < int(number) <= len(desk.index.cases):
-        look.message("No case is open", "Choose one in the worklist.")
-        st.page_link(worklist, label="To the worklist", icon=":material/arrow_back:")
+        below = look.message("No case is open", "Choose one in the worklist.")
+        below.page_link(worklist, label="To the worklist", icon=":material/arrow_back:")
         return
     row = desk.row(int(number))
     desk.open(row)
