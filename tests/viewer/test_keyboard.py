@@ -132,6 +132,7 @@ def test_the_arrows_push_window_and_image_and_turn_the_body(reading):
     keys.press("ArrowLeft")
     assert reading.viewer("return v.active.view.pan[0]") < 0
     keys.press("s")
+    expect(reading.page.locator(".mv-solid canvas")).to_be_visible()
     reading.viewer("v.solid.canvas.focus({ focusVisible: true })")
     keys.press("ArrowLeft")
     keys.press("+")
