@@ -34,15 +34,20 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def fresh(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside; on success it becomes `folder`, which must not exist yet, else it is removed."""
-    if folder.exists():
+def fresh(folder: Path, over: bool = False) -> Iterator[Path]:
+    """A temporary folder beside; on success it becomes `folder`, else it is removed.
+
+    There must be none yet, or with `over` it takes its place.
+    """
+    if folder.exists() and not over:
         raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as place:
         part = Path(place) / "new"
         part.mkdir()
         yield part
+        if over and folder.exists():
+            folder.replace(Path(place) / "old")
         part.replace(folder)
     sync(folder.parent)
 

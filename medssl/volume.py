@@ -10,6 +10,7 @@ from scipy import ndimage, sparse
 Unit = Literal["HU", "a.u.", "label", "probability"]
 Spacing = tuple[float, float, float]
 TILE = 16  # voxels a side
+NEIGHBOURS_26 = np.ones((3, 3, 3), bool)  # voxels that touch, if only by a corner, are one part
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 

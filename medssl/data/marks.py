@@ -13,12 +13,11 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from medssl.errors import BadInput, Doubt
-from medssl.volume import Volume
+from medssl.volume import NEIGHBOURS_26, Volume
 
 BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
 BOX_MM = tuple(f"{name}_mm" for name in BOX)
 POINT_MM = ("x_mm", "y_mm", "z_mm", "diameter_mm")
-NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from medssl.errors import BadInput
 from medssl.files import atomic, write_json
 from medssl.io.voxels import present
 from medssl.settings import Settings
-from medssl.volume import Spacing, Unit, Volume
+from medssl.volume import NEIGHBOURS_26, Spacing, Unit, Volume
 
 Corner = tuple[int, int, int]
 Points = dict[str, Int[np.ndarray, "n 3"]]
@@ -85,7 +85,7 @@ class Stored:
         """Every connected part of a label: its class and some of its voxels; reads the whole label once."""
         voxels, found = self.array[:], []
         for value in set(present(voxels)) - {0}:
-            numbered, _ = ndimage.label(voxels == value, np.ones((3, 3, 3)))
+            numbered, _ = ndimage.label(voxels == value, NEIGHBOURS_26)
             boxes = enumerate(ndimage.find_objects(numbered), 1)
             inside = [np.argwhere(numbered[box] == n) + [side.start for side in box] for n, box in boxes]
             found += [(value, _chosen(points)) for points in inside]

@@ -113,13 +113,5 @@ def row(line: Line, reference: str) -> tuple[str, ...]:
     """A line as words for a table: labels, arm, Dice, difference, p, verdict, seeds, cases."""
     far = line.gap.said("+.3f") if line.gap else ""
     p = "" if line.p is None else f"{line.p:.3g}"
-    return (
-        str(line.labels),
-        line.arm,
-        line.dice.said(),
-        far,
-        p,
-        line.verdict(reference),
-        str(line.seeds),
-        str(line.cases),
-    )
+    counts = str(line.seeds), str(line.cases)
+    return str(line.labels), line.arm, line.dice.said(), far, p, line.verdict(reference), *counts

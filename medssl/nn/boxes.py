@@ -14,8 +14,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from medssl.nn.layout import Triple
+from medssl.volume import NEIGHBOURS_26
 
-NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 GROWTH = 4.0  # the largest logarithm by which a side may change: exp of more is no lesion
 
 

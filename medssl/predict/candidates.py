@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
-NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
+from medssl.volume import NEIGHBOURS_26
+
 WINDOW = 8  # voxels to each side of a peak that are looked at first
 HALVINGS = 8  # of the range in which the level lies that parts a peak from a stronger one
 

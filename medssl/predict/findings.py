@@ -12,9 +12,8 @@ from scipy.spatial.distance import pdist
 
 from medssl.errors import Doubt
 from medssl.review.finding import Finding, Point
-from medssl.volume import Volume
+from medssl.volume import NEIGHBOURS_26, Volume
 
-NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
 MOST = 500  # findings of a label: a network that scatters more than this has found nothing a person could review
 
 

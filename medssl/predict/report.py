@@ -1,8 +1,6 @@
 """The report of an evaluation: tables, figures and pictures of the worst cases in one folder."""
 
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from rich.table import Table
 
 from medssl.data.references import References
 from medssl.errors import BadInput
-from medssl.files import atomic, write_json, write_text
+from medssl.files import atomic, fresh, write_json, write_text
 from medssl.io import nifti
 from medssl.metrics import cases, charts, detection
 from medssl.metrics.detection import Detected
@@ -68,7 +66,8 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
         "lesions": {name: detection.summary(of) | _calibrated(index, name, of) for name, of in kinds.items()},
         "ece": reliability["voxels"].ece() if bins else None,
     }  # fmt: skip
-    with _replaced(folder) as part:
+    check_out(folder)
+    with fresh(folder, over=True) as part:
         write_json(part / "summary.json", summary)
         write_text(part / "cases.csv", cases.table(rows))
         charts.boxplot(rows, part / "figures" / "boxplot.png", tolerance_mm)
@@ -89,20 +88,6 @@ def check_out(folder: Path) -> None:
     """Refuses a folder that holds anything but an earlier report."""
     if folder.exists() and not (folder / "summary.json").is_file():
         raise BadInput(f"{folder}: exists already and is no evaluation; choose another --out")
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `folder` once it is complete."""
-    check_out(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as place:
-        part = Path(place) / "new"
-        part.mkdir()
-        yield part
-        if folder.exists():
-            folder.replace(Path(place) / "old")
-        part.replace(folder)
 
 
 def _calibrated(index: Index, name: str, of: Sequence[Detected]) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from medssl.review import masks
 from medssl.review.event import Event
 from medssl.review.finding import Finding
 from medssl.review.state import Reading
-from medssl.volume import Volume
-
-NEIGHBOURS_26 = np.ones((3, 3, 3), bool)
+from medssl.volume import NEIGHBOURS_26, Volume
 
 
 def labels_after(labels: Volume, findings: Iterable[Finding], reading: Reading) -> Volume:
