@@ -1,11 +1,13 @@
 """Small finished finetunings, with weights as they were born."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import ndimage
 
+from medssl import cli
 from medssl.data.augment import Augment
 from medssl.io import nifti
 from medssl.nn import transfer
@@ -52,3 +54,18 @@ def scans(folder, count=2):
         hu = (noise / noise.std() * 300).astype(np.int16)
         nifti.write(Volume(hu, np.diag([-1.0, -1.0, 1.5, 1.0]), "HU"), folder / f"scan{n}.nii.gz")
     return folder
+
+
+def ingested(place, cases, labelled, shape, bright, shares):
+    """A store of blurred noise in which what is `bright` is an organ, drawn in the first `labelled` cases."""
+    for n in range(cases):
+        noise = ndimage.gaussian_filter(np.random.default_rng(n).normal(0, 1, shape), 2)
+        image = Volume((noise / noise.std() * 300).astype(np.int16), np.diag([1.2, 1.2, 1.2, 1.0]), "HU")
+        nifti.write(image, place / "scans" / "imagesTr" / f"c{n}_0000.nii.gz")
+        if n < labelled:
+            label = Volume((image.voxels > bright).astype(np.uint8), image.affine, "label")
+            nifti.write(label, place / "scans" / "labelsTr" / f"c{n}.nii.gz")
+    told = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
+    (place / "scans" / "dataset.json").write_text(json.dumps(told))
+    words = [str(place / "scans"), "--out", str(place / "store"), "--shares", shares, "--workers", "0"]
+    assert cli.run("ingest", words) == 0

@@ -3,35 +3,21 @@
 import csv
 import json
 
-import numpy as np
 import pytest
-from predict.finished import finished
-from scipy import ndimage
+from predict.finished import finished, ingested
 
 from medssl import cli
 from medssl.data import leaks
 from medssl.data.manifest import Manifest
-from medssl.io import nifti
 from medssl.predict.calibration import Calibration
 from medssl.review.predictions import read_findings, read_index
-from medssl.volume import Volume
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A store of seven cases, of which the last two have no label, and two finished runs."""
     place = tmp_path_factory.mktemp("calibrating")
-    for n in range(7):
-        noise = ndimage.gaussian_filter(np.random.default_rng(n).normal(0, 1, (22, 20, 18)), 2)
-        image = Volume((noise / noise.std() * 300).astype(np.int16), np.diag([1.2, 1.2, 1.2, 1.0]), "HU")
-        nifti.write(image, place / "scans" / "imagesTr" / f"c{n}_0000.nii.gz")
-        if n < 5:
-            label = Volume((image.voxels > 350).astype(np.uint8), image.affine, "label")
-            nifti.write(label, place / "scans" / "labelsTr" / f"c{n}.nii.gz")
-    told = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
-    (place / "scans" / "dataset.json").write_text(json.dumps(told))
-    words = [str(place / "scans"), "--out", str(place / "store"), "--shares", "train=0.5,val=0.5", "--workers", "0"]
-    assert cli.run("ingest", words) == 0
+    ingested(place, cases=7, labelled=5, shape=(22, 20, 18), bright=350, shares="train=0.5,val=0.5")
     for seed, name in enumerate("ab"):
         finished(place / name, seed)
     return place

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from predict.finished import finished
-from scipy import ndimage
+from predict.finished import finished, ingested
 
 from medssl import cli
 from medssl.data import leaks
@@ -17,7 +16,6 @@ from medssl.review.predictions import read_index
 from medssl.run import Run
 from medssl.training.calibrating import _estimate
 from medssl.training.folds import Panel
-from medssl.volume import Volume
 
 FOLDS = 2
 
@@ -26,17 +24,7 @@ FOLDS = 2
 def place(tmp_path_factory):
     """A store of five labelled cases and one without a label, and the runs of two folds, which know what they saw."""
     place = tmp_path_factory.mktemp("folds")
-    for n in range(6):
-        noise = ndimage.gaussian_filter(np.random.default_rng(n).normal(0, 1, (20, 18, 16)), 2)
-        image = Volume((noise / noise.std() * 300).astype(np.int16), np.diag([1.2, 1.2, 1.2, 1.0]), "HU")
-        nifti.write(image, place / "scans" / "imagesTr" / f"c{n}_0000.nii.gz")
-        if n < 5:
-            label = Volume((image.voxels > 300).astype(np.uint8), image.affine, "label")
-            nifti.write(label, place / "scans" / "labelsTr" / f"c{n}.nii.gz")
-    told = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
-    (place / "scans" / "dataset.json").write_text(json.dumps(told))
-    words = [str(place / "scans"), "--out", str(place / "store"), "--shares", "train=0.8,test=0.2", "--workers", "0"]
-    assert cli.run("ingest", words) == 0
+    ingested(place, cases=6, labelled=5, shape=(20, 18, 16), bright=300, shares="train=0.8,test=0.2")
     manifest = Manifest.read(place / "store" / "manifest.csv")
     for fold in range(FOLDS):
         run = finished(place / f"fold{fold}", fold, dealt=(fold, FOLDS, 0))
