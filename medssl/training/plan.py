@@ -1,8 +1,8 @@
 """How long, how fast and on what a network is trained."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from medssl.settings import Settings
 
@@ -37,7 +37,7 @@ class Plan(Settings):
     accumulate: PositiveInt = 1
     channel_dropout: float = Field(0.0, ge=0, lt=1, description="chance of each channel of a crop to be missing")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 keeps the last ones")
-    precision: Literal["32", "bf16"] = "32"
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(str)] = "32"
     workers: int = Field(0, ge=0)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     seed: int = 0

@@ -21,6 +21,11 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.parametrize("said", [32, "32"])
+def test_full_precision_may_be_written_as_the_number_it_is(said):
+    assert Plan(epochs=1, steps=1, precision=said).precision == "32"
+
+
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     fit(spark(), PLAN, run(tmp_path / "whole"), loader())
 
