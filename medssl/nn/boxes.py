@@ -54,6 +54,15 @@ def moved(anchor: Float[Tensor, "*b m 6"], moves: Float[Tensor, "*b m 6"]) -> Fl
     return torch.cat([middle - half, middle + half], -1)
 
 
+def moves_to(anchor: Float[Tensor, "m 6"], corners: Float[Tensor, "m 6"]) -> Float[Tensor, "m 6"]:
+    """What moves each anchor onto a box: the inverse of `moved`, for sides that differ by no more than e to GROWTH."""
+    low, high = anchor.chunk(2, -1)
+    start, end = corners.chunk(2, -1)
+    side = high - low
+    shift = ((start + end) - (low + high)) / 2 / side
+    return torch.cat([shift, ((end - start) / side).log()], -1)
+
+
 def giou(a: Float[Tensor, "m 6"], b: Float[Tensor, "m 6"]) -> Float[Tensor, "m"]:
     """Generalised overlap of pairs, from -1 for far apart to 1 for the same; boxes that are no boxes count as empty.
 

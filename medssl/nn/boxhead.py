@@ -4,7 +4,9 @@ A light RetinaNet: Lin et al., "Focal Loss for Dense Object Detection", ICCV 201
 with two convolutions a branch for four. Which anchor stands for which lesion is decided as by Zhang et al., "Bridging
 the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample Selection", CVPR 2020
 (https://arxiv.org/abs/1912.02424); negatives are mined, as by Baumgartner et al., "nnDetection", MICCAI 2021
-(https://arxiv.org/abs/2106.00817).
+(https://arxiv.org/abs/2106.00817). Where a box lies is judged by its overlap and by its moves, as by Carion et al.,
+"End-to-End Object Detection with Transformers", ECCV 2020 (https://arxiv.org/abs/2005.12872): a box grown out of all
+bounds covers every lesion, and the overlap alone has no slope there.
 """
 
 import math
@@ -18,7 +20,8 @@ from monai.data.box_utils import batched_nms, clip_boxes_to_image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.nn.boxes import Boxes, anchors, giou, moved
+from medssl.nn import norms
+from medssl.nn.boxes import Boxes, anchors, giou, moved, moves_to
 from medssl.nn.layout import Triple
 
 RARE = 0.01  # what a fresh head says of every anchor
@@ -39,6 +42,7 @@ class BoxHead(nn.Module):
         self.sure = nn.Sequential(*_tower(width), nn.Conv3d(width, classes - 1, 3, padding=1))
         self.place = nn.Sequential(*_tower(width), nn.Conv3d(width, 6, 3, padding=1))
         nn.init.constant_(self.sure[-1].bias, math.log(RARE / (1 - RARE)))  # type: ignore[arg-type]
+        nn.init.normal_(self.place[-1].weight, std=0.01)  # type: ignore[arg-type]
         self.match = ATSSMatcher(num_candidates=4, center_in_gt=False)
         # Every positive, and the worst negatives alone: which ones does not depend on chance.
         self.sample = HardNegativeSampler(10**9, 1 / (1 + ratio), min_neg=EMPTY, pool_size=1)
@@ -49,12 +53,12 @@ class BoxHead(nn.Module):
         return _rows([self.sure(x) for x in level]), _rows([self.place(x) for x in level])
 
     def loss(self, maps: Sequence[Tensor], truth: Sequence[Boxes], label: Int[Tensor, "b i j k"]) -> Float[Tensor, ""]:
-        """How sure the anchors of lesions and the worst others are, and how badly boxes lie: three means, added."""
+        """How sure the anchors of lesions and the worst others are, and how badly boxes lie: four means, added."""
         logits, moves = self(maps)
         by_level = self._anchors(label.shape[1:], logits.device)
         every, counts = torch.cat(by_level), [len(one) for one in by_level]
         losses = [
-            self._crop_loss(logits[n].float(), moved(every, moves[n].float()), every, counts, boxes, label[n])
+            self._crop_loss(logits[n].float(), moves[n].float(), every, counts, boxes, label[n])
             for n, boxes in enumerate(truth)
         ]
         return torch.stack(losses).mean()
@@ -81,7 +85,7 @@ class BoxHead(nn.Module):
         return [one.to(device) for one in anchors((i, j, k), self.strides, self.side)]
 
     def _crop_loss(
-        self, logits: Float[Tensor, "m n"], placed: Float[Tensor, "m 6"], every: Float[Tensor, "m 6"],
+        self, logits: Float[Tensor, "m n"], moves: Float[Tensor, "m 6"], every: Float[Tensor, "m 6"],
         counts: list[int], truth: Boxes, label: Int[Tensor, "i j k"],
     ) -> Float[Tensor, ""]:  # fmt: skip
         matched = self.matched(truth.corners, every, counts)
@@ -91,15 +95,17 @@ class BoxHead(nn.Module):
         kind = torch.where(matched >= 0, 1, torch.where(_known(every, label), 0, -1))
         positive, negative = self.sample.select_samples_per_img(kind, logits.detach().amax(1))
         bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
-        worse = 1 - giou(placed[mine], truth.corners[matched[mine]])
-        return _mean(bce[positive.bool()]) + _mean(bce[negative.bool()]) + _mean(worse)
+        corners = truth.corners[matched[mine]]
+        worse = 1 - giou(moved(every[mine], moves[mine]), corners)
+        away = F.smooth_l1_loss(moves[mine], moves_to(every[mine], corners), reduction="none").sum(1)
+        return _mean(bce[positive.bool()]) + _mean(bce[negative.bool()]) + _mean(worse) + _mean(away)
 
 
 def _tower(width: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for _ in range(2):
-        norm = nn.GroupNorm(math.gcd(8, width), width)
-        layers += [nn.Conv3d(width, width, 3, padding=1, bias=False), norm, nn.LeakyReLU(0.01)]
+        conv = nn.Conv3d(width, width, 3, padding=1, bias=False)
+        layers += [conv, norms.make("group", width), nn.LeakyReLU(0.01)]
     return layers
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data.box_utils import box_iou, box_pair_giou
 
-from medssl.nn.boxes import Boxes, anchors, giou, lesions, moved
+from medssl.nn.boxes import GROWTH, Boxes, anchors, giou, lesions, moved, moves_to
 from medssl.nn.boxhead import BoxHead
 
 
@@ -73,7 +73,9 @@ def test_moves_reach_any_box_and_none_leaves_the_anchor_alone(seed):
     assert torch.allclose(moved(anchor, torch.zeros(5, 6)), anchor, atol=1e-5)
     side, aim = anchor[:, 3:] - anchor[:, :3], wanted[:, 3:] - wanted[:, :3]
     shift = (wanted[:, :3] + aim / 2 - anchor[:, :3] - side / 2) / side
-    assert torch.allclose(moved(anchor, torch.cat([shift, (aim / side).log()], 1)), wanted, atol=1e-4)
+    moves = torch.cat([shift, (aim / side).log()], 1)
+    assert torch.allclose(moves_to(anchor, wanted), moves, atol=1e-5)
+    assert torch.allclose(moved(anchor, moves), wanted, atol=1e-4)
 
 
 def atss(boxes, every, counts, nearest=4):
@@ -128,6 +130,21 @@ def test_the_loss_has_a_gradient_everywhere_and_many_classes():
     truth = [drawn([[3, 3, 3, 8, 8, 8], [1, 1, 1, 14, 14, 14]], 3), drawn([])]
     one.loss(maps(batch=2), truth, label).backward()
     assert [name for name, p in one.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("grown", [GROWTH + 1, 20.0])
+def test_a_head_whose_boxes_have_grown_out_of_all_bounds_is_drawn_back(grown):
+    """Overlap alone has no slope there: boxes of nodules ended as large as the scan, and stayed so."""
+    one, label = head(), torch.zeros(1, 16, 16, 16, dtype=torch.long)
+    last = one.place[-1]
+    with torch.no_grad():
+        last.bias[3:] = grown
+    learn = torch.optim.SGD([last.bias], 1.0)
+    for _ in range(60):
+        learn.zero_grad()
+        one.loss(maps(), [drawn([[3, 3, 3, 8, 8, 8]])], label).backward()
+        learn.step()
+    assert (last.bias[3:].abs() < 1.5).all()
 
 
 def test_boxes_given_lie_inside_the_crop_and_do_not_repeat_each_other():
