@@ -41,7 +41,8 @@ def _arm(name: str, store: str, spark: str, work: str) -> list[tuple[str, str]]:
     """What each command of an arm leaves, and the command: the last weights, so that nothing is chosen by a score."""
     route, labels, pretrained = ARMS[name]
     run, said = f"{work}/{name}", f"{work}/predicted/{name}"
-    how = f"labels={labels} task.route={route} pretrained={spark if pretrained else 'null'}"
+    start = f"pretrained={spark} schedule=sawtooth" if pretrained else "pretrained=null"
+    how = f"labels={labels} task.route={route} {start}"
     return [
         (run, f"finetune configs/finetune/nodules.yaml manifest={store}/manifest.csv {how} run={run}"),
         (said, f"predict {run} {store}/manifest.csv --split val --out {said}"),
