@@ -34,11 +34,11 @@ def main(work: str = "runs/fewshot", *sets: str) -> None:
 def _table(out: Path) -> None:
     with (out / "table.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    names = ("labels", "arm", "Dice [95 %]", "difference from scratch [95 %]", "p", "seeds", "cases")
+    names = ("labels", "arm", f"{rows[0]['metric']} [95 %]", "difference from scratch [95 %]", "p", "seeds", "cases")
     print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
-    overall = [row for row in rows if row["structure"] == rows[0]["structure"]]
+    overall = [row for row in rows if all(row[key] == rows[0][key] for key in ("structure", "metric"))]
     for row in sorted(overall, key=lambda row: int(row["labels"])):
-        dice, gap = (_interval(row, name, style) for name, style in (("dice", ".3f"), ("difference", "+.3f")))
+        dice, gap = (_interval(row, name, style) for name, style in (("score", ".3f"), ("difference", "+.3f")))
         print(f"| {row['labels']} | {row['arm']} | {dice} | {gap} | {row['p']} | {row['seeds']} | {row['cases']} |")
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from medssl import config
 from medssl.data.manifest import Manifest
+from medssl.fewshot import page
 from medssl.fewshot.cell import Cell
 from medssl.fewshot.cell import work as train
-from medssl.fewshot.page import row
 from medssl.fewshot.table import lines
 from medssl.run import Run
 from medssl.training.finetuning import Finetune
@@ -22,7 +22,6 @@ PRETRAINING, STORE, WORK = "runs/hippocampus/spark", "runs/hippocampus/store", "
 CONFIG = "configs/finetune/hippocampus.yaml"
 SHORT = ("plan.epochs=6", "plan.steps=40", "plan.lr=4.0e-3", "validate_on=0")
 SEEDS = (0, 1, 2)
-HEAD = ("labels", "chosen", "Dice", "difference [95 % over patients]", "p", "verdict", "seeds", "cases")
 
 
 def main(pretraining: str = PRETRAINING, store: str = STORE, place: str = WORK) -> None:
@@ -33,7 +32,9 @@ def main(pretraining: str = PRETRAINING, store: str = STORE, place: str = WORK) 
         chosen = _chosen(choice, labels, Path(pretraining), manifest, work)
         cells += [_cell(choice, labels, seed, chosen, pretraining, work) for seed in SEEDS]
     print(f"`{pretraining}` suggests, and every finetuning starts from it: `{CONFIG} {' '.join(SHORT)}`.\n")
-    rows = [HEAD, ["---"] * len(HEAD), *(row(line, "random") for line in lines(cells, "random"))]
+    told = page.main(lines(cells, "random"))
+    head = page.heads(told[0], "random")
+    rows = [head, ["---"] * len(head), *(page.row(line, "random") for line in told)]
     print("\n".join(f"| {' | '.join(words)} |" for words in rows))
 
 

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medssl import config
-from medssl.fewshot.page import row
+from medssl.fewshot import page
 from medssl.fewshot.sweep import Sweep, sweep
 
 
@@ -12,9 +12,9 @@ def main(words: list[str]) -> None:
     """Trains and tests arms x labels x seeds, going on where it stopped, and prints the table of what they scored."""
     settings = config.command(words, Sweep, __doc__ or "")
     found = sweep(settings, lambda said: print(said, flush=True))
-    table = Table("labels", "arm", "Dice [95 %]", f"difference from {settings.reference}", "p", "", "seeds", "cases")
-    for line in found:
-        if line.structure == found[0].structure:
-            table.add_row(*row(line, settings.reference))
+    shown = page.main(found)
+    table = Table(*page.heads(shown[0], settings.reference))
+    for line in shown:
+        table.add_row(*page.row(line, settings.reference))
     Console().print(table)
     print(f"{settings.out / 'report.html'}\n{settings.out / 'table.csv'}\n{settings.out / 'curve.png'}")

@@ -1,6 +1,7 @@
 """Cell: one arm with one number of labels and one seed, trained, and scored on the split `test`."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from medssl.data.manifest import Manifest
 from medssl.data.references import References
 from medssl.data.sources import read_source
 from medssl.errors import BadInput
+from medssl.fewshot import found
 from medssl.files import write_text
 from medssl.metrics.cases import Row, score, table
 from medssl.metrics.compare import read
+from medssl.metrics.detection import Detected
+from medssl.predict.evaluation import detect
+from medssl.review.predictions import Label
 from medssl.run import Run
 from medssl.training.finetuning import Finetune, finetune
 from medssl.training.network import Network, predictor
@@ -35,6 +40,7 @@ class Cell:
     settings: Finetune
     tolerance_mm: float
     workers: int = 0
+    lesions: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -60,7 +66,9 @@ def work(cell: Cell) -> str:
     try:
         closed = (place / "run.json").is_file() and Run.open(place).closed
         run = Run.open(place) if closed else finetune(cell.settings)
-        write_text(cell.folder / SCORES, table(tested(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm)))
+        rows, detected = tested(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm, cell.lesions)
+        found.write(cell.folder, detected)
+        write_text(cell.folder / SCORES, table(rows))
     except BadInput as error:
         return str(error)
     return ""
@@ -71,15 +79,25 @@ def dead(cell: Cell) -> str:
     return f"{cell.name}: its process was killed, most often for want of memory; run it again with fewer workers"
 
 
-def tested(run: Run, manifest: Manifest, tolerance_mm: float) -> list[Row]:
-    """A row for every labelled case of the split `test` and every class drawn in it, on the scanner's grid."""
+def tested(
+    run: Run, manifest: Manifest, tolerance_mm: float, lesions: Sequence[str] = ()
+) -> tuple[list[Row], dict[str, list[Detected]]]:
+    """A row for every labelled case of the split `test` and every class drawn in it, and what was found of `lesions`.
+
+    All on the scanner's grid.
+    """
     references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run)
     names = Network.of(run).labels
-    rows = []
+    rows: list[Row] = []
+    detected: dict[str, list[Detected]] = {kind: [] for kind in lesions}
     for case in manifest.by("test").labelled().cases:
         image = read_source(case, manifest)
-        labels, reference = predict(image, case.id).labels, references.label(case.id, image)
+        said, reference = predict(image, case.id), references.label(case.id, image)
         drawn = references.classes.present.get(case.id, list(names))
-        kept = {name: (value,) for value, name in names.items() if value in drawn}
-        rows += [score(case.id, case.patient, *one, labels, reference, tolerance_mm) for one in kept.items()]
-    return rows
+        for value, name in names.items():
+            if value in drawn:
+                rows.append(score(case.id, case.patient, name, (value,), said.labels, reference, tolerance_mm))
+            if value in drawn and name in detected:
+                kind = Label(value, name, "")
+                detected[name].append(detect(case.id, case.patient, kind, said.labels, reference, said.findings))
+    return rows, detected

@@ -17,8 +17,8 @@ from medssl.metrics.statistics import Interval
 from medssl.render.report import NOTICE, STYLE
 
 COLUMNS = (
-    "structure", "labels", "arm", "seeds", "cases", "dice", "dice_low", "dice_high", "difference", "difference_low",
-    "difference_high", "p",
+    "structure", "metric", "labels", "arm", "seeds", "cases", "score", "score_low", "score_high", "difference",
+    "difference_low", "difference_high", "p",
 )  # fmt: skip
 
 
@@ -48,10 +48,10 @@ def table(lines: Sequence[Line]) -> str:
     rows.writerow(COLUMNS)
     for line in lines:
         gap = line.gap or Interval(float("nan"), float("nan"), float("nan"))
-        numbers = (line.dice.estimate, line.dice.low, line.dice.high, gap.estimate, gap.low, gap.high)
+        numbers = (line.score.estimate, line.score.low, line.score.high, gap.estimate, gap.low, gap.high)
         told = [f"{number:.4f}" if number == number else "" for number in numbers]
         p = "" if line.p is None else f"{line.p:.4g}"
-        rows.writerow([line.structure, line.labels, line.arm, line.seeds, line.cases, *told, p])
+        rows.writerow([line.structure, line.metric, line.labels, line.arm, line.seeds, line.cases, *told, p])
     return text.getvalue()
 
 
@@ -61,10 +61,10 @@ def page(name: str, lines: Sequence[Line], progress: Progress, settings: str) ->
     badge = f'<span class="state{"" if state == "finished" else " stopped"}">{state}</span>'
     body = [f'<h1>{escape(name)}{badge}</h1><div class="sub">{NOTICE}</div>']
     if lines:
-        about = "Dice over the test patients; bands are 95 % intervals over patients crossed with seeds"
+        about = f"{lines[0].metric} over the test patients; bands are 95 % intervals over patients crossed with seeds"
         body.append(f'<h2>Few labels</h2><figure class="card">{_svg(lines)}<figcaption>{about}</figcaption></figure>')
-    for structure in dict.fromkeys(line.structure for line in lines):
-        body.append(_section(structure, [line for line in lines if line.structure == structure]))
+    for kind in dict.fromkeys((line.structure, line.metric) for line in lines):
+        body.append(_section([line for line in lines if (line.structure, line.metric) == kind]))
     if progress.failed:
         rows = "".join(f"<tr><td>{escape(n)}</td><td>{escape(why)}</td></tr>" for n, why in progress.failed.items())
         body.append(f'<h2>Not measured</h2><div class="card"><table>{rows}</table></div>')
@@ -74,23 +74,30 @@ def page(name: str, lines: Sequence[Line], progress: Progress, settings: str) ->
 
 
 def drawn(lines: Sequence[Line]) -> Figure:
-    """Dice against the number of labels, a line an arm, over all labels (or the only one)."""
-    lines = [line for line in lines if line.structure == lines[0].structure]
+    """The first metric of the first structure against the number of labels, a line an arm."""
+    lines = main(lines)
     arms, counts = (list(dict.fromkeys(getattr(line, name) for line in lines)) for name in ("arm", "labels"))
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     for arm, tint in zip(arms, TINTS * len(arms), strict=False):
         own = sorted((line for line in lines if line.arm == arm), key=lambda line: line.labels)
         x = [line.labels for line in own]
-        axes.fill_between(x, [line.dice.low for line in own], [line.dice.high for line in own], color=tint, alpha=0.12)
-        axes.plot(x, [line.dice.estimate for line in own], "o-", color=tint, label=arm, markersize=4)
+        low, middle, high = ([getattr(line.score, name) for line in own] for name in ("low", "estimate", "high"))
+        axes.fill_between(x, low, high, color=tint, alpha=0.12)
+        axes.plot(x, middle, "o-", color=tint, label=arm, markersize=4)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="labelled volumes", ylabel=f"Dice, {lines[0].structure}")
+    axes.set(xlabel="labelled volumes", ylabel=f"{lines[0].metric}, {lines[0].structure}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure
+
+
+def main(lines: Sequence[Line]) -> list[Line]:
+    """The lines of the first metric of the first structure: how lesions are found, or Dice over all labels."""
+    first = lines[0].structure, lines[0].metric
+    return [line for line in lines if (line.structure, line.metric) == first]
 
 
 def _svg(lines: Sequence[Line]) -> str:
@@ -99,19 +106,23 @@ def _svg(lines: Sequence[Line]) -> str:
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
-def _section(structure: str, lines: Sequence[Line]) -> str:
+def _section(lines: Sequence[Line]) -> str:
     reference = next((line.arm for line in lines if line.gap is None), "the reference")
-    names = ("labels", "arm", "Dice [95 %]", f"difference from {reference} [95 %]", "p", "", "seeds", "cases")
-    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads(lines[0], reference))
     rows = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row(line, reference)) + "</tr>" for line in lines
     )
-    return f'<h2>{escape(structure)}</h2><div class="card"><table><tr>{head}</tr>{rows}</table></div>'
+    return f'<h2>{escape(lines[0].structure)}</h2><div class="card"><table><tr>{head}</tr>{rows}</table></div>'
+
+
+def heads(line: Line, reference: str) -> tuple[str, ...]:
+    """What stands over the words of `row`, in a table of lines as this one."""
+    return "labels", "arm", f"{line.metric} [95 %]", f"difference from {reference}", "p", "", "seeds", "cases"
 
 
 def row(line: Line, reference: str) -> tuple[str, ...]:
-    """A line as words for a table: labels, arm, Dice, difference, p, verdict, seeds, cases."""
+    """A line as words for a table: labels, arm, score, difference, p, verdict, seeds, cases."""
     far = line.gap.said("+.3f") if line.gap else ""
     p = "" if line.p is None else f"{line.p:.3g}"
     counts = str(line.seeds), str(line.cases)
-    return str(line.labels), line.arm, line.dice.said(), far, p, line.verdict(reference), *counts
+    return str(line.labels), line.arm, line.score.said(), far, p, line.verdict(reference), *counts

@@ -52,6 +52,7 @@ class Sweep(Settings):
     reference: str = Field(SCRATCH, description="the arm that all others are held against")
     labels: tuple[PositiveInt | None, ...] = Field((1, 2, 4, 8, 16, None), min_length=1, description="null takes all")
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    lesions: tuple[str, ...] = Field((), description="labels of which it is measured too how they are found")
     tolerance_mm: PositiveFloat = Field(2.0, description="of the surface score NSD")
     workers: int = Field(0, ge=0, description="processes that train at once; 0 trains in this one")
     scheduler: str | None = Field(None, description="tcp://... of a dask scheduler, in place of workers")
@@ -69,8 +70,12 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     labelled = manifest.by("train").labelled()
     for count in asked.labels:
         labelled.few(count or len(labelled.cases), asked.seeds[0])
-    if not References.read(asked.manifest).measured([case.id for case in manifest.by("test").labelled().cases]):
+    references = References.read(asked.manifest)
+    if not references.measured([case.id for case in manifest.by("test").labelled().cases]):
         raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
+    known = references.classes.names.values()
+    if unknown := [name for name in asked.lesions if name not in known]:
+        raise BadInput(f"lesions: {', '.join(unknown)}: no label of {asked.manifest}; it has {', '.join(known)}")
     plans = {name: _pretraining(name, arm.pretrain, asked) for name, arm in asked.arms.items() if arm.pretrain}
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
     cells = _cells(asked, starts, len(labelled.cases))
@@ -126,7 +131,8 @@ def _cells(asked: Sweep, starts: Mapping[str, Path | None], available: int) -> l
             "resume": True,
         }  # fmt: skip
         settings = config.read(asked.recipe, _words(changes), Finetune)
-        cells.append(Cell(name, count or available, seed, folder, settings, asked.tolerance_mm, asked.workers))
+        told = (asked.tolerance_mm, asked.workers, asked.lesions)
+        cells.append(Cell(name, count or available, seed, folder, settings, *told))
     return cells
 
 

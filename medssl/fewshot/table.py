@@ -1,12 +1,14 @@
 """The table of a sweep: each arm's score at each number of labels, and its paired difference from the reference."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from jaxtyping import Float
 
 from medssl.errors import BadInput
+from medssl.fewshot import found
 from medssl.fewshot.cell import Cell
 from medssl.metrics.compare import ALL, means, read
 from medssl.metrics.statistics import Interval, difference, mean_interval, permutation_p, shown
@@ -14,7 +16,7 @@ from medssl.metrics.statistics import Interval, difference, mean_interval, permu
 
 @dataclass(frozen=True)
 class Line:
-    """One arm with one number of labels on one structure: its score, and its gap to the reference arm.
+    """One arm with one number of labels on one structure: its score by a metric, and its gap to the reference arm.
 
     Intervals are 95 % over patients crossed with seeds; `gap` and `p` compare the seeds that both arms have, case by
     case, and are missing for the reference itself.
@@ -23,9 +25,10 @@ class Line:
     arm: str
     labels: int
     structure: str
+    metric: str
     seeds: int
     cases: int
-    dice: Interval
+    score: Interval
     gap: Interval | None = None
     p: float | None = None
 
@@ -39,19 +42,40 @@ class Line:
 
 
 def lines(cells: Sequence[Cell], reference: str) -> list[Line]:
-    """Lines over all labels first, then structure by structure; arms in the order of the sweep."""
+    """How lesions are found, where that was asked, then Dice over all labels, then structure by structure.
+
+    Arms in the order of the sweep.
+    """
     scores = {(c.arm, c.labels, c.seed): read(c.folder, "dice") for c in cells}
     patients = next(iter(scores.values()))[1]
     if any(of != patients for _, of in scores.values()):
         raise BadInput(f"{cells[0].folder.parent}: its cells tested other cases; choose another out")
     cases = list(patients)
-    structures = list(dict.fromkeys(label for found, _ in scores.values() for _, label in found))
-    found = []
+    structures = list(dict.fromkeys(label for drawn, _ in scores.values() for _, label in drawn))
+    told = [line for kind in cells[0].lesions for line in _of_lesions(kind, cells, reference)]
     for structure in [ALL, *structures] if len(structures) > 1 else structures:
         wanted = structures if structure == ALL else [structure]
         rows = {key: means(drawn, cases, wanted) for key, (drawn, _) in scores.items()}
-        found += _of_structure(structure, rows, [patients[case] for case in cases], reference)
-    return found
+        told += _of_structure(structure, rows, [patients[case] for case in cases], reference)
+    return told
+
+
+def _of_lesions(kind: str, cells: Sequence[Cell], reference: str) -> list[Line]:
+    done = {(c.arm, c.labels, c.seed): found.read(c.folder, kind) for c in cells}
+    told = []
+    for metric, (arm, labels) in product(found.METRICS, dict.fromkeys((arm, labels) for arm, labels, _ in done)):
+        mine, theirs = (
+            {s: of for (a, k, s), of in done.items() if (a, k) == (name, labels)} for name in (arm, reference)
+        )
+        first = next(iter(mine.values()))
+        score = found.score(metric, list(mine.values()))
+        line = Line(arm, labels, kind, metric, len(mine), len(first.cases), score)
+        both = [seed for seed in mine if seed in theirs]
+        if arm != reference and both:
+            gap, p = found.gap(metric, [mine[s] for s in both], [theirs[s] for s in both])
+            line = replace(line, gap=gap, p=p)
+        told.append(line)
+    return told
 
 
 def _of_structure(
@@ -59,17 +83,16 @@ def _of_structure(
 ) -> list[Line]:
     drawn = np.isfinite(np.stack(list(rows.values()))).all(0)
     owners = [owner for owner, there in zip(owners, drawn, strict=True) if there]
-    found = []
+    told = []
     for arm, labels in dict.fromkeys((arm, labels) for arm, labels, _ in rows):
         mine = {seed: row[drawn] for (a, k, seed), row in rows.items() if (a, k) == (arm, labels)}
         theirs = {seed: row[drawn] for (a, k, seed), row in rows.items() if (a, k) == (reference, labels)}
-        line = Line(
-            arm, labels, structure, len(mine), len(owners), mean_interval(np.stack(list(mine.values())), owners)
-        )
+        score = mean_interval(np.stack(list(mine.values())), owners)
+        line = Line(arm, labels, structure, "Dice", len(mine), len(owners), score)
         both = [seed for seed in mine if seed in theirs]
         if arm != reference and both:
             a, b = (np.stack([of[seed] for seed in both]) for of in (mine, theirs))
             gap, p = difference(a, b, owners), permutation_p(a, b, owners)
-            line = Line(arm, labels, structure, len(mine), len(owners), line.dice, gap, p)
-        found.append(line)
-    return found
+            line = replace(line, gap=gap, p=p)
+        told.append(line)
+    return told

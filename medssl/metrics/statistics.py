@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 Statistic = Callable[[Int[np.ndarray, "n"]], float]
 Patients = Sequence[Hashable]
@@ -61,6 +61,37 @@ def mean_interval(
     s, c = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in (len(values), int(owner.max()) + 1))
     shares = [w / w.sum(1, keepdims=True) for w in (s, c[:, owner])]
     return _interval(float(values.mean()), ((shares[0] @ values) * shares[1]).sum(1), level)
+
+
+def crossed_interval(
+    statistic: Callable[[int, Int[np.ndarray, "n"]], float],
+    seeds: int,
+    patients: Patients,
+    draws: int = 500,
+    seed: int = 0,
+) -> Interval:
+    """As `mean_interval`, for what is no mean over cases: a statistic of a seed's number and of case numbers."""
+    owner, rng = _numbers(patients), np.random.default_rng(seed)
+    cases = [np.flatnonzero(owner == n) for n in range(int(owner.max()) + 1)]
+
+    def drawn() -> float:
+        at = np.concatenate([cases[n] for n in rng.integers(0, len(cases), len(cases))])
+        chosen, times = np.unique(rng.integers(0, seeds, seeds), return_counts=True)
+        return float(np.average([statistic(int(n), at) for n in chosen], weights=times))
+
+    whole = np.arange(len(owner))
+    estimate = float(np.mean([statistic(n, whole) for n in range(seeds)]))
+    return _interval(estimate, np.array([drawn() for _ in range(draws)]), 0.95)
+
+
+def swapped_p(
+    gap: Callable[[Bool[np.ndarray, "cases"]], float], patients: Patients, draws: int = 500, seed: int = 0
+) -> float:
+    """As `permutation_p`, for what is no mean over cases: the gap between two arms that swapped some of the cases."""
+    owner, rng = _numbers(patients), np.random.default_rng(seed)
+    found = abs(gap(np.zeros(len(owner), bool)))
+    others = [abs(gap(rng.random(int(owner.max()) + 1)[owner] < 0.5)) for _ in range(draws - 1)]
+    return (1 + sum(other >= found - 1e-12 for other in others)) / draws
 
 
 def difference(

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,16 +59,16 @@ def test_every_cell_is_trained_tested_and_told(asked):
     assert all(line.seeds == 2 for line in found)
     scratch, pretrained = overall[:2]
     assert scratch.gap is None and pretrained.gap.estimate == pytest.approx(
-        pretrained.dice.estimate - scratch.dice.estimate
+        pretrained.score.estimate - scratch.score.estimate
     )
     with (asked.out / "table.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    assert len(rows) == len(found) and float(rows[0]["dice"]) == pytest.approx(scratch.dice.estimate, abs=1e-4)
+    assert len(rows) == len(found) and float(rows[0]["score"]) == pytest.approx(scratch.score.estimate, abs=1e-4)
     page = (asked.out / "report.html").read_text()
     assert "finished" in page and "mae" in page and not re.search(r'(src|href)="http', page)
     assert (asked.out / "curve.png").stat().st_size > 1000
     again = []
-    assert [line.dice for line in sweep(asked, again.append)] == [line.dice for line in found]
+    assert [line.score for line in sweep(asked, again.append)] == [line.score for line in found]
     assert again == ["8 cells, 8 done already"]
 
 
@@ -95,7 +96,7 @@ def test_a_cell_whose_run_is_finished_is_only_tested(asked, monkeypatch):
     first = sweep(asked, lambda said: None)
     (asked.out / "cells" / "scratch-k1-s0" / "cases.csv").unlink()
     monkeypatch.setattr(cell, "finetune", None)
-    assert [line.dice for line in sweep(asked, lambda said: None)] == [line.dice for line in first]
+    assert [line.score for line in sweep(asked, lambda said: None)] == [line.score for line in first]
 
 
 def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch):
@@ -118,7 +119,7 @@ def test_cells_train_in_processes_to_the_same_scores(asked):
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "seeds": (0,)})
     here = sweep(asked, lambda said: None)
     apart = sweep(asked.model_copy(update={"out": asked.out.with_name("apart"), "workers": 2}), lambda said: None)
-    assert [line.dice.estimate for line in apart] == pytest.approx([line.dice.estimate for line in here], abs=1e-3)
+    assert [line.score.estimate for line in apart] == pytest.approx([line.score.estimate for line in here], abs=1e-3)
 
 
 @pytest.mark.slow
@@ -150,6 +151,7 @@ def test_subsets_are_nested_and_alike_for_all_arms(asked):
         ({"labels": (1, 99)}, "99 labelled cases asked for"),
         ({"arms": {"scratch": Arm(changes={"plan.epoch": 3})}}, "plan.epoch"),
         ({"arms": {"scratch": Arm(pretrained="nowhere")}}, "nowhere: no run here"),
+        ({"lesions": ("nodule",)}, "lesions: nodule: no label of .*; it has head, tail"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_trained(asked, changed, said):
@@ -200,3 +202,26 @@ def test_the_gap_is_that_of_the_paired_scores(asked):
     gaps = [np.mean(np.subtract(scores[f"mae-k2-s{s}"], scores[f"scratch-k2-s{s}"])) for s in (0, 1)]
     line = next(line for line in found if (line.arm, line.labels) == ("mae", 2))
     assert line.gap.estimate == pytest.approx(np.mean(gaps), abs=1e-12)
+
+
+def test_a_sweep_of_detectors_tells_how_lesions_are_found(asked):
+    changes = SMALL | {"task.route": "both", "augment.flip": [False, False, False]}
+    asked = asked.model_copy(
+        update={
+            "recipe": Path("configs/finetune/detect.yaml"),
+            "changes": changes,
+            "lesions": ("tail",),
+            "labels": (2,),
+        }
+    )
+    told = sweep(asked, lambda said: None)
+    assert [(line.arm, line.structure, line.metric) for line in told[:4]] == [
+        (arm, "tail", metric) for metric in ("sensitivity at 1 false alarm", "CPM") for arm in ("scratch", "mae")
+    ]
+    assert told[0].gap is None and told[1].gap.estimate == pytest.approx(
+        told[1].score.estimate - told[0].score.estimate
+    )
+    assert {line.metric for line in told[4:]} == {"Dice"}
+    page = (asked.out / "report.html").read_text()
+    assert "sensitivity at 1 false alarm over the test patients" in page and "CPM [95 %]" in page
+    assert [line.score for line in sweep(asked, lambda said: None)] == [line.score for line in told]

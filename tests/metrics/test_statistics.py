@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.metrics.statistics import difference, interval, mean_interval, permutation_p
+from medssl.metrics.statistics import (
+    crossed_interval,
+    difference,
+    interval,
+    mean_interval,
+    permutation_p,
+    swapped_p,
+)
 
 
 def test_a_95_percent_interval_covers_the_truth_about_that_often():
@@ -93,3 +100,19 @@ def test_p_is_uniform_without_an_effect():
     rng = np.random.default_rng(5)
     p = [permutation_p(rng.normal(0, 1, (2, 12)), rng.normal(0, 1, (2, 12)), draws=400) for _ in range(200)]
     assert 0.01 <= np.mean(np.array(p) < 0.05) <= 0.1
+
+
+def test_a_statistic_that_is_a_mean_has_the_interval_and_the_p_of_the_mean():
+    draw = np.random.default_rng(0)
+    a, b = draw.normal(0.3, 1, (3, 40)), draw.normal(0, 1, (3, 40))
+    patients = [n // 2 for n in range(40)]
+    crossed = crossed_interval(lambda seed, at: float((a - b)[seed, at].mean()), 3, patients, draws=4000)
+    plain = difference(a, b, patients)
+    assert crossed.estimate == pytest.approx(plain.estimate)
+    assert (crossed.low, crossed.high) == pytest.approx((plain.low, plain.high), abs=0.05)
+
+    def gap(swap):
+        return float(np.where(swap, b - a, a - b).mean())
+
+    assert swapped_p(gap, patients, draws=4000) == pytest.approx(permutation_p(a, b, patients), abs=0.02)
+    assert swapped_p(lambda swap: gap(swap) + 100 * (not swap.any()), patients) == 1 / 500
