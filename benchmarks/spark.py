@@ -22,8 +22,9 @@ COLUMNS = ("dense s", "blocks s", "faster", "dense peak MB", "blocks peak MB", "
 
 def main() -> None:
     """Prints one markdown table."""
+    torch.set_num_threads(1)
     gpu = torch.cuda.is_available()
-    where = f"{torch.cuda.get_device_name()}, bf16" if gpu else f"CPU, fp32, {torch.get_num_threads()} thread(s)"
+    where = f"{torch.cuda.get_device_name()}, bf16" if gpu else "CPU, fp32, 1 thread"
     net = f"ResEncoder((32, 64, 128, 256), blocks={BLOCKS}), light decoder, AdamW"
     print(f"{net}; {where}, torch {torch.__version__}\n")
     print(f"| crop | batch | hidden | {' | '.join(COLUMNS)} |\n{'|---' * (3 + len(COLUMNS))}|")
