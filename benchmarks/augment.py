@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks.spark import crops
 from medssl.data.augment import Augment, augment
-from medssl.data.crops import Crops
 from medssl.nn.encoder import EncoderConfig, build
 from medssl.tasks.segment import Config, Segment
 
@@ -45,11 +45,8 @@ def main() -> None:
 
 def _step(x: torch.Tensor, label: torch.Tensor) -> float:
     task = Segment(Config(), build(EncoderConfig(), 1), 4, (SIDE,) * 3)
-    where, eye = torch.zeros(1, 1, 3, dtype=torch.long), torch.eye(4)[None, None]
-    crops = Crops(
-        x[None, None], where, torch.full((1, 3), SIDE), eye, torch.zeros(1, dtype=torch.long), label[None, None]
-    )
-    return _ms(lambda: task.step(crops).loss.backward(), 3)
+    drawn = crops(x[None, None], label[None, None])
+    return _ms(lambda: task.step(drawn).loss.backward(), 3)
 
 
 def _ms(work: Callable[[], object], times: int = CROPS) -> float:

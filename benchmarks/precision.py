@@ -7,6 +7,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from benchmarks.spark import crops
 from medssl.data.crops import Crops
 from medssl.nn import norms
 from medssl.nn.encoder import EncoderConfig, build
@@ -39,26 +40,20 @@ def _taken(side: int) -> dict[tuple[str, bool], float]:
     for module in theirs.modules():
         if isinstance(module, norms.GroupNorm):
             module.__class__ = nn.GroupNorm
-    crops = _crops(side)
+    label = torch.randint(0, CLASSES, (BATCH, 1, side, side, side))
+    drawn = crops(torch.rand(BATCH, 1, 1, side, side, side), label)
     times: dict[tuple[str, bool], list[float]] = {}
     for _ in range(TURNS):
         for name, task in (("torch's", theirs), ("ours", ours)):
             for half in (False, True):
-                times.setdefault((name, half), []).append(_step(task, crops, half))
+                times.setdefault((name, half), []).append(_step(task, drawn, half))
     return {key: median(some) for key, some in times.items()}
 
 
-def _crops(side: int) -> Crops:
-    size = (BATCH, 1, side, side, side)
-    x, label = torch.rand(BATCH, 1, 1, side, side, side), torch.randint(0, CLASSES, size)
-    where, extent, eye = torch.zeros(BATCH, 1, 3, dtype=torch.long), torch.full((BATCH, 3), side), torch.eye(4)
-    return Crops(x, where, extent, eye.expand(BATCH, 1, 4, 4), torch.arange(BATCH), label)
-
-
-def _step(task: Segment, crops: Crops, half: bool) -> float:
+def _step(task: Segment, drawn: Crops, half: bool) -> float:
     start = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        loss = task.step(crops).loss
+        loss = task.step(drawn).loss
     loss.backward()
     return time.process_time() - start
 

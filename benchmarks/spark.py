@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from medssl.data.crops import Crops
@@ -50,7 +50,7 @@ class Bench:
         encoder = ResEncoder(blocks=BLOCKS)
         self.learner = Spark(Config(decoder="light", ratio=ratio), encoder).to(self.device)
         self.optimiser = torch.optim.AdamW(self.learner.parameters(), lr=1e-4)
-        self.crops = _crops(torch.rand(batch, 1, 1, side, side, side, device=self.device))
+        self.crops = crops(torch.rand(batch, 1, 1, side, side, side, device=self.device))
 
     def forward(self, dense: bool) -> Float[Tensor, ""]:
         """The loss; outside of training a draw repeats, so that both ways get the same mask."""
@@ -121,10 +121,11 @@ def high_water_mb() -> float:
     return int(line.split()[1]) / 2**10
 
 
-def _crops(x: Float[Tensor, "b v c i j k"]) -> Crops:
+def crops(x: Float[Tensor, "b v c i j k"], label: Int[Tensor, "b v i j k"] | None = None) -> Crops:
+    """Crops that are whole volumes of their own."""
     b, v, size = len(x), x.shape[1], torch.tensor(x.shape[3:])
     corner = torch.zeros(b, v, 3, dtype=torch.int64)
-    return Crops(x, corner, size.expand(b, 3), torch.eye(4).expand(b, v, 4, 4), torch.arange(b))
+    return Crops(x, corner, size.expand(b, 3), torch.eye(4).expand(b, v, 4, 4), torch.arange(b), label)
 
 
 if __name__ == "__main__":

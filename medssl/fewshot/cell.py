@@ -67,7 +67,8 @@ def work(cell: Cell) -> str:
         closed = (place / "run.json").is_file() and Run.open(place).closed
         run = Run.open(place) if closed else finetune(cell.settings)
         rows, detected = tested(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm, cell.lesions)
-        found.write(cell.folder, detected)
+        if detected:
+            found.write(cell.folder, detected)
         write_text(cell.folder / SCORES, table(rows))
     except BadInput as error:
         return str(error)
@@ -95,9 +96,10 @@ def tested(
         said, reference = predict(image, case.id), references.label(case.id, image)
         drawn = references.classes.present.get(case.id, list(names))
         for value, name in names.items():
-            if value in drawn:
-                rows.append(score(case.id, case.patient, name, (value,), said.labels, reference, tolerance_mm))
-            if value in drawn and name in detected:
+            if value not in drawn:
+                continue
+            rows.append(score(case.id, case.patient, name, (value,), said.labels, reference, tolerance_mm))
+            if name in detected:
                 kind = Label(value, name, "")
                 detected[name].append(detect(case.id, case.patient, kind, said.labels, reference, said.findings))
     return rows, detected

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,25 @@ METRICS: dict[str, tuple[str, Callable[[Sequence[Outcome]], float]]] = {
     "sensitivity at 1 false alarm": ("picai", lambda of: float(lesions.sensitivity_at(of, [1.0])[0])),
     "CPM": ("luna", lesions.cpm),
 }
-Cases = dict[str, dict[str, Outcome]]  # case -> rule -> outcome
 
 
 @dataclass(frozen=True)
 class Found:
-    """One kind of lesion in the test cases of one cell."""
+    """One kind of lesion in the test cases of one cell: by each rule an outcome a case."""
 
-    patients: dict[str, str]
-    cases: Cases
+    cases: tuple[str, ...]
+    patients: tuple[str, ...]
+    outcomes: dict[str, tuple[Outcome, ...]]
+
+    def measured(self, metric: str, at: Int[np.ndarray, "n"]) -> float:
+        """A metric over some case numbers."""
+        rule, statistic = METRICS[metric]
+        return statistic([self.outcomes[rule][n] for n in at])
+
+    def swapped(self, other: "Found", some: Bool[np.ndarray, "cases"]) -> "Found":
+        """The same with the other's outcomes in some of the cases."""
+        pairs = {rule: zip(mine, other.outcomes[rule], some, strict=True) for rule, mine in self.outcomes.items()}
+        return replace(self, outcomes={rule: tuple(b if yes else a for a, b, yes in of) for rule, of in pairs.items()})
 
 
 def write(folder: Path, detected: Mapping[str, Sequence[Detected]]) -> None:
@@ -42,60 +51,46 @@ def write(folder: Path, detected: Mapping[str, Sequence[Detected]]) -> None:
 def read(folder: Path, kind: str) -> Found:
     """What `write` kept of one kind."""
     path = folder / NAME
-    rows = json.loads(path.read_text())[kind] if path.is_file() else None
+    rows = json.loads(path.read_text()).get(kind) if path.is_file() else None
     if rows is None:
-        raise BadInput(f"{path}: not there; delete {folder / 'cases.csv'}, and the cell is tested again")
-    cases = {row["case"]: {rule: _outcome(row[rule], row["diameters_mm"]) for rule in RULES} for row in rows}
-    return Found({row["case"]: row["patient"] for row in rows}, cases)
+        raise BadInput(f"{path}: tells nothing of {kind}; delete {folder / 'cases.csv'}, and the cell is tested again")
+    cases, patients = (tuple(row[key] for row in rows) for key in ("case", "patient"))
+    outcomes = {rule: tuple(_outcome(row[rule], row["diameters_mm"]) for row in rows) for rule in RULES}
+    return Found(cases, patients, outcomes)
 
 
 def score(metric: str, mine: Sequence[Found]) -> Interval:
     """A metric over the test cases, with patients crossed with the seeds that `mine` are of."""
-    patients, _, of = _arms(metric, mine)
-    return crossed_interval(lambda seed, at: of(mine[seed], at), len(mine), patients)
+    return crossed_interval(lambda seed, at: mine[seed].measured(metric, at), len(mine), _patients(mine))
 
 
 def gap(metric: str, mine: Sequence[Found], theirs: Sequence[Found]) -> tuple[Interval, float]:
     """How far a metric of one arm is above that of another, paired by case and seed, and the p of swapping patients."""
-    patients, cases, of = _arms(metric, [*mine, *theirs])
-    every, both = np.arange(len(patients)), list(zip(mine, theirs, strict=True))
+    patients, both = _patients([*mine, *theirs]), list(zip(mine, theirs, strict=True))
+    every = np.arange(len(patients))
 
     def apart(seed: int, at: Int[np.ndarray, "n"]) -> float:
-        return of(mine[seed], at) - of(theirs[seed], at)
+        return mine[seed].measured(metric, at) - theirs[seed].measured(metric, at)
 
     def swapped(some: Bool[np.ndarray, "cases"]) -> float:
-        pairs = [_swapped(a, b, [case for case, yes in zip(cases, some, strict=True) if yes]) for a, b in both]
-        return float(np.mean([of(a, every) - of(b, every) for a, b in pairs]))
+        pairs = [(a.swapped(b, some), b.swapped(a, some)) for a, b in both]
+        return float(np.mean([a.measured(metric, every) - b.measured(metric, every) for a, b in pairs]))
 
     return crossed_interval(apart, len(mine), patients), swapped_p(swapped, patients)
 
 
-def _arms(
-    metric: str, cells: Sequence[Found]
-) -> tuple[list[str], list[str], Callable[[Found, Int[np.ndarray, "n"]], float]]:
-    """The patient and the name of each case, and the metric of a cell over some case numbers."""
-    patients = cells[0].patients
-    if any(cell.patients != patients for cell in cells):
+def _patients(cells: Sequence[Found]) -> tuple[str, ...]:
+    first = cells[0]
+    if any((cell.cases, cell.patients) != (first.cases, first.patients) for cell in cells):
         raise BadInput("the cells tested other cases; choose another out")
-    cases = list(patients)
-    rule, statistic = METRICS[metric]
-    return list(patients.values()), cases, partial(_measured, statistic, rule, cases)
-
-
-def _measured(
-    statistic: Callable[[Sequence[Outcome]], float], rule: str, cases: list[str], cell: Found, at: Int[np.ndarray, "n"]
-) -> float:
-    return statistic([cell.cases[cases[n]][rule] for n in at])
-
-
-def _swapped(a: Found, b: Found, some: Sequence[str]) -> tuple[Found, Found]:
-    theirs, mine = ({case: of.cases[case] for case in some} for of in (b, a))
-    return Found(a.patients, a.cases | theirs), Found(b.patients, b.cases | mine)
+    return first.patients
 
 
 def _row(one: Detected) -> dict[str, Any]:
     by = {"picai": one.picai, "luna": one.luna}
-    told = {rule: {"found": _finite(of.found), "false": of.false.tolist()} for rule, of in by.items()}
+    told = {
+        rule: {"found": _finite(of.found), "false": of.false.tolist(), "score": of.score} for rule, of in by.items()
+    }
     return {"case": one.case, "patient": one.patient, "diameters_mm": one.picai.diameters_mm.tolist(), **told}
 
 
@@ -104,8 +99,6 @@ def _finite(found: Float[np.ndarray, "r"]) -> list[float | None]:
     return [score if np.isfinite(score) else None for score in found.tolist()]
 
 
-def _outcome(told: Mapping[str, list[Any]], diameters_mm: list[float]) -> Outcome:
+def _outcome(told: Mapping[str, Any], diameters_mm: list[float]) -> Outcome:
     found = np.array([-np.inf if score is None else score for score in told["found"]], float)
-    false = np.array(told["false"], float)
-    surest = max([0.0, *false.tolist(), *found.tolist()])
-    return Outcome(found, false, np.array(diameters_mm, float), surest)
+    return Outcome(found, np.array(told["false"], float), np.array(diameters_mm, float), told["score"])

@@ -117,7 +117,8 @@ def _section(lines: Sequence[Line]) -> str:
 
 def heads(line: Line, reference: str) -> tuple[str, ...]:
     """What stands over the words of `row`, in a table of lines as this one."""
-    return "labels", "arm", f"{line.metric} [95 %]", f"difference from {reference}", "p", "", "seeds", "cases"
+    far = f"difference from {reference} [95 %]"
+    return "labels", "arm", f"{line.metric} [95 %]", far, "p", "", "seeds", "cases"
 
 
 def row(line: Line, reference: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Sweep: every arm with every number of labels and every seed, from one file, and resumed where it stopped."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,10 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     for count in asked.labels:
         labelled.few(count or len(labelled.cases), asked.seeds[0])
     references = References.read(asked.manifest)
-    if not references.measured([case.id for case in manifest.by("test").labelled().cases]):
+    tested = references.measured([case.id for case in manifest.by("test").labelled().cases])
+    if not tested:
         raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
-    known = references.classes.names.values()
-    if unknown := [name for name in asked.lesions if name not in known]:
-        raise BadInput(f"lesions: {', '.join(unknown)}: no label of {asked.manifest}; it has {', '.join(known)}")
+    _lesions_there(asked, references, tested)
     plans = {name: _pretraining(name, arm.pretrain, asked) for name, arm in asked.arms.items() if arm.pretrain}
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
     cells = _cells(asked, starts, len(labelled.cases))
@@ -96,6 +95,16 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
         watch(f"{count} of {len(todo)}: {one.name}: {reason or one.said()}")
         found = _report(asked, cells, failed)
     return found
+
+
+def _lesions_there(asked: Sweep, references: References, tested: Sequence[str]) -> None:
+    values = {name: value for value, name in references.classes.names.items()}
+    told = references.classes.present
+    for name in asked.lesions:
+        if name not in values:
+            raise BadInput(f"lesions: {name}: no label of {asked.manifest}; it has {', '.join(values)}")
+        if all(values[name] not in told.get(case, [values[name]]) for case in tested):
+            raise BadInput(f"lesions: {name} was drawn in no test case of {asked.manifest}; leave it out")
 
 
 def _settle(asked: Sweep) -> None:

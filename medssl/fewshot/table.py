@@ -1,8 +1,9 @@
 """The table of a sweep: each arm's score at each number of labels, and its paired difference from the reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -12,6 +13,8 @@ from medssl.fewshot import found
 from medssl.fewshot.cell import Cell
 from medssl.metrics.compare import ALL, means, read
 from medssl.metrics.statistics import Interval, difference, mean_interval, permutation_p, shown
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,18 +66,9 @@ def lines(cells: Sequence[Cell], reference: str) -> list[Line]:
 def _of_lesions(kind: str, cells: Sequence[Cell], reference: str) -> list[Line]:
     done = {(c.arm, c.labels, c.seed): found.read(c.folder, kind) for c in cells}
     told = []
-    for metric, (arm, labels) in product(found.METRICS, dict.fromkeys((arm, labels) for arm, labels, _ in done)):
-        mine, theirs = (
-            {s: of for (a, k, s), of in done.items() if (a, k) == (name, labels)} for name in (arm, reference)
-        )
-        first = next(iter(mine.values()))
-        score = found.score(metric, list(mine.values()))
-        line = Line(arm, labels, kind, metric, len(mine), len(first.cases), score)
-        both = [seed for seed in mine if seed in theirs]
-        if arm != reference and both:
-            gap, p = found.gap(metric, [mine[s] for s in both], [theirs[s] for s in both])
-            line = replace(line, gap=gap, p=p)
-        told.append(line)
+    for metric in found.METRICS:
+        blank = partial(Line, structure=kind, metric=metric, cases=len(next(iter(done.values())).cases))
+        told += _compared(blank, done, reference, partial(found.score, metric), partial(found.gap, metric))
     return told
 
 
@@ -83,16 +77,34 @@ def _of_structure(
 ) -> list[Line]:
     drawn = np.isfinite(np.stack(list(rows.values()))).all(0)
     owners = [owner for owner, there in zip(owners, drawn, strict=True) if there]
+
+    def score(mine: list[Float[np.ndarray, "cases"]]) -> Interval:
+        return mean_interval(np.stack(mine), owners)
+
+    def gap(*both: list[Float[np.ndarray, "cases"]]) -> tuple[Interval, float]:
+        mine, theirs = map(np.stack, both)
+        return difference(mine, theirs, owners), permutation_p(mine, theirs, owners)
+
+    blank = partial(Line, structure=structure, metric="Dice", cases=len(owners))
+    return _compared(blank, {key: row[drawn] for key, row in rows.items()}, reference, score, gap)
+
+
+def _compared(
+    blank: Callable[..., Line],
+    done: dict[tuple[str, int, int], T],
+    reference: str,
+    score: Callable[[list[T]], Interval],
+    gap: Callable[[list[T], list[T]], tuple[Interval, float]],
+) -> list[Line]:
+    """A line for each arm and number of labels, held against the reference in the seeds that both have."""
     told = []
-    for arm, labels in dict.fromkeys((arm, labels) for arm, labels, _ in rows):
-        mine = {seed: row[drawn] for (a, k, seed), row in rows.items() if (a, k) == (arm, labels)}
-        theirs = {seed: row[drawn] for (a, k, seed), row in rows.items() if (a, k) == (reference, labels)}
-        score = mean_interval(np.stack(list(mine.values())), owners)
-        line = Line(arm, labels, structure, "Dice", len(mine), len(owners), score)
+    for arm, labels in dict.fromkeys((arm, labels) for arm, labels, _ in done):
+        mine = {seed: of for (a, k, seed), of in done.items() if (a, k) == (arm, labels)}
+        theirs = {seed: of for (a, k, seed), of in done.items() if (a, k) == (reference, labels)}
+        line = blank(arm=arm, labels=labels, seeds=len(mine), score=score(list(mine.values())))
         both = [seed for seed in mine if seed in theirs]
         if arm != reference and both:
-            a, b = (np.stack([of[seed] for seed in both]) for of in (mine, theirs))
-            gap, p = difference(a, b, owners), permutation_p(a, b, owners)
-            line = replace(line, gap=gap, p=p)
+            apart, p = gap([mine[seed] for seed in both], [theirs[seed] for seed in both])
+            line = replace(line, gap=apart, p=p)
         told.append(line)
     return told

@@ -27,7 +27,7 @@ class Interval:
 
 def shown(gap: Interval, p: float) -> bool:
     """Whether a difference may be spoken of: only where its interval and the permutation test agree."""
-    return not (p >= 0.05 or gap.low <= 0 <= gap.high)
+    return p < 0.05 and (gap.low > 0 or gap.high < 0)
 
 
 def interval(patients: Patients, statistic: Statistic, draws: int = 2000, seed: int = 0) -> Interval:
@@ -87,9 +87,14 @@ def crossed_interval(
 def swapped_p(
     gap: Callable[[Bool[np.ndarray, "cases"]], float], patients: Patients, draws: int = 500, seed: int = 0
 ) -> float:
-    """As `permutation_p`, for what is no mean over cases: the gap between two arms that swapped some of the cases."""
+    """As `permutation_p`, for what is no mean over cases: the gap between two arms that swapped some of the cases.
+
+    Not a number where the gap is none.
+    """
     owner, rng = _numbers(patients), np.random.default_rng(seed)
     found = abs(gap(np.zeros(len(owner), bool)))
+    if np.isnan(found):
+        return float("nan")
     others = [abs(gap(rng.random(int(owner.max()) + 1)[owner] < 0.5)) for _ in range(draws - 1)]
     return (1 + sum(other >= found - 1e-12 for other in others)) / draws
 

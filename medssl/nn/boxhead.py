@@ -104,8 +104,8 @@ class BoxHead(nn.Module):
 def _tower(width: int) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for _ in range(2):
-        conv = nn.Conv3d(width, width, 3, padding=1, bias=False)
-        layers += [conv, norms.make("group", width), nn.LeakyReLU(0.01)]
+        norm = norms.GroupNorm(math.gcd(8, width), width)
+        layers += [nn.Conv3d(width, width, 3, padding=1, bias=False), norm, nn.LeakyReLU(0.01)]
     return layers
 
 

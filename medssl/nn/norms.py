@@ -54,7 +54,7 @@ class ResponseNorm(nn.Module):
 class GroupNorm(nn.GroupNorm):
     """Torch's group norm, but for learning on a CPU in the channels-last order, where torch's gradient is slow.
 
-    There it takes 4 times as long as this one, and in bf16 it takes most of a step (benchmarks/precision.py).
+    In bf16 a whole step takes half the time with this one (benchmarks/precision.py).
     """
 
     def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:

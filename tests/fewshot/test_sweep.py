@@ -2,12 +2,14 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medssl.data.ingest import Options, ingest
+from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.fewshot import cell
 from medssl.fewshot.sweep import Arm, Sweep, sweep
@@ -157,6 +159,15 @@ def test_subsets_are_nested_and_alike_for_all_arms(asked):
 def test_what_cannot_be_asked_is_refused_before_anything_is_trained(asked, changed, said):
     with pytest.raises(BadInput, match=said):
         sweep(asked.model_copy(update=changed), lambda line: None)
+    assert not (asked.out / "cells").exists()
+
+
+def test_lesions_that_no_test_case_has_drawn_are_refused_before_anything_is_trained(asked, monkeypatch):
+    known = References.read(asked.manifest)
+    partly = replace(known, classes=replace(known.classes, present={key: [1] for key in known.sources}))
+    monkeypatch.setattr(References, "read", lambda place: partly)
+    with pytest.raises(BadInput, match=r"lesions: tail was drawn in no test case of .*; leave it out"):
+        sweep(asked.model_copy(update={"lesions": ("head", "tail")}), lambda line: None)
     assert not (asked.out / "cells").exists()
 
 

@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.metrics.statistics import (
+    Interval,
     crossed_interval,
     difference,
     interval,
     mean_interval,
     permutation_p,
+    shown,
     swapped_p,
 )
 
@@ -116,3 +118,10 @@ def test_a_statistic_that_is_a_mean_has_the_interval_and_the_p_of_the_mean():
 
     assert swapped_p(gap, patients, draws=4000) == pytest.approx(permutation_p(a, b, patients), abs=0.02)
     assert swapped_p(lambda swap: gap(swap) + 100 * (not swap.any()), patients) == 1 / 500
+
+
+def test_nothing_is_shown_where_there_is_no_number():
+    nothing = float("nan")
+    assert np.isnan(swapped_p(lambda swap: nothing, [0, 1, 2]))
+    assert not shown(Interval(nothing, nothing, nothing), 0.001) and not shown(Interval(0.1, 0.05, 0.2), nothing)
+    assert shown(Interval(0.1, 0.05, 0.2), 0.001) and shown(Interval(-0.1, -0.2, -0.05), 0.001)
