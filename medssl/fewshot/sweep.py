@@ -31,12 +31,15 @@ class Arm(Settings):
 
     pretrained: Path | None = Field(None, description="a finished pretraining")
     pretrain: Path | None = Field(None, description="a config of `medssl pretrain`, which the sweep then runs")
+    pretraining: dict[str, Any] = Field({}, description="changes of its pretraining, beside those of all arms")
     changes: dict[str, Any] = Field({}, description="dotted keys of `medssl finetune`, as plan.epochs: 60")
 
     @model_validator(mode="after")
     def _one_start(self) -> "Arm":
         if self.pretrained and self.pretrain:
             raise ValueError("pretrained and pretrain: an arm starts from one of them")
+        if self.pretraining and not self.pretrain:
+            raise ValueError("pretraining: changes nothing without pretrain, the config that it changes")
         return self
 
 
@@ -75,7 +78,11 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     if not tested:
         raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
     _lesions_there(asked, references, tested)
-    plans = {name: _pretraining(name, arm.pretrain, asked) for name, arm in asked.arms.items() if arm.pretrain}
+    plans = {
+        name: _pretraining(asked, name, arm.pretrain, arm.pretraining)
+        for name, arm in asked.arms.items()
+        if arm.pretrain
+    }
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
     cells = _cells(asked, starts, len(labelled.cases))
     for start in (arm.pretrained for arm in asked.arms.values() if arm.pretrained):
@@ -123,9 +130,9 @@ def _settle(asked: Sweep) -> None:
     write_text(path, config.dump(asked))
 
 
-def _pretraining(name: str, path: Path, asked: Sweep) -> Pretrain:
+def _pretraining(asked: Sweep, name: str, path: Path, own: Mapping[str, Any]) -> Pretrain:
     place = asked.out / "pretrained" / name
-    changes = {**asked.pretraining, "manifest": str(asked.manifest), "run": str(place), "resume": True}
+    changes = {**asked.pretraining, **own, "manifest": str(asked.manifest), "run": str(place), "resume": True}
     return config.read(path, _words(changes), Pretrain)
 
 
