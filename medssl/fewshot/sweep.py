@@ -78,11 +78,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     if not tested:
         raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
     _lesions_there(asked, references, tested)
-    plans = {
-        name: _pretraining(asked, name, arm.pretrain, arm.pretraining)
-        for name, arm in asked.arms.items()
-        if arm.pretrain
-    }
+    plans = _pretrainings(asked)
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
     cells = _cells(asked, starts, len(labelled.cases))
     for start in (arm.pretrained for arm in asked.arms.values() if arm.pretrained):
@@ -90,7 +86,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     _settle(asked)
     for name, plan in plans.items():
         if not (plan.run / "run.json").is_file() or not Run.open(plan.run).closed:
-            watch(f"pretraining {name}")
+            watch(f"pretraining for {name}")
             pretrain(plan)
     todo = [one for one in cells if not one.done]
     watch(f"{len(cells)} cells, {len(cells) - len(todo)} done already")
@@ -130,10 +126,16 @@ def _settle(asked: Sweep) -> None:
     write_text(path, config.dump(asked))
 
 
-def _pretraining(asked: Sweep, name: str, path: Path, own: Mapping[str, Any]) -> Pretrain:
-    place = asked.out / "pretrained" / name
-    changes = {**asked.pretraining, **own, "manifest": str(asked.manifest), "run": str(place), "resume": True}
-    return config.read(path, _words(changes), Pretrain)
+def _pretrainings(asked: Sweep) -> dict[str, Pretrain]:
+    """Of every arm that has one; arms that ask for the same share the run that is named after the first of them."""
+    plans: dict[str, Pretrain] = {}
+    for name, arm in asked.arms.items():
+        if arm.pretrain:
+            alike = (n for n, a in asked.arms.items() if (a.pretrain, a.pretraining) == (arm.pretrain, arm.pretraining))
+            place = asked.out / "pretrained" / next(alike)
+            told = {"manifest": str(asked.manifest), "run": str(place), "resume": True}
+            plans[name] = config.read(arm.pretrain, _words({**asked.pretraining, **arm.pretraining, **told}), Pretrain)
+    return plans
 
 
 def _cells(asked: Sweep, starts: Mapping[str, Path | None], available: int) -> list[Cell]:

@@ -202,6 +202,23 @@ def test_both_starts_at_once_are_refused():
         Arm(pretrained="a", pretrain="b")
 
 
+def test_arms_with_the_same_pretraining_share_it_and_one_may_have_its_own_length(asked):
+    mae = asked.arms["mae"]
+    frozen = mae.model_copy(update={"changes": {"schedule": "frozen"}})
+    long = mae.model_copy(update={"pretraining": {"plan.epochs": LENGTH["plan.epochs"] + 1}})
+    arms = {"mae": mae, "frozen mae": frozen, "long mae": long}
+    told: list[str] = []
+    sweep(asked.model_copy(update={"arms": arms, "reference": "mae", "labels": (1,), "seeds": (0,)}), told.append)
+    assert [line for line in told if "pretraining" in line] == ["pretraining for mae", "pretraining for long mae"]
+    plans = {path.name: Run.open(path).settings()["plan"] for path in (asked.out / "pretrained").iterdir()}
+    assert {name: plan["epochs"] for name, plan in plans.items()} == {"mae": 1, "long mae": 2}
+
+
+def test_changes_of_a_pretraining_that_an_arm_has_not_are_refused():
+    with pytest.raises(ValueError, match="changes nothing without pretrain"):
+        Arm(pretrained="a", pretraining={"plan.epochs": 3})
+
+
 def test_the_gap_is_that_of_the_paired_scores(asked):
     found = sweep(asked, lambda said: None)
     scores = {}
