@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def fresh(folder: Path, over: bool = False) -> Iterator[Path]:
             folder.replace(Path(place) / "old")
         part.replace(folder)
     sync(folder.parent)
+
+
+@contextmanager
+def alone(folder: Path, busy: str) -> Iterator[None]:
+    """Nobody else works in a folder meanwhile; `busy` is what a second one is told. A killed process holds nothing."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"{folder}: {busy}") from None
+        yield
 
 
 def sync(path: Path) -> None:

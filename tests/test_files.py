@@ -9,7 +9,7 @@ import time
 import pytest
 
 from medssl.errors import BadInput
-from medssl.files import atomic, fresh, sha256, write_json, write_text
+from medssl.files import alone, atomic, fresh, sha256, write_json, write_text
 
 
 def test_a_failure_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
@@ -74,3 +74,15 @@ def test_a_new_folder_never_replaces_another(tmp_path):
     with pytest.raises(BadInput, match="exists already; choose another --out"), fresh(tmp_path / "old"):
         pytest.fail("filled")
     assert (tmp_path / "old").read_text() == "old"
+
+
+def test_only_one_works_in_a_folder_and_a_killed_one_holds_nothing(tmp_path):
+    holds = f"import pathlib, time, medssl.files\nwith medssl.files.alone(pathlib.Path({str(tmp_path)!r}), ''):"
+    words = [sys.executable, "-c", f"{holds} print('in', flush=True); time.sleep(60)"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"in\n"
+        with pytest.raises(BadInput, match="someone else is here"), alone(tmp_path, "someone else is here"):
+            pass
+        first.kill()
+    with alone(tmp_path, "someone else is here"):
+        pass

@@ -4,10 +4,9 @@ import os
 import shutil
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,7 +25,7 @@ from medssl.data.sources import read_image, source_text, within
 from medssl.data.store import Card
 from medssl.data.veil import Open, Veil, private, real_rows, real_sources
 from medssl.errors import BadInput
-from medssl.files import seal
+from medssl.files import alone, seal
 from medssl.settings import Settings
 from medssl.volume import Spacing
 
@@ -97,7 +96,9 @@ def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
         raise BadInput(f"{out}: exists and is no store; choose an empty folder or a new name")
     known = private(out).exists()
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with alone(out, "another ingestion is writing here; wait for its end or use another --out"):
+        for part in out.rglob(".part-*"):  # a killed run left it half-written
+            part.unlink()
         try:
             veil.begin(fresh, "" if fresh else Card.read(out).key)
             return _fill(scans, found, veil, options, watch)
@@ -121,19 +122,6 @@ def _check_found(scans: Path, found: Layout, veil: Open) -> None:
         reasons = Counter(r.reason for r in found.rows if r.status == "refused").most_common(1)
         why = f" ({reasons[0][1]} files: {veil.said(reasons[0][0])})" if reasons else ""
         raise BadInput(f"{scans}: holds no scan{why}; give a folder with DICOM, NIfTI, NRRD or MHA files")
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Nobody else writes this store meanwhile; what a killed run left half-written is removed."""
-    with (out / ".lock").open("w") as lock:
-        try:
-            flock(lock, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"{out}: another ingestion is writing here; wait for its end or use another --out") from None
-        for part in out.rglob(".part-*"):
-            part.unlink()
-        yield
 
 
 def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch) -> Summary:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from medssl.data.crops import Crops
-from medssl.files import atomic
+from medssl.files import alone, atomic
 from medssl.nn import lora, transfer
 from medssl.objectives.base import Objective
 from medssl.render import report
@@ -60,15 +60,16 @@ def fit(
     watching += [Halfway(probe)] if probe else []
     monitor = f"val_{learner.selects}" if isinstance(learner, Task) and validation is not None else None
     trainer = _trainer(plan, run, monitor, every, watching)
-    try:
-        with spending(run):
-            _go(trainer, module, train, validation, run.path / LAST)
-            scores = _kept(trainer, module, run)
-            if probe is not None:
-                scores |= probe.scores(learner.encoder)
-        run.note(scores=scores)
-    finally:
-        report.write(run)
+    with alone(run.path, "another process trains this run; wait for its end or choose another `run`"):
+        try:
+            with spending(run):
+                _go(trainer, module, train, validation, run.path / LAST)
+                scores = _kept(trainer, module, run)
+                if probe is not None:
+                    scores |= probe.scores(learner.encoder)
+            run.note(scores=scores)
+        finally:
+            report.write(run)
     return scores
 
 

@@ -10,6 +10,7 @@ from toys import PLAN, batch, encoder, loader, run, spark
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
+from medssl.files import alone
 from medssl.objectives.spark import Spark
 from medssl.tasks.segment import Config as SegmentConfig
 from medssl.tasks.segment import Segment
@@ -46,6 +47,14 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     assert whole.keys() == torn.keys()
     for key in whole:
         assert torch.equal(whole[key], torn[key]), key
+
+
+def test_two_processes_do_not_train_one_run(tmp_path):
+    made = run(tmp_path / "run")
+    with alone(made.path, ""), pytest.raises(BadInput, match="run: another process trains this run; wait for its end"):
+        fit(spark(), PLAN, made, loader())
+    assert not (made.path / "weights.safetensors").exists() and not (made.path / "report.html").exists()
+    fit(spark(), PLAN, made, loader())
 
 
 def test_a_training_leaves_weights_logs_previews_and_scores(tmp_path):
