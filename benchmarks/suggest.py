@@ -1,6 +1,7 @@
 """Which volumes to label first: those that medssl suggests against random ones, 4 and 8 labels of real MR.
 
-usage: python -m benchmarks.suggest [PRETRAINING] [STORE] [WORK]; what lies in WORK already is not done again.
+usage: python -m benchmarks.suggest [PRETRAINING] [STORE] [WORK], after benchmarks.fewshot, whose hippocampus it takes;
+what lies in WORK already is not done again.
 """
 
 import hashlib
@@ -18,9 +19,13 @@ from medssl.run import Run
 from medssl.training.finetuning import Finetune
 from medssl.training.suggesting import suggested
 
-PRETRAINING, STORE, WORK = "runs/hippocampus/spark", "runs/hippocampus/store", "runs/suggest"
+PRETRAINING, STORE = "runs/fewshot/hippocampus/pretrained/spark", "runs/fewshot/hippocampus-store"
+WORK = "runs/suggest"
 CONFIG = "configs/finetune/hippocampus.yaml"
-SHORT = ("plan.epochs=6", "plan.steps=40", "plan.lr=4.0e-3", "validate_on=0")
+SHORT = (
+    "encoder.channels=[8,16,32,64]", "plan.epochs=6", "plan.steps=40", "plan.lr=4.0e-3", "plan.ema=0.95",
+    "validate_on=0", "schedule=sawtooth",
+)  # fmt: skip
 SEEDS = (0, 1, 2)
 
 
