@@ -84,7 +84,7 @@ def _described(path: Path, left: set[Path]) -> Layout:
     root = path.parent
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        labels, regions = _labels(told.get("labels") or {})
+        labels, regions = class_names(told.get("labels") or {})
         channels = told.get("channel_names") or told.get("modality") or {}
         modalities = tuple(_modality(str(channels[key])) for key in sorted(channels, key=int))
         listed = [(split, item) for split in SPLITS for item in told.get(split) or ()]
@@ -123,8 +123,8 @@ def _listed(root: Path, item: Any, modalities: tuple[str, ...], left: set[Path])
         reason = f"dataset.json lists it with {', '.join(missing)}, which is not there; add that file or drop the entry"
         return refused([p for p in wanted if p in left], reason)
     instances = tuple(int(v) + 1 for v in entry.get("label") or ()) if entry.get("mask") else None
-    channel = CHANNEL.match(_stem(paths[0])) if len(paths) > 1 else None
-    name = channel[1] if channel else _stem(paths[0])
+    channel = CHANNEL.match(stem(paths[0])) if len(paths) > 1 else None
+    name = channel[1] if channel else stem(paths[0])
     kinds = modalities if len(modalities) == len(paths) else (modalities or ("",))[:1] * len(paths)
     return Source(name, name, paths, kinds, label, instances=instances)
 
@@ -133,11 +133,11 @@ def _nnunet(root: Path, left: set[Path], said: dict[str, Told], modalities: tupl
     """imagesTr/NAME_0000 (one file a channel) with labelsTr/NAME, and imagesTs likewise."""
     found = Layout()
     for suffix in ("Tr", "Ts"):
-        labels = {_stem(f): f for f in left if f.parent == root / f"labels{suffix}" and images.is_image(f)}
+        labels = {stem(f): f for f in left if f.parent == root / f"labels{suffix}" and images.is_image(f)}
         grouped: dict[str, dict[int, Path]] = {}
         for path in sorted(f for f in left if f.parent == root / f"images{suffix}" and images.is_image(f)):
-            channel = CHANNEL.match(_stem(path))
-            name, number = (channel[1], int(channel[2])) if channel else (_stem(path), 0)
+            channel = CHANNEL.match(stem(path))
+            name, number = (channel[1], int(channel[2])) if channel else (stem(path), 0)
             grouped.setdefault(name, {})[number] = path
         for name, channels in grouped.items():
             numbers = sorted(channels)
@@ -155,8 +155,8 @@ def _plain(files: list[Path], left: set[Path], scans: Path) -> Layout:
         if re.fullmatch(r"(labels?(Tr|Ts)?|masks?|segmentations?)", path.parent.name):
             found.rows.extend(refused([path], "a label that belongs to no image here"))
             continue
-        name = re.sub(r"[^\w.-]+", "-", "_".join([*path.relative_to(scans).parts[:-1], _stem(path)]))
-        beside = [path.with_name(_stem(path) + ending) for ending in VOXELS] if path.suffix == ".mhd" else []
+        name = re.sub(r"[^\w.-]+", "-", "_".join([*path.relative_to(scans).parts[:-1], stem(path)]))
+        beside = [path.with_name(stem(path) + ending) for ending in VOXELS] if path.suffix == ".mhd" else []
         found.sources.append(Source(name, name, (path,), ("",), parts=tuple(f for f in beside if f in left)))
     return found
 
@@ -183,7 +183,7 @@ def _said(source: Source, said: dict[str, Told]) -> Source:
     return replace(source, **told)
 
 
-def _labels(told: dict[str, Any]) -> tuple[dict[int, str], dict[str, list[int]]]:
+def class_names(told: dict[str, Any]) -> tuple[dict[int, str], dict[str, list[int]]]:
     """Class number -> name, and region -> its classes.
 
     nnU-Net writes classes the other way round. Detection sets count from 0 without background.
@@ -222,5 +222,6 @@ def _under(root: Path, name: str) -> Path:
     return Path(os.path.normpath(root / name))
 
 
-def _stem(path: Path) -> str:
+def stem(path: Path) -> str:
+    """A file's name without the ending of an image."""
     return re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", "", path.name)

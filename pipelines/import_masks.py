@@ -1,0 +1,43 @@
+"""Makes predictions of masks of another tool: medssl import-masks MASKS SCANS_OR_MANIFEST --out DIR --by TOOL"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from medssl.data.sources import scans
+from medssl.errors import BadInput
+from medssl.predict.folder import Writer, studies
+from medssl.predict.foreign import Foreign
+
+
+def main(words: list[str]) -> None:
+    """Leaves a predictions folder that `medssl evaluate`, `compare`, `review` and `deliver` take as one of ours."""
+    parser = argparse.ArgumentParser(prog="medssl import-masks", description=__doc__)
+    parser.add_argument(
+        "masks", type=Path, help="CASE.nii.gz as nnU-Net names them, or CASE/ANY.nii.gz, CASE_ANY.nii.gz"
+    )
+    parser.add_argument("scans", type=Path, help="what they were predicted of: a folder of scans, or a manifest.csv")
+    parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
+    parser.add_argument("--by", required=True, metavar="TOOL", help="what predicted them, as 'nnU-Net 2.6.2, fold 0'")
+    parser.add_argument(
+        "--names", default="", help="of the classes 1, 2, ... with commas (default: MASKS/dataset.json)"
+    )
+    parser.add_argument("--split", default="test", help="with a manifest: which of its cases (default: test)")
+    parser.add_argument("--modality", default="", choices=["", "CT", "MR"], help="where the files do not tell")
+    given = parser.parse_args(words)
+    listed = scans(given.scans, given.split, given.modality)
+    if not listed:
+        raise BadInput(f"{given.scans}: no case in split {given.split!r}; choose another --split")
+    foreign = Foreign.of(given.masks, given.names, [scan.case for scan in listed])
+    model = {"run": given.by, "weights_sha256": "none: predicted by another tool"}
+    writer, whose = Writer.create(given.out, foreign.names, model), studies(listed)
+    taken = [scan for scan in listed if scan.case in foreign.masks]
+    for scan in track(taken, "reading", console=Console(stderr=True)):
+        image = scan.read()
+        writer = writer.add(scan.case, image, foreign.predicted(image, scan.case), whose[scan.case])
+    left = [scan.case for scan in listed if scan.case not in foreign.masks]
+    if left:
+        print(f"no mask for {len(left)} of {len(listed)} cases: {', '.join(left[:5])}{' ...' * (len(left) > 5)}")
+    print(f"{len(taken)} cases in {given.out}; look at them with: medssl review {given.out}")
