@@ -10,24 +10,26 @@ from pathlib import Path
 
 from benchmarks._commands import make, run
 
-SETS = {  # the data set, and how its volumes are shared out and resampled
-    "hippocampus": ("hippocampus", "--shares train=0.7,val=0.1,test=0.2"),
-    "headneck": ("headneck_ct", "--shares train=0.7,val=0.1,test=0.2 --spacing 4,4,4"),
-    "sarcoma": ("sarcoma", "--shares train=0.6,test=0.4 --spacing 2,2,3.27"),
+SETS = {  # the data set, how its volumes are shared out and resampled, and the configs of what is compared on it
+    "hippocampus": ("hippocampus", "--shares train=0.7,val=0.1,test=0.2", ("hippocampus", "seeds", "unlabelled")),
+    "headneck": ("headneck_ct", "--shares train=0.7,val=0.1,test=0.2 --spacing 4,4,4", ("headneck",)),
+    "sarcoma": ("sarcoma", "--shares train=0.6,test=0.4 --spacing 2,2,3.27", ("sarcoma",)),
 }
 
 
 def main(work: str = "runs/fewshot", *sets: str) -> None:
     """Runs the commands it prints; then prints the table of each sweep and what its runs were made of."""
     for name in sets or SETS:
-        data, how = SETS[name]
+        data, how, configs = SETS[name]
         store, out = Path(work, f"{name}-store"), Path(work, name)
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
-        sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
         make(store / "manifest.csv", ingest)
-        run(sweep)
-        print(f"\n### {name}\n\n```sh\nmedssl {ingest}\nmedssl {sweep}\n```\n")
-        _table(out)
+        print(f"\n### {name}\n\n```sh\nmedssl {ingest}\n```")
+        for config in configs:
+            sweep = f"fewshot configs/fewshot/{config}.yaml manifest={store}/manifest.csv out={out}"
+            run(sweep)
+            print(f"\n```sh\nmedssl {sweep}\n```\n")
+            _table(out)
         _provenance(out)
 
 
