@@ -116,7 +116,7 @@ def _head(run: Run, card: Mapping[str, Any], logged: Mapping[str, Points]) -> st
     last = max((int(points[-1][0]) for points in logged.values()), default=0)
     state = "finished" if done else f"stopped after epoch {last}; resume=true goes on"
     badge = f'<span class="state{"" if done else " stopped"}">{state}</span>'
-    alarm = f'<div class="alarm"><b>Alarm:</b> {escape(card["alarm"])}.</div>' if card.get("collapsed") else ""
+    alarm = f'<div class="alarm"><b>Alarm:</b> {escape(card["alarm"])}.</div>' if "alarm" in card else ""
     sub = f"{escape(card['kind'])}, begun {escape(card['created'])}. {NOTICE}"
     return f'<h1>{escape(run.path.name)}{badge}</h1><div class="sub">{sub}</div>{alarm}'
 

@@ -1,6 +1,7 @@
 """Finetuning: from a few labelled volumes and, if there is one, a pretraining to a closed run."""
 
 import logging
+import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,10 @@ from medssl.data.augment import Augment
 from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Doubt
 from medssl.nn import lora
 from medssl.nn.encoder import EncoderConfig, Named
+from medssl.render import report
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks import segment
@@ -29,6 +31,7 @@ from medssl.training.network import Network
 from medssl.training.plan import Plan
 from medssl.training.shown import Shown
 from medssl.training.taught import Taught, Unlabelled
+from medssl.training.unlearnt import unlearnt
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +111,19 @@ def finetune(settings: Finetune) -> Run:
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
     leaks.remember(run.path, [*seen, *leaks.traces(replace(shown.few, cases=cases))])
     fit(learner, plan, run, train, validation, settings.validate_every, [case.id for case in cases])
+    _doubt_unlearnt(learner, train, run, shown.classes)
     run.close()
     return run
+
+
+def _doubt_unlearnt(learner: Task, train: DataLoader, run: Run, classes: Classes) -> None:
+    if not isinstance(learner, segment.Segment | Taught) or not (never := unlearnt(learner, train)):
+        return
+    names = ", ".join(classes.names[n] for n in never)
+    told = f"never says {names}, not even in the crops it learnt from; give it more steps, or task.balance=0.5"
+    warnings.warn(f"{run.path}: {told}", Doubt, stacklevel=3)
+    run.note(alarm=told)
+    report.write(run)
 
 
 def _learner(task: Task, settings: Finetune) -> tuple[Task, Plan]:
