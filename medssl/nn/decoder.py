@@ -15,7 +15,8 @@ from medssl.nn.layout import Triple
 class UNetDecoder(nn.Module):
     """The downstream decoder: upsample, concatenate the skip, two convolutions; one map a level, of the level's width.
 
-    Ronneberger et al., "U-Net" (2015), https://arxiv.org/abs/1505.04597. The coarsest map is the pyramid's own.
+    Ronneberger et al., "U-Net" (2015), https://arxiv.org/abs/1505.04597. The coarsest map is the pyramid's own. A
+    `linear` one leaves its finest map as the norm gave it, without the activation behind.
     """
 
     def __init__(
@@ -24,13 +25,14 @@ class UNetDecoder(nn.Module):
         strides: Sequence[int | Triple],
         convs: int = 2,
         norm: norms.Norm = "instance",
+        linear: bool = False,
     ) -> None:
         super().__init__()
         self.channels = tuple(channels)
         self.strides = triples(strides)
         fine, coarse, steps = self.channels[:-1], self.channels[1:], self.strides[1:]
         self.ups = nn.ModuleList(nn.ConvTranspose3d(c, f, s, s) for f, c, s in zip(fine, coarse, steps, strict=True))
-        self.merges = nn.ModuleList(_convs(2 * f, f, convs, norm) for f in fine)
+        self.merges = nn.ModuleList(_convs(2 * f, f, convs, norm, linear and n == 0) for n, f in enumerate(fine))
 
     def forward(self, pyramid: list[Tensor], finest: int = 0) -> list[Tensor]:
         """Decoded maps, fine to coarse, at the resolutions of the pyramid from level `finest` on."""
@@ -83,7 +85,7 @@ def light_widths(channels: Sequence[int]) -> tuple[int, ...]:
     return tuple(max(4, channels[-1] // 2 ** (levels + 1 - n)) for n in range(levels))
 
 
-def _convs(inward: int, outward: int, convs: int, norm: norms.Norm) -> nn.Sequential:
+def _convs(inward: int, outward: int, convs: int, norm: norms.Norm, linear: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n in range(convs):
         layers += [
@@ -91,4 +93,4 @@ def _convs(inward: int, outward: int, convs: int, norm: norms.Norm) -> nn.Sequen
             norms.make(norm, outward),
             nn.LeakyReLU(0.01),
         ]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*layers[: -1 if linear else None])

@@ -29,6 +29,7 @@ class Config(Settings):
         (), description="unions of classes to learn in place of classes: whole tumour, core = [[1,2,3],[2,3],[3]]"
     )
     balance: float = Field(0.0, ge=0, le=1, description="rare classes in the cross-entropy: 0 as voxels, 1 as classes")
+    linear: bool = Field(False, description="tells classes by features before their last activation, which hides half")
 
 
 class Segment(Task):
@@ -43,7 +44,7 @@ class Segment(Task):
 
     def __init__(self, config: Config, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
         super().__init__(config, encoder, classes, crop)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides)
+        self.decoder = UNetDecoder(encoder.channels, encoder.strides, linear=config.linear)
         out = len(config.regions) or classes
         coarser = encoder.channels[1 : config.supervised]
         self.heads = nn.ModuleList(

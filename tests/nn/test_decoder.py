@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
 
@@ -32,3 +33,12 @@ def test_every_level_and_every_weight_has_a_say(kind):
 def test_light_widths_halve_from_a_quarter_of_the_deepest_one():
     assert light_widths((32, 64, 128, 256)) == (8, 16, 32, 64)
     assert light_widths((4, 4, 8)) == (4, 4, 4)
+
+
+def test_a_linear_decoder_has_the_same_weights_and_only_lacks_the_last_activation():
+    plain, linear = UNetDecoder((4, 8, 8), (1, 2, 2)), UNetDecoder((4, 8, 8), (1, 2, 2), linear=True)
+    linear.load_state_dict(plain.state_dict())
+    pyramid = [torch.randn(1, c, side, side, side) for c, side in ((4, 16), (8, 8), (8, 4))]
+    here, there = plain(pyramid), linear(pyramid)
+    assert torch.equal(here[0], F.leaky_relu(there[0], 0.01)) and (there[0] < -1).any()
+    assert all(torch.equal(a, b) for a, b in zip(here[1:], there[1:], strict=True))

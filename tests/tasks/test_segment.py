@@ -43,7 +43,10 @@ def learnt(of: Segment, *batches: Crops, steps: int = 60) -> Segment:
     return of
 
 
-@pytest.mark.parametrize("how", [{}, {"regions": NESTED}, {"balance": 0.5}], ids=["classes", "regions", "balanced"])
+WAYS = {"classes": {}, "regions": {"regions": NESTED}, "balanced": {"balance": 0.5}, "linear": {"linear": True}}
+
+
+@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
 def test_boxes_are_learnt(how):
     batch = crops()
     of = learnt(task(**how), batch)
