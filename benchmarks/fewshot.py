@@ -1,6 +1,6 @@
 """Few labels on real MR and CT, from 1 to all labelled volumes, with and without pretraining, by seeds.
 
-usage: python -m benchmarks.fewshot [WORK] [SET ...]; what lies in WORK already is not done again.
+usage: python -m benchmarks.fewshot [WORK] [SWEEP ...]; what lies in WORK already is not done again.
 """
 
 import csv
@@ -10,26 +10,31 @@ from pathlib import Path
 
 from benchmarks._commands import make, run
 
-SETS = {  # the data set, how its volumes are shared out and resampled, and the configs of what is compared on it
-    "hippocampus": ("hippocampus", "--shares train=0.7,val=0.1,test=0.2", ("hippocampus", "seeds", "unlabelled")),
-    "headneck": ("headneck_ct", "--shares train=0.7,val=0.1,test=0.2 --spacing 4,4,4", ("headneck",)),
-    "sarcoma": ("sarcoma", "--shares train=0.6,test=0.4 --spacing 2,2,3.27", ("sarcoma",)),
+SETS = {  # the data set, and how its volumes are shared out and resampled
+    "hippocampus": ("hippocampus", "--shares train=0.7,val=0.1,test=0.2"),
+    "headneck": ("headneck_ct", "--shares train=0.7,val=0.1,test=0.2 --spacing 4,4,4"),
+    "sarcoma": ("sarcoma", "--shares train=0.6,test=0.4 --spacing 2,2,3.27"),
+}
+SWEEPS = {  # the set, and the folder, which two sweeps of one recipe share
+    "hippocampus": ("hippocampus", "hippocampus"),
+    "unlabelled": ("hippocampus", "hippocampus"),
+    "seeds": ("hippocampus", "seeds"),
+    "headneck": ("headneck", "headneck"),
+    "sarcoma": ("sarcoma", "sarcoma"),
 }
 
 
-def main(work: str = "runs/fewshot", *sets: str) -> None:
+def main(work: str = "runs/fewshot", *names: str) -> None:
     """Runs the commands it prints; then prints the table of each sweep and what its runs were made of."""
-    for name in sets or SETS:
-        data, how, configs = SETS[name]
-        store, out = Path(work, f"{name}-store"), Path(work, name)
+    for name in names or SWEEPS:
+        of, folder = SWEEPS[name]
+        (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, folder)
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
+        sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
         make(store / "manifest.csv", ingest)
-        print(f"\n### {name}\n\n```sh\nmedssl {ingest}\n```")
-        for config in configs:
-            sweep = f"fewshot configs/fewshot/{config}.yaml manifest={store}/manifest.csv out={out}"
-            run(sweep)
-            print(f"\n```sh\nmedssl {sweep}\n```\n")
-            _table(out)
+        run(sweep)
+        print(f"\n### {name}\n\n```sh\nmedssl {ingest}\nmedssl {sweep}\n```\n")
+        _table(out)
         _provenance(out)
 
 
