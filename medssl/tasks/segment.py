@@ -29,7 +29,7 @@ class Config(Settings):
         (), description="unions of classes to learn in place of classes: whole tumour, core = [[1,2,3],[2,3],[3]]"
     )
     balance: float = Field(0.0, ge=0, le=1, description="rare classes in the cross-entropy: 0 as voxels, 1 as classes")
-    linear: bool = Field(False, description="tells classes by features before their last activation, which hides half")
+    linear: bool = Field(True, description="tells classes by features before their last activation, which hides half")
 
 
 class Segment(Task):

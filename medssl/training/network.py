@@ -48,7 +48,10 @@ class Network(Settings):
         """The network of a finished run."""
         if not run.closed:
             raise BadInput(f"{run.path}: this run has not finished; go on with resume=true")
-        return config.check(run.card["network"], cls, str(run.path / "run.json"))
+        told = run.card["network"]
+        if told.get("task", {}).get("name") == "segment":
+            told["task"] = {"linear": False} | told["task"]  # as all were before they could choose
+        return config.check(told, cls, str(run.path / "run.json"))
 
     def body(self) -> Encoder:
         """The encoder with fresh weights."""

@@ -19,12 +19,15 @@ def task(classes: int = 4, channels: int = 1, **how) -> Segment:
     return Segment(Config(**how), ResEncoder((8, 8, 16), (1, 2, 2), in_channels=channels), classes, CROP)
 
 
-def crops(classes: int = 4, channels: int = 1, volumes: int = 2) -> Crops:
-    """Boxes, one a class, each with its own brightness; the last channel alone tells the last two classes apart."""
+def crops(classes: int = 4, channels: int = 1, volumes: int = 2, order: tuple[int, ...] = (1, 2, 3)) -> Crops:
+    """Boxes, one a class, each with its own brightness; the last channel alone tells the last two classes apart.
+
+    `order` says which class lies in the first place, the second and so on.
+    """
     g = torch.Generator().manual_seed(0)
     label = torch.zeros(volumes, 1, *CROP, dtype=torch.long)
     for n in range(1, classes):
-        label[:, :, 4 * (n - 1) : 4 * n + 2, 3:12, 4:13] = n
+        label[:, :, 4 * (n - 1) : 4 * n + 2, 3:12, 4:13] = order[n - 1]
     bright = label.float() / classes
     x = torch.stack(
         [bright.clamp_max((classes - 2) / classes) if channels > 1 else bright, *[bright] * (channels - 1)], 2
@@ -58,7 +61,7 @@ def test_boxes_are_learnt(how):
 
 def test_a_second_channel_is_read():
     batch = crops(channels=2)
-    of = learnt(task(channels=2), batch)
+    of = learnt(task(channels=2), batch, crops(channels=2, order=(1, 3, 2)))  # so that no place tells them apart
     right = of.probability(batch.x[:, 0]).argmax(1) == batch.label[:, 0]
     assert right.float().mean() > 0.97
     blind = replace(batch, x=torch.stack([batch.x[:, :, 0]] * 2, 2))
@@ -91,7 +94,7 @@ def test_volumes_with_different_structures_drawn_teach_all_of_them(how, drawn):
         found = learnt(task(**how), batch, steps=40).probability(whole.x[:, 0]).argmax(1)
         return (found == whole.label[:, 0]).float().mean().item()
 
-    assert right(part) > 0.95 > right(replace(part, drawn=None)) + 0.05
+    assert right(part) > max(0.95, right(replace(part, drawn=None)) + 0.05)
 
 
 @pytest.mark.parametrize("regions", [((1, 2, 3),), ((1, 2), (3,), (5,)), ((1,), (2,))], ids=["same", "beyond", "none"])

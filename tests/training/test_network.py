@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from medssl.data.normalise import Recipe
 from medssl.errors import BadInput
@@ -42,3 +43,14 @@ def test_weights_of_another_window_are_refused_unless_they_are_allowed(pretraine
 def test_a_crop_that_does_not_divide_is_refused_before_anything_is_trained():
     with pytest.raises(BadInput, match=r"crop \(16, 15, 16\) does not divide .* use \(16, 16, 16\)"):
         network((-1000, 1000)).model_copy(update={"crop": (16, 15, 16)}).blank()
+
+
+@pytest.mark.parametrize(("told", "linear"), [({}, False), ({"linear": True}, True), ({"linear": False}, False)])
+def test_a_run_from_before_heads_were_linear_predicts_as_it_was_trained(tmp_path, told, linear):
+    card = network((-1000, 1000)).model_dump(mode="json")
+    card["task"] = {key: card["task"][key] for key in card["task"] if key != "linear"} | told
+    run = Run.create(tmp_path / "a", Plain(run=tmp_path / "a"), "finetune", network=card)
+    (run.path / "weights.safetensors").write_bytes(b"")
+    run.close()
+    last = Network.of(run).blank().decoder.merges[0][-1]
+    assert isinstance(last, torch.nn.LeakyReLU) != linear
