@@ -15,20 +15,20 @@ SETS = {  # the data set, and how its volumes are shared out and resampled
     "headneck": ("headneck_ct", "--shares train=0.7,val=0.1,test=0.2 --spacing 4,4,4"),
     "sarcoma": ("sarcoma", "--shares train=0.6,test=0.4 --spacing 2,2,3.27"),
 }
-SWEEPS = {  # the set, and the folder, which two sweeps of one recipe share
-    "hippocampus": ("hippocampus", "hippocampus"),
-    "unlabelled": ("hippocampus", "hippocampus"),
-    "seeds": ("hippocampus", "seeds"),
-    "headneck": ("headneck", "headneck"),
-    "sarcoma": ("sarcoma", "sarcoma"),
+SWEEPS = {  # the set; sweeps of one set have one recipe and share a folder
+    "hippocampus": "hippocampus",
+    "seeds": "hippocampus",
+    "unlabelled": "hippocampus",
+    "headneck": "headneck",
+    "sarcoma": "sarcoma",
 }
 
 
 def main(work: str = "runs/fewshot", *names: str) -> None:
     """Runs the commands it prints; then prints the table of each sweep and what its runs were made of."""
     for name in names or SWEEPS:
-        of, folder = SWEEPS[name]
-        (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, folder)
+        of = SWEEPS[name]
+        (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, of)
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
         sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
         make(store / "manifest.csv", ingest)
