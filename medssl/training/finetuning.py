@@ -1,7 +1,6 @@
 """Finetuning: from a few labelled volumes and, if there is one, a pretraining to a closed run."""
 
 import logging
-import warnings
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from medssl.data.augment import Augment
 from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
-from medssl.errors import BadInput, Doubt
+from medssl.errors import BadInput
 from medssl.nn import lora
 from medssl.nn.encoder import EncoderConfig, Named
 from medssl.render import report
@@ -121,7 +120,7 @@ def _doubt_unlearnt(learner: Task, train: DataLoader, run: Run, classes: Classes
         return
     names = ", ".join(classes.names[n] for n in never)
     told = f"never says {names}, not even in the crops it learnt from; give it more steps, or task.balance=0.5"
-    warnings.warn(f"{run.path}: {told}", Doubt, stacklevel=3)
+    log.warning("%s: %s", run.path, told)
     run.note(alarm=told)
     report.write(run)
 

@@ -17,9 +17,9 @@ SIDE = 12
 PLAN = Plan(epochs=1, steps=40, ema=0.9)
 
 
-def taught(name: str, **how) -> Taught:
+def taught(name: str, linear: bool = True, **how) -> Taught:
     torch.manual_seed(0)
-    student = Segment(Config(), ResEncoder((4, 8), (1, 2)), 2, (SIDE,) * 3)
+    student = Segment(Config(linear=linear), ResEncoder((4, 8), (1, 2)), 2, (SIDE,) * 3)
     return Taught(student, Unlabelled(name=name, **how), PLAN)
 
 
@@ -147,8 +147,11 @@ def score(of: Taught, test: Crops) -> float:
 
 
 def test_unlabelled_crops_of_other_looks_teach_what_the_one_label_cannot():
-    """All test crops have other intensities than the labelled one; those of the unlabelled crops vary as well."""
+    """All test crops have other intensities than the labelled one; those of the unlabelled crops vary as well.
+
+    The head is not linear: a linear one is so little troubled by other looks that there is nothing left to teach.
+    """
     shown, test = crops(1, 0), other_look(crops(16, 0, 99), 5)
     both = [beside(shown, other_look(crops(0, 1, seed), seed)) for seed in range(1, 9)]
-    alone = score(trained(taught("mean-teacher"), [shown], 60), test)
-    assert score(trained(taught("mean-teacher", weight=4.0), both, 60), test) > alone + 0.3
+    alone = score(trained(taught("mean-teacher", linear=False), [shown], 60), test)
+    assert score(trained(taught("mean-teacher", linear=False, weight=4.0), both, 60), test) > alone + 0.3
