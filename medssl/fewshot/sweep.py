@@ -113,10 +113,10 @@ def _lesions_there(asked: Sweep, references: References, tested: Sequence[str]) 
 def _settle(asked: Sweep) -> None:
     """Cells of another question must not stand in one table: what a folder was begun with stays, but may be extended.
 
-    Arms, numbers of labels and seeds may be added, and where the work is done may change.
+    Arms, numbers of labels and seeds may be added, where the work is done may change, and the folder may be moved.
     """
     path = asked.out / "sweep.yaml"
-    free = {"arms", "labels", "seeds", "workers", "scheduler", "reference"}
+    free = {"out", "arms", "labels", "seeds", "workers", "scheduler", "reference"}
     if path.is_file():
         then = config.read(path.absolute(), [], Sweep)
         changed = [k for k in Sweep.model_fields if k not in free and getattr(then, k) != getattr(asked, k)]

@@ -192,6 +192,15 @@ def test_another_question_does_not_go_into_the_same_folder(asked):
     assert len(sweep(asked.model_copy(update={"labels": (1, 2)}), lambda said: None)) > 0
 
 
+def test_a_folder_that_was_moved_goes_on(asked, tmp_path):
+    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
+    sweep(short, lambda line: None)
+    asked.out.rename(tmp_path / "elsewhere")
+    told: list[str] = []
+    sweep(short.model_copy(update={"out": tmp_path / "elsewhere"}), told.append)
+    assert told == ["1 cells, 1 done already"]
+
+
 def test_a_reference_must_be_an_arm(asked):
     with pytest.raises(ValueError, match="'nnunet' is no arm"):
         Sweep(out=asked.out, manifest=asked.manifest, reference="nnunet")
