@@ -103,8 +103,7 @@ def _trainer(plan: Plan, run: Run, monitor: str | None, every: int, watching: li
         callbacks.append(WeightAveraging(avg_fn=averaging(plan.ema)))
     if monitor:
         best = ModelCheckpoint(
-            folder, filename=Path(BEST).stem, monitor=monitor, mode="max", save_weights_only=True,
-            enable_version_counter=False,
+            folder, filename=Path(BEST).stem, monitor=monitor, mode="max", enable_version_counter=False,
         )  # fmt: skip
         callbacks.append(best)
     # After the best, so that a run that goes on from here knows what it has to beat.

@@ -11,6 +11,7 @@ from toys import PLAN, batch, encoder, loader, run, spark
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.files import alone
+from medssl.nn import transfer
 from medssl.objectives.spark import Spark
 from medssl.tasks.segment import Config as SegmentConfig
 from medssl.tasks.segment import Segment
@@ -95,17 +96,29 @@ def test_a_volume_with_voxels_that_are_no_numbers_is_named_alone(tmp_path):
 
 
 def test_a_task_learns_and_keeps_its_best_weights(tmp_path):
-    task = Segment(SegmentConfig(), encoder(), 2, (32, 32, 32))
-    whole = [
-        replace(
-            batch(9, True),
-            **{f: getattr(batch(9, True), f)[:1] for f in ("x", "label", "corner", "size", "affine", "volume")},
-        )
-    ]
+    made, task, whole = run(tmp_path / "run"), Segment(SegmentConfig(), encoder(), 2, (32, 32, 32)), one_volume()
     plan = Plan(epochs=6, steps=4, lr=1e-2, ema=0.5)
-    scores = fit(task, plan, run(tmp_path / "run"), loader(4, label=True), DataLoader(whole, batch_size=None), every=2)
+    scores = fit(task, plan, made, loader(4, label=True), DataLoader([whole], batch_size=None), every=2)
     assert scores["best_val_dice"] > 0.8
     assert scores["best_epoch"] in (2, 4, 6)
+    assert not list(made.path.glob("*.ckpt"))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.99])
+def test_the_best_score_is_that_of_the_weights_that_are_kept(tmp_path, ema):
+    """They are the averaged ones, which the validation looked at, not the ones that the next step starts from."""
+    made, task, whole = run(tmp_path / "run"), Segment(SegmentConfig(), encoder(), 2, (32, 32, 32)), one_volume()
+    plan = Plan(epochs=2, steps=6, lr=1e-2, ema=ema)
+    scores = fit(task, plan, made, loader(4, label=True), DataLoader([whole], batch_size=None), every=1)
+    fresh = Segment(SegmentConfig(), encoder(), 2, (32, 32, 32))
+    transfer.load(made.path / "weights.safetensors", fresh.transferable())
+    assert scores["best_val_dice"] == pytest.approx(fresh.eval().validate(whole)["dice"].item(), abs=1e-4)
+
+
+def one_volume() -> Crops:
+    """The first volume of a labelled batch, whole, as validation takes it."""
+    many = batch(9, True)
+    return replace(many, **{f: getattr(many, f)[:1] for f in ("x", "label", "corner", "size", "affine", "volume")})
 
 
 def test_the_averaged_weights_are_the_ones_that_are_kept(tmp_path):
