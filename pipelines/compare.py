@@ -15,7 +15,9 @@ def main(words: list[str]) -> None:
     parser.add_argument("first", type=Path, help="the folder an evaluation wrote")
     parser.add_argument("second", type=Path, help="another, of the same cases")
     parser.add_argument(
-        "--metric", default="dice", help="a column of cases.csv in which more is better (default: dice)"
+        "--metric",
+        default="dice",
+        help="a column of cases.csv (default: dice); of distances and volume errors, less is better",
     )
     parser.add_argument("--names", nargs=2, default=("first", "second"), help="what to call the two")
     given = parser.parse_args(words)

@@ -14,6 +14,7 @@ from medssl.metrics.surface import surfaces
 from medssl.volume import Volume
 
 METRICS = ("dice", "nsd", "hd95_mm", "assd_mm", "volume_error_ml")
+LESS = ("hd95_mm", "assd_mm", "volume_error_ml")  # the smaller, the better
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Row:
     hd95_mm: float
     assd_mm: float
     volume_error_ml: float
+    predicted_ml: float
     reference_ml: float
     empty: Literal["", "predicted", "reference", "both"]
 
@@ -49,9 +51,10 @@ def score(
     drawn = reference.like(predicted).voxels
     ours, theirs = np.isin(predicted.voxels, values) & (drawn >= 0), np.isin(drawn, values)
     apart = surfaces(ours, theirs, predicted.spacing_mm())
+    ml = predicted.voxel_ml()
     return Row(
         case, patient, label, dice(ours, theirs), apart.nsd(tolerance_mm), apart.hd95_mm(), apart.assd_mm(),
-        volume_error_ml(ours, theirs, predicted.voxel_ml()), float(theirs.sum()) * predicted.voxel_ml(),
+        volume_error_ml(ours, theirs, ml), float(ours.sum()) * ml, float(theirs.sum()) * ml,
         _empty(bool(ours.any()), bool(theirs.any())),
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from medssl.errors import BadInput
+from medssl.metrics.cases import LESS
 from medssl.metrics.statistics import Interval, difference, permutation_p, shown
 
 ALL = "all labels"
@@ -23,12 +24,13 @@ class Gap:
     second: float
     gap: Interval
     p: float
+    less: bool = False  # the smaller score is the better one
 
     def verdict(self, first: str, second: str) -> str:
         """In words: which one is better, where that is shown."""
         if not shown(self.gap, self.p):
             return "no difference shown"
-        return f"{first if self.gap.estimate > 0 else second} is better"
+        return f"{first if (self.gap.estimate > 0) != self.less else second} is better"
 
 
 def compare(first: Path, second: Path, metric: str = "dice") -> list[Gap]:
@@ -40,8 +42,9 @@ def compare(first: Path, second: Path, metric: str = "dice") -> list[Gap]:
     cases = sorted({case for case, _ in a})
     labels = list(dict.fromkeys(label for _, label in a))
     owners = [patients[case] for case in cases]
-    rows = [_gap(label, means(a, cases, [label]), means(b, cases, [label]), owners) for label in labels]
-    return [*rows, _gap(ALL, means(a, cases, labels), means(b, cases, labels), owners)]
+    groups = [(label, [label]) for label in labels] + [(ALL, labels)]
+    less = metric in LESS
+    return [_gap(name, means(a, cases, some), means(b, cases, some), owners, less) for name, some in groups]
 
 
 def read(folder: Path, metric: str) -> tuple[Scores, dict[str, str]]:
@@ -62,8 +65,10 @@ def means(scores: Scores, cases: list[str], labels: list[str]) -> Float[np.ndarr
     return np.array([np.mean(values) if values else np.nan for values in drawn])
 
 
-def _gap(label: str, a: Float[np.ndarray, "cases"], b: Float[np.ndarray, "cases"], owners: list[str]) -> Gap:
+def _gap(
+    label: str, a: Float[np.ndarray, "cases"], b: Float[np.ndarray, "cases"], owners: list[str], less: bool
+) -> Gap:
     both = np.isfinite(a) & np.isfinite(b)
     of = [owner for owner, there in zip(owners, both, strict=True) if there]
     a, b = a[both][None], b[both][None]
-    return Gap(label, float(a.mean()), float(b.mean()), difference(a, b, of), permutation_p(a, b, of))
+    return Gap(label, float(a.mean()), float(b.mean()), difference(a, b, of), permutation_p(a, b, of), less)

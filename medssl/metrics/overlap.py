@@ -13,8 +13,8 @@ def dice(predicted: Bool[np.ndarray, "i j k"], reference: Bool[np.ndarray, "i j 
 def volume_error_ml(
     predicted: Bool[np.ndarray, "i j k"], reference: Bool[np.ndarray, "i j k"], voxel_ml: float
 ) -> float:
-    """Predicted minus reference volume: positive where too much was marked."""
-    return (np.count_nonzero(predicted) - np.count_nonzero(reference)) * voxel_ml
+    """How far apart the two volumes are; without a sign, lest a missed structure and a false alarm cancel out."""
+    return abs(np.count_nonzero(predicted) - np.count_nonzero(reference)) * voxel_ml
 
 
 def box_iou(

@@ -9,11 +9,11 @@ from medssl.errors import BadInput
 from medssl.metrics.compare import compare
 
 
-def evaluation(folder, dice: dict[tuple[str, str], float]):
+def evaluation(folder, dice: dict[tuple[str, str], float], metric="dice"):
     folder.mkdir()
     with (folder / "cases.csv").open("w", newline="") as handle:
         writer = csv.writer(handle)
-        writer.writerow(["case", "patient", "label", "dice"])
+        writer.writerow(["case", "patient", "label", metric])
         writer.writerows([case, f"p-{case[:-1]}", label, value] for (case, label), value in dice.items())
     return folder
 
@@ -48,6 +48,17 @@ def test_a_steady_gain_is_called_one_and_noise_is_not(tmp_path):
         tmp_path / "c", {k: v + float(np.random.default_rng(n).normal(0, 0.2)) for n, (k, v) in enumerate(base.items())}
     )
     assert compare(noisy, second)[-1].verdict("x", "y") == "no difference shown"
+
+
+@pytest.mark.parametrize(
+    ("metric", "better"), [("dice", "x"), ("nsd", "x"), ("hd95_mm", "y"), ("volume_error_ml", "y")]
+)
+def test_of_distances_the_smaller_is_the_better(tmp_path, metric, better):
+    base = scores(np.random.default_rng(0))
+    more = {key: value + 0.05 for key, value in base.items()}
+    first, second = evaluation(tmp_path / "a", more, metric), evaluation(tmp_path / "b", base, metric)
+    row = compare(first, second, metric)[-1]
+    assert row.verdict("x", "y") == f"{better} is better" and row.gap.estimate == pytest.approx(0.05)
 
 
 def test_cases_join_on_their_id_and_not_on_their_place(tmp_path):

@@ -127,6 +127,7 @@ def test_perfect_missed_and_false_alarm_never_average_to_perfect():
     assert np.mean([s.nsd(2.0) for s in both]) == pytest.approx(1 / 3)
     assert np.mean([s.hd95_mm() for s in both]) > 5
     assert np.mean([s.assd_mm() for s in both]) > 5
+    assert np.mean([volume_error_ml(*pair, 1.0) for pair in three]) > 5
 
 
 @given(st.integers(0, 1000))
@@ -136,7 +137,7 @@ def test_dice_equals_its_definition_over_sets(seed):
     a, b = ({tuple(v) for v in np.argwhere(m)} for m in (ours, theirs))
     assume(a or b)
     assert dice(ours, theirs) == pytest.approx(2 * len(a & b) / (len(a) + len(b)))
-    assert volume_error_ml(ours, theirs, 0.5) == pytest.approx((len(a) - len(b)) / 2)
+    assert volume_error_ml(ours, theirs, 0.5) == pytest.approx(abs(len(a) - len(b)) / 2)
 
 
 @given(st.integers(0, 1000))
