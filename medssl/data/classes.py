@@ -49,6 +49,10 @@ class Classes:
         told = self.present.get(case, list(self.names))
         return np.array([n == 0 or n in told or n not in self.names for n in range(self.count)])
 
+    def measured(self, case: str) -> Bool[np.ndarray, "n"]:
+        """Which classes a result is held against in a case: those drawn, without gaps in the numbers."""
+        return self.drawn(case) & np.array([n == 0 or n in self.names for n in range(self.count)])
+
     def mirrored(self) -> tuple[tuple[int, int], ...] | None:
         """Classes that change places in a mirror, left with right; None if a side has no other or was drawn alone."""
         words = {n: _words(name) for n, name in self.names.items()}

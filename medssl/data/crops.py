@@ -47,6 +47,10 @@ class Crops:
             raise BadInput("these crops have no labels; take them from labelled cases")
         return self.label
 
+    def drawn_by_view(self) -> Bool[Tensor, "m n"] | None:
+        """Which classes were drawn, for each view: those of its volume."""
+        return None if self.drawn is None else self.drawn.repeat_interleave(self.x.shape[1], 0)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
         """The same crops on another device."""
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}

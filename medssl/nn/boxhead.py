@@ -52,13 +52,23 @@ class BoxHead(nn.Module):
         level = [one(m) for one, m in zip(self.lateral, maps, strict=True)]
         return _rows([self.sure(x) for x in level]), _rows([self.place(x) for x in level])
 
-    def loss(self, maps: Sequence[Tensor], truth: Sequence[Boxes], label: Int[Tensor, "b i j k"]) -> Float[Tensor, ""]:
-        """How sure the anchors of lesions and the worst others are, and how badly boxes lie: four means, added."""
+    def loss(
+        self,
+        maps: Sequence[Tensor],
+        truth: Sequence[Boxes],
+        label: Int[Tensor, "b i j k"],
+        drawn: Bool[Tensor, "b n"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """How sure the anchors of lesions and the worst others are, and how badly boxes lie: four means, added.
+
+        What an anchor says of a class that was not `drawn` in a crop's volume counts nowhere.
+        """
         logits, moves = self(maps)
         by_level = self._anchors(label.shape[1:], logits.device)
         every, counts = torch.cat(by_level), [len(one) for one in by_level]
+        told = torch.ones_like(logits[:, 0], dtype=torch.bool) if drawn is None else drawn[:, 1:]
         losses = [
-            self._crop_loss(logits[n].float(), moves[n].float(), every, counts, boxes, label[n])
+            self._crop_loss(logits[n].float(), moves[n].float(), every, counts, boxes, label[n], told[n])
             for n, boxes in enumerate(truth)
         ]
         return torch.stack(losses).mean()
@@ -86,15 +96,17 @@ class BoxHead(nn.Module):
 
     def _crop_loss(
         self, logits: Float[Tensor, "m n"], moves: Float[Tensor, "m 6"], every: Float[Tensor, "m 6"],
-        counts: list[int], truth: Boxes, label: Int[Tensor, "i j k"],
+        counts: list[int], truth: Boxes, label: Int[Tensor, "i j k"], told: Bool[Tensor, "n"],
     ) -> Float[Tensor, ""]:  # fmt: skip
         matched = self.matched(truth.corners, every, counts)
         target = torch.zeros_like(logits)
         mine = (matched >= 0).nonzero()[:, 0]
         target[mine, truth.label[matched[mine]] - 1] = 1
         kind = torch.where(matched >= 0, 1, torch.where(_known(every, label), 0, -1))
-        positive, negative = self.sample.select_samples_per_img(kind, logits.detach().amax(1))
-        bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1)
+        positive, negative = self.sample.select_samples_per_img(
+            kind, logits.detach().masked_fill(~told, -torch.inf).amax(1)
+        )
+        bce = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * told).sum(1)
         corners = truth.corners[matched[mine]]
         worse = 1 - giou(moved(every[mine], moves[mine]), corners)
         away = F.smooth_l1_loss(moves[mine], moves_to(every[mine], corners), reduction="none").sum(1)

@@ -25,7 +25,7 @@ def dice_ce(
     `balance` weighs a voxel's cross-entropy by its class's share of the voxels to the power of -balance.
     """
     drawn = torch.ones_like(logits[:, :, 0, 0, 0], dtype=torch.bool) if drawn is None else drawn
-    said = _marginal(logits.float().log_softmax(1), drawn)
+    said = marginal(logits, drawn)
     ce = F.nll_loss(said, label.clamp_min(0), reduction="none")
     target = F.one_hot(label.clamp_min(0), logits.shape[1]).movedim(-1, 1)
     known = (label >= 0)[:, None] & _spread(drawn)
@@ -64,9 +64,10 @@ def deeply(
     return total, losses[0].detach()
 
 
-def _marginal(said: Float[Tensor, "b n i j k"], drawn: Bool[Tensor, "b n"]) -> Float[Tensor, "b n i j k"]:
-    """Log-probabilities with those of the classes that were not drawn added to the background's."""
-    if drawn.all():
+def marginal(logits: Float[Tensor, "b n i j k"], drawn: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n i j k"]:
+    """Log-probabilities, with those of the classes that were not drawn added to the background's; None: all were."""
+    said = logits.float().log_softmax(1)
+    if drawn is None or drawn.all():
         return said
     hidden = ~drawn
     hidden[:, 0] = True

@@ -5,32 +5,44 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from medssl.nn.losses import marginal
+
 LEAST = 512  # negatives of a crop that are mined even where it holds no lesion
 
 
 def mined_ce(
-    logits: Float[Tensor, "b n i j k"], label: Int[Tensor, "b i j k"], lesion: Int[Tensor, "b i j k"], ratio: float
+    logits: Float[Tensor, "b n i j k"],
+    label: Int[Tensor, "b i j k"],
+    lesion: Int[Tensor, "b i j k"],
+    ratio: float,
+    drawn: Bool[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the lesions, each lesion counting the same, plus that of the hardest negatives.
 
     Of a batch, `ratio` negatives are kept for each positive voxel, the worst ones (Shrivastava et al., "Training
     Region-based Object Detectors with Online Hard Example Mining", CVPR 2016, https://arxiv.org/abs/1604.03540). With
-    3 for each a network of full resolution stayed at chance, twice ln 2; with 60 it left it (docs/benchmarks.md).
+    3 for each a network of full resolution stayed at chance, twice ln 2; with 60 it left it (docs/few-labels.md).
     `lesion` numbers the lesions of each crop from 1, so that a small one weighs as much as a large one, as in Kofler
-    et al., "blob loss", IPMI 2023 (https://arxiv.org/abs/2205.08209).
+    et al., "blob loss", IPMI 2023 (https://arxiv.org/abs/2205.08209). Classes that were not `drawn` in a crop's volume
+    count as its background, as in `losses.dice_ce`.
     """
-    ce = F.cross_entropy(logits.float(), label.clamp_min(0), reduction="none")
+    ce = F.nll_loss(marginal(logits, drawn), label.clamp_min(0), reduction="none")
     known, positive = label >= 0, label > 0
     hard = _hardest(ce[known & ~positive], ratio * int(positive.sum()) + LEAST * len(label))
     return _by_lesion(ce, lesion, positive) + hard
 
 
-def focal(logits: Float[Tensor, "b n i j k"], label: Int[Tensor, "b i j k"], gamma: float) -> Float[Tensor, ""]:
-    """Focal loss over all known voxels, divided by the number of positive ones.
+def focal(
+    logits: Float[Tensor, "b n i j k"],
+    label: Int[Tensor, "b i j k"],
+    gamma: float,
+    drawn: Bool[Tensor, "b n"] | None = None,
+) -> Float[Tensor, ""]:
+    """Focal loss over all known voxels, divided by the number of positive ones; `drawn` as in `mined_ce`.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (https://arxiv.org/abs/1708.02002).
     """
-    ce = F.cross_entropy(logits.float(), label.clamp_min(0), reduction="none")
+    ce = F.nll_loss(marginal(logits, drawn), label.clamp_min(0), reduction="none")
     known = label >= 0
     return (ce * (1 - (-ce).exp()) ** gamma)[known].sum() / (label > 0).sum().clamp_min(LEAST)
 

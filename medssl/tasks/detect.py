@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -59,12 +59,13 @@ class Detect(Task):
         """The losses of the heads that the route takes, added; connected voxels of a class are one lesion."""
         label = crops.labels().flatten(0, 1)
         number, boxes = lesions(label)
+        drawn = crops.drawn_by_view()
         maps = self._maps(crops.x.flatten(0, 1))
         losses = {}
         if self.config.route != "box":
-            losses["voxel"] = self._voxel_loss(self.voxel(maps[0]), label, number)
+            losses["voxel"] = self._voxel_loss(self.voxel(maps[0]), label, number, drawn)
         if self.config.route != "voxel":
-            losses["box"] = self.box.loss([maps[n] for n in self.levels], boxes, label)
+            losses["box"] = self.box.loss([maps[n] for n in self.levels], boxes, label, drawn)
         return Step(torch.stack(list(losses.values())).sum(), {name: loss.detach() for name, loss in losses.items()})
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
@@ -87,7 +88,8 @@ class Detect(Task):
         names = {value: str(value) for value in range(1, self.classes)}
         detector = self.predictor(lambda volume: volume, names, str(crops.x.device))
         found, _, _ = detector.search(crops.x[0, 0].cpu().numpy())
-        outcome = hungarian(compared(found, crops.labels()[0].cpu()))
+        told = [one for one in found if crops.drawn is None or crops.drawn[0, one.label]]
+        outcome = hungarian(compared(told, crops.labels()[0].cpu()))
         return {"found": torch.tensor(cpm([outcome]) if outcome.ill else 1 - outcome.score)}
 
     def transferable(self) -> dict[str, nn.Module]:
@@ -102,11 +104,17 @@ class Detect(Task):
         return self.decoder(self.encoder(x), finest)
 
     def _voxel_loss(
-        self, logits: Float[Tensor, "b n i j k"], label: Int[Tensor, "b i j k"], lesion: Int[Tensor, "b i j k"]
+        self,
+        logits: Float[Tensor, "b n i j k"],
+        label: Int[Tensor, "b i j k"],
+        lesion: Int[Tensor, "b i j k"],
+        drawn: Bool[Tensor, "b n"] | None,
     ) -> Float[Tensor, ""]:
         if self.config.loss == "mined":
-            return mined_ce(logits, label, lesion, self.config.ratio)
-        return focal(logits, label, self.config.gamma) if self.config.loss == "focal" else dice_ce(logits, label)
+            return mined_ce(logits, label, lesion, self.config.ratio, drawn)
+        if self.config.loss == "focal":
+            return focal(logits, label, self.config.gamma, drawn)
+        return dice_ce(logits, label, drawn)
 
 
 def _levels(encoder: Encoder) -> tuple[list[int], list[Triple]]:

@@ -67,11 +67,14 @@ class Segment(Task):
         return said.softmax(1)
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
-        """Dice of every class of a whole volume, and their mean; absent classes are left out of both."""
+        """Dice of every class that was drawn in a whole volume, and their mean.
+
+        Of a class that is not there, it is 1 where none is found and 0 otherwise: a healthy volume tells false alarms.
+        """
         found = slide(crops.x[0, 0], self.probability, self.crop, device=str(crops.x.device)).argmax(0)
         label = crops.labels()[0, 0].cpu()
-        present = [n for n in range(1, self.classes) if bool((label == n).any())]
-        each = {f"dice_{n}": dice(((found == n) & (label >= 0)).numpy(), (label == n).numpy()) for n in present}
+        drawn = [n for n in range(1, self.classes) if crops.drawn is None or crops.drawn[0, n]]
+        each = {f"dice_{n}": dice(((found == n) & (label >= 0)).numpy(), (label == n).numpy()) for n in drawn}
         mean = sum(each.values()) / max(1, len(each))
         return {name: torch.tensor(value) for name, value in ({"dice": mean} | each).items()}
 
@@ -80,7 +83,7 @@ class Segment(Task):
         return {"encoder": self.encoder, "decoder": self.decoder, "heads": self.heads}
 
     def _loss(self, crops: Crops) -> Loss:
-        drawn = None if crops.drawn is None else crops.drawn.repeat_interleave(crops.x.shape[1], 0)
+        drawn = crops.drawn_by_view()
         if self.config.regions:
             return partial(regions_ce, members=self.members, drawn=drawn, balance=self.config.balance)
         return partial(dice_ce, drawn=drawn, balance=self.config.balance)

@@ -71,4 +71,5 @@ class Wholes(Dataset[Crops]):
             affine=torch.from_numpy(image.affine).float()[None, None],
             volume=torch.tensor([number]),
             label=torch.from_numpy(known)[None, None],
+            drawn=None if self.classes is None else torch.from_numpy(self.classes.measured(case.id))[None],
         )

@@ -1,5 +1,7 @@
 """Lesions of a phantom are found, scored and drawn by each route."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,6 +43,31 @@ def test_a_phantom_is_learnt_by_heart_and_its_lesions_are_found(how):
     outcome = metric.luna(metric.by_centre(said.findings, truth))
     assert metric.sensitivity_at([outcome], [1.0])[0] == 1
     assert {f.source for f in said.findings} == {"box" if how.get("route") == "box" else "mask"}
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"loss": "focal"}, {"loss": "dice_ce"}, {"route": "box"}, {"route": "both"}], ids=str
+)
+def test_lesions_of_a_kind_that_was_not_drawn_are_no_negatives(how):
+    """What is said of class 2 costs nothing where only class 1 was drawn, and is learnt where both were."""
+    torch.manual_seed(0)
+    one = Detect(Config(width=8, **how), ResEncoder((6, 12), (1, 2)), 3, SHAPE)
+    batch = crops(balls(SHAPE, SPOTS[:2]), balls(SHAPE, SPOTS[1:]))
+    seen = torch.tensor([[True, True, False]] * 2)
+
+    def slope(drawn):
+        one.zero_grad()
+        one.step(replace(batch, drawn=drawn)).loss.backward()
+        rows = [one.voxel.conv.weight.grad, one.box.sure[-1].weight.grad]
+        return [None if row is None else row[-1].abs().max().item() for row in rows]
+
+    told = [value for value in slope(torch.ones_like(seen)) if value is not None]
+    hidden = [value for value in slope(seen) if value is not None]
+    assert all(value > 1e-6 for value in told)
+    boxes = hidden[-1:] if how.get("route") in ("box", "both") else []
+    assert boxes == [0.0] * len(boxes)
+    if how.get("route") != "box":  # the background may be class 2: which of both a voxel is, nothing tells
+        assert one.step(replace(batch, drawn=seen)).logs["voxel"] < one.step(batch).logs["voxel"]
 
 
 def test_the_pyramid_of_boxes_has_strides_of_two_to_eight_voxels():

@@ -97,6 +97,17 @@ def test_volumes_with_different_structures_drawn_teach_all_of_them(how, drawn):
     assert right(part) > 0.95 > right(replace(part, drawn=None)) + 0.05
 
 
+def test_a_healthy_volume_tells_false_alarms(monkeypatch):
+    whole = crops(volumes=1)
+    blank = replace(whole, label=torch.zeros_like(whole.label))
+    for said, score in ((0.0, 1.0), (1.0, 0.0)):
+        of = task()
+        monkeypatch.setattr(of, "probability", lambda x, p=said: torch.stack([x[:, 0] * 0 + 0.5, x[:, 0] * 0 + p], 1))
+        told = of.validate(blank)
+        assert told["dice_1"] == score and set(told) == {"dice", "dice_1", "dice_2", "dice_3"}
+        assert of.validate(replace(blank, drawn=torch.tensor([[True, True, False, False]])))["dice"] == score
+
+
 @pytest.mark.parametrize("regions", [((1, 2, 3),), ((1, 2), (3,), (5,)), ((1,), (2,))], ids=["same", "beyond", "none"])
 def test_regions_that_do_not_tell_the_classes_apart_are_refused(regions):
     with pytest.raises(BadInput, match=r"task\.regions"):
