@@ -48,6 +48,7 @@ class Finetune(Settings):
     crop: tuple[int, int, int] = (64, 64, 64)
     foreground: float = Field(0.67, ge=0, le=1, description="share of crops drawn about a labelled voxel")
     schedule: presets.Schedule = Field("full", description="how the pretrained weights learn; fills in the plan")
+    rescale: bool = Field(False, description="pretrained kernels get the length of fresh ones, and learn as fast")
     rank: PositiveInt = Field(4, description="schedule=lora: of the adapters")
     regularise: bool = Field(False, description="more augmentation and decay where labels are few; fills in both")
     unlabelled: Unlabelled = Field(
@@ -76,7 +77,17 @@ class Finetune(Settings):
             raise ValueError("schedule=scratch starts from nothing; leave pretrained out, or choose another schedule")
         if self.schedule in ("frozen", "lora") and not self.pretrained:
             raise ValueError(f"schedule={self.schedule} keeps the encoder as it is, untrained; give pretrained=RUN")
+        if self.rescale and not self.pretrained:
+            raise ValueError("rescale=true brings pretrained kernels to the length of fresh ones; give pretrained=RUN")
         return self
+
+    def filled(self, labels: int) -> "Finetune":
+        """With what `regularise` stands for where all the labelled volumes, so many, are taken."""
+        if self.labels is not None:
+            return self
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        few = Finetune.model_validate(given | {"labels": labels})
+        return few.model_copy(update={"labels": None})
 
 
 def finetune(settings: Finetune) -> Run:
@@ -85,6 +96,7 @@ def finetune(settings: Finetune) -> Run:
     if settings.folds:
         manifest = manifest.fold(settings.fold, settings.folds, settings.seed)
     shown = Shown.of(manifest, settings.labels, settings.seed)
+    settings = settings.filled(len(shown.few.cases))
     shown.check(settings.allow_absent)
     if not settings.allow_overlap:
         shown.apart_from(manifest.by("test"))
@@ -93,7 +105,7 @@ def finetune(settings: Finetune) -> Run:
     seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else manifest.by("test"))
     torch.manual_seed(settings.plan.seed)
     before = Run.open(settings.pretrained) if settings.pretrained else None
-    given = settings.allow_recipe_mismatch, settings.channels
+    given = settings.allow_recipe_mismatch, settings.channels, settings.rescale
     task, ledger = network.started(before, *given) if before else (network.blank(), None)
     log.info("%s", ledger or "no pretrained weights: from scratch")
     learner, plan = _learner(task, settings)
@@ -102,6 +114,7 @@ def finetune(settings: Finetune) -> Run:
     validation = feed.wholes(held, network.recipe, shown.classes) if held.cases else None
     facts = {
         "recipe_of_weights": before and before.card["network"]["recipe"],
+        "start": before.card["kind"] if before else None,
         "manifest": shown.few.digest(),
         "network": network.model_dump(mode="json"),
         "cases": [case.id for case in shown.few.cases],

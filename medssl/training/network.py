@@ -11,7 +11,7 @@ from medssl.data.manifest import Manifest
 from medssl.data.normalise import Recipe
 from medssl.data.store import Card
 from medssl.errors import BadInput
-from medssl.nn import transfer
+from medssl.nn import lengths, transfer
 from medssl.nn.encoder import Choice, Encoder, Named, build, cells
 from medssl.predict.predictor import Prediction
 from medssl.run import Run
@@ -65,12 +65,23 @@ class Network(Settings):
         return task
 
     def started(
-        self, pretrained: Run, allow_recipe_mismatch: bool = False, channels: tuple[int, ...] = ()
+        self,
+        pretrained: Run,
+        allow_recipe_mismatch: bool = False,
+        channels: tuple[int, ...] = (),
+        rescale: bool = False,
     ) -> tuple[Task, transfer.Ledger]:
-        """The task's network with all it can take from a pretraining, and what became of every tensor."""
+        """The task's network with all it can take from a pretraining, and what became of every tensor.
+
+        With `rescale` kernels before a norm get the length that they have in a fresh network.
+        """
         self.follows(pretrained, allow_recipe_mismatch, channels)
         task = self.blank()
-        return task, transfer.load(pretrained.weights, task.transferable(), channels)
+        fresh = lengths.lengths(task.encoder) if rescale else None
+        ledger = transfer.load(pretrained.weights, task.transferable(), channels)
+        if fresh is not None:
+            lengths.rescale(task.encoder, fresh)
+        return task, ledger
 
     def follows(self, run: Run, allow_recipe_mismatch: bool = False, channels: tuple[int, ...] = ()) -> None:
         """Refuses weights of another encoder, or learnt on data that another recipe made."""

@@ -89,6 +89,16 @@ def test_a_frozen_encoder_is_the_pretrainings(tmp_path, pretrained):
     assert not moved(run.path, pretrained)
 
 
+def test_kernels_of_a_pretraining_may_get_the_length_of_fresh_ones(tmp_path, pretrained):
+    plan = {"epochs": 1, "steps": 1, "lr": 1e-9}
+    told = {"plan": plan, "pretrained": pretrained, "rescale": True}
+    now = load_file(finetune(asked(shelf(tmp_path / "store"), tmp_path / "run", **told)).weights)
+    before = load_file(pretrained / "weights.safetensors")
+    for name in (n for n in before if n.endswith("conv.weight")):
+        turned = torch.cosine_similarity(now[name].flatten(), before[name].flatten(), 0)
+        assert turned > 0.9999 and not torch.allclose(now[name].norm(), before[name].norm(), rtol=1e-4), name
+
+
 def test_two_channels_are_learnt_from(tmp_path):
     run = finetune(asked(shelf(tmp_path / "store", channels=2), tmp_path / "run"))
     assert Network.of(run).in_channels == 2 and np.isfinite(run.card["scores"]["val_dice"])
@@ -202,6 +212,37 @@ def test_resolved_settings_read_back_the_same_and_steps_do_not_depend_on_the_lab
     settings = config.check(words | {"regularise": True}, Finetune, "test")
     assert config.check(settings.model_dump(mode="json"), Finetune, "again") == settings
     assert settings.plan.total == Finetune(run="r", manifest="m").plan.total
+
+
+def test_all_labels_are_regularised_as_so_many_are():
+    words = {"run": "r", "manifest": "m", "regularise": True, "schedule": "warm-up", "plan": {"steps": 7}}
+    whole = config.check(words, Finetune, "test")
+    for labels in (3, 16, 40):
+        told = config.check(words | {"labels": labels}, Finetune, "test")
+        assert whole.filled(labels) == told.model_copy(update={"labels": None})
+    assert whole.filled(3).augment.elastic == 0.15 and whole.filled(3).plan.steps == 7
+    assert whole.filled(40) == whole
+
+
+def test_few_labels_in_all_are_regularised_in_a_training(tmp_path):
+    run = finetune(asked(shelf(tmp_path / "store"), tmp_path / "run", regularise=True))
+    assert run.settings()["plan"]["weight_decay"] == 0.1 and run.settings()["labels"] is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wanted"),
+    [
+        ("warm-up", {"warmup": 0.2}),
+        ("layer-wise", {"layer_decay": 0.65}),
+        ("sawtooth", {"schedule": "sawtooth", "freeze": 0.2, "warmup": 0.2}),
+        ("frozen", {"freeze": 1.0}),
+        ("full", {}),
+    ],
+)
+def test_a_schedule_by_name_is_the_plan_that_the_guide_tells(schedule, wanted):
+    words = {"run": "r", "manifest": "m", "pretrained": "p"}
+    plan = config.check(words | {"schedule": schedule}, Finetune, "test").plan
+    assert plan == Finetune(**words).plan.model_copy(update=wanted)
 
 
 def test_fewer_labels_never_regularise_less():
