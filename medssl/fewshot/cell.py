@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medssl import config
 from medssl.data.manifest import Manifest
 from medssl.data.references import References
 from medssl.data.sources import read_source
@@ -22,8 +23,10 @@ from medssl.review.predictions import Label
 from medssl.run import Run
 from medssl.training.finetuning import Finetune, finetune
 from medssl.training.network import Network, predictor
+from medssl.training.pretraining import Pretrain
 
 SCORES = "cases.csv"
+PLACES = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume"}
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,28 @@ def work(cell: Cell) -> str:
         if detected:
             found.write(cell.folder, detected)
         write_text(cell.folder / SCORES, table(rows))
-    except BadInput as error:
-        return str(error)
+    except (BadInput, OSError, RuntimeError, MemoryError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
     return ""
+
+
+def stale(now: Finetune | Pretrain, cases: Sequence[str]) -> list[str]:
+    """In what a finished run differs from the settings it would have now, and in the volumes it learnt from.
+
+    Where things lie may have changed. Settings that a run of an older version does not have stood as they do by
+    default. A run that is not there or goes on is none that differs: resuming it looks at that.
+    """
+    if not (now.run / "run.json").is_file() or not (run := Run.open(now.run)).closed:
+        return []
+    if isinstance(now, Finetune):
+        now = now.filled(len(cases))
+    then = config.check(run.settings(), type(now), str(run.path / "config.yaml"))
+    changed = [
+        name for name in type(now).model_fields if name not in PLACES and getattr(now, name) != getattr(then, name)
+    ]
+    if isinstance(now, Finetune) and "task" not in changed and Network.of(run).task != now.task:
+        changed.append("task")
+    return changed + ["choice of labelled volumes"] * (bool(cases) and sorted(run.card["cases"]) != sorted(cases))
 
 
 def dead(cell: Cell) -> str:
@@ -87,7 +109,8 @@ def tested(
 
     All on the scanner's grid.
     """
-    references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run, device)
     names = Network.of(run).labels
     rows: list[Row] = []
     detected: dict[str, list[Detected]] = {kind: [] for kind in lesions}

@@ -1,7 +1,7 @@
 """Sweep: every arm with every number of labels and every seed, from one file, and resumed where it stopped."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from medssl.data.manifest import Manifest
 from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.fewshot import cell, page
-from medssl.fewshot.cell import Cell
+from medssl.fewshot.cell import Cell, stale
 from medssl.fewshot.table import Line, lines
 from medssl.files import write_text
 from medssl.run import Run
@@ -24,6 +24,7 @@ from medssl.training.pretraining import Pretrain, pretrain
 
 Watch = Callable[[str], None]
 SCRATCH = "scratch"
+TESTED = ("manifest", "lesions", "tolerance_mm")  # what decides, beside the runs, what a cell scores
 
 
 class Arm(Settings):
@@ -84,6 +85,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     for start in (arm.pretrained for arm in asked.arms.values() if arm.pretrained):
         Run.open(start)
     _settle(asked)
+    _unchanged(plans.values(), cells, labelled)
     for name, plan in plans.items():
         if not (plan.run / "run.json").is_file() or not Run.open(plan.run).closed:
             watch(f"pretraining for {name}")
@@ -111,19 +113,28 @@ def _lesions_there(asked: Sweep, references: References, tested: Sequence[str]) 
 
 
 def _settle(asked: Sweep) -> None:
-    """Cells of another question must not stand in one table: what a folder was begun with stays, but may be extended.
+    """Cells that were tested in another way must not stand in one table; what they were trained with, their runs tell.
 
     Arms, numbers of labels and seeds may be added, where the work is done may change, and the folder may be moved.
     """
     path = asked.out / "sweep.yaml"
-    free = {"out", "arms", "labels", "seeds", "workers", "scheduler", "reference"}
     if path.is_file():
         then = config.read(path.absolute(), [], Sweep)
-        changed = [k for k in Sweep.model_fields if k not in free and getattr(then, k) != getattr(asked, k)]
-        changed += [f"arms.{n}" for n, arm in asked.arms.items() if then.arms.get(n, arm) != arm]
+        changed = [name for name in TESTED if getattr(then, name) != getattr(asked, name)]
         if changed:
             raise BadInput(f"{asked.out}: was begun with another {', '.join(changed)}; choose another out")
     write_text(path, config.dump(asked))
+
+
+def _unchanged(plans: Iterable[Pretrain], cells: Sequence[Cell], labelled: Manifest) -> None:
+    """Refuses finished runs that were trained otherwise, or on other volumes, than is asked now."""
+    changed = {plan.run: stale(plan, ()) for plan in plans}
+    for one in cells:
+        cases = [case.id for case in labelled.few(one.labels, one.seed).cases]
+        changed[one.settings.run] = stale(one.settings, cases)
+    said = [f"{run} was trained with another {', '.join(keys)}" for run, keys in changed.items() if keys]
+    if said:
+        raise BadInput(f"{'; '.join(said[:3])}; choose another out, or delete what is to be trained again")
 
 
 def _pretrainings(asked: Sweep) -> dict[str, Pretrain]:

@@ -35,6 +35,9 @@ class Pretrain(Settings):
     manifest: Path
     objective: config.named("medssl.objectives")  # type: ignore[valid-type]
     split: str = "train"
+    fold: int = Field(0, ge=0, description="with folds: which part of the labelled patients is not looked at")
+    folds: int | None = Field(None, ge=2, description="as those of the finetunings that this pretraining is for")
+    seed: int = Field(0, description="deals the folds")
     encoder: Named = EncoderConfig()
     crop: tuple[int, int, int] = (64, 64, 64)
     overlap: float | None = None
@@ -57,6 +60,8 @@ class Pretrain(Settings):
 def pretrain(settings: Pretrain) -> Run:
     """A closed run, which a finetuning starts from."""
     manifest = Manifest.read(settings.manifest)
+    if settings.folds:
+        manifest = manifest.fold(settings.fold, settings.folds, settings.seed)
     pool = manifest.by(settings.split)
     network = Network.on(pool, settings.encoder, settings.crop)
     probe = Probe.of(manifest, network, settings.probe, settings.plan.seed) if settings.probe else None

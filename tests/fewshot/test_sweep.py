@@ -101,12 +101,13 @@ def test_a_cell_whose_run_is_finished_is_only_tested(asked, monkeypatch):
     assert [line.score for line in sweep(asked, lambda said: None)] == [line.score for line in first]
 
 
-def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch):
+@pytest.mark.parametrize("error", [BadInput, OSError, RuntimeError, MemoryError])
+def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch, error):
     finetune = cell.finetune
 
     def breaks(settings: Finetune):
         if settings.seed == 1 and settings.labels == 2:
-            raise BadInput("the loss is nan on case-7")
+            raise error("the loss is nan on case-7")
         return finetune(settings)
 
     monkeypatch.setattr(cell, "finetune", breaks)
@@ -185,11 +186,45 @@ def test_test_labels_that_are_not_where_they_were_are_told_before_anything_is_tr
 def test_another_question_does_not_go_into_the_same_folder(asked):
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
     sweep(asked, lambda said: None)
-    with pytest.raises(BadInput, match="begun with another changes; choose another out"):
-        sweep(asked.model_copy(update={"changes": SMALL | {"plan.steps": 3}}), lambda said: None)
-    with pytest.raises(BadInput, match=r"begun with another arms\.scratch"):
-        sweep(asked.model_copy(update={"arms": {"scratch": Arm(changes={"plan.steps": 3})}}), lambda said: None)
+    with pytest.raises(BadInput, match="begun with another tolerance_mm; choose another out"):
+        sweep(asked.model_copy(update={"tolerance_mm": 3.0}), lambda said: None)
+    for change in ({"changes": SMALL | {"plan.steps": 3}}, {"arms": {"scratch": Arm(changes={"plan.steps": 3})}}):
+        with pytest.raises(BadInput, match=r"scratch-k1-s0/run was trained with another plan; choose another out"):
+            sweep(asked.model_copy(update=change), lambda said: None)
     assert len(sweep(asked.model_copy(update={"labels": (1, 2)}), lambda said: None)) > 0
+
+
+def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked, tmp_path):
+    """Wherever the change is: in the recipe's file, in a pretraining's, or in an arm that a shorter sweep left out."""
+    files = {name: tmp_path / f"{name}.yaml" for name in ("recipe", "mae")}
+    files["recipe"].write_text(Path("configs/finetune/segment.yaml").read_text())
+    files["mae"].write_text(Path("configs/pretrain/mae.yaml").read_text())
+    arms = {"scratch": Arm(), "mae": Arm(pretrain=str(files["mae"]))}
+    asked = asked.model_copy(update={"recipe": files["recipe"], "arms": arms, "labels": (1,), "seeds": (0,)})
+    sweep(asked, lambda said: None)
+    shorter = asked.model_copy(update={"arms": {"scratch": Arm()}})
+    assert len({line.arm for line in sweep(shorter, lambda said: None)}) == 1
+    assert len({line.arm for line in sweep(asked, lambda said: None)}) == 2
+
+    spoilt = arms | {"mae": Arm(pretrain=str(files["mae"]), changes={"plan.steps": 3})}
+    with pytest.raises(BadInput, match=r"cells/mae-k1-s0/run was trained with another plan; choose another out"):
+        sweep(asked.model_copy(update={"arms": spoilt}), lambda said: None)
+    for name, place in (("recipe", r"cells/scratch-k1-s0/run"), ("mae", r"pretrained/mae")):
+        before = files[name].read_text()
+        files[name].write_text(before.replace("plan: {", "plan: {clip: 0.5, "))
+        with pytest.raises(BadInput, match=f"{place} was trained with another plan"):
+            sweep(asked, lambda said: None)
+        files[name].write_text(before)
+    assert len({line.arm for line in sweep(asked, lambda said: None)}) == 2
+
+
+def test_cells_of_other_volumes_are_no_cells_of_this_table(asked):
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
+    sweep(asked, lambda said: None)
+    path = asked.out / "cells" / "scratch-k1-s0" / "run" / "run.json"
+    path.write_text(path.read_text().replace('"cases": [', '"cases": ["another", '))
+    with pytest.raises(BadInput, match="trained with another choice of labelled volumes"):
+        sweep(asked, lambda said: None)
 
 
 def test_a_folder_that_was_moved_goes_on(asked, tmp_path):
