@@ -1,6 +1,7 @@
 """Measures predictions against references: medssl evaluate PREDICTIONS --labels FOLDER_OR_MANIFEST"""
 
 import argparse
+import logging
 from pathlib import Path
 
 from rich.console import Console
@@ -11,6 +12,8 @@ from medssl.data.references import References
 from medssl.predict.evaluation import evaluate, lesion_labels
 from medssl.predict.report import check_out, write
 from medssl.review.predictions import read_index
+
+log = logging.getLogger(__name__)
 
 
 def main(words: list[str]) -> None:
@@ -37,6 +40,8 @@ def main(words: list[str]) -> None:
     if not asked.allow_overlap:
         for model in index.model.get("runs", [index.model]):
             leaks.refuse_seen(Path(model["run"]), asked.labels, model.get("cases", cases))
+    if seen := set(index.calibrated_on) & set(cases):
+        log.warning("%s of these %s cases: what was calibrated on them looks better here", len(seen), len(cases))
     evaluated = evaluate(index, references, asked.tolerance_mm, kinds)
     done = list(track(evaluated, "evaluating", total=len(cases), console=Console(stderr=True)))
     report = write(index, references, done, out, asked.tolerance_mm)

@@ -88,7 +88,8 @@ class Calibration(Settings):
         thresholds = {name: told.threshold for name, told in self.thresholds.items()}
         promise = {name: told.promise for name, told in self.thresholds.items()}
         temperature = self.temperature if self.measured == "voxels" else 1.0
-        return {"temperature": temperature, "thresholds": thresholds, "promise": promise}
+        on = list(self.cases)
+        return {"temperature": temperature, "thresholds": thresholds, "promise": promise, "calibrated_on": on}
 
 
 def weights(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class Writer:
     def create(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **more: Any) -> "Writer":
         """A folder that does not exist yet; `model` is what made the predictions: run, weights_sha256.
 
-        `more` are the index's later fields: uncertainty, temperature, thresholds, promise.
+        `more` are the index's later fields: uncertainty, temperature, thresholds, promise, calibrated_on.
         """
         folder = Path(folder)
         if folder.exists():

@@ -13,7 +13,7 @@ NOTICE = "Research use only. Not for clinical use."
 INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
-LATER = ("uncertainty", "temperature", "thresholds", "promise")  # which an index may lack
+LATER = ("uncertainty", "temperature", "thresholds", "promise", "calibrated_on")  # which an index may lack
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Index:
     `units` says of each case what its image's voxels measure; `model` holds the run's path, the hash of its weights
     and the version of the code. `uncertainty` says what each case's uncertainty file measures, and is empty where there
     is none. Probabilities were calibrated with `temperature` (1: as they came); of a label in `thresholds`, findings
-    count from that score on, and `promise` says what for.
+    count from that score on, and `promise` says what for; `calibrated_on` are the cases that both were measured on.
     """
 
     folder: Path
@@ -65,6 +65,7 @@ class Index:
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
     promise: dict[str, str] = field(default_factory=dict)
+    calibrated_on: list[str] = field(default_factory=list)
     studies: dict[str, Study] = field(default_factory=dict)
 
     def study(self, name: str) -> Study:

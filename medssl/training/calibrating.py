@@ -38,6 +38,8 @@ class Held:
     @classmethod
     def of(cls, manifest: Path, split: str, runs: Sequence[Run], allow_overlap: bool) -> "Held":
         """The labelled cases of a split; refused where a run was trained on what it is measured on."""
+        if split == "test" and not allow_overlap:
+            raise BadInput(f"{manifest}: what split 'test' sets cannot be tested on it; choose another --split")
         references, panel = References.read(manifest), Panel.of(runs, manifest, split)
         read = {scan.case: scan.read for scan in panel.scans(manifest, split)}
         names = references.measured(list(read))

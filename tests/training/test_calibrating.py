@@ -55,6 +55,24 @@ def test_the_scores_of_one_or_several_detectors_are_calibrated_and_used(place, t
         assert raw and said == pytest.approx([told.score(score) for score in raw], abs=1e-6) and raw != said
 
 
+def test_the_split_to_test_on_calibrates_nothing_unless_it_is_allowed(place, tmp_path, capsys):
+    run, manifest = finished(tmp_path / "run"), tmp_path / "store" / "manifest.csv"
+    ingested(tmp_path, cases=2, labelled=2, shape=(22, 20, 18), bright=350, shares="test=1")
+    assert command("calibrate", run.path, "--manifest", manifest, "--split", "test") == 2
+    assert "what split 'test' sets cannot be tested on it; choose another --split" in capsys.readouterr().err
+    assert not (run.path / "calibration.json").exists()
+    assert command("calibrate", run.path, "--manifest", manifest, "--split", "test", "--allow-overlap") == 0
+
+
+def test_an_evaluation_on_what_was_calibrated_on_says_so(place, tmp_path, capsys, caplog):
+    run, manifest = finished(tmp_path / "run"), place / "store" / "manifest.csv"
+    assert command("calibrate", run.path, "--manifest", manifest) == 0
+    assert command("predict", run.path, manifest, "--split", "val", "--out", tmp_path / "p") == 0
+    assert command("evaluate", tmp_path / "p", "--labels", manifest) == 0
+    held = len(Calibration.of([run]).cases)
+    assert f"{held} of these {held} cases: what was calibrated on them looks better here" in caplog.text
+
+
 def findings(folder):
     index = read_index(folder)
     return [finding for case in index.cases for finding in read_findings(index.case(case))]
