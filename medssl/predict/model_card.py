@@ -15,6 +15,12 @@ from medssl.settings import Settings
 METRICS = {"dice": "Dice", "nsd": "NSD", "hd95_mm": "HD95 (mm)", "volume_error_ml": "volume error (ml)"}
 LESIONS = {"average_precision": "AP", "auroc": "AUROC of patients", "cpm": "CPM", "map_iou_10_50": "mAP at IoU 0.1-0.5"}
 UNKNOWN = "Not told."
+STARTS = {
+    None: "weights drawn at random",
+    "pretrain": "a pretraining without labels",
+    "finetune": "a finetuning with labels, whose volumes it has learnt from too",
+    "import": "weights that were imported",
+}
 
 
 class Facts(Settings):
@@ -65,7 +71,8 @@ def _learnt_from(card: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterat
     yield f"- Learnt from {card['labelled_volumes']} labelled volumes, with {network['in_channels']} channels, at " + (
         f"{' x '.join(f'{v:g}' for v in mm)} mm." if mm else "their own spacing."
     )
-    yield f"- Pretrained without labels: {'yes' if settings.get('pretrained') else 'no'}."
+    start = card.get("start", "pretrain" if settings.get("pretrained") else None)  # older runs do not tell
+    yield f"- Started from {STARTS.get(start, UNKNOWN)}."
     yield from _fed(network["recipe"])
 
 
@@ -112,6 +119,8 @@ def _calibrated(calibration: Calibration) -> Iterator[str]:
 def _limits(card: Mapping[str, Any], facts: Facts, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     if facts.limits:
         yield facts.limits
+    if "alarm" in card:
+        yield f"It {card['alarm']}."
     unseen = "scanners, protocols, ages and diseases not among them may be segmented wrongly without any sign of it"
     yield f"It has seen {card['labelled_volumes']} labelled volumes; {unseen}."
     if evaluation is None:

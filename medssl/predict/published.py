@@ -16,8 +16,8 @@ from medssl.predict.model_card import Facts
 from medssl.run import Run
 
 KEPT = (
-    "kind", "state", "created", "finished", "version", "git", "network", "recipe_of_weights", "manifest", "scores",
-    "spent", "weights_sha256",
+    "kind", "state", "created", "finished", "version", "git", "network", "recipe_of_weights", "start", "manifest",
+    "scores", "spent", "alarm", "weights_sha256",
 )  # fmt: skip
 TRACES = ("predictions", "references", "model")  # of an evaluation: whose it was, and where it lay
 PATHS = ("run", "manifest", "pretrained")

@@ -95,11 +95,28 @@ def test_the_card_tells_use_data_metrics_with_intervals_calibration_and_limits(t
     assert "/home/doe" not in (tmp_path / "out" / "evaluation.json").read_text()
 
 
-def carded(recipe, task="segment", calibration=None):
+def carded(recipe, task="segment", calibration=None, settings=(), **more):
     """The card of a run with a recipe."""
     network = {"labels": {1: "organ"}, "spacing_mm": None, "in_channels": 1, "recipe": recipe, "task": {"name": task}}
     facts = {"network": network, "labelled_volumes": 4, "version": "0", "weights_sha256": "0"}
-    return text(facts, {}, Facts(), calibration or Calibration(), None)
+    return text(facts | more, dict(settings), Facts(), calibration or Calibration(), None)
+
+
+def test_the_card_says_what_the_weights_were_before_and_what_they_never_say():
+    assert "Started from weights drawn at random." in carded({}) and "never says" not in carded({})
+    assert "Started from a pretraining without labels." in carded({}, settings={"pretrained": "p"})
+    assert "Started from a pretraining without labels." in carded({}, start="pretrain")
+    said = carded({}, settings={"pretrained": "p"}, start="finetune", alarm="never says organ")
+    assert "Started from a finetuning with labels" in said and "\n- It never says organ.\n" in said
+
+
+@pytest.mark.parametrize("key", ["start", "alarm"])
+def test_what_limits_a_run_is_published_with_it(tmp_path, key):
+    run = finished(tmp_path / "run")
+    card = json.loads((run.path / "run.json").read_text()) | {key: "finetune"}
+    (run.path / "run.json").write_text(json.dumps(card))
+    publish(run, tmp_path / "out", Facts())
+    assert Run.open(tmp_path / "out").card[key] == "finetune"
 
 
 def test_the_card_says_how_values_became_input():
