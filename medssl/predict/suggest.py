@@ -67,7 +67,8 @@ def suggest(
 def similarity(features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m m"]:
     """Of every pair of cases, from 1 (the same) down: a bell as wide as the median distance."""
     scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
-    squared = np.square(scaled[:, None] - scaled[None]).sum(-1)
+    length = np.square(scaled).sum(1)
+    squared = (length[:, None] + length[None] - 2 * scaled @ scaled.T).clip(0)
     middle = np.median(squared[~np.eye(len(squared), dtype=bool)]) if len(squared) > 1 else 1.0
     return np.exp(-squared / max(float(middle), 1e-12))
 

@@ -75,6 +75,14 @@ def test_alike_is_symmetric_one_for_itself_and_the_same_on_any_scale():
     assert np.allclose(alike, similarity(points * [1, 10, 100, 1000] + 7))
 
 
+def test_alike_is_the_bell_of_the_distances_between_pairs():
+    points = np.random.default_rng(1).normal(0, 1, (7, 5))
+    scaled = (points - points.mean(0)) / points.std(0)
+    squared = np.array([[((a - b) ** 2).sum() for b in scaled] for a in scaled])
+    middle = np.median(squared[~np.eye(7, dtype=bool)])
+    assert np.allclose(similarity(points), np.exp(-squared / middle))
+
+
 def test_a_case_is_the_mean_and_spread_of_its_cells_at_any_size():
     x = np.random.default_rng(0).random((1, 20, 8, 12)).astype(np.float32)
     encode = torch.nn.AvgPool3d(4)
