@@ -30,6 +30,7 @@ from medssl.metrics.lesions import (
     sensitivity_by_size,
     threshold_at,
 )
+from medssl.metrics.overlap import part_iou
 from medssl.review.finding import Finding
 
 
@@ -104,6 +105,39 @@ def test_average_precision_equals_the_challenges_formula(seed):
         before = recall
     said = average_precision(outcomes(random_pairs(seed)))
     assert np.isnan(said) if not lesions_there else said == pytest.approx(expected)
+
+
+def toy(seed):
+    """Numbered candidates with a score each, and numbered lesions: boxes that touch none of their kind."""
+    rng = np.random.default_rng(seed)
+    said, real = np.zeros((2, 30, 30, 30), int)
+    scores, often = [], 0.12 * (seed % 2)
+    for corner in np.ndindex(3, 3, 3):
+        low, side, chance = np.array(corner) * 10 + 1, rng.integers(2, 6, 3), rng.random()
+        if chance < often:
+            real[tuple(slice(a, b) for a, b in zip(low, low + side, strict=True))] = real.max() + 1
+        for shift in (0, 5)[: int(rng.integers(1, 3))]:  # two candidates may lie on one lesion
+            if chance < 0.09 or chance > 0.97:
+                start = low + np.array([shift // 2 + shift % 2, 0, 0]) + rng.integers(0, 2, 3) * (shift == 0)
+                stop = start + np.array([1 if shift == 0 else 2, *rng.integers(2, 6, 2)])
+                said[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = said.max() + 1
+                scores.append(int(rng.integers(1, 40)) / 40)
+    return said, np.array(scores), real
+
+
+# picai_eval 1.4.13 (https://github.com/DIAGNijmegen/picai_eval): `evaluate` of these cases, each map of scores beside
+# its mask of lesions: average precision, AUROC, lesions found.
+PICAI_EVAL = [(0.072953, 0.449495, 15), (0.072865, 0.42, 12), (0.134293, 0.64, 23), (0.142823, 0.45, 25)]
+
+
+@pytest.mark.parametrize(("number", "told"), list(enumerate(PICAI_EVAL)))
+def test_toy_cases_score_as_the_challenges_own_code_says(number, told):
+    cases = [toy(100 * number + n) for n in range(20)]
+    scans = [Scan(scores, np.full(real.max(), 5.0), part_iou(said, real)) for said, scores, real in cases]
+    mine = [hungarian(scan) for scan in scans]
+    found = sum(np.isfinite(outcome.found).sum() for outcome in mine)
+    assert (average_precision(mine), auroc(mine), found) == pytest.approx(told, abs=1e-6)
+    assert average_precision([hungarian(scan, 0.2) for scan in scans]) < told[0]  # a planted fault: less is no hit
 
 
 @settings(max_examples=40, deadline=None)
