@@ -62,7 +62,7 @@ class Finetune(Settings):
     folds: int | None = Field(None, ge=2, description="cross-validates: so many parts take turns as the split val")
     seed: int = Field(0, description="draws the labelled volumes, and deals the folds")
     allow_absent: bool = Field(False, description="go on where the labelled volumes lack a class")
-    allow_overlap: bool = Field(False, description="go on where the training or pretraining has seen cases of test")
+    allow_overlap: bool = Field(False, description="go on where the training or pretraining has seen what is tested on")
     allow_recipe_mismatch: bool = Field(False, description="go on with data windowed otherwise than the pretraining's")
     resume: bool = False
 
@@ -102,7 +102,9 @@ def finetune(settings: Finetune) -> Run:
         shown.apart_from(manifest.by("test"))
     network = Network.on(shown.few, settings.encoder, settings.crop)
     network = network.model_copy(update={"task": settings.task, "labels": dict(shown.classes.names)})
-    seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else manifest.by("test"))
+    splits = ("test", "val") if settings.folds else ("test",)  # of a cross-validation, what is held out tests it
+    tested = replace(manifest, cases=tuple(case for case in manifest.cases if case.split in splits))
+    seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else tested)
     torch.manual_seed(settings.plan.seed)
     before = Run.open(settings.pretrained) if settings.pretrained else None
     given = settings.allow_recipe_mismatch, settings.channels, settings.rescale

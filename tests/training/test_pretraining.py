@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from predict.finished import ingested
 from safetensors.torch import load_file
 from toys import shelf
 
 from medssl import config
 from medssl.data import leaks
+from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
+from medssl.training.finetuning import Finetune, finetune
 from medssl.training.pretraining import Pretrain, pretrain
 
 
@@ -54,6 +57,27 @@ def test_a_pretraining_goes_on_from_the_plateau_of_another(tmp_path, manifest):
     assert steps == [3, 4]
     with pytest.raises(BadInput, match="its encoder is"):
         pretrain(settings(tmp_path, manifest, "third", "mae", **more, encoder={"channels": [8, 8], "strides": [1, 2]}))
+
+
+def test_a_pretraining_for_a_fold_looks_at_no_patient_whom_the_fold_holds_out(tmp_path):
+    ingested(tmp_path, cases=6, labelled=5, shape=(20, 18, 16), bright=300, shares="train=0.8,test=0.2")
+    manifest = tmp_path / "store" / "manifest.csv"
+    dealt = {"folds": 2, "fold": 1, "seed": 3}
+    plan = {"epochs": 1, "steps": 1, "batch": 1}
+    fold = pretrain(settings(tmp_path, manifest, "fold", "mae", plan=plan, **dealt))
+    whole = pretrain(settings(tmp_path, manifest, "whole", "mae", plan=plan))
+    held = {case.id for case in Manifest.read(manifest).fold(1, 2, 3).by("val").cases}
+    seen = [{trace.id for trace in leaks.recall(run.path)} for run in (fold, whole)]
+    assert held and not held & seen[0] and held <= seen[1]
+    given = {"manifest": manifest, "crop": [16, 16, 16], "encoder": {"channels": [4, 8], "strides": [1, 2]}}
+    given |= {"plan": plan, "validate_on": 0, "allow_absent": True} | dealt
+    asked = [
+        config.check(given | {"run": tmp_path / f"on-{run.path.name}", "pretrained": run.path}, Finetune, "test")
+        for run in (fold, whole)
+    ]
+    finetune(asked[0])
+    with pytest.raises(BadInput, match=r"overlaps between .*whole"):
+        finetune(asked[1])
 
 
 def test_a_beginning_that_contradicts_itself_is_refused(tmp_path, manifest):
