@@ -19,24 +19,24 @@ def main(words: list[str]) -> None:
     parser.add_argument("images", type=Path, help="a folder of images; a case is called as its file")
     parser.add_argument("marks", type=Path, help="a CSV with a row a lesion, or a folder with NAME.json a case")
     parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
-    parser.add_argument("--name", default="lesion", help="of what is marked (default: lesion)")
+    parser.add_argument("--name", default=marks.LESION, help="of what has no label of its own (default: lesion)")
     parser.add_argument("--healthy", action="store_true", help="cases without a mark have no lesion")
     given = parser.parse_args(words)
     if given.out.exists():
         raise BadInput(f"{given.out}: exists already; choose another --out, or remove it")
-    told, sources = marks.read(given.marks), layouts.find(given.images).sources
+    told, sources = marks.read(given.marks, given.name), layouts.find(given.images).sources
     if strange := sorted(set(told) - {source.id for source in sources}):
         raise BadInput(f"{given.marks}: no image in {given.images} is called {', '.join(strange[:5])}")
-    training = []
+    classes, training = marks.names(told, given.name), []
     for source in track(sources, "drawing", console=Console(stderr=True)):
         if source.id in told or given.healthy:
             image, _ = read_image(source)
-            drawn = marks.draw(told.get(source.id, []), image, source.id)
+            drawn = marks.draw(told.get(source.id, []), image, source.id, classes)
             entry = {"image": f"imagesTr/{source.id}.nii.gz", "label": f"labelsTr/{source.id}.nii.gz"}
             nifti.write(image, given.out / entry["image"])
             nifti.write(drawn, given.out / entry["label"])
             training.append(entry)
-    labels = {"0": "background", "1": given.name}
+    labels = {"0": "background"} | {str(n): name for n, name in enumerate(classes, 1)}
     write_json(given.out / "dataset.json", {"name": given.name, "labels": labels, "training": training})
     print(
         f"{len(training)} cases with {sum(map(len, told.values()))} marks; next: medssl ingest {given.out} --out store"

@@ -3,7 +3,7 @@
 import csv
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from scipy import ndimage
 from medssl.errors import BadInput, Doubt
 from medssl.volume import NEIGHBOURS_26, Volume
 
+LESION = "lesion"
 BOX = ("x0", "y0", "z0", "x1", "y1", "z1")
 BOX_MM = tuple(f"{name}_mm" for name in BOX)
 POINT_MM = ("x_mm", "y_mm", "z_mm", "diameter_mm")
@@ -22,36 +23,45 @@ POINT_MM = ("x_mm", "y_mm", "z_mm", "diameter_mm")
 
 @dataclass(frozen=True)
 class Mark:
-    """A box from one corner to the other, in mm (RAS+) or in voxel corners of the image as it is stored."""
+    """A box in mm (RAS+) or in voxel corners of the image as it is stored, and the class of what is in it."""
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
     in_mm: bool
+    name: str = LESION
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], where: str) -> "Mark":
-        """From a table's row or a JSON's entry, which has corners in voxels, corners in mm, or a point and diameter."""
+    def of(cls, told: Mapping[str, Any], where: str, name: str = LESION) -> "Mark":
+        """From a table's row or a JSON's entry, which has corners in voxels, corners in mm, or a point and diameter.
+
+        It may have a `label` too, the name of its class, in place of `name`.
+        """
+        name = str(told.get("label") or name)
         for names, in_mm in ((BOX, False), (BOX_MM, True)):
             if set(names) <= set(told):
-                return cls._checked(_numbers(told, names, where), in_mm, where)
+                return cls._checked(_numbers(told, names, where), in_mm, name, where)
         if set(POINT_MM) <= set(told):
             x, y, z, diameter = _numbers(told, POINT_MM, where)
             half = diameter / 2
-            return cls._checked((x - half, y - half, z - half, x + half, y + half, z + half), True, where)
+            sides = (x - half, y - half, z - half, x + half, y + half, z + half)
+            return cls._checked(sides, True, name, where)
         raise BadInput(f"{where}: no box or point; it needs {','.join(BOX)} in voxels, or {','.join(POINT_MM)}")
 
     @classmethod
-    def _checked(cls, numbers: tuple[float, ...], in_mm: bool, where: str) -> "Mark":
+    def _checked(cls, numbers: tuple[float, ...], in_mm: bool, name: str, where: str) -> "Mark":
         a, b, c, p, q, r = numbers
         if not (np.isfinite(numbers).all() and a < p and b < q and c < r):
             raise BadInput(f"{where}: {list(numbers)} is no box; its first corner must lie below its second")
-        return cls((a, b, c), (p, q, r), in_mm)
+        return cls((a, b, c), (p, q, r), in_mm, name)
 
 
-def read(place: Path) -> dict[str, list[Mark]]:
-    """Case -> marks, from a CSV with a column `case`, or a folder with NAME.json a case; an empty list is healthy."""
+def read(place: Path, name: str = LESION) -> dict[str, list[Mark]]:
+    """Case -> marks, from a CSV with a column `case`, or a folder with NAME.json a case; an empty list is healthy.
+
+    `name` is the class of those that have no `label`.
+    """
     if place.is_dir():
-        return {path.stem: _of_json(path) for path in sorted(place.glob("*.json"))}
+        return {path.stem: _of_json(path, name) for path in sorted(place.glob("*.json"))}
     try:
         with place.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
@@ -61,25 +71,34 @@ def read(place: Path) -> dict[str, list[Mark]]:
     for line, row in enumerate(rows, 2):
         if not row.get("case"):
             raise BadInput(f"{place}, line {line}: no `case`; a row says case and box, or case and point")
-        found.setdefault(row["case"], []).append(Mark.of(row, f"{place}, line {line}"))
+        found.setdefault(row["case"], []).append(Mark.of(row, f"{place}, line {line}", name))
     return found
 
 
-def draw(marks: list[Mark], image: Volume, where: str) -> Volume:
-    """A label of 1 in the ellipsoid that fills each box, at least a voxel; a box that leaves the image is refused."""
+def names(told: Mapping[str, list[Mark]], name: str = LESION) -> list[str]:
+    """The classes of all marks, in the order of their numbers from 1; `name` where there is no mark."""
+    return sorted({mark.name for marks in told.values() for mark in marks}) or [name]
+
+
+def draw(marks: list[Mark], image: Volume, where: str, classes: Sequence[str] = (LESION,)) -> Volume:
+    """The number of its class in the ellipsoid that fills each box, at least a voxel; boxes stay inside the image."""
     label = np.zeros(image.shape, np.uint8)
     for number, mark in enumerate(marks, 1):
         drawn = _inside(mark, image, f"{where}, mark {number}")
         if (ndimage.binary_dilation(drawn, NEIGHBOURS_26) & (label > 0)).any():
-            warnings.warn(f"{where}: mark {number} touches another; both become one lesion", Doubt, stacklevel=2)
-        label[drawn] = 1
+            warnings.warn(
+                f"{where}: mark {number} touches another; both become one lesion, or the later hides the other",
+                Doubt,
+                stacklevel=2,
+            )
+        label[drawn] = classes.index(mark.name) + 1
     return Volume(label, image.affine, "label")
 
 
-def _of_json(path: Path) -> list[Mark]:
+def _of_json(path: Path, name: str) -> list[Mark]:
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["boxes"]
-        return [Mark.of(_flat(told), f"{path}, box {n}") for n, told in enumerate(listed, 1)]
+        return [Mark.of(_flat(told), f"{path}, box {n}", name) for n, told in enumerate(listed, 1)]
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not a list of boxes ({error}); see the guide's `Marks`") from None
 

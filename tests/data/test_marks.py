@@ -127,3 +127,17 @@ def test_the_command_makes_a_data_set_with_healthy_cases_on_request(tmp_path, ca
     (tmp_path / "t.csv").write_text("case,x0,y0,z0,x1,y1,z1\nzz,3,3,3,9,8,7\n")
     assert cli.run("marks", [*words, str(tmp_path / "more")]) == 2
     assert "is called zz" in capsys.readouterr().err
+
+
+def test_marks_of_several_classes_are_labels_of_their_own(tmp_path):
+    nifti.write(image(), tmp_path / "scans" / "a.nii.gz")
+    rows = ["a,3,3,3,9,8,7,tumour", "a,15,12,10,20,16,14,cyst", "a,22,3,3,26,7,7,"]
+    (tmp_path / "t.csv").write_text("\n".join(["case,x0,y0,z0,x1,y1,z1,label", *rows]) + "\n")
+    words = [str(tmp_path / name) for name in ("scans", "t.csv")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Doubt)
+        assert cli.run("marks", [*words, "--out", str(tmp_path / "out"), "--name", "other"], debug=True) == 0
+    labels = json.loads((tmp_path / "out" / "dataset.json").read_text())["labels"]
+    assert labels == {"0": "background", "1": "cyst", "2": "other", "3": "tumour"}
+    drawn = nifti.read(tmp_path / "out" / "labelsTr/a.nii.gz", label=True).voxels
+    assert [int(drawn[at]) for at in ((6, 5, 5), (17, 14, 12), (24, 5, 5), (0, 0, 0))] == [3, 1, 2, 0]
