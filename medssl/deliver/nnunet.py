@@ -4,6 +4,7 @@ Isensee et al., nnU-Net: a self-configuring method for deep learning-based biome
 https://doi.org/10.1038/s41592-020-01008-z; the format is that of its documentation, dataset_format.md.
 """
 
+import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from medssl.io import nifti
 from medssl.review.predictions import LABELS, NOTICE, Index
 from medssl.volume import Volume
 
+log = logging.getLogger(__name__)
 ENDING = ".nii.gz"
 NAME = re.compile(r"Dataset\d{3}_\w+")
 
@@ -41,6 +43,7 @@ def write_raw(manifest: Manifest, out: Path) -> None:
     learnt = [c for c in cases if c.label and c.split != "test"]
     if not learnt:
         raise BadInput(f"{manifest.folder}: no labelled case outside split test; nnU-Net has nothing to learn from")
+    _tell_lost(Classes.of(card), learnt, out)
     with fresh(out) as part:
         for case in cases:
             _write_case(manifest, case, part, "Tr" if case in learnt else "Ts")
@@ -62,6 +65,14 @@ def write_predictions(index: Index, out: Path) -> None:
         for case in index.cases:
             shutil.copyfile(index.case(case) / LABELS, part / f"{case}{ENDING}")
         write_json(part / "dataset.json", {"labels": labels, "file_ending": ENDING, "description": NOTICE})
+
+
+def _tell_lost(classes: Classes, learnt: Sequence[Case], out: Path) -> None:
+    """Logs what the layout has no words for."""
+    if partly := [case.id for case in learnt if not classes.drawn(case.id).all()]:
+        log.warning("%s: in %d cases not every class was drawn; nnU-Net learns them as background", out, len(partly))
+    if classes.regions:
+        log.warning("%s: regions (%s) are left out; nnU-Net gets plain classes", out, ", ".join(classes.regions))
 
 
 def _one(cases: Sequence[Case]) -> dict[str, str]:

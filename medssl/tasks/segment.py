@@ -90,11 +90,14 @@ class Segment(Task):
 
 
 def _members(regions: tuple[tuple[int, ...], ...], classes: int) -> Bool[Tensor, "n r"]:
-    """Which class lies in which region, background in none; classes that no region tells apart are refused."""
+    """Which class lies in which region, background in none; classes that no region tells apart are refused.
+
+    A class in no region is background like a gap in the numbers, as 3 is among the 1, 2 and 4 of BraTS.
+    """
     inside = [[n in region for region in regions] for n in range(classes)]
     members = torch.tensor(inside, dtype=torch.bool).view(classes, len(regions))
     codes = [tuple(row) for row in members.tolist()]
-    alike = [n for n in range(classes) if codes.index(codes[n]) != n]
+    alike = [n for n in range(classes) if any(codes[n]) and codes.index(codes[n]) != n]
     beyond = sorted({n for region in regions for n in region if n >= classes})
     if regions and (alike or beyond):
         fault = f"class {beyond[0]} is not there" if beyond else f"nothing tells class {alike[0]} from another"

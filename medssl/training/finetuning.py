@@ -98,6 +98,7 @@ def finetune(settings: Finetune) -> Run:
     shown = Shown.of(manifest, settings.labels, settings.seed)
     settings = settings.filled(len(shown.few.cases))
     shown.check(settings.allow_absent)
+    _check_regions(settings.task, shown.classes)
     if not settings.allow_overlap:
         shown.apart_from(manifest.by("test"))
     network = Network.on(shown.few, settings.encoder, settings.crop)
@@ -128,6 +129,13 @@ def finetune(settings: Finetune) -> Run:
     _doubt_unlearnt(learner, train, run, shown.classes)
     run.close()
     return run
+
+
+def _check_regions(task: Settings, classes: Classes) -> None:
+    """Refuses regions outside of which a declared class lies: it would be learnt as background."""
+    regions = task.regions if isinstance(task, segment.Config) else ()
+    if left := [name for n, name in classes.names.items() if regions and not any(n in region for region in regions)]:
+        raise BadInput(f"task.regions: {', '.join(left)} lies in none of them; add it to one, or a region of its own")
 
 
 def _doubt_unlearnt(learner: Task, train: DataLoader, run: Run, classes: Classes) -> None:

@@ -67,6 +67,18 @@ def test_voxels_to_ignore_keep_nnunets_name_and_come_last(prepared, tmp_path):
         nnunet.write_raw(manifest, tmp_path / "Dataset008_Bright")
 
 
+def test_what_nnunet_has_no_words_for_is_told(prepared, tmp_path, caplog):
+    manifest = Manifest.read(prepared)
+    nnunet.write_raw(manifest, tmp_path / "Dataset006_Whole")
+    assert not caplog.text
+    learnt = next(case.id for case in manifest.labelled().cases if case.split == "train")
+    told = {"present_labels": {learnt: []}, "regions": {"all of it": [1]}}
+    store.Card.read(manifest.folder).model_copy(update=told).write(manifest.folder)
+    nnunet.write_raw(manifest, tmp_path / "Dataset007_Partly")
+    assert "in 1 cases not every class was drawn; nnU-Net learns them as background" in caplog.text
+    assert "regions (all of it) are left out" in caplog.text
+
+
 def test_the_layout_is_nnunets(prepared, tmp_path):
     out = tmp_path / "Dataset007_Bright"
     nnunet.write_raw(Manifest.read(prepared), out)

@@ -339,8 +339,11 @@ def test_a_mirror_follows_the_names(tmp_path):
     assert finetuning._sided(flips, sided) == flips
 
 
-def test_regions_that_cannot_be_told_apart_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="nothing tells class 2"):
-        manifest = shelf(tmp_path / "store")
-        Card(labels={1: "ball", 2: "cube"}).write(manifest.parent)
-        finetune(asked(manifest, tmp_path / "run", allow_absent=True, task={"name": "segment", "regions": [[1, 2]]}))
+@pytest.mark.parametrize(
+    ("regions", "said"), [([[1, 2]], "nothing tells class 2"), ([[1]], r"task\.regions: cube lies in none of them")]
+)
+def test_regions_that_cannot_be_told_apart_are_refused(tmp_path, regions, said):
+    manifest = shelf(tmp_path / "store")
+    Card(labels={1: "ball", 2: "cube"}).write(manifest.parent)
+    with pytest.raises(BadInput, match=said):
+        finetune(asked(manifest, tmp_path / "run", allow_absent=True, task={"name": "segment", "regions": regions}))
