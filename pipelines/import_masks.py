@@ -8,6 +8,7 @@ from rich.progress import track
 
 from medssl.data.sources import scans
 from medssl.errors import BadInput
+from medssl.predict import patients
 from medssl.predict.folder import Writer, studies
 from medssl.predict.foreign import Foreign
 
@@ -37,6 +38,7 @@ def main(words: list[str]) -> None:
     for scan in track(taken, "reading", console=Console(stderr=True)):
         image = scan.read()
         writer = writer.add(scan.case, image, foreign.predicted(image, scan.case), whose[scan.case])
+    patients.write(writer.index)
     left = [scan.case for scan in listed if scan.case not in foreign.masks]
     if left:
         print(f"no mask for {len(left)} of {len(listed)} cases: {', '.join(left[:5])}{' ...' * (len(left) > 5)}")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import track
 
 from medssl.errors import BadInput
+from medssl.predict import patients
 from medssl.predict.calibration import Calibration
 from medssl.predict.detector import Detector
 from medssl.predict.ensemble import Ensemble
@@ -51,4 +52,5 @@ def main(words: list[str]) -> None:
     for scan in track(found, "predicting", console=Console(stderr=True)):
         image = scan.read()
         writer = writer.add(scan.case, image, panel.predict(image, scan.case, ways), whose[scan.case])
+    patients.write(writer.index)
     print(f"{len(found)} cases in {given.out}; look at them with: medssl review {given.out}")

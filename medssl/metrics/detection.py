@@ -70,9 +70,13 @@ def patients(kind: str, cases: Sequence[Detected]) -> list[Patient]:
     for name in dict.fromkeys(case.patient for case in cases):
         mine = [case.by_overlap for case in cases if case.patient == name]
         scores, count = np.concatenate([scan.scores for scan in mine]), sum(scan.diameters_mm.size for scan in mine)
-        surest, either = float(scores.max(initial=0.0)), float(1 - (1 - scores).prod())
-        told.append(Patient(kind, name, len(mine), count, surest, either))
+        told.append(Patient(kind, name, len(mine), count, *overall(scores)))
     return told
+
+
+def overall(scores: Float[np.ndarray, "p"]) -> tuple[float, float]:
+    """What the scores of a patient's candidates come to: the surest and the noisy-or; 0 without any."""
+    return float(scores.max(initial=0.0)), float(1 - (1 - scores).prod())
 
 
 def judged(cases: Sequence[Detected]) -> tuple[Float[np.ndarray, "m"], Bool[np.ndarray, "m"]]:
