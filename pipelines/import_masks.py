@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.progress import track
 
 from medssl.data.sources import scans
-from medssl.errors import BadInput
 from medssl.predict import patients
 from medssl.predict.folder import Writer, studies
 from medssl.predict.foreign import Foreign
@@ -29,8 +28,6 @@ def main(words: list[str]) -> None:
     parser.add_argument("--modality", default="", choices=["", "CT", "MR"], help="where the files do not tell")
     given = parser.parse_args(words)
     listed = scans(given.scans, given.split, given.modality)
-    if not listed:
-        raise BadInput(f"{given.scans}: no case in split {given.split!r}; choose another --split")
     foreign = Foreign.of(given.masks, given.names, [scan.case for scan in listed])
     model = {"run": given.by, "weights_sha256": "none: predicted by another tool"}
     writer, whose = Writer.create(given.out, foreign.names, model), studies(listed)

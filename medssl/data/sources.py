@@ -62,8 +62,12 @@ class Scan:
 def scans(place: Path, split: str, modality: str) -> list[Scan]:
     """Every case of a manifest's split, or of a folder of scans, whose patients are called after their first case."""
     if place.is_file():
-        return stored(Manifest.read(place).by(split))
+        if not (cases := stored(Manifest.read(place).by(split))):
+            raise BadInput(f"{place}: no case in split {split!r}; choose another --split")
+        return cases
     sources = layouts.find(place, modality).sources
+    if not sources:
+        raise BadInput(f"{place}: holds no scan; give a folder with DICOM, NIfTI, NRRD or MHA files")
     name = {s.patient: s.id for s in reversed(sources)}
     return [Scan(s.id, name[s.patient], dates.number(s.date), partial(_first, s), s.date) for s in sources]
 

@@ -73,6 +73,13 @@ def test_an_evaluation_on_what_was_calibrated_on_says_so(place, tmp_path, capsys
     assert f"{held} of these {held} cases: what was calibrated on them looks better here" in caplog.text
 
 
+def test_nothing_to_predict_is_told_and_leaves_no_folder(place, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for scans, said in ((place / "store" / "manifest.csv", "no case in split 'test'"), (tmp_path / "empty", "no scan")):
+        assert command("predict", place / "a", scans, "--out", tmp_path / "out") == 2
+        assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def findings(folder):
     index = read_index(folder)
     return [finding for case in index.cases for finding in read_findings(index.case(case))]
@@ -102,7 +109,7 @@ def test_calibrating_on_what_a_run_learnt_from_is_refused(place, tmp_path, capsy
     [
         (["a", "b"], "--out"),
         (["a", "--sensitivity", "1.5"], "between 0 and 1"),
-        (["a", "--split", "none"], "no labelled case in split 'none'"),
+        (["a", "--split", "none"], "no case in split 'none'; choose another --split"),
         (["a", "--lesions", "cyst"], "its labels are organ"),
         (["a", "--lesions", "organ"], "patients with lesions"),
         (["nowhere"], "no run here"),
