@@ -47,6 +47,29 @@ def _table(out: Path) -> None:
     for row in sorted(overall, key=lambda row: int(row["labels"])):
         dice, gap = (_interval(row, name, style) for name, style in (("score", ".3f"), ("difference", "+.3f")))
         print(f"| {row['labels']} | {row['arm']} | {dice} | {gap} | {row['p']} | {row['seeds']} | {row['cases']} |")
+    _structures(rows)
+
+
+def _structures(rows: list[dict[str, str]]) -> None:
+    """Dice of each structure, and which are better or worse than scratch."""
+    dice = [row for row in rows if row["metric"] == "Dice"]
+    names = list(dict.fromkeys(row["structure"] for row in dice))[1:]
+    if len(names) < 2:
+        return
+    print(f"\n| labels | arm | {' | '.join(names)} |\n{'|---' * (len(names) + 2)}|")
+    found = {(int(row["labels"]), row["arm"], row["structure"]): row for row in dice}
+    for labels, arm in sorted(dict.fromkeys(key[:2] for key in found), key=lambda key: key[0]):
+        told = [_far(found[labels, arm, name]) if (labels, arm, name) in found else "" for name in names]
+        print(f"| {labels} | {arm} | {' | '.join(told)} |")
+    print("\nBy structure; + or -: above or below scratch, with a 95 % interval of the difference that leaves 0 out.")
+
+
+def _far(row: dict[str, str]) -> str:
+    said = f"{float(row['score']):.3f}"
+    if not row["difference"]:
+        return said
+    low, high = float(row["difference_low"]), float(row["difference_high"])
+    return f"{said} {'+' if low > 0 else '-' if high < 0 else ''}".strip()
 
 
 def _interval(row: dict[str, str], name: str, style: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from medssl import config
-from medssl.data import pool
+from medssl.data import leaks, pool
 from medssl.data.manifest import Manifest
 from medssl.data.references import References
 from medssl.errors import BadInput
@@ -21,6 +21,7 @@ from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.finetuning import Finetune
 from medssl.training.pretraining import Pretrain, pretrain
+from medssl.training.shown import Shown
 
 Watch = Callable[[str], None]
 SCRATCH = "scratch"
@@ -82,8 +83,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     plans = _pretrainings(asked)
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
     cells = _cells(asked, starts, len(labelled.cases))
-    for start in (arm.pretrained for arm in asked.arms.values() if arm.pretrained):
-        Run.open(start)
+    _apart(asked, cells, manifest)
     _settle(asked)
     _unchanged(plans.values(), cells, labelled)
     for name, plan in plans.items():
@@ -100,6 +100,18 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
         watch(f"{count} of {len(todo)}: {one.name}: {reason or one.said()}")
         found = _report(asked, cells, failed)
     return found
+
+
+def _apart(asked: Sweep, cells: Sequence[Cell], manifest: Manifest) -> None:
+    """Refuses patients who are tested on and trained on, or seen by a pretraining, before anything is trained."""
+    test, shown = manifest.by("test"), Shown.of(manifest, None, asked.seeds[0])
+    for name, one in {one.arm: one for one in cells}.items():
+        start = asked.arms[name].pretrained
+        if start:
+            Run.open(start)
+        if not one.settings.allow_overlap:
+            shown.apart_from(test)
+            leaks.seen_by(start, test)
 
 
 def _lesions_there(asked: Sweep, references: References, tested: Sequence[str]) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medssl.data import leaks
 from medssl.data.ingest import Options, ingest
+from medssl.data.manifest import Manifest
 from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.fewshot import cell
@@ -170,6 +172,24 @@ def test_lesions_that_no_test_case_has_drawn_are_refused_before_anything_is_trai
     with pytest.raises(BadInput, match=r"lesions: tail was drawn in no test case of .*; leave it out"):
         sweep(asked.model_copy(update={"lesions": ("head", "tail")}), lambda line: None)
     assert not (asked.out / "cells").exists()
+
+
+def test_patients_on_both_sides_are_refused_before_anything_is_trained(asked, tmp_path):
+    shelved = Manifest.read(asked.manifest)
+    train, test = (next(case for case in shelved.cases if case.split == split) for split in ("train", "test"))
+    twin = tuple(replace(case, patient=train.patient) if case.id == test.id else case for case in shelved.cases)
+    both = asked.model_copy(update={"manifest": asked.manifest.with_name("twins.csv"), "seeds": (0,), "labels": (1,)})
+    replace(shelved, cases=twin).write(both.manifest)
+    with pytest.raises(BadInput, match="are one patient"):
+        sweep(both, lambda line: None)
+    start = tmp_path / "seen"
+    network = {"kind": "pretrain", "state": "open"}
+    start.mkdir()
+    write_json(start / "run.json", network)
+    leaks.remember(start, leaks.traces(shelved.by("test")))
+    with pytest.raises(BadInput, match=r"overlaps between .*seen"):
+        sweep(asked.model_copy(update={"arms": {"scratch": Arm(), "seen": Arm(pretrained=start)}}), lambda line: None)
+    assert not asked.out.exists()
 
 
 def test_test_labels_that_are_not_where_they_were_are_told_before_anything_is_trained(asked):

@@ -44,6 +44,12 @@ def test_a_perfect_answer_has_no_loss(batch):
     assert dice_ce(sure, label) < 1e-4
 
 
+def test_a_map_weighs_half_of_the_next_finer_one():
+    maps = [torch.full((1, 2, n, n, n), float(value)) for n, value in ((8, 1), (4, 2), (2, 4))]
+    total, finest = deeply(maps, torch.zeros(1, 8, 8, 8, dtype=torch.long), lambda said, label: said.mean())
+    assert (total, finest) == (pytest.approx((4 * 1 + 2 * 2 + 1 * 4) / 7), 1)
+
+
 def test_deep_weights_sum_to_one(batch):
     logits, label = batch
     total, finest = deeply([logits, logits, logits], label)
