@@ -94,7 +94,17 @@ def stale(now: Finetune | Pretrain, cases: Sequence[str]) -> list[str]:
     ]
     if isinstance(now, Finetune) and "task" not in changed and Network.of(run).task != now.task:
         changed.append("task")
+    if isinstance(now, Finetune) and _start(now) not in (run.card.get("start_sha256", _start(now)), ""):
+        changed.append("pretrained")
     return changed + ["choice of labelled volumes"] * (bool(cases) and sorted(run.card["cases"]) != sorted(cases))
+
+
+def _start(settings: Finetune) -> str | None:
+    """The hash of the weights that a training starts from; "" where they are not there yet."""
+    if settings.pretrained is None:
+        return None
+    there = (settings.pretrained / "run.json").is_file()
+    return str(Run.open(settings.pretrained).card.get("weights_sha256", "")) if there else ""
 
 
 def dead(cell: Cell) -> str:

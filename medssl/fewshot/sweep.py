@@ -90,6 +90,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
         if not (plan.run / "run.json").is_file() or not Run.open(plan.run).closed:
             watch(f"pretraining for {name}")
             pretrain(plan)
+            _unchanged((), cells, labelled)
     todo = [one for one in cells if not one.done]
     watch(f"{len(cells)} cells, {len(cells) - len(todo)} done already")
     failed: dict[str, str] = {}

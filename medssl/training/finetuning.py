@@ -118,6 +118,7 @@ def finetune(settings: Finetune) -> Run:
     facts = {
         "recipe_of_weights": before and before.card["network"]["recipe"],
         "start": before.card["kind"] if before else None,
+        "start_sha256": before.card["weights_sha256"] if before else None,
         "manifest": shown.few.digest(),
         "network": network.model_dump(mode="json"),
         "cases": [case.id for case in shown.few.cases],

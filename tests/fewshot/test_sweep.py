@@ -238,6 +238,21 @@ def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked
     assert len({line.arm for line in sweep(asked, lambda said: None)}) == 2
 
 
+def test_cells_that_started_from_other_weights_are_no_cells_of_this_table(asked):
+    asked = asked.model_copy(update={"labels": (1,), "seeds": (0,)})
+    sweep(asked, lambda said: None)
+    mae = asked.out / "pretrained" / "mae"
+    mae.rename(mae.with_name("before"))
+    told = []
+    with pytest.raises(BadInput, match="cells/mae-k1-s0/run was trained with another pretrained"):
+        longer = {**asked.pretraining, "plan.epochs": LENGTH["plan.epochs"] + 1}
+        sweep(asked.model_copy(update={"pretraining": longer}), told.append)
+    assert told == ["pretraining for mae"]
+    mae.rename(mae.with_name("longer"))
+    mae.with_name("before").rename(mae)
+    assert {line.arm for line in sweep(asked, told.append)} == {"scratch", "mae"}
+
+
 def test_cells_of_other_volumes_are_no_cells_of_this_table(asked):
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
     sweep(asked, lambda said: None)
