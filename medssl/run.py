@@ -61,7 +61,11 @@ class Run:
     @property
     def card(self) -> dict[str, Any]:
         """What made this run and what came out: kind, state, version, digests, recipe, network, scores."""
-        return json.loads((self.path / "run.json").read_text())
+        try:
+            told: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+        except ValueError as error:
+            raise BadInput(f"{self.path / 'run.json'}: is damaged ({error}); restore it or train again") from None
+        return told
 
     @property
     def weights(self) -> Path:

@@ -29,6 +29,8 @@ def main(words: list[str]) -> None:
     given = parser.parse_args(words)
     if len(given.runs) > 1 and not given.out:
         raise BadInput("several runs have one calibration together; name its file with --out")
+    if given.out and given.out.suffix != ".json":
+        raise BadInput(f"--out {given.out}: is no name for a calibration; choose one that ends in .json")
     if not 0 < given.sensitivity < 1:
         raise BadInput(f"--sensitivity {given.sensitivity:g}: a share between 0 and 1, as 0.9")
     runs = [Run.open(path) for path in given.runs]

@@ -37,6 +37,11 @@ def main(words: list[str]) -> None:
     kinds = lesion_labels(index.labels, asked.lesions, index.folder)
     references = References.read(asked.labels)
     cases = references.measured(index.cases)
+    known = references.classes.names
+    for label in index.labels:
+        if known.get(label.value, label.name) != label.name:
+            said = f"class {label.value} is {label.name} in {index.folder}, {known[label.value]} in {asked.labels}"
+            log.warning("%s; classes are compared by their number", said)
     if not asked.allow_overlap:
         for model in index.model.get("runs", [index.model]):
             leaks.refuse_seen(Path(model["run"]), asked.labels, model.get("cases", cases))

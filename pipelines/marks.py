@@ -1,6 +1,7 @@
 """Draws boxes or points with a diameter as labels: medssl marks IMAGES MARKS --out FOLDER"""
 
 import argparse
+import csv
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.progress import track
 from medssl.data import layouts, marks
 from medssl.data.sources import read_image
 from medssl.errors import BadInput
-from medssl.files import write_json
+from medssl.files import atomic, write_json
 from medssl.io import nifti
 
 
@@ -27,7 +28,8 @@ def main(words: list[str]) -> None:
     told, sources = marks.read(given.marks, given.name), layouts.find(given.images).sources
     if strange := sorted(set(told) - {source.id for source in sources}):
         raise BadInput(f"{given.marks}: no image in {given.images} is called {', '.join(strange[:5])}")
-    classes, training = marks.names(told, given.name), []
+    classes, training, rows = marks.names(told, given.name), [], list[dict[str, str]]()
+    whose = marks.whose(given.marks)
     for source in track(sources, "drawing", console=Console(stderr=True)):
         if source.id in told or given.healthy:
             image, _ = read_image(source)
@@ -36,6 +38,14 @@ def main(words: list[str]) -> None:
             nifti.write(image, given.out / entry["image"])
             nifti.write(drawn, given.out / entry["label"])
             training.append(entry)
+            said = whose[source.id].patient if source.id in whose else ""
+            rows.append({"case": source.id, "patient": said or source.patient})
+    if not training:
+        raise BadInput(f"{given.marks}: marks no case of {given.images}; give marks, or --healthy where there are none")
+    with atomic(given.out / "patients.csv") as part, part.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, ("case", "patient"))
+        writer.writeheader()
+        writer.writerows(rows)
     labels = {"0": "background"} | {str(n): name for n, name in enumerate(classes, 1)}
     write_json(given.out / "dataset.json", {"name": given.name, "labels": labels, "training": training})
     print(

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from medssl.data.manifest import Manifest
+from medssl.errors import BadInput
 from medssl.files import write_text
 from medssl.metrics.cases import table
 from medssl.run import Run
@@ -21,6 +22,8 @@ def main(words: list[str]) -> None:
     parser.add_argument("--split", default="train", help="which of its cases (default: train)")
     parser.add_argument("--out", type=Path, help="a CSV file with rank, case, coverage, doubt and reason")
     given = parser.parse_args(words)
+    if given.out and given.out.suffix != ".csv":
+        raise BadInput(f"--out {given.out}: is no name for a table; choose one that ends in .csv")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = suggested(Run.open(given.run), Manifest.read(given.manifest).by(given.split), given.n, device)
     for one in found:

@@ -57,8 +57,11 @@ class Manifest:
         path = Path(path)
         if not path.is_file():
             raise BadInput(f"{path}: no manifest; `medssl ingest SCANS --out STORE` writes STORE/manifest.csv")
-        with path.open(newline="", encoding="utf-8") as handle:
-            rows = list(csv.DictReader(handle))
+        try:
+            with path.open(newline="", encoding="utf-8") as handle:
+                rows = list(csv.DictReader(handle))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise BadInput(f"{path}: not a table ({error}); give a store's manifest.csv, or a folder") from None
         cases = tuple(_case(row, f"{path}:{line}") for line, row in enumerate(rows, 2))
         repeated = sorted({c.id for c in cases if sum(c.id == d.id for d in cases) > 1}) if _twice(cases) else []
         if repeated:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from medssl.data import tables
 from medssl.errors import BadInput, Doubt
 from medssl.volume import NEIGHBOURS_26, Volume
 
@@ -73,6 +74,12 @@ def read(place: Path, name: str = LESION) -> dict[str, list[Mark]]:
             raise BadInput(f"{place}, line {line}: no `case`; a row says case and box, or case and point")
         found.setdefault(row["case"], []).append(Mark.of(row, f"{place}, line {line}", name))
     return found
+
+
+def whose(place: Path) -> dict[str, tables.Told]:
+    """Case -> its patient, where the marks tell it."""
+    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
+    return {case: told for file in files for case, told in tables.read(file).items()}
 
 
 def names(told: Mapping[str, list[Mark]], name: str = LESION) -> list[str]:

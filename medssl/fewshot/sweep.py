@@ -131,6 +131,8 @@ def _settle(asked: Sweep) -> None:
     Arms, numbers of labels and seeds may be added, where the work is done may change, and the folder may be moved.
     """
     path = asked.out / "sweep.yaml"
+    if not path.is_file() and asked.out.exists() and any(asked.out.iterdir()):
+        raise BadInput(f"{asked.out}: holds something else than a sweep; choose another out")
     if path.is_file():
         then = config.read(path.absolute(), [], Sweep)
         changed = [name for name in TESTED if getattr(then, name) != getattr(asked, name)]

@@ -133,7 +133,10 @@ def _go(trainer: Trainer, module: Training, train: DataLoader, validation: DataL
         # Lightning advises on loader workers and on its own internals: advice for its developers, not for our users.
         warnings.filterwarnings("ignore", module="lightning|torch", category=UserWarning)
         warnings.filterwarnings("ignore", module="lightning|torch", category=FutureWarning)
-        trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+        try:
+            trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
+        except SystemExit:  # Lightning's answer to Ctrl-C and to a scheduler that ends the job
+            raise KeyboardInterrupt from None
     if trainer.interrupted:
         raise KeyboardInterrupt
 

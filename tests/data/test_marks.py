@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medssl import cli
-from medssl.data import marks
+from medssl.data import layouts, marks
 from medssl.data.marks import Mark, draw
 from medssl.errors import BadInput, Doubt
 from medssl.io import nifti
@@ -127,6 +127,36 @@ def test_the_command_makes_a_data_set_with_healthy_cases_on_request(tmp_path, ca
     (tmp_path / "t.csv").write_text("case,x0,y0,z0,x1,y1,z1\nzz,3,3,3,9,8,7\n")
     assert cli.run("marks", [*words, str(tmp_path / "more")]) == 2
     assert "is called zz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_marks_keep_the_patients_they_name(tmp_path, kind):
+    for name in ("a", "b", "c"):
+        nifti.write(image(), tmp_path / "scans" / f"{name}.nii.gz")
+    corners, whose = [3, 3, 3, 9, 8, 7], {"a": "p1", "b": "p1", "c": "p2"}
+    place = tmp_path / "marks"
+    if kind == "csv":
+        place = tmp_path / "t.csv"
+        rows = [",".join(map(str, (case, patient, *corners))) for case, patient in whose.items()]
+        place.write_text("\n".join(["case,patient,x0,y0,z0,x1,y1,z1", *rows]) + "\n")
+    else:
+        place.mkdir()
+        for case, patient in whose.items():
+            told = {"case": case, "background_patient": patient, "boxes": [{"box_voxel": corners}]}
+            (place / f"{case}.json").write_text(json.dumps(told))
+    words = [str(tmp_path / "scans"), str(place), "--out", str(tmp_path / "out")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Doubt)
+        assert cli.run("marks", words, debug=True) == 0
+    sources = layouts.find(tmp_path / "out").sources
+    assert {source.id: source.patient for source in sources} == whose and all(source.label for source in sources)
+
+
+def test_no_marks_at_all_are_refused(tmp_path, capsys):
+    nifti.write(image(), tmp_path / "scans" / "a.nii.gz")
+    (tmp_path / "t.csv").write_text("case,x0,y0,z0,x1,y1,z1\n")
+    assert cli.run("marks", [str(tmp_path / "scans"), str(tmp_path / "t.csv"), "--out", str(tmp_path / "out")]) == 2
+    assert "marks no case of" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_marks_of_several_classes_are_labels_of_their_own(tmp_path):

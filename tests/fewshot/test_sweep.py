@@ -262,6 +262,14 @@ def test_cells_of_other_volumes_are_no_cells_of_this_table(asked):
         sweep(asked, lambda said: None)
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(asked):
+    asked.out.mkdir(parents=True)
+    (asked.out / "report.html").write_text("another's")
+    with pytest.raises(BadInput, match="holds something else than a sweep; choose another out"):
+        sweep(asked, lambda said: None)
+    assert [path.name for path in asked.out.iterdir()] == ["report.html"]
+
+
 def test_a_folder_that_was_moved_goes_on(asked, tmp_path):
     short = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
     sweep(short, lambda line: None)

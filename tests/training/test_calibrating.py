@@ -141,3 +141,33 @@ def test_more_cases_than_there_are_or_none_are_refused(place, capsys, n, said):
     split = next(case.split for case in store.cases if not case.label)
     assert command("suggest", place / "a", store.folder / "manifest.csv", "--split", split, "--n", n) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_is_there_is_not_written_over_by_a_table_or_a_calibration(place, tmp_path, capsys):
+    label, manifest = tmp_path / "label.nii.gz", place / "store" / "manifest.csv"
+    label.write_bytes(b"somebody's work")
+    assert command("suggest", place / "a", manifest, "--out", label) == 2
+    assert command("calibrate", place / "a", "--manifest", manifest, "--out", label) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("; ")[2] for line in said] == [f"choose one that ends in .{end}" for end in ("csv", "json")]
+    assert label.read_bytes() == b"somebody's work" and not (place / "a" / "calibration.json").exists()
+
+
+def test_classes_of_another_name_than_the_references_are_told(place, tmp_path, caplog):
+    manifest = place / "store" / "manifest.csv"
+    run = finished(tmp_path / "run", names={1: "tail"})
+    assert command("predict", run.path, manifest, "--split", "val", "--out", tmp_path / "p") == 0
+    assert command("evaluate", tmp_path / "p", "--labels", manifest) == 0
+    assert f"class 1 is tail in {tmp_path / 'p'}, " in caplog.text and "by their number" in caplog.text
+
+
+def test_a_damaged_run_and_a_manifest_that_is_no_table_are_one_line(place, tmp_path, capsys):
+    run = finished(tmp_path / "run")
+    scan = tmp_path / "scan.nii.gz"
+    scan.write_bytes(bytes([0x1F, 0x8B, 0, 255]))
+    assert command("predict", run.path, scan, "--out", tmp_path / "out") == 2
+    assert "not a table" in capsys.readouterr().err
+    (run.path / "run.json").chmod(0o644)
+    (run.path / "run.json").write_text("{")
+    assert command("predict", run.path, place / "store" / "manifest.csv", "--out", tmp_path / "out") == 2
+    assert "run.json: is damaged" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """A training goes on where it was killed, step for step, and stops with a name where its numbers break."""
 
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -48,6 +50,30 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     assert whole.keys() == torn.keys()
     for key in whole:
         assert torch.equal(whole[key], torn[key]), key
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_training_that_is_told_to_stop_says_so_and_goes_on_later(tmp_path, number):
+    learner, before = spark(), {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    step, seen = learner.step, []
+
+    def told(crops: Crops):
+        seen.append(1)
+        if len(seen) == 5:
+            os.kill(os.getpid(), number)
+        return step(crops)
+
+    learner.step = told
+    made = run(tmp_path / "run")
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit(learner, PLAN, made, loader())
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+    assert not (made.path / "weights.safetensors").exists() and (made.path / "last.ckpt").exists()
+    fit(spark(), PLAN, made, loader())
+    assert (made.path / "weights.safetensors").exists()
 
 
 def test_two_processes_do_not_train_one_run(tmp_path):
