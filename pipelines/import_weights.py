@@ -6,7 +6,8 @@ from pathlib import Path
 import yaml
 
 from medssl import config
-from medssl.training.adopting import Adopt, adopt, words
+from medssl.nn.encoder import words
+from medssl.training.adopting import Adopt, adopt
 from medssl.training.network import Network
 
 

@@ -1,6 +1,7 @@
 """Learns an encoder from unlabelled volumes: medssl pretrain CONFIG.yaml key=value ..."""
 
 from medssl import config
+from medssl.nn import encoder
 from medssl.training.fit import told
 from medssl.training.pretraining import Pretrain, pretrain
 
@@ -10,4 +11,5 @@ def main(words: list[str]) -> None:
     settings = config.command(words, Pretrain, __doc__ or "")
     run = pretrain(settings)
     print(f"{run.path}: {told(run.card['scores'])}")
-    print(f"next: medssl finetune configs/finetune/segment.yaml manifest={settings.manifest} pretrained={run.path}")
+    begin = f"medssl finetune configs/finetune/segment.yaml manifest={settings.manifest} pretrained={run.path}"
+    print(f"next: {begin} {encoder.words(settings.encoder)} run={run.path.with_name('finetuned')}")

@@ -1,6 +1,5 @@
 """Adopting: from a checkpoint of nnU-Net or nnssl, or a MONAI bundle, to a closed run that a finetuning starts from."""
 
-import json
 from pathlib import Path
 
 from pydantic import Field
@@ -9,7 +8,6 @@ from medssl.data.normalise import Recipe
 from medssl.errors import BadInput
 from medssl.files import sha256
 from medssl.nn import bundle, keymap, transfer
-from medssl.nn.encoder import Choice
 from medssl.nn.layout import Triple
 from medssl.run import Run
 from medssl.settings import Settings
@@ -56,10 +54,3 @@ def _adopted(settings: Adopt) -> keymap.Adopted:
     if settings.strides:
         raise BadInput(f"{settings.file}: a MONAI bundle tells its strides itself; leave out --strides")
     return bundle.adopt(settings.file)
-
-
-def words(choice: Choice) -> str:
-    """A choice of an encoder as `encoder.key=value` on a command line."""
-    changed = {"name": choice.name} | choice.model_dump(mode="json", exclude_defaults=True)
-    plain = {key: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for key, v in changed.items()}
-    return " ".join(f"encoder.{key}={value}" for key, value in plain.items())

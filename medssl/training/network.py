@@ -12,7 +12,7 @@ from medssl.data.normalise import Recipe
 from medssl.data.store import Card
 from medssl.errors import BadInput
 from medssl.nn import lengths, transfer
-from medssl.nn.encoder import Choice, Encoder, Named, build, cells
+from medssl.nn.encoder import Choice, Encoder, Named, build, cells, words
 from medssl.predict.predictor import Prediction
 from medssl.run import Run
 from medssl.settings import Settings
@@ -91,7 +91,7 @@ class Network(Settings):
         if not allow_recipe_mismatch:
             before.recipe.require(self.recipe)
         if before.encoder != self.encoder:
-            raise BadInput(f"{run.path}: its encoder is {before.encoder}, this one is {self.encoder}")
+            raise BadInput(f"{run.path}: its encoder is not this training's; give {words(before.encoder)}")
 
     def having(self, channels: tuple[int, ...]) -> "Network":
         """The network for scans that hold only these of its channels, in this order; () for all."""

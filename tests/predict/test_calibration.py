@@ -192,8 +192,8 @@ def test_findings_are_calibrated_only_where_there_are_any(tmp_path):
 
 def test_the_index_tells_temperature_thresholds_and_promises():
     told = {"threshold": 0.3, "sensitivity": 0.9, "patients": 12, "promise": "of 12"}
-    made = Calibration.model_validate({"temperature": 1.5, "thresholds": {"nodule": told}})
+    made = Calibration.model_validate({"temperature": 1.5, "thresholds": {"nodule": told}, "cases": ["a"]})
     assert json.loads(json.dumps(made.index())) == {
-        "temperature": 1.5, "thresholds": {"nodule": 0.3}, "promise": {"nodule": "of 12"},
+        "temperature": 1.5, "thresholds": {"nodule": 0.3}, "promise": {"nodule": "of 12"}, "calibrated_on": ["a"],
     }  # fmt: skip
     assert made.model_copy(update={"measured": "findings"}).index()["temperature"] == 1  # of the voxels

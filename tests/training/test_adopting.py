@@ -9,10 +9,10 @@ from medssl import cli, config
 from medssl.data.normalise import Recipe
 from medssl.errors import BadInput
 from medssl.nn import keymap
-from medssl.nn.encoder import EncoderConfig
+from medssl.nn.encoder import EncoderConfig, words
 from medssl.nn.encoders import convnext, resenc, residual
 from medssl.run import Run
-from medssl.training.adopting import Adopt, adopt, words
+from medssl.training.adopting import Adopt, adopt
 from medssl.training.contract import contract, data_of
 from medssl.training.network import Network
 

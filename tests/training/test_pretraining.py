@@ -55,7 +55,7 @@ def test_a_pretraining_goes_on_from_the_plateau_of_another(tmp_path, manifest):
     second = pretrain(settings(tmp_path, manifest, "second", "mae", **more))
     steps = [load_file(run.path / "plateau.safetensors")["optimizer/step/head.conv.weight"] for run in (first, second)]
     assert steps == [3, 4]
-    with pytest.raises(BadInput, match="its encoder is"):
+    with pytest.raises(BadInput, match=r"not this training's; give encoder.name=residual encoder.channels=\[4,8\]"):
         pretrain(settings(tmp_path, manifest, "third", "mae", **more, encoder={"channels": [8, 8], "strides": [1, 2]}))
 
 
