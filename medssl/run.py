@@ -41,8 +41,9 @@ class Run:
         run = cls.open(path)
         if run.closed:
             raise BadInput(f"{path}: this run is finished; choose another `run`")
-        now, then = yaml.safe_load(config.dump(settings)), run.settings()
-        changed = sorted(key for key in now if now[key] != then.get(key) and key != "resume")
+        now, then = settings, config.check(run.settings(), type(settings), str(run.path / "config.yaml"))
+        fields = type(settings).model_fields
+        changed = sorted(key for key in fields if getattr(now, key) != getattr(then, key) and key != "resume")
         changed += sorted(f for f in ("manifest",) if run.card.get(f) != facts.get(f))
         if changed:
             raise BadInput(
@@ -79,6 +80,11 @@ class Run:
     def closed(self) -> bool:
         """Whether the run finished."""
         return self.card["state"] == "closed"
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a run here at all, and it finished."""
+        return (self.path / "run.json").is_file() and self.closed
 
     def settings(self) -> dict[str, Any]:
         """The resolved settings as plain values."""

@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from medssl.errors import BadInput
 from medssl.metrics import charts
 from medssl.run import Run
 from medssl.training.calibrating import Held, calibrate
+from medssl.training.network import fastest
 
 
 def main(words: list[str]) -> None:
@@ -35,8 +34,7 @@ def main(words: list[str]) -> None:
         raise BadInput(f"--sensitivity {given.sensitivity:g}: a share between 0 and 1, as 0.9")
     runs = [Run.open(path) for path in given.runs]
     held = Held.of(given.manifest, given.split, runs, given.allow_overlap)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    fitted = calibrate(held, given.lesions, given.sensitivity, given.mirror, device)
+    fitted = calibrate(held, given.lesions, given.sensitivity, given.mirror, fastest())
     found = fitted.calibration
     for line in (*found.told(), *(f"{name}: {told.promise}" for name, told in found.thresholds.items())):
         print(line)

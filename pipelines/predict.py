@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -16,6 +15,7 @@ from medssl.predict.folder import Writer, studies
 from medssl.run import Run
 from medssl.training.folds import Panel
 from medssl.training.members import agreed, together
+from medssl.training.network import fastest
 
 
 def main(words: list[str]) -> None:
@@ -42,8 +42,7 @@ def main(words: list[str]) -> None:
     if panel.owner and given.calibration:
         raise BadInput("--calibration: what was held out is told as the runs say it; evaluate that, or calibrate on it")
     calibration = Calibration() if panel.owner else Calibration.of(runs, given.calibration)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    ways = [together(group, given.mirror, calibration, device, tuple(given.channels)) for group in panel.groups()]
+    ways = [together(group, given.mirror, calibration, fastest(), tuple(given.channels)) for group in panel.groups()]
     looks = " and ".join(["runs"] * (len(panel.groups()[0]) > 1) + ["mirrored views"] * given.mirror)
     apart = f"disagreement of {looks}" if isinstance(ways[0], Ensemble | Detector) and ways[0].looks > 1 else ""
     found = panel.scans(given.scans, given.split, given.modality)

@@ -3,13 +3,12 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
 from medssl.files import write_text
 from medssl.metrics.cases import table
 from medssl.run import Run
+from medssl.training.network import fastest
 from medssl.training.suggesting import suggested
 
 
@@ -24,8 +23,7 @@ def main(words: list[str]) -> None:
     given = parser.parse_args(words)
     if given.out and given.out.suffix != ".csv":
         raise BadInput(f"--out {given.out}: is no name for a table; choose one that ends in .csv")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    found = suggested(Run.open(given.run), Manifest.read(given.manifest).by(given.split), given.n, device)
+    found = suggested(Run.open(given.run), Manifest.read(given.manifest).by(given.split), given.n, fastest())
     for one in found:
         print(f"{one.rank:>3}  {one.case}  {one.reason}")
     if given.out:

@@ -64,6 +64,15 @@ def test_a_run_goes_on_only_the_way_it_began(tmp_path):
         Run.resume(path, Plain(run=path), "pretrain", manifest="b")
 
 
+def test_a_run_of_a_version_without_a_setting_goes_on_where_that_is_the_default(tmp_path):
+    path = tmp_path / "run"
+    Run.create(path, Plain(run=path), "pretrain")
+    (path / "config.yaml").write_text(f"run: {path}\n")
+    assert Run.resume(path, Plain(run=path), "pretrain").path == path
+    with pytest.raises(BadInput, match="another rate"):
+        Run.resume(path, Plain(run=path, rate=0.2), "pretrain")
+
+
 def test_a_finished_run_is_not_resumed(run):
     run.close()
     with pytest.raises(BadInput, match="finished"):

@@ -22,7 +22,7 @@ from medssl.predict.evaluation import detect
 from medssl.review.predictions import Label
 from medssl.run import Run
 from medssl.training.finetuning import Finetune, finetune
-from medssl.training.network import Network, predictor
+from medssl.training.network import Network, fastest, predictor
 from medssl.training.pretraining import Pretrain
 
 SCORES = "cases.csv"
@@ -67,8 +67,7 @@ def work(cell: Cell) -> str:
         torch.set_num_threads(max(1, torch.get_num_threads() // cell.workers))
     place = cell.settings.run
     try:
-        closed = (place / "run.json").is_file() and Run.open(place).closed
-        run = Run.open(place) if closed else finetune(cell.settings)
+        run = Run(place) if Run(place).finished else finetune(cell.settings)
         rows, detected = tested(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm, cell.lesions)
         if detected:
             found.write(cell.folder, detected)
@@ -78,33 +77,39 @@ def work(cell: Cell) -> str:
     return ""
 
 
-def stale(now: Finetune | Pretrain, cases: Sequence[str]) -> list[str]:
-    """In what a finished run differs from the settings it would have now, and in the volumes it learnt from.
-
-    Where things lie may have changed. Settings that a run of an older version does not have stood as they do by
-    default. A run that is not there or goes on is none that differs: resuming it looks at that.
-    """
-    if not (now.run / "run.json").is_file() or not (run := Run.open(now.run)).closed:
+def stale(now: Finetune, cases: Sequence[str]) -> list[str]:
+    """In what a finished run differs from the settings it would have now, and in what and whom it learnt from."""
+    run, now = Run(now.run), now.filled(len(cases))
+    if not run.finished:
         return []
-    if isinstance(now, Finetune):
-        now = now.filled(len(cases))
-    then = config.check(run.settings(), type(now), str(run.path / "config.yaml"))
-    changed = [
-        name for name in type(now).model_fields if name not in PLACES and getattr(now, name) != getattr(then, name)
-    ]
-    if isinstance(now, Finetune) and "task" not in changed and Network.of(run).task != now.task:
+    changed = altered(now)
+    if "task" not in changed and Network.of(run).task != now.task:
         changed.append("task")
-    if isinstance(now, Finetune) and _start(now) not in (run.card.get("start_sha256", _start(now)), ""):
+    start = _start(now)
+    if start != "" and run.card.get("start_sha256", start) != start:
         changed.append("pretrained")
-    return changed + ["choice of labelled volumes"] * (bool(cases) and sorted(run.card["cases"]) != sorted(cases))
+    return changed + ["choice of labelled volumes"] * (sorted(run.card["cases"]) != sorted(cases))
+
+
+def altered(now: Finetune | Pretrain) -> list[str]:
+    """The settings in which a finished run differs from what is asked now; where things lie may have changed.
+
+    Settings that a run of an older version does not have stood as they do by default. A run that is not there or goes
+    on is none that differs: resuming it looks at that.
+    """
+    run = Run(now.run)
+    if not run.finished:
+        return []
+    then = config.check(run.settings(), type(now), str(run.path / "config.yaml"))
+    return [name for name in type(now).model_fields if name not in PLACES and getattr(now, name) != getattr(then, name)]
 
 
 def _start(settings: Finetune) -> str | None:
     """The hash of the weights that a training starts from; "" where they are not there yet."""
     if settings.pretrained is None:
         return None
-    there = (settings.pretrained / "run.json").is_file()
-    return str(Run.open(settings.pretrained).card.get("weights_sha256", "")) if there else ""
+    there = Run(settings.pretrained)
+    return str(there.card["weights_sha256"]) if there.finished else ""
 
 
 def dead(cell: Cell) -> str:
@@ -119,8 +124,7 @@ def tested(
 
     All on the scanner's grid.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run, device)
+    references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run, fastest())
     names = Network.of(run).labels
     rows: list[Row] = []
     detected: dict[str, list[Detected]] = {kind: [] for kind in lesions}

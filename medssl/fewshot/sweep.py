@@ -14,7 +14,7 @@ from medssl.data.manifest import Manifest
 from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.fewshot import cell, page
-from medssl.fewshot.cell import Cell, stale
+from medssl.fewshot.cell import Cell, altered, stale
 from medssl.fewshot.table import Line, lines
 from medssl.files import write_text
 from medssl.run import Run
@@ -87,7 +87,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     _settle(asked)
     _unchanged(plans.values(), cells, labelled)
     for name, plan in plans.items():
-        if not (plan.run / "run.json").is_file() or not Run.open(plan.run).closed:
+        if not Run(plan.run).finished:
             watch(f"pretraining for {name}")
             pretrain(plan)
             _unchanged((), cells, labelled)
@@ -143,7 +143,7 @@ def _settle(asked: Sweep) -> None:
 
 def _unchanged(plans: Iterable[Pretrain], cells: Sequence[Cell], labelled: Manifest) -> None:
     """Refuses finished runs that were trained otherwise, or on other volumes, than is asked now."""
-    changed = {plan.run: stale(plan, ()) for plan in plans}
+    changed = {plan.run: altered(plan) for plan in plans}
     for one in cells:
         cases = [case.id for case in labelled.few(one.labels, one.seed).cases]
         changed[one.settings.run] = stale(one.settings, cases)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -21,6 +20,7 @@ from medssl.objectives.base import Objective
 from medssl.render import report
 from medssl.run import Run
 from medssl.tasks.base import Task
+from medssl.training.logs import loggers
 from medssl.training.module import Training
 from medssl.training.observe import Monitors
 from medssl.training.optim import averaging
@@ -59,10 +59,10 @@ def fit(
     watching += [Monitors(run, known)] if isinstance(learner, Objective) else []
     watching += [Halfway(probe)] if probe else []
     monitor = f"val_{learner.selects}" if isinstance(learner, Task) and validation is not None else None
-    trainer = _trainer(plan, run, monitor, every, watching)
     with alone(run.path, "another process trains this run; wait for its end or choose another `run`"):
         try:
             with spending(run):
+                trainer = _trainer(plan, run, monitor, every, watching)
                 _go(trainer, module, train, validation, run.path / LAST)
                 scores = _kept(trainer, module, run)
                 if probe is not None:
@@ -120,7 +120,7 @@ def _trainer(plan: Plan, run: Run, monitor: str | None, every: int, watching: li
         check_val_every_n_epoch=min(every, plan.epochs),
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        logger=[CSVLogger(folder, name="", version="logs"), TensorBoardLogger(folder, name="", version="logs")],
+        logger=loggers(run.path, run.path / LAST),
         log_every_n_steps=10,
         plugins=[AtomicCheckpoints()],
         enable_progress_bar=False,
@@ -137,8 +137,6 @@ def _go(trainer: Trainer, module: Training, train: DataLoader, validation: DataL
             trainer.fit(module, train, validation, ckpt_path=str(last) if last.is_file() else None)
         except SystemExit:  # Lightning's answer to Ctrl-C and to a scheduler that ends the job
             raise KeyboardInterrupt from None
-    if trainer.interrupted:
-        raise KeyboardInterrupt
 
 
 def _kept(trainer: Trainer, module: Training, run: Run) -> dict[str, float]:

@@ -112,6 +112,11 @@ class Network(Settings):
         return self.recipe.input(volume, self.spacing_mm)
 
 
+def fastest() -> str:
+    """The device that predicts: a GPU, where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def predictor(run: Run, device: str = "cpu", channels: tuple[int, ...] = ()) -> Callable[[Volume, str], Prediction]:
     """A finished finetuning as volume -> prediction; for scans that lack channels, `channels` names those they have."""
     network = Network.of(run).having(channels)

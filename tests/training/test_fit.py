@@ -15,6 +15,7 @@ from medssl.errors import BadInput
 from medssl.files import alone
 from medssl.nn import transfer
 from medssl.objectives.spark import Spark
+from medssl.render.report import curves
 from medssl.tasks.segment import Config as SegmentConfig
 from medssl.tasks.segment import Segment
 from medssl.training.fit import fit
@@ -50,6 +51,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path):
     assert whole.keys() == torn.keys()
     for key in whole:
         assert torch.equal(whole[key], torn[key]), key
+
+    drawn = [curves(tmp_path / name / "logs" / "metrics.csv") for name in ("whole", "torn")]
+    assert drawn[0].keys() == drawn[1].keys() and drawn[0]["loss"] == drawn[1]["loss"] and len(drawn[0]["loss"]) == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
