@@ -9,7 +9,7 @@ from rich.progress import track
 
 from medssl.data import leaks
 from medssl.data.references import References
-from medssl.predict.evaluation import evaluate, lesion_labels
+from medssl.predict.evaluation import doubts, evaluate, lesion_labels
 from medssl.predict.report import check_out, write
 from medssl.review.predictions import read_index
 
@@ -37,16 +37,11 @@ def main(words: list[str]) -> None:
     kinds = lesion_labels(index.labels, asked.lesions, index.folder)
     references = References.read(asked.labels)
     cases = references.measured(index.cases)
-    known = references.classes.names
-    for label in index.labels:
-        if known.get(label.value, label.name) != label.name:
-            said = f"class {label.value} is {label.name} in {index.folder}, {known[label.value]} in {asked.labels}"
-            log.warning("%s; classes are compared by their number", said)
     if not asked.allow_overlap:
         for model in index.model.get("runs", [index.model]):
             leaks.refuse_seen(Path(model["run"]), asked.labels, model.get("cases", cases))
-    if seen := set(index.calibrated_on) & set(cases):
-        log.warning("%s of these %s cases: what was calibrated on them looks better here", len(seen), len(cases))
+    for doubt in doubts(index, references):
+        log.warning(doubt)
     evaluated = evaluate(index, references, asked.tolerance_mm, kinds)
     done = list(track(evaluated, "evaluating", total=len(cases), console=Console(stderr=True)))
     report = write(index, references, done, out, asked.tolerance_mm)

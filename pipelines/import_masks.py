@@ -3,12 +3,8 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from medssl.data.sources import scans
-from medssl.predict import patients
-from medssl.predict.folder import Writer, studies
+from medssl.predict.folder import Writer
 from medssl.predict.foreign import Foreign
 
 
@@ -26,16 +22,14 @@ def main(words: list[str]) -> None:
     )
     parser.add_argument("--split", default="test", help="with a manifest: which of its cases (default: test)")
     parser.add_argument("--modality", default="", choices=["", "CT", "MR"], help="where the files do not tell")
+    parser.add_argument("--resume", action="store_true", help="go on in a folder where cases are missing")
     given = parser.parse_args(words)
     listed = scans(given.scans, given.split, given.modality)
     foreign = Foreign.of(given.masks, given.names, [scan.case for scan in listed])
     model = {"run": given.by, "weights_sha256": "none: predicted by another tool"}
-    writer, whose = Writer.create(given.out, foreign.names, model), studies(listed)
     taken = [scan for scan in listed if scan.case in foreign.masks]
-    for scan in track(taken, "reading", console=Console(stderr=True)):
-        image = scan.read()
-        writer = writer.add(scan.case, image, foreign.predicted(image, scan.case), whose[scan.case])
-    patients.write(writer.index)
+    begin = Writer.resume if given.resume else Writer.create
+    begin(given.out, foreign.names, model, asked=[scan.case for scan in taken]).fill(taken, foreign.predicted)
     left = [scan.case for scan in listed if scan.case not in foreign.masks]
     if left:
         print(f"no mask for {len(left)} of {len(listed)} cases: {', '.join(left[:5])}{' ...' * (len(left) > 5)}")

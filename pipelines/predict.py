@@ -1,17 +1,14 @@
 """Predicts volumes on their own grid: medssl predict RUN [RUN ...] SCANS_OR_MANIFEST --out PREDICTIONS"""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from medssl.errors import BadInput
-from medssl.predict import patients
 from medssl.predict.calibration import Calibration
 from medssl.predict.detector import Detector
 from medssl.predict.ensemble import Ensemble
-from medssl.predict.folder import Writer, studies
+from medssl.predict.folder import Writer
 from medssl.run import Run
 from medssl.training.folds import Panel
 from medssl.training.members import agreed, together
@@ -33,6 +30,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--calibration", type=Path, help="a file of `medssl calibrate` (default: the run's own)")
     parser.add_argument("--channels", type=int, nargs="+", default=[], help="scans lack some: those they have, as 0 2")
     parser.add_argument("--dates", action="store_true", help="of a folder: studies' dates too; they can tell a person")
+    parser.add_argument("--resume", action="store_true", help="go on in a folder where cases are missing")
     given = parser.parse_intermixed_args(words)
     if given.dates and given.scans.is_file():
         raise BadInput("--dates: a store tells none; predict the folder of scans")
@@ -46,10 +44,7 @@ def main(words: list[str]) -> None:
     looks = " and ".join(["runs"] * (len(panel.groups()[0]) > 1) + ["mirrored views"] * given.mirror)
     apart = f"disagreement of {looks}" if isinstance(ways[0], Ensemble | Detector) and ways[0].looks > 1 else ""
     found = panel.scans(given.scans, given.split, given.modality)
-    writer = Writer.create(given.out, labels, panel.provenance(), uncertainty=apart, **calibration.index())
-    whose = studies(found, given.dates)
-    for scan in track(found, "predicting", console=Console(stderr=True)):
-        image = scan.read()
-        writer = writer.add(scan.case, image, panel.predict(image, scan.case, ways), whose[scan.case])
-    patients.write(writer.index)
+    begin, asked = Writer.resume if given.resume else Writer.create, [scan.case for scan in found]
+    more = {"uncertainty": apart, "asked": asked, **calibration.index()}
+    begin(given.out, labels, panel.provenance(), **more).fill(found, partial(panel.predict, ways=ways), given.dates)
     print(f"{len(found)} cases in {given.out}; look at them with: medssl review {given.out}")

@@ -26,6 +26,9 @@ def page(desk: Desk, case: StreamlitPage) -> None:
     if lost := [case for case in desk.index.cases if case not in readable]:
         said = f"{', '.join(lost)}: findings gone or damaged; predict again. Nobody can read them until then."
         st.error(said, icon=":material/error:")
+    if away := desk.index.missing:
+        said = "; ".join(f"{case}: {desk.index.unread.get(case, 'not predicted yet')}" for case in away[:5])
+        st.warning(f"{len(away)} of {len(desk.index.asked)} cases are missing here. {said}", icon=":material/warning:")
     if not rows:
         look.message("Nothing to read", "This predictions folder has no cases. Predict some scans, then come back.")
         return

@@ -18,7 +18,7 @@ from medssl.files import write_text
 from medssl.metrics.cases import Row, score, table
 from medssl.metrics.compare import read
 from medssl.metrics.detection import Detected
-from medssl.predict.evaluation import detect
+from medssl.predict.evaluation import detect, measured_in
 from medssl.review.predictions import Label
 from medssl.run import Run
 from medssl.training.finetuning import Finetune, finetune
@@ -120,7 +120,7 @@ def dead(cell: Cell) -> str:
 def tested(
     run: Run, manifest: Manifest, tolerance_mm: float, lesions: Sequence[str] = ()
 ) -> tuple[list[Row], dict[str, list[Detected]]]:
-    """A row for every labelled case of the split `test` and every class drawn in it, and what was found of `lesions`.
+    """A row for every labelled test case and every class or region drawn in it, and what was found of `lesions`.
 
     All on the scanner's grid.
     """
@@ -132,11 +132,9 @@ def tested(
         image = read_source(case, manifest)
         said, reference = predict(image, case.id), references.label(case.id, image)
         drawn = references.classes.present.get(case.id, list(names))
-        for value, name in names.items():
-            if value not in drawn:
-                continue
-            rows.append(score(case.id, case.patient, name, (value,), said.labels, reference, tolerance_mm))
+        for name, values in measured_in(drawn, names, references).items():
+            rows.append(score(case.id, case.patient, name, values, said.labels, reference, tolerance_mm))
             if name in detected:
-                kind = Label(value, name, "")
+                kind = Label(values[0], name, "")
                 detected[name].append(detect(case.id, case.patient, kind, said.labels, reference, said.findings))
     return rows, detected

@@ -16,6 +16,7 @@ from medssl.metrics.charts import TINTS
 from medssl.metrics.statistics import Interval
 from medssl.render.report import NOTICE, STYLE
 
+ASKED = "sweep.yaml"
 COLUMNS = (
     "structure", "metric", "labels", "arm", "seeds", "cases", "score", "score_low", "score_high", "difference",
     "difference_low", "difference_high", "p",
@@ -37,7 +38,7 @@ def write(out: Path, lines: Sequence[Line], progress: Progress) -> None:
         write_text(out / "table.csv", table(lines))
         with atomic(out / "curve.png") as part:
             drawn(lines).savefig(part, dpi=130, format="png")
-    settings = (out / "sweep.yaml").read_text(encoding="utf-8")
+    settings = (out / ASKED).read_text(encoding="utf-8")
     write_text(out / "report.html", page(out.name, lines, progress, settings))
 
 

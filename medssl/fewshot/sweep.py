@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -16,7 +16,7 @@ from medssl.errors import BadInput
 from medssl.fewshot import cell, page
 from medssl.fewshot.cell import Cell, altered, stale
 from medssl.fewshot.table import Line, lines
-from medssl.files import write_text
+from medssl.files import alone, write_text
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.finetuning import Finetune
@@ -69,7 +69,14 @@ class Sweep(Settings):
         return self
 
 
-def sweep(asked: Sweep, watch: Watch) -> list[Line]:
+class Swept(NamedTuple):
+    """The table of a sweep, and by the name of each cell that could not be measured why."""
+
+    lines: list[Line]
+    failed: dict[str, str]
+
+
+def sweep(asked: Sweep, watch: Watch) -> Swept:
     """Trains and tests what is not done yet; the table, the curve and the report are written anew after each cell."""
     manifest = Manifest.read(asked.manifest)
     labelled = manifest.by("train").labelled()
@@ -86,6 +93,15 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
     _apart(asked, cells, manifest)
     _settle(asked)
     _unchanged(plans.values(), cells, labelled)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    with alone(asked.out, "another process works on this sweep; wait for its end, or begin it with more workers"):
+        write_text(asked.out / page.ASKED, config.dump(asked))
+        return _swept(asked, plans, cells, labelled, watch)
+
+
+def _swept(
+    asked: Sweep, plans: Mapping[str, Pretrain], cells: Sequence[Cell], labelled: Manifest, watch: Watch
+) -> Swept:
     for name, plan in plans.items():
         if not Run(plan.run).finished:
             watch(f"pretraining for {name}")
@@ -100,7 +116,7 @@ def sweep(asked: Sweep, watch: Watch) -> list[Line]:
         failed |= {one.name: reason} if reason else {}
         watch(f"{count} of {len(todo)}: {one.name}: {reason or one.said()}")
         found = _report(asked, cells, failed)
-    return found
+    return Swept(found, failed)
 
 
 def _apart(asked: Sweep, cells: Sequence[Cell], manifest: Manifest) -> None:
@@ -130,7 +146,7 @@ def _settle(asked: Sweep) -> None:
 
     Arms, numbers of labels and seeds may be added, where the work is done may change, and the folder may be moved.
     """
-    path = asked.out / "sweep.yaml"
+    path = asked.out / page.ASKED
     if not path.is_file() and asked.out.exists() and any(asked.out.iterdir()):
         raise BadInput(f"{asked.out}: holds something else than a sweep; choose another out")
     if path.is_file():
@@ -138,7 +154,6 @@ def _settle(asked: Sweep) -> None:
         changed = [name for name in TESTED if getattr(then, name) != getattr(asked, name)]
         if changed:
             raise BadInput(f"{asked.out}: was begun with another {', '.join(changed)}; choose another out")
-    write_text(path, config.dump(asked))
 
 
 def _unchanged(plans: Iterable[Pretrain], cells: Sequence[Cell], labelled: Manifest) -> None:
@@ -185,7 +200,7 @@ def _words(changes: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
-def _report(asked: Sweep, cells: list[Cell], failed: Mapping[str, str]) -> list[Line]:
+def _report(asked: Sweep, cells: Sequence[Cell], failed: Mapping[str, str]) -> list[Line]:
     done = [one for one in cells if one.done]
     found = lines(done, asked.reference) if done else []
     page.write(asked.out, found, page.Progress(len(cells), len(done), failed))

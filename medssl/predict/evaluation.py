@@ -1,7 +1,7 @@
 """Evaluation: a predictions folder against references, case by case."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def evaluate(
         predicted = nifti.read(index.case(case) / LABELS, label=True)
         reference = references.label(case, predicted)
         present = references.classes.present.get(case, [label.value for label in index.labels])
-        named = _named(index.labels, references, present)
+        named = measured_in(present, {label.value: label.name for label in index.labels}, references)
         patient = references.sources[case].patient
         _doubt_unnamed(reference, index, references)
         rows = tuple(score(case, patient, *name, predicted, reference, tolerance_mm) for name in named.items())
@@ -73,6 +73,20 @@ def evaluate(
         whole = {label.value for label in index.labels} <= set(present)
         bins = _reliability(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
         yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
+
+
+def doubts(index: Index, references: References) -> Iterator[str]:
+    """What may make the scores of a predictions folder mean less than they seem to, in words."""
+    if index.missing:
+        yield f"{index.folder}: {len(index.missing)} of {len(index.asked)} cases are missing there"
+    for label in index.labels:
+        known = references.classes.names.get(label.value, label.name)
+        if known != label.name:
+            said = f"class {label.value} is {label.name} in {index.folder}, {known} in {references.place}"
+            yield f"{said}; classes are compared by their number"
+    cases = references.measured(index.cases)
+    if seen := set(index.calibrated_on) & set(cases):
+        yield f"{len(seen)} of these {len(cases)} cases: what was calibrated on them looks better here"
 
 
 def _doubt_unnamed(reference: Volume, index: Index, references: References) -> None:
@@ -85,9 +99,9 @@ def _doubt_unnamed(reference: Volume, index: Index, references: References) -> N
         warnings.warn(f"{references.place}: {said}; {remedy}", Doubt, stacklevel=3)
 
 
-def _named(labels: Sequence[Label], references: References, present: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """What is measured: the predicted labels that were drawn, and the data set's regions of these."""
-    drawn = {label.name: (label.value,) for label in labels if label.value in present}
+def measured_in(present: Sequence[int], names: Mapping[int, str], references: References) -> dict[str, tuple[int, ...]]:
+    """What is measured, name -> values: the predicted labels that were drawn, and the data set's regions of these."""
+    drawn = {name: (value,) for value, name in names.items() if value in present}
     known = {value for values in drawn.values() for value in values}
     regions = {name: tuple(values) for name, values in references.classes.regions.items() if known.issuperset(values)}
     return drawn | regions

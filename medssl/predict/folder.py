@@ -1,24 +1,42 @@
 """Writes a predictions folder: at every moment it holds whole cases and an index of them."""
 
+import logging
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from medssl import __version__
 from medssl.data.sources import Scan
 from medssl.errors import BadInput
 from medssl.files import seal, write_json
 from medssl.io import nifti
+from medssl.predict import patients
 from medssl.predict.predictor import Prediction
 from medssl.render.planes import Colour, colour_of
-from medssl.review.predictions import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, UNCERTAINTY, Index, Label, Study
+from medssl.review.predictions import (
+    FINDINGS,
+    IMAGE,
+    INDEX,
+    LABELS,
+    PROBABILITY,
+    UNCERTAINTY,
+    Index,
+    Label,
+    Study,
+    read_index,
+)
 from medssl.volume import Volume
+
+BEGUN = ("labels", "model", "uncertainty", "temperature", "thresholds", "promise", "calibrated_on")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,13 +49,26 @@ class Writer:
     def create(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **more: Any) -> "Writer":
         """A folder that does not exist yet; `model` is what made the predictions: run, weights_sha256.
 
-        `more` are the index's later fields: uncertainty, temperature, thresholds, promise, calibrated_on.
+        `more` are the index's later fields: uncertainty, temperature, thresholds, promise, calibrated_on, asked.
         """
         folder = Path(folder)
+        if (folder / INDEX).is_file() and (missing := read_index(folder).missing):
+            raise BadInput(f"{folder}: {len(missing)} cases are missing there; add --resume, or choose another --out")
         if folder.exists():
             raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
         made = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(Index(folder, (), {}, labels(names), {"version": __version__} | dict(model), made, **more))
+
+    @classmethod
+    def resume(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **more: Any) -> "Writer":
+        """The folder as it was left, which must have been begun the same way; a new one if there is none."""
+        if not Path(folder).exists():
+            return cls.create(folder, names, model, **more)
+        then = read_index(folder)
+        now = replace(then, labels=labels(names), model={"version": __version__} | dict(model), **more)
+        if apart := [name for name in BEGUN if getattr(then, name) != getattr(now, name)]:
+            raise BadInput(f"{folder}: was begun with another {', '.join(apart)}; choose another --out")
+        return cls(replace(then, asked=list(dict.fromkeys([*then.asked, *now.asked]))))
 
     def add(self, case: str, image: Volume, prediction: Prediction, study: Study | None = None) -> "Writer":
         """The writer with one case more, and whose it is; a killed program leaves the folder as it was before."""
@@ -50,10 +81,55 @@ class Writer:
             folder.mkdir(exist_ok=True)
             (Path(part) / case).replace(folder / case)
         index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit},
-                        studies=self.index.studies | {case: study or Study()})  # fmt: skip
+                        studies=self.index.studies | {case: study or Study()},
+                        unread={name: why for name, why in self.index.unread.items() if name != case})  # fmt: skip
         _write_index(index)
         seal(folder, (INDEX, *sorted(f"{case}/{path.name}" for path in (folder / case).iterdir())))
         return Writer(index)
+
+    def without(self, case: str, why: str) -> "Writer":
+        """The writer that knows why a case could not be predicted."""
+        index = replace(self.index, unread=self.index.unread | {case: why})
+        if index.cases:
+            _write_index(index)
+            seal(index.folder, (INDEX,))
+        return Writer(index)
+
+    def fill(self, scans: Sequence[Scan], say: Callable[[Volume, str], Prediction], dated: bool = False) -> "Writer":
+        """The writer with all scans that are not there yet, watched on stderr, and patients.csv beside them.
+
+        Of a scan that cannot be read or predicted the index keeps why, and the others go on; BadInput then says so at
+        the end. With `dated` the dates of studies are written.
+        """
+        writer, whose = self, studies(scans, dated)
+        todo = [scan for scan in scans if scan.case not in self.index.cases]
+        for scan in track(todo, "predicting", console=Console(stderr=True)):
+            try:
+                image = scan.read()
+                said = say(image, scan.case)
+            except (BadInput, OSError) as error:
+                why = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
+                writer = writer.without(scan.case, why)
+                if len(todo) > 1:
+                    log.warning("%s: left out: %s", scan.case, why)
+            else:
+                writer = writer.add(scan.case, image, said, whose[scan.case])
+        writer.finish()
+        return writer
+
+    def finish(self) -> None:
+        """Writes what is said of each patient; refuses to call it done where cases are missing."""
+        index = self.index
+        if index.cases:
+            patients.write(index)
+        if not (missing := index.missing):
+            return
+        first = f"{missing[0]}: {index.unread.get(missing[0], 'is none of these scans')}"
+        if len(index.asked) == 1:
+            raise BadInput(first)
+        also = f"; also {', '.join(missing[1:6])}{' ...' * (len(missing) > 6)}" if len(missing) > 1 else ""
+        said = f"{len(missing)} of {len(index.asked)} cases could not be predicted: {first}{also}"
+        raise BadInput(f"{said}; mend or remove them, and go on with --resume")
 
 
 def studies(scans: Iterable[Scan], dated: bool = False) -> dict[str, Study]:

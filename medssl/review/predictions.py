@@ -13,7 +13,8 @@ NOTICE = "Research use only. Not for clinical use."
 INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
-LATER = ("uncertainty", "temperature", "thresholds", "promise", "calibrated_on")  # which an index may lack
+# Which an index may lack.
+LATER = ("uncertainty", "temperature", "thresholds", "promise", "calibrated_on", "asked", "unread")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Index:
     and the version of the code. `uncertainty` says what each case's uncertainty file measures, and is empty where there
     is none. Probabilities were calibrated with `temperature` (1: as they came); of a label in `thresholds`, findings
     count from that score on, and `promise` says what for; `calibrated_on` are the cases that both were measured on.
+    `asked` are the cases that were to be predicted, and `unread` says why some could not be.
     """
 
     folder: Path
@@ -66,11 +68,18 @@ class Index:
     thresholds: dict[str, float] = field(default_factory=dict)
     promise: dict[str, str] = field(default_factory=dict)
     calibrated_on: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
     studies: dict[str, Study] = field(default_factory=dict)
 
     def study(self, name: str) -> Study:
         """Whose scan a case is."""
         return self.studies.get(name, Study())
+
+    @property
+    def missing(self) -> list[str]:
+        """The cases that were to be predicted and are not here: nobody came to them yet, or they could not be read."""
+        return [case for case in self.asked if case not in self.cases]
 
     @property
     def weights(self) -> str:

@@ -18,7 +18,7 @@ from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks.base import Task
 from medssl.tasks.segment import Config as Segment
-from medssl.volume import Spacing, Volume
+from medssl.volume import Spacing, Unit, Volume
 
 
 class Network(Settings):
@@ -31,6 +31,7 @@ class Network(Settings):
     crop: tuple[int, int, int]
     task: config.named("medssl.tasks") = Segment()  # type: ignore[valid-type]
     labels: dict[int, str] = Field({}, description="class names; none before finetuning")
+    units: tuple[Unit, ...] = Field((), description="of the scans it learnt from; none where nobody wrote them down")
 
     @classmethod
     def on(cls, manifest: Manifest, encoder: Choice, crop: tuple[int, int, int]) -> "Network":
@@ -39,9 +40,9 @@ class Network(Settings):
         channels = {case.channels for case in manifest.cases}
         if len(channels) != 1:
             raise BadInput(f"{manifest.folder}: cases with {sorted(channels)} channels; train on cases of one kind")
-        return cls(
-            encoder=encoder, in_channels=channels.pop(), recipe=card.recipe, spacing_mm=card.spacing_mm, crop=crop
-        )
+        told = {"in_channels": channels.pop(), "recipe": card.recipe, "spacing_mm": card.spacing_mm, "crop": crop}
+        units: set[Unit] = {"HU" if case.modality == "CT" else "a.u." for case in manifest.cases}
+        return cls(encoder=encoder, units=tuple(sorted(units)), **told)
 
     @classmethod
     def of(cls, run: Run) -> "Network":
@@ -109,6 +110,9 @@ class Network(Settings):
         channels = volume.voxels.size // math.prod(volume.shape)
         if channels != self.in_channels:
             raise BadInput(f"this scan has {channels} channels, the network wants {self.in_channels}")
+        if self.units and volume.unit not in self.units:
+            this, those = ("a CT", "others") if volume.unit == "HU" else ("no CT", "CTs")
+            raise BadInput(f"this scan is {this}, the network learnt from {those} alone; --modality tells what it is")
         return self.recipe.input(volume, self.spacing_mm)
 
 

@@ -207,6 +207,14 @@ def test_an_unknown_case_leads_back(opened, number):
     assert "No case is open" in text(case(number))
 
 
+def test_an_unfinished_prediction_says_what_is_missing(opened, predictions):
+    told = json.loads((predictions / "index.json").read_text())
+    told |= {"asked": [*(case["id"] for case in told["cases"]), "case-x", "case-y"], "unread": {"case-x": "is torn"}}
+    (predictions / "index.json").write_text(json.dumps(told))
+    said = start().warning[0].value
+    assert said == "2 of 5 cases are missing here. case-x: is torn; case-y: not predicted yet"
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("[{}]")])
 def test_a_case_whose_findings_are_lost_is_named_and_the_others_can_be_read(opened, predictions, damage):
     damage(predictions / "case-b" / "findings.json")

@@ -1,13 +1,16 @@
 """A sweep trains each cell once, goes on where it stopped, tells what failed, and refuses to mix questions."""
 
 import csv
+import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from medssl import cli, config
 from medssl.data import leaks
 from medssl.data.ingest import Options, ingest
 from medssl.data.manifest import Manifest
@@ -15,7 +18,7 @@ from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.fewshot import cell
 from medssl.fewshot.sweep import Arm, Sweep, sweep
-from medssl.files import write_json
+from medssl.files import alone, write_json
 from medssl.io import nifti
 from medssl.run import Run
 from medssl.training.finetuning import Finetune
@@ -57,7 +60,7 @@ def asked(manifest, tmp_path):
 
 def test_every_cell_is_trained_tested_and_told(asked):
     said = []
-    found = sweep(asked, said.append)
+    found = sweep(asked, said.append).lines
     overall = [line for line in found if line.structure == found[0].structure]
     assert [(line.arm, line.labels) for line in overall] == [("scratch", 1), ("mae", 1), ("scratch", 2), ("mae", 2)]
     assert all(line.seeds == 2 for line in found)
@@ -72,7 +75,7 @@ def test_every_cell_is_trained_tested_and_told(asked):
     assert "finished" in page and "mae" in page and not re.search(r'(src|href)="http', page)
     assert (asked.out / "curve.png").stat().st_size > 1000
     again = []
-    assert [line.score for line in sweep(asked, again.append)] == [line.score for line in found]
+    assert [line.score for line in sweep(asked, again.append).lines] == [line.score for line in found]
     assert again == ["8 cells, 8 done already"]
 
 
@@ -97,10 +100,10 @@ def test_a_stopped_sweep_goes_on_with_what_is_left(asked, monkeypatch):
 
 def test_a_cell_whose_run_is_finished_is_only_tested(asked, monkeypatch):
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
-    first = sweep(asked, lambda said: None)
+    first = sweep(asked, lambda said: None).lines
     (asked.out / "cells" / "scratch-k1-s0" / "cases.csv").unlink()
     monkeypatch.setattr(cell, "finetune", None)
-    assert [line.score for line in sweep(asked, lambda said: None)] == [line.score for line in first]
+    assert [line.score for line in sweep(asked, lambda said: None).lines] == [line.score for line in first]
 
 
 @pytest.mark.parametrize("error", [BadInput, OSError, RuntimeError, MemoryError])
@@ -114,16 +117,51 @@ def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch, erro
 
     monkeypatch.setattr(cell, "finetune", breaks)
     said = []
-    found = sweep(asked.model_copy(update={"arms": {"scratch": Arm()}}), said.append)
+    found = sweep(asked.model_copy(update={"arms": {"scratch": Arm()}}), said.append).lines
     assert said[-1] == "4 of 4: scratch, 2 labelled, seed 1: the loss is nan on case-7"
     assert {line.labels: line.seeds for line in found} == {1: 2, 2: 1}
     assert "the loss is nan on case-7" in (asked.out / "report.html").read_text()
 
 
+def test_a_sweep_with_cells_that_failed_is_no_success(asked, monkeypatch, capsys):
+    def breaks(settings: Finetune):
+        raise BadInput("the loss is nan")
+
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,)})
+    path = asked.out.with_suffix(".yaml")
+    path.write_text(config.dump(asked))
+    assert cli.run("fewshot", [str(path), "seeds=[0]"]) == 0
+    monkeypatch.setattr(cell, "finetune", breaks)
+    assert cli.run("fewshot", [str(path)]) == 2
+    said = capsys.readouterr()
+    assert "scratch, 1 labelled, seed 1: the loss is nan" in said.err.splitlines()[-1] and "report.html" in said.out
+    assert cli.run("fewshot", [str(path), f"out={asked.out}2"]) == 2
+    assert "no cell could be measured; the first: the loss is nan" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_work_on_one_sweep(asked):
+    asked.out.mkdir()
+    (asked.out / "sweep.yaml").write_text(config.dump(asked))
+    with alone(asked.out, ""), pytest.raises(BadInput, match="another process works on this sweep"):
+        sweep(asked.model_copy(update={"seeds": (5,)}), lambda said: None)
+    assert (asked.out / "sweep.yaml").read_text() == config.dump(asked)
+
+
+def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, asked):
+    run = Run(asked.out / "cells" / "scratch-k1-s0" / "run")
+    sweep(asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)}), lambda said: None)
+    shutil.copytree(manifest.parents[1], tmp_path / "both")
+    place = tmp_path / "both" / "store"
+    card = json.loads((place / "store.json").read_text())
+    write_json(place / "store.json", card | {"regions": {"whole": [1, 2]}})
+    rows, _ = cell.tested(run, Manifest.read(place / "manifest.csv"), 2.0)
+    assert {row.label for row in rows} == {"head", "tail", "whole"}
+
+
 def test_cells_train_in_processes_to_the_same_scores(asked):
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "seeds": (0,)})
-    here = sweep(asked, lambda said: None)
-    apart = sweep(asked.model_copy(update={"out": asked.out.with_name("apart"), "workers": 2}), lambda said: None)
+    here = sweep(asked, lambda said: None).lines
+    apart = sweep(asked.model_copy(update={"out": asked.out.with_name("apart"), "workers": 2}), lambda said: None).lines
     assert [line.score.estimate for line in apart] == pytest.approx([line.score.estimate for line in here], abs=1e-3)
 
 
@@ -132,7 +170,7 @@ def test_cells_train_on_a_cluster_too(asked):
     distributed = pytest.importorskip("distributed", reason="needs dask (the `cluster` extra)")
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,)})
     with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
-        found = sweep(asked.model_copy(update={"scheduler": cluster.scheduler_address}), lambda said: None)
+        found = sweep(asked.model_copy(update={"scheduler": cluster.scheduler_address}), lambda said: None).lines
     assert found[0].seeds == 2
 
 
@@ -211,7 +249,7 @@ def test_another_question_does_not_go_into_the_same_folder(asked):
     for change in ({"changes": SMALL | {"plan.steps": 3}}, {"arms": {"scratch": Arm(changes={"plan.steps": 3})}}):
         with pytest.raises(BadInput, match=r"scratch-k1-s0/run was trained with another plan; choose another out"):
             sweep(asked.model_copy(update=change), lambda said: None)
-    assert len(sweep(asked.model_copy(update={"labels": (1, 2)}), lambda said: None)) > 0
+    assert len(sweep(asked.model_copy(update={"labels": (1, 2)}), lambda said: None).lines) > 0
 
 
 def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked, tmp_path):
@@ -223,8 +261,8 @@ def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked
     asked = asked.model_copy(update={"recipe": files["recipe"], "arms": arms, "labels": (1,), "seeds": (0,)})
     sweep(asked, lambda said: None)
     shorter = asked.model_copy(update={"arms": {"scratch": Arm()}})
-    assert len({line.arm for line in sweep(shorter, lambda said: None)}) == 1
-    assert len({line.arm for line in sweep(asked, lambda said: None)}) == 2
+    assert len({line.arm for line in sweep(shorter, lambda said: None).lines}) == 1
+    assert len({line.arm for line in sweep(asked, lambda said: None).lines}) == 2
 
     spoilt = arms | {"mae": Arm(pretrain=str(files["mae"]), changes={"plan.steps": 3})}
     with pytest.raises(BadInput, match=r"cells/mae-k1-s0/run was trained with another plan; choose another out"):
@@ -235,7 +273,7 @@ def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked
         with pytest.raises(BadInput, match=f"{place} was trained with another plan"):
             sweep(asked, lambda said: None)
         files[name].write_text(before)
-    assert len({line.arm for line in sweep(asked, lambda said: None)}) == 2
+    assert len({line.arm for line in sweep(asked, lambda said: None).lines}) == 2
 
 
 def test_cells_that_started_from_other_weights_are_no_cells_of_this_table(asked):
@@ -250,7 +288,7 @@ def test_cells_that_started_from_other_weights_are_no_cells_of_this_table(asked)
     assert told == ["pretraining for mae"]
     mae.rename(mae.with_name("longer"))
     mae.with_name("before").rename(mae)
-    assert {line.arm for line in sweep(asked, told.append)} == {"scratch", "mae"}
+    assert {line.arm for line in sweep(asked, told.append).lines} == {"scratch", "mae"}
 
 
 def test_cells_of_other_volumes_are_no_cells_of_this_table(asked):
@@ -307,7 +345,7 @@ def test_changes_of_a_pretraining_that_an_arm_has_not_are_refused():
 
 
 def test_the_gap_is_that_of_the_paired_scores(asked):
-    found = sweep(asked, lambda said: None)
+    found = sweep(asked, lambda said: None).lines
     scores = {}
     for folder in (asked.out / "cells").iterdir():
         with (folder / "cases.csv").open() as handle:
@@ -329,7 +367,7 @@ def test_a_sweep_of_detectors_tells_how_lesions_are_found(asked):
             "labels": (2,),
         }
     )
-    told = sweep(asked, lambda said: None)
+    told = sweep(asked, lambda said: None).lines
     assert [(line.arm, line.structure, line.metric) for line in told[:4]] == [
         (arm, "tail", metric) for metric in ("sensitivity at 1 false alarm", "CPM") for arm in ("scratch", "mae")
     ]
@@ -339,4 +377,4 @@ def test_a_sweep_of_detectors_tells_how_lesions_are_found(asked):
     assert {line.metric for line in told[4:]} == {"Dice"}
     page = (asked.out / "report.html").read_text()
     assert "sensitivity at 1 false alarm over the test patients" in page and "CPM [95 %]" in page
-    assert [line.score for line in sweep(asked, lambda said: None)] == [line.score for line in told]
+    assert [line.score for line in sweep(asked, lambda said: None).lines] == [line.score for line in told]

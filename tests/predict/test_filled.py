@@ -1,0 +1,112 @@
+"""A predictions folder is filled as far as scans can be read, says what is missing, and is gone on with later."""
+
+import json
+
+import pytest
+from predict.finished import finished, scans
+
+from medssl import cli
+from medssl.files import seals, sha256
+from medssl.predict.predictor import Predictor
+from medssl.review.predictions import read_index
+
+
+@pytest.fixture
+def made(tmp_path):
+    finished(tmp_path / "a")
+    scans(tmp_path / "scans", 3)
+    return tmp_path
+
+
+def predict(made, *more, run="a"):
+    words = (made / run, made / "scans", "--modality", "CT", "--out", made / "out", *more)
+    return cli.run("predict", [str(word) for word in words])
+
+
+def test_a_scan_that_cannot_be_read_is_left_out_and_taken_once_it_can(made, capsys, caplog):
+    good, bad = made / "scans" / "scan2.nii.gz", made / "scans" / "scan1.nii.gz"
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:200])
+    assert predict(made) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 of 3 cases could not be predicted: scan1: " in said and "--resume" in said
+    assert "scan1: left out" in caplog.text
+    index = read_index(made / "out")
+    assert index.cases == ("scan0", "scan2") and index.missing == ["scan1"] and index.unread["scan1"]
+    assert predict(made) == 2
+    assert "1 cases are missing there; add --resume" in capsys.readouterr().err
+    bad.write_bytes(whole)
+    good.unlink()  # what is there already is not read again
+    before = sha256(made / "out" / "scan2" / "labels.nii.gz")
+    good.write_bytes(b"")
+    assert predict(made, "--resume") == 0
+    index = read_index(made / "out")
+    assert index.cases == ("scan0", "scan2", "scan1") and not index.missing and not index.unread
+    sealed = seals(made / "out")
+    assert {name: sha256(made / "out" / name) for name in sealed} == sealed
+    assert sealed["scan2/labels.nii.gz"] == before and "patients.csv" in sealed
+    assert predict(made) == 2 and "exists already" in capsys.readouterr().err
+
+
+def test_a_killed_prediction_goes_on_to_the_same_folder(made, monkeypatch):
+    assert predict(made) == 0
+    (made / "out").rename(made / "whole")
+    ask, asked = Predictor.__call__, []
+
+    def killed(self, *words):
+        asked.append(1)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return ask(self, *words)
+
+    monkeypatch.setattr(Predictor, "__call__", killed)
+    assert predict(made) == 130
+    assert read_index(made / "out").missing == ["scan1", "scan2"]
+    assert predict(made, "--resume") == 0
+    whole, torn = seals(made / "whole"), seals(made / "out")
+    assert {n: torn[n] for n in whole if n != "index.json"} == {n: whole[n] for n in whole if n != "index.json"}
+    assert read_index(made / "out").cases == read_index(made / "whole").cases
+
+
+def test_another_model_does_not_go_on_in_the_folder(made, capsys):
+    (made / "scans" / "scan2.nii.gz").write_bytes(b"")
+    assert predict(made) == 2
+    finished(made / "b", seed=1)
+    assert predict(made, "--resume", run="b") == 2
+    assert "was begun with another model" in capsys.readouterr().err
+    assert read_index(made / "out").cases == ("scan0", "scan1")
+
+
+def test_the_only_scan_that_cannot_be_read_is_one_line(made, capsys):
+    for name in ("scan1", "scan2"):
+        (made / "scans" / f"{name}.nii.gz").unlink()
+    (made / "scans" / "scan0.nii.gz").write_bytes(b"no gzip")
+    assert predict(made) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("medssl predict: scan0: ")
+    assert not (made / "out").exists()
+
+
+def test_scores_of_an_unfinished_folder_say_so(made, caplog):
+    (made / "scans" / "scan2.nii.gz").write_bytes(b"")
+    assert predict(made) == 2
+    labels = made / "labels"
+    labels.mkdir()
+    for case in ("scan0", "scan1"):
+        (labels / f"{case}.nii.gz").write_bytes((made / "out" / case / "labels.nii.gz").read_bytes())
+    assert cli.run("evaluate", [str(made / "out"), "--labels", str(labels)]) == 0
+    assert "1 of 3 cases are missing there" in caplog.text
+
+
+def test_a_network_that_saw_mr_alone_refuses_a_ct(made, capsys):
+    run, card = made / "a", json.loads((made / "a" / "run.json").read_text())
+    card["network"]["units"] = ["a.u."]
+    (run / "run.json").chmod(0o644)
+    (run / "run.json").write_text(json.dumps(card))
+    for name in ("scan1", "scan2"):
+        (made / "scans" / f"{name}.nii.gz").unlink()
+    assert predict(made) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "this scan is a CT, the network learnt from others alone; --modality tells what it is" in said
+    assert not (made / "out").exists()
+    words = [str(word) for word in (run, made / "scans", "--modality", "MR", "--out", made / "out")]
+    assert cli.run("predict", words) == 0
