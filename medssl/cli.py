@@ -3,6 +3,7 @@
 import ast
 import errno
 import logging
+import os
 import sys
 import traceback
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from medssl import __version__
 from medssl.errors import BadInput, Doubt
+from medssl.files import PART
 from medssl.home import home
 
 
@@ -78,6 +80,10 @@ def _doubt(message: Warning | str, category: type[Warning], filename: str, linen
 def _line(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"no space left on the disk of {error.filename or 'the output'}; free some and run it again"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        place = Path(os.fsdecode(error.filename))
+        asked = place.parent if place.name.startswith(PART) else place
+        return f"{asked}: {error.strerror.lower()}"
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -113,10 +113,10 @@ def _faults(error: ValidationError, above: tuple[str | int, ...]) -> list[str]:
 def _keys(schema: type[BaseModel], above: str = "") -> list[str]:
     rows = []
     for name, field in schema.model_fields.items():
-        inner = field.annotation
+        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        inner = field.annotation if field.is_required() else type(default)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             rows += _keys(inner, f"{above}{name}.")
         else:
-            default = "required" if field.is_required() else field.get_default(call_default_factory=True)
             rows.append(f"  {above}{name}: {getattr(default, 'name', default)}  {field.description or ''}".rstrip())
     return rows

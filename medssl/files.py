@@ -14,6 +14,7 @@ from typing import Any
 from medssl.errors import BadInput
 
 SEALS = "SHA256SUMS"
+PART = ".part-"  # begins the name of what is not whole yet
 
 
 @contextmanager
@@ -21,7 +22,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """A temporary path in the same folder; on success it is fsynced and renamed to `path`, else it is removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix="".join(path.suffixes))
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART, suffix="".join(path.suffixes))
     os.close(handle)
     part = Path(name)
     try:
@@ -43,7 +44,7 @@ def fresh(folder: Path, over: bool = False) -> Iterator[Path]:
     if folder.exists() and not over:
         raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as place:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART) as place:
         part = Path(place) / "new"
         part.mkdir()
         yield part
@@ -62,6 +63,15 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
         except BlockingIOError:
             raise BadInput(f"{folder}: {busy}") from None
         yield
+
+
+def ready(folder: Path) -> None:
+    """Refuses a place where nothing can be written, before the work whose results are to lie there."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder if folder.exists() else folder.parent).close()
+    except OSError as error:
+        raise BadInput(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def sync(path: Path) -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medssl.metrics.compare import compare
+from medssl.metrics.statistics import caution
 
 
 def main(words: list[str]) -> None:
@@ -23,7 +24,10 @@ def main(words: list[str]) -> None:
     given = parser.parse_args(words)
     one, other = given.names
     table = Table(*("label", one, other, "difference [95 %]", "p", ""), title=f"{given.metric}: {one} against {other}")
-    for row in compare(given.first, given.second, given.metric):
+    rows = compare(given.first, given.second, given.metric)
+    for row in rows:
         means, gap = (f"{row.first:.3f}", f"{row.second:.3f}"), row.gap.said("+.3f")
         table.add_row(row.label, *means, gap, f"{row.p:.3g}", row.verdict(one, other))
     Console().print(table)
+    if said := caution(rows[-1].patients):
+        print(said)

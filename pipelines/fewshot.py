@@ -7,6 +7,7 @@ from medssl import config
 from medssl.errors import BadInput
 from medssl.fewshot import page
 from medssl.fewshot.sweep import Sweep, sweep
+from medssl.metrics.statistics import caution
 
 
 def main(words: list[str]) -> None:
@@ -20,6 +21,8 @@ def main(words: list[str]) -> None:
     for line in shown:
         table.add_row(*page.row(line, settings.reference))
     Console().print(table)
+    if said := caution(shown[0].patients):
+        print(said)
     print(f"{settings.out / 'report.html'}\n{settings.out / 'table.csv'}\n{settings.out / 'curve.png'}")
     if failed:
         first = ": ".join(next(iter(failed.items())))

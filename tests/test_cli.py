@@ -54,6 +54,8 @@ def pipeline(tmp_path, monkeypatch):
             "a.nii: no such",
         ),
         ("import errno; raise OSError(errno.ENOSPC, 'full', 'out/x')", 2, "no space left on the disk of out/x"),
+        ("open('/no/such/file')", 2, "fails: /no/such/file: no such file or directory"),
+        ("raise PermissionError(13, 'Permission denied', '/out/.part-x1')", 2, "fails: /out: permission denied"),
         ("raise RuntimeError('odd')", 1, "unexpected RuntimeError: odd"),
     ],
 )

@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 from medssl import config
 from medssl.errors import BadInput
 from medssl.settings import Settings
+from medssl.training.finetuning import Finetune
 
 
 class Inner(Settings):
@@ -75,3 +76,10 @@ def test_settings_are_frozen():
     value: Any = Inner()
     with pytest.raises(ValueError, match="frozen"):
         value.depth = 4
+
+
+def test_help_lists_the_keys_of_what_is_chosen_by_name_too(capsys):
+    with pytest.raises(SystemExit):
+        config.command(["--help"], Finetune, "about")
+    said = capsys.readouterr().out
+    assert all(f"  {key}: " in said for key in ("task.name", "task.linear", "encoder.channels", "plan.lr", "labels"))

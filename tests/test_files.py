@@ -9,7 +9,7 @@ import time
 import pytest
 
 from medssl.errors import BadInput
-from medssl.files import alone, atomic, fresh, sha256, write_json, write_text
+from medssl.files import alone, atomic, fresh, ready, sha256, write_json, write_text
 
 
 def test_a_failure_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
@@ -86,3 +86,12 @@ def test_only_one_works_in_a_folder_and_a_killed_one_holds_nothing(tmp_path):
         first.kill()
     with alone(tmp_path, "someone else is here"):
         pass
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file" / "out", tmp_path / "file" / "a" / "b"):
+        with pytest.raises(BadInput, match="cannot be written"):
+            ready(place)
+    ready(tmp_path / "new" / "out")
+    assert not (tmp_path / "new" / "out").exists() and not list((tmp_path / "new").iterdir())

@@ -90,6 +90,7 @@ def _described(path: Path, left: set[Path]) -> Layout:
         listed = [(split, item) for split in SPLITS for item in told.get(split) or ()]
         present = {str(case): [int(v) for v in classes] for case, classes in (told.get("present_labels") or {}).items()}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("%s cannot be understood: the cases, labels and class names that it lists are not known", path.name)
         return Layout(rows=refused([path], f"dataset.json cannot be understood: {error}"))
     beside = [f for f in sorted(left) if (f.parent, f.suffix) == (root, ".csv")]
     beside += [f for f in sorted(left) if (f.parent.parent, f.suffix) == (root, ".json")]

@@ -13,13 +13,13 @@ from matplotlib.ticker import NullLocator
 from medssl.fewshot.table import Line
 from medssl.files import atomic, write_text
 from medssl.metrics.charts import TINTS
-from medssl.metrics.statistics import Interval
+from medssl.metrics.statistics import Interval, caution
 from medssl.render.report import NOTICE, STYLE
 
 ASKED = "sweep.yaml"
 COLUMNS = (
-    "structure", "metric", "labels", "arm", "seeds", "cases", "score", "score_low", "score_high", "difference",
-    "difference_low", "difference_high", "p",
+    "structure", "metric", "labels", "arm", "seeds", "cases", "patients", "score", "score_low", "score_high",
+    "difference", "difference_low", "difference_high", "p",
 )  # fmt: skip
 
 
@@ -52,7 +52,9 @@ def table(lines: Sequence[Line]) -> str:
         numbers = (line.score.estimate, line.score.low, line.score.high, gap.estimate, gap.low, gap.high)
         told = [f"{number:.4f}" if number == number else "" for number in numbers]
         p = "" if line.p is None else f"{line.p:.4g}"
-        rows.writerow([line.structure, line.metric, line.labels, line.arm, line.seeds, line.cases, *told, p])
+        rows.writerow(
+            [line.structure, line.metric, line.labels, line.arm, line.seeds, line.cases, line.patients, *told, p]
+        )
     return text.getvalue()
 
 
@@ -63,6 +65,7 @@ def page(name: str, lines: Sequence[Line], progress: Progress, settings: str) ->
     body = [f'<h1>{escape(name)}{badge}</h1><div class="sub">{NOTICE}</div>']
     if lines:
         about = f"{lines[0].metric} over the test patients; bands are 95 % intervals over patients crossed with seeds"
+        about += f"; {said}" if (said := caution(lines[0].patients)) else ""
         body.append(f'<h2>Few labels</h2><figure class="card">{_svg(lines)}<figcaption>{about}</figcaption></figure>')
     for kind in dict.fromkeys((line.structure, line.metric) for line in lines):
         body.append(_section([line for line in lines if (line.structure, line.metric) == kind]))
@@ -91,7 +94,7 @@ def drawn(lines: Sequence[Line]) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="labelled volumes", ylabel=f"{lines[0].metric}, {lines[0].structure}")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="best", framealpha=0.6)
     return figure
 
 
@@ -119,12 +122,12 @@ def _section(lines: Sequence[Line]) -> str:
 def heads(line: Line, reference: str) -> tuple[str, ...]:
     """What stands over the words of `row`, in a table of lines as this one."""
     far = f"difference from {reference} [95 %]"
-    return "labels", "arm", f"{line.metric} [95 %]", far, "p", "", "seeds", "cases"
+    return "labels", "arm", f"{line.metric} [95 %]", far, "p", "", "seeds", "cases", "patients"
 
 
 def row(line: Line, reference: str) -> tuple[str, ...]:
-    """A line as words for a table: labels, arm, score, difference, p, verdict, seeds, cases."""
+    """A line as words for a table: labels, arm, score, difference, p, verdict, seeds, cases, patients."""
     far = line.gap.said("+.3f") if line.gap else ""
     p = "" if line.p is None else f"{line.p:.3g}"
-    counts = str(line.seeds), str(line.cases)
+    counts = str(line.seeds), str(line.cases), str(line.patients)
     return str(line.labels), line.arm, line.score.said(), far, p, line.verdict(reference), *counts

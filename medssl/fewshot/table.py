@@ -31,6 +31,7 @@ class Line:
     metric: str
     seeds: int
     cases: int
+    patients: int
     score: Interval
     gap: Interval | None = None
     p: float | None = None
@@ -67,7 +68,8 @@ def _of_lesions(kind: str, cells: Sequence[Cell], reference: str) -> list[Line]:
     done = {(c.arm, c.labels, c.seed): found.read(c.folder, kind) for c in cells}
     told = []
     for metric in found.METRICS:
-        blank = partial(Line, structure=kind, metric=metric, cases=len(next(iter(done.values())).cases))
+        one = next(iter(done.values()))
+        blank = partial(Line, structure=kind, metric=metric, cases=len(one.cases), patients=len(set(one.patients)))
         told += _compared(blank, done, reference, partial(found.score, metric), partial(found.gap, metric))
     return told
 
@@ -85,7 +87,7 @@ def _of_structure(
         mine, theirs = map(np.stack, both)
         return difference(mine, theirs, owners), permutation_p(mine, theirs, owners)
 
-    blank = partial(Line, structure=structure, metric="Dice", cases=len(owners))
+    blank = partial(Line, structure=structure, metric="Dice", cases=len(owners), patients=len(set(owners)))
     return _compared(blank, {key: row[drawn] for key, row in rows.items()}, reference, score, gap)
 
 

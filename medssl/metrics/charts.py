@@ -52,6 +52,7 @@ def froc(
     axes.set_xscale("symlog", base=2, linthresh=1 / 8)
     axes.set_xticks([0, 1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["0", "1/8", "1/4", "1/2", "1", "2", "4", "8"])
     axes.set(xlabel="false alarms a scan", ylabel="sensitivity", xlim=(0, 8), ylim=(0, 1.02))
+    axes.set_title("a hit overlaps; for the CPM, its centre lies in the lesion", fontsize="small")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     _save(figure, path)
@@ -65,7 +66,11 @@ def reliability(of: Mapping[str, Reliability], path: Path) -> None:
         share = bins.hits[some] / bins.count[some]
         axes.bar(low[some], share, width=1 / len(low), align="edge", color=TINTS[0], alpha=0.7)
         axes.plot([0, 1], [0, 1], "--", color=INK)
-        axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
+        for left in low[~some]:
+            axes.axvspan(left, left + 1 / len(low), color=INK, alpha=0.06, linewidth=0)
+        axes.set(
+            xlabel="confidence" + " (grey: none)" * (not some.all()), ylabel="share right", xlim=(0, 1), ylim=(0, 1)
+        )
         axes.set_title(f"{name}, ECE {bins.ece():.3f}")
     _save(figure, path)
 

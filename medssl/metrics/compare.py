@@ -24,6 +24,7 @@ class Gap:
     second: float
     gap: Interval
     p: float
+    patients: int
     less: bool = False  # the smaller score is the better one
 
     def verdict(self, first: str, second: str) -> str:
@@ -71,4 +72,6 @@ def _gap(
     both = np.isfinite(a) & np.isfinite(b)
     of = [owner for owner, there in zip(owners, both, strict=True) if there]
     a, b = a[both][None], b[both][None]
-    return Gap(label, float(a.mean()), float(b.mean()), difference(a, b, of), permutation_p(a, b, of), less)
+    return Gap(
+        label, float(a.mean()), float(b.mean()), difference(a, b, of), permutation_p(a, b, of), len(set(of)), less
+    )

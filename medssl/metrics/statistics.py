@@ -30,6 +30,17 @@ def shown(gap: Interval, p: float) -> bool:
     return p < 0.05 and (gap.low > 0 or gap.high < 0)
 
 
+def caution(patients: int) -> str:
+    """What has to be said beside intervals and p of so few patients that they cannot show anything; else nothing.
+
+    A two-sided test that swaps n patients cannot go below 2 / 2^n, which is above 0.05 up to five.
+    """
+    if patients > 5:
+        return ""
+    said = "one patient" if patients == 1 else f"{patients} patients"
+    return f"{said}: intervals are narrower than what is unknown, and p cannot go below {2 / 2**patients:.2g}"
+
+
 def interval(patients: Patients, statistic: Statistic, draws: int = 2000, seed: int = 0) -> Interval:
     """A percentile bootstrap of any statistic of case numbers (drawn with repeats), given the patient of each case.
 

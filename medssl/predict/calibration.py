@@ -74,8 +74,13 @@ class Calibration(Settings):
         """What was found, for a person."""
         rows = [("negative log-likelihood", self.nll), ("expected calibration error", self.ece)]
         changed = [f"{name} {pair[0]:.4f} -> {pair[1]:.4f}" for name, pair in rows if pair]
+        edge = " (the end of what was tried: these cases do not say)" * (not 0.011 < self.temperature < 90)
+        few = "; of one case, which tells nothing of others" * (len(self.cases) == 1)
         offset = f" and offset {self.offset:+.3f}" if self.measured == "findings" else ""
-        return [f"{self.measured}: temperature {self.temperature:.3f}{offset} on {len(self.cases)} cases", *changed]
+        return [
+            f"{self.measured}: temperature {self.temperature:.3f}{offset} on {len(self.cases)} cases{edge}{few}",
+            *changed,
+        ]
 
     def score(self, raw: float) -> float:
         """The score of a finding that a detector gave a raw score."""

@@ -16,7 +16,7 @@ from rich.progress import track
 from medssl import __version__
 from medssl.data.sources import Scan
 from medssl.errors import BadInput
-from medssl.files import seal, write_json
+from medssl.files import PART, ready, seal, write_json
 from medssl.io import nifti
 from medssl.predict import patients
 from medssl.predict.predictor import Prediction
@@ -52,6 +52,7 @@ class Writer:
         `more` are the index's later fields: uncertainty, temperature, thresholds, promise, calibrated_on, asked.
         """
         folder = Path(folder)
+        ready(folder)
         if (folder / INDEX).is_file() and (missing := read_index(folder).missing):
             raise BadInput(f"{folder}: {len(missing)} cases are missing there; add --resume, or choose another --out")
         if folder.exists():
@@ -76,7 +77,7 @@ class Writer:
             raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
         folder = self.index.folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".part-") as part:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART) as part:
             _write_case(Path(part) / case, image, prediction)
             folder.mkdir(exist_ok=True)
             (Path(part) / case).replace(folder / case)

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from medssl.data.references import References
 from medssl.errors import BadInput
-from medssl.files import atomic, fresh, write_json, write_text
+from medssl.files import atomic, fresh, ready, write_json, write_text
 from medssl.io import nifti
 from medssl.metrics import cases, charts, detection
 from medssl.metrics.detection import Detected
+from medssl.metrics.statistics import caution
 from medssl.predict.evaluation import Evaluated, image
 from medssl.render.figures import INK, around, png
 from medssl.review.predictions import LABELS, NOTICE, Index
@@ -48,6 +49,8 @@ class Report:
             table.caption = (
                 f"{table.caption or ''}{kind}: {told['lesions']} lesions in {told['patients']} patients; {scores}\n"
             )
+        if said := caution(max(told["patients"] for told in self.summary["labels"].values())):
+            table.caption = f"{table.caption or ''}{said}\n"
         return table
 
 
@@ -88,6 +91,7 @@ def check_out(folder: Path) -> None:
     """Refuses a folder that holds anything but an earlier report."""
     if folder.exists() and not (folder / "summary.json").is_file():
         raise BadInput(f"{folder}: exists already and is no evaluation; choose another --out")
+    ready(folder)
 
 
 def _calibrated(index: Index, name: str, of: Sequence[Detected]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from medssl.metrics.statistics import (
     Interval,
+    caution,
     crossed_interval,
     difference,
     interval,
@@ -125,3 +126,11 @@ def test_nothing_is_shown_where_there_is_no_number():
     assert np.isnan(swapped_p(lambda swap: nothing, [0, 1, 2]))
     assert not shown(Interval(nothing, nothing, nothing), 0.001) and not shown(Interval(0.1, 0.05, 0.2), nothing)
     assert shown(Interval(0.1, 0.05, 0.2), 0.001) and shown(Interval(-0.1, -0.2, -0.05), 0.001)
+
+
+@pytest.mark.parametrize("patients", range(1, 9))
+def test_a_warning_stands_where_no_difference_can_be_shown(patients):
+    score, other = np.linspace(0.9, 0.95, patients)[None], np.zeros((1, patients))
+    least = permutation_p(score, other)
+    assert bool(caution(patients)) == (least > 0.05)
+    assert not caution(patients) or f"below {least:.2g}" in caution(patients)

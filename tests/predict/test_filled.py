@@ -110,3 +110,11 @@ def test_a_network_that_saw_mr_alone_refuses_a_ct(made, capsys):
     assert not (made / "out").exists()
     words = [str(word) for word in (run, made / "scans", "--modality", "MR", "--out", made / "out")]
     assert cli.run("predict", words) == 0
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_predicted(made, capsys, monkeypatch):
+    monkeypatch.setattr(Predictor, "__call__", None)
+    (made / "out").touch()
+    words = (made / "a", made / "scans", "--modality", "CT", "--out", made / "out" / "p")
+    assert cli.run("predict", [str(word) for word in words]) == 2
+    assert "cannot be written" in capsys.readouterr().err

@@ -347,3 +347,25 @@ def test_regions_that_cannot_be_told_apart_are_refused(tmp_path, regions, said):
     Card(labels={1: "ball", 2: "cube"}).write(manifest.parent)
     with pytest.raises(BadInput, match=said):
         finetune(asked(manifest, tmp_path / "run", allow_absent=True, task={"name": "segment", "regions": regions}))
+
+
+@pytest.mark.parametrize("schedule", ["sawtooth", "layer-wise", "frozen", "lora"])
+def test_a_schedule_for_pretrained_weights_is_refused_without_any(schedule):
+    with pytest.raises(BadInput, match=f"schedule={schedule} .*give pretrained=RUN"):
+        config.check({"run": "r", "manifest": "m", "schedule": schedule}, Finetune, "test")
+
+
+def test_neither_training_nor_selection_looks_at_the_test_cases(tmp_path):
+    """Their files are not even there; without them, and with them labelled otherwise, the weights are the same."""
+    manifest = shelf(tmp_path / "store")
+    resplit(manifest, split="test")
+    relabelled(manifest, 0, lambda label: 1 - label)
+    whole = finetune(asked(manifest, tmp_path / "whole"))
+    shelved = Manifest.read(manifest)
+    shelved.path(shelved.cases[0]).unlink()
+    shelved.label_path(shelved.cases[0]).unlink()
+    without = finetune(asked(manifest, tmp_path / "without"))
+    a, b = load_file(whole.weights), load_file(without.weights)
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    same = [{key: run.card["scores"][key] for key in ("best_val_dice", "loss")} for run in (whole, without)]
+    assert same[0] == same[1]
