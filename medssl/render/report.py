@@ -71,11 +71,12 @@ def page(run: Run) -> str:
         if not name.endswith(LEVELS):
             groups[_group(name)].append(name)
     body = [_head(run, card, logged)]
-    body += [_section(title, [_drawn(n, logged) for n in names]) for title, names in groups.items()]
+    labels = (card.get("network") or {}).get("labels", {})
+    body += [_section(title, [_drawn(n, logged, labels) for n in names]) for title, names in groups.items()]
     body.append(
         _section("Pictures", [_picture(p) for p in _chosen(sorted((run.path / "previews").glob("*.png")))], "wide")
     )
-    body.append(_section("Facts", [_facts("Result", _result(card)), _facts("Made of", _origin(run, card))], "wide"))
+    body.append(_section("Facts", [_facts("Result", _result(card, labels)), _facts("Made of", _origin(run, card))], "wide"))
     body.append(_ledger(card.get("transfer")))
     config = (run.path / "config.yaml").read_text(encoding="utf-8")
     body.append(_section("Settings, resolved", [f'<div class="card"><pre>{escape(config)}</pre></div>'], "one"))
@@ -125,13 +126,13 @@ def _section(title: str, cards: Sequence[str], kind: str = "") -> str:
     return f'<h2>{title}</h2><div class="grid {kind}">{"".join(cards)}</div>' if cards else ""
 
 
-def _drawn(name: str, logged: Mapping[str, Points]) -> str:
+def _drawn(name: str, logged: Mapping[str, Points], labels: Mapping[str, str]) -> str:
     points = logged[name]
     beside = next((logged[name + end][-1][1] for end in LEVELS if name + end in logged), None)
     values = [y for _, y in points if math.isfinite(y)]
     span = f"{min(values):.4g} to {max(values):.4g}" if values else "never finite"
     said = "; ".join(s for s in (MEANING.get(name, ""), span) if s)
-    title = escape(name.removeprefix("monitor_").replace("_", " "))
+    title = escape(_called(name, labels).removeprefix("monitor_"))
     last = f'<span class="last">{points[-1][1]:.4g}</span>'
     return f'<figure class="card"><b>{title}</b>{last}{curve(points, beside)}<figcaption>{said}</figcaption></figure>'
 
@@ -155,9 +156,15 @@ def _facts(title: str, facts: Mapping[str, object]) -> str:
     return f'<div class="card"><b>{title}</b><dl>{rows}</dl></div>'
 
 
-def _result(card: Mapping[str, Any]) -> dict[str, object]:
+def _called(name: str, labels: Mapping[str, str]) -> str:
+    """A score in words: val_dice_2 is the `val dice` of what class 2 is called."""
+    words, _, number = name.rpartition("_")
+    return f"{words.replace('_', ' ')} {labels[number]}" if number in labels else name.replace("_", " ")
+
+
+def _result(card: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, object]:
     spent = {name.replace("_", " "): value for name, value in card.get("spent", {}).items()}
-    return spent | {name: f"{value:.4g}" for name, value in card.get("scores", {}).items()}
+    return spent | {_called(name, labels): f"{value:.4g}" for name, value in card.get("scores", {}).items()}
 
 
 def _origin(run: Run, card: Mapping[str, Any]) -> dict[str, object]:

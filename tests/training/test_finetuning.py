@@ -367,5 +367,7 @@ def test_neither_training_nor_selection_looks_at_the_test_cases(tmp_path):
     without = finetune(asked(manifest, tmp_path / "without"))
     a, b = load_file(whole.weights), load_file(without.weights)
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    report = (without.path / "report.html").read_text()
+    assert "<b>val dice ball</b>" in report and "<dt>val dice ball</dt>" in report and "val dice 1" not in report
     same = [{key: run.card["scores"][key] for key in ("best_val_dice", "loss")} for run in (whole, without)]
     assert same[0] == same[1]
