@@ -76,7 +76,8 @@ def page(run: Run) -> str:
     body.append(
         _section("Pictures", [_picture(p) for p in _chosen(sorted((run.path / "previews").glob("*.png")))], "wide")
     )
-    body.append(_section("Facts", [_facts("Result", _result(card, labels)), _facts("Made of", _origin(run, card))], "wide"))
+    facts = [_facts("Result", _result(card, labels)), _facts("Made of", _origin(run, card))]
+    body.append(_section("Facts", facts, "wide"))
     body.append(_ledger(card.get("transfer")))
     config = (run.path / "config.yaml").read_text(encoding="utf-8")
     body.append(_section("Settings, resolved", [f'<div class="card"><pre>{escape(config)}</pre></div>'], "one"))
