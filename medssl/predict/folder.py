@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from medssl import __version__
+from medssl.data.phrases import known
 from medssl.data.sources import Scan
 from medssl.errors import BadInput
 from medssl.files import PART, ready, seal, write_json
@@ -79,7 +81,11 @@ class Writer:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART) as part:
             _write_case(Path(part) / case, image, prediction)
-            folder.mkdir(exist_ok=True)
+            if not folder.exists():
+                folder.mkdir()
+                _write_index(self.index)
+            if (folder / case).exists():  # a program was killed before it could write that it is whole
+                shutil.rmtree(folder / case)
             (Path(part) / case).replace(folder / case)
         index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit},
                         studies=self.index.studies | {case: study or Study()},
@@ -89,8 +95,9 @@ class Writer:
         return Writer(index)
 
     def without(self, case: str, why: str) -> "Writer":
-        """The writer that knows why a case could not be predicted."""
-        index = replace(self.index, unread=self.index.unread | {case: why})
+        """The writer that knows why a case could not be predicted, as far as readers of the folder may know."""
+        told = known(why, "nobody wrote down why, as it may name somebody; predict again with --resume to see")
+        index = replace(self.index, unread=self.index.unread | {case: told})
         if index.cases:
             _write_index(index)
             seal(index.folder, (INDEX,))
@@ -102,30 +109,30 @@ class Writer:
         Of a scan that cannot be read or predicted the index keeps why, and the others go on; BadInput then says so at
         the end. With `dated` the dates of studies are written.
         """
-        writer, whose = self, studies(scans, dated)
+        writer, whose, left = self, studies(scans, dated), dict[str, str]()
         todo = [scan for scan in scans if scan.case not in self.index.cases]
         for scan in track(todo, "predicting", console=Console(stderr=True)):
             try:
                 image = scan.read()
                 said = say(image, scan.case)
             except (BadInput, OSError) as error:
-                why = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
-                writer = writer.without(scan.case, why)
+                left[scan.case] = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
+                writer = writer.without(scan.case, left[scan.case])
                 if len(todo) > 1:
-                    log.warning("%s: left out: %s", scan.case, why)
+                    log.warning("%s: left out: %s", scan.case, left[scan.case])
             else:
                 writer = writer.add(scan.case, image, said, whose[scan.case])
-        writer.finish()
+        if writer.index.cases:
+            patients.write(writer.index)
+        writer.require_whole(left)
         return writer
 
-    def finish(self) -> None:
-        """Writes what is said of each patient; refuses to call it done where cases are missing."""
+    def require_whole(self, left: Mapping[str, str]) -> None:
+        """Refuses to call it done where cases are missing; `left` says why some were left out."""
         index = self.index
-        if index.cases:
-            patients.write(index)
         if not (missing := index.missing):
             return
-        first = f"{missing[0]}: {index.unread.get(missing[0], 'is none of these scans')}"
+        first = f"{missing[0]}: {left.get(missing[0], 'is none of these scans')}"
         if len(index.asked) == 1:
             raise BadInput(first)
         also = f"; also {', '.join(missing[1:6])}{' ...' * (len(missing) > 6)}" if len(missing) > 1 else ""

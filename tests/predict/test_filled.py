@@ -7,6 +7,7 @@ from predict.finished import finished, scans
 
 from medssl import cli
 from medssl.files import seals, sha256
+from medssl.predict import folder
 from medssl.predict.predictor import Predictor
 from medssl.review.predictions import read_index
 
@@ -66,6 +67,31 @@ def test_a_killed_prediction_goes_on_to_the_same_folder(made, monkeypatch):
     whole, torn = seals(made / "whole"), seals(made / "out")
     assert {n: torn[n] for n in whole if n != "index.json"} == {n: whole[n] for n in whole if n != "index.json"}
     assert read_index(made / "out").cases == read_index(made / "whole").cases
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_case_that_was_half_told_when_the_program_was_killed_is_predicted_again(made, monkeypatch, after):
+    write = folder._write_index
+
+    def killed(index):
+        if len(index.cases) > after:
+            raise KeyboardInterrupt
+        write(index)
+
+    monkeypatch.setattr(folder, "_write_index", killed)
+    assert predict(made) == 130
+    assert len(read_index(made / "out").cases) == after
+    monkeypatch.setattr(folder, "_write_index", write)
+    assert predict(made, "--resume") == 0
+    assert read_index(made / "out").cases == ("scan0", "scan1", "scan2")
+
+
+def test_a_reason_that_may_name_somebody_stays_out_of_the_folder(made):
+    (made / "scans").rename(made / "DOE_JANE")
+    (made / "DOE_JANE" / "scan1.nii.gz").write_bytes(b"no gzip")
+    words = (made / "a", made / "DOE_JANE", "--modality", "CT", "--out", made / "out")
+    assert cli.run("predict", [str(word) for word in words]) == 2
+    assert "DOE" not in (made / "out" / "index.json").read_text() and read_index(made / "out").unread["scan1"]
 
 
 def test_another_model_does_not_go_on_in_the_folder(made, capsys):
