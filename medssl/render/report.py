@@ -133,7 +133,7 @@ def _drawn(name: str, logged: Mapping[str, Points], labels: Mapping[str, str]) -
     values = [y for _, y in points if math.isfinite(y)]
     span = f"{min(values):.4g} to {max(values):.4g}" if values else "never finite"
     said = "; ".join(s for s in (MEANING.get(name, ""), span) if s)
-    title = escape(_called(name, labels).removeprefix("monitor_"))
+    title = escape(_called(name.removeprefix("monitor_"), labels))
     last = f'<span class="last">{points[-1][1]:.4g}</span>'
     return f'<figure class="card"><b>{title}</b>{last}{curve(points, beside)}<figcaption>{said}</figcaption></figure>'
 

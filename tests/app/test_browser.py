@@ -52,6 +52,7 @@ def test_a_stopped_server_loses_no_click(served, browser, predictions):
     """The click waits in the browser until the server is there again."""
     page = browser.new_page(viewport={"width": 1500, "height": 920})
     open_first(page, served.url)
+    page.locator(".mv-accept:enabled").wait_for()
     served.process.send_signal(signal.SIGSTOP)
     page.locator(".mv-accept").click()
     page.wait_for_timeout(1500)
