@@ -21,8 +21,9 @@ def command(words: Sequence[str], schema: type[S], script: str) -> S:
     """The settings that `CONFIG.yaml key=value ...` on a command line ask for; --help lists the keys."""
     about, keys = script.partition("\n")[0], "\n".join(_keys(schema))
     parser = argparse.ArgumentParser(
-        description=about, epilog=f"keys and their defaults:\n{keys}", formatter_class=argparse.RawTextHelpFormatter
-    )
+        prog=" ".join(about.rpartition(": ")[2].split()[:2]), description=about,
+        epilog=f"keys and their defaults:\n{keys}", formatter_class=argparse.RawTextHelpFormatter,
+    )  # fmt: skip
     parser.add_argument("config", metavar="CONFIG.yaml", help="only what differs from the defaults; see configs/")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="changes, as plan.epochs=10")
     given = parser.parse_args(list(words))

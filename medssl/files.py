@@ -14,6 +14,7 @@ from typing import Any
 from medssl.errors import BadInput
 
 SEALS = "SHA256SUMS"
+LOCK = ".lock"
 PART = ".part-"  # begins the name of what is not whole yet
 
 
@@ -57,7 +58,7 @@ def fresh(folder: Path, over: bool = False) -> Iterator[Path]:
 @contextmanager
 def alone(folder: Path, busy: str) -> Iterator[None]:
     """Nobody else works in a folder meanwhile; `busy` is what a second one is told. A killed process holds nothing."""
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         try:
             flock(lock, LOCK_EX | LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,8 @@ from medssl.errors import BadInput
 from medssl.files import seal, sha256, write_json, write_text
 from medssl.settings import Settings
 
+SAME = {"manifest": "manifest", "pretrained": "start_sha256"}  # told by what they hold, wherever they lie
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,9 +44,9 @@ class Run:
         if run.closed:
             raise BadInput(f"{path}: this run is finished; choose another `run`")
         now, then = settings, config.check(run.settings(), type(settings), str(run.path / "config.yaml"))
-        fields = type(settings).model_fields
-        changed = sorted(key for key in fields if getattr(now, key) != getattr(then, key) and key != "resume")
-        changed += sorted(f for f in ("manifest",) if run.card.get(f) != facts.get(f))
+        fields = set(type(settings).model_fields) - {"run", "resume", *SAME}
+        changed = sorted(key for key in fields if getattr(now, key) != getattr(then, key))
+        changed += [name for name, fact in SAME.items() if run.card.get(fact, facts.get(fact)) != facts.get(fact)]
         if changed:
             raise BadInput(
                 f"{path}: was started with another {', '.join(changed)}; resume it unchanged or choose another `run`"

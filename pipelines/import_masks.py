@@ -15,7 +15,7 @@ def main(words: list[str]) -> None:
         "masks", type=Path, help="CASE.nii.gz as nnU-Net names them, or CASE/ANY.nii.gz, CASE_ANY.nii.gz"
     )
     parser.add_argument("scans", type=Path, help="what they were predicted of: a folder of scans, or a manifest.csv")
-    parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, or with --resume one that was begun")
     parser.add_argument("--by", required=True, metavar="TOOL", help="what predicted them, as 'nnU-Net 2.6.2, fold 0'")
     parser.add_argument(
         "--names", default="", help="of the classes 1, 2, ... with commas (default: MASKS/dataset.json)"

@@ -20,7 +20,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="medssl predict", description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several are pooled")
     parser.add_argument("scans", type=Path, help="a folder of scans, or a store's manifest.csv")
-    parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder, or with --resume one that was begun")
     parser.add_argument(
         "--split", default="test",
         help="with a manifest: which of its cases (default: test); held-out: of a cross-validation, each by its run",
@@ -45,6 +45,9 @@ def main(words: list[str]) -> None:
     apart = f"disagreement of {looks}" if isinstance(ways[0], Ensemble | Detector) and ways[0].looks > 1 else ""
     found = panel.scans(given.scans, given.split, given.modality)
     begin, asked = Writer.resume if given.resume else Writer.create, [scan.case for scan in found]
-    more = {"uncertainty": apart, "asked": asked, **calibration.index()}
+    options = {
+        name: getattr(given, name) for name in ("modality", "channels", "mirror", "dates") if getattr(given, name)
+    }
+    more = {"uncertainty": apart, "asked": asked, "options": options, **calibration.index()}
     begin(given.out, labels, panel.provenance(), **more).fill(found, partial(panel.predict, ways=ways), given.dates)
     print(f"{len(found)} cases in {given.out}; look at them with: medssl review {given.out}")

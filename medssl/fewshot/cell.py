@@ -33,7 +33,7 @@ PLACES = {"run", "manifest", "pretrained", "start_from", "continue_from", "resum
 class Cell:
     """What is trained, and the folder that holds its run and, once it is done, a row for every test case and label.
 
-    `workers` cells train at once on this machine and share its cores.
+    `workers` cells train at once on this machine and share its cores; `structures` are what is to be scored.
     """
 
     arm: str
@@ -44,6 +44,7 @@ class Cell:
     tolerance_mm: float
     workers: int = 0
     lesions: tuple[str, ...] = ()
+    structures: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -52,8 +53,10 @@ class Cell:
 
     @property
     def done(self) -> bool:
-        """Whether its scores are written."""
-        return (self.folder / SCORES).is_file()
+        """Whether its scores are written, of all structures that are scored today."""
+        if not (self.folder / SCORES).is_file():
+            return False
+        return not self.structures or {name for _, name in read(self.folder, "dice")[0]} == self.structures
 
     def said(self) -> str:
         """Its mean score in a word."""

@@ -16,7 +16,8 @@ from medssl.errors import BadInput
 from medssl.fewshot import cell, page
 from medssl.fewshot.cell import Cell, altered, stale
 from medssl.fewshot.table import Line, lines
-from medssl.files import alone, write_text
+from medssl.files import LOCK, alone, write_text
+from medssl.predict.evaluation import measured_in
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.finetuning import Finetune
@@ -89,7 +90,7 @@ def sweep(asked: Sweep, watch: Watch) -> Swept:
     _lesions_there(asked, references, tested)
     plans = _pretrainings(asked)
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
-    cells = _cells(asked, starts, len(labelled.cases))
+    cells = _cells(asked, starts, len(labelled.cases), _scored(references, tested))
     _apart(asked, cells, manifest)
     _settle(asked)
     _unchanged(plans.values(), cells, labelled)
@@ -102,14 +103,21 @@ def sweep(asked: Sweep, watch: Watch) -> Swept:
 def _swept(
     asked: Sweep, plans: Mapping[str, Pretrain], cells: Sequence[Cell], labelled: Manifest, watch: Watch
 ) -> Swept:
-    for name, plan in plans.items():
-        if not Run(plan.run).finished:
-            watch(f"pretraining for {name}")
-            pretrain(plan)
-            _unchanged((), cells, labelled)
-    todo = [one for one in cells if not one.done]
-    watch(f"{len(cells)} cells, {len(cells) - len(todo)} done already")
     failed: dict[str, str] = {}
+    for name, plan in plans.items():
+        if Run(plan.run).finished:
+            continue
+        watch(f"pretraining for {name}")
+        try:
+            pretrain(plan)
+        except (BadInput, OSError, RuntimeError, MemoryError) as error:
+            said = f"its pretraining failed: {' '.join(str(error).split()) or type(error).__name__}"
+            watch(f"{name}: {said}")
+            failed |= {one.name: said for one in cells if one.settings.pretrained == plan.run}
+        else:
+            _unchanged((), cells, labelled)
+    todo = [one for one in cells if not one.done and one.name not in failed]
+    watch(f"{len(cells)} cells, {sum(one.done for one in cells)} done already")
     found = _report(asked, cells, failed)
     run = pool.runner(asked.workers, asked.scheduler)
     for count, (one, reason) in enumerate(run(todo, cell.work, cell.dead), 1):
@@ -141,13 +149,19 @@ def _lesions_there(asked: Sweep, references: References, tested: Sequence[str]) 
             raise BadInput(f"lesions: {name} was drawn in no test case of {asked.manifest}; leave it out")
 
 
+def _scored(references: References, tested: Sequence[str]) -> frozenset[str]:
+    """The classes and regions that a finished cell has scores of."""
+    names, told = references.classes.names, references.classes.present
+    return frozenset(name for case in tested for name in measured_in(told.get(case, list(names)), names, references))
+
+
 def _settle(asked: Sweep) -> None:
     """Cells that were tested in another way must not stand in one table; what they were trained with, their runs tell.
 
     Arms, numbers of labels and seeds may be added, where the work is done may change, and the folder may be moved.
     """
     path = asked.out / page.ASKED
-    if not path.is_file() and asked.out.exists() and any(asked.out.iterdir()):
+    if not path.is_file() and asked.out.exists() and any(one.name != LOCK for one in asked.out.iterdir()):
         raise BadInput(f"{asked.out}: holds something else than a sweep; choose another out")
     if path.is_file():
         then = config.read(path.absolute(), [], Sweep)
@@ -179,7 +193,9 @@ def _pretrainings(asked: Sweep) -> dict[str, Pretrain]:
     return plans
 
 
-def _cells(asked: Sweep, starts: Mapping[str, Path | None], available: int) -> list[Cell]:
+def _cells(
+    asked: Sweep, starts: Mapping[str, Path | None], available: int, scored: frozenset[str] = frozenset()
+) -> list[Cell]:
     """Seeds outermost: a sweep that is stopped early holds whole comparisons."""
     cells = []
     for seed, count, name in product(asked.seeds, asked.labels, asked.arms):
@@ -190,7 +206,7 @@ def _cells(asked: Sweep, starts: Mapping[str, Path | None], available: int) -> l
             "resume": True,
         }  # fmt: skip
         settings = config.read(asked.recipe, _words(changes), Finetune)
-        told = (asked.tolerance_mm, asked.workers, asked.lesions)
+        told = (asked.tolerance_mm, asked.workers, asked.lesions, scored)
         cells.append(Cell(name, count or available, seed, folder, settings, *told))
     return cells
 

@@ -37,7 +37,7 @@ from medssl.review.predictions import (
 )
 from medssl.volume import Volume
 
-BEGUN = ("labels", "model", "uncertainty", "temperature", "thresholds", "promise", "calibrated_on")
+BEGUN = ("labels", "uncertainty", "temperature", "thresholds", "promise", "calibrated_on")
 log = logging.getLogger(__name__)
 
 
@@ -51,7 +51,7 @@ class Writer:
     def create(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **more: Any) -> "Writer":
         """A folder that does not exist yet; `model` is what made the predictions: run, weights_sha256.
 
-        `more` are the index's later fields: uncertainty, temperature, thresholds, promise, calibrated_on, asked.
+        `more` are later fields of the index, from uncertainty to options.
         """
         folder = Path(folder)
         ready(folder)
@@ -69,15 +69,23 @@ class Writer:
             return cls.create(folder, names, model, **more)
         then = read_index(folder)
         now = replace(then, labels=labels(names), model={"version": __version__} | dict(model), **more)
-        if apart := [name for name in BEGUN if getattr(then, name) != getattr(now, name)]:
+        apart = [name for name in BEGUN if getattr(then, name) != getattr(now, name)]
+        apart += ["model"] * (_placeless(then.model) != _placeless(now.model))
+        apart += [
+            f"--{key}" for key in {**then.options, **now.options} if then.options.get(key) != now.options.get(key)
+        ]
+        if apart:
             raise BadInput(f"{folder}: was begun with another {', '.join(apart)}; choose another --out")
-        return cls(replace(then, asked=list(dict.fromkeys([*then.asked, *now.asked]))))
+        removed = [case for case in then.unread if case not in now.asked]
+        asked = [case for case in dict.fromkeys([*then.asked, *now.asked]) if case not in removed]
+        return cls(replace(then, asked=asked, unread={c: why for c, why in then.unread.items() if c not in removed}))
 
     def add(self, case: str, image: Volume, prediction: Prediction, study: Study | None = None) -> "Writer":
         """The writer with one case more, and whose it is; a killed program leaves the folder as it was before."""
         if not re.fullmatch(r"[\w][\w.\-]*", case) or case in (*self.index.cases, INDEX):
             raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
         folder = self.index.folder
+        self._require_alone()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART) as part:
             _write_case(Path(part) / case, image, prediction)
@@ -98,10 +106,21 @@ class Writer:
         """The writer that knows why a case could not be predicted, as far as readers of the folder may know."""
         told = known(why, "nobody wrote down why, as it may name somebody; predict again with --resume to see")
         index = replace(self.index, unread=self.index.unread | {case: told})
+        return self._told(index)
+
+    def _told(self, index: Index) -> "Writer":
+        """The writer of this index, which is written down where the folder is there already."""
         if index.cases:
+            self._require_alone()
             _write_index(index)
             seal(index.folder, (INDEX,))
         return Writer(index)
+
+    def _require_alone(self) -> None:
+        """Refuses to write over what another process has written meanwhile."""
+        folder = self.index.folder
+        if (folder / INDEX).is_file() and read_index(folder).cases != self.index.cases:
+            raise BadInput(f"{folder}: another process writes there; wait for its end, and go on with --resume")
 
     def fill(self, scans: Sequence[Scan], say: Callable[[Volume, str], Prediction], dated: bool = False) -> "Writer":
         """The writer with all scans that are not there yet, watched on stderr, and patients.csv beside them.
@@ -109,7 +128,8 @@ class Writer:
         Of a scan that cannot be read or predicted the index keeps why, and the others go on; BadInput then says so at
         the end. With `dated` the dates of studies are written.
         """
-        writer, whose, left = self, studies(scans, dated), dict[str, str]()
+        whose, left = studies(scans, dated), dict[str, str]()
+        writer = self._told(replace(self.index, studies=_retold(self.index, whose)))
         todo = [scan for scan in scans if scan.case not in self.index.cases]
         for scan in track(todo, "predicting", console=Console(stderr=True)):
             try:
@@ -132,7 +152,7 @@ class Writer:
         index = self.index
         if not (missing := index.missing):
             return
-        first = f"{missing[0]}: {left.get(missing[0], 'is none of these scans')}"
+        first = f"{missing[0]}: {left.get(missing[0], 'is none of the scans given now')}"
         if len(index.asked) == 1:
             raise BadInput(first)
         also = f"; also {', '.join(missing[1:6])}{' ...' * (len(missing) > 6)}" if len(missing) > 1 else ""
@@ -149,6 +169,24 @@ def studies(scans: Iterable[Scan], dated: bool = False) -> dict[str, Study]:
         scan.case: Study(scan.patient, scan.date.replace("-", "") if dated else "", scan.day - first[scan.patient])
         for scan in told if scan.day is not None
     }  # fmt: skip
+
+
+def _retold(index: Index, whose: Mapping[str, Study]) -> dict[str, Study]:
+    """Whose the cases of a folder are, now that these scans are given.
+
+    Days count from the first of the scans given now; of a patient among them, other cases cannot be placed any more.
+    """
+    counted = {study.patient for study in whose.values() if study.day is not None}
+    return {
+        case: whose.get(case) or (replace(study, day=None) if study.patient in counted else study)
+        for case, study in index.studies.items()
+    }
+
+
+def _placeless(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What made predictions, wherever its runs lie."""
+    told = {key: value for key, value in model.items() if key != "run"}
+    return told | ({"runs": [_placeless(one) for one in told["runs"]]} if "runs" in told else {})
 
 
 def labels(names: Mapping[int, str]) -> tuple[Label, ...]:

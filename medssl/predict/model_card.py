@@ -96,7 +96,8 @@ def _metrics(evaluation: Mapping[str, Any] | None) -> Iterator[str]:
     if evaluation is None:
         yield "Not measured: this model was published without an evaluation."
         return
-    yield f"On {evaluation['cases']} cases that it was not trained on; mean [95 % interval over patients].\n"
+    left = f" ({len(evaluation['missing'])} more could not be predicted)" if evaluation.get("missing") else ""
+    yield f"On {evaluation['cases']} cases that it was not trained on{left}; mean [95 % interval over patients].\n"
     yield f"| label | {' | '.join(METRICS.values())} |\n|---{'|---' * len(METRICS)}|"
     for label, told in evaluation["labels"].items():
         yield f"| {label} | {' | '.join(interval(told[name]['mean'], told[name]) for name in METRICS)} |"

@@ -65,7 +65,7 @@ def write(index: Index, references: References, done: Sequence[Evaluated], folde
     reliability = {"voxels": sum(bins[1:], start=bins[0])} if bins else {}
     summary: dict[str, Any] = {
         "notice": NOTICE, "predictions": str(index.folder), "references": str(references.place), "model": index.model,
-        "cases": len(done), "tolerance_mm": tolerance_mm, "labels": cases.summary(rows),
+        "cases": len(done), "missing": index.missing, "tolerance_mm": tolerance_mm, "labels": cases.summary(rows),
         "lesions": {name: detection.summary(of) | _calibrated(index, name, of) for name, of in kinds.items()},
         "ece": reliability["voxels"].ece() if bins else None,
     }  # fmt: skip

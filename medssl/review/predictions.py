@@ -14,7 +14,7 @@ INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
 # Which an index may lack.
-LATER = ("uncertainty", "temperature", "thresholds", "promise", "calibrated_on", "asked", "unread")
+LATER = ("uncertainty", "temperature", "thresholds", "promise", "calibrated_on", "asked", "unread", "options")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Index:
     and the version of the code. `uncertainty` says what each case's uncertainty file measures, and is empty where there
     is none. Probabilities were calibrated with `temperature` (1: as they came); of a label in `thresholds`, findings
     count from that score on, and `promise` says what for; `calibrated_on` are the cases that both were measured on.
-    `asked` are the cases that were to be predicted, and `unread` says why some could not be.
+    `asked` are the cases that were to be predicted, and `unread` says why some could not be; `options` are the words of
+    the command that decide what a scan is read as.
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Index:
     calibrated_on: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     studies: dict[str, Study] = field(default_factory=dict)
 
     def study(self, name: str) -> Study:

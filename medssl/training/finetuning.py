@@ -26,7 +26,7 @@ from medssl.tasks import segment
 from medssl.tasks.base import Task
 from medssl.training import feed, presets
 from medssl.training.fit import fit
-from medssl.training.network import Network
+from medssl.training.network import Network, units
 from medssl.training.plan import Plan
 from medssl.training.shown import Shown
 from medssl.training.taught import Taught, Unlabelled
@@ -104,7 +104,8 @@ def finetune(settings: Finetune) -> Run:
     if not settings.allow_overlap:
         shown.apart_from(manifest.by("test"))
     network = Network.on(shown.few, settings.encoder, settings.crop)
-    network = network.model_copy(update={"task": settings.task, "labels": dict(shown.classes.names)})
+    meant = units(manifest.by("train").labelled())  # of all that it might have drawn
+    network = network.model_copy(update={"task": settings.task, "labels": dict(shown.classes.names), "units": meant})
     splits = ("test", "val") if settings.folds else ("test",)  # of a cross-validation, what is held out tests it
     tested = replace(manifest, cases=tuple(case for case in manifest.cases if case.split in splits))
     seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else tested)

@@ -33,11 +33,16 @@ def loggers(folder: Path, last: Path) -> list[Logger]:
 
 
 def _before(path: Path, last: Path) -> str:
-    """The table up to the steps that the checkpoint has taken; those after it are taken again."""
+    """The table up to the steps that the checkpoint has taken; those after it are taken again.
+
+    A row that was not written to its end is left out; of a table without its head nothing is kept.
+    """
     taken, text = torch.load(last, weights_only=True, mmap=True)["global_step"], io.StringIO()
-    with path.open(newline="", encoding="utf-8") as handle:
-        rows = csv.DictReader(handle)
-        kept = csv.DictWriter(text, rows.fieldnames or (), lineterminator="\n")
-        kept.writeheader()
-        kept.writerows(row for row in rows if int(row["step"]) < taken)
+    rows = csv.DictReader(path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0].splitlines())
+    if "step" not in (rows.fieldnames or ()):
+        return ""
+    kept = csv.DictWriter(text, rows.fieldnames or (), lineterminator="\n")
+    kept.writeheader()
+    whole = (row for row in rows if None not in row and (row["step"] or "").isdecimal())
+    kept.writerows(row for row in whole if int(row["step"]) < taken)
     return text.getvalue()

@@ -31,7 +31,7 @@ class Network(Settings):
     crop: tuple[int, int, int]
     task: config.named("medssl.tasks") = Segment()  # type: ignore[valid-type]
     labels: dict[int, str] = Field({}, description="class names; none before finetuning")
-    units: tuple[Unit, ...] = Field((), description="of the scans it learnt from; none where nobody wrote them down")
+    units: tuple[Unit, ...] = Field((), description="of the scans it is for; none where nobody wrote them down")
 
     @classmethod
     def on(cls, manifest: Manifest, encoder: Choice, crop: tuple[int, int, int]) -> "Network":
@@ -41,8 +41,7 @@ class Network(Settings):
         if len(channels) != 1:
             raise BadInput(f"{manifest.folder}: cases with {sorted(channels)} channels; train on cases of one kind")
         told = {"in_channels": channels.pop(), "recipe": card.recipe, "spacing_mm": card.spacing_mm, "crop": crop}
-        units: set[Unit] = {"HU" if case.modality == "CT" else "a.u." for case in manifest.cases}
-        return cls(encoder=encoder, units=tuple(sorted(units)), **told)
+        return cls(encoder=encoder, units=units(manifest), **told)
 
     @classmethod
     def of(cls, run: Run) -> "Network":
@@ -103,7 +102,10 @@ class Network(Settings):
         marks = tuple(self.recipe.landmarks[c] for c in channels) if self.recipe.landmarks else ()
         hu = tuple(n for n, c in enumerate(channels) if c in self.recipe.hu_channels and len(channels) > 1)
         recipe = self.recipe.model_copy(update={"landmarks": marks, "hu_channels": hu})
-        return self.model_copy(update={"in_channels": len(channels), "recipe": recipe})
+        units = self.units
+        if units and self.recipe.hu_channels:
+            units = ("HU",) if set(channels) <= set(self.recipe.hu_channels) else ("a.u.",)
+        return self.model_copy(update={"in_channels": len(channels), "recipe": recipe, "units": units})
 
     def prepare(self, volume: Volume) -> Volume:
         """A volume from a scanner -> RAS, the training's spacing, the network's input in [0, 1]."""
@@ -114,6 +116,12 @@ class Network(Settings):
             this, those = ("a CT", "others") if volume.unit == "HU" else ("no CT", "CTs")
             raise BadInput(f"this scan is {this}, the network learnt from {those} alone; --modality tells what it is")
         return self.recipe.input(volume, self.spacing_mm)
+
+
+def units(manifest: Manifest) -> tuple[Unit, ...]:
+    """What the voxels of its scans measure."""
+    told: set[Unit] = {"HU" if case.unit == "HU" else "a.u." for case in manifest.cases}
+    return tuple(sorted(told))
 
 
 def fastest() -> str:

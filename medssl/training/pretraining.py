@@ -33,7 +33,9 @@ class Pretrain(Settings):
 
     run: Path
     manifest: Path
-    objective: config.named("medssl.objectives")  # type: ignore[valid-type]
+    objective: config.named("medssl.objectives") = Field(  # type: ignore[valid-type]
+        description="a module of medssl/objectives, whose Config tells its keys, as objective.name=spark"
+    )
     split: str = "train"
     fold: int = Field(0, ge=0, description="with folds: which part of the labelled patients is not looked at")
     folds: int | None = Field(None, ge=2, description="as those of the finetunings that this pretraining is for")

@@ -139,6 +139,70 @@ def test_a_sweep_with_cells_that_failed_is_no_success(asked, monkeypatch, capsys
     assert "no cell could be measured; the first: the loss is nan" in capsys.readouterr().err
 
 
+def test_a_pretraining_that_fails_costs_its_own_arms_alone(asked, monkeypatch):
+    def breaks(settings):
+        raise BadInput("the loss is nan on case-7")
+
+    monkeypatch.setattr("medssl.fewshot.sweep.pretrain", breaks)
+    swept = sweep(asked.model_copy(update={"labels": (1,)}), lambda said: None)
+    assert set(swept.failed) == {"mae, 1 labelled, seed 0", "mae, 1 labelled, seed 1"}
+    assert {line.arm for line in swept.lines} == {"scratch"} and {line.seeds for line in swept.lines} == {2}
+    assert "its pretraining failed: the loss is nan on case-7" in (asked.out / "report.html").read_text()
+
+
+def test_a_sweep_that_was_stopped_before_it_wrote_anything_begins_anew(asked):
+    asked.out.mkdir()
+    (asked.out / ".lock").touch()
+    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
+    assert not sweep(short, lambda said: None).failed
+
+
+@pytest.mark.parametrize("arm", ["scratch", "mae"])
+def test_a_sweep_that_was_moved_goes_on_with_a_cell_half_trained(asked, monkeypatch, tmp_path, arm):
+    def stops(*words, **more):
+        raise KeyboardInterrupt
+
+    changed = {"labels": (1,), "seeds": (0,), "arms": {arm: asked.arms[arm]}, "reference": arm}
+    short = asked.model_copy(update=changed)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("medssl.training.finetuning.fit", stops)
+        sweep(short, lambda said: None)
+    asked.out.rename(tmp_path / "moved")
+    assert not sweep(short.model_copy(update={"out": tmp_path / "moved"}), lambda said: None).failed
+
+
+def test_cells_measured_before_regions_were_are_measured_again(manifest, asked, monkeypatch, tmp_path):
+    shutil.copytree(manifest.parents[1], tmp_path / "both")
+    place = tmp_path / "both" / "store"
+    card = json.loads((place / "store.json").read_text())
+    changed = {"labels": (1,), "arms": {"scratch": Arm()}, "manifest": place / "manifest.csv"}
+    short = asked.model_copy(update=changed)
+    sweep(short.model_copy(update={"seeds": (0,)}), lambda said: None)
+    write_json(place / "store.json", card | {"regions": {"whole": [1, 2]}})
+    said = []
+    swept = sweep(short, said.append)
+    assert said[0] == "2 cells, 0 done already" and not swept.failed
+    assert {(line.structure, line.seeds) for line in swept.lines} == {
+        (name, 2) for name in ("all labels", "head", "tail", "whole")
+    }
+
+
+def test_a_network_of_a_mixed_set_is_measured_on_all_of_it(asked, tmp_path):
+    place = tmp_path / "mixed"
+    shutil.copytree(asked.manifest.parents[1] / "scans", place / "scans")
+    for n in range(10):
+        path = place / "scans" / "imagesTr" / f"case{n}.nii.gz"
+        scan = nifti.read(path)
+        nifti.write(replace(scan, voxels=scan.voxels - 1000 * (n % 2)), path)
+    card = json.loads((place / "scans" / "dataset.json").read_text())
+    write_json(place / "scans" / "dataset.json", {"labels": card["labels"]})
+    ingest(place / "scans", place / "store", Options(shares={"train": 0.6, "test": 0.4}, workers=0), lambda d, of: None)
+    manifest = place / "store" / "manifest.csv"
+    assert {case.unit for case in Manifest.read(manifest).cases} == {"HU", "a.u."}
+    changed = {"labels": (1,), "arms": {"scratch": Arm()}, "manifest": manifest}
+    assert not sweep(asked.model_copy(update=changed), lambda said: None).failed
+
+
 def test_two_processes_do_not_work_on_one_sweep(asked):
     asked.out.mkdir()
     (asked.out / "sweep.yaml").write_text(config.dump(asked))

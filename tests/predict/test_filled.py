@@ -1,15 +1,21 @@
 """A predictions folder is filled as far as scans can be read, says what is missing, and is gone on with later."""
 
 import json
+from contextlib import suppress
 
+import numpy as np
 import pytest
 from predict.finished import finished, scans
 
 from medssl import cli
+from medssl.data.sources import Scan
+from medssl.errors import BadInput
 from medssl.files import seals, sha256
 from medssl.predict import folder
-from medssl.predict.predictor import Predictor
+from medssl.predict.folder import Writer
+from medssl.predict.predictor import Prediction, Predictor
 from medssl.review.predictions import read_index
+from medssl.volume import Volume
 
 
 @pytest.fixture
@@ -103,6 +109,85 @@ def test_another_model_does_not_go_on_in_the_folder(made, capsys):
     assert read_index(made / "out").cases == ("scan0", "scan1")
 
 
+def test_a_scan_that_was_removed_is_asked_for_no_more(made, capsys):
+    bad = made / "scans" / "scan1.nii.gz"
+    bad.write_bytes(b"")
+    assert predict(made) == 2 and read_index(made / "out").missing == ["scan1"]
+    bad.unlink()
+    assert predict(made, "--resume") == 0
+    index = read_index(made / "out")
+    assert index.asked == ["scan0", "scan2"] and not index.missing and not index.unread
+    assert {name: sha256(made / "out" / name) for name in seals(made / "out")} == seals(made / "out")
+
+
+@pytest.mark.parametrize("more", [["--modality", "MR"], ["--mirror"]])
+def test_another_way_to_read_scans_does_not_go_on_in_the_folder(made, capsys, more):
+    (made / "scans" / "scan2.nii.gz").write_bytes(b"")
+    assert predict(made) == 2
+    assert predict(made, "--resume", *more) == 2
+    assert f"was begun with another {more[0]}" in capsys.readouterr().err.replace("uncertainty, ", "")
+
+
+def test_a_model_that_lies_elsewhere_now_goes_on_in_the_folder(made):
+    (made / "scans" / "scan2.nii.gz").write_bytes(b"")
+    assert predict(made) == 2
+    (made / "a").rename(made / "moved")
+    (made / "scans" / "scan2.nii.gz").unlink()
+    assert predict(made, "--resume", run="moved") == 0
+
+
+def taken(case, day, fails=False):
+    def read():
+        if fails:
+            raise BadInput("is torn")
+        return Volume(np.zeros((4, 4, 4), np.int16), np.eye(4), "HU")
+
+    return Scan(case, "p", day, read)
+
+
+def empty(image, case):
+    blank = [Volume(np.zeros(image.shape, kind), image.affine, unit) for kind, unit in KINDS]
+    return Prediction(*blank, ())
+
+
+KINDS = ((np.uint8, "label"), (np.float32, "probability"))
+MODEL = {"run": "r", "weights_sha256": "x"}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "days"),
+    [
+        (
+            [taken("a", 0, True), taken("b", 30), taken("c", 60, True)],
+            [taken("b", 30), taken("c", 60)],
+            {"b": 0, "c": 30},
+        ),
+        ([taken("b", 130)], [taken("a", 0), taken("b", 130)], {"a": 0, "b": 130}),
+        ([taken("a", 0), taken("b", 30)], [taken("c", 60)], {"a": None, "b": None, "c": 0}),
+    ],
+)
+def test_days_between_studies_stay_true_in_a_folder_that_is_gone_on_with(tmp_path, first, then, days):
+    writer = Writer.create(tmp_path / "out", {1: "t"}, MODEL, asked=[scan.case for scan in first])
+    with suppress(BadInput):
+        writer.fill(first, empty)
+    Writer.resume(tmp_path / "out", {1: "t"}, MODEL, asked=[scan.case for scan in then]).fill(then, empty)
+    index = read_index(tmp_path / "out")
+    assert {case: index.study(case).day for case in index.cases} == days
+
+
+def test_two_processes_do_not_write_into_one_folder(tmp_path):
+    scan = taken("a", 0)
+    writer = Writer.create(tmp_path / "out", {1: "t"}, MODEL, asked=["a", "b", "c"])
+    image = scan.read()
+    writer = writer.add("a", image, empty(image, "a"))
+    first, second = (Writer.resume(tmp_path / "out", {1: "t"}, MODEL) for _ in range(2))
+    first.add("b", image, empty(image, "b"))
+    for late in (second, Writer(writer.index)):
+        with pytest.raises(BadInput, match="another process writes there"):
+            late.add("c", image, empty(image, "c"))
+    assert read_index(tmp_path / "out").cases == ("a", "b")
+
+
 def test_the_only_scan_that_cannot_be_read_is_one_line(made, capsys):
     for name in ("scan1", "scan2"):
         (made / "scans" / f"{name}.nii.gz").unlink()
@@ -121,6 +206,7 @@ def test_scores_of_an_unfinished_folder_say_so(made, caplog):
         (labels / f"{case}.nii.gz").write_bytes((made / "out" / case / "labels.nii.gz").read_bytes())
     assert cli.run("evaluate", [str(made / "out"), "--labels", str(labels)]) == 0
     assert "1 of 3 cases are missing there" in caplog.text
+    assert json.loads((made / "out" / "evaluation" / "summary.json").read_text())["missing"] == ["scan2"]
 
 
 def test_a_network_that_saw_mr_alone_refuses_a_ct(made, capsys):

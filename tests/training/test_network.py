@@ -1,7 +1,9 @@
 """Weights meet data: of the same recipe, or with a word said."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from medssl.nn.encoder import EncoderConfig
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.network import Network
+from medssl.volume import Volume
 
 
 class Plain(Settings):
@@ -43,6 +46,17 @@ def test_weights_of_another_window_are_refused_unless_they_are_allowed(pretraine
 def test_a_crop_that_does_not_divide_is_refused_before_anything_is_trained():
     with pytest.raises(BadInput, match=r"crop \(16, 15, 16\) does not divide .* use \(16, 16, 16\)"):
         network((-1000, 1000)).model_copy(update={"crop": (16, 15, 16)}).blank()
+
+
+@pytest.mark.parametrize(("channels", "unit"), [((0,), "HU"), ((1,), "a.u."), ((1, 0), "a.u.")])
+def test_what_is_left_of_mixed_channels_is_measured_as_they_are(channels, unit):
+    both = network((-1000, 1000)).model_copy(update={"in_channels": 2, "units": ("a.u.",)})
+    both = both.model_copy(update={"recipe": Recipe(hu_channels=(0,))})
+    scan = Volume(np.zeros((*(len(channels),) * (len(channels) > 1), 16, 16, 16), np.float32), np.eye(4), unit)
+    assert both.having(channels).prepare(scan).shape == (16, 16, 16)
+    other = "HU" if unit == "a.u." else "a.u."
+    with pytest.raises(BadInput, match="the network learnt from"):
+        both.having(channels).prepare(replace(scan, unit=other))
 
 
 @pytest.mark.parametrize(("told", "linear"), [({}, False), ({"linear": True}, True), ({"linear": False}, False)])
