@@ -116,7 +116,7 @@ def _keys(schema: type[BaseModel], above: str = "") -> list[str]:
     for name, field in schema.model_fields.items():
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)
         inner = field.annotation if field.is_required() else type(default)
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.model_fields:
             rows += _keys(inner, f"{above}{name}.")
         else:
             rows.append(f"  {above}{name}: {getattr(default, 'name', default)}  {field.description or ''}".rstrip())

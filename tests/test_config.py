@@ -10,6 +10,7 @@ from medssl import config
 from medssl.errors import BadInput
 from medssl.settings import Settings
 from medssl.training.finetuning import Finetune
+from medssl.training.pretraining import Pretrain
 
 
 class Inner(Settings):
@@ -76,6 +77,13 @@ def test_settings_are_frozen():
     value: Any = Inner()
     with pytest.raises(ValueError, match="frozen"):
         value.depth = 4
+
+
+def test_help_names_the_command_and_what_has_to_be_chosen(capsys):
+    with pytest.raises(SystemExit):
+        config.command(["--help"], Pretrain, "Learns: medssl pretrain CONFIG.yaml key=value ...")
+    said = capsys.readouterr().out
+    assert said.startswith("usage: medssl pretrain [-h] CONFIG.yaml") and "  objective: required  " in said
 
 
 def test_help_lists_the_keys_of_what_is_chosen_by_name_too(capsys):
