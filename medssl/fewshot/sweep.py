@@ -92,6 +92,7 @@ def sweep(asked: Sweep, watch: Watch) -> Swept:
     starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
     cells = _cells(asked, starts, len(labelled.cases), _scored(references, tested))
     _apart(asked, cells, manifest)
+    _learnable(cells, manifest)
     _settle(asked)
     _unchanged(plans.values(), cells, labelled)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -137,6 +138,15 @@ def _apart(asked: Sweep, cells: Sequence[Cell], manifest: Manifest) -> None:
         if not one.settings.allow_overlap:
             shown.apart_from(test)
             leaks.seen_by(start, test)
+
+
+def _learnable(cells: Sequence[Cell], manifest: Manifest) -> None:
+    """Refuses labels that a cell cannot learn from, as those without some class."""
+    for one in cells:
+        try:
+            Shown.of(manifest, one.labels, one.seed).check(one.settings.allow_absent)
+        except BadInput as error:
+            raise BadInput(f"{one.name}: {error}") from None
 
 
 def _lesions_there(asked: Sweep, references: References, tested: Sequence[str]) -> None:

@@ -187,6 +187,22 @@ def test_cells_measured_before_regions_were_are_measured_again(manifest, asked, 
     }
 
 
+def test_labels_without_some_class_are_told_before_anything_is_trained(asked, tmp_path):
+    place = tmp_path / "some"
+    shutil.copytree(asked.manifest.parents[1] / "scans", place / "scans")
+    drawn = Manifest.read(asked.manifest).by("train").labelled().few(1, 1).cases[0]
+    path = place / "scans" / "labelsTr" / f"{drawn.id}.nii.gz"
+    label = nifti.read(path, label=True)
+    nifti.write(replace(label, voxels=np.minimum(label.voxels, 1)), path)
+    ingest(place / "scans", place / "store", Options(shares={"train": 0.6, "test": 0.4}, workers=0), lambda d, of: None)
+    asked = asked.model_copy(update={"manifest": place / "store" / "manifest.csv", "arms": {"scratch": Arm()}})
+    with pytest.raises(BadInput, match=r"scratch, 1 labelled, seed 1: 1 labelled volumes hold no tail; .*allow_absent"):
+        sweep(asked, lambda said: None)
+    assert not asked.out.exists()
+    allowed = asked.model_copy(update={"changes": SMALL | {"allow_absent": True}, "labels": (1,)})
+    assert not sweep(allowed, lambda said: None).failed
+
+
 def test_a_network_of_a_mixed_set_is_measured_on_all_of_it(asked, tmp_path):
     place = tmp_path / "mixed"
     shutil.copytree(asked.manifest.parents[1] / "scans", place / "scans")
