@@ -102,10 +102,10 @@ class Network(Settings):
         marks = tuple(self.recipe.landmarks[c] for c in channels) if self.recipe.landmarks else ()
         hu = tuple(n for n, c in enumerate(channels) if c in self.recipe.hu_channels and len(channels) > 1)
         recipe = self.recipe.model_copy(update={"landmarks": marks, "hu_channels": hu})
-        units = self.units
-        if units and self.recipe.hu_channels:
-            units = ("HU",) if set(channels) <= set(self.recipe.hu_channels) else ("a.u.",)
-        return self.model_copy(update={"in_channels": len(channels), "recipe": recipe, "units": units})
+        left = self.units
+        if left and self.recipe.hu_channels:
+            left = ("HU",) if set(channels) <= set(self.recipe.hu_channels) else ("a.u.",)
+        return self.model_copy(update={"in_channels": len(channels), "recipe": recipe, "units": left})
 
     def prepare(self, volume: Volume) -> Volume:
         """A volume from a scanner -> RAS, the training's spacing, the network's input in [0, 1]."""
