@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._commands import make
+from medssl.data.references import References
+from medssl.fewshot.found import METRICS, RULES, Found, gap
+from medssl.io import nifti
+from medssl.predict.evaluation import detect, lesion_labels
+from medssl.review.predictions import LABELS, read_findings, read_index
 
 DATA, WORK = "../shared/data/nodules", "runs/nodules"
 ARMS = {
@@ -18,6 +23,7 @@ ARMS = {
     for route in ("voxel", "box", "both")
     for spark in (False, True)
 }
+RATES = {"1/8": "0.125", "1/4": "0.25", "1/2": "0.5", "1": "1", "2": "2", "4": "4", "8": "8"}  # as evaluate names them
 
 
 def main(data: str = DATA, work: str = WORK, *names: str) -> None:
@@ -60,20 +66,64 @@ def _patients(data: Path, table: Path) -> None:
 def _table(work: Path) -> None:
     done = [name for name in ARMS if (work / "predicted" / name / "evaluation").exists()]
     told = {name: json.loads((work / "predicted" / name / "evaluation" / "summary.json").read_text()) for name in done}
+    lesions = {name: told[name]["lesions"]["nodule"] for name in done}
     print("| arm | volumes | start | sensitivity at 1 false alarm a volume | CPM | AP | minutes | commit |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in done:
-        route, labels, spark = ARMS[name]
-        scores = told[name]["lesions"]["nodule"]
+    for name, scores in lesions.items():
         three = (scores["sensitivity"]["1"], scores["cpm"], scores["average_precision"])
-        row = (route, labels, "spark" if spark else "scratch", *map(_interval, three), *_cost(work / name))
-        print(f"| {' | '.join(map(str, row))} |")
+        print(f"| {' | '.join((*_named(name), *map(_interval, three), *_cost(work / name)))} |")
     if left := [name for name in ARMS if name not in done]:
         print(f"\nNot run yet: {', '.join(left)}.")
-    first = told[done[0]]
-    count = f"{first['cases']} volumes with {first['lesions']['nodule']['lesions']} nodules"
+    first = lesions[done[0]]
+    count = f"{first['cases']} volumes with {first['lesions']} nodules"
     print(f"\n{count}, of a scan that no training volume is of; 95 % intervals over volumes, which")
     print("overlap: narrower than over patients. A hit overlaps by 0.1; for the CPM, its centre lies in the nodule.")
+    _curves(lesions)
+    _gaps(work, done)
+
+
+def _curves(lesions: dict[str, dict[str, Any]]) -> None:
+    """The FROC of each run at the rates of the CPM, and how well volumes with and without nodules are told apart."""
+    print("\nSensitivity [95 %] by false alarms a volume, and the AUROC of volumes by their surest finding:\n")
+    print(f"| arm | volumes | start | {' | '.join(RATES)} | AUROC |\n{'|---' * (len(RATES) + 4)}|")
+    for name, scores in lesions.items():
+        points = (*(scores["sensitivity"][rate] for rate in RATES.values()), scores["auroc"])
+        print(f"| {' | '.join((*_named(name), *map(_interval, points)))} |")
+    first = next(iter(lesions.values()))
+    ill = first["patients_with_lesions"]
+    print(f"\nThe AUROC is of {ill} volumes with nodules and {first['patients'] - ill} without.")
+
+
+def _gaps(work: Path, done: list[str]) -> None:
+    """What pretraining brought to each arm, paired by volume."""
+    pairs = [(f"{name}-spark", name) for name in done if f"{name}-spark" in done]
+    if not pairs:
+        return
+    print("\nSpark less scratch, paired by volume [95 %], and the p of swapping the two:\n")
+    print(f"| arm | volumes | {' | '.join(f'{name} | p' for name in METRICS)} |\n{'|---' * (2 + 2 * len(METRICS))}|")
+    for pair in pairs:
+        spark, scratch = ([_found(work, name)] for name in pair)
+        told = [gap(metric, spark, scratch) for metric in METRICS]
+        both = [word for apart, p in told for word in (apart.said("+.2f"), f"{p:.3f}")]
+        print(f"| {' | '.join((*_named(pair[1])[:2], *both))} |")
+
+
+def _found(work: Path, name: str) -> Found:
+    """What a run found in each volume, matched as evaluate matches it."""
+    index, references = read_index(work / "predicted" / name), References.read(work / "store" / "manifest.csv")
+    (kind,) = lesion_labels(index.labels, "nodule", index.folder)
+    of = []
+    for case in index.cases:
+        said = nifti.read(index.case(case) / LABELS, label=True)
+        drawn, findings = references.label(case, said), read_findings(index.case(case))
+        of.append(detect(case, references.sources[case].patient, kind, said, drawn, findings))
+    cases, patients = tuple(one.case for one in of), tuple(one.patient for one in of)
+    return Found(cases, patients, {rule: tuple(getattr(one, rule) for one in of) for rule in RULES})
+
+
+def _named(name: str) -> tuple[str, str, str]:
+    route, labels, spark = ARMS[name]
+    return route, str(labels), "spark" if spark else "scratch"
 
 
 def _interval(of: dict[str, float]) -> str:
