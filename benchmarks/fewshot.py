@@ -35,7 +35,7 @@ def main(work: str = "runs/fewshot", *names: str) -> None:
         run(sweep)
         print(f"\n### {name}\n\n```sh\nmedssl {ingest}\nmedssl {sweep}\n```\n")
         _table(out)
-        _provenance(out)
+        provenance(out)
 
 
 def _table(out: Path) -> None:
@@ -77,7 +77,7 @@ def _interval(row: dict[str, str], name: str, style: str) -> str:
     return "{} [{}, {}]".format(*told) if told else ""
 
 
-def _provenance(out: Path) -> None:
+def provenance(out: Path) -> None:
     """How long it all took, and which code trained it: cells trained by different code are not one experiment."""
     cards = [json.loads(path.read_text()) for path in out.rglob("run.json")]
     hours = sum(card["spent"]["seconds"] for card in cards if "spent" in card) / 3600

@@ -102,13 +102,13 @@ def _gaps(work: Path, done: list[str]) -> None:
     print("\nSpark less scratch, paired by volume [95 %], and the p of swapping the two:\n")
     print(f"| arm | volumes | {' | '.join(f'{name} | p' for name in METRICS)} |\n{'|---' * (2 + 2 * len(METRICS))}|")
     for pair in pairs:
-        spark, scratch = ([_found(work, name)] for name in pair)
+        spark, scratch = ([found(work, name)] for name in pair)
         told = [gap(metric, spark, scratch) for metric in METRICS]
         both = [word for apart, p in told for word in (apart.said("+.2f"), f"{p:.3f}")]
         print(f"| {' | '.join((*_named(pair[1])[:2], *both))} |")
 
 
-def _found(work: Path, name: str) -> Found:
+def found(work: Path, name: str) -> Found:
     """What a run found in each volume, matched as evaluate matches it."""
     index, references = read_index(work / "predicted" / name), References.read(work / "store" / "manifest.csv")
     (kind,) = lesion_labels(index.labels, "nodule", index.folder)

@@ -48,9 +48,9 @@ def _chosen(choice: str, labels: int, pretraining: Path, manifest: Manifest, wor
     if choice == "random":
         return manifest.folder / "manifest.csv"
     if choice == "suggested":
-        return _only(manifest, _asked(pretraining, manifest, frozenset(), labels))
+        return only(manifest, _asked(pretraining, manifest, frozenset(), labels))
     first = _asked(pretraining, manifest, frozenset(), 4)
-    return _only(manifest, first | _asked(work / "suggested-4-0" / "run", manifest, first, labels - 4))
+    return only(manifest, first | _asked(work / "suggested-4-0" / "run", manifest, first, labels - 4))
 
 
 def _asked(run: Path, manifest: Manifest, known: frozenset[str], n: int) -> frozenset[str]:
@@ -64,7 +64,8 @@ def _hidden(manifest: Manifest, known: frozenset[str]) -> Manifest:
     return replace(manifest, cases=tuple(cases))
 
 
-def _only(manifest: Manifest, known: frozenset[str]) -> Path:
+def only(manifest: Manifest, known: frozenset[str]) -> Path:
+    """A manifest beside the given one in which only these cases and those of the split `test` have labels."""
     name = hashlib.sha256(" ".join(sorted(known)).encode()).hexdigest()[:12]
     path = manifest.folder / f"only-{name}.csv"
     _hidden(manifest, known).write(path)

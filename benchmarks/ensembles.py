@@ -1,0 +1,229 @@
+"""Folds, ensembles, calibration: four networks from 8 labelled MR, alone and pooled, and what their numbers promise.
+
+usage: python -m benchmarks.ensembles [WORK], after benchmarks.fewshot and benchmarks.nodules, whose hippocampus and
+nodules it takes; what lies in WORK already is not done again.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from scipy.stats import spearmanr
+
+from benchmarks import nodules
+from benchmarks._commands import make
+from benchmarks.fewshot import provenance
+from benchmarks.suggest import only
+from medssl.data.manifest import Manifest
+from medssl.data.references import References
+from medssl.errors import BadInput
+from medssl.io import nifti
+from medssl.metrics.calibration import Reliability, conformal, reliability
+from medssl.metrics.compare import compare, means, read
+from medssl.metrics.lesions import Outcome
+from medssl.metrics.statistics import interval, mean_interval
+from medssl.review.predictions import LABELS, PROBABILITY, UNCERTAINTY, read_index
+
+STORE, NODULES, WORK = "runs/fewshot/hippocampus-store", "runs/nodules", "runs/ensembles"
+RECIPE = "configs/finetune/hippocampus.yaml"
+SHORT = "encoder.channels=[8,16,32,64] plan.steps=40 plan.lr=4.0e-3 plan.ema=0.95 validate_on=0"
+FOLDS, RUN, KEEP, DRAWS = 4, "voxel-80", 0.8, 1000
+NAMES = {f"fold{n}": f"fold {n}" for n in range(FOLDS)} | {"one": "one", "long": "one, four times the steps"}
+
+
+def main(work: str = WORK) -> None:
+    """Runs the commands it prints, then prints what came of the folds, of their doubts and of both calibrations."""
+    eight, halves = _eight(Path(STORE)), _halves(Path(NODULES, "store"))
+    steps = [*_segment(work, eight), *_detect(work, halves)]
+    for made, words in steps:
+        make(Path(made), words)
+    print("\n".join(["```sh", *(f"medssl {words}" for _, words in steps), "```\n"]))
+    print(f"Of `{eight.name}` the 8 volumes that `labels=8 seed=0` draws have labels, and those of test;")
+    print(f"`{halves.name}` makes one half of the nodules' held volumes val, the other test.\n")
+    said = Path(work, "predicted")
+    _networks(said)
+    _doubts(said / "together")
+    _calibrated(said, json.loads(Path(work, "together.json").read_text()))
+    _promised(said, json.loads(Path(work, "nodules.json").read_text()))
+    provenance(Path(work))
+
+
+def _eight(store: Path) -> Path:
+    """A manifest in which 8 volumes to train on have labels, those that `labels=8 seed=0` draws."""
+    manifest = Manifest.read(store / "manifest.csv")
+    few = manifest.by("train").labelled().few(8, seed=0)
+    return only(manifest, frozenset(case.id for case in few.cases))
+
+
+def _halves(store: Path) -> Path:
+    """A manifest in which one half of the held volumes is val and the other test."""
+    manifest = Manifest.read(store / "manifest.csv")
+    dealt = {case.id: case.split for case in manifest.by("val").split({"val": 0.5, "test": 0.5}, seed=0).cases}
+    path = store / "halves.csv"
+    replace(manifest, cases=tuple(replace(c, split=dealt.get(c.id, c.split)) for c in manifest.cases)).write(path)
+    return path
+
+
+def _segment(work: str, eight: Path) -> list[tuple[str, str]]:
+    """Four folds, one network of all 8 volumes and one of four times its steps; and what the four say together."""
+    store, folds = f"{STORE}/manifest.csv", [f"{work}/fold{n}" for n in range(FOLDS)]
+    how = {f"{work}/fold{n}": f"labels=null folds={FOLDS} fold={n} plan.epochs=6" for n in range(FOLDS)}
+    how |= {f"{work}/one": "labels=null plan.epochs=6", f"{work}/long": f"labels=null plan.epochs={6 * FOLDS}"}
+    steps = [(run, f"finetune {RECIPE} manifest={eight} {SHORT} {words} run={run}") for run, words in how.items()]
+    together, said = " ".join(folds), f"{work}/predicted"
+    file = f"{work}/together.json"
+    steps += [(file, f"calibrate {together} --manifest {store} --out {file}")]
+    asked = {Path(run).name: f"{run} {store}" for run in how}
+    asked |= {"together": f"{together} {store}", "calibrated": f"{together} {store} --calibration {file}"}
+    asked |= {"held-out": f"{together} {eight} --split held-out"}
+    for name, words in asked.items():
+        steps += _told(f"{said}/{name}", words, f"--labels {store}")
+    return steps
+
+
+def _detect(work: str, halves: Path) -> list[tuple[str, str]]:
+    """A threshold from one half of the held volumes, and what it keeps in the other."""
+    run, file = f"{NODULES}/{RUN}", f"{work}/nodules.json"
+    found = f"--labels {halves} --lesions nodule"
+    return [
+        (file, f"calibrate {run} --manifest {halves} --lesions nodule --sensitivity {KEEP} --out {file}"),
+        *_told(f"{work}/predicted/nodules", f"{run} {halves}", found),
+        *_told(f"{work}/predicted/nodules-calibrated", f"{run} {halves} --calibration {file}", found),
+    ]
+
+
+def _told(said: str, words: str, labels: str) -> list[tuple[str, str]]:
+    return [(said, f"predict {words} --out {said}"), (f"{said}/evaluation", f"evaluate {said} {labels}")]
+
+
+def _networks(said: Path) -> None:
+    """Each network alone and the four together, on the same test volumes."""
+    print("| network | volumes | steps | Dice on test [95 %] | the four together less it [95 %] | p |")
+    print("|---|---|---|---|---|---|")
+    for folder, name in NAMES.items():
+        row = compare(said / "together" / "evaluation", said / folder / "evaluation")[-1]
+        seen = len(json.loads((said.parent / folder / "run.json").read_text())["cases"])
+        steps = 240 * (FOLDS if folder == "long" else 1)
+        print(f"| {name} | {seen} | {steps} | {_dice(said / folder)[1]} | {row.gap.said('+.3f')} | {row.p:.4f} |")
+    print(f"| the four together | 8 | {240 * FOLDS} | {_dice(said / 'together')[1]} | | |")
+    held = _dice(said / "held-out")[1]
+    print(f"\nOf the 8 volumes, dealt by patient, each asked of the fold that held it out: Dice {held}.")
+
+
+def _dice(said: Path) -> tuple[dict[str, float], str]:
+    """The mean Dice of each case over the structures, and that of all cases with its interval."""
+    scores, patients = read(said / "evaluation", "dice")
+    cases = sorted({case for case, _ in scores})
+    values = means(scores, cases, list(dict.fromkeys(label for _, label in scores)))
+    spread = mean_interval(values[None], [patients[case] for case in cases])
+    return dict(zip(cases, values.tolist(), strict=True)), spread.said()
+
+
+def _doubts(said: Path) -> None:
+    """Whether the networks disagree more where they are wrong: the mean over what they drew, against the Dice."""
+    index, (dice, _), (_, patients) = read_index(said), _dice(said), read(said / "evaluation", "dice")
+    doubt = {}
+    for case in index.cases:
+        drawn, apart = (nifti.read(index.case(case) / name, label=True).voxels for name in (LABELS, UNCERTAINTY))
+        doubt[case] = float(apart[drawn > 0].mean()) / 255
+    a, b = (np.array([of[case] for case in dice]) for of in (doubt, dice))
+    rank = interval([patients[case] for case in dice], lambda at: float(spearmanr(a[at], b[at]).statistic))
+    most = np.argsort(-a)[: len(a) // 4]
+    print(f"\nA case's mean disagreement where they draw, against its Dice: Spearman {rank.said('+.2f')}; the")
+    print(f"{len(most)} most in doubt have Dice {b[most].mean():.3f}, the others {np.delete(b, most).mean():.3f}.")
+
+
+def _calibrated(said: Path, told: dict[str, Any]) -> None:
+    """The calibration error on test of each network and of the four, as they come and with the temperature of val."""
+    names = NAMES | {"together": "the four together", "calibrated": "the four together, calibrated"}
+    bins, patients = _bins([said / name for name in names])
+    four = bins[list(names).index("together")]
+    print("\n| network | ECE of voxels on test [95 %] | less that of the four together [95 %] | ECE by evaluate |")
+    print("|---|---|---|---|")
+    for mine, (folder, name) in zip(bins, names.items(), strict=True):
+        ece = interval(patients, partial(_ece, mine), DRAWS)
+        apart = "" if mine is four else interval(patients, partial(_apart, mine, four), DRAWS).said("+.4f")
+        print(f"| {name} | {ece.said('.4f')} | {apart} | {_summary(said / folder)['ece']:.4f} |")
+    on = len(told["cases"])
+    sure, wrong = (" -> ".join(f"{value:.4f}" for value in told[key]) for key in ("nll", "ece"))
+    print("\nOver the voxels to which any of them gives a probability; evaluate takes those to which the one itself")
+    print("does, fewer the surer it is: two networks do not compare by it. Calibrated on the")
+    print(f"{on} cases of val: temperature {told['temperature']:.2f}; near what is drawn there, negative")
+    print(f"log-likelihood {sure}, ECE {wrong}.")
+
+
+def _bins(folders: Sequence[Path]) -> tuple[list[list[Reliability]], list[str]]:
+    """Of each predictions folder the reliability of each case, all over the same voxels; and whose each case is."""
+    references, cases = References.read(Path(STORE, "manifest.csv")), read_index(folders[0]).cases
+    bins: list[list[Reliability]] = [[] for _ in folders]
+    for case in cases:
+        maps = [nifti.read(read_index(folder).case(case) / PROBABILITY, label=True) for folder in folders]
+        drawn = references.label(case, maps[0]).voxels
+        some = np.any([one.voxels > 0 for one in maps], axis=0) & (drawn >= 0)
+        for mine, one in zip(bins, maps, strict=True):
+            mine.append(reliability(one.voxels[some] / 255, drawn[some] > 0))
+    return bins, [references.sources[case].patient for case in cases]
+
+
+def _ece(bins: Sequence[Reliability], at: Int[np.ndarray, "n"]) -> float:
+    first, *others = (bins[n] for n in at)
+    return sum(others, start=first).ece()
+
+
+def _apart(mine: Sequence[Reliability], theirs: Sequence[Reliability], at: Int[np.ndarray, "n"]) -> float:
+    return _ece(mine, at) - _ece(theirs, at)
+
+
+def _promised(said: Path, told: dict[str, Any]) -> None:
+    """What a calibration on one half of the held volumes came to in the other half."""
+    raw, done = (_summary(said / name)["lesions"]["nodule"] for name in ("nodules", "nodules-calibrated"))
+    kept, rests = done["calibrated"], told["thresholds"]["nodule"]["patients"]
+    print(f"\nNodules by `{RUN}`, calibrated on one half of the held volumes, which overlap, {rests} of them with")
+    print(f"nodules; in the other half, {done['cases']} volumes, {done['cases_with_lesions']} of them with nodules:\n")
+    print("| | as they come | calibrated |\n|---|---|---|")
+    print(f"| ECE of findings | {raw['ece']:.3f} | {done['ece']:.3f} |")
+    noisy = (f"{of['auroc_noisy_or']['estimate']:.2f}" for of in (raw, done))
+    print(f"| AUROC of volumes by noisy-or | {' | '.join(noisy)} |")
+    print(f"| sensitivity a volume, {KEEP:.0%} promised | | {kept['sensitivity']:.1%} |")
+    print(f"| false alarms a volume at this threshold | | {kept['false_per_scan']:.2f} |")
+    _drawn(nodules.found(Path(NODULES), RUN).outcomes["picai"])
+
+
+def _drawn(found: Sequence[Outcome]) -> None:
+    """What the thresholds of many halves keep in the other half: the promise is one about their mean."""
+    print(f"\nThe same by {DRAWS} draws of the half to calibrate on:\n")
+    print("| promised | kept, mean of draws | 5 to 95 % of draws | false alarms a volume | refused |")
+    print("|---|---|---|---|---|")
+    for promised in (0.7, 0.8, 0.9):
+        drawn = [_halved(found, promised, seed) for seed in range(DRAWS)]
+        kept, alarms = np.array([one for one in drawn if one]).T
+        low, high = np.quantile(kept, (0.05, 0.95))
+        row = f"{kept.mean():.1%} | {low:.0%} to {high:.0%} | {alarms.mean():.2f} | {drawn.count(None) / DRAWS:.0%}"
+        print(f"| {promised:.0%} | {row} |")
+
+
+def _summary(said: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((said / "evaluation" / "summary.json").read_text())
+    return told
+
+
+def _halved(found: Sequence[Outcome], promised: float, seed: int) -> tuple[float, float] | None:
+    """The sensitivity and the false alarms in one half by the threshold of the other; None where it is refused."""
+    order = np.random.default_rng(seed).permutation(len(found))
+    held, others = ([found[n] for n in some] for some in np.array_split(order, 2))
+    try:
+        threshold = conformal(held, promised).threshold
+    except BadInput:
+        return None
+    kept = float(np.mean([(one.found >= threshold).mean() for one in others if one.ill]))
+    return kept, float(np.mean([(one.false >= threshold).sum() for one in others]))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
