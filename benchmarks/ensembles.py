@@ -24,10 +24,11 @@ from medssl.data.manifest import Manifest
 from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.io import nifti
-from medssl.metrics.calibration import Reliability, conformal, reliability
+from medssl.metrics.calibration import NEAR_MM, Reliability, conformal
 from medssl.metrics.compare import compare, means, read
 from medssl.metrics.lesions import Outcome
 from medssl.metrics.statistics import interval, mean_interval
+from medssl.predict.evaluation import of_voxels
 from medssl.review.predictions import LABELS, PROBABILITY, UNCERTAINTY, read_index
 
 STORE, NODULES, WORK = "runs/fewshot/hippocampus-store", "runs/nodules", "runs/ensembles"
@@ -141,34 +142,28 @@ def _doubts(said: Path) -> None:
 
 def _calibrated(said: Path, told: dict[str, Any]) -> None:
     """The calibration error on test of each network and of the four, as they come and with the temperature of val."""
+    references, cases = References.read(Path(STORE, "manifest.csv")), read_index(said / "together").cases
+    patients = [references.sources[case].patient for case in cases]
     names = NAMES | {"together": "the four together", "calibrated": "the four together, calibrated"}
-    bins, patients = _bins([said / name for name in names])
+    bins = [_bins(said / name, cases, references) for name in names]
     four = bins[list(names).index("together")]
-    print("\n| network | ECE of voxels on test [95 %] | less that of the four together [95 %] | ECE by evaluate |")
-    print("|---|---|---|---|")
-    for mine, (folder, name) in zip(bins, names.items(), strict=True):
+    print("\n| network | ECE of voxels on test [95 %] | less that of the four together [95 %] |")
+    print("|---|---|---|")
+    for mine, name in zip(bins, names.values(), strict=True):
         ece = interval(patients, partial(_ece, mine), DRAWS)
         apart = "" if mine is four else interval(patients, partial(_apart, mine, four), DRAWS).said("+.4f")
-        print(f"| {name} | {ece.said('.4f')} | {apart} | {_summary(said / folder)['ece']:.4f} |")
+        print(f"| {name} | {ece.said('.4f')} | {apart} |")
     on = len(told["cases"])
     sure, wrong = (" -> ".join(f"{value:.4f}" for value in told[key]) for key in ("nll", "ece"))
-    print("\nOver the voxels to which any of them gives a probability; evaluate takes those to which the one itself")
-    print("does, fewer the surer it is: two networks do not compare by it. Calibrated on the")
-    print(f"{on} cases of val: temperature {told['temperature']:.2f}; near what is drawn there, negative")
-    print(f"log-likelihood {sure}, ECE {wrong}.")
+    print(f"\nOf the voxels within {NEAR_MM:g} mm of what is drawn or predicted. Calibrated on the {on} cases of val:")
+    print(f"temperature {told['temperature']:.2f}; there, negative log-likelihood {sure}, ECE {wrong}.")
 
 
-def _bins(folders: Sequence[Path]) -> tuple[list[list[Reliability]], list[str]]:
-    """Of each predictions folder the reliability of each case, all over the same voxels; and whose each case is."""
-    references, cases = References.read(Path(STORE, "manifest.csv")), read_index(folders[0]).cases
-    bins: list[list[Reliability]] = [[] for _ in folders]
-    for case in cases:
-        maps = [nifti.read(read_index(folder).case(case) / PROBABILITY, label=True) for folder in folders]
-        drawn = references.label(case, maps[0]).voxels
-        some = np.any([one.voxels > 0 for one in maps], axis=0) & (drawn >= 0)
-        for mine, one in zip(bins, maps, strict=True):
-            mine.append(reliability(one.voxels[some] / 255, drawn[some] > 0))
-    return bins, [references.sources[case].patient for case in cases]
+def _bins(said: Path, cases: Sequence[str], references: References) -> list[Reliability]:
+    """The reliability of each case of a predictions folder."""
+    read = partial(nifti.read, label=True)
+    maps = [read(read_index(said).case(case) / PROBABILITY) for case in cases]
+    return [of_voxels(one, references.label(case, one)) for case, one in zip(cases, maps, strict=True)]
 
 
 def _ece(bins: Sequence[Reliability], at: Int[np.ndarray, "n"]) -> float:

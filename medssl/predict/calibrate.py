@@ -5,13 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import ndimage
 from scipy.special import logit, softmax
 from torch import Tensor
 
 from medssl.data.references import References
 from medssl.errors import BadInput
-from medssl.metrics.calibration import Reliability, conformal, platt, reliability, surprise, temperature
+from medssl.metrics.calibration import Reliability, conformal, near, platt, reliability, surprise, temperature
 from medssl.metrics.detection import Detected, judged
 from medssl.metrics.lesions import Outcome
 from medssl.predict.calibration import Calibration, Threshold
@@ -21,7 +20,6 @@ from medssl.predict.predictor import LEAST, Prediction
 from medssl.review.predictions import Label
 from medssl.volume import Volume
 
-NEAR_MM = 10.0
 MOST = 50_000  # voxels of a case that are enough to fit one number on
 Read = Callable[[], Volume]
 
@@ -78,19 +76,12 @@ def rescored(found: Sequence[Compared], score: Callable[[float], float]) -> list
 
 
 def sampled(pool: Ensemble, volume: Volume, reference: Volume, seed: int = 0) -> Samples:
-    """Voxels of one case on the working grid: those near what is drawn or predicted, the sure ones with the others.
-
-    Farther off, they would only tell how much air there is; and to leave out what was rightly called background, but
-    not what was wrongly, would make any network look too sure. The same in Mehrtash et al., Confidence Calibration and
-    Predictive Uncertainty Estimation for Deep Medical Image Segmentation, 2020, https://arxiv.org/abs/1911.13273.
-    """
+    """Voxels of one case on the working grid: those near what is drawn or predicted, the sure ones with the others."""
     ready = pool.members[0].prepare(volume)
     mean, _ = pool.pooled(ready.voxels)
     target = reference.onto(ready, order=0).voxels.astype(np.int64)
     inside = (target > 0) | (mean[0].numpy() < 0.5)
-    reach = [1 + 2 * round(NEAR_MM / mm) for mm in ready.spacing_mm()]
-    near = ndimage.maximum_filter(inside, reach, mode="constant")
-    at = np.flatnonzero(near & (target >= 0) & (target < len(mean)))
+    at = np.flatnonzero(near(inside, ready.spacing_mm()) & (target >= 0) & (target < len(mean)))
     if len(at) > MOST:
         at = np.sort(np.random.default_rng(seed).choice(at, MOST, replace=False))
     return Samples(_rows(mean, at), target.ravel()[at])

@@ -12,7 +12,7 @@ from medssl.data.references import References
 from medssl.errors import BadInput, Doubt
 from medssl.io import nifti, voxels
 from medssl.metrics import lesions
-from medssl.metrics.calibration import Reliability, reliability
+from medssl.metrics.calibration import Reliability, near, reliability
 from medssl.metrics.cases import Row, score
 from medssl.metrics.detection import Detected
 from medssl.metrics.overlap import part_iou
@@ -71,7 +71,7 @@ def evaluate(
         drawn = [kind for kind in kinds if kind.value in present]
         detected = {kind.name: detect(case, patient, kind, predicted, reference, found) for kind in drawn}
         whole = {label.value for label in index.labels} <= set(present)
-        bins = _reliability(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
+        bins = of_voxels(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
         yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
 
 
@@ -134,9 +134,10 @@ def detect(
     return Detected(case, patient, replace(by_centre, overlap=overlap), by_centre)
 
 
-def _reliability(probability: Volume, reference: Volume) -> Reliability:
-    """Of a probability kept in bytes, 0 to 255, where the reference is known."""
-    some = (probability.voxels > 0) & (reference.voxels >= 0)
+def of_voxels(probability: Volume, reference: Volume) -> Reliability:
+    """Of a probability kept in bytes, 0 to 255, near what is drawn or predicted and where the reference is known."""
+    known = reference.voxels >= 0
+    some = known & near((known & (probability.voxels > 127)) | (reference.voxels > 0), reference.spacing_mm())
     return reliability(probability.voxels[some] / 255, reference.voxels[some] > 0)
 
 

@@ -15,7 +15,7 @@ from medssl.data.references import References
 from medssl.errors import BadInput, Doubt
 from medssl.io import nifti
 from medssl.metrics.cases import score
-from medssl.predict.evaluation import _reliability, detect, evaluate
+from medssl.predict.evaluation import detect, evaluate, of_voxels
 from medssl.review.predictions import Label, read_index
 from medssl.volume import Volume
 
@@ -183,8 +183,24 @@ def test_what_is_predicted_where_nobody_labelled_changes_nothing(seed):
     shown, likely = (
         replace(drawn, voxels=v.astype(np.uint8)) for v in (drawn.voxels, np.where(hidden, 255 * (seed % 2), 200))
     )
-    assert _reliability(likely, reference).count.sum() == (~hidden).sum()
+    assert of_voxels(likely, reference).count.sum() == (~hidden).sum()
     assert [len(detect("a", "p", k, shown, drawn, found(shown)).picai.false) for k in kinds] == [0, 0]
+
+
+def test_a_network_that_is_surer_far_off_is_trusted_over_the_same_voxels():
+    drawn = np.zeros((40, 40, 40), np.uint8)
+    drawn[18:22, 18:22, 18:22] = 1
+    reference = Volume(drawn, np.diag([2.0, 2.0, 4.0, 1.0]), "label")
+    said = [replace(reference, voxels=np.where(drawn, 230, far).astype(np.uint8)) for far in (0, 3)]
+    told = [of_voxels(one, reference) for one in said]
+    where = np.zeros(drawn.shape, bool)
+    where[13:27, 13:27, 16:24] = True  # 10 mm on every side
+    assert [one.count.sum() for one in told] == [where.sum()] * 2
+    for mine, one in zip(told, said, strict=True):
+        p, hit = one.voxels[where] / 255, drawn[where] > 0
+        assert mine.ece() == pytest.approx(
+            sum(abs((p[p == v] - hit[p == v]).mean()) * (p == v).mean() for v in np.unique(p))
+        )
 
 
 def found(labels):
