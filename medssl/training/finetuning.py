@@ -77,7 +77,7 @@ class Finetune(Settings):
             raise ValueError("schedule=scratch starts from nothing; leave pretrained out, or choose another schedule")
         if self.schedule in ("frozen", "lora") and not self.pretrained:
             raise ValueError(f"schedule={self.schedule} keeps the encoder as it is, untrained; give pretrained=RUN")
-        if self.schedule in ("sawtooth", "layer-wise") and not self.pretrained:
+        if self.schedule in ("sawtooth", "layer-wise", "gentle") and not self.pretrained:
             raise ValueError(f"schedule={self.schedule} goes easy on pretrained weights; give pretrained=RUN")
         if self.rescale and not self.pretrained:
             raise ValueError("rescale=true brings pretrained kernels to the length of fresh ones; give pretrained=RUN")

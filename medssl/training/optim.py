@@ -2,7 +2,7 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -21,20 +21,30 @@ def optimizer(learner: Objective | Task, plan: Plan) -> torch.optim.Optimizer:
 
 
 def groups(learner: Objective | Task, plan: Plan) -> list[dict[str, Any]]:
-    """Weights that share a learning rate and a decay; coarser levels of the encoder learn faster than finer ones."""
-    levels = acting(learner.encoder) if plan.layer_decay < 1 else {}
-    deepest = max(levels.values(), default=0)
+    """Weights that share a learning rate and a decay."""
+    levels = acting(learner.encoder) if plan.layer_decay < 1 or plan.finest_lr != plan.coarser_lr else {}
     alike: dict[tuple[float, bool], list[Tensor]] = defaultdict(list)
     for name, weight in learner.named_parameters():
         if weight.requires_grad:
-            encoder = name.startswith("encoder.")
-            below = 1 + deepest - levels.get(name.removeprefix("encoder."), deepest) if encoder else 0
-            rate = plan.lr * (plan.encoder_lr if encoder else 1) * plan.layer_decay**below
+            rate = plan.lr * _share(name.removeprefix("student."), levels, plan)
             alike[rate, weight.ndim > 1 and "token" not in name].append(weight)
     return [
         {"params": weights, "lr": rate, "weight_decay": plan.weight_decay if decays else 0.0}
         for (rate, decays), weights in alike.items()
     ]
+
+
+def _share(name: str, levels: Mapping[str, int], plan: Plan) -> float:
+    """Which share of its learning rate a plan gives a weight: by its part of the network, and by its level there."""
+    part, _, own = name.partition(".")
+    if part == "decoder":
+        return plan.finest_lr if own.split(".")[1:2] == ["0"] else plan.coarser_lr
+    if part != "encoder":
+        return plan.heads_lr
+    deepest = max(levels.values(), default=0)
+    level = levels.get(own, deepest)
+    by_level = plan.finest_lr if levels and level == 0 else plan.coarser_lr
+    return plan.encoder_lr * by_level * plan.layer_decay ** (1 + deepest - level)
 
 
 def acting(encoder: Encoder) -> dict[str, int]:

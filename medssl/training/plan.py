@@ -16,7 +16,9 @@ class Plan(Settings):
     https://arxiv.org/abs/1608.03983. `infinite`: Singh et al., "Beyond cosine decay" (2025),
     https://arxiv.org/abs/2503.02844. `sawtooth`: Wald et al., "An OpenMind for 3D medical vision self-supervised
     learning" (2025), https://arxiv.org/abs/2412.17041. `layer_decay`: Bao et al., "BEiT" (2022),
-    https://arxiv.org/abs/2106.08254.
+    https://arxiv.org/abs/2106.08254. `heads_lr`: fresh heads distort good features before they fit them, Kumar et al.,
+    "Fine-tuning can distort pretrained features and underperform out-of-distribution" (2022),
+    https://arxiv.org/abs/2202.10054.
     """
 
     epochs: PositiveInt = 20
@@ -25,6 +27,9 @@ class Plan(Settings):
     optimizer: Literal["adamw", "lamb"] = "adamw"
     lr: PositiveFloat = 1e-3
     encoder_lr: PositiveFloat = Field(1.0, description="the encoder's learning rate as a share of lr")
+    heads_lr: PositiveFloat = Field(1.0, description="learning rate of the heads as a share of lr")
+    finest_lr: PositiveFloat = Field(1.0, description="that of the finest level of encoder and decoder")
+    coarser_lr: PositiveFloat = Field(1.0, description="that of their other levels")
     layer_decay: float = Field(1.0, gt=0, le=1, description="each encoder level learns so much of the next coarser one")
     freeze: float = Field(0.0, ge=0, le=1, description="share of all steps in which the encoder stands still")
     schedule: Literal["cosine", "infinite", "sawtooth", "constant"] = "cosine"

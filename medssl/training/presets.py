@@ -4,12 +4,13 @@ from typing import Any, Literal
 
 from medssl.settings import Settings
 
-Schedule = Literal["full", "scratch", "warm-up", "sawtooth", "layer-wise", "frozen", "lora"]
+Schedule = Literal["full", "scratch", "warm-up", "sawtooth", "layer-wise", "gentle", "frozen", "lora"]
 
 PLANS: dict[str, dict[str, Any]] = {
     "warm-up": {"warmup": 0.2},
     "sawtooth": {"schedule": "sawtooth", "freeze": 0.2, "warmup": 0.2},
     "layer-wise": {"layer_decay": 0.65},
+    "gentle": {"heads_lr": 5.0, "finest_lr": 0.5, "coarser_lr": 0.05},
     "frozen": {"freeze": 1.0},
 }
 # Up to so many labelled volumes: the fewer there are, the more often each is seen, and the more it is varied.
