@@ -18,9 +18,21 @@ SETS = {  # the data set, and how its volumes are shared out and resampled
 SWEEPS = {  # the set; sweeps of one set have one recipe and share a folder
     "hippocampus": "hippocampus",
     "seeds": "hippocampus",
+    "parcels": "hippocampus",
     "unlabelled": "hippocampus",
     "headneck": "headneck",
     "sarcoma": "sarcoma",
+}
+OWN = {"parcels": "aligned"}  # sweeps with a recipe, and so a folder, of their own
+BEFORE = {  # what a sweep needs made, after the store: the file that is there then, and the command
+    "parcels": (
+        ("hippocampus-parcels/manifest.csv", "parcels {store}/manifest.csv --out {work}/hippocampus-parcels"),
+        (
+            "parcels/weights.safetensors",
+            "finetune configs/finetune/parcels.yaml encoder.channels=[8,16,32,64] "
+            "manifest={work}/hippocampus-parcels/manifest.csv run={work}/parcels",
+        ),
+    )
 }
 
 
@@ -28,12 +40,15 @@ def main(work: str = "runs/fewshot", *names: str) -> None:
     """Runs the commands it prints; then prints the table of each sweep and what its runs were made of."""
     for name in names or SWEEPS:
         of = SWEEPS[name]
-        (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, of)
+        (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, OWN.get(name, of))
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
+        before = [(path, words.format(store=store, work=work)) for path, words in BEFORE.get(name, ())]
         sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
-        make(store / "manifest.csv", ingest)
+        for path, words in ((store / "manifest.csv", ingest), *((Path(work, path), words) for path, words in before)):
+            make(path, words)
         run(sweep)
-        print(f"\n### {name}\n\n```sh\nmedssl {ingest}\nmedssl {sweep}\n```\n")
+        said = "\n".join(f"medssl {words}" for words in (ingest, *(words for _, words in before), sweep))
+        print(f"\n### {name}\n\n```sh\n{said}\n```\n")
         _table(out)
         provenance(out)
 

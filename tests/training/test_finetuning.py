@@ -235,6 +235,7 @@ def test_few_labels_in_all_are_regularised_in_a_training(tmp_path):
         ("warm-up", {"warmup": 0.2}),
         ("layer-wise", {"layer_decay": 0.65}),
         ("sawtooth", {"schedule": "sawtooth", "freeze": 0.2, "warmup": 0.2}),
+        ("gentle", {"heads_lr": 5.0, "finest_lr": 0.5, "coarser_lr": 0.05}),
         ("frozen", {"freeze": 1.0}),
         ("full", {}),
     ],
@@ -349,7 +350,7 @@ def test_regions_that_cannot_be_told_apart_are_refused(tmp_path, regions, said):
         finetune(asked(manifest, tmp_path / "run", allow_absent=True, task={"name": "segment", "regions": regions}))
 
 
-@pytest.mark.parametrize("schedule", ["sawtooth", "layer-wise", "frozen", "lora"])
+@pytest.mark.parametrize("schedule", ["sawtooth", "layer-wise", "gentle", "frozen", "lora"])
 def test_a_schedule_for_pretrained_weights_is_refused_without_any(schedule):
     with pytest.raises(BadInput, match=f"schedule={schedule} .*give pretrained=RUN"):
         config.check({"run": "r", "manifest": "m", "schedule": schedule}, Finetune, "test")

@@ -10,10 +10,13 @@ from medssl.nn.encoder import ResEncoder
 from medssl.objectives.global_local import Config as ContrastConfig
 from medssl.objectives.global_local import GlobalLocal
 from medssl.objectives.spark import Config, Spark
+from medssl.tasks.segment import Config as SegmentConfig
+from medssl.tasks.segment import Segment
 from medssl.training.fit import fit
 from medssl.training.module import Training
 from medssl.training.optim import Lamb, acting, groups, optimizer
 from medssl.training.plan import Plan
+from medssl.training.taught import Taught, Unlabelled
 
 
 def lamb_by_hand(w, gradients, lr, decay, eps=1e-6):
@@ -69,7 +72,7 @@ def test_a_weight_that_is_zero_still_moves_under_lamb():
 
 def rates(learner: torch.nn.Module, plan: Plan) -> dict[str, tuple[float, float]]:
     known = {id(w): (group["lr"], group["weight_decay"]) for group in groups(learner, plan) for w in group["params"]}
-    return {name: known[id(w)] for name, w in learner.named_parameters()}
+    return {name: known[id(w)] for name, w in learner.named_parameters() if w.requires_grad}
 
 
 def test_each_weight_acts_first_on_its_own_level():
@@ -94,6 +97,19 @@ def test_finer_levels_learn_slower_and_the_rest_at_full_rate():
     assert found["encoder.levels.1.0.first.conv.weight"][0] == pytest.approx(0.5 * 0.5**2)
     assert found["encoder.levels.2.0.first.conv.weight"][0] == pytest.approx(0.5 * 0.5)
     assert {rate for name, (rate, _) in found.items() if not name.startswith("encoder.")} == {1.0}
+
+
+def test_fresh_heads_learn_fast_what_tells_places_slowly_and_edges_in_between():
+    torch.manual_seed(0)
+    task = Segment(SegmentConfig(), encoder(), 3, (32, 32, 32))
+    gentle = Plan(lr=1.0, heads_lr=5.0, finest_lr=0.5, coarser_lr=0.05)
+    for learner, student in ((task, ""), (Taught(task, Unlabelled(name="mean-teacher"), gentle), "student.")):
+        found = {name: rate for name, (rate, _) in rates(learner, gentle).items()}
+        assert found["encoder.stem.conv.weight"] == found["encoder.levels.0.0.first.conv.weight"] == 0.5
+        assert found["encoder.levels.1.0.first.conv.weight"] == found["encoder.levels.2.0.first.conv.weight"] == 0.05
+        assert found[f"{student}decoder.ups.0.weight"] == found[f"{student}decoder.merges.0.0.weight"] == 0.5
+        assert found[f"{student}decoder.ups.1.weight"] == found[f"{student}decoder.merges.1.0.weight"] == 0.05
+        assert found[f"{student}heads.0.conv.weight"] == found[f"{student}heads.2.conv.bias"] == 5.0
 
 
 def test_without_layer_decay_two_learning_rates_and_two_decays_make_four_groups():
