@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -63,23 +64,31 @@ def make(place: Path, out: Path, options: Options, watch: Watch) -> Made:
     if len(pool.cases) < 2:
         raise BadInput(f"{place}: split {options.split!r} holds {len(pool.cases)} cases; an atlas takes two or more")
     if out.exists():
-        raise BadInput(f"{out}: is there already; choose another --out")
+        raise BadInput(f"{out}: is there already; choose another --out, or delete it")
     scans = Scans(pool)
     atlas = scans.mean()
-    before = scans.alike(atlas)
+    before = float(np.mean([_alike(atlas, x) for _, x in scans]))
     for count, (smooth, steps) in enumerate(ROUNDS, 1):
         atlas = scans.registered(atlas, smooth, steps, partial(watch, f"round {count}"))
     parcels = pieces(atlas, options.parcels, options.seed)
     cases, alike = [], []
-    for done, (case, moves, like) in enumerate(scans.moves(atlas, *LAST), 1):
-        cases.append(_written(scans, case, parcels, moves, out))
-        alike.append(like)
+    for done, one in enumerate(scans.moves(atlas, *LAST), 1):
+        cases.append(_written(scans, one, parcels, out))
+        alike.append(_alike(_sampled(atlas, one.places), one.x))
         watch("labels", done, len(pool.cases))
     names = {n: f"parcel {n}" for n in range(1, int(parcels.max()) + 1)}
     card = Card.read(pool.folder)
     card.model_copy(update={"labels": names, "present_labels": {}, "regions": {}}).write(out)
     Manifest(tuple(cases), out).write(out / "manifest.csv")
     return Made(out / "manifest.csv", before, float(np.mean(alike)))
+
+
+class Moved(NamedTuple):
+    """A case, its scan on the grid of an atlas, and where in the atlas, in voxels, each voxel of that grid lies."""
+
+    case: Case
+    x: Float32[np.ndarray, "i j k"]
+    places: Float32[np.ndarray, "3 i j k"]
 
 
 class Scans:
@@ -96,42 +105,32 @@ class Scans:
         for case in self.pool.cases:
             stored = self.store.image(case)
             x = stored.input(self.recipe).reshape(-1, *stored.shape)[0]
-            x = ndimage.map_coordinates(x, spread(self.grid, stored.shape), order=1, mode="nearest")
+            x = _sampled(x, spread(self.grid, stored.shape))
             yield case, (x - x.mean()) / max(float(x.std()), 1e-6)
 
     def mean(self) -> Float32[np.ndarray, "i j k"]:
         """What scans show that are laid over each other by their extents."""
         return np.mean([x for _, x in self], axis=0)
 
-    def alike(self, atlas: Float32[np.ndarray, "i j k"]) -> float:
-        """The mean correlation of the scans, as they lie, with an atlas."""
-        return float(np.mean([np.corrcoef(atlas.ravel(), x.ravel())[0, 1] for _, x in self]))
-
-    def moves(
-        self, atlas: Float32[np.ndarray, "i j k"], smooth: float, steps: int
-    ) -> Iterator[tuple[Case, Float32[np.ndarray, "3 i j k"], float]]:
-        """Of every case, where in the atlas each voxel of the grid lies, and how alike the two are there."""
+    def moves(self, atlas: Float32[np.ndarray, "i j k"], smooth: float, steps: int) -> Iterator[Moved]:
+        """Every case, registered to an atlas."""
         demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
         demons.SetNumberOfIterations(steps)
         demons.SetStandardDeviations(smooth)
-        fixed = sitk.GetImageFromArray(atlas.astype(np.float32))
+        moving = sitk.GetImageFromArray(atlas.astype(np.float32))
         for case, x in self:
             # SimpleITK's arrays run k j i, its vectors along the array's last axis first: here that axis is ours.
-            field = sitk.GetArrayFromImage(demons.Execute(sitk.GetImageFromArray(x), fixed))
-            moves = np.indices(self.grid, np.float32) + np.moveaxis(field, -1, 0)[::-1].astype(np.float32)
-            there = ndimage.map_coordinates(atlas, moves, order=1, mode="nearest")
-            yield case, moves, float(np.corrcoef(there.ravel(), x.ravel())[0, 1])
+            field = sitk.GetArrayFromImage(demons.Execute(sitk.GetImageFromArray(x), moving))
+            yield Moved(case, x, np.indices(self.grid, np.float32) + np.moveaxis(field, -1, 0)[::-1].astype(np.float32))
 
     def registered(
         self, atlas: Float32[np.ndarray, "i j k"], smooth: float, steps: int, watch: Callable[[int, int], None]
     ) -> Float32[np.ndarray, "i j k"]:
         """The mean of the scans, each brought to the atlas."""
         total, count = np.zeros(self.grid), np.zeros(self.grid)
-        both = zip(self, self.moves(atlas, smooth, steps), strict=True)
-        for done, ((_, x), (_, moves, _)) in enumerate(both, 1):
-            at = np.rint(moves).astype(int)
-            there = [(a >= 0) & (a < n) for a, n in zip(at, self.grid, strict=True)]
-            inside = np.logical_and.reduce(there)
+        for done, (_, x, places) in enumerate(self.moves(atlas, smooth, steps), 1):
+            at = np.rint(places).astype(int)
+            inside = np.logical_and.reduce([(a >= 0) & (a < n) for a, n in zip(at, self.grid, strict=True)])
             flat = np.ravel_multi_index(tuple(a[inside] for a in at), self.grid)
             total += np.bincount(flat, x[inside], total.size).reshape(self.grid)
             count += np.bincount(flat, minlength=total.size).reshape(self.grid)
@@ -159,19 +158,23 @@ def spread(shape: Sequence[int], over: Sequence[int]) -> Float32[np.ndarray, "3 
     return np.moveaxis((index + 0.5) * scale - 0.5, -1, 0).astype(np.float32)
 
 
-def _written(
-    scans: Scans, case: Case, parcels: Int[np.ndarray, "i j k"], moves: Float32[np.ndarray, "3 i j k"], out: Path
-) -> Case:
+def _written(scans: Scans, moved: Moved, parcels: Int[np.ndarray, "i j k"], out: Path) -> Case:
     """Writes the parcels of a case on its own grid; gives its row of the new manifest."""
-    stored = scans.store.image(case)
+    case, stored = moved.case, scans.store.image(moved.case)
     back = spread(stored.shape, scans.grid)
-    at = np.stack([ndimage.map_coordinates(axis, back, order=1, mode="nearest") for axis in moves])
-    label = Volume(_nearest(parcels, at), stored.affine, "label")
+    at = np.stack([_sampled(axis, back) for axis in moved.places])
     name = f"labels/{case.id}.b2nd"
-    (out / "labels").mkdir(parents=True, exist_ok=True)
-    sha = store.write(out / name, label, stored.about())
-    image = os.path.relpath(scans.pool.path(case), out)
-    return replace(case, image=image, label=name, label_sha256=sha)
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    sha = store.write(out / name, Volume(_nearest(parcels, at), stored.affine, "label"), stored.about())
+    return replace(case, image=os.path.relpath(scans.pool.path(case), out), label=name, label_sha256=sha)
+
+
+def _sampled(x: Float32[np.ndarray, "i j k"], at: Float32[np.ndarray, "3 p q r"]) -> Float32[np.ndarray, "p q r"]:
+    return ndimage.map_coordinates(x, at, order=1, mode="nearest")
+
+
+def _alike(a: Float32[np.ndarray, "i j k"], b: Float32[np.ndarray, "i j k"]) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
 
 
 def _nearest(parcels: Int[np.ndarray, "i j k"], at: Float32[np.ndarray, "3 p q r"]) -> Shaped[np.ndarray, "p q r"]:

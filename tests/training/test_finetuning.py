@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from medssl import cli, config
-from medssl.data import store
+from medssl.data import parcels, store
 from medssl.data.classes import UNKNOWN
 from medssl.data.manifest import Manifest
 from medssl.data.store import Card, Store
@@ -354,6 +354,23 @@ def test_regions_that_cannot_be_told_apart_are_refused(tmp_path, regions, said):
 def test_a_schedule_for_pretrained_weights_is_refused_without_any(schedule):
     with pytest.raises(BadInput, match=f"schedule={schedule} .*give pretrained=RUN"):
         config.check({"run": "r", "manifest": "m", "schedule": schedule}, Finetune, "test")
+
+
+def test_a_network_that_learnt_parcels_hands_on_its_decoder_and_a_gentle_finetuning_keeps_to_it(tmp_path):
+    manifest = shelf(tmp_path / "store")
+    made = parcels.make(manifest, tmp_path / "parcels", parcels.Options(parcels=5), lambda *told: None).manifest
+    first = finetune(asked(made, tmp_path / "first", labels=None))
+    before = load_file(first.weights)
+    far = {}
+    for schedule in ("gentle", "full"):
+        run = finetune(asked(manifest, tmp_path / schedule, pretrained=first.path, schedule=schedule))
+        fates = {entry["key"]: entry["fate"] for entry in run.card["transfer"]}
+        assert all(fate == ("skipped" if key.startswith("heads") else "loaded") for key, fate in fates.items())
+        after = load_file(run.weights)
+        far[schedule] = sum(
+            float((after[key] - before[key]).norm()) for key in before if key.startswith(("encoder", "decoder"))
+        )
+    assert far["gentle"] < 0.5 * far["full"]
 
 
 def test_neither_training_nor_selection_looks_at_the_test_cases(tmp_path):
