@@ -19,21 +19,20 @@ SWEEPS = {  # the set; sweeps of one set have one recipe and share a folder
     "hippocampus": "hippocampus",
     "seeds": "hippocampus",
     "parcels": "hippocampus",
+    "one": "hippocampus",
     "unlabelled": "hippocampus",
     "headneck": "headneck",
     "sarcoma": "sarcoma",
 }
-OWN = {"parcels": "aligned"}  # sweeps with a recipe, and so a folder, of their own
-BEFORE = {  # what a sweep needs made, after the store: the file that is there then, and the command
-    "parcels": (
-        ("hippocampus-parcels/manifest.csv", "parcels {store}/manifest.csv --out {work}/hippocampus-parcels"),
-        (
-            "parcels/weights.safetensors",
-            "finetune configs/finetune/parcels.yaml encoder.channels=[8,16,32,64] "
-            "manifest={work}/hippocampus-parcels/manifest.csv run={work}/parcels",
-        ),
-    )
-}
+OWN = dict.fromkeys(("parcels", "one"), "aligned")  # sweeps with a recipe, and so a folder, of their own
+PARCELS = (  # what they need made after the store: the file that is there then, and the command
+    ("hippocampus-parcels/manifest.csv", "parcels {store}/manifest.csv --out {work}/hippocampus-parcels"),
+    (
+        "parcels/weights.safetensors",
+        "finetune configs/finetune/parcels.yaml encoder.channels=[8,16,32,64] "
+        "manifest={work}/hippocampus-parcels/manifest.csv run={work}/parcels",
+    ),
+)
 
 
 def main(work: str = "runs/fewshot", *names: str) -> None:
@@ -42,7 +41,7 @@ def main(work: str = "runs/fewshot", *names: str) -> None:
         of = SWEEPS[name]
         (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, OWN.get(name, of))
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
-        before = [(path, words.format(store=store, work=work)) for path, words in BEFORE.get(name, ())]
+        before = [(path, words.format(store=store, work=work)) for path, words in PARCELS * (name in OWN)]
         sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
         for path, words in ((store / "manifest.csv", ingest), *((Path(work, path), words) for path, words in before)):
             make(path, words)
