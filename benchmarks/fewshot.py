@@ -41,12 +41,13 @@ def main(work: str = "runs/fewshot", *names: str) -> None:
         of = SWEEPS[name]
         (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, OWN.get(name, of))
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
-        before = [(path, words.format(store=store, work=work)) for path, words in PARCELS * (name in OWN)]
+        needed = [(Path(work, path), words.format(store=store, work=work)) for path, words in PARCELS * (name in OWN)]
+        needed = [(store / "manifest.csv", ingest), *needed]
         sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
-        for path, words in ((store / "manifest.csv", ingest), *((Path(work, path), words) for path, words in before)):
+        for path, words in needed:
             make(path, words)
         run(sweep)
-        said = "\n".join(f"medssl {words}" for words in (ingest, *(words for _, words in before), sweep))
+        said = "\n".join(f"medssl {words}" for words in (*(words for _, words in needed), sweep))
         print(f"\n### {name}\n\n```sh\n{said}\n```\n")
         _table(out)
         provenance(out)

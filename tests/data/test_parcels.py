@@ -25,7 +25,7 @@ def scene(moved=(0, 0, 0)) -> np.ndarray:
 
 
 def scans(folder, moves=MOVES, split="train"):
-    """The manifest of a store of the scene, with a label that moves with it."""
+    """The manifest of a store of unlabelled scans of the scene; the first is of split train."""
     folder.mkdir()
     cases = []
     for n, moved in enumerate(moves):
