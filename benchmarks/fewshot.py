@@ -20,19 +20,23 @@ SWEEPS = {  # the set; sweeps of one set have one recipe and share a folder
     "seeds": "hippocampus",
     "parcels": "hippocampus",
     "one": "hippocampus",
+    "propagated": "hippocampus",
     "unlabelled": "hippocampus",
     "headneck": "headneck",
     "sarcoma": "sarcoma",
 }
-OWN = dict.fromkeys(("parcels", "one"), "aligned")  # sweeps with a recipe, and so a folder, of their own
-PARCELS = (  # what they need made after the store: the file that is there then, and the command
-    ("hippocampus-parcels/manifest.csv", "parcels {store}/manifest.csv --out {work}/hippocampus-parcels"),
-    (
-        "parcels/weights.safetensors",
-        "finetune configs/finetune/parcels.yaml encoder.channels=[8,16,32,64] "
-        "manifest={work}/hippocampus-parcels/manifest.csv run={work}/parcels",
-    ),
+ATLAS = ("hippocampus-atlas/manifest.csv", "atlas {store}/manifest.csv --out {work}/hippocampus-atlas")
+PARCELS = (
+    "parcels/weights.safetensors",
+    "finetune configs/finetune/parcels.yaml encoder.channels=[8,16,32,64] "
+    "manifest={work}/hippocampus-atlas/manifest.csv run={work}/parcels",
 )
+NEEDED = {  # sweeps that need more made than the store: the file that is there then, and the command
+    "parcels": (ATLAS, PARCELS),
+    "one": (ATLAS, PARCELS),
+    "propagated": (ATLAS,),
+}
+OWN = dict.fromkeys(NEEDED, "aligned")  # these have a recipe, and so a folder, of their own
 
 
 def main(work: str = "runs/fewshot", *names: str) -> None:
@@ -41,7 +45,7 @@ def main(work: str = "runs/fewshot", *names: str) -> None:
         of = SWEEPS[name]
         (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, OWN.get(name, of))
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
-        needed = [(Path(work, path), words.format(store=store, work=work)) for path, words in PARCELS * (name in OWN)]
+        needed = [(Path(work, path), words.format(store=store, work=work)) for path, words in NEEDED.get(name, ())]
         needed = [(store / "manifest.csv", ingest), *needed]
         sweep = f"fewshot configs/fewshot/{name}.yaml manifest={store}/manifest.csv out={out}"
         for path, words in needed:

@@ -6,37 +6,13 @@ import numpy as np
 from scipy import ndimage
 
 from medssl import cli
-from medssl.data import parcels, store
-from medssl.data.manifest import Case, Manifest
-from medssl.data.parcels import Options, Scans, make, pieces, spread
+from medssl.data import atlas, store
+from medssl.data.atlas import Scans, spread
+from medssl.data.manifest import Manifest
+from medssl.data.parcels import Options, make, pieces
 from medssl.data.store import Card, Store
 from medssl.volume import Volume
-
-SIDES = (26, 30, 22)
-MOVES = ((0, 0, 0), (2, 0, 0), (0, -2, 0), (0, 0, 2), (-2, 2, 0))  # voxels, of each scan's contents
-
-
-def scene(moved=(0, 0, 0)) -> np.ndarray:
-    """Rods and balls of several brightnesses, all moved alike."""
-    i, j, k = (axis - m for axis, m in zip(np.indices(SIDES, float), moved, strict=True))
-    x = 0.2 + 0.5 * (np.hypot(i - 9, k - 8) < 4) + 0.3 * (np.hypot(j - 20, i - 17) < 4)
-    x = x + 0.2 * (np.sqrt((i - 18) ** 2 + (j - 9) ** 2 + (k - 14) ** 2) < 5)
-    return ndimage.gaussian_filter(x, 0.7)
-
-
-def scans(folder, moves=MOVES, split="train"):
-    """The manifest of a store of unlabelled scans of the scene; the first is of split train."""
-    folder.mkdir()
-    cases = []
-    for n, moved in enumerate(moves):
-        noise = np.random.default_rng(n).normal(0, 0.01, SIDES)
-        image = Volume((scene(moved) + noise).astype(np.float16), np.eye(4), "a.u.")
-        store.write(folder / f"c{n}.b2nd", image, {})
-        row = (f"c{n}", f"p{n}", f"c{n}.b2nd", None, "MR", "a.u.", (1.0, 1.0, 1.0), SIDES, 1)
-        cases.append(Case(*row, split if n else "train", "", ""))
-    Card().write(folder)
-    Manifest(tuple(cases), folder).write(folder / "manifest.csv")
-    return folder / "manifest.csv"
+from tests.scenes import MOVES, SIDES, scans, scene
 
 
 def drawn(manifest):
@@ -70,9 +46,9 @@ def test_parcels_move_with_what_scans_show(tmp_path):
 
 def test_axes_that_change_places_on_the_way_are_noticed(tmp_path, monkeypatch):
     """The fault that this test plants is the order in which SimpleITK tells a vector."""
-    inner = parcels.sitk.GetArrayFromImage
+    inner = atlas.sitk.GetArrayFromImage
     turned = lambda image: inner(image)[..., ::-1]  # noqa: E731
-    monkeypatch.setattr(parcels.sitk, "GetArrayFromImage", turned)
+    monkeypatch.setattr(atlas.sitk, "GetArrayFromImage", turned)
     made = make(scans(tmp_path / "store"), tmp_path / "out", Options(parcels=24), quiet)
     moved, still = followed(drawn(made.manifest))
     assert not (moved > 0.75 and moved > still + 0.1)
@@ -126,8 +102,8 @@ def test_a_large_scan_has_a_coarse_atlas(tmp_path):
 
 
 def said(capsys, *words) -> str:
-    """The one line of a refused `medssl parcels`."""
-    assert cli.run("parcels", [str(word) for word in words]) == 2
+    """The one line of a refused `medssl atlas`."""
+    assert cli.run("atlas", [str(word) for word in words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     return line
 
@@ -140,5 +116,5 @@ def test_what_no_atlas_can_be_made_of_is_one_line(tmp_path, capsys):
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    assert "is there already" in said(capsys, scans(tmp_path / "store", MOVES[:2]), "--out", out)
+    assert "exists already" in said(capsys, scans(tmp_path / "store", MOVES[:2]), "--out", out)
     assert [path.name for path in out.iterdir()] == ["mine.txt"]

@@ -113,7 +113,8 @@ def test_what_was_drawn_in_a_case_reaches_its_crops(tmp_path):
     ask = asked(manifest, tmp_path / "run", unlabelled="pseudo", labels=2, foreground=1.0)
     shown = Shown.of(Manifest.read(manifest), 2, 0)
     network = Network.on(shown.few, ask.encoder, ask.crop)
-    loader, cases = finetuning._fed(shown, network, ask, by_part=False)
+    loader, pools = finetuning._fed(shown, network, ask, by_part=False)
+    cases = [case for pool in pools for case in pool.cases]
     told = {"c0": [True, True, False], "c1": [True] * 3, "c2": [True] * 3}
     for crops in loader:
         for row, volume in enumerate(crops.volume.tolist()):
@@ -153,10 +154,10 @@ def test_real_volumes_with_different_organs_drawn_train_together(some, tmp_path)
     assert len({tuple(classes) for classes in drawn.values()}) == 3
     ask = asked(manifest, tmp_path / "run", augment={"flip": [True, True, True]}, allow_absent=True)
     shown = Shown.of(Manifest.read(manifest), None, 0)
-    loader, cases = finetuning._fed(shown, Network.on(shown.few, ask.encoder, ask.crop), ask, by_part=False)
+    loader, (few,) = finetuning._fed(shown, Network.on(shown.few, ask.encoder, ask.crop), ask, by_part=False)
     for crops in loader:
         for row, volume in zip(crops.drawn, crops.volume.tolist(), strict=True):
-            assert row.nonzero()[1:, 0].tolist() == drawn[cases[volume].id]
+            assert row.nonzero()[1:, 0].tolist() == drawn[few.cases[volume].id]
     assert finetuning._sided(ask.augment, shown.classes).swap == ((3, 4),)
     with pytest.raises(BadInput, match="hold no Larynx"):
         shown.check(allow_absent=False)

@@ -1,4 +1,4 @@
-"""Labels that nobody drew, to pretrain on: medssl parcels STORE/manifest.csv --out FOLDER"""
+"""An atlas of scans that show one place, to propagate labels over: medssl atlas STORE/manifest.csv --out FOLDER"""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,8 @@ from medssl.data.parcels import Options, make
 
 
 def main(words: list[str]) -> None:
-    """Leaves a store with the same images, for `medssl finetune configs/finetune/parcels.yaml`."""
-    parser = argparse.ArgumentParser(prog="medssl parcels", description=__doc__)
+    """Leaves a store with the same images, for `medssl finetune`: unlabelled.atlas=FOLDER, or parcels.yaml."""
+    parser = argparse.ArgumentParser(prog="medssl atlas", description=__doc__)
     parser.add_argument("manifest", type=Path, help="the manifest.csv of a store; its drawn labels are not looked at")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
     parser.add_argument("--parcels", type=int, default=64, help="how many pieces (default: 64)")
@@ -27,6 +27,6 @@ def main(words: list[str]) -> None:
                 bars[what] = progress.add_task(what, total=of)
             progress.update(bars[what], completed=done)
 
-        made = make(given.manifest, given.out, check(asked, Options, "medssl parcels"), watch)
+        made = make(given.manifest, given.out, check(asked, Options, "medssl atlas"), watch)
     print(f"scans and atlas: correlation {made.before:.2f} as they lie, {made.after:.2f} registered")
     print(made.manifest)
