@@ -14,9 +14,13 @@ from medssl.data.store import Store
 from medssl.training.plan import Plan
 
 
-def crops(dataset: CropDataset, plan: Plan, unlabelled: CropDataset | None = None) -> "DataLoader[Any]":
-    """An epoch is as many crops as the plan's steps take, however many volumes there are; as many unlabelled ones."""
-    source, batch = (Beside(dataset, unlabelled), 2 * plan.batch) if unlabelled else (dataset, plan.batch)
+def crops(dataset: CropDataset, plan: Plan, beside: CropDataset | None = None) -> "DataLoader[Any]":
+    """An epoch is as many crops as the plan's steps take, however many volumes there are.
+
+    Of others `beside` that have labels every second crop is one; of those that have none there are as many more.
+    """
+    source = Beside(dataset, beside) if beside else dataset
+    batch = plan.batch if beside is None or beside.labelled else 2 * plan.batch
     epoch = Epochs(plan.steps * batch * plan.accumulate)
     return DataLoader(
         source, batch, sampler=epoch, collate_fn=collate, num_workers=plan.workers,
@@ -30,23 +34,25 @@ def wholes(manifest: Manifest, recipe: Recipe, classes: Classes | None = None) -
 
 
 class Beside(Dataset[Item]):
-    """Labelled items and unlabelled ones by turns, the latter with labels that say nothing."""
+    """Labelled items and others by turns, the latter, where they have no label, with one that says nothing."""
 
-    def __init__(self, labelled: CropDataset, unlabelled: CropDataset) -> None:
-        self.labelled, self.unlabelled = labelled, unlabelled
+    def __init__(self, labelled: CropDataset, others: CropDataset) -> None:
+        self.labelled, self.others = labelled, others
 
     def __len__(self) -> int:
-        return 2 * max(len(self.labelled), len(self.unlabelled))
+        return 2 * max(len(self.labelled), len(self.others))
 
     def __getitem__(self, number: int) -> Item:
-        at, bare = divmod(number, 2)
-        if not bare:
+        at, other = divmod(number, 2)
+        if not other:
             return self.labelled[at]
-        item, classes = self.unlabelled[at], self.labelled.classes
+        item, classes = self.others[at], self.labelled.classes
+        item = replace(item, volume=len(self.labelled) + item.volume)
+        if item.label is not None:
+            return item
         v, _, i, j, k = item.x.shape
         drawn = torch.ones(classes.count, dtype=torch.bool) if classes else None
-        label = torch.full((v, i, j, k), UNKNOWN)
-        return replace(item, label=label, drawn=drawn, volume=len(self.labelled) + item.volume)
+        return replace(item, label=torch.full((v, i, j, k), UNKNOWN), drawn=drawn)
 
 
 class Wholes(Dataset[Crops]):

@@ -15,7 +15,7 @@ from medssl.data import leaks
 from medssl.data.augment import Augment
 from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
-from medssl.data.manifest import Case, Manifest
+from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
 from medssl.nn import lora
 from medssl.nn.encoder import EncoderConfig, Named
@@ -28,11 +28,13 @@ from medssl.training import feed, presets
 from medssl.training.fit import fit
 from medssl.training.network import Network, units
 from medssl.training.plan import Plan
+from medssl.training.propagated import Propagated, Votes
 from medssl.training.shown import Shown
 from medssl.training.taught import Taught, Unlabelled
 from medssl.training.unlearnt import unlearnt
 
 log = logging.getLogger(__name__)
+DOUBTFUL = 0.5  # Dice of propagated labels and drawn ones, below which it is said
 
 
 class Finetune(Settings):
@@ -52,7 +54,7 @@ class Finetune(Settings):
     rank: PositiveInt = Field(4, description="schedule=lora: of the adapters")
     regularise: bool = Field(False, description="more augmentation and decay where labels are few; fills in both")
     unlabelled: Unlabelled = Field(
-        Unlabelled(), description="none, mean-teacher or pseudo: learn from the rest of train"
+        Unlabelled(), description="none, mean-teacher, pseudo or propagated: learn from the rest of train"
     )
     augment: Augment = Augment()
     plan: Plan = Plan()
@@ -115,9 +117,11 @@ def finetune(settings: Finetune) -> Run:
     task, ledger = network.started(before, *given) if before else (network.blank(), None)
     log.info("%s", ledger or "no pretrained weights: from scratch")
     learner, plan = _learner(task, settings)
-    train, cases = _fed(shown, network, settings, task.by_part)
     held = manifest.by("val").labelled().first(settings.validate_on)
     validation = feed.wholes(held, network.recipe, shown.classes) if held.cases else None
+    votes = _votes(shown, settings)
+    if votes:
+        seen += votes.seen(None if settings.allow_overlap else tested)
     facts = {
         "recipe_of_weights": before and before.card["network"]["recipe"],
         "start": before.card["kind"] if before else None,
@@ -128,8 +132,10 @@ def finetune(settings: Finetune) -> Run:
     }
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
-    leaks.remember(run.path, [*seen, *leaks.traces(replace(shown.few, cases=cases))])
-    fit(learner, plan, run, train, validation, settings.validate_every, [case.id for case in cases])
+    train, pools = _fed(shown, network, settings, task.by_part, _propagated(votes, run) if votes else None)
+    leaks.remember(run.path, [*seen, *(trace for pool in pools for trace in leaks.traces(pool))])
+    cases = [case.id for pool in pools for case in pool.cases]
+    fit(learner, plan, run, train, validation, settings.validate_every, cases)
     _doubt_unlearnt(learner, train, run, shown.classes)
     run.close()
     return run
@@ -156,25 +162,46 @@ def _learner(task: Task, settings: Finetune) -> tuple[Task, Plan]:
     """What is trained: the task, with adapters or beside a teacher where asked; a teacher is the average already."""
     if settings.schedule == "lora":
         lora.adapt(task.encoder, settings.rank)
-    if settings.unlabelled.name == "none":
+    how = settings.unlabelled
+    if how.name != "none" and not isinstance(task, segment.Segment):
+        raise BadInput(f"unlabelled={how.name}: is there for task=segment only; give unlabelled=none")
+    if not how.taught:
         return task, settings.plan
-    if not isinstance(task, segment.Segment):
-        raise BadInput(f"unlabelled={settings.unlabelled.name}: is there for task=segment only; give unlabelled=none")
-    return Taught(task, settings.unlabelled, settings.plan), settings.plan.model_copy(update={"ema": 0.0})
+    return Taught(task, how, settings.plan), settings.plan.model_copy(update={"ema": 0.0})
 
 
-def _fed(shown: Shown, network: Network, settings: Finetune, by_part: bool) -> tuple[DataLoader, tuple[Case, ...]]:
-    """Crops of the labelled volumes, and of the others where asked; with the cases that they are cut from."""
+def _votes(shown: Shown, settings: Finetune) -> Votes | None:
+    """What the labelled volumes say of the others, where asked; refuses to learn from others that are not there."""
+    how = settings.unlabelled
+    if how.name != "none" and not shown.rest.cases:
+        raise BadInput(f"{settings.manifest}: split train has no case beside the labelled ones; give unlabelled=none")
+    return Votes(how.atlas, shown.few, shown.rest) if how.atlas else None
+
+
+def _propagated(votes: Votes, run: Run) -> Propagated:
+    """The propagated labels, in the run's folder to be looked at; tells how they agree with the drawn ones."""
+    told = votes.write(run.path / "propagated")
+    run.note(propagated={"cases": len(told.manifest.cases), "agreement": told.agreement})
+    if told.agreement is not None and told.agreement < DOUBTFUL:
+        said = f"carried from one labelled volume to another, labels agree with a Dice of {told.agreement:.2f} alone"
+        log.warning("%s: %s; look at RUN/propagated, and whether all scans show the same place", run.path, said)
+    return told
+
+
+def _fed(
+    shown: Shown, network: Network, settings: Finetune, by_part: bool, told: Propagated | None = None
+) -> tuple[DataLoader, list[Manifest]]:
+    """Crops of the labelled volumes, and of the others where asked; with what they are cut from."""
     cut = partial(
         CropDataset, recipe=network.recipe, size=settings.crop, seed=settings.plan.seed,
         augment=_sided(settings.augment, shown.classes),
     )  # fmt: skip
-    few = cut(shown.few, labelled=True, foreground=settings.foreground, classes=shown.classes, by_part=by_part)
+    drawn = partial(cut, labelled=True, foreground=settings.foreground, by_part=by_part)
+    few = drawn(shown.few, classes=shown.classes)
     if settings.unlabelled.name == "none":
-        return feed.crops(few, settings.plan), shown.few.cases
-    if not shown.rest.cases:
-        raise BadInput(f"{settings.manifest}: split train has no case beside the labelled ones; give unlabelled=none")
-    return feed.crops(few, settings.plan, cut(shown.rest)), (*shown.few.cases, *shown.rest.cases)
+        return feed.crops(few, settings.plan), [shown.few]
+    beside = drawn(told.manifest, classes=told.classes) if told else cut(shown.rest)
+    return feed.crops(few, settings.plan, beside), [shown.few, beside.store.manifest]
 
 
 def _sided(augment: Augment, classes: Classes) -> Augment:

@@ -1,8 +1,12 @@
-"""Learning from unlabelled volumes too: a teacher, which is the student's own average, says what is in them."""
+"""Learning from unlabelled volumes too: a teacher, which is the student's own average, says what is in them.
+
+Or an atlas does, over which drawn labels are propagated: these are labels like others, and need no teacher.
+"""
 
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,9 +36,12 @@ class Unlabelled(Settings):
     with pseudo-label based self-training" (2023), https://doi.org/10.1016/j.media.2023.102792, with their Mixup:
     Zhang et al., "mixup" (2018), https://arxiv.org/abs/1710.09412. Deviation: pseudo-labels are made anew at each step
     by the averaged weights, and not in rounds, so that every arm of a comparison takes the same steps.
+    `propagated`: every second crop is of an unlabelled volume, with the labels that the drawn ones give it over an
+    atlas (`medssl.training.propagated`).
     """
 
-    name: Literal["none", "mean-teacher", "pseudo"] = "none"
+    name: Literal["none", "mean-teacher", "pseudo", "propagated"] = "none"
+    atlas: Path | None = Field(None, description="propagated: the folder that `medssl atlas` wrote of these volumes")
     weight: PositiveFloat = Field(1.0, description="of the unlabelled crops' loss, once it has grown")
     grow: float = Field(0.4, gt=0, le=1, description="share of all steps over which that weight grows")
     strength: float = Field(0.5, ge=0, le=1, description="mean-teacher: how differently the two see a crop")
@@ -45,6 +52,17 @@ class Unlabelled(Settings):
     @classmethod
     def _by_name(cls, given: Any) -> Any:
         return {"name": given} if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _over_an_atlas(self) -> "Unlabelled":
+        if (self.name == "propagated") != (self.atlas is not None):
+            raise ValueError("name=propagated and atlas=FOLDER, as `medssl atlas` wrote it, go together; give both")
+        return self
+
+    @property
+    def taught(self) -> bool:
+        """Whether there is a teacher."""
+        return self.name in ("mean-teacher", "pseudo")
 
 
 class Taught(Task):
