@@ -1,7 +1,7 @@
 """Relabelled: a store with the images of another, which stay where they are, and labels that were made for them."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,9 +18,17 @@ Label = Integer[np.ndarray, "i j k"]
 
 
 def relabel(
-    pool: Manifest, names: Mapping[int, str], labels: Iterable[tuple[Case, Label]], out: Path, home: Path | None = None
+    pool: Manifest,
+    names: Mapping[int, str],
+    labels: Iterable[tuple[Case, Label]],
+    out: Path,
+    home: Path | None = None,
+    drawn: Sequence[int] | None = None,
 ) -> Manifest:
-    """Writes a store to `out` of the cases that get a label; its images are found from `home`, where it will lie."""
+    """Writes a store to `out` of the cases that get a label; its images are found from `home`, where it will lie.
+
+    `drawn` are the classes that a label tells of; all, where it is None.
+    """
     shelf, cases = Store(pool), []
     for case, label in labels:
         image, name = shelf.image(case), f"labels/{case.id}.b2nd"
@@ -28,7 +36,8 @@ def relabel(
         sha = store.write(out / name, Volume(voxels, image.affine, "label"), image.about())
         place = os.path.relpath(pool.path(case), home or out)
         cases.append(replace(case, image=place, label=name, label_sha256=sha))
-    made = {"labels": dict(names), "present_labels": {}, "regions": {}}
+    told = {} if drawn is None else {case.id: list(drawn) for case in cases}
+    made = {"labels": dict(names), "present_labels": told, "regions": {}}
     Card.read(pool.folder).model_copy(update=made).write(out)
     manifest = Manifest(tuple(cases), out)
     manifest.write(out / "manifest.csv")

@@ -176,6 +176,7 @@ def _origin(run: Run, card: Mapping[str, Any]) -> dict[str, object]:
         "data card": _plain({n: v for n, v in card.get("data", {}).items() if v}),
         "trained on": _pool(run.path / "pool.json"),
         "labelled cases": ", ".join(card.get("cases", [])),
+        "propagated labels": _plain({n: v for n, v in card.get("propagated", {}).items() if v is not None}),
         "code": f"{git['commit']}{changed}" if git else "not a checkout",
         **{n.replace("_", " "): _plain(v) for n, v in network.items() if n != "task" or network.get("labels")},
     }

@@ -181,6 +181,7 @@ def _votes(shown: Shown, settings: Finetune) -> Votes | None:
 def _propagated(votes: Votes, run: Run) -> Propagated:
     """The propagated labels, in the run's folder to be looked at; tells how they agree with the drawn ones."""
     told = votes.write(run.path / "propagated")
+    told.draw(run.path / "previews")
     run.note(propagated={"cases": len(told.manifest.cases), "agreement": told.agreement})
     if told.agreement is not None and told.agreement < DOUBTFUL:
         said = f"carried from one labelled volume to another, labels agree with a Dice of {told.agreement:.2f} alone"

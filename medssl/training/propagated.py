@@ -20,10 +20,13 @@ from medssl.data.manifest import Case, Manifest
 from medssl.data.relabelled import relabel
 from medssl.data.store import Card, Store
 from medssl.errors import BadInput
+from medssl.files import atomic
 from medssl.metrics.overlap import dice
+from medssl.render.figures import around, png
 
-Sums = Float64[np.ndarray, "n i j k"]
-LEAST = 0.05  # of the voxels that could be brought to one of the atlas, without which nothing is known there
+Sums = Float64[np.ndarray, "2 n i j k"]
+DRAWN = 3  # cases, to be looked at
+LEAST = 0.05  # how surely somebody labelled what is brought to a voxel of the atlas, without which nothing is known
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,25 @@ class Propagated:
     classes: Classes
     agreement: float | None
 
+    def draw(self, folder: Path) -> None:
+        """A picture of each of the first cases: the three planes through the middle of what is labelled."""
+        shelf = Store(self.manifest)
+        for case in self.manifest.cases[:DRAWN]:
+            image, label = shelf.image(case).volume(), shelf.label(case).volume()
+            first = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0].astype(np.float32))
+            named = np.isin(label.voxels, list(self.classes.names))
+            middle = np.argwhere(named).mean(0) if named.any() else np.array(image.shape) / 2
+            said = around(first, tuple(image.to_mm(middle)), replace(label, voxels=label.voxels * named))
+            with atomic(folder / f"propagated_to_{case.id}.png") as part:
+                part.write_bytes(png(said))
+
 
 class Votes:
-    """What the labelled cases `few` say of each voxel of an atlas, for those of the cases `rest` that lie in it."""
+    """What the labelled cases `few` say of each voxel of an atlas, for those of the cases `rest` that lie in it.
+
+    Of a class only those vote in which it was drawn. `total` counts the voxels that were brought to each of the atlas:
+    first those of each class, then those of which it was asked.
+    """
 
     def __init__(self, folder: Path, few: Manifest, rest: Manifest) -> None:
         self.atlas, self.few, self.store = Atlas(folder), few, Store(few)
@@ -57,7 +76,7 @@ class Votes:
         names = {**self.classes.names, blank: "ignore"}
         found = ((case, self.label(case, self.total)) for case in self.rest.cases)
         labels = ((case, np.where(label == UNKNOWN, blank, label)) for case, label in found)
-        manifest = relabel(self.rest, names, labels, out)
+        manifest = relabel(self.rest, names, labels, out, drawn=[n for n in self.classes.names if self._votes_of(n)])
         return Propagated(manifest, Classes.of(Card.read(out)), self.agreement())
 
     def seen(self, test: Manifest | None) -> list[leaks.Trace]:
@@ -78,38 +97,38 @@ class Votes:
         places = self.atlas.places(case)
         back = spread(self.store.image(case).shape, places.shape[1:])
         at = np.stack([sampled(axis, back) for axis in places])
-        count = total.sum(0)
-        best, label = np.full(at.shape[1:], LEAST, np.float32), np.full(at.shape[1:], UNKNOWN, np.int64)
-        for number, one in enumerate(total):
-            share = sampled(mean(one, count).astype(np.float32), at)
-            label[share > best] = number
-            best = np.maximum(best, share)
-        return label
+        said, asked = total
+        shares = [sampled(mean(*one).astype(np.float32), at) for one in zip(said[1:], asked[1:], strict=True)]
+        named = np.stack([1 - sum(shares), *shares])  # what is of no class is background
+        known = sampled(mean(asked[0], asked[0]).astype(np.float32), at) > LEAST
+        return np.where(known, named.argmax(0), UNKNOWN)
 
     def _check(self) -> None:
-        """Refuses labelled cases that do not lie in the atlas, or of which some class was not drawn."""
-        where, cases = self.atlas.folder, self.few.cases
-        if outside := [case.id for case in cases if not self.atlas.holds(case)]:
+        """Refuses labelled cases that do not lie in the atlas."""
+        where = self.atlas.folder
+        if outside := [case.id for case in self.few.cases if not self.atlas.holds(case)]:
             said = f"{outside[0]} is labelled and does not lie in this atlas ({len(outside)} such cases)"
             raise BadInput(f"{where}: {said}; make it of {self.few.folder}, with --split train")
-        for case in cases:
-            drawn = self.classes.drawn(case.id)
-            if lacking := [name for n, name in self.classes.names.items() if not drawn[n]]:
-                said = f"{', '.join(lacking)} was not drawn, so that its label cannot be propagated"
-                raise BadInput(f"{case.id}: {said}; label volumes in which all classes were, or give unlabelled=none")
 
     def _of(self, case: Case) -> Sums:
         """The votes of one volume: for each class, how many voxels of it were brought to each place."""
         places, told = self.atlas.places(case), self._drawn(case)
         back = spread(places.shape[1:], told.shape)
-        shares = [sampled((told == number).astype(np.float32), back) for number in range(self.classes.count)]
-        return gathered(np.stack(shares), places)
+        said = [sampled((told == number).astype(np.float32), back) for number in range(self.classes.count)]
+        known = sampled((told != UNKNOWN).astype(np.float32), back)
+        asked = [known * drawn for drawn in self.classes.drawn(case.id)]
+        return np.stack([gathered(np.stack(kind), places) for kind in (said, asked)])
+
+    def _votes_of(self, number: int) -> bool:
+        """Whether there is a labelled volume in which a class was drawn."""
+        return any(self.classes.drawn(case.id)[number] for case in self.few.cases)
 
     def _drawn(self, case: Case) -> Int[np.ndarray, "i j k"]:
         return self.classes.target(self.store.label(case).volume().voxels)
 
     def _agreement(self, case: Case) -> float:
-        drawn, others = self._drawn(case), self.label(case, self.total - self._of(case))
+        total = self.total - self._of(case)
+        drawn, others = self._drawn(case), self.label(case, total)
         known = drawn != UNKNOWN
-        there = [n for n in self.classes.names if (drawn == n).any()]
+        there = [n for n in self.classes.names if (drawn == n).any() and total[1, n].any()]
         return float(np.mean([dice((others == n) & known, drawn == n) for n in there])) if there else 1.0

@@ -115,6 +115,21 @@ def test_where_no_labelled_volume_says_anything_nothing_is_known(place, tmp_path
         assert known[:, :11].mean() > 0.99 and known[:, 19:].mean() < 0.01
 
 
+def test_only_volumes_in_which_a_class_was_drawn_vote_on_it(place, tmp_path):
+    """The ball was not drawn in two of three volumes: the third alone says where it is, and none if it did not."""
+    partly, folder = copied(place, tmp_path)
+    few = shared(partly, ("c0", "c1", "c2"))
+    for name in ("c1", "c2"):
+        relabelled(partly, name, lambda label: np.where(label == 2, 0, label))
+    outvoted = score(Votes(folder, *few).write(tmp_path / "outvoted"))
+    Card(labels={1: "rod", 2: "ball"}, present_labels={"c1": [1], "c2": [1]}).write(partly.parent)
+    told = Votes(folder, *few).write(tmp_path / "out")
+    assert score(told) > 0.85 > outvoted + 0.2
+    assert all(told.classes.drawn(case.id).all() for case in told.manifest.cases)
+    alone = Votes(folder, *shared(partly, ("c1", "c2"))).write(tmp_path / "alone")
+    assert all(alone.classes.drawn(case.id).tolist() == [True, True, False] for case in alone.manifest.cases)
+
+
 def test_a_finer_scan_than_the_atlas_keeps_its_own_grid(place, tmp_path):
     """Every second voxel of a label on twice as many voxels is the label."""
     few, rest = shared(place)
@@ -186,10 +201,6 @@ def test_what_cannot_be_propagated_is_one_line(place, tmp_path, capsys):
     assert "no atlas (displacements/ is missing)" in refused(capsys, tmp_path, f"manifest={manifest}", none)
     said = refused(capsys, tmp_path, f"manifest={manifest}", ask, "task=detect")
     assert "is there for task=segment only" in said
-    Card(labels={1: "rod", 2: "ball"}, present_labels={f"c{n}": [1] for n in range(5)}).write(manifest.parent)
-    said = refused(capsys, tmp_path, f"manifest={manifest}", ask, "allow_absent=true")
-    assert "ball was not drawn, so that its label cannot be propagated" in said
-    Card(labels={1: "rod", 2: "ball"}).write(manifest.parent)
     whole = Manifest.read(manifest)
     replace(whole, cases=(*whole.cases[:4], replace(whole.cases[4], split="test"))).write(manifest)
     assert "overlaps between" in refused(capsys, tmp_path, f"manifest={manifest}", ask)
