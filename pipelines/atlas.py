@@ -7,6 +7,7 @@ from rich.progress import Progress, TaskID
 
 from medssl.config import check
 from medssl.data.parcels import Options, make
+from medssl.render.figures import png, sheet
 
 
 def main(words: list[str]) -> None:
@@ -29,4 +30,5 @@ def main(words: list[str]) -> None:
 
         made = make(given.manifest, given.out, check(asked, Options, "medssl atlas"), watch)
     print(f"scans and atlas: correlation {made.before:.2f} as they lie, {made.after:.2f} registered")
-    print(made.manifest)
+    (given.out / "atlas.png").write_bytes(png(sheet(made.atlas, made.parcels)))
+    print(f"{made.manifest}; look at {given.out / 'atlas.png'}")

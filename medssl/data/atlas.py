@@ -72,6 +72,11 @@ class Scans:
         i, j, k = (int(min(n, FINEST)) for n in sides)
         self.grid: Grid = (i, j, k)
 
+    def affine(self) -> Float64[np.ndarray, "4 4"]:
+        """Of the grid, where it spans a scan of the usual extent; voxels to mm."""
+        extents = np.median([np.multiply(case.shape, case.spacing_mm) for case in self.pool.cases], axis=0)
+        return np.diag([*(extents / self.grid), 1.0])
+
     def __iter__(self) -> Iterator[tuple[Case, Image]]:
         """Every case, and its first channel on the grid."""
         for case in self.pool.cases:

@@ -22,6 +22,7 @@ from medssl.data.relabelled import relabel
 from medssl.errors import BadInput
 from medssl.files import fresh
 from medssl.settings import Settings
+from medssl.volume import Volume
 
 BRIGHT = 0.9  # what a standard deviation of intensity counts beside the width of a parcel
 
@@ -36,11 +37,13 @@ class Options(Settings):
 
 @dataclass(frozen=True)
 class Made:
-    """What came of it: the manifest, and how alike scans and atlas are, as correlation, before and after."""
+    """What came of it: the manifest, how alike scans and atlas are, as correlation, before and after; and the atlas."""
 
     manifest: Path
     before: float
     after: float
+    atlas: Volume
+    parcels: Volume
 
 
 def make(place: Path, out: Path, options: Options, watch: Watch) -> Made:
@@ -68,7 +71,8 @@ def make(place: Path, out: Path, options: Options, watch: Watch) -> Made:
                 watch("labels", done, len(pool.cases))
 
         relabel(pool, names, labels(), part, out)
-    return Made(out / "manifest.csv", before, float(np.mean(alike)))
+    shown = Volume(mean, scans.affine(), "a.u."), Volume(parcels, scans.affine(), "label")
+    return Made(out / "manifest.csv", before, float(np.mean(alike)), *shown)
 
 
 def pieces(atlas: Image, count: int, seed: int) -> Int[np.ndarray, "i j k"]:
