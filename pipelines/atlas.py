@@ -30,5 +30,6 @@ def main(words: list[str]) -> None:
 
         made = make(given.manifest, given.out, check(asked, Options, "medssl atlas"), watch)
     print(f"scans and atlas: correlation {made.before:.2f} as they lie, {made.after:.2f} registered")
-    (given.out / "atlas.png").write_bytes(png(sheet(made.atlas, made.parcels)))
+    for name, drawn in {"atlas.png": None, "parcels.png": made.parcels}.items():
+        (given.out / name).write_bytes(png(sheet(made.atlas, drawn)))
     print(f"{made.manifest}; look at {given.out / 'atlas.png'}")
