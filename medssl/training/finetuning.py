@@ -185,7 +185,7 @@ def _propagated(votes: Votes, run: Run) -> Propagated:
     run.note(propagated={"cases": len(told.manifest.cases), "agreement": told.agreement})
     if told.agreement is not None and told.agreement < DOUBTFUL:
         said = f"carried from one labelled volume to another, labels agree with a Dice of {told.agreement:.2f} alone"
-        log.warning("%s: %s; look at RUN/propagated, and whether all scans show the same place", run.path, said)
+        log.warning("%s: %s; look at it, and whether all scans show the same place", told.manifest.folder, said)
     return told
 
 

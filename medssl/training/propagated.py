@@ -34,7 +34,7 @@ class Propagated:
     """A store of the unlabelled cases with their propagated labels, and what its classes are.
 
     `agreement` is the mean Dice of the drawn labels and those that the other labelled volumes would give in their
-    place; None of a single labelled volume, which has no other.
+    place, over volumes and classes; None of a single labelled volume, which has no other.
     """
 
     manifest: Manifest
@@ -88,9 +88,8 @@ class Votes:
 
     def agreement(self) -> float | None:
         """Of each labelled volume and the others, the Dice of the classes that are there; its mean."""
-        if len(self.few.cases) < 2:
-            return None
-        return float(np.mean([self._agreement(case) for case in self.few.cases]))
+        found = [score for case in self.few.cases for score in self._agreement(case)]
+        return float(np.mean(found)) if found else None
 
     def label(self, case: Case, total: Sums) -> Int[np.ndarray, "p q r"]:
         """What the sums of votes give a case, on its own grid; UNKNOWN where nobody knows."""
@@ -98,10 +97,15 @@ class Votes:
         back = spread(self.store.image(case).shape, places.shape[1:])
         at = np.stack([sampled(axis, back) for axis in places])
         said, asked = total
-        shares = [sampled(mean(*one).astype(np.float32), at) for one in zip(said[1:], asked[1:], strict=True)]
-        named = np.stack([1 - sum(shares), *shares])  # what is of no class is background
-        known = sampled(mean(asked[0], asked[0]).astype(np.float32), at) > LEAST
-        return np.where(known, named.argmax(0), UNKNOWN)
+        shares = [mean(*one).astype(np.float32) for one in zip(said[1:], asked[1:], strict=True)]
+        best = sampled(1 - np.sum(shares, axis=0), at)  # what is of no class is background
+        label = np.zeros(best.shape, np.int64)
+        for number, share in enumerate(shares, 1):
+            here = sampled(share, at)
+            label[here > best] = number
+            best = np.maximum(best, here)
+        label[sampled(mean(asked[0], asked[0]).astype(np.float32), at) <= LEAST] = UNKNOWN
+        return label
 
     def _check(self) -> None:
         """Refuses labelled cases that do not lie in the atlas."""
@@ -126,9 +130,10 @@ class Votes:
     def _drawn(self, case: Case) -> Int[np.ndarray, "i j k"]:
         return self.classes.target(self.store.label(case).volume().voxels)
 
-    def _agreement(self, case: Case) -> float:
+    def _agreement(self, case: Case) -> list[float]:
+        """The Dice of each class that is there and that others tell of."""
         total = self.total - self._of(case)
         drawn, others = self._drawn(case), self.label(case, total)
         known = drawn != UNKNOWN
-        there = [n for n in self.classes.names if (drawn == n).any() and total[1, n].any()]
-        return float(np.mean([dice((others == n) & known, drawn == n) for n in there])) if there else 1.0
+        there = [n for n in self.classes.names if (drawn == n).any() and total[1, n].max() > LEAST]
+        return [dice((others == n) & known, drawn == n) for n in there]
