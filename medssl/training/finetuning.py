@@ -17,7 +17,7 @@ from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
-from medssl.nn import lora
+from medssl.nn import lora, transfer
 from medssl.nn.encoder import EncoderConfig, Named
 from medssl.render import report
 from medssl.run import Run
@@ -122,16 +122,8 @@ def finetune(settings: Finetune) -> Run:
     votes = _votes(shown, settings)
     if votes:
         seen += votes.seen(None if settings.allow_overlap else tested)
-    facts = {
-        "recipe_of_weights": before and before.card["network"]["recipe"],
-        "start": before.card["kind"] if before else None,
-        "start_sha256": before.card["weights_sha256"] if before else None,
-        "manifest": shown.few.digest(),
-        "network": network.model_dump(mode="json"),
-        "cases": [case.id for case in shown.few.cases],
-    }
     begin = Run.resume if settings.resume else Run.create
-    run = begin(settings.run, settings, "finetune", **facts, transfer=ledger.json() if ledger else None)
+    run = begin(settings.run, settings, "finetune", **_facts(before, ledger, shown, network))
     train, pools = _fed(shown, network, settings, task.by_part, _propagated(votes, run) if votes else None)
     leaks.remember(run.path, [*seen, *(trace for pool in pools for trace in leaks.traces(pool))])
     cases = [case.id for pool in pools for case in pool.cases]
@@ -139,6 +131,19 @@ def finetune(settings: Finetune) -> Run:
     _doubt_unlearnt(learner, train, run, shown.classes)
     run.close()
     return run
+
+
+def _facts(before: Run | None, ledger: transfer.Ledger | None, shown: Shown, network: Network) -> dict[str, Any]:
+    """What a finetuning is of, beside its settings: it is resumed where these are the same."""
+    return {
+        "recipe_of_weights": before and before.card["network"]["recipe"],
+        "start": before.card["kind"] if before else None,
+        "start_sha256": before.card["weights_sha256"] if before else None,
+        "manifest": shown.few.digest(),
+        "network": network.model_dump(mode="json"),
+        "cases": [case.id for case in shown.few.cases],
+        "transfer": ledger.json() if ledger else None,
+    }
 
 
 def _check_regions(task: Settings, classes: Classes) -> None:
