@@ -187,9 +187,11 @@ def _propagated(votes: Votes, run: Run) -> Propagated:
     """The propagated labels, in the run's folder to be looked at; tells how they agree with the drawn ones."""
     told = votes.write(run.path / "propagated")
     told.draw(run.path / "previews")
-    run.note(propagated={"cases": len(told.manifest.cases), "agreement": told.agreement})
-    if told.agreement is not None and told.agreement < DOUBTFUL:
-        said = f"carried from one labelled volume to another, labels agree with a Dice of {told.agreement:.2f} alone"
+    count, agreement = len(told.manifest.cases), told.agreement
+    run.note(propagated={"cases": count, "agreement": None if agreement is None else round(agreement, 4)})
+    log.info("labels propagated to %d scans, to be looked at in %s", count, told.manifest.folder)
+    if agreement is not None and agreement < DOUBTFUL:
+        said = f"carried from one labelled volume to another, labels agree with a Dice of {agreement:.2f} alone"
         log.warning("%s: %s; look at it, and whether all scans show the same place", told.manifest.folder, said)
     return told
 
