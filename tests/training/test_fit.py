@@ -69,6 +69,7 @@ def test_a_training_that_is_told_to_stop_says_so_and_goes_on_later(tmp_path, num
 
     learner.step = told
     made = run(tmp_path / "run")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background ignores
     try:
         with pytest.raises(KeyboardInterrupt):
             fit(learner, PLAN, made, loader())
