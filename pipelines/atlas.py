@@ -7,6 +7,7 @@ from rich.progress import Progress, TaskID
 
 from medssl.config import check
 from medssl.data.parcels import Options, make
+from medssl.files import atomic
 from medssl.render.figures import png, sheet
 
 
@@ -31,5 +32,6 @@ def main(words: list[str]) -> None:
         made = make(given.manifest, given.out, check(asked, Options, "medssl atlas"), watch)
     print(f"scans and atlas: correlation {made.before:.2f} as they lie, {made.after:.2f} registered")
     for name, drawn in {"atlas.png": None, "parcels.png": made.parcels}.items():
-        (given.out / name).write_bytes(png(sheet(made.atlas, drawn)))
+        with atomic(given.out / name) as part:
+            part.write_bytes(png(sheet(made.atlas, drawn)))
     print(f"{made.manifest}; look at {given.out / 'atlas.png'}")

@@ -114,9 +114,8 @@ class Scans:
         return mean(total, count).astype(np.float32)
 
 
-def register(scans: Scans, watch: Watch) -> Image:
-    """The atlas of scans."""
-    atlas = scans.mean()
+def register(scans: Scans, atlas: Image, watch: Watch) -> Image:
+    """The atlas of scans, which begins as their mean as they lie."""
     for count, (smooth, steps) in enumerate(ROUNDS, 1):
         atlas = scans.registered(atlas, smooth, steps, partial(watch, f"round {count}"))
     return atlas
@@ -148,6 +147,12 @@ def spread(shape: Sequence[int], over: Sequence[int]) -> Places:
     scale = np.array(over) / np.array(shape)
     index = np.moveaxis(np.indices(tuple(shape), np.float32), 0, -1)
     return np.moveaxis((index + 0.5) * scale - 0.5, -1, 0).astype(np.float32)
+
+
+def stretched(places: Places, shape: Sequence[int]) -> Float32[np.ndarray, "3 p q r"]:
+    """The places of a case for the voxels of its own grid, which is of this shape."""
+    back = spread(shape, places.shape[1:])
+    return np.stack([sampled(axis, back) for axis in places])
 
 
 def sampled(x: Image, at: Float32[np.ndarray, "3 p q r"]) -> Float32[np.ndarray, "p q r"]:

@@ -98,9 +98,13 @@ def remember(run: Path, seen: Sequence[Trace]) -> None:
 
 def seen_by(run: Path | None, test: Manifest | None) -> list[Trace]:
     """What a training, if there was one, has seen; BadInput where cases of `test`, if given, are among it."""
-    seen = recall(run) if run else []
+    return apart(recall(run), run, test) if run else []
+
+
+def apart(seen: list[Trace], place: Path, test: Manifest | None) -> list[Trace]:
+    """What was seen, as told at `place`; BadInput where cases of `test`, if given, are among it."""
     if seen and test:
-        refuse(seen, traces(test), (str(run), f"the test cases of {test.folder}"))
+        refuse(seen, traces(test), (str(place), f"the test cases of {test.folder}"))
     return seen
 
 

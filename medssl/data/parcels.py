@@ -16,7 +16,7 @@ from pydantic import Field
 from scipy.cluster.vq import kmeans2
 
 from medssl.data import atlas
-from medssl.data.atlas import Grid, Image, Moved, Scans, Watch, sampled, spread
+from medssl.data.atlas import Grid, Image, Moved, Scans, Watch
 from medssl.data.manifest import Case, Manifest
 from medssl.data.relabelled import relabel
 from medssl.errors import BadInput
@@ -57,8 +57,9 @@ def make(place: Path, out: Path, options: Options, watch: Watch) -> Made:
         raise BadInput(f"{place}: split {options.split!r} holds {len(pool.cases)} cases; an atlas takes two or more")
     with fresh(out) as part:
         scans = Scans(pool)
-        before = scans.alike(scans.mean())
-        mean = atlas.register(scans, watch)
+        first = scans.mean()
+        before = scans.alike(first)
+        mean = atlas.register(scans, first, watch)
         parcels = pieces(mean, options.parcels, options.seed)
         names = {n: f"parcel {n}" for n in range(1, int(parcels.max()) + 1)}
         alike: list[float] = []
@@ -88,7 +89,6 @@ def pieces(atlas: Image, count: int, seed: int) -> Int[np.ndarray, "i j k"]:
 
 def _brought(parcels: Int[np.ndarray, "i j k"], moved: Moved, shape: Grid) -> Int[np.ndarray, "p q r"]:
     """The parcels of a case, on its own grid of this shape."""
-    back = spread(shape, moved.x.shape)
-    at = [np.rint(sampled(axis, back)).astype(int) for axis in moved.places]
+    at = np.rint(atlas.stretched(moved.places, shape)).astype(int)
     i, j, k = (axis.clip(0, n - 1) for axis, n in zip(at, parcels.shape, strict=True))
     return parcels[i, j, k]

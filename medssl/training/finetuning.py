@@ -110,7 +110,8 @@ def finetune(settings: Finetune) -> Run:
     network = network.model_copy(update={"task": settings.task, "labels": dict(shown.classes.names), "units": meant})
     splits = ("test", "val") if settings.folds else ("test",)  # of a cross-validation, what is held out tests it
     tested = replace(manifest, cases=tuple(case for case in manifest.cases if case.split in splits))
-    seen = leaks.seen_by(settings.pretrained, None if settings.allow_overlap else tested)
+    guarded = None if settings.allow_overlap else tested
+    seen = leaks.seen_by(settings.pretrained, guarded)
     torch.manual_seed(settings.plan.seed)
     before = Run.open(settings.pretrained) if settings.pretrained else None
     given = settings.allow_recipe_mismatch, settings.channels, settings.rescale
@@ -121,7 +122,7 @@ def finetune(settings: Finetune) -> Run:
     validation = feed.wholes(held, network.recipe, shown.classes) if held.cases else None
     votes = _votes(shown, settings)
     if votes:
-        seen += votes.seen(None if settings.allow_overlap else tested)
+        seen += leaks.apart(leaks.traces(votes.atlas.manifest), votes.atlas.folder, guarded)
     begin = Run.resume if settings.resume else Run.create
     run = begin(settings.run, settings, "finetune", **_facts(before, ledger, shown, network))
     train, pools = _fed(shown, network, settings, task.by_part, _propagated(votes, run) if votes else None)

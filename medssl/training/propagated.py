@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int
+from jaxtyping import Float32, Float64, Int
 
-from medssl.data import leaks
-from medssl.data.atlas import Atlas, gathered, mean, sampled, spread
+from medssl.data.atlas import Atlas, gathered, mean, sampled, spread, stretched
 from medssl.data.classes import UNKNOWN, Classes
 from medssl.data.manifest import Case, Manifest
 from medssl.data.relabelled import relabel
@@ -25,6 +24,7 @@ from medssl.metrics.overlap import dice
 from medssl.render.figures import around, png
 
 Sums = Float64[np.ndarray, "2 n i j k"]
+Shares = Float32[np.ndarray, "n i j k"]
 DRAWN = 3  # cases, to be looked at
 LEAST = 0.05  # how surely somebody labelled what is brought to a voxel of the atlas, without which nothing is known
 
@@ -68,43 +68,34 @@ class Votes:
         self.rest = replace(rest, cases=tuple(case for case in rest.cases if self.atlas.holds(case)))
         if not self.rest.cases:
             raise BadInput(f"{folder}: no unlabelled case of {rest.folder} lies in this atlas; make it of that store")
-        self.total: Sums = np.sum([self._of(case) for case in few.cases], axis=0)
+        self.total: Sums = sum((self._of(case) for case in few.cases), start=np.zeros(()))
 
     def write(self, out: Path) -> Propagated:
         """Writes a store of those cases with the labels they are given, to look at and to learn from."""
         blank = self.classes.count if self.classes.unlabelled is None else self.classes.unlabelled
         names = {**self.classes.names, blank: "ignore"}
-        found = ((case, self.label(case, self.total)) for case in self.rest.cases)
+        shares = shared(self.total)
+        found = ((case, self.label(case, shares)) for case in self.rest.cases)
         labels = ((case, np.where(label == UNKNOWN, blank, label)) for case, label in found)
-        manifest = relabel(self.rest, names, labels, out, drawn=[n for n in self.classes.names if self._votes_of(n)])
+        told = np.any([self.classes.drawn(case.id) for case in self.few.cases], axis=0)
+        manifest = relabel(self.rest, names, labels, out, drawn=[n for n in self.classes.names if told[n]])
         return Propagated(manifest, Classes.of(Card.read(out)), self.agreement())
-
-    def seen(self, test: Manifest | None) -> list[leaks.Trace]:
-        """What the atlas was made of; BadInput where cases of `test`, if given, are among it."""
-        seen = leaks.traces(self.atlas.manifest)
-        if test:
-            leaks.refuse(seen, leaks.traces(test), (str(self.atlas.folder), f"the test cases of {test.folder}"))
-        return seen
 
     def agreement(self) -> float | None:
         """Of each labelled volume and the others, the Dice of the classes that are there; its mean."""
         found = [score for case in self.few.cases for score in self._agreement(case)]
         return float(np.mean(found)) if found else None
 
-    def label(self, case: Case, total: Sums) -> Int[np.ndarray, "p q r"]:
-        """What the sums of votes give a case, on its own grid; UNKNOWN where nobody knows."""
-        places = self.atlas.places(case)
-        back = spread(self.store.image(case).shape, places.shape[1:])
-        at = np.stack([sampled(axis, back) for axis in places])
-        said, asked = total
-        shares = [mean(*one).astype(np.float32) for one in zip(said[1:], asked[1:], strict=True)]
-        best = sampled(1 - np.sum(shares, axis=0), at)  # what is of no class is background
+    def label(self, case: Case, shares: Shares) -> Int[np.ndarray, "p q r"]:
+        """What the votes give a case, on its own grid; UNKNOWN where nobody knows."""
+        at = stretched(self.atlas.places(case), self.store.image(case).shape)
+        best = sampled(1 - np.sum(shares[1:], axis=0), at)  # what is of no class is background
         label = np.zeros(best.shape, np.int64)
-        for number, share in enumerate(shares, 1):
+        for number, share in enumerate(shares[1:], 1):
             here = sampled(share, at)
             label[here > best] = number
             best = np.maximum(best, here)
-        label[sampled(mean(asked[0], asked[0]).astype(np.float32), at) <= LEAST] = UNKNOWN
+        label[sampled(shares[0], at) <= LEAST] = UNKNOWN
         return label
 
     def _check(self) -> None:
@@ -123,17 +114,20 @@ class Votes:
         asked = [known * drawn for drawn in self.classes.drawn(case.id)]
         return np.stack([gathered(np.stack(kind), places) for kind in (said, asked)])
 
-    def _votes_of(self, number: int) -> bool:
-        """Whether there is a labelled volume in which a class was drawn."""
-        return any(self.classes.drawn(case.id)[number] for case in self.few.cases)
-
     def _drawn(self, case: Case) -> Int[np.ndarray, "i j k"]:
         return self.classes.target(self.store.label(case).volume().voxels)
 
     def _agreement(self, case: Case) -> list[float]:
         """The Dice of each class that is there and that others tell of."""
         total = self.total - self._of(case)
-        drawn, others = self._drawn(case), self.label(case, total)
+        drawn, others = self._drawn(case), self.label(case, shared(total))
         known = drawn != UNKNOWN
         there = [n for n in self.classes.names if (drawn == n).any() and total[1, n].max() > LEAST]
         return [dice((others == n) & known, drawn == n) for n in there]
+
+
+def shared(total: Sums) -> Shares:
+    """For each voxel of an atlas whether anybody knows it, and then which share of its votes each class has."""
+    said, asked = total
+    pairs = zip((asked[0], *said[1:]), asked, strict=True)
+    return np.stack([mean(*one) for one in pairs]).astype(np.float32)

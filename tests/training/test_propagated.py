@@ -16,7 +16,7 @@ from medssl.data.store import Card, Store
 from medssl.errors import BadInput
 from medssl.metrics.overlap import dice
 from medssl.run import Run
-from medssl.training import feed
+from medssl.training import feed, propagated
 from medssl.training.plan import Plan
 from medssl.training.propagated import Votes
 from medssl.volume import Volume
@@ -89,7 +89,7 @@ def test_volumes_vote_and_their_agreement_is_that_of_each_with_the_others(place,
     assert 0.85 < votes.agreement() <= 1
     (case, *_), total = votes.few.cases, votes.total
     alone = Votes(place.parent.parent / "atlas", *shared(place, ("c1", "c2")))
-    of_two = alone.label(case, alone.total)
+    of_two = alone.label(case, propagated.shared(alone.total))
     mine = np.mean([dice(of_two == n, classes() == n) for n in (1, 2)])
     assert np.mean(votes._agreement(case)) == pytest.approx(mine)
     assert np.allclose(total, sum(votes._of(one) for one in votes.few.cases))
@@ -144,7 +144,7 @@ def test_a_finer_scan_than_the_atlas_keeps_its_own_grid(place, tmp_path):
         cases.append(replace(case, shape=shape))
     Card(labels={1: "rod", 2: "ball"}).write(fine)
     votes = Votes(place.parent.parent / "atlas", replace(few, cases=tuple(cases), folder=fine), rest)
-    found = votes.label(cases[0], votes.total)
+    found = votes.label(cases[0], propagated.shared(votes.total))
     assert found.shape == shape
     assert min(dice(found == n, label == n) for n in (1, 2)) > 0.9
 
