@@ -47,7 +47,11 @@ class Atlas:
 
     def places(self, case: Case) -> Places:
         """Where in the atlas, in voxels, each voxel of its grid lies when that spans the extent of the case."""
-        moves = np.load(self.folder / FOLDER / f"{case.id}.npy").astype(np.float32)
+        path = self.folder / FOLDER / f"{case.id}.npy"
+        try:
+            moves = np.load(path).astype(np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise BadInput(f"{path}: is gone or damaged ({error}); run `medssl atlas` again") from None
         return np.indices(moves.shape[1:], np.float32) + moves
 
 

@@ -1,5 +1,6 @@
 """Propagated labels lie where the contents of a scan lie; what cannot be propagated is refused in one line."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -209,6 +210,18 @@ def test_what_cannot_be_propagated_is_one_line(place, tmp_path, capsys):
     few, rest = shared(place)
     with pytest.raises(BadInput, match=r"no unlabelled case of .* lies in this atlas"):
         Votes(folder, few, replace(rest, cases=tuple(replace(case, sha256="other") for case in rest.cases)))
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:200])])
+def test_a_damaged_atlas_is_told_by_the_file(place, tmp_path, spoil):
+    folder = tmp_path / "atlas"
+    shutil.copytree(place.parent.parent / "atlas", folder)
+    few, rest = shared(place)
+    whole = Manifest.read(folder / "manifest.csv")
+    assert all(Atlas(folder).places(case).shape == (3, *SIDES) for case in whole.cases)
+    spoil(folder / "displacements" / "c0.npy")
+    with pytest.raises(BadInput, match=r"c0\.npy: is gone or damaged .*run `medssl atlas` again"):
+        Votes(folder, few, rest)
 
 
 def test_labels_that_hardly_agree_are_doubted(place, tmp_path, capsys, caplog):
