@@ -12,9 +12,9 @@ from starlette.routing import Route
 
 from app.delivery import delivered
 from medssl.errors import BadInput
-from medssl.review.access import Access
-from medssl.review.links import Link, read
-from medssl.review.pictures import Picture, Pictures
+from medssl.review.access.reviewers import Access
+from medssl.review.access.signed_links import Link, read
+from medssl.review.image_files import Picture, Pictures
 from medssl.viewer import wire
 
 PRIVATE = {"Cache-Control": "private, no-store"}

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import streamlit as st
 
-from app import frontend, logs, look
+from app import frontend, logs, theme
+from app.access_middleware import middleware
 from app.api import routes
-from app.gate import middleware
-from medssl.review.access import Access
+from medssl.review.access.reviewers import Access
 
 logs.nameless()
 access = Access.from_environment()
 app = st.App(
-    Path(__file__).with_name("script") / "review.py",
+    Path(__file__).with_name("script") / "entry.py",
     routes=[*routes(access), *frontend.routes()],
     middleware=middleware(access),
-    on_script_error=look.broken,
+    on_script_error=theme.broken,
 )

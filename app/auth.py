@@ -8,8 +8,8 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import look
-from medssl.review.access import Access, Reviewer, account, identify
+from app import theme
+from medssl.review.access.reviewers import Access, Reviewer, account, identify
 
 
 def reviewer(access: Access) -> Reviewer:
@@ -61,8 +61,8 @@ def _signs_of_life() -> dict[str, float]:
 
 def _closed(access: Access, title: str, text: str) -> DeltaGenerator:
     """What stands in the place of every page, the notice above it too, and the place below it for the way on."""
-    look.header(access, None)
-    return look.message(title, text)
+    theme.header(access, None)
+    return theme.message(title, text)
 
 
 def _watch(seconds: float) -> None:

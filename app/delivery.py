@@ -6,14 +6,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from app.state import Desk
-from medssl.deliver.archive import archive
-from medssl.deliver.delivery import Wanted
+from app.review_context import Desk
 from medssl.errors import BadInput
-from medssl.review.access import Access
-from medssl.review.links import Link
-from medssl.review.predictions import read_index
-from medssl.review.store import Store
+from medssl.export.export import Wanted, archive
+from medssl.predictions_folder import read_index
+from medssl.review.access.reviewers import Access
+from medssl.review.access.signed_links import Link
+from medssl.review.event_store import Store
 from medssl.review.worklist import Row
 
 LINK_SECONDS = 600

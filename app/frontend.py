@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from medssl.review.predictions import NOTICE
+from medssl.predictions_folder import NOTICE
 from medssl.viewer import component
 
 PAGES = ("/", "/case", "/agreement")

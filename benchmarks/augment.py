@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.spark import crops
-from medssl.data.augment import Augment, augment
+from medssl.data.transforms.augmentation import Augment, augment
 from medssl.nn.encoder import EncoderConfig, build
 from medssl.tasks.segment import Config, Segment
 

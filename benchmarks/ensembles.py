@@ -20,16 +20,16 @@ from benchmarks import nodules
 from benchmarks._commands import make
 from benchmarks.fewshot import provenance
 from benchmarks.suggest import only
+from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.references import References
 from medssl.errors import BadInput
+from medssl.evaluation.compare import compare, means, read
+from medssl.evaluation.evaluate import of_voxels
 from medssl.io import nifti
 from medssl.metrics.calibration import NEAR_MM, Reliability, conformal
-from medssl.metrics.compare import compare, means, read
 from medssl.metrics.lesions import Outcome
 from medssl.metrics.statistics import interval, mean_interval
-from medssl.predict.evaluation import of_voxels
-from medssl.review.predictions import LABELS, PROBABILITY, UNCERTAINTY, read_index
+from medssl.predictions_folder import LABELS, PROBABILITY, UNCERTAINTY, read_index
 
 STORE, NODULES, WORK = "runs/fewshot/hippocampus-store", "runs/nodules", "runs/ensembles"
 RECIPE = "configs/finetune/hippocampus.yaml"

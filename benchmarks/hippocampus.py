@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from benchmarks._commands import make
-from medssl.metrics.compare import compare
+from medssl.evaluation.compare import compare
 
 DATA, WORK = "../shared/data/hippocampus", "runs/hippocampus"
 

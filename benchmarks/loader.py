@@ -11,14 +11,14 @@ import torch
 from scipy import ndimage
 
 from medssl.data import store
-from medssl.data.augment import Augment
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalise import Recipe
+from medssl.data.normalization import Recipe
+from medssl.data.transforms.augmentation import Augment
 from medssl.nn.encoder import EncoderConfig, build
 from medssl.objectives.spark import Config, Spark
-from medssl.training import feed
-from medssl.training.plan import Plan
+from medssl.training import data_loaders as feed
+from medssl.training.config import Plan
 from medssl.volume import Volume
 
 CASES, SHAPE, STEPS, WARM = 4, (256, 256, 160), 6, 1

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._commands import make
-from medssl.data.references import References
-from medssl.fewshot.found import METRICS, RULES, Found, gap
+from medssl.data.ingest.reference_labels import References
+from medssl.evaluation.evaluate import detect, lesion_labels
+from medssl.fewshot.lesion_scores import METRICS, RULES, Found, gap
 from medssl.io import nifti
-from medssl.predict.evaluation import detect, lesion_labels
-from medssl.review.predictions import LABELS, read_findings, read_index
+from medssl.predictions_folder import LABELS, read_findings, read_index
 
 DATA, WORK = "../shared/data/nodules", "runs/nodules"
 ARMS = {

@@ -13,11 +13,11 @@ from benchmarks.spark import high_water_mb
 from medssl import config
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
-from medssl.data.normalise import Recipe
+from medssl.data.normalization import Recipe
 from medssl.nn.encoder import EncoderConfig, build
-from medssl.training import feed
-from medssl.training.plan import Plan
-from medssl.training.pretraining import Pretrain
+from medssl.training import data_loaders as feed
+from medssl.training.config import Plan
+from medssl.training.pretrain import Pretrain
 
 NAMES = ("spark", "mae", "inpaint", "vicreg", "global_local", "hybrid")
 STEPS, WARM = 3, 1
@@ -53,7 +53,7 @@ def measured(name: str, manifest: Manifest, side: int, batch: int) -> tuple[floa
     torch.manual_seed(0)
     asked = config.read(f"configs/pretrain/{name}.yaml", ["manifest=none", "run=none"], Pretrain)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learner = config.maker(asked.objective)(asked.objective, build(EncoderConfig(), 1)).to(device)
+    learner = config.class_for_config(asked.objective)(asked.objective, build(EncoderConfig(), 1)).to(device)
     dataset = CropDataset(manifest, Recipe(), (side, side, side), views=learner.views, overlap=asked.overlap)
     crops = iter(feed.crops(dataset, Plan(epochs=1, steps=STEPS + WARM, batch=batch)))
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-4)

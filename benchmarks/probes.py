@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks._commands import make
 from medssl.data.manifest import Manifest
 from medssl.metrics.statistics import mean_interval
-from medssl.nn import transfer
+from medssl.models.trained_model import Network
+from medssl.nn.interop import weight_transfer as transfer
 from medssl.run import Run
-from medssl.training.network import Network
-from medssl.training.probe import Probe
+from medssl.training.callbacks.dense_probe import Probe
 
 NAMES = ("spark", "mae", "inpaint", "vicreg", "global_local", "hybrid")
 SETS = {"hippocampus": ("crop=[32,48,32]", "plan.steps=40"), "headneck_ct": ("crop=[48,48,32]", "plan.steps=15")}

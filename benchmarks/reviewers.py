@@ -21,9 +21,9 @@ from pathlib import Path
 from playwright.sync_api import Locator, Page, sync_playwright
 
 from benchmarks.viewer import CHROMIUM, FLAGS, row
-from medssl.predict import phantoms
+from medssl.inference import phantom_predictions as phantoms
 from medssl.review.event import VERDICTS
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 
 READERS = 8
 PAUSE_MS, LONG_MS = 500, 300_000

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from medssl import config
 from medssl.data.manifest import Manifest
-from medssl.fewshot import page
+from medssl.fewshot import report as page
 from medssl.fewshot.cell import Cell
 from medssl.fewshot.cell import work as train
 from medssl.fewshot.table import lines
+from medssl.models.select_cases import suggested
 from medssl.run import Run
-from medssl.training.finetuning import Finetune
-from medssl.training.suggesting import suggested
+from medssl.training.finetune import Finetune
 
 PRETRAINING, STORE = "runs/fewshot/hippocampus/pretrained/spark", "runs/fewshot/hippocampus-store"
 WORK = "runs/suggest"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from medssl.predictions_folder import FINDINGS, IMAGE, read_findings, read_index
 from medssl.review.event import Act
-from medssl.review.predictions import FINDINGS, IMAGE, read_findings, read_index
-from medssl.review.store import Store, beside
+from medssl.review.event_store import Store, beside
 
 HERE = Path(__file__).parent
 PORT = 8620

@@ -61,7 +61,7 @@ def dump(settings: Settings) -> str:
     return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
 
 
-def maker(chosen: Settings) -> Any:
+def class_for_config(chosen: Settings) -> Any:
     """The class a chosen `Config` belongs to: the one of its module that declares `config: Config`."""
     own = vars(import_module(type(chosen).__module__)).values()
     return next(

@@ -103,12 +103,12 @@ def sha256(path: Path | str) -> str:
 
 def seal(folder: Path, names: Iterable[str]) -> None:
     """Writes down what files of a folder hold now, beside what was written down before; `sha256sum -c` reads it too."""
-    before = seals(folder) if (folder / SEALS).is_file() else {}
+    before = read_checksums(folder) if (folder / SEALS).is_file() else {}
     known = before | {name: sha256(folder / name) for name in names}
     write_text(folder / SEALS, "".join(f"{known[name]}  {name}\n" for name in sorted(known)))
 
 
-def seals(folder: Path) -> dict[str, str]:
+def read_checksums(folder: Path) -> dict[str, str]:
     """The hashes that were written down of a folder's files; none without the file."""
     path = folder / SEALS
     if not path.is_file():

@@ -88,11 +88,11 @@ class Volume:
         change[:3, 3] = (np.asarray(self.shape) - 1) / 2 - scale * (shape - 1) / 2
         return self._sampled(self.affine @ change, (int(shape[0]), int(shape[1]), int(shape[2])), order, None)
 
-    def onto(self, grid: "Volume", order: int, fill: float | None = 0.0) -> "Volume":
+    def resample_to(self, grid: "Volume", order: int, fill: float | None = 0.0) -> "Volume":
         """These voxels sampled at the voxel centres of `grid`; `fill` beyond this volume, or its edge if None."""
         return self._sampled(grid.affine, grid.shape, order, fill)
 
-    def like(self, other: "Volume") -> "Volume":
+    def require_same_grid(self, other: "Volume") -> "Volume":
         """Itself, if it stands on the same grid as `other` to 1e-3 mm; else an error that says what differs."""
         if self.shape != other.shape:
             raise ValueError(f"shapes differ: {self.shape} against {other.shape}; bring one onto the other's grid")

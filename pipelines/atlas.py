@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.progress import Progress, TaskID
 
 from medssl.config import check
-from medssl.data.parcels import Options, make
+from medssl.data.registration.parcels import Options, make
 from medssl.files import atomic
 from medssl.render.figures import png, sheet
 

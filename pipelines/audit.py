@@ -8,7 +8,7 @@ from pathlib import Path
 from medssl.errors import BadInput
 from medssl.files import write_text
 from medssl.review.event import START
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 
 
 def main(words: list[str]) -> None:

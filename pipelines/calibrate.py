@@ -5,9 +5,9 @@ from pathlib import Path
 
 from medssl.errors import BadInput
 from medssl.metrics import charts
+from medssl.models.calibrate_runs import Held, calibrate
+from medssl.models.trained_model import fastest
 from medssl.run import Run
-from medssl.training.calibrating import Held, calibrate
-from medssl.training.network import fastest
 
 
 def main(words: list[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from medssl.metrics.compare import compare
+from medssl.evaluation.compare import compare
 from medssl.metrics.statistics import caution
 
 

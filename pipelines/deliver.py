@@ -4,11 +4,11 @@ import argparse
 import getpass
 from pathlib import Path
 
-from medssl.deliver.delivery import Wanted, write
-from medssl.io.seg import Kind
-from medssl.review.access import MAY, Reviewer
-from medssl.review.predictions import read_index
-from medssl.review.store import Store, placed
+from medssl.export.export import Wanted, write
+from medssl.io.dicom.seg_writer import Kind
+from medssl.predictions_folder import read_index
+from medssl.review.access.reviewers import MAY, Reviewer
+from medssl.review.event_store import Store, placed
 
 
 def main(words: list[str]) -> None:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from medssl import cli
-from medssl.data import phantom
+from medssl.data.phantoms import datasets as phantom
 from medssl.errors import BadInput
-from medssl.metrics.compare import ALL, compare
+from medssl.evaluation.compare import ALL, compare
 
 LABELS = 4
 ARMS = ("pretrained", "scratch")

@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from medssl.data import leaks
-from medssl.data.references import References
-from medssl.predict.evaluation import doubts, evaluate, lesion_labels
-from medssl.predict.report import check_out, write
-from medssl.review.predictions import read_index
+from medssl.data.checks import leakage as leaks
+from medssl.data.ingest.reference_labels import References
+from medssl.evaluation.evaluate import doubts, evaluate, lesion_labels
+from medssl.evaluation.report import check_out, write
+from medssl.predictions_folder import read_index
 
 log = logging.getLogger(__name__)
 

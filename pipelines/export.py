@@ -5,12 +5,12 @@ from pathlib import Path
 
 from medssl import config
 from medssl.data.manifest import Manifest
-from medssl.deliver import nnunet
-from medssl.predict.model_card import Facts
-from medssl.predict.published import evaluated, publish
-from medssl.review.predictions import read_index
+from medssl.models import export_monai_bundle as bundled
+from medssl.models import export_nnunet as nnunet
+from medssl.models.model_card import Facts
+from medssl.models.publish import evaluated, publish
+from medssl.predictions_folder import read_index
 from medssl.run import Run
-from medssl.training import bundled
 
 
 def main(words: list[str]) -> None:

@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from medssl.nn import keymap, transfer
+from medssl.models.trained_model import Network
+from medssl.nn.interop import state_dict_names as keymap
+from medssl.nn.interop import weight_transfer as transfer
 from medssl.run import Run
-from medssl.training.network import Network
 
 
 def main(argv: list[str]) -> None:

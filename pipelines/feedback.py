@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from medssl.data.manifest import Manifest
+from medssl.predictions_folder import read_index
+from medssl.review.event_store import Store, placed
 from medssl.review.feedback import write
-from medssl.review.predictions import read_index
-from medssl.review.store import Store, placed
 
 
 def main(words: list[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from monai.apps import utils
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from medssl.data.fetch import DECATHLON, MIRROR, fetch
+from medssl.data.ingest.download import DECATHLON, MIRROR, fetch
 
 
 def main(words: list[str]) -> None:

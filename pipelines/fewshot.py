@@ -5,7 +5,7 @@ from rich.table import Table
 
 from medssl import config
 from medssl.errors import BadInput
-from medssl.fewshot import page
+from medssl.fewshot import report as page
 from medssl.fewshot.sweep import Sweep, sweep
 from medssl.metrics.statistics import caution
 

@@ -1,8 +1,8 @@
 """Learns a task from a few labelled volumes: medssl finetune CONFIG.yaml key=value ..."""
 
 from medssl import config
-from medssl.training.finetuning import Finetune, finetune
-from medssl.training.fit import told
+from medssl.training.finetune import Finetune, finetune
+from medssl.training.trainer import told
 
 
 def main(words: list[str]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 
 from medssl import config
+from medssl.models.import_weights import Adopt, adopt
+from medssl.models.trained_model import Network
 from medssl.nn.encoder import words
-from medssl.training.adopting import Adopt, adopt
-from medssl.training.network import Network
 
 
 def main(argv: list[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from medssl.config import check
-from medssl.data.ingest import Options, ingest
+from medssl.data.ingest.pipeline import Options, ingest
 from medssl.data.store import Card
 from medssl.errors import BadInput
 

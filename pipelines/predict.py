@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 
 from medssl.errors import BadInput
-from medssl.predict.calibration import Calibration
-from medssl.predict.detector import Detector
-from medssl.predict.ensemble import Ensemble
-from medssl.predict.folder import Writer
+from medssl.inference.calibration import Calibration
+from medssl.inference.detector import Detector
+from medssl.inference.ensemble import Ensemble
+from medssl.inference.prediction_writer import Writer
+from medssl.models.fold_assignment import Panel
+from medssl.models.model_pool import agreed, together
+from medssl.models.trained_model import fastest
 from medssl.run import Run
-from medssl.training.folds import Panel
-from medssl.training.members import agreed, together
-from medssl.training.network import fastest
 
 
 def main(words: list[str]) -> None:

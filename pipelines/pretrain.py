@@ -2,8 +2,8 @@
 
 from medssl import config
 from medssl.nn import encoder
-from medssl.training.fit import told
-from medssl.training.pretraining import Pretrain, pretrain
+from medssl.training.pretrain import Pretrain, pretrain
+from medssl.training.trainer import told
 
 
 def main(words: list[str]) -> None:

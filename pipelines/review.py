@@ -11,13 +11,13 @@ from typing import Any, get_args
 
 from medssl.errors import BadInput
 from medssl.home import home
-from medssl.predict import phantoms
-from medssl.review import signin
-from medssl.review.access import SECRET_HEADER, Access
+from medssl.inference import phantom_predictions as phantoms
+from medssl.predictions_folder import NOTICE, Index, read_index
+from medssl.review.access import signin
+from medssl.review.access.reviewers import SECRET_HEADER, Access
 from medssl.review.event import Role
-from medssl.review.predictions import NOTICE, Index, read_index
-from medssl.review.state import strays
-from medssl.review.store import Store, placed
+from medssl.review.event_store import Store, placed
+from medssl.review.reading import strays
 
 SAID = {
     "local": "LOCAL MODE: nobody signs in; everyone at this machine reads as {0.reviewer}, and only this machine may.",

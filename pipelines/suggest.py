@@ -6,10 +6,10 @@ from pathlib import Path
 from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
 from medssl.files import write_text
-from medssl.metrics.cases import table
+from medssl.metrics.case_scores import table
+from medssl.models.select_cases import suggested
+from medssl.models.trained_model import fastest
 from medssl.run import Run
-from medssl.training.network import fastest
-from medssl.training.suggesting import suggested
 
 
 def main(words: list[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from medssl.data.verify import verify
+from medssl.data.checks.integrity import verify
 from medssl.errors import BadInput
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 
 from medssl.files import write_json
+from medssl.inference.connected_findings import find
 from medssl.io import nifti
-from medssl.predict.findings import find
 from medssl.volume import Volume
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

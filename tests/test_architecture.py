@@ -1,49 +1,50 @@
-"""Who may import whom, and which library stays in which layer."""
+"""Which layer may import which, and which third-party library stays in which layer. Each test lists all offenders."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [p for top in ("medssl", "pipelines", "app") for p in sorted((ROOT / top).rglob("*.py"))]
-THIRD = {
+TREES = {path: ast.parse(path.read_text()) for path in FILES}
+THIRD_PARTIES = {
     "pydicom": ("medssl/io/",),
     "highdicom": ("medssl/io/",),
     "nibabel": ("medssl/io/nifti.py",),
     "SimpleITK": ("medssl/io/", "medssl/data/"),
     "lightning": ("medssl/training/",),
-    "monai": ("medssl/nn/", "medssl/tasks/", "medssl/predict/", "medssl/metrics/", "pipelines/fetch.py"),
+    "monai": ("medssl/nn/", "medssl/tasks/", "medssl/inference/", "medssl/metrics/", "pipelines/fetch.py"),
     "streamlit": ("app/", "medssl/viewer/"),
     "torchvision": (),
 }
-FOUNDATION = {"medssl", "__version__", "home", "errors", "settings", "files", "volume", "config", "run"}
-MAY = {
-    "io": {"io"},
-    "review": {"review", "io"},
-    "render": {"render"},
-    "viewer": {"viewer", "render"},
-    "data": {"data", "io", "review"},
-    "nn": {"nn"},
-    "metrics": {"metrics", "review"},
-    "predict": {"predict", "nn", "metrics", "review", "render", "io", "data"},
-    "deliver": {"deliver", "predict", "review", "render", "io", "data"},
-    "objectives": {"objectives", "nn", "data"},
-    "tasks": {"tasks", "nn", "data", "predict", "metrics"},
-    "training": {"training", "objectives", "tasks", "nn", "data", "predict", "metrics", "render"},
-    "fewshot": {"fewshot", "training", "predict", "metrics", "review", "data", "render"},
-    "app": {"app", "io", "data", "review", "render", "viewer", "deliver"},
+FOUNDATION = {"medssl", "__version__", "home", "errors", "settings", "files", "volume", "config", "run", "finding"}
+ALLOWED = {
+    "io": set(),
+    "predictions_folder": {"io"},
+    "review": {"io", "predictions_folder"},
+    "render": set(),
+    "viewer": {"render"},
+    "data": {"io", "predictions_folder"},
+    "nn": set(),
+    "metrics": set(),
+    "inference": {"nn", "data", "metrics", "io", "render", "predictions_folder"},
+    "export": {"inference", "data", "review", "io", "render", "predictions_folder"},
+    "objectives": {"nn", "data"},
+    "tasks": {"inference", "nn", "data", "metrics"},
+    "evaluation": {"inference", "data", "metrics", "io", "render", "predictions_folder"},
+    "models": {"evaluation", "inference", "objectives", "tasks", "nn", "data", "io", "predictions_folder"},
+    "training": {"models", "evaluation", "inference", "objectives", "tasks", "nn", "data", "metrics", "render"},
+    "fewshot": {"training", "evaluation", "models", "data", "metrics", "render", "predictions_folder"},
+    "app": {"export", "review", "viewer", "data", "render", "io", "predictions_folder"},
 }
-TORCH_FREE = ("volume", "run", "config", "review", "render", "viewer", "io", "deliver")
+TORCH_FREE = ("volume", "run", "config", "finding", "predictions_folder", "review", "render", "viewer", "io", "export")
 
 
-def imported(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    plain = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
-    from_ = {n for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module for n in _names(node)}
-    return plain | from_
+def imported_modules(path: Path) -> set[str]:
+    plain = {a.name for n in ast.walk(TREES[path]) if isinstance(n, ast.Import) for a in n.names}
+    nodes = [n for n in ast.walk(TREES[path]) if isinstance(n, ast.ImportFrom) and n.module]
+    return plain | {name for node in nodes for name in _names(node)}
 
 
 def _names(node: ast.ImportFrom) -> set[str]:
@@ -55,42 +56,63 @@ def layer(path: Path) -> str:
     return parts[0] if parts[0] != "medssl" else Path(parts[1]).stem
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_third_parties_stay_in_their_layer(path):
-    here = str(path.relative_to(ROOT))
-    for name in {n.partition(".")[0] for n in imported(path)} & set(THIRD):
-        assert here.startswith(THIRD[name]) if THIRD[name] else False, f"{here} imports {name}"
+def imported_layers(path: Path) -> set[str]:
+    modules = imported_modules(path)
+    layers = {m.split(".")[1] if "." in m else m for m in modules if m.partition(".")[0] == "medssl"}
+    return layers | {"app" for m in modules if m.partition(".")[0] == "app"}
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if layer(p) in MAY], ids=lambda p: str(p.relative_to(ROOT)))
-def test_layers_import_only_what_lies_below(path):
-    used = {n.split(".")[1] if n.count(".") else n for n in imported(path) if n.partition(".")[0] == "medssl"}
-    used |= {"app" for n in imported(path) if n.partition(".")[0] == "app"}
-    assert used - FOUNDATION <= MAY[layer(path)], f"{path.name} imports {used - FOUNDATION - MAY[layer(path)]}"
+def test_third_parties_stay_in_their_layer():
+    offenders = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in FILES
+        for name in {n.partition(".")[0] for n in imported_modules(path)} & set(THIRD_PARTIES)
+        if not str(path.relative_to(ROOT)).startswith(THIRD_PARTIES[name] or ("-",))
+    ]
+    assert not offenders
 
 
-def test_nobody_imports_a_pipeline():
-    assert not [p for p in FILES if any(n.partition(".")[0] == "pipelines" for n in imported(p))]
+def test_layers_import_only_what_lies_below():
+    layered = [path for path in FILES if layer(path) in ALLOWED]
+    extra = {p: imported_layers(p) - FOUNDATION - ALLOWED[layer(p)] - {layer(p)} for p in layered}
+    assert not [f"{path.relative_to(ROOT)} imports {layers}" for path, layers in extra.items() if layers]
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if layer(p) in TORCH_FREE], ids=lambda p: str(p.relative_to(ROOT)))
-def test_light_layers_load_no_torch(path):
-    assert "torch" not in {n.partition(".")[0] for n in imported(path)}
+def test_every_package_has_a_layer():
+    packages = {path.parent.name for path in (ROOT / "medssl").glob("*/__init__.py")}
+    assert packages <= set(ALLOWED)
 
 
-def test_the_app_and_what_it_leans_on_load_no_torch():
+def test_no_layer_allows_a_layer_above_it():
+    assert all(ALLOWED.get(below, set()).isdisjoint({above}) for above, lower in ALLOWED.items() for below in lower)
+
+
+def test_no_module_imports_a_pipeline():
+    assert not [p for p in FILES if any(n.partition(".")[0] == "pipelines" for n in imported_modules(p))]
+
+
+def test_light_layers_import_no_torch():
+    light = [path for path in FILES if layer(path) in TORCH_FREE]
+    assert not [p for p in light if "torch" in {n.partition(".")[0] for n in imported_modules(p)}]
+
+
+def test_the_app_and_everything_it_imports_load_no_torch():
     light = [p for p in FILES if layer(p) in TORCH_FREE or p == ROOT / "app" / "api.py"]
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in light]
     script = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.stdout.strip().endswith("False"), done.stdout + done.stderr
+    process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert process.stdout.strip().endswith("False"), process.stdout + process.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
-def test_a_config_says_only_what_differs(path):
-    assert len(path.read_text().splitlines()) <= 15
+def test_a_config_holds_only_what_differs_from_the_defaults():
+    assert not [p for p in sorted((ROOT / "configs").rglob("*.yaml")) if len(p.read_text().splitlines()) > 15]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_file_says_in_its_first_line_what_it_is_for(path):
-    assert ast.get_docstring(ast.parse(path.read_text()))
+def test_the_first_line_of_a_file_says_what_it_is_for():
+    assert not [path for path in FILES if not ast.get_docstring(TREES[path])]
+
+
+def test_a_folder_has_at_most_fifteen_modules():
+    folders = {path.parent for path in FILES if path.is_relative_to(ROOT / "medssl")}
+    crowded = {f: len([p for p in f.glob("*.py") if p.name != "__init__.py"]) for f in folders}
+    assert not {str(f.relative_to(ROOT)): count for f, count in crowded.items() if count > 15}

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from medssl import config
 from medssl.errors import BadInput
 from medssl.settings import Settings
-from medssl.training.finetuning import Finetune
-from medssl.training.pretraining import Pretrain
+from medssl.training.finetune import Finetune
+from medssl.training.pretrain import Pretrain
 
 
 class Inner(Settings):

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from medssl import cli
-from medssl.data import phantom
 from medssl.data.manifest import Manifest
+from medssl.data.phantoms import datasets as phantom
 from medssl.io import nifti
+from medssl.predictions_folder import read_findings, read_index
 from medssl.review.event import Act
-from medssl.review.predictions import read_findings, read_index
-from medssl.review.store import Store, beside
+from medssl.review.event_store import Store, beside
 from medssl.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +64,7 @@ def test_predictions_stand_on_the_scanners_own_grid(place):
     for case in index.cases:
         image = nifti.read(index.case(case) / "image.nii.gz")
         labels = nifti.read(index.case(case) / "labels.nii.gz", label=True)
-        assert labels.like(image) is labels
+        assert labels.require_same_grid(image) is labels
         assert labels.orientation() == image.orientation()
 
 

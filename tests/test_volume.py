@@ -84,7 +84,7 @@ def test_sampling_onto_an_oblique_grid_gives_the_field_at_its_points(angle, shif
     grid_affine = b.affine.copy()
     grid_affine[:3, 3] = a.to_mm(np.array([[6.0, 6.0, 6.0]]))[0] + shift
     grid = smooth((5, 5, 5), grid_affine)
-    out = field.onto(grid, order=1, fill=np.nan)
+    out = field.resample_to(grid, order=1, fill=np.nan)
     inside = np.isfinite(out.voxels)
     assert inside.any()
     assert np.allclose(out.voxels[inside], grid.voxels[inside], atol=1e-2)
@@ -93,7 +93,7 @@ def test_sampling_onto_an_oblique_grid_gives_the_field_at_its_points(angle, shif
 def test_outside_the_field_of_view_is_filled():
     v = volume((4, 4, 4), (1.0, 1.0, 1.0))
     wide = Volume(np.zeros((8, 8, 8), np.int16), v.affine @ _shift(-2), "HU")
-    out = v.onto(wide, order=1, fill=-1024.0)
+    out = v.resample_to(wide, order=1, fill=-1024.0)
     assert np.array_equal(out.voxels[2:6, 2:6, 2:6], v.voxels)
     assert (out.voxels[:2] == -1024).all() and (out.voxels[6:] == -1024).all()
 
@@ -115,11 +115,11 @@ def test_downsampling_does_not_alias():
 def test_like_names_the_difference():
     v = volume()
     moved = Volume(v.voxels, v.affine @ _shift(0.01), "HU")
-    assert v.like(v) is v
+    assert v.require_same_grid(v) is v
     with pytest.raises(ValueError, match="mm apart"):
-        v.like(moved)
+        v.require_same_grid(moved)
     with pytest.raises(ValueError, match="shapes differ"):
-        v.like(volume((5, 5, 5)))
+        v.require_same_grid(volume((5, 5, 5)))
 
 
 @pytest.mark.parametrize("broken", [np.zeros((4, 4)), np.full((4, 4), np.nan), np.diag([1.0, 1, 0, 1])])

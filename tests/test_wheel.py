@@ -63,7 +63,7 @@ def test_help_and_ingest_work_from_an_empty_folder(installed, tmp_path):
     done = installed("ingest", str(tmp_path / "scans"), "--out", str(tmp_path / "store"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "store" / "manifest.csv").is_file()
-    done = installed("card", str(tmp_path / "store"))
+    done = installed("data-card", str(tmp_path / "store"))
     assert done.returncode == 0 and "| cases | 2, 0" in (tmp_path / "store" / "CARD.md").read_text(), done.stderr
 
 

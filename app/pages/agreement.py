@@ -9,14 +9,14 @@ import numpy as np
 import streamlit as st
 from jaxtyping import Integer
 
-from app import look
-from app.state import Desk
+from app import theme
+from app.review_context import Desk
 from medssl.io import nifti
+from medssl.predictions_folder import IMAGE, LABELS, read_findings
 from medssl.render.figures import disputed, png
 from medssl.review.agreement import Pair, dice, disagreement, pairs, panel
-from medssl.review.corrected import labels_after
-from medssl.review.predictions import IMAGE, LABELS, read_findings
-from medssl.review.state import Reading
+from medssl.review.corrected_labels import labels_after
+from medssl.review.reading import Reading
 
 Masks = dict[str, Integer[np.ndarray, "i j k"]]
 
@@ -25,7 +25,7 @@ def page(desk: Desk) -> None:
     """All readers who signed the same cases, then one case and where they differ in it."""
     found = pairs(desk.readings.values())
     if not found:
-        look.message(
+        theme.message(
             "No case has two signed readings",
             "Readers do not see each other's verdicts. Once two of them have signed a case, it is compared here.",
         )
@@ -44,7 +44,7 @@ def _kappas(desk: Desk, found: list[Pair]) -> None:
     rows = [(" and ".join(pair.readers), pair.agreed, len(pair.said), "Cohen", pair.kappa) for pair in found]
     cells = [
         f"<div class='row kappas'><b>{escape(who)}</b>"
-        f"<span>{look.bar(alike, of, f'{alike} of {of} findings judged alike')}</span>"
+        f"<span>{theme.bar(alike, of, f'{alike} of {of} findings judged alike')}</span>"
         f"<span>{_number(kappa)} <small>{name}</small></span></div>"
         for who, alike, of, name, kappa in rows
     ]
@@ -100,8 +100,8 @@ def _overlaps(desk: Desk, masks: Masks) -> str:
 def _judged(case: str, found: list[Pair]) -> str:
     cells = "".join(
         f"<div class='row apart'><span>{escape(finding)}</span>"
-        f"<span>{escape(pair.readers[0])}: {look.SAID[a]}</span>"
-        f"<span>{escape(pair.readers[1])}: {look.SAID[b]}</span></div>"
+        f"<span>{escape(pair.readers[0])}: {theme.SAID[a]}</span>"
+        f"<span>{escape(pair.readers[1])}: {theme.SAID[b]}</span></div>"
         for pair in found for of, finding, a, b in pair.said if of == case and a != b
     )  # fmt: skip
     return f"<small>judged differently</small>{cells}" if cells else "<small>nothing was judged differently</small>"

@@ -7,12 +7,12 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app import beside, look, strip, tour
-from app.state import Desk
-from medssl.review import masks
-from medssl.review.finding import REASONS, Finding
-from medssl.review.links import Kind
-from medssl.review.state import Reading
+from app import case_header, comparison, theme, tour
+from app.review_context import Desk
+from medssl.finding import REASONS, Finding
+from medssl.review import mask_runs as masks
+from medssl.review.access.signed_links import Kind
+from medssl.review.reading import Reading
 from medssl.review.worklist import Row
 from medssl.viewer.component import Event, viewer
 
@@ -23,7 +23,7 @@ def page(desk: Desk, worklist: StreamlitPage) -> None:
     """One case, for one reader."""
     number = st.query_params.get("case", "")
     if not number.isdecimal() or not 0 < int(number) <= len(desk.index.cases):
-        below = look.message("No case is open", "Choose one in the worklist.")
+        below = theme.message("No case is open", "Choose one in the worklist.")
         below.page_link(worklist, label="To the worklist", icon=":material/arrow_back:")
         return
     row = desk.row(int(number))
@@ -31,7 +31,7 @@ def page(desk: Desk, worklist: StreamlitPage) -> None:
     selected = _selected(row)
     if desk.access.tour:
         tour.hint(row)
-    strip.draw(desk, row, selected)
+    case_header.draw(desk, row, selected)
     _viewer(desk, row, selected)
 
 
@@ -62,8 +62,8 @@ def _viewer(desk: Desk, row: Row, selected: Finding | None) -> None:
         findings=[asdict(finding) | _said(row.reading, finding) for finding in row.findings],
         selected=selected.id if selected else None,
         acked_seq=st.session_state.get(f"acked-{row.number}", 0),
-        besides=beside.entries(desk, row),
-        name=beside.title(desk.index, row.case),
+        besides=comparison.entries(desk, row),
+        name=comparison.title(desk.index, row.case),
         editable=not row.reading.signed_at,
         reasons=REASONS,
         height=HEIGHT - TOUR_HEIGHT * desk.access.tour,

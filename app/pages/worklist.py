@@ -7,10 +7,10 @@ from typing import get_args
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app import look, tour
-from app.beside import day
-from app.state import Desk
-from medssl.review.locks import Lock
+from app import theme, tour
+from app.comparison import day
+from app.review_context import Desk
+from medssl.review.access.open_cases import Lock
 from medssl.review.worklist import Order, Row, following, triage
 
 PAGE = 20
@@ -30,7 +30,7 @@ def page(desk: Desk, case: StreamlitPage) -> None:
         said = "; ".join(f"{case}: {desk.index.unread.get(case, 'not predicted yet')}" for case in away[:5])
         st.warning(f"{len(away)} of {len(desk.index.asked)} cases are missing here. {said}", icon=":material/warning:")
     if not rows:
-        look.message("Nothing to read", "This predictions folder has no cases. Predict some scans, then come back.")
+        theme.message("Nothing to read", "This predictions folder has no cases. Predict some scans, then come back.")
         return
     if desk.access.tour:
         tour.hint(None)
@@ -38,7 +38,7 @@ def page(desk: Desk, case: StreamlitPage) -> None:
     chosen = _filtered(rows)
     if not chosen:
         done = all(row.state == "signed" for row in rows)
-        look.message(*(DONE if done else NO_MATCH))
+        theme.message(*(DONE if done else NO_MATCH))
         return
     _table(desk, chosen, case)
 
@@ -50,7 +50,7 @@ NO_MATCH = "No case matches", "Widen the filters above."
 def _progress(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
     signed = sum(row.state == "signed" for row in rows)
     left, right = st.columns([4, 1], vertical_alignment="center")
-    left.html(look.bar(signed, len(rows), f"{signed} of {len(rows)} cases signed"))
+    left.html(theme.bar(signed, len(rows), f"{signed} of {len(rows)} cases signed"))
     if ahead := following(triage(rows), 0, desk.busy):
         said = "Resume reading" if ahead.state == "open" else "Read next case"
         if right.button(said, type="primary", icon=":material/play_arrow:", width="stretch"):
@@ -106,7 +106,7 @@ def _busy(lock: Lock | None) -> str:
 
 
 def _read(row: Row) -> str:
-    return look.bar(row.read, len(row.findings), f"{row.read} of {len(row.findings)}") if row.findings else "–"
+    return theme.bar(row.read, len(row.findings), f"{row.read} of {len(row.findings)}") if row.findings else "–"
 
 
 def open_case(case: StreamlitPage, number: int) -> None:

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from medssl.data.augment import Augment, augment
 from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalise import Recipe
+from medssl.data.normalization import Recipe
 from medssl.data.store import Corner, Store
+from medssl.data.transforms.augmentation import Augment, augment
 from medssl.errors import BadInput
 
 

@@ -16,9 +16,9 @@ from pydantic import Field
 from scipy import ndimage
 
 from medssl import config
-from medssl.data.looks import CELLS, picture, sparse
+from medssl.data.fingerprint import CELLS, picture, sparse
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalise import AIR_HU, DECILES, Recipe, body, deciles, thinned, thinning
+from medssl.data.normalization import AIR_HU, DECILES, Recipe, body, deciles, thinned, thinning
 from medssl.errors import BadInput
 from medssl.files import atomic, write_json
 from medssl.io.voxels import present

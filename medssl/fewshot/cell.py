@@ -9,21 +9,21 @@ import numpy as np
 import torch
 
 from medssl import config
+from medssl.data.ingest.read_source import read_source
+from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.references import References
-from medssl.data.sources import read_source
 from medssl.errors import BadInput
-from medssl.fewshot import found
+from medssl.evaluation.compare import read
+from medssl.evaluation.evaluate import detect, measured_in
+from medssl.fewshot import lesion_scores as found
 from medssl.files import write_text
-from medssl.metrics.cases import Row, score, table
-from medssl.metrics.compare import read
-from medssl.metrics.detection import Detected
-from medssl.predict.evaluation import detect, measured_in
-from medssl.review.predictions import Label
+from medssl.metrics.case_scores import Row, score, table
+from medssl.metrics.detection_scores import Detected
+from medssl.models.trained_model import Network, fastest, predictor
+from medssl.predictions_folder import Label
 from medssl.run import Run
-from medssl.training.finetuning import Finetune, finetune
-from medssl.training.network import Network, fastest, predictor
-from medssl.training.pretraining import Pretrain
+from medssl.training.finetune import Finetune, finetune
+from medssl.training.pretrain import Pretrain
 
 SCORES = "cases.csv"
 PLACES = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume"}

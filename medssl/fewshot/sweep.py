@@ -9,20 +9,22 @@ from typing import Any, NamedTuple
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from medssl import config
-from medssl.data import leaks, pool
+from medssl.data import worker_pool as pool
+from medssl.data.checks import leakage as leaks
+from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.references import References
 from medssl.errors import BadInput
-from medssl.fewshot import cell, page
+from medssl.evaluation.evaluate import measured_in
+from medssl.fewshot import cell
+from medssl.fewshot import report as page
 from medssl.fewshot.cell import Cell, altered, stale
 from medssl.fewshot.table import Line, lines
 from medssl.files import LOCK, alone, write_text
-from medssl.predict.evaluation import measured_in
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.training.finetuning import Finetune
-from medssl.training.pretraining import Pretrain, pretrain
-from medssl.training.shown import Shown
+from medssl.training.finetune import Finetune
+from medssl.training.label_subset import Shown
+from medssl.training.pretrain import Pretrain, pretrain
 
 Watch = Callable[[str], None]
 SCRATCH = "scratch"

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 
 from medssl.errors import BadInput
-from medssl.fewshot import found
+from medssl.evaluation.compare import ALL, means, read
+from medssl.fewshot import lesion_scores as found
 from medssl.fewshot.cell import Cell
-from medssl.metrics.compare import ALL, means, read
 from medssl.metrics.statistics import Interval, difference, mean_interval, permutation_p, shown
 
 T = TypeVar("T")

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from medssl.errors import BadInput
-from medssl.io import itk, nifti
+from medssl.io import nifti
+from medssl.io import nrrd_metaimage as itk
 from medssl.volume import Volume
 
 ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")

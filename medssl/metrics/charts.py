@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from medssl.files import atomic
 from medssl.metrics.calibration import Reliability
-from medssl.metrics.cases import Row
+from medssl.metrics.case_scores import Row
 from medssl.metrics.lesions import Outcome, curve
 
 INK = "#334155"

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
+from medssl.finding import Finding
 from medssl.metrics.overlap import box_iou
-from medssl.review.finding import Finding
 
 CPM_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 MAP_IOUS = tuple(np.arange(10, 51, 5) / 100)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from medssl.nn import norms
 from medssl.nn.encoder import triples
-from medssl.nn.layout import Triple
+from medssl.nn.executor import Triple
 
 
 class UNetDecoder(nn.Module):

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.nn.layout import Triple
+from medssl.nn.executor import Triple
 
 AIR = 0.05
 
@@ -51,3 +51,8 @@ class Draws(nn.Module):
         if self.training:
             self.made += 1
         return torch.Generator().manual_seed(key % 2**63)
+
+
+def mean_where(x: Float[Tensor, "*n"], where: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """The mean of `x` where asked for; 0 where nothing is."""
+    return (x * where).sum() / where.sum().clamp_min(1)

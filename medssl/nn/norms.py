@@ -17,6 +17,7 @@ from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
 
 Norm = Literal["instance", "group", "batch", "layer"]
+MonaiNorm = Literal["instance", "group", "batch"]
 
 
 class ChannelNorm(nn.Module):
@@ -216,3 +217,13 @@ class _Affine(torch.autograd.Function):
         grad = grad.to(scale.dtype) if m is None else grad.to(scale.dtype) * m
         to_scale = (grad * x).sum((2, 3, 4))
         return (grad * spread(scale)).to(x.dtype), to_scale, grad.sum((2, 3, 4)), None
+
+
+def norm_of(norm: MonaiNorm, channels: int) -> tuple[str, dict[str, Any]]:
+    """A norm as MONAI asks for it, for networks whose widths are multiples of `channels`."""
+    kinds: dict[str, dict[str, Any]] = {
+        "instance": {"affine": True},
+        "group": {"num_groups": groups(channels), "affine": True},
+        "batch": {},
+    }
+    return norm, kinds[norm]

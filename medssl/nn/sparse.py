@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from medssl.nn.layout import Layout, Triple
+from medssl.nn.executor import Layout, Triple
 from medssl.nn.norms import ChannelNorm, Moments, affine, moments, scale_and_shift
 
 

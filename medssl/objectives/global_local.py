@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from medssl.data.crop_geometry import NOWHERE, Pairs, Places, comparable, places, relate, same_scan, share_of_scan
 from medssl.data.crops import Crops
-from medssl.data.intensity import vary
-from medssl.data.places import NOWHERE, Pairs, Places, comparable, places, relate, same_scan, share_of_scan
-from medssl.nn.contrast import contrast, gathered, twins
+from medssl.data.transforms.intensity import vary
+from medssl.nn.contrastive_loss import contrast, gathered, twins
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import Draws
 from medssl.nn.regions import both_views, crossing, inside, moved, sample, width_at
-from medssl.nn.ring import Ring
+from medssl.nn.ring_buffer import Ring
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings

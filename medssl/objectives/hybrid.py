@@ -37,8 +37,8 @@ class Hybrid(Objective):
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.reconstruction: Objective = configs.maker(config.reconstruction)(config.reconstruction, encoder)
-        contrastive: Objective = configs.maker(config.contrastive)(config.contrastive, encoder)
+        self.reconstruction: Objective = configs.class_for_config(config.reconstruction)(config.reconstruction, encoder)
+        contrastive: Objective = configs.class_for_config(config.contrastive)(config.contrastive, encoder)
         if not contrastive.compares:
             raise BadInput(f"contrastive.name={config.contrastive.name}: compares nothing; use global_local or vicreg")
         self.contrastive = contrastive

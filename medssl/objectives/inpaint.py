@@ -13,13 +13,12 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from medssl.data import corrupt
 from medssl.data.crops import Crops
-from medssl.data.intensity import bend
+from medssl.data.transforms import corruption as corrupt
+from medssl.data.transforms.intensity import bend
 from medssl.nn.decoder import Head, UNetDecoder
 from medssl.nn.encoder import Encoder
-from medssl.nn.masks import Draws
-from medssl.nn.means import mean_where
+from medssl.nn.masks import Draws, mean_where
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings

@@ -16,8 +16,8 @@ from medssl.data.crops import Crops
 from medssl.nn import masks
 from medssl.nn.decoder import Head, UNetDecoder
 from medssl.nn.encoder import Encoder
-from medssl.nn.layout import enlarge
-from medssl.nn.means import mean_where
+from medssl.nn.executor import enlarge
+from medssl.nn.masks import mean_where
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.objectives.spark import enough_cells, normalised

@@ -19,8 +19,8 @@ from medssl.errors import BadInput
 from medssl.nn import masks, norms
 from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
 from medssl.nn.encoder import Encoder, cells
-from medssl.nn.layout import Layout, Triple, enlarge
-from medssl.nn.means import mean_where
+from medssl.nn.executor import Layout, Triple, enlarge
+from medssl.nn.masks import mean_where
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings

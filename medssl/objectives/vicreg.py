@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
-from medssl.data.intensity import vary
-from medssl.nn.contrast import gathered
+from medssl.data.transforms.intensity import vary
+from medssl.nn.contrastive_loss import gathered
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import Draws

@@ -39,7 +39,7 @@ def preview(
 def sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: int = 4) -> Image.Image:
     """A contact sheet: axial planes from feet to head, evenly spread, labels outlined."""
     image = volume.oriented("RAS")
-    mask = None if labels is None else labels.like(volume).oriented("RAS").voxels
+    mask = None if labels is None else labels.require_same_grid(volume).oriented("RAS").voxels
     window = presets(image)[first_preset(image)]
     levels = np.unique(np.linspace(0, image.shape[2] - 1, columns * rows).round().astype(int))
     tiles = [_tile(image, mask, window, "axial", int(level), 160) for level in levels]
@@ -49,7 +49,7 @@ def sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: 
 def around(volume: Volume, point_mm: tuple[float, float, float], labels: Volume | None = None) -> Image.Image:
     """The three planes through a point of the patient, in the volume's first preset, with letters."""
     image = volume.oriented("RAS")
-    mask = None if labels is None else labels.like(volume).oriented("RAS").voxels
+    mask = None if labels is None else labels.require_same_grid(volume).oriented("RAS").voxels
     window = presets(image)[first_preset(image)]
     at = np.rint(image.to_index(np.array(point_mm))).astype(int).clip(0, np.array(image.shape) - 1)
     tiles = [[_tile(image, mask, window, plane, int(at[ACROSS[plane]]), 320)] for plane in PLANES]

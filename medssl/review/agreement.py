@@ -8,9 +8,9 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Integer, UInt8
 
+from medssl.finding import Decision
 from medssl.review.event import VERDICTS
-from medssl.review.finding import Decision
-from medssl.review.state import Reading
+from medssl.review.reading import Reading
 
 
 @dataclass(frozen=True)

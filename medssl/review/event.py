@@ -10,7 +10,7 @@ from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from medssl import __version__
-from medssl.review.finding import Decision
+from medssl.finding import Decision
 
 Action = Literal[Decision, "stroke", "measure", "undo", "open", "sign", "reopen", "deliver"]
 Role = Literal["reader", "senior", "admin"]

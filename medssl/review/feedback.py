@@ -11,12 +11,12 @@ from typing import Any
 from medssl import __version__
 from medssl.errors import BadInput
 from medssl.files import fresh, write_json
+from medssl.finding import Finding
 from medssl.io import nifti
-from medssl.review.corrected import labels_after
+from medssl.predictions_folder import IMAGE, LABELS, NOTICE, Index, read_findings
+from medssl.review.corrected_labels import labels_after
 from medssl.review.event import Event
-from medssl.review.finding import Finding
-from medssl.review.predictions import IMAGE, LABELS, NOTICE, Index, read_findings
-from medssl.review.state import Reading, fold, strays
+from medssl.review.reading import Reading, fold, strays
 
 DESCRIPTION, PROVENANCE, PATIENTS = "dataset.json", "provenance.json", "cases.csv"
 

@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
-from medssl.review.axes import Axes
-from medssl.review.finding import Finding
-from medssl.review.predictions import Index
-from medssl.review.state import Reading
+from medssl.finding import Finding
+from medssl.predictions_folder import Index
+from medssl.review.reading import Reading
+from medssl.review.recist import Axes
 
 APART_MM = 10.0  # how far two findings may lie apart and be one, or half their diameter if that is more
 MOVED_MM = 60.0  # how far a patient may lie elsewhere in the scanner

@@ -4,8 +4,8 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from medssl.review.finding import Finding
-from medssl.review.state import Reading
+from medssl.finding import Finding
+from medssl.review.reading import Reading
 
 State = Literal["new", "open", "signed"]
 Order = Literal["uncertain first", "largest first", "oldest first", "fewest findings first", "as predicted"]

@@ -6,9 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
+from medssl.inference.predictor import Prediction, Predictor
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
-from medssl.predict.predictor import Prediction, Predictor
 from medssl.settings import Settings
 from medssl.volume import Volume
 

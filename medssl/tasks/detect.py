@@ -10,18 +10,18 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
+from medssl.inference.detector import Detector, numbered
+from medssl.inference.lesion_candidates import Candidate
 from medssl.metrics.lesions import Scan, cpm, hungarian
 from medssl.metrics.overlap import part_iou
-from medssl.nn.boxes import Boxes, lesions
-from medssl.nn.boxhead import BoxHead
 from medssl.nn.decoder import Head, UNetDecoder
+from medssl.nn.detection.box_head import BoxHead
+from medssl.nn.detection.boxes import Boxes, lesions
+from medssl.nn.detection.mining import focal, mined_ce
 from medssl.nn.encoder import Encoder
-from medssl.nn.layout import Triple
+from medssl.nn.executor import Triple
 from medssl.nn.losses import dice_ce
-from medssl.nn.mining import focal, mined_ce
 from medssl.nn.step import Step
-from medssl.predict.candidates import Candidate
-from medssl.predict.detector import Detector, numbered
 from medssl.settings import Settings
 from medssl.tasks.base import Task
 from medssl.volume import Volume

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
+from medssl.inference.sliding_window import slide
 from medssl.metrics.overlap import dice
 from medssl.nn.decoder import Head, UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.losses import Loss, deeply, dice_ce, regions_ce
 from medssl.nn.step import Step
-from medssl.predict.sliding import slide
 from medssl.settings import Settings
 from medssl.tasks.base import Task
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reviewers import SECRET, USER, answering, free
-from medssl.review.access import Access
-from medssl.review.store import Store
+from medssl.review.access.reviewers import Access
+from medssl.review.event_store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 

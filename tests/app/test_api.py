@@ -9,10 +9,10 @@ import pytest
 from starlette.applications import Starlette
 
 from medssl.io import nifti
-from medssl.review import masks
+from medssl.review import mask_runs as masks
+from medssl.review.access.signed_links import Link
 from medssl.review.event import Act
-from medssl.review.links import Link
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 from medssl.viewer import wire
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from medssl.predictions_folder import NOTICE
 from medssl.review.event import Act
-from medssl.review.predictions import NOTICE
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,10 +39,10 @@ def text(app: AppTest) -> str:
 
 def strip() -> None:
     """The line above a case, as its own script."""
-    from app import auth, state, strip
+    from app import auth, case_header, review_context
 
-    desk = state.desk(auth.reviewer(state.access()))
-    strip.draw(desk, desk.row(2), None)
+    desk = review_context.desk(auth.reviewer(review_context.access()))
+    case_header.draw(desk, desk.row(2), None)
 
 
 def claimed(minutes_ago: float, **claims):
@@ -100,9 +100,9 @@ def test_what_a_role_may_not_is_not_stored_whatever_the_browser_sends(opened, mo
         monkeypatch.setenv(name, value)
 
     def forged() -> None:
-        from app import auth, state
+        from app import auth, review_context
 
-        desk = state.desk(auth.reviewer(state.access()))
+        desk = review_context.desk(auth.reviewer(review_context.access()))
         desk.record(desk.row(3), "sign", details="[]")
 
     app = checked(AppTest.from_function(forged, default_timeout=30).run())

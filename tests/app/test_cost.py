@@ -14,7 +14,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime import Runtime
 
 from medssl.review.event import Act, Event
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 from medssl.viewer import component
 from tests.app.conftest import ROOT
 
@@ -66,7 +66,7 @@ def tab(opened, monkeypatch):
     config.get_config_options(force_reparse=True)
     with warnings.catch_warnings(action="ignore"):  # it prefers a client that is not on every machine
         from starlette.testclient import TestClient
-    app = st.App(ROOT / "app" / "script" / "review.py")
+    app = st.App(ROOT / "app" / "script" / "entry.py")
     wire = {"url": "/_stcore/stream", "subprotocols": ["streamlit"]}
     with TestClient(app) as client, client.websocket_connect(**wire) as socket:
         yield Tab(socket)

@@ -12,11 +12,11 @@ from starlette.applications import Starlette
 from streamlit.testing.v1 import AppTest
 
 from medssl.io import nifti
-from medssl.io.write import SeriesInfo, dicom_series
+from medssl.io.dicom.series_writer import SeriesInfo, dicom_series
+from medssl.predictions_folder import NOTICE
+from medssl.review.access.signed_links import Link
 from medssl.review.event import Act
-from medssl.review.links import Link
-from medssl.review.predictions import NOTICE
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ def desk(access, predictions, tmp_path, monkeypatch):
     store.record(Act(**said, number=2, action="sign", details="[]"))
 
     def strip() -> None:
-        from app import auth, state, strip
+        from app import auth, case_header, review_context
 
-        desk = state.desk(auth.reviewer(state.access()))
-        strip.draw(desk, desk.row(2), None)
+        desk = review_context.desk(auth.reviewer(review_context.access()))
+        case_header.draw(desk, desk.row(2), None)
 
     def open_as(role: str, **changed) -> tuple[AppTest, object]:
         told = access.model_copy(update={"role": role, "scans": str(tmp_path / "scans")} | changed)

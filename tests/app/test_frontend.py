@@ -6,7 +6,7 @@ import pytest
 from starlette.applications import Starlette
 
 from app import frontend
-from medssl.review.predictions import NOTICE
+from medssl.predictions_folder import NOTICE
 from medssl.viewer import component
 
 

@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from medssl.review.event import Act
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTICE = "Research use only. Not for clinical use."
@@ -40,12 +40,12 @@ def case(number: int) -> AppTest:
     def script(number: int) -> None:
         import streamlit as st
 
-        from app import auth, look, state
+        from app import auth, review_context, theme
         from app.pages import case
 
         st.query_params["case"] = str(number)
-        look.header(state.access(), auth.reviewer(state.access()))
-        case.page(state.desk(auth.reviewer(state.access())), st.Page(lambda: None, title="x"))
+        theme.header(review_context.access(), auth.reviewer(review_context.access()))
+        case.page(review_context.desk(auth.reviewer(review_context.access())), st.Page(lambda: None, title="x"))
 
     return checked(AppTest.from_function(script, args=(number,), default_timeout=60).run())
 
@@ -114,10 +114,10 @@ def test_what_was_decided_can_be_taken_back_and_a_signature_reopened(opened):
 
 def test_a_finding_can_be_given_another_label(opened):
     def script() -> None:
-        from app import auth, state
+        from app import auth, review_context
         from app.pages import case
 
-        desk = state.desk(auth.reviewer(state.access()))
+        desk = review_context.desk(auth.reviewer(review_context.access()))
         event = {"kind": "verdict", "client": "c", "seq": 1, "finding": "case-b-1-1", "decision": "relabel", "label": 2}
         case._heard(desk, desk.row(2), event | {"reason": "wrong label", "note": "a cyst"})
 
@@ -247,7 +247,7 @@ def test_an_idle_reader_is_asked_before_anything_is_shown(opened):
 
 def test_the_app_loads_no_torch():
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "app").rglob("*.py")]
-    names = ", ".join(m for m in modules if m not in ("app.script.review", "app.asgi") and "__init__" not in m)
+    names = ", ".join(m for m in modules if m not in ("app.script.entry", "app.asgi") and "__init__" not in m)
     code = f"import sys, {names}; print([m for m in ('torch', 'monai') if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
@@ -257,10 +257,10 @@ def agreement() -> AppTest:
     """The agreement page, as its own script."""
 
     def script() -> None:
-        from app import auth, state
+        from app import auth, review_context
         from app.pages import agreement
 
-        agreement.page(state.desk(auth.reviewer(state.access())))
+        agreement.page(review_context.desk(auth.reviewer(review_context.access())))
 
     return checked(AppTest.from_function(script, default_timeout=60).run())
 

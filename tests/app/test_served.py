@@ -5,7 +5,7 @@ import re
 import pytest
 
 from benchmarks.reviewers import SECRET, USER, front
-from medssl.review.store import Store
+from medssl.review.event_store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -7,7 +7,7 @@ from medssl.data import store
 from medssl.data.classes import UNKNOWN, Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalise import Recipe
+from medssl.data.normalization import Recipe
 from medssl.data.store import Card
 from medssl.volume import Volume
 

@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from medssl.data import store
-from medssl.data.augment import Augment
 from medssl.data.crops import CropDataset, Epochs, collate
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalise import Recipe
+from medssl.data.normalization import Recipe
+from medssl.data.transforms.augmentation import Augment
 from medssl.errors import BadInput
 from medssl.volume import Volume
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from medssl.data.ingest import Options, ingest
+from medssl.data.ingest.pipeline import Options, ingest
 from medssl.data.manifest import Manifest
 from medssl.data.store import Card, Store
 from medssl.errors import BadInput, Doubt

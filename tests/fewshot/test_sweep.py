@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from medssl import cli, config
-from medssl.data import leaks
-from medssl.data.ingest import Options, ingest
+from medssl.data.checks import leakage as leaks
+from medssl.data.ingest.pipeline import Options, ingest
+from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.references import References
 from medssl.errors import BadInput
 from medssl.fewshot import cell
 from medssl.fewshot.sweep import Arm, Sweep, sweep
 from medssl.files import alone, write_json
 from medssl.io import nifti
 from medssl.run import Run
-from medssl.training.finetuning import Finetune
+from medssl.training.finetune import Finetune
 from medssl.volume import Volume
 
 SIZE = {"encoder.channels": [4, 8], "encoder.strides": [1, 2], "encoder.blocks": [1, 1], "crop": [16, 16, 16]}
@@ -165,7 +165,7 @@ def test_a_sweep_that_was_moved_goes_on_with_a_cell_half_trained(asked, monkeypa
     changed = {"labels": (1,), "seeds": (0,), "arms": {arm: asked.arms[arm]}, "reference": arm}
     short = asked.model_copy(update=changed)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("medssl.training.finetuning.fit", stops)
+        patch.setattr("medssl.training.finetune.fit", stops)
         sweep(short, lambda said: None)
     asked.out.rename(tmp_path / "moved")
     assert not sweep(short.model_copy(update={"out": tmp_path / "moved"}), lambda said: None).failed

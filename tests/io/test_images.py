@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from limits import bounded
 
 from medssl.errors import BadInput
 from medssl.io import images, nifti
 from medssl.volume import Volume
+from tests.helpers.resource_limits import bounded
 
 VOXELS = (np.arange(4 * 5 * 6).reshape(4, 5, 6) * 37 - 500).astype(np.int16)
 DIRECTION = (0.8, -0.36, 0.48, 0.6, 0.48, -0.64, 0.0, 0.8, 0.6)

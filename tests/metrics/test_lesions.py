@@ -10,6 +10,7 @@ from monai.apps.detection.metrics.coco import COCOMetric
 from monai.apps.detection.metrics.matching import matching_batch
 from monai.data.box_utils import box_iou as monai_box_iou
 
+from medssl.finding import Finding
 from medssl.metrics import lesions
 from medssl.metrics.lesions import (
     CPM_RATES,
@@ -31,7 +32,6 @@ from medssl.metrics.lesions import (
     threshold_at,
 )
 from medssl.metrics.overlap import part_iou
-from medssl.review.finding import Finding
 
 
 def auroc(told):

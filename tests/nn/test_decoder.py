@@ -5,8 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
-
-from .nets import STRIDES, masked_volumes, shaken
+from tests.helpers.small_networks import STRIDES, masked_volumes, shaken
 
 
 @pytest.mark.parametrize("strides", STRIDES)

@@ -11,10 +11,9 @@ from medssl import config
 from medssl.errors import BadInput
 from medssl.nn.encoder import EncoderConfig, ResEncoder, build
 from medssl.nn.encoders import base as encoders
-from medssl.nn.layout import Layout, Masked, enlarge
+from medssl.nn.executor import Layout, Masked, enlarge
 from medssl.nn.norms import Moments, affine, moments, scale_and_shift
-
-from .nets import CASES, KINDS, masked_volumes, shaken
+from tests.helpers.small_networks import CASES, KINDS, masked_volumes, shaken
 
 
 def hidden_voxels_change_nothing(net):

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medssl.nn.encoders import base as encoders
-from medssl.nn.layout import Masked
+from medssl.nn.executor import Masked
 from medssl.nn.norms import Moments
 from medssl.nn.sparse import Blocks, Reach
-
-from .nets import CASES, NORMS, STRIDES, masked_volumes, shaken
+from tests.helpers.small_networks import CASES, NORMS, STRIDES, masked_volumes, shaken
 
 
 def run(net, x, keep, dense):

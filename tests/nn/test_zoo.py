@@ -14,7 +14,7 @@ from medssl.nn import encoders
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Named, build
 from medssl.nn.encoders import convnext, dynunet, resenc, residual, segresnet, swinunetr
-from medssl.nn.layout import Layout, Masked, enlarge
+from medssl.nn.executor import Layout, Masked, enlarge
 from medssl.nn.sparse import Blocks
 from medssl.tasks.segment import Config as Segment
 
@@ -156,7 +156,7 @@ def test_a_finetuning_steps_on_it(name):
         label=(x[:, :, 0] > 0.5).long(),
     )  # fmt: skip
     chosen = Segment()
-    task = config.maker(chosen)(chosen, net, 2, tuple(x.shape[3:]))
+    task = config.class_for_config(chosen)(chosen, net, 2, tuple(x.shape[3:]))
     optimiser = torch.optim.AdamW(task.parameters(), 1e-3)
     before = task.step(crops).loss
     before.backward()

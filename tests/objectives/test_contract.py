@@ -134,7 +134,7 @@ CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().i
 
 def maker(name):
     chosen = import_module(f"medssl.objectives.{name}").Config()
-    return lambda: config.maker(chosen)(chosen, encoder())
+    return lambda: config.class_for_config(chosen)(chosen, encoder())
 
 
 @pytest.mark.parametrize("check", CHECKS)

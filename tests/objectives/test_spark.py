@@ -7,7 +7,7 @@ from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
-from medssl.nn.layout import enlarge
+from medssl.nn.executor import enlarge
 from medssl.objectives import spark
 from medssl.objectives.spark import Config, Spark, normalised
 

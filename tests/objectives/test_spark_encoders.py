@@ -5,7 +5,7 @@ import torch
 
 from medssl.data.crops import Crops
 from medssl.nn.encoders import base, convnext, dynunet, residual, segresnet, swinunetr
-from medssl.nn.layout import Layout, enlarge
+from medssl.nn.executor import Layout, enlarge
 from medssl.nn.sparse import Blocks
 from medssl.objectives.spark import Config, Spark
 

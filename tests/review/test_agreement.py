@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medssl.finding import Verdict
 from medssl.review.agreement import cohen, dice, disagreement, fleiss, pairs, panel
-from medssl.review.finding import Verdict
-from medssl.review.state import Reading
+from medssl.review.reading import Reading
 
 SAID = st.lists(st.tuples(*[st.sampled_from(["accept", "reject", "unsure"])] * 2), min_size=1, max_size=30)
 

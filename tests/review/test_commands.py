@@ -8,7 +8,7 @@ import pytest
 
 from medssl import cli
 from medssl.review.event import Act
-from medssl.review.store import Store, beside
+from medssl.review.event_store import Store, beside
 
 
 @pytest.fixture

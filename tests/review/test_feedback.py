@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medssl.data import layouts
+from medssl.data.ingest import dataset_layouts as layouts
 from medssl.errors import BadInput
 from medssl.io import nifti
-from medssl.review import masks
-from medssl.review.corrected import part
+from medssl.predictions_folder import Study, read_findings, read_index
+from medssl.review import mask_runs as masks
+from medssl.review.corrected_labels import part
 from medssl.review.event import Act
+from medssl.review.event_store import Store
 from medssl.review.feedback import outcomes, write
-from medssl.review.predictions import Study, read_findings, read_index
-from medssl.review.store import Store
 
 A1, A2, B1 = "case-a-1-1", "case-a-1-2", "case-b-1-1"
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medssl.errors import BadInput
-from medssl.review.axes import Axes
-from medssl.review.finding import Finding, Verdict
-from medssl.review.predictions import Index, Study, read_index
+from medssl.finding import Finding, Verdict
+from medssl.predictions_folder import Index, Study, read_index
 from medssl.review.priors import days_between, earlier, growth, match, standing
-from medssl.review.state import Reading
+from medssl.review.reading import Reading
+from medssl.review.recist import Axes
 
 PLACES = [(0.0, 0.0, 0.0), (60.0, -20.0, 40.0), (-50.0, 70.0, 10.0)]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medssl.review.finding import Finding, Verdict
-from medssl.review.state import Reading
+from medssl.finding import Finding, Verdict
+from medssl.review.reading import Reading
 from medssl.review.worklist import Row, following, triage
 
 FINDING = Finding("f", "c", 1, "nodule", (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0, 5.0, 0.9)

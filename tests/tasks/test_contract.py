@@ -6,14 +6,14 @@ from importlib import import_module
 
 import pytest
 import torch
-from tasks.blobs import balls, crops
 
 from medssl import config, tasks
-from medssl.nn import transfer
 from medssl.nn.encoder import ResEncoder
+from medssl.nn.interop import weight_transfer as transfer
 from medssl.nn.step import Step
 from medssl.tasks.detect import Config as DetectConfig
 from medssl.tasks.detect import Detect
+from tests.helpers.blobs import balls, crops
 
 NAMES = sorted(m.name for m in pkgutil.iter_modules(tasks.__path__) if m.name != "base")
 SHAPE = (16, 16, 16)
@@ -30,7 +30,7 @@ FULL = ([((5, 5, 6), 2), ((11, 11, 11), 3)], [((9, 6, 9), 3)])
 def task(way):
     torch.manual_seed(0)
     settings = import_module(f"medssl.tasks.{way['name']}").Config.model_validate(way)
-    return config.maker(settings)(settings, ResEncoder((4, 6, 8), (1, 2, 2)), 2, SHAPE)
+    return config.class_for_config(settings)(settings, ResEncoder((4, 6, 8), (1, 2, 2)), 2, SHAPE)
 
 
 def check_loss_and_logs(one):

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tasks.blobs import balls, crops
 
+from medssl.inference.connected_findings import find
 from medssl.metrics import lesions as metric
 from medssl.nn.encoder import ResEncoder
-from medssl.predict.findings import find
 from medssl.tasks.detect import Config, Detect
 from medssl.volume import Volume
+from tests.helpers.blobs import balls, crops
 
 SHAPE = (24, 24, 24)
 SPOTS = [((7, 7, 9), 3), ((16, 15, 16), 4.5), ((7, 18, 18), 2)]

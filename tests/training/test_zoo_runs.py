@@ -6,9 +6,9 @@ from medssl import config
 from medssl.data.store import Card
 from medssl.nn.encoders import convnext, dynunet
 from medssl.run import Run
-from medssl.training.finetuning import Finetune, finetune
-from medssl.training.pretraining import Pretrain, pretrain
-from tests.toys import shelf
+from medssl.training.finetune import Finetune, finetune
+from medssl.training.pretrain import Pretrain, pretrain
+from tests.helpers.toy_training import shelf
 
 PLAN = {"epochs": 1, "steps": 1, "batch": 1}
 CHOICES = {

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from medssl.errors import BadInput
-from medssl.nn.layout import Layout, Masked, Triple
+from medssl.nn.executor import Layout, Masked, Triple
 from medssl.nn.sparse import Blocks
 from medssl.settings import Settings
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from medssl.nn import norms
 from medssl.nn.encoders.base import Choice, Encoder, check_levels, triples
-from medssl.nn.layout import Layout, Triple
+from medssl.nn.executor import Layout, Triple
 
 
 class Config(Choice):

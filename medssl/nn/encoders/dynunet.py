@@ -13,9 +13,9 @@ from monai.networks.nets import DynUNet
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl.nn.adapters import MonaiNorm, norm_of
 from medssl.nn.encoders.base import Choice, Encoder, check_levels, triples
-from medssl.nn.layout import Layout, Triple
+from medssl.nn.executor import Layout, Triple
+from medssl.nn.norms import MonaiNorm, norm_of
 
 
 class Config(Choice):

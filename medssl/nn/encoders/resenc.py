@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from medssl.nn import norms
 from medssl.nn.encoders.base import Choice, Encoder, check_levels
 from medssl.nn.encoders.residual import ResEncoder
-from medssl.nn.layout import Triple
+from medssl.nn.executor import Triple
 
 CHANNELS = (32, 64, 128, 256, 320, 320)
 BLOCKS = (1, 3, 4, 6, 6, 6)

@@ -11,9 +11,9 @@ from monai.networks.nets import SegResNet
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from medssl.nn.adapters import MonaiNorm, norm_of
 from medssl.nn.encoders.base import Choice, Encoder
-from medssl.nn.layout import Layout
+from medssl.nn.executor import Layout
+from medssl.nn.norms import MonaiNorm, norm_of
 
 
 class Config(Choice):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medssl.errors import BadInput
 from medssl.nn.encoders.base import Choice, Encoder
-from medssl.nn.layout import Layout
+from medssl.nn.executor import Layout
 
 Four = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 

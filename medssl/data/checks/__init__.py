@@ -1,0 +1,1 @@
+"""Checks of a store: leakage between splits, file integrity and the data card."""

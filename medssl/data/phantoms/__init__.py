@@ -1,0 +1,1 @@
+"""Phantoms: synthetic scans with known labels, for tests, the demo and documentation."""

@@ -1,0 +1,1 @@
+"""Registration of scans to an atlas and what is derived from it."""

@@ -1,0 +1,1 @@
+"""Transforms of crops: augmentation, intensity changes and corruption."""

@@ -1,0 +1,1 @@
+"""Evaluation of predictions against reference labels: scores, comparisons, calibration fits, reports."""

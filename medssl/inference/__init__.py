@@ -1,0 +1,1 @@
+"""Prediction: sliding window, ensembles, detection, findings and the predictions folder."""

@@ -1,0 +1,1 @@
+"""Networks and losses for lesion detection: anchor boxes, the box head, losses for rare voxels."""

@@ -1,0 +1,32 @@
+"""Axes: the long and the short diameter of a lesion as a reader measured them in one plane.
+
+Eisenhauer et al., "New response evaluation criteria in solid tumours: revised RECIST guideline (version 1.1)", 2009
+(https://doi.org/10.1016/j.ejca.2008.10.026): the longest diameter in the plane, and the one perpendicular to it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from medssl.finding import Point
+
+Ends = tuple[Point, Point]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Where both axes end, in mm RAS+, and in which plane they lie."""
+
+    plane: Literal["axial", "coronal", "sagittal"]
+    long: Ends
+    short: Ends
+
+    @property
+    def long_mm(self) -> float:
+        """The longest diameter."""
+        return math.dist(*self.long)
+
+    @property
+    def short_mm(self) -> float:
+        """The diameter across it."""
+        return math.dist(*self.short)

@@ -1,0 +1,1 @@
+"""Lightning callbacks: progress, monitors of representations, probes, checkpoints at the plateau."""

@@ -1,0 +1,1 @@
+"""Finetuning that also learns from unlabelled volumes: mean teacher and label propagation."""

@@ -1,0 +1,82 @@
+"""A predictions folder is whole at any moment, and reads back as it was written."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from medssl.errors import BadInput
+from medssl.inference.prediction_writer import Writer
+from medssl.io import nifti
+from medssl.predictions_folder import NOTICE, read_findings, read_index
+from tests.helpers.prediction_scenes import NAMES, PREDICTED, image, prediction
+
+
+def test_it_reads_back_as_it_was_written(predictions):
+    index = read_index(predictions)
+    assert index.cases == tuple(PREDICTED)
+    assert index.notice == NOTICE
+    assert index.units["missed"] == "HU"
+    assert index.model["run"] == "runs/a"
+    assert {label.value: label.name for label in index.labels} == NAMES
+    assert all(label.colour.startswith("#") and len(label.colour) == 7 for label in index.labels)
+    for case, labels in PREDICTED.items():
+        folder = index.case(case)
+        assert np.array_equal(nifti.read(folder / "labels.nii.gz", label=True).voxels, labels.voxels)
+        assert np.array_equal(nifti.read(folder / "image.nii.gz").voxels, image(labels).voxels)
+        assert nifti.read(folder / "probability.nii.gz").voxels.max() == round(0.8 * 255)
+        assert np.allclose(nifti.read(folder / "labels.nii.gz", label=True).affine, labels.affine)
+        assert read_findings(folder) == prediction(labels, case).findings
+
+
+def test_a_failed_case_leaves_the_folder_as_it_was(predictions, tmp_path):
+    writer = Writer(read_index(predictions))
+    labels = PREDICTED["perfect"]
+    bad = image(labels)
+    bad = type(bad)(bad.voxels.astype(np.complex64), bad.affine, bad.unit)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(BadInput):
+        writer.add("another", bad, prediction(labels, "another"))
+    assert sorted(tmp_path.rglob("*")) == before
+    fresh = Writer.create(tmp_path / "fresh", NAMES, {})
+    with pytest.raises(BadInput):
+        fresh.add("another", bad, prediction(labels, "another"))
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "index.json", "perfect"])
+def test_names_that_would_leave_the_folder_or_repeat_are_refused(predictions, name):
+    labels = PREDICTED["perfect"]
+    with pytest.raises(BadInput, match="cannot name"):
+        Writer(read_index(predictions)).add(name, image(labels), prediction(labels, name))
+
+
+def test_a_folder_that_exists_is_refused(predictions):
+    with pytest.raises(BadInput, match="exists already"):
+        Writer.create(predictions, NAMES, {})
+
+
+def test_what_is_no_predictions_folder_is_told_in_one_line(tmp_path, predictions):
+    with pytest.raises(BadInput, match="no predictions here"):
+        read_index(tmp_path)
+    with pytest.raises(BadInput, match="no such file"):
+        read_findings(tmp_path)
+    told = json.loads((predictions / "index.json").read_text())
+    (predictions / "index.json").write_text(json.dumps({k: told[k] for k in told if k != "labels"}))
+    with pytest.raises(BadInput, match="labels"):
+        read_index(predictions)
+    (predictions / "missed" / "findings.json").write_text('[{"id": 1}]')
+    with pytest.raises(BadInput, match="not a list of findings"):
+        read_findings(predictions / "missed")
+
+
+def test_an_unknown_case_is_refused(predictions):
+    with pytest.raises(BadInput, match="is no case"):
+        read_index(predictions).case("../perfect")
+
+
+def test_reading_needs_no_torch():
+    code = "import sys, medssl.predictions_folder; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
