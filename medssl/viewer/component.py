@@ -1,22 +1,20 @@
-"""Component: the viewer as a Streamlit element, with its own JavaScript, which the server offers at `address`.
+"""Shows the viewer as a Streamlit component, and lists the files of its frontend that a server must offer.
 
 Events come back numbered. The browser keeps an event in its outbox and sends it again, also after a reload or to a
 restarted server, until `acked_seq` reaches its `seq`; so a handler must store an event once per (client, seq).
 Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by kind:
 
     verdict   finding, decision (accept, reject, edit, unsure, relabel with label), reason, note, dwell_ms;
-              next: what is looked at after it
+              next: the finding that the reader goes to afterwards
     missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
-    measure   finding, plane, long and short: each the two ends of an axis, in mm RAS
+    measure   finding, plane, long and short: the two ends of each axis, in mm RAS
     stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding
     undo      of: the seq of the event that is taken back
-    select    finding: what the reader looks at now
+    select    finding: the one that the reader looks at
 """
 
 import hashlib
-import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,9 @@ import streamlit as st
 Event = dict[str, Any]
 Handler = Callable[[Event], object]
 FRONTEND = Path(__file__).parent / "frontend"
-# In the order of their imports; the last one exports what Streamlit calls.
-MODULES = (
-    "dom", "geometry", "volume", "state", "outbox", "edit", "pane", "beside", "solid", "tools", "choice", "reading",
-    "keys", "panels", "viewer",
-)  # fmt: skip
+ENTRY = "viewer.js"
+MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
+PREFIX = "/api/viewer"
 
 
 def viewer(
@@ -45,8 +41,8 @@ def viewer(
     selected: str | None,
     acked_seq: int,
     uncertainty: str | None = None,
-    doubt: str = "",
-    besides: Sequence[dict[str, Any]] = (),
+    uncertainty_source: str = "",
+    comparisons: Sequence[dict[str, Any]] = (),
     name: str = "",
     editable: bool = False,
     reasons: Sequence[str] = (),
@@ -56,65 +52,77 @@ def viewer(
     on_select: Handler | None = None,
     on_undo: Handler | None = None,
 ) -> Any:
-    """Shows a volume in three linked planes; URLs are those of the headers that `medssl.viewer.wire` describes.
+    """Shows a volume in three linked planes. Each handler gets one event at a time, in order.
 
-    `labels` gives name, colour (a CSS colour) and visible; `findings` are dicts of Finding, plus `decision` where there
-    is a verdict, `relabelled` where it gave another label and `axes` where they were measured; `doubt` says what the
-    uncertainty is. Handlers get one event each, in order; on_verdict also gets missed findings and measures, and undo
-    if there is no on_undo. `acked_seq` belongs to `key`: give every case a key, and the seq that was stored last under
-    it. Each of `besides` can be looked at beside the volume `name`: id, name, volume, overlay, pairs (finding here ->
-    centre_mm there, said), none (said of findings without), only (centre_mm, said).
+    Args:
+        key: Name of the case in this browser; each case needs a key of its own.
+        volume: URL of the header that `medssl.viewer.wire` describes.
+        overlay: URL of the header of the labels.
+        probability: URL of the header of the model's confidence, from 0 to 1.
+        labels: Label value to its `name`, `colour` (a CSS colour) and `visible`.
+        unit: Unit of the volume's values.
+        findings: The fields of `Finding`, with `decision` where there is a verdict, `relabelled` where the verdict
+            gave another label, and `axes` where the finding was measured.
+        selected: Id of the finding that the case opens with.
+        acked_seq: Number of the last event that was stored under `key`.
+        uncertainty: URL of the header of the model's uncertainty, from 0 to 1.
+        uncertainty_source: What the uncertainty is, in words.
+        comparisons: Studies or models that can be shown next to the case: id, name, volume, overlay, `pairs` (id of a
+            finding here to its `centre_mm` there and a `text`), `unpaired_text` for findings without a pair, and
+            `unmatched`, the findings that only the other side has (`centre_mm`, `text`).
+        name: Caption of the case while a comparison is shown.
+        editable: Whether the reader may change the case.
+        reasons: Reasons that the reader can choose for a verdict.
+        height: Height in CSS pixels.
+        on_verdict: Handles verdicts, missed findings and measurements, and undo if there is no `on_undo`.
+        on_stroke: Handles strokes.
+        on_select: Handles selections; without it the browser sends none.
+        on_undo: Handles undo.
     """
     handlers = dict.fromkeys(("verdict", "missed", "measure"), on_verdict)
     handlers |= {"stroke": on_stroke, "select": on_select, "undo": on_undo or on_verdict}
     data = {
         "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,
         "unit": unit, "key": key, "height": height,
-        "labels": {str(number): look for number, look in labels.items()}, "findings": findings, "selected": selected,
-        "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons), "besides": list(besides),
-        "name": name, "doubt": doubt,
-        "wants": [kind for kind, handler in handlers.items() if handler],
+        "labels": {str(value): label for value, label in labels.items()}, "findings": findings, "selected": selected,
+        "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons), "comparisons": list(comparisons),
+        "name": name, "uncertainty_source": uncertainty_source,
+        "handled_events": [kind for kind, handler in handlers.items() if handler],
     }  # fmt: skip
 
-    def heard() -> None:
+    def handle_events() -> None:
         for event in st.session_state[key]["events"]:
             if event["seq"] > acked_seq and (handler := handlers.get(event["kind"])):
                 handler(event)
 
-    return _element()(key=key, data=data, height=height, on_events_change=heard)
+    return _create_component()(key=key, data=data, height=height, on_events_change=handle_events)
 
 
 @cache
-def javascript() -> str:
-    """The viewer's modules as one, with its looks: joined in order, without the imports and exports that tied them."""
-    looks = f"const STYLE = {json.dumps(stylesheet())};"  # what viewer.js imports as ./style.js
-    return "\n".join([looks, *map(_inlined, MODULES), "export default mount;\n"])
+def load_frontend() -> Mapping[str, bytes]:
+    """Returns the files that the browser needs, by name: the ES modules and their stylesheet."""
+    return {path.name: path.read_bytes() for path in sorted(FRONTEND.iterdir()) if path.suffix in MEDIA_TYPES}
 
 
-def stylesheet() -> str:
-    """The viewer's looks."""
-    return (FRONTEND / "viewer.css").read_text(encoding="utf-8")
+def frontend_folder() -> str:
+    """The path under which a server must offer every file of `load_frontend`.
+
+    It contains a hash of all files. The modules import each other by relative paths, so one version never mixes with
+    modules of another version that a browser has cached, and a browser may keep them for good.
+    """
+    digest = hashlib.sha256()
+    for name, content in load_frontend().items():
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return f"{PREFIX}/{digest.hexdigest()[:16]}"
 
 
-def address() -> str:
-    """Where the server must answer with `javascript`; another viewer has another address."""
-    return f"/api/viewer/{hashlib.sha256(javascript().encode()).hexdigest()[:16]}.js"
-
-
-def loader() -> str:
-    """What Streamlit sends to the browser at every run of a page: the browser keeps the viewer itself."""
-    return f"""const {{ default: mount }} = await import(new URL("{address()}", document.baseURI).href);
+def loader_script() -> str:
+    """Returns the script that Streamlit sends with every run of a page; the browser caches the modules themselves."""
+    return f"""const {{ default: mount }} = await import(new URL("{frontend_folder()}/{ENTRY}", document.baseURI).href);
 export default mount;
 """
 
 
 @cache
-def _element() -> Callable[..., Any]:
-    return st.components.v2.component("medssl_viewer", js=loader())
-
-
-def _inlined(name: str) -> str:
-    source = (FRONTEND / f"{name}.js").read_text(encoding="utf-8")
-    source = re.sub(r"^import [^;]*;\n", "", source, flags=re.MULTILINE)
-    source = re.sub(r"^export default .*;\n", "", source, flags=re.MULTILINE)
-    return re.sub(r"^export ", "", source, flags=re.MULTILINE)
+def _create_component() -> Callable[..., Any]:
+    return st.components.v2.component("medssl_viewer", js=loader_script())

@@ -1,6 +1,7 @@
-"""A page with nothing but the viewer, in a real Chromium; its server is a dictionary, everything else is refused."""
+"""A page with nothing but the viewer, in a real Chromium. A dictionary serves it; every other request is refused."""
 
 import json
+from pathlib import Path
 from urllib.parse import parse_qs, urlparse
 
 import pytest
@@ -10,7 +11,7 @@ from medssl.viewer import component, wire
 HERE = "http://viewer.test"
 PAGE = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #05070a }</style>
 <div id="host"></div><script type="module">
-import mount from "/viewer.js";
+import mount from "/viewer/viewer.js";
 window.sent = [];
 window.show = (data) => mount({
   data, parentElement: document.getElementById("host"),
@@ -21,18 +22,18 @@ window.ready = true;
 
 
 class Screen:
-    """One page with one viewer, and what went over the wire."""
+    """One page with one viewer, and the requests that it made."""
 
     def __init__(self, page):
         self.page = page
-        self.javascript = component.javascript()
-        self.served, self.asked, self.strange, self.errors = {}, [], [], []
+        self.frontends = {"viewer": dict(component.load_frontend())}  # folder -> its files
+        self.served, self.requested, self.foreign, self.errors = {}, [], [], []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
         page.route("**/*", self._answer)
 
     def open(self, volume, overlay=None, probability=None, uncertainty=None, wait=True, **facts):
-        """Shows volumes; `facts` change the data the component gets."""
+        """Shows volumes; `facts` change the data that the component gets."""
         if not self.page.url.startswith(HERE):
             self.page.goto(HERE + "/")
             self.page.wait_for_function("window.ready")
@@ -41,14 +42,15 @@ class Screen:
                  ("uncertainty", uncertainty))}  # fmt: skip
         self.data = {"labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": volume.unit,
                      "findings": [], "selected": None, "acked_seq": 0, "editable": False, "height": 700, "key": "case",
-                     "reasons": [], "wants": ["verdict", "missed", "stroke", "undo"]} | urls | facts  # fmt: skip
+                     "reasons": [], "handled_events": ["verdict", "missed", "stroke", "undo"],
+                     } | urls | facts  # fmt: skip
         self.show()
         if wait:
             self.loaded()
         return self
 
     def serve(self, name, volume):
-        """Puts a volume on the wire under a new name; its address, or None for no volume."""
+        """Serves a volume under a new name. Returns its address, or None for no volume."""
         if volume is None:
             return None
         name = f"{name}-{len(self.served)}"
@@ -61,17 +63,18 @@ class Screen:
         self.page.evaluate("data => window.show(data)", self.data)
 
     def loaded(self):
-        """Waits until every voxel is here and drawn."""
+        """Waits until every voxel is loaded and drawn."""
         self.page.wait_for_function(
-            "url => { const v = document.querySelector('.mv').viewer; return v.state.volume?.url === url && !v.planned"
+            "url => { const v = document.querySelector('.mv').viewer;"
+            " return v.state.volume?.url === url && !v.frameRequest"
             " && ['volume', 'overlay', 'probability', 'uncertainty'].every("
-            "n => !v.state[n] || v.state[n].count === v.state[n].planes)"
+            "n => !v.state[n] || v.state[n].isComplete)"
             " && (!v.state.editable || v.state.editor) && v.panes[0].frame }",
             arg=self.data["volume"],
         )
 
     def viewer(self, expression, argument=None):
-        """The value of JavaScript in which `v` is the viewer and `a` the argument, after the next drawing."""
+        """Returns the value of JavaScript in which `v` is the viewer and `a` the argument, after the next drawing."""
         return self.page.evaluate(
             "async a => { const v = document.querySelector('.mv').viewer; const value = await (async () => {"
             + expression
@@ -80,7 +83,7 @@ class Screen:
         )
 
     def colours(self, plane, indices):
-        """What is drawn at the middle of voxels, overlay and all, as [red, green, blue]."""
+        """Returns what is drawn at the middle of voxels, with the overlay, as [red, green, blue]."""
         return self.viewer(
             "const { frame, base } = v.panes.find(p => p.plane === a[0]); const pen = base.getContext('2d');"
             "return a[1].map(index => { const [x, y] = frame.toPixel(index).map(Math.floor);"
@@ -89,7 +92,7 @@ class Screen:
         )
 
     def at(self, plane, index):
-        """Where a voxel's middle is on the page."""
+        """Returns where the middle of a voxel is on the page."""
         return self.viewer(
             "const p = v.panes.find(p => p.plane === a[0]); const box = p.top.getBoundingClientRect();"
             "const [x, y] = p.frame.toPixel(a[1]); return [box.left + x / p.ratio, box.top + y / p.ratio]",
@@ -97,7 +100,7 @@ class Screen:
         )
 
     def drag(self, plane, start, stop, button="left"):
-        """Draws with the mouse from one voxel to another."""
+        """Drags the mouse from one voxel to another."""
         mouse = self.page.mouse
         mouse.move(*self.at(plane, start))
         mouse.down(button=button)
@@ -106,19 +109,21 @@ class Screen:
         self.viewer("")
 
     def sent(self):
-        """Every event that was sent so far, repetitions included."""
+        """Returns every event that was sent so far, with repetitions."""
         return self.page.evaluate("window.sent")
 
     def _answer(self, route):
         url = urlparse(route.request.url)
-        self.asked.append(route.request.url)
+        self.requested.append(route.request.url)
         if f"{url.scheme}://{url.netloc}" != HERE:
-            self.strange.append(route.request.url)
+            self.foreign.append(route.request.url)
             return route.abort()
         if url.path == "/":
             return route.fulfill(body=PAGE, content_type="text/html")
-        if url.path == "/viewer.js":
-            return route.fulfill(body=self.javascript, content_type="text/javascript")
+        folder, _, name = url.path[1:].partition("/")
+        if name in self.frontends.get(folder, ()):
+            content_type = component.MEDIA_TYPES[Path(name).suffix]
+            return route.fulfill(body=self.frontends[folder][name], content_type=content_type)
         return self._voxels(route, url)
 
     def _voxels(self, route, url):
@@ -135,11 +140,11 @@ class Screen:
 
 @pytest.fixture
 def screen(chromium):
-    """A fresh page; at the end, nothing foreign was asked for and nothing went wrong unseen."""
+    """A fresh page. At the end, no request went to another server, and no error went unnoticed."""
     page = chromium.new_page(viewport={"width": 1280, "height": 720})
     page.set_default_timeout(20_000)
     screen = Screen(page)
     yield screen
     page.close()
-    assert screen.strange == [], "the viewer asked somebody else"
+    assert screen.foreign == [], "the viewer sent a request to another server"
     assert screen.errors == []

@@ -1,4 +1,4 @@
-"""A Streamlit server with one case, as small as it can be: what the viewer says is stored in a text file."""
+"""A minimal Streamlit server with one case, which stores the events of the viewer in a text file."""
 
 import json
 import os
@@ -17,31 +17,31 @@ STORE = Path(os.environ["VIEWER_TEST_STORE"])
 VOXELS = np.random.default_rng(3).integers(-1000, 500, (40, 30, 20)).astype(np.int16)
 
 
-LOOKS = {1: {"name": "nodule", "colour": "#ff8000", "visible": True}}
+LABELS = {1: {"name": "nodule", "colour": "#ff8000", "visible": True}}
 
 
 def main():
     """The page."""
-    decisions = {e["finding"]: e["decision"] for e in stored() if e["kind"] == "verdict"}
+    decisions = {e["finding"]: e["decision"] for e in read_events() if e["kind"] == "verdict"}
     findings = [
         {"id": name, "label": 1, "name": "nodule", "centre_mm": [n * 9.0 + 3, 9, 8], "decision": decisions.get(name)}
         for n, name in enumerate(("one", "two", "three"))
     ]
     viewer(
         key="case", volume="/api/volume/image/header.json", overlay="/api/volume/labels/header.json", probability=None,
-        labels=LOOKS, unit="HU", findings=findings, selected="one", acked_seq=st.session_state.get("acked", 0),
+        labels=LABELS, unit="HU", findings=findings, selected="one", acked_seq=st.session_state.get("acked", 0),
         editable=True, height=600, on_verdict=store, on_stroke=store,
     )  # fmt: skip
 
 
-def stored():
-    """Every event so far."""
+def read_events():
+    """Returns every event so far."""
     return [json.loads(line) for line in STORE.read_text().splitlines()] if STORE.exists() else []
 
 
 def store(event):
-    """Keeps an event, once."""
-    if (event["client"], event["seq"]) not in [(e["client"], e["seq"]) for e in stored()]:
+    """Stores an event once."""
+    if (event["client"], event["seq"]) not in [(e["client"], e["seq"]) for e in read_events()]:
         with STORE.open("a") as out:
             out.write(json.dumps(event) + "\n")
     st.session_state["acked"] = event["seq"]
@@ -62,8 +62,14 @@ def header(request):
 def voxels(request):
     """A slab of a volume."""
     start, stop = (int(request.query_params[end]) for end in ("from", "to"))
-    body = wire.slab(*volumes()[request.path_params["name"]], start, stop)
+    body = wire.compress_slab(*volumes()[request.path_params["name"]], start, stop)
     return Response(body, headers={"Content-Encoding": "gzip"}, media_type="application/octet-stream")
+
+
+def frontend_file(request):
+    """A module or the stylesheet of the viewer."""
+    name = request.path_params["name"]
+    return Response(component.load_frontend()[name], media_type=component.MEDIA_TYPES[Path(name).suffix])
 
 
 if st.runtime.exists() and st.runtime.scriptrunner.get_script_run_ctx():
@@ -74,6 +80,6 @@ else:
         routes=[
             Route("/api/volume/{name}/header.json", header),
             Route("/api/volume/{name}/voxels", voxels),
-            Route(component.address(), lambda _: Response(component.javascript(), media_type="text/javascript")),
+            Route(f"{component.frontend_folder()}/{{name}}", frontend_file),
         ],
     )

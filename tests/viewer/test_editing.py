@@ -1,4 +1,4 @@
-"""Corrections: what is drawn is what arrives, voxel for voxel, and all of it can be taken back."""
+"""Corrections arrive voxel for voxel as they were drawn, and every stroke can be undone."""
 
 import numpy as np
 import pytest
@@ -27,18 +27,18 @@ def labelled(voxels):
 
 @pytest.fixture
 def drawing(screen):
-    """A case with an empty mask, ready to be drawn on."""
+    """A case with an empty mask that can be drawn on."""
     return screen.open(scan(), labelled(np.zeros(SHAPE)), labels=LABELS, editable=True)
 
 
 def mask(screen):
-    """The label image in the browser."""
+    """Returns the label image in the browser."""
     flat = screen.viewer("return Array.from(v.state.overlay.data)")
     return np.array(flat, np.uint8).reshape(SHAPE, order="F")
 
 
 def replayed(screen, before=None):
-    """The label image that the events tell: what a server knows."""
+    """Returns the label image that follows from the events, as a server sees it."""
     flat = np.zeros(np.prod(SHAPE), np.uint8) if before is None else before.ravel(order="F").copy()
     seen = {event["seq"]: event for event in screen.sent()}
     undone = {event["of"] for event in seen.values() if event["kind"] == "undo"}
@@ -51,7 +51,7 @@ def replayed(screen, before=None):
 
 @pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
 def test_a_brush_stroke_is_a_disc_along_the_drag_and_arrives_exactly(drawing, plane):
-    drawing.viewer("v.set({ radius_mm: 3 }); v.take('brush'); v.moveTo([15, 12, 6])")
+    drawing.viewer("v.store.set({ radius_mm: 3, tool: 'brush', cursor: [15, 12, 6] })")
     drawing.drag(plane, (15, 12, 6), (15, 12, 6))
     across = {"axial": 2, "coronal": 1, "sagittal": 0}[plane]
     apart = (np.indices(SHAPE) - np.array([15, 12, 6]).reshape(3, 1, 1, 1)) * np.array([1, 1, 2]).reshape(3, 1, 1, 1)
@@ -61,7 +61,7 @@ def test_a_brush_stroke_is_a_disc_along_the_drag_and_arrives_exactly(drawing, pl
 
 
 def test_a_ball_goes_through_the_slices_and_a_long_drag_has_no_gaps(drawing):
-    drawing.viewer("v.set({ radius_mm: 2, ball: true }); v.take('brush'); v.moveTo([15, 12, 6])")
+    drawing.viewer("v.store.set({ radius_mm: 2, ballBrush: true, tool: 'brush', cursor: [15, 12, 6] })")
     drawing.drag("axial", (4, 12, 6), (26, 12, 6))
     drawn = mask(drawing)
     assert drawn[4:27, 12, 6].all() and drawn[4:27, 12, 5].all() and not drawn[:, :, 4].any()
@@ -72,7 +72,7 @@ def test_erase_undo_and_redo_leave_browser_and_events_agreed(screen):
     before = np.zeros(SHAPE, np.uint8)
     before[8:22, 6:18, 3:9] = 2
     screen.open(scan(), labelled(before), labels=LABELS, editable=True)
-    screen.viewer("v.set({ radius_mm: 3, label: 2 }); v.take('erase'); v.moveTo([15, 12, 6])")
+    screen.viewer("v.store.set({ radius_mm: 3, label: 2, tool: 'erase', cursor: [15, 12, 6] })")
     screen.drag("axial", (12, 12, 6), (18, 12, 6))
     erased = mask(screen)
     assert not erased[12:19, 12, 6].any() and erased.sum() < before.sum()
@@ -85,8 +85,8 @@ def test_erase_undo_and_redo_leave_browser_and_events_agreed(screen):
 
 
 def test_the_range_brush_stays_inside_the_window(drawing):
-    drawing.viewer("v.set({ radius_mm: 5 }); v.take('range'); v.moveTo([15, 12, 6])")
-    drawing.viewer("v.setWindow({ name: 'own', low: 50, high: 150 })")
+    drawing.viewer("v.store.set({ radius_mm: 5, tool: 'range', cursor: [15, 12, 6] })")
+    drawing.viewer("v.store.set({ window: { name: 'own', low: 50, high: 150 } })")
     drawing.drag("axial", (15, 12, 6), (15, 12, 6))
     drawn = mask(drawing)
     assert drawn[15:, :, :].any() and not drawn[:15].any()
@@ -97,7 +97,7 @@ def test_fill_fills_an_outline_and_refuses_an_open_one(screen):
     ring[5:20, 5:18, 6] = 1
     ring[6:19, 6:17, 6] = 0
     screen.open(scan(), labelled(ring), labels=LABELS, editable=True)
-    screen.viewer("v.take('fill'); v.moveTo([15, 12, 6])")
+    screen.viewer("v.store.set({ tool: 'fill', cursor: [15, 12, 6] })")
     screen.drag("axial", (2, 2, 6), (2, 2, 6))
     assert "Not closed" in screen.page.locator(".mv-notice").inner_text()
     np.testing.assert_array_equal(mask(screen), ring)
@@ -138,7 +138,7 @@ def test_a_signed_case_cannot_be_drawn_on_until_it_is_open_again(drawing):
 
 def test_where_the_model_saw_nothing_a_reader_still_draws(screen):
     screen.open(scan(), None, labels=LABELS, editable=True)
-    screen.viewer("v.take('brush'); v.moveTo([15, 12, 6])")
+    screen.viewer("v.store.set({ tool: 'brush', cursor: [15, 12, 6] })")
     screen.drag("axial", (12, 12, 6), (14, 12, 6))
     assert mask(screen).any()
     screen.served["moved"] = screen.served[screen.data["volume"].split("/")[3]]

@@ -1,4 +1,4 @@
-"""Without a mouse: every key of the help does something, and what has none is reached by Tab and seen to be."""
+"""Without a mouse: every key of the help does something, and Tab reaches everything else, with a visible focus."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ pytestmark = pytest.mark.browser
 
 PRESSED = {"Up": "ArrowUp", "Down": "ArrowDown", "Left": "ArrowLeft", "Right": "ArrowRight", "PgUp": "PageUp",
            "PgDn": "PageDown", "Esc": "Escape", "Shift Z": "Z"}  # fmt: skip
-SEEN = """const { state, stage, panes, beside, solid, choice, page, note } = v;
-    const { volume, overlay, probability, uncertainty, editor, tables, seen, ...rest } = state;
-    return JSON.stringify([rest, stage.dataset, panes.map(({ view, plane }) => [view, plane === v.active.plane]),
-      beside.shown, beside.linked, solid.on, choice.open, Boolean(page), note.hidden, window.sent.length])"""
-BEGIN = """v.beside.choose(null); v.zoom(1.1); v.take(a);
-    v.set({ label: 2, window: { name: '', low: 0, high: 1 } });"""
+SEEN = """const { state, stage, panes, navigation, labelDialog, help, notice } = v;
+    const { volume, overlay, probability, uncertainty, editor, greyTable, colourTable, ...rest } = state;
+    return JSON.stringify([rest, stage.dataset, panes.map((pane) => pane === navigation.active), labelDialog.isOpen,
+      help.isOpen, notice.node.hidden, window.sent.length])"""
+BEGIN = """v.comparison.choose(null); v.navigation.zoomAtCursor(1.1);
+    v.store.set({ tool: a, heldDrag: null, label: 2, window: { name: '', low: 0, high: 1 } });"""
 FOCUSED = """const node = document.activeElement; node.dataset.reached = 1;
     const { outlineStyle, outlineWidth } = getComputedStyle(node);
     return [node.className, outlineStyle !== 'none' && parseFloat(outlineWidth) > 0]"""
@@ -26,12 +26,12 @@ LEFT = """return [...document.querySelectorAll('.mv :is(button, input, select, c
 
 @pytest.fixture
 def reading(screen):
-    """A case with everything that a viewer can show: two labels, confidence, another model beside it."""
+    """A case with everything that a viewer can show: two labels, confidence, another model to compare with."""
     sure = Volume(np.full((24, 20, 12), 0.5, np.float32), GRID, "probability")
     screen.open(scan(), mask(), sure, labels=LABELS, findings=FINDINGS, editable=True, reasons=["other"])
-    beside = {"id": "rival", "name": "rival", "volume": screen.data["volume"], "overlay": screen.serve("r", mask()),
-              "pairs": {}, "only": [], "none": ""}  # fmt: skip
-    screen.show(besides=[beside])
+    rival = {"id": "rival", "name": "rival", "volume": screen.data["volume"], "overlay": screen.serve("r", mask()),
+              "pairs": {}, "unmatched": [], "unpaired_text": ""}  # fmt: skip
+    screen.show(comparisons=[rival])
     return screen
 
 
@@ -50,18 +50,18 @@ def test_every_key_that_the_help_names_does_something(reading):
             reading.viewer("await new Promise((go) => setTimeout(go, 200))")
         if key == "Escape":
             keys.press("?")
-        before = reading.viewer("clearTimeout(v.noting); v.note.hidden = true;" + SEEN)
+        before = reading.viewer("v.notice.hide();" + SEEN)
         keys.press(key)
         if reading.viewer(SEEN) == before:
             idle.append(name)
-        if reading.viewer("return v.choice.open || Boolean(v.page)"):
+        if reading.viewer("return v.labelDialog.isOpen || v.help.isOpen"):
             keys.press("Escape")
     assert idle == []
 
 
 def test_whatever_can_be_pressed_is_reached_by_tab_and_seen_to_be(reading):
     reading.page.keyboard.press("s")
-    reading.viewer("v.setThreshold(0.4); v.beside.cycle()")
+    reading.viewer("v.display.setThreshold(0.4); v.comparison.cycle()")
     reading.page.keyboard.press("n")
     unseen = []
     for _ in range(80):
@@ -75,7 +75,7 @@ def test_whatever_can_be_pressed_is_reached_by_tab_and_seen_to_be(reading):
 def test_a_finding_is_given_another_label_with_three_keys(reading):
     keys = reading.page.keyboard
     keys.press("k")
-    expect(reading.page.get_by_role("dialog", name="nodule is rather")).to_be_visible()
+    expect(reading.page.get_by_role("dialog", name="Another label for nodule")).to_be_visible()
     keys.press("y")
     keys.press("Escape")
     assert reading.sent() == []
@@ -83,9 +83,9 @@ def test_a_finding_is_given_another_label_with_three_keys(reading):
     keys.press("ArrowDown")
     keys.press("Enter")
     (event,) = reading.sent()
-    said = {name: event[name] for name in ("kind", "finding", "decision", "label", "next")}
-    assert said == {"kind": "verdict", "finding": "one", "decision": "relabel", "label": 2, "next": "two"}
-    expect(reading.page.locator("[data-finding=one]")).to_contain_text("rather node")
+    verdict = {name: event[name] for name in ("kind", "finding", "decision", "label", "next")}
+    assert verdict == {"kind": "verdict", "finding": "one", "decision": "relabel", "label": 2, "next": "two"}
+    expect(reading.page.locator("[data-finding=one]")).to_contain_text("relabelled: node")
     keys.press("k")
     keys.press("1")
     assert (reading.sent()[-1]["finding"], reading.sent()[-1]["label"]) == ("two", 2)
@@ -93,7 +93,7 @@ def test_a_finding_is_given_another_label_with_three_keys(reading):
 
 def test_a_label_that_the_server_stored_stays_on_the_card_and_a_single_label_has_no_other(reading):
     reading.show(findings=[FINDINGS[0] | {"decision": "relabel", "relabelled": 2}, *FINDINGS[1:]])
-    expect(reading.page.locator("[data-finding=one]")).to_contain_text("rather node")
+    expect(reading.page.locator("[data-finding=one]")).to_contain_text("relabelled: node")
     reading.show(labels={"1": LABELS["1"]})
     expect(reading.page.get_by_role("button", name="Another label")).to_be_hidden()
     reading.page.keyboard.press("k")
@@ -102,13 +102,13 @@ def test_a_label_that_the_server_stored_stays_on_the_card_and_a_single_label_has
 
 def test_what_a_mouse_draws_and_measures_the_keys_do_at_the_crosshair(reading):
     keys = reading.page.keyboard
-    reading.viewer("v.moveTo([3, 5, 2]); v.set({ radius_mm: 0.5 })")
+    reading.viewer("v.store.set({ cursor: [3, 5, 2], radius_mm: 0.5 })")
     keys.press("b")
     keys.press(".")
     assert [event["runs"] for event in reading.sent()] == [[[3 + 24 * (5 + 20 * 2), 1, 1]]]
     keys.press("m")
     keys.press(".")
-    reading.viewer("v.moveTo([6, 9, 4])")  # the second end stays in the plane of the first
+    reading.viewer("v.store.set({ cursor: [6, 9, 4] })")  # the second end stays in the plane of the first
     keys.press(".")
     assert reading.viewer("return v.state.measures.map(({ text }) => text)") == ["5.0 mm"]
     keys.press(".")
@@ -116,7 +116,7 @@ def test_what_a_mouse_draws_and_measures_the_keys_do_at_the_crosshair(reading):
     assert reading.viewer("return v.state.measures.length") == 1
     keys.press("r")
     for at in ([3, 5, 2], [3, 15, 2], [1, 9, 2], [7, 9, 2]):
-        reading.viewer("v.moveTo(a)", at)
+        reading.viewer("v.store.set({ cursor: a })", at)
         keys.press(".")
     event = reading.sent()[-1]
     assert event["kind"] == "measure" and event["long"] == [[3, 5, 4], [3, 15, 4]]
@@ -130,13 +130,17 @@ def test_the_arrows_push_window_and_image_and_turn_the_body(reading):
     assert reading.viewer("return v.state.window.high - v.state.window.low") > high - low
     keys.press("v")
     keys.press("ArrowLeft")
-    assert reading.viewer("return v.active.view.pan[0]") < 0
+    assert reading.viewer("return v.navigation.active.view.pan[0]") < 0
     keys.press("s")
-    expect(reading.page.locator(".mv-solid canvas")).to_be_visible()
-    reading.viewer("v.solid.canvas.focus({ focusVisible: true })")
+    expect(reading.page.locator(".mv-mesh canvas")).to_be_visible()
+    reading.viewer("v.meshView.canvas.focus({ focusVisible: true })")
     keys.press("ArrowLeft")
     keys.press("+")
-    assert reading.viewer("return [v.solid.yaw, v.solid.zoom, v.active.view.pan[1]]") == [-0.2, 1.25, 0]
+    assert reading.viewer("return [v.meshView.yaw, v.meshView.zoom, v.navigation.active.view.pan[1]]") == [
+        -0.2,
+        1.25,
+        0,
+    ]
 
 
 def test_a_slider_takes_the_arrows_when_it_was_tabbed_to_and_leaves_them_alone_after_a_click(reading):

@@ -59,7 +59,7 @@ def brightest(screen, plane):
 def shown(screen, volume):
     """Opens a volume with the crosshair on the marker, in a window in which nothing else is white."""
     screen.open(volume)
-    screen.viewer(f"v.moveTo({list(MARK)}); v.setWindow({{ name: 'own', low: -1000, high: 2500 }})")
+    screen.viewer(f"v.store.set({{ cursor: {list(MARK)}, window: {{ name: 'own', low: -1000, high: 2500 }} }})")
     return {plane: tuple(np.sign(brightest(screen, plane))) for plane in PLACES}
 
 
@@ -69,9 +69,10 @@ def test_left_is_right_in_all_48_ways_of_storing_and_tilted(screen):
 
 
 def test_a_mirrored_axial_plane_is_noticed(screen):
-    faulty = screen.javascript.replace("out[last - n] = data[from + n]", "out[n] = data[from + n]")
-    assert faulty != screen.javascript
-    screen.javascript = faulty
+    modules = screen.frontends["viewer"]
+    faulty = modules["volume.js"].replace(b"out[last - n] = data[from + n]", b"out[n] = data[from + n]")
+    assert faulty != modules["volume.js"]
+    modules["volume.js"] = faulty
     assert shown(screen, next(stored_ways())) != PLACES
 
 
@@ -92,8 +93,8 @@ def test_letters_name_the_sides_and_a_tilt_says_so(screen):
 def test_every_pixel_is_the_window_of_the_stored_voxel(screen):
     volume = tilted()
     screen.open(volume)
-    screen.viewer("v.setWindow({ name: 'own', low: -700, high: 150 })")
-    grey = Window(-700, 150).grey(volume.voxels)
+    screen.viewer("v.store.set({ window: { name: 'own', low: -700, high: 150 } })")
+    grey = Window(-700, 150).to_grey(volume.voxels)
     cursor = screen.viewer("return v.state.cursor")
     for plane, across in (("axial", 2), ("coronal", 1), ("sagittal", 0)):
         indices = [at for at in itertools.product(*(range(n) for n in SHAPE)) if at[across] == cursor[across]]

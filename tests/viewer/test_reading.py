@@ -1,4 +1,4 @@
-"""Reading with the keyboard and the mouse; what is decided arrives, in order, and never twice for the store."""
+"""Reading with the keyboard and the mouse: verdicts arrive in order, and no event is stored twice."""
 
 import numpy as np
 import pytest
@@ -73,8 +73,8 @@ def test_a_key_decides(reading, key, decision):
 
 
 def test_a_verdict_is_told_once_and_a_finding_only_if_the_reader_went_there(reading):
-    """Each thing told costs the server a run of the page."""
-    reading.show(wants=[*reading.data["wants"], "select"])
+    """Each event costs the server a run of the page."""
+    reading.show(handled_events=[*reading.data["handled_events"], "select"])
     for key in "npy":
         reading.page.keyboard.press(key)
     reading.page.wait_for_timeout(600)
@@ -90,7 +90,7 @@ def test_the_planes_are_drawn_only_when_something_on_them_changes(reading):
     decided = [finding | {"decision": "accept"} for finding in FINDINGS]
     reading.show(acked_seq=3, findings=decided)
     reading.page.keyboard.press("y")
-    assert reading.viewer("v.hover(v.panes[0], [3, 3, 3])") is None
+    assert reading.viewer("v.navigation.hover(v.panes[0], [3, 3, 3])") is None
     assert reading.viewer("return v.drawn") == 0
     expect(reading.page.locator(".mv-count")).to_have_text("3 of 3 read")
     measured = [
@@ -148,9 +148,9 @@ def test_what_is_not_acknowledged_is_sent_again_and_survives_a_reload(reading):
 
 def test_another_version_of_the_viewer_takes_the_place_and_the_outbox_of_the_one_before(reading):
     reading.page.keyboard.press("y")
-    reading.javascript += "\n// newer"
+    reading.frontends["newer"] = reading.frontends["viewer"]
     reading.page.evaluate(
-        "async data => { const { default: mount } = await import('/viewer.js?newer'); window.sent = [];"
+        "async data => { const { default: mount } = await import('/newer/viewer.js'); window.sent = [];"
         " const parentElement = document.getElementById('host');"
         " mount({ data, parentElement, setTriggerValue: (_, value) => window.sent.push(...value) }) }",
         reading.data,
@@ -164,7 +164,7 @@ def test_a_verdict_is_taken_back(reading):
     reading.page.keyboard.press("y")
     reading.page.keyboard.press("z")
     assert [(e["kind"], e.get("of")) for e in reading.sent()][-1] == ("undo", 1)
-    assert reading.viewer("return [v.state.selected, v.reading.decisionOf(v.state.findings[0])]") == ["one", None]
+    assert reading.viewer("return [v.state.selected, v.state.pendingVerdicts.one.decision]") == ["one", None]
 
 
 def test_the_server_does_not_pull_the_reader_back(reading):
@@ -177,7 +177,7 @@ def test_the_server_does_not_pull_the_reader_back(reading):
 
 
 def test_a_missed_finding_is_added_at_the_crosshair(reading):
-    reading.viewer("v.moveTo([2, 3, 6])")
+    reading.viewer("v.store.set({ cursor: [2, 3, 6] })")
     reading.page.keyboard.press("a")
     (event,) = reading.sent()
     assert event["kind"] == "missed" and event["centre_mm"] == [2, 3, 12]
@@ -233,7 +233,7 @@ def test_long_and_short_axis_are_measured_at_a_right_angle_and_stored_with_the_f
 
 def test_the_overlay_lies_on_its_voxels_and_is_turned_off_by_label(reading):
     reading.viewer(
-        "v.set({ opacity: 1 }); v.setWindow({ name: 'own', low: 5000, high: 6000 }); v.set({ crosshair: false })"
+        "v.store.set({ opacity: 1, window: { name: 'own', low: 5000, high: 6000 }, crosshairVisible: false })"
     )
     labels = mask().voxels
     indices = [(i, j, 4) for i in range(24) for j in range(20)]
@@ -248,26 +248,28 @@ def test_the_confidence_threshold_works_in_the_browser(screen):
     sure[4:8, 4:8, 3:6] = 0.6
     sure[5, 5, 4] = 0.9
     screen.open(scan(), mask(), Volume(sure, GRID, "probability"), labels=LABELS, findings=FINDINGS)
-    before = len(screen.asked)
-    screen.viewer("v.set({ opacity: 1 }); v.setThreshold(0.8); v.setWindow({ name: 'own', low: 5000, high: 6000 })")
+    before = len(screen.requested)
+    screen.viewer(
+        "v.display.setThreshold(0.8);v.store.set({ opacity: 1, window: { name: 'own', low: 5000, high: 6000 } })"
+    )
     assert screen.colours("axial", [(5, 5, 4), (6, 6, 4)]) == [[255, 128, 0], [0, 0, 0]]
     assert "not as stored" in screen.page.locator(".mv-badges").inner_text()
-    screen.viewer("v.setThreshold(null)")
+    screen.viewer("v.display.setThreshold(null)")
     assert screen.colours("axial", [(6, 6, 4)]) == [[255, 128, 0]]
-    assert len(screen.asked) == before
+    assert len(screen.requested) == before
 
 
 def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_confidence(screen):
-    told = np.zeros((24, 20, 12), np.float32)
-    told[5, 5, 4], told[6, 6, 4] = 1.0, 0.5
-    volume = Volume(told, GRID, "probability")
+    uncertainty = np.zeros((24, 20, 12), np.float32)
+    uncertainty[5, 5, 4], uncertainty[6, 6, 4] = 1.0, 0.5
+    volume = Volume(uncertainty, GRID, "probability")
     places = [(5, 5, 4), (6, 6, 4), (20, 15, 4)]
     badges, legend = screen.page.locator(".mv-badges"), screen.page.locator(".mv-legend")
 
     def seen(**images):
         screen.open(scan(), mask(), **images, labels=LABELS, findings=FINDINGS)
-        screen.viewer("v.set({ overlayOn: false, crosshair: false }); v.moveTo([5, 5, 4])")
-        screen.viewer("v.setWindow({ name: 'own', low: 5000, high: 6000 })")
+        screen.viewer("v.store.set({ overlayVisible: false, crosshairVisible: false, cursor: [5, 5, 4] })")
+        screen.viewer("v.store.set({ window: { name: 'own', low: 5000, high: 6000 } })")
         return [sum(colour) for colour in screen.colours("axial", places)]
 
     assert seen(uncertainty=volume) == [0, 0, 0]
@@ -276,7 +278,7 @@ def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_c
     stored = [sum(colour) for colour in screen.colours("axial", places)]
     assert stored[0] > stored[1] > stored[2] == 0
     expect(badges).to_contain_text("as the model stored it")
-    screen.show(doubt="disagreement of runs")
+    screen.show(uncertainty_source="disagreement of runs")
     expect(badges).to_contain_text("disagreement of runs")
     expect(legend).to_be_visible()
     derived = seen(probability=volume)
@@ -287,7 +289,7 @@ def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_c
 
 
 def test_the_mask_as_a_body_shows_the_left_on_the_right_and_turns(reading):
-    colours = """const { canvas } = v.solid; const at = {};
+    colours = """const { canvas } = v.meshView; const at = {};
         const rgba = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
         for (let n = 0; n < rgba.length; n += 4) {
           const name = rgba[n + 2] === 0 ? (rgba[n] ? "first" : "second") : null;
@@ -299,24 +301,24 @@ def test_the_mask_as_a_body_shows_the_left_on_the_right_and_turns(reading):
     reading.viewer("")
     seen = reading.viewer(colours)  # the second is further right, anterior and superior
     assert seen["second"][0] < seen["first"][0] and seen["second"][1] < seen["first"][1]
-    reading.viewer("v.solid.turn(Math.PI, 0)")
+    reading.viewer("v.meshView.turn(Math.PI, 0)")
     behind = reading.viewer(colours)
     assert behind["second"][0] > behind["first"][0] and behind["second"][1] < behind["first"][1]
     reading.page.get_by_label("Close the 3D view").click()
-    expect(reading.page.locator(".mv-solid")).to_be_hidden()
+    expect(reading.page.locator(".mv-mesh")).to_be_hidden()
 
 
 def test_scrolling_asks_for_nothing_and_a_new_address_of_the_same_scan_keeps_its_voxels(reading):
-    before = len(reading.asked)
+    before = len(reading.requested)
     for _ in range(5):
         reading.page.keyboard.press("ArrowUp")
-    assert len(reading.asked) == before
+    assert len(reading.requested) == before
     reading.served["again"] = reading.served[reading.data["volume"].split("/")[3]]
-    reading.viewer("v.moveTo([1, 2, 3])")
+    reading.viewer("v.store.set({ cursor: [1, 2, 3] })")
     reading.show(volume="/api/volume/again/header.json")
     reading.loaded()
     assert reading.viewer("return v.state.cursor") == [1, 2, 3]
-    assert not [url for url in reading.asked[before:] if "voxels" in url]
+    assert not [url for url in reading.requested[before:] if "voxels" in url]
 
 
 def test_names_are_text_and_never_markup(screen):
@@ -335,7 +337,7 @@ def test_an_expired_link_says_what_to_do_and_an_empty_case_too(screen):
     screen.open(scan())
     expect(screen.page.locator(".mv-empty")).to_contain_text("The model found nothing")
     screen.show(volume="/api/volume/gone/header.json")
-    expect(screen.page.locator(".mv-curtain")).to_contain_text("Reload the page")
+    expect(screen.page.locator(".mv-loading")).to_contain_text("Reload the page")
     screen.page.keyboard.press("n")
     expect(screen.page.locator(".mv-notice")).to_contain_text("this key did nothing")
     screen.errors.clear()  # the browser itself reports the 404

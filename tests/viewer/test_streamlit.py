@@ -15,8 +15,8 @@ pytestmark = pytest.mark.browser
 
 STROKE = """node => {
   const { editor } = node.viewer.state;
-  editor.begin();
-  [7, 8].forEach((at) => editor.set(at, 1));
+  editor.beginStroke();
+  [7, 8].forEach((at) => editor.setLabel(at, 1));
   node.viewer.reading.finishStroke("brush");
 }"""
 
@@ -96,7 +96,7 @@ def test_verdicts_and_strokes_outlive_a_killed_server(server, chromium):
     wait(lambda: page.locator(".mv-saved").inner_text() == "All saved", 60)
     assert [(e["kind"], e["seq"]) for e in server.events()] == [("verdict", 1), ("verdict", 2), ("stroke", 3)]
     assert server.events()[-1]["runs"] == [[7, 2, 1]]
-    assert page.locator("em[data-said=reject]").count() == 1
+    assert page.locator("em[data-decision=reject]").count() == 1
     assert foreign == []
     page.close()
 

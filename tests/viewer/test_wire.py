@@ -16,7 +16,7 @@ SHAPES = array_shapes(min_dims=3, max_dims=3, max_side=5)
 
 
 def volume(voxels, unit="HU", codes="RAS"):
-    return Volume(np.asarray(voxels), np.diag([0.7, 0.8, 2.5, 1.0]), unit).oriented(codes)
+    return Volume(np.asarray(voxels), np.diag([0.7, 0.8, 2.5, 1.0]), unit).reorient(codes)
 
 
 @given(arrays(np.int16, SHAPES), st.sampled_from(["RAS", "LPS", "SPL", "IAR"]))
@@ -46,16 +46,16 @@ def test_the_first_axis_runs_fastest():
 def test_slabs_join_to_the_whole():
     voxels = np.random.default_rng(1).integers(-1000, 1000, (300, 200, 90), np.int16)
     header, data = wire.encode(volume(voxels))
-    ranges = wire.slabs(header)
+    ranges = wire.list_slabs(header)
     assert len(ranges) > 1 and ranges[0][0] == 0 and ranges[-1][1] == 90
-    assert b"".join(gzip.decompress(wire.slab(header, data, a, b)) for a, b in ranges) == data
+    assert b"".join(gzip.decompress(wire.compress_slab(header, data, a, b)) for a, b in ranges) == data
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 2), (0, 6), (3, 3), (4, 2)])
 def test_planes_that_are_not_there_are_refused(start, stop):
     header, data = wire.encode(volume(np.zeros((2, 2, 5), np.int16)))
     with pytest.raises(BadInput, match="planes 0 to 5"):
-        wire.slab(header, data, start, stop)
+        wire.compress_slab(header, data, start, stop)
 
 
 def test_probabilities_keep_a_255th_and_labels_their_names():

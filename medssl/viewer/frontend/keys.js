@@ -1,80 +1,148 @@
-// Keys: everything a reader does with the keyboard, in one table that is also the help page.
-import { TOOLS, dab, push } from "./tools.js";
+// @ts-check
+// Keys: everything that the reader can do with the keyboard, in one table that is also the help page.
+import { TOOLS } from "./tools.js";
+/** @import { Commands, ToolName } from "./types" */
 
+/**
+ * @typedef {object} KeyBinding
+ * @property {string[]} keys
+ * @property {string} help
+ * @property {(commands: Commands, key: string) => void} run
+ * @property {ToolName} [tool] that the key chooses
+ * @property {boolean} [edits] the key works only in a case that is open to changes
+ */
+
+/** @type {KeyBinding[]} */
 export const KEYS = [
-  { keys: ["n"], does: "next finding", run: (v) => v.reading.step(1) },
-  { keys: ["p"], does: "previous finding", run: (v) => v.reading.step(-1) },
-  { keys: ["y"], does: "accept", run: (v) => v.reading.decide("accept") },
-  { keys: ["x"], does: "reject", run: (v) => v.reading.decide("reject") },
-  { keys: ["e"], does: "edit the mask of this finding", run: (v) => v.reading.decide("edit") },
-  { keys: ["u"], does: "unsure", run: (v) => v.reading.decide("unsure") },
-  { keys: ["k"], does: "another label for this finding", run: (v) => v.reading.relabel() },
-  { keys: ["a"], does: "add a missed finding at the crosshair", run: (v) => v.reading.missed() },
-  { keys: ["z"], does: "undo the last stroke or verdict", run: (v) => v.reading.undo() },
-  { keys: ["Z"], does: "redo the stroke", run: (v) => v.reading.redo() },
-  { keys: ["1", "2", "3", "4", "5", "6"], does: "window presets", run: (v, key) => v.preset(Number(key) - 1) },
-  { keys: ["PageUp", "ArrowUp"], does: "one slice on", run: (v, key) => push(v, key) || v.scroll(v.active, 1) },
-  { keys: ["PageDown", "ArrowDown"], does: "one slice back", run: (v, key) => push(v, key) || v.scroll(v.active, -1) },
-  { keys: ["ArrowLeft", "ArrowRight"], does: "next plane for the keyboard", run: (v, key) => push(v, key) || v.turn(key === "ArrowLeft" ? -1 : 1) },
-  { keys: ["+", "="], does: "zoom in", run: (v) => v.zoom(1.25) },
-  { keys: ["-"], does: "zoom out", run: (v) => v.zoom(0.8) },
-  { keys: ["0"], does: "whole image again", run: (v) => v.resetView() },
-  { keys: ["f"], does: "enlarge this plane, or all three again", run: (v) => v.enlarge(v.active) },
-  { keys: ["o"], does: "overlay on and off", run: (v) => v.toggle("overlayOn") },
-  { keys: ["q"], does: "uncertainty on and off", run: (v) => v.doubt() },
-  { keys: ["c"], does: "beside it: the earlier study, the other model, nothing", run: (v) => v.beside.cycle() },
-  { keys: ["j"], does: "scroll both together, or each alone", run: (v) => v.beside.link() },
-  { keys: ["s"], does: "3D view of the mask", run: (v) => v.solid.toggle() },
-  { keys: ["h"], does: "crosshair on and off", run: (v) => v.toggle("crosshair") },
-  { keys: ["g"], does: "tool: navigate", run: (v) => v.take("navigate") },
-  { keys: ["w"], does: "tool: window (drag, or the arrows)", run: (v) => v.take("window") },
-  { keys: ["v"], does: "tool: pan (drag, or the arrows)", run: (v) => v.take("pan") },
-  { keys: ["m"], does: "tool: length in mm", run: (v) => v.take("length") },
-  { keys: ["r"], does: "tool: RECIST, long and short axis of the finding", run: (v) => v.take("recist"), edits: true },
-  { keys: ["b"], does: "tool: brush", run: (v) => v.take("brush"), edits: true },
-  { keys: ["d"], does: "tool: erase", run: (v) => v.take("erase"), edits: true },
-  { keys: ["t"], does: "tool: range brush, inside the window only", run: (v) => v.take("range"), edits: true },
-  { keys: ["l"], does: "tool: fill an outline", run: (v) => v.take("fill"), edits: true },
-  { keys: ["i"], does: "interpolate between slices", run: (v) => v.reading.interpolate(), edits: true },
-  { keys: ["[", "]"], does: "smaller, larger brush", run: (v, key) => v.resizeBrush(key === "[" ? 0.8 : 1.25), edits: true },
-  { keys: ["."], does: "use the tool at the crosshair, as a click", run: (v) => dab(v) },
-  { keys: ["Escape"], does: "take measures and messages away", run: (v) => v.clear() },
-  { keys: ["?"], does: "this help", run: (v) => v.help() },
+  { keys: ["n"], help: "next finding", run: (c) => c.stepFinding(1) },
+  { keys: ["p"], help: "previous finding", run: (c) => c.stepFinding(-1) },
+  { keys: ["y"], help: "accept", run: (c) => c.decide("accept") },
+  { keys: ["x"], help: "reject", run: (c) => c.decide("reject") },
+  { keys: ["e"], help: "edit the mask of this finding", run: (c) => c.decide("edit") },
+  { keys: ["u"], help: "unsure", run: (c) => c.decide("unsure") },
+  { keys: ["k"], help: "another label for this finding", run: (c) => c.relabel() },
+  { keys: ["a"], help: "add a missed finding at the crosshair", run: (c) => c.addMissed() },
+  { keys: ["z"], help: "undo the last stroke or verdict", run: (c) => c.undo() },
+  { keys: ["Z"], help: "redo the stroke", run: (c) => c.redo() },
+  { keys: ["1", "2", "3", "4", "5", "6"], help: "window presets", run: (c, key) => c.applyPreset(Number(key) - 1) },
+  { keys: ["PageUp", "ArrowUp"], help: "next slice", run: (c, key) => c.nudge(key) || c.scroll(1) },
+  { keys: ["PageDown", "ArrowDown"], help: "previous slice", run: (c, key) => c.nudge(key) || c.scroll(-1) },
+  {
+    keys: ["ArrowLeft", "ArrowRight"],
+    help: "move the keyboard to the next plane",
+    run: (c, key) => c.nudge(key) || c.turnPane(key === "ArrowLeft" ? -1 : 1),
+  },
+  { keys: ["+", "="], help: "zoom in", run: (c) => c.zoom(1.25) },
+  { keys: ["-"], help: "zoom out", run: (c) => c.zoom(0.8) },
+  { keys: ["0"], help: "show the whole image again", run: (c) => c.resetView() },
+  { keys: ["f"], help: "enlarge this plane, or show all three again", run: (c) => c.enlarge() },
+  { keys: ["o"], help: "overlay on and off", run: (c) => c.toggle("overlayVisible") },
+  { keys: ["q"], help: "uncertainty on and off", run: (c) => c.toggleUncertainty() },
+  { keys: ["c"], help: "comparison: earlier study, other model, none", run: (c) => c.cycleComparison() },
+  { keys: ["j"], help: "scroll both studies together, or each alone", run: (c) => c.toggleLink() },
+  { keys: ["s"], help: "3D view of the mask", run: (c) => c.toggleMesh() },
+  { keys: ["h"], help: "crosshair on and off", run: (c) => c.toggle("crosshairVisible") },
+  bindTool("g", "navigate", "navigate"),
+  bindTool("w", "window", "window (drag, or the arrows)"),
+  bindTool("v", "pan", "pan (drag, or the arrows)"),
+  bindTool("m", "length", "length in mm"),
+  bindTool("r", "recist", "RECIST, long and short axis of the finding"),
+  bindTool("b", "brush", "brush"),
+  bindTool("d", "erase", "erase"),
+  bindTool("t", "range", "range brush, inside the window only"),
+  bindTool("l", "fill", "fill an outline"),
+  { keys: ["i"], help: "interpolate between slices", run: (c) => c.interpolate(), edits: true },
+  {
+    keys: ["[", "]"],
+    help: "smaller, larger brush",
+    run: (c, key) => c.scaleBrush(key === "[" ? 0.8 : 1.25),
+    edits: true,
+  },
+  { keys: ["."], help: "use the tool at the crosshair, as a click", run: (c) => c.applyAtCursor() },
+  { keys: ["Escape"], help: "remove measurements and messages", run: (c) => c.clear() },
+  { keys: ["?"], help: "this help", run: (c) => c.toggleHelp() },
 ];
 
-const NAMES = { ArrowUp: "Up", ArrowDown: "Down", ArrowLeft: "Left", ArrowRight: "Right", PageUp: "PgUp", PageDown: "PgDn", Escape: "Esc", Z: "Shift Z" };
+/** @type {Record<string, string>} */
+const KEY_NAMES = {
+  ArrowUp: "Up",
+  ArrowDown: "Down",
+  ArrowLeft: "Left",
+  ArrowRight: "Right",
+  PageUp: "PgUp",
+  PageDown: "PgDn",
+  Escape: "Esc",
+  Z: "Shift Z",
+};
 
-export function keyName(key) {
-  return NAMES[key] ?? key.toUpperCase();
+/**
+ * Returns the name of a key as it is printed on a keyboard.
+ * @param {string} key
+ */
+export function formatKey(key) {
+  return KEY_NAMES[key] ?? key.toUpperCase();
 }
 
-// The key that takes up a tool.
-export function keyOf(tool) {
-  return KEYS.find((entry) => entry.does.toLowerCase().startsWith(`tool: ${TOOLS[tool].name.toLowerCase()}`))?.keys[0];
+/**
+ * Finds the key that chooses a tool.
+ * @param {ToolName} tool
+ */
+export function findToolKey(tool) {
+  return KEYS.find((binding) => binding.tool === tool)?.keys[0];
 }
 
-// Keys work without a click into the viewer first, but never while somebody writes.
-export function hearKeys(viewer) {
-  const heard = (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || !viewer.listening() || viewer.choice.open) return;
-    if (steers(event.composedPath()[0], event.key)) return;
-    if (writes(event.composedPath()[0])) return event.key === "Escape" && event.composedPath()[0].blur();
-    const entry = KEYS.find(({ keys, edits }) => keys.includes(event.key) && (!edits || viewer.state.editable));
-    if (!entry) return;
+/**
+ * Lets the keys run the commands, without a click into the viewer first, but never while the reader writes. Returns the
+ * function that ends this.
+ * @param {object} uses
+ * @param {Commands} uses.commands
+ * @param {() => boolean} uses.isListening whether the keys belong to this viewer now
+ * @param {() => boolean} uses.isEditable
+ * @param {(key: string) => boolean} uses.checkReady whether there is a scan; if not, a message says so
+ */
+export function bindKeys({ commands, isListening, isEditable, checkReady }) {
+  /** @param {KeyboardEvent} event */
+  const handleKey = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !isListening()) return;
+    const target = event.composedPath()[0];
+    if (usesKeyItself(target, event.key)) return;
+    if (isTextField(target)) {
+      if (event.key === "Escape") /** @type {HTMLElement} */ (target).blur();
+      return;
+    }
+    const binding = KEYS.find(({ keys, edits }) => keys.includes(event.key) && (!edits || isEditable()));
+    if (!binding) return;
     event.preventDefault();
     event.stopPropagation();
-    if (!viewer.state.volume?.data) return viewer.notify("There is no scan on the screen yet: this key did nothing.");
-    entry.run(viewer, event.key);
+    if (checkReady(event.key)) binding.run(commands, event.key);
   };
-  window.addEventListener("keydown", heard, true);
-  return () => window.removeEventListener("keydown", heard, true);
+  window.addEventListener("keydown", handleKey, true);
+  return () => window.removeEventListener("keydown", handleKey, true);
 }
 
-// A slider or the 3D view that was tabbed to takes the arrows itself; a click gives the focus back.
-function steers(node, key) {
-  return /^(Arrow.*|[-+=])$/.test(key) && node instanceof Element && node.matches("input[type=range], .mv-solid canvas");
+/**
+ * @param {string} key
+ * @param {ToolName} tool
+ * @param {string} help
+ * @returns {KeyBinding}
+ */
+function bindTool(key, tool, help) {
+  const edits = Boolean(TOOLS[tool].drawsLabels || TOOLS[tool].recordsAxes);
+  return { keys: [key], help: `tool: ${help}`, tool, edits, run: (c) => c.selectTool(tool) };
 }
 
-function writes(node) {
-  return node instanceof Element && (node.matches("textarea, select, [contenteditable=true]") || node.matches("input:not([type=range]):not([type=checkbox])"));
+/**
+ * Returns whether a slider or the 3D view that has the focus uses a key itself.
+ * @param {EventTarget} node
+ * @param {string} key
+ */
+function usesKeyItself(node, key) {
+  const selector = "input[type=range], .mv-mesh canvas";
+  return /^(Arrow.*|[-+=])$/.test(key) && node instanceof Element && node.matches(selector);
+}
+
+/** @param {EventTarget} node */
+function isTextField(node) {
+  const selector = "textarea, select, [contenteditable=true], input:not([type=range]):not([type=checkbox])";
+  return node instanceof Element && node.matches(selector);
 }

@@ -1,83 +1,101 @@
-// Outbox: what the reader did stays here, also over a reload or a restarted server, until the server has stored it.
+// @ts-check
+// Outbox: keeps the reader's events, also over a reload or a restart of the server, until the server has stored them.
+/** @import { NumberedEvent, ReviewEvent } from "./types" */
 
-const AGAIN_MS = 3000;
-const MOST_MS = 15000;
+const FIRST_RETRY_MS = 3000;
+const LONGEST_RETRY_MS = 15000;
 
 export class Outbox {
-  constructor(key, acked, send, changed) {
-    this.place = `medssl-outbox-${key}`;
-    this.send = send;
-    this.changed = changed;
-    const kept = this.read();
-    this.client = identity(); // of this page load: a duplicated tab inherits the store, but must not share its numbers
-    this.pending = kept.pending ?? [];
-    this.last = Math.max(acked, kept.last ?? 0);
-    this.wait = AGAIN_MS;
-    this.ack(acked);
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #retryMs = FIRST_RETRY_MS;
+  #storageKey;
+  #send;
+  #onChange;
+
+  /**
+   * @param {string} key name of the case; each case has events of its own
+   * @param {number} ackedSeq number of the last event that the server has stored
+   * @param {(events: NumberedEvent[]) => void} send
+   * @param {(outbox: Outbox) => void} onChange
+   */
+  constructor(key, ackedSeq, send, onChange) {
+    this.#storageKey = `medssl-outbox-${key}`;
+    this.#send = send;
+    this.#onChange = onChange;
+    const stored = this.#read();
+    // One identity per page load: a duplicated tab inherits the stored events, but must not share their numbers.
+    this.client = createIdentity();
+    /** @type {NumberedEvent[]} */
+    this.pending = stored.pending ?? [];
+    this.lastSeq = Math.max(ackedSeq, stored.last ?? 0);
+    this.acknowledge(ackedSeq);
     if (this.pending.length) this.flush();
   }
 
-  get waiting() {
-    return this.pending.length;
-  }
-
-  // Numbers an event, keeps it and sends everything that waits, in order.
+  /**
+   * Numbers an event, keeps it, and sends all pending events in order. Returns the number.
+   * @param {ReviewEvent} event
+   */
   add(event) {
     if (event.kind === "select") this.pending = this.pending.filter((other) => other.kind !== "select");
-    const numbered = { client: this.client, seq: ++this.last, at: new Date().toISOString(), ...event };
+    const numbered = { client: this.client, seq: ++this.lastSeq, at: new Date().toISOString(), ...event };
     this.pending.push(numbered);
-    this.write();
+    this.#write();
     this.flush();
     return numbered.seq;
   }
 
-  // The server has stored every event up to here.
-  ack(seq) {
-    const before = this.pending.length;
+  /**
+   * Removes the events that the server has stored.
+   * @param {number} seq number of the last of them
+   */
+  acknowledge(seq) {
+    const count = this.pending.length;
     this.pending = this.pending.filter((event) => event.seq > seq);
-    this.last = Math.max(this.last, seq);
-    if (this.pending.length < before) this.wait = AGAIN_MS;
-    if (!this.pending.length) clearTimeout(this.timer);
-    this.write();
+    this.lastSeq = Math.max(this.lastSeq, seq);
+    if (this.pending.length < count) this.#retryMs = FIRST_RETRY_MS;
+    if (!this.pending.length) clearTimeout(this.#timer);
+    this.#write();
   }
 
   flush() {
-    clearTimeout(this.timer);
-    this.send(this.pending);
-    this.changed();
-    this.timer = setTimeout(() => this.again(), this.wait);
-  }
-
-  again() {
-    if (!this.pending.length) return;
-    this.wait = Math.min(MOST_MS, this.wait * 1.5);
-    this.flush();
+    clearTimeout(this.#timer);
+    this.#send(this.pending);
+    this.#onChange(this);
+    this.#timer = setTimeout(() => this.#retry(), this.#retryMs);
   }
 
   close() {
-    clearTimeout(this.timer);
+    clearTimeout(this.#timer);
   }
 
-  read() {
+  #retry() {
+    if (!this.pending.length) return;
+    this.#retryMs = Math.min(LONGEST_RETRY_MS, this.#retryMs * 1.5);
+    this.flush();
+  }
+
+  /** @returns {{ pending?: NumberedEvent[], last?: number }} */
+  #read() {
     try {
-      return JSON.parse(sessionStorage.getItem(this.place)) ?? {};
+      return JSON.parse(sessionStorage.getItem(this.#storageKey) ?? "{}") ?? {};
     } catch {
       return {};
     }
   }
 
-  write() {
-    const { last, pending } = this;
+  #write() {
     try {
-      sessionStorage.setItem(this.place, JSON.stringify({ last, pending }));
+      sessionStorage.setItem(this.#storageKey, JSON.stringify({ last: this.lastSeq, pending: this.pending }));
     } catch {
-      // A full or forbidden store: the events still wait in memory, and leaving the page still warns.
+      // The storage is full or forbidden: the events still wait in memory, and leaving the page still warns.
     }
-    this.changed();
+    this.#onChange(this);
   }
 }
 
 // crypto.randomUUID needs a secure context; a reading room's plain http address is none.
-function identity() {
+function createIdentity() {
   return Array.from(crypto.getRandomValues(new Uint8Array(12)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,179 +1,276 @@
-// Reading: what a reader decides and corrects, told to the server through the outbox.
-import { lengthMm, nearestVoxel, toIndex, toMm } from "./geometry.js";
+// @ts-check
+// Reading: what the reader decides, measures and corrects, sent to the server through the outbox.
+import { findNearestVoxel, measureLength, toIndex, toMm } from "./geometry.js";
+import { interpolateSlices } from "./interpolation.js";
 import { Outbox } from "./outbox.js";
-import { interpolateSlices } from "./tools.js";
+import { decisionOf } from "./state.js";
+import { selectTool } from "./tools.js";
+/** @import { Finding, Line, Notify, NumberedEvent, Plane, ViewerData, ViewerState } from "./types" */
+/** @import { Store } from "./store.js" */
 
-const SELECT_MS = 400;
+const SELECT_DELAY_MS = 400;
+/** @typedef {{ reason: string, note: string }} Remarks */
+/** @typedef {{ seq: number, finding: string, isMeasurement: boolean }} LastEvent */
 
 export class Reading {
-  constructor(viewer, data) {
-    this.viewer = viewer;
-    this.state = viewer.state;
-    this.said = {}; // verdicts that the server has not stored yet, by finding
-    this.axes = {}; // and measures
-    this.outbox = new Outbox(data.key, data.acked_seq, (events) => viewer.send("events", events), () => viewer.refresh());
+  #store;
+  #notify;
+  #takeRemarks;
+  #askLabel;
+  #alignComparison;
+  /** @type {string[]} */
+  #handledEvents = [];
+  /** @type {ReturnType<typeof setTimeout> | undefined} a selection that was not sent yet */
+  #selectTimer;
+  #selectedAt = performance.now();
+  /** @type {LastEvent | null} the event that undo takes back */
+  #lastEvent = null;
+
+  /**
+   * @param {ViewerData} data
+   * @param {object} uses
+   * @param {Store<ViewerState>} uses.store
+   * @param {Notify} uses.notify
+   * @param {(events: NumberedEvent[]) => void} uses.send
+   * @param {() => Remarks} uses.takeRemarks returns the reason and the note that go with one event
+   * @param {(title: string, names: string[], onChoice: (number: number) => void) => void} uses.askLabel
+   * @param {(finding: Finding) => void} uses.alignComparison
+   */
+  constructor(data, { store, notify, send, takeRemarks, askLabel, alignComparison }) {
+    this.#store = store;
+    this.#notify = notify;
+    this.#takeRemarks = takeRemarks;
+    this.#askLabel = askLabel;
+    this.#alignComparison = alignComparison;
+    this.outbox = new Outbox(data.key, data.acked_seq, send, ({ pending, lastSeq }) =>
+      store.set({ unsavedEvents: pending.length, lastSeq }),
+    );
   }
 
-  // The server's word. It leads to another finding only if it knows everything that was done here.
-  update(data, before) {
-    this.wants = data.wants;
-    this.outbox.ack(data.acked_seq);
-    for (const waiting of [this.said, this.axes]) {
-      for (const [id, { seq }] of Object.entries(waiting)) if (seq <= data.acked_seq) delete waiting[id];
+  /**
+   * Follows the server. It leads to another finding only if it knows everything that was done here.
+   * @param {ViewerData} data
+   * @param {ViewerData | null} previous
+   */
+  update(data, previous) {
+    this.#handledEvents = data.handled_events;
+    this.outbox.acknowledge(data.acked_seq);
+    const { pendingVerdicts, pendingAxes } = this.#store.get();
+    this.#store.set({
+      pendingVerdicts: dropAcknowledged(pendingVerdicts, data.acked_seq),
+      pendingAxes: dropAcknowledged(pendingAxes, data.acked_seq),
+    });
+    const isSettled = previous && !this.outbox.pending.length && !this.#selectTimer;
+    const { selected } = this.#store.get();
+    if (isSettled && data.selected && data.selected !== previous.selected && data.selected !== selected) {
+      this.select(data.selected, false);
     }
-    const settled = before && !this.outbox.waiting && !this.telling;
-    if (settled && data.selected !== before.selected && data.selected !== this.state.selected) this.select(data.selected, false);
   }
 
-  // The finding a case opens with: the server's choice, or the first that is not read.
+  /**
+   * Selects the finding that a case opens with: the server's choice, or the first without a verdict.
+   * @param {string | null} selected
+   */
   begin(selected) {
-    const { findings } = this.state;
-    const chosen = findings.find(({ id }) => id === selected) ?? findings.find((finding) => !this.decisionOf(finding));
-    if (chosen) this.select(chosen.id, false);
+    const state = this.#store.get();
+    const { findings } = state;
+    const finding = findings.find(({ id }) => id === selected) ?? findings.find((other) => !decisionOf(state, other));
+    if (finding) this.select(finding.id, false);
   }
 
-  decisionOf(finding) {
-    return this.said[finding.id] ? this.said[finding.id].decision : (finding.decision ?? null);
-  }
-
-  // The label that a reader gave a finding in place of the model's, or null.
-  labelOf(finding) {
-    return this.said[finding.id] ? this.said[finding.id].label : (finding.relabelled ?? null);
-  }
-
-  select(id, tell = true) {
-    const { state } = this;
-    const finding = state.findings.find((other) => other.id === id);
+  /**
+   * Selects a finding, and moves the crosshair to it.
+   * @param {string} id
+   * @param {boolean} isSent whether the server gets the selection
+   */
+  select(id, isSent = true) {
+    const { findings, volume, label } = this.#store.get();
+    const finding = findings.find((other) => other.id === id);
     if (!finding) return;
-    state.selected = id;
-    state.label = finding.label ?? state.label;
-    this.since = performance.now();
-    if (state.volume) {
-      const { header } = state.volume;
-      this.viewer.moveTo(nearestVoxel(header, toIndex(header.affine, finding.centre_mm)));
+    this.#store.set({ selected: id, label: finding.label ?? label });
+    this.#selectedAt = performance.now();
+    if (volume) {
+      const index = toIndex(volume.header.affine, finding.centre_mm);
+      this.#store.set({ cursor: findNearestVoxel(volume.header, index) });
     }
-    this.viewer.beside.follow(finding);
-    if (tell && this.wants.includes("select")) this.tell(id);
+    this.#alignComparison(finding);
+    if (isSent && this.#handledEvents.includes("select")) this.#scheduleSelect(id);
   }
 
-  // Waits until the reader has settled on a finding: leafing through them is nobody's business.
-  tell(finding) {
-    this.forget();
-    this.telling = setTimeout(() => {
-      this.telling = 0;
-      this.outbox.add({ kind: "select", finding });
-    }, SELECT_MS);
-  }
-
-  // What was not told yet: a verdict tells where the reader goes from it.
-  forget() {
-    clearTimeout(this.telling);
-    this.telling = 0;
-  }
-
+  /** @param {number} by number of findings */
   step(by) {
-    const { findings, selected } = this.state;
+    const { findings, selected } = this.#store.get();
     if (!findings.length) return;
-    const at = findings.findIndex(({ id }) => id === selected);
-    this.select(findings[(at + by + findings.length) % findings.length].id);
+    const number = findings.findIndex(({ id }) => id === selected);
+    this.select(findings[(number + by + findings.length) % findings.length].id);
   }
 
+  /**
+   * Records a verdict on the selected finding, and goes on to the next finding without one.
+   * @param {string} decision
+   * @param {number} [label]
+   */
   decide(decision, label) {
-    const { findings, selected, volume } = this.state;
-    if (!volume || !this.open()) return;
-    const at = findings.findIndex(({ id }) => id === selected);
-    if (at < 0) return this.viewer.notify("Choose a finding first.");
-    const dwell_ms = Math.round(performance.now() - this.since);
-    const waiting = [...findings.slice(at + 1), ...findings.slice(0, at)].find((finding) => !this.decisionOf(finding));
+    const state = this.#store.get();
+    const { findings, selected } = state;
+    if (!state.volume || !this.#checkEditable()) return;
+    const number = findings.findIndex(({ id }) => id === selected);
+    if (number < 0 || !selected) return this.#notify("Choose a finding first.");
+    const dwell_ms = Math.round(performance.now() - this.#selectedAt);
+    const others = [...findings.slice(number + 1), ...findings.slice(0, number)];
+    const waiting = others.find((finding) => !decisionOf(state, finding));
     const next = decision === "edit" ? selected : (waiting?.id ?? selected);
-    const seq = this.outbox.add({ kind: "verdict", finding: selected, decision, dwell_ms, next, ...this.viewer.side.given(), ...(label && { label }) });
-    this.said[selected] = { decision, label, seq };
-    this.last = { seq, finding: selected };
-    if (decision === "edit") this.viewer.take("brush");
-    this.forget();
+    const event = { kind: "verdict", finding: selected, decision, dwell_ms, next };
+    const seq = this.outbox.add({ ...event, ...this.#takeRemarks(), ...(label && { label }) });
+    this.#setPendingVerdict(selected, { decision, label, seq });
+    this.#lastEvent = { seq, finding: selected, isMeasurement: false };
+    if (decision === "edit") selectTool(this.#store, "brush");
+    this.#cancelSelect();
     if (next !== selected) this.select(next, false);
   }
 
+  /** Asks for another label of the selected finding. */
   relabel() {
-    const { findings, selected, labels } = this.state;
-    if (!this.open()) return;
+    const { findings, selected, labels } = this.#store.get();
+    if (!this.#checkEditable()) return;
     const finding = findings.find(({ id }) => id === selected);
-    if (!finding) return this.viewer.notify("Choose a finding first.");
-    const others = Object.keys(labels).map(Number).filter((label) => label !== finding.label);
-    if (!others.length) return this.viewer.notify("There is no other label.");
+    if (!finding) return this.#notify("Choose a finding first.");
+    const others = Object.keys(labels)
+      .map(Number)
+      .filter((label) => label !== finding.label);
+    if (!others.length) return this.#notify("There is no other label.");
     const names = others.map((label) => labels[label].name);
-    this.viewer.choice.ask(`${finding.name} is rather`, names, (n) => this.decide("relabel", others[n]));
+    this.#askLabel(`Another label for ${finding.name}`, names, (n) => this.decide("relabel", others[n]));
   }
 
-  // Whether a reader may still change this case.
-  open() {
-    if (!this.state.editable) this.viewer.notify("This case is closed to changes. Reopen it above the images.");
-    return this.state.editable;
-  }
-
-  missed() {
-    if (!this.open()) return;
-    const { volume, cursor, label } = this.state;
+  /** Records a finding at the crosshair that the model missed. */
+  addMissed() {
+    const { volume, cursor, label } = this.#store.get();
+    if (!this.#checkEditable() || !volume) return;
     const centre_mm = toMm(volume.header.affine, cursor);
-    this.outbox.add({ kind: "missed", centre_mm, label, ...this.viewer.side.given() });
-    this.viewer.notify("Added at the crosshair.");
+    this.outbox.add({ kind: "missed", centre_mm, label, ...this.#takeRemarks() });
+    this.#notify("Added at the crosshair.");
   }
 
-  // The axes of the chosen finding, the longer one first; they travel and stay as places in the patient.
-  measured(...lines) {
-    const { volume, selected } = this.state;
-    const ends = lines.map(({ from, to }) => [from, to].map((end) => toMm(volume.header.affine, end)));
-    const [long, short] = ends.sort((a, b) => lengthMm(b) - lengthMm(a));
-    const axes = { plane: lines[0].plane, long, short };
+  /**
+   * Records both axes of the selected finding, the longer one first, as points in the patient.
+   * @param {Line} first
+   * @param {Line} second
+   */
+  recordAxes(first, second) {
+    const { volume, selected, pendingAxes } = this.#store.get();
+    if (!volume || !selected) return;
+    const lines = [first, second].map(({ from, to }) => [from, to].map((end) => toMm(volume.header.affine, end)));
+    const [long, short] = lines.sort((a, b) => measureLength(b) - measureLength(a));
+    const axes = { plane: first.plane, long, short };
     const seq = this.outbox.add({ kind: "measure", finding: selected, ...axes });
-    this.axes[selected] = { axes, seq };
-    this.last = { seq, finding: selected, measure: true };
+    this.#store.set({ pendingAxes: { ...pendingAxes, [selected]: { axes, seq } } });
+    this.#lastEvent = { seq, finding: selected, isMeasurement: true };
   }
 
-  // The long and the short axis of a finding, or null.
-  axesOf(finding) {
-    return this.axes[finding.id] ? this.axes[finding.id].axes : (finding.axes ?? null);
-  }
-
+  /**
+   * Ends the current stroke, and records it. Returns whether it changed anything.
+   * @param {string} tool
+   */
   finishStroke(tool) {
-    const { editor, selected } = this.state;
-    const changed = editor.end();
-    this.viewer.overlayChanged();
-    if (!changed) return false;
-    editor.sent(this.outbox.add({ kind: "stroke", runs: changed, tool, finding: selected }));
+    const { editor, selected } = this.#store.get();
+    if (!editor) return false;
+    const runs = editor.endStroke();
+    this.#showStrokes();
+    if (!runs) return false;
+    editor.markSent(this.outbox.add({ kind: "stroke", runs, tool, finding: selected }));
     return true;
   }
 
-  interpolate() {
-    if (this.state.editor) interpolateSlices(this.viewer, this.viewer.active.plane);
+  /**
+   * Fills the slices between those on which the chosen label is drawn.
+   * @param {Plane} plane
+   */
+  interpolate(plane) {
+    const { editor, overlay, label } = this.#store.get();
+    if (!editor || !overlay) return;
+    editor.beginStroke();
+    interpolateSlices(overlay, plane, label, (n) => overlay.data[n] === 0 && editor.setLabel(n, label));
+    if (this.finishStroke("interpolate")) return;
+    this.#notify(`Nothing to interpolate: draw the label on two ${plane} slices with empty slices between them.`);
   }
 
+  /** Takes back the last stroke, or else the last verdict or measurement. */
   undo() {
-    if (!this.open()) return;
-    const step = this.state.editor?.undo();
-    if (step) {
-      this.outbox.add({ kind: "undo", of: step.seq });
-      this.viewer.overlayChanged();
-    } else if (this.last) {
-      const { seq: of, finding, measure } = this.last;
+    if (!this.#checkEditable()) return;
+    const stroke = this.#store.get().editor?.undo();
+    if (stroke) {
+      this.outbox.add({ kind: "undo", of: stroke.seq });
+      this.#showStrokes();
+    } else if (this.#lastEvent) {
+      const { seq: of, finding, isMeasurement } = this.#lastEvent;
       const seq = this.outbox.add({ kind: "undo", of });
-      if (measure) this.axes[finding] = { axes: null, seq };
-      else this.said[finding] = { decision: null, seq };
-      this.last = null;
+      const { pendingAxes } = this.#store.get();
+      if (isMeasurement) this.#store.set({ pendingAxes: { ...pendingAxes, [finding]: { axes: null, seq } } });
+      else this.#setPendingVerdict(finding, { decision: null, seq });
+      this.#lastEvent = null;
       this.select(finding);
-    } else this.viewer.notify("Nothing to undo.");
+    } else this.#notify("Nothing to undo.");
   }
 
+  /** Repeats the last stroke that was taken back. */
   redo() {
-    const { editor, selected } = this.state;
-    const step = editor?.redo();
-    if (!step) return;
-    editor.sent(this.outbox.add({ kind: "stroke", runs: step.after, tool: "redo", finding: selected }));
-    this.viewer.overlayChanged();
+    const { editor, selected } = this.#store.get();
+    const stroke = editor?.redo();
+    if (!editor || !stroke) return;
+    editor.markSent(this.outbox.add({ kind: "stroke", runs: stroke.after, tool: "redo", finding: selected }));
+    this.#showStrokes();
   }
 
   close() {
-    this.forget();
+    this.#cancelSelect();
     this.outbox.close();
   }
+
+  #checkEditable() {
+    const { editable } = this.#store.get();
+    if (!editable) this.#notify("This case is closed to changes. Reopen it above the images.");
+    return editable;
+  }
+
+  /**
+   * @param {string} finding
+   * @param {ViewerState["pendingVerdicts"][string]} verdict
+   */
+  #setPendingVerdict(finding, verdict) {
+    this.#store.set({ pendingVerdicts: { ...this.#store.get().pendingVerdicts, [finding]: verdict } });
+  }
+
+  #showStrokes() {
+    this.#store.set({ overlayVersion: this.#store.get().overlayVersion + 1 });
+  }
+
+  /**
+   * Sends a selection once the reader has stayed on it: the findings passed on the way are not sent.
+   * @param {string} finding
+   */
+  #scheduleSelect(finding) {
+    this.#cancelSelect();
+    this.#selectTimer = setTimeout(() => {
+      this.#selectTimer = undefined;
+      this.outbox.add({ kind: "select", finding });
+    }, SELECT_DELAY_MS);
+  }
+
+  // A verdict itself says which finding comes next.
+  #cancelSelect() {
+    clearTimeout(this.#selectTimer);
+    this.#selectTimer = undefined;
+  }
+}
+
+/**
+ * Returns the entries that the server has not stored yet; the same object if it has stored none of them.
+ * @template {{ seq: number }} T
+ * @param {Record<string, T>} pending
+ * @param {number} ackedSeq
+ */
+function dropAcknowledged(pending, ackedSeq) {
+  const entries = Object.entries(pending).filter(([, { seq }]) => seq > ackedSeq);
+  return entries.length === Object.keys(pending).length ? pending : Object.fromEntries(entries);
 }

@@ -1,55 +1,159 @@
-// State: what a viewer shows and how; what a reader ought to know of it; the colours of the labels.
-import { hex } from "./dom.js";
-import { TABLE, ZERO, hazeTable } from "./volume.js";
+// @ts-check
+// State: the first values of the store, and what follows from them: label colours, verdicts and warnings.
+import { createEmptyTable, packColour } from "./colours.js";
+import { ZERO } from "./volume.js";
+/** @import { Axes, Finding, ViewerData, ViewerState } from "./types" */
 
-const COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
-// What the model doubts: as it was stored, or the variance of its confidence, 4p(1-p).
-const STORED_DOUBT = hazeTable((share) => share);
-const DERIVED_DOUBT = hazeTable((share) => 4 * share * (1 - share));
+const DEFAULT_COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
 
-export function firstState(data) {
-  const state = {
-    volume: null, overlay: null, probability: null, uncertainty: null, editor: null, cursor: [0, 0, 0], pointer: null, window: null,
-    tool: "navigate", measures: [], long: null, held: null, crosshair: true, overlayOn: true, filled: true, outlined: true, opacity: 0.3,
-    doubtOn: false, doubtIs: "", threshold: null, label: 1, radius_mm: 4, ball: false, brushAt: null, looks: {},
-    version: 0, overlayVersion: 0, tables: {}, selected: data.selected, findings: [], labels: {}, reasons: [], besides: [],
-  }; // prettier-ignore
-  state.shown = (label) => state.labels[label]?.visible !== false;
-  state.colour = (label) => state.labels[label]?.colour ?? COLOURS[(label - 1) % COLOURS.length];
-  state.doubt = () => {
-    if (!state.doubtOn || !(state.uncertainty ?? state.probability)) return null;
-    return state.uncertainty ? { volume: state.uncertainty, table: STORED_DOUBT } : { volume: state.probability, table: DERIVED_DOUBT };
+/**
+ * @param {Pick<ViewerData, "selected">} data
+ * @returns {ViewerState}
+ */
+export function createState({ selected }) {
+  return {
+    volumeUrl: null,
+    volume: null,
+    overlay: null,
+    probability: null,
+    uncertainty: null,
+    editor: null,
+    cursor: [0, 0, 0],
+    pointer: null,
+    views: createViews(),
+    window: null,
+    tool: "navigate",
+    measures: [],
+    longAxis: null,
+    heldDrag: null,
+    crosshairVisible: true,
+    overlayVisible: true,
+    fillVisible: true,
+    outlineVisible: true,
+    uncertaintyVisible: false,
+    meshVisible: false,
+    uncertaintySource: "",
+    opacity: 0.3,
+    threshold: null,
+    label: 1,
+    radius_mm: 4,
+    ballBrush: false,
+    brushCursor: null,
+    greyTable: createEmptyTable(),
+    colourTable: createEmptyTable(),
+    voxelVersion: 0,
+    overlayVersion: 0,
+    labels: {},
+    labelOverrides: {},
+    findings: [],
+    selected,
+    reasons: [],
+    editable: false,
+    pendingVerdicts: {},
+    pendingAxes: {},
+    comparisons: [],
+    comparison: null,
+    comparisonLinked: true,
+    unsavedEvents: 0,
+    lastSeq: 0,
   };
-  return state;
 }
 
-// What is not plainly the stored voxels of the whole scan, in words.
-export function caveats(state) {
-  const { volume, overlay, probability, uncertainty, threshold, doubtOn } = state;
-  const loading = [[volume, "loading"], [overlay, "mask loading"], [probability, "confidence loading"], [uncertainty, "uncertainty loading"]];
-  const { oblique_degrees, exact } = volume.header;
-  return [
-    ...loading.filter(([v]) => v && v.count < v.planes).map(([v, name]) => `${name} ${v.count}/${v.planes}`),
-    oblique_degrees ? `oblique ${oblique_degrees.toFixed(0)}°: shown along the scan's own axes` : null,
-    exact ? null : "values rounded to 16 bits",
-    threshold === null ? null : `mask at confidence ${threshold.toFixed(2)}, not as stored`,
-    !doubtOn ? null : uncertainty ? `uncertainty: ${state.doubtIs || "as the model stored it"}` : "uncertainty: worked out of the confidence, 4p(1-p)",
-  ].filter(Boolean);
+/** @returns {ViewerState["views"]} */
+export function createViews() {
+  const view = { zoom: 1, pan: [0, 0] };
+  return { axial: view, coronal: view, sagittal: view };
 }
 
-// Label -> its colour, half transparent; nothing for those that are hidden.
-export function colourTable(state) {
-  const table = new Uint32Array(TABLE);
+/**
+ * @param {Pick<ViewerState, "labels">} state
+ * @param {number} label
+ */
+export function isLabelVisible({ labels }, label) {
+  return labels[label]?.visible !== false;
+}
+
+/**
+ * @param {Pick<ViewerState, "labels">} state
+ * @param {number} label
+ */
+export function labelColour({ labels }, label) {
+  return labels[label]?.colour ?? DEFAULT_COLOURS[(label - 1) % DEFAULT_COLOURS.length];
+}
+
+/**
+ * Builds the table from labels to their colours at the chosen opacity; hidden labels stay transparent.
+ * @param {Pick<ViewerState, "labels" | "opacity">} state
+ */
+export function buildColourTable(state) {
+  const table = createEmptyTable();
   const alpha = Math.round(state.opacity * 255);
-  const known = {}; // the labels share a few colours, and to read a colour takes a canvas
+  /** @type {Record<string, number>} */
+  const packed = {}; // the labels share a few colours, and reading a colour takes a canvas
   for (let label = 1; label < 256; label++) {
-    const colour = state.colour(label);
-    if (state.shown(label)) table[label + ZERO] = ((alpha << 24) | (known[colour] ??= packed(colour))) >>> 0;
+    const colour = labelColour(state, label);
+    if (isLabelVisible(state, label)) {
+      table[label + ZERO] = ((alpha << 24) | (packed[colour] ??= packColour(colour))) >>> 0;
+    }
   }
   return table;
 }
 
-function packed(colour) {
-  const rgb = parseInt(hex(colour).slice(1), 16);
-  return ((rgb & 255) << 16) | (rgb & 0xff00) | (rgb >> 16);
+/**
+ * Returns the verdict on a finding, including one that the server has not stored yet; null without a verdict.
+ * @param {Pick<ViewerState, "pendingVerdicts">} state
+ * @param {Finding} finding
+ */
+export function decisionOf({ pendingVerdicts }, finding) {
+  const pending = pendingVerdicts[finding.id];
+  return pending ? pending.decision : (finding.decision ?? null);
+}
+
+/**
+ * Returns the label that the reader gave a finding in place of the model's, or null.
+ * @param {Pick<ViewerState, "pendingVerdicts">} state
+ * @param {Finding} finding
+ */
+export function correctedLabelOf({ pendingVerdicts }, finding) {
+  const pending = pendingVerdicts[finding.id];
+  return (pending ? pending.label : finding.relabelled) ?? null;
+}
+
+/**
+ * Returns the measured axes of a finding, or null.
+ * @param {Pick<ViewerState, "pendingAxes">} state
+ * @param {Finding} finding
+ * @returns {Axes | null}
+ */
+export function axesOf({ pendingAxes }, finding) {
+  const pending = pendingAxes[finding.id];
+  return pending ? pending.axes : (finding.axes ?? null);
+}
+
+/**
+ * Lists in words how the picture differs from the stored voxels of the whole scan.
+ * @param {ViewerState} state
+ * @returns {string[]}
+ */
+export function listCaveats(state) {
+  const { volume, overlay, probability, uncertainty, threshold, uncertaintyVisible, uncertaintySource } = state;
+  if (!volume) return [];
+  const { oblique_degrees, exact } = volume.header;
+  const images = [
+    { image: volume, name: "loading" },
+    { image: overlay, name: "mask loading" },
+    { image: probability, name: "confidence loading" },
+    { image: uncertainty, name: "uncertainty loading" },
+  ];
+  const caveats = images.flatMap(({ image, name }) =>
+    image && !image.isComplete ? [`${name} ${image.loadedPlanes}/${image.planes}`] : [],
+  );
+  if (oblique_degrees) caveats.push(`oblique ${oblique_degrees.toFixed(0)}°: shown along the scan's own axes`);
+  if (!exact) caveats.push("values rounded to 16 bits");
+  if (threshold !== null) caveats.push(`mask at confidence ${threshold.toFixed(2)}, not as stored`);
+  if (uncertaintyVisible) {
+    const stored = uncertaintySource || "as the model stored it";
+    caveats.push(`uncertainty: ${uncertainty ? stored : "derived from the confidence, 4p(1-p)"}`);
+  }
+  return caveats;
 }

@@ -1,267 +1,299 @@
-// Tools: what the pointer does on a pane.
-import { PLANES, distanceMm, inside, nearestVoxel } from "./geometry.js";
-import { brush, enclosed, interpolate } from "./edit.js";
-import { clamp } from "./dom.js";
+// @ts-check
+// Tools: what a drag of the pointer does on a pane, or a key at the crosshair.
+import { findEnclosedRegion, visitBrushVoxels } from "./drawing.js";
+import { PLANES, findNearestVoxel, measureDistance } from "./geometry.js";
+import { projectOntoNormal } from "./shortAxis.js";
+/** @import { Drag, Line, Notify, ToolName, Vector, ViewerState } from "./types" */
+/** @import { Pane } from "./pane.js" */
+/** @import { Store } from "./store.js" */
 
-const RIGHT = 2;
-const MIDDLE = 1;
-const PUSHES = { ArrowUp: [0, -20], ArrowDown: [0, 20], ArrowLeft: [-20, 0], ArrowRight: [20, 0] };
+/**
+ * What the tools use of the viewer.
+ * @typedef {object} ToolContext
+ * @property {Store<ViewerState>} store of the case
+ * @property {Notify} notify
+ * @property {(pane: Pane, voxel: Vector) => void} moveCursor
+ * @property {(tool: string) => boolean} finishStroke
+ * @property {(long: Line, short: Line) => void} recordAxes
+ */
 
-// Each tool hears a drag as begin, move and end; `drag` keeps what it needs in between.
+/**
+ * A tool hears a drag as begin, move and end; the drag keeps what the tool needs in between.
+ * @typedef {object} Tool
+ * @property {string} name
+ * @property {string} hint
+ * @property {(context: ToolContext, drag: Drag) => void} begin
+ * @property {(context: ToolContext, drag: Drag) => void} [move]
+ * @property {(context: ToolContext, drag: Drag) => void} [end]
+ * @property {boolean} [usesArrows] the arrow keys act as short drags
+ * @property {boolean} [worksOutside] a drag may begin outside the volume
+ * @property {boolean} [hasTwoEnds] at the crosshair, the first key sets one end and the second key the other
+ * @property {boolean} [drawsLabels]
+ * @property {boolean} [recordsAxes]
+ */
+
+const NUDGE_PIXELS = 20;
+/** @type {Record<string, Vector>} */
+const NUDGES = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+
+/** @type {Record<ToolName, Tool>} */
 export const TOOLS = {
   navigate: {
     name: "Navigate",
     hint: "Move the crosshair; the other planes follow",
-    begin: (viewer, drag) => goto(viewer, drag),
-    move: (viewer, drag) => goto(viewer, drag),
+    begin: moveCrosshair,
+    move: moveCrosshair,
   },
   window: {
     name: "Window",
-    pushed: true,
-    hint: "Sideways: width; up and down: level. The right button does this in every tool",
-    begin: (viewer, drag) => (drag.window = { ...viewer.state.window }),
-    move(viewer, { window: { low, high }, dx, dy, pane }) {
+    usesArrows: true,
+    worksOutside: true,
+    hint: "Sideways: width; up and down: level. The right button does this with every tool",
+    begin({ store }, drag) {
+      drag.window = store.get().window ?? undefined;
+    },
+    move({ store }, { window, dx, dy, pane }) {
+      if (!window) return;
+      const { low, high } = window;
       const width = (high - low) * Math.exp(dx / (200 * pane.ratio));
       const level = (low + high) / 2 - (dy * (high - low)) / (400 * pane.ratio);
-      viewer.setWindow({ name: "own", low: level - width / 2, high: level + width / 2 });
+      store.set({ window: { name: "own", low: level - width / 2, high: level + width / 2 } });
     },
   },
   pan: {
     name: "Pan",
-    pushed: true,
-    hint: "Move the image. Shift or the middle button does this in every tool",
-    begin: (viewer, drag) => (drag.pan = [...drag.pane.view.pan]),
-    move(viewer, { pan, pane, dx, dy }) {
-      pane.view.pan = [dx, dy].map((n, a) => pan[a] + n / pane.frame.pixelsPerMm);
-      viewer.redraw();
+    usesArrows: true,
+    worksOutside: true,
+    hint: "Move the image. Shift or the middle button does this with every tool",
+    begin(_, drag) {
+      drag.pan = drag.pane.view.pan;
+    },
+    move({ store }, { pan, pane, dx, dy }) {
+      const { frame, plane, view } = pane;
+      if (!frame || !pan) return;
+      const shifted = [dx, dy].map((pixels, a) => pan[a] + pixels / frame.pixelsPerMm);
+      store.set({ views: { ...store.get().views, [plane]: { ...view, pan: shifted } } });
     },
   },
   length: {
     name: "Length",
-    ends: true,
-    hint: "Drag from edge to edge; Esc takes the measures away",
-    begin(viewer, drag) {
-      drag.line = { plane: drag.pane.plane, from: drag.index, to: drag.index, text: "" };
-      drag.pane.state.measures.push(drag.line);
-    },
-    move(viewer, { line, index, pane }) {
-      line.to = index;
-      line.text = mm(distanceMm(pane.state.volume.header.affine, line.from, line.to));
-      viewer.redraw();
-    },
-    end(viewer, { line, pane }) {
-      if (!line.text) pane.state.measures.pop();
+    hasTwoEnds: true,
+    hint: "Drag from edge to edge; Esc removes the measurements",
+    begin: (_, drag) => beginLine(drag.pane.store, drag),
+    move: (_, drag) => changeLine(drag.pane.store, drag, { to: drag.index }),
+    end(_, { line, pane }) {
+      if (!line?.text) pane.store.set({ measures: pane.store.get().measures.slice(0, -1) });
     },
   },
   recist: {
     name: "RECIST",
-    ends: true,
+    hasTwoEnds: true,
+    recordsAxes: true,
     hint: "Drag the longest diameter of the chosen finding, then drag across it for the short axis",
-    records: true,
-    begin(viewer, drag) {
-      const { state } = viewer;
-      if (state.long && state.long.plane !== drag.pane.plane) state.long = null;
-      drag.line = { plane: drag.pane.plane, from: drag.index, to: drag.index, text: "" };
+    begin({ store }, drag) {
+      const { longAxis } = store.get();
+      if (longAxis && longAxis.plane !== drag.pane.plane) store.set({ longAxis: null });
       drag.start = drag.index;
-      state.measures.push(drag.line);
+      beginLine(store, drag);
     },
-    move(viewer, { line, start, index, pane }) {
-      const { long, volume } = viewer.state;
-      if (long) [line.from, line.to] = acrossLong(volume.header, pane.plane, long, start, index);
-      else line.to = index;
-      line.text = mm(distanceMm(volume.header.affine, line.from, line.to));
-      viewer.redraw();
+    move({ store }, drag) {
+      const { longAxis, volume } = store.get();
+      if (!volume || !drag.start) return;
+      const [from, to] = longAxis
+        ? projectOntoNormal(volume.header, longAxis, drag.start, drag.index)
+        : [drag.start, drag.index];
+      changeLine(store, drag, { from, to });
     },
-    end(viewer, { line }) {
-      const { state } = viewer;
-      if (!line.text) state.measures.pop();
-      else if (!state.long) state.long = line;
+    end({ store, recordAxes }, { line }) {
+      const { longAxis, measures } = store.get();
+      if (!line?.text) store.set({ measures: measures.slice(0, -1) });
+      else if (!longAxis) store.set({ longAxis: line });
       else {
-        state.measures = state.measures.filter((other) => other !== line && other !== state.long);
-        viewer.reading.measured(state.long, line);
-        state.long = null;
+        store.set({ measures: measures.filter((other) => other !== line && other !== longAxis), longAxis: null });
+        recordAxes(longAxis, line);
       }
-      viewer.redraw();
     },
   },
-  brush: drawing("Brush", "Paint the chosen label", (state) => state.label),
-  erase: drawing("Erase", "Take labels away", () => 0),
-  range: drawing("Range", "Paint only voxels whose value lies inside the window", (state) => state.label, inWindow),
+  brush: createBrush("Brush", "Paint the chosen label", (state) => state.label),
+  erase: createBrush("Erase", "Remove labels", () => 0),
+  range: createBrush(
+    "Range",
+    "Paint only voxels whose value lies inside the window",
+    (state) => state.label,
+    isInWindow,
+  ),
   fill: {
     name: "Fill",
     hint: "Click into a closed outline",
-    edits: true,
-    begin(viewer, drag) {
-      const region = enclosed(viewer.state.overlay, drag.pane.plane, nearestVoxel(viewer.state.volume.header, drag.index));
-      if (!region) return viewer.notify("Not closed: this region reaches the edge of the image. Close the outline first.");
-      viewer.state.editor.begin();
-      region.forEach((at) => viewer.state.editor.set(at, viewer.state.label));
-      viewer.reading.finishStroke("fill");
+    drawsLabels: true,
+    begin({ store, notify, finishStroke }, { pane, index }) {
+      const { overlay, editor, label } = store.get();
+      if (!overlay || !editor) return;
+      const region = findEnclosedRegion(overlay, pane.plane, findNearestVoxel(overlay.header, index));
+      if (!region) return notify("Not closed: this region reaches the edge of the image. Close the outline first.");
+      editor.beginStroke();
+      region.forEach((offset) => editor.setLabel(offset, label));
+      finishStroke("fill");
     },
   },
 };
 
-// Fills the slices between those on which the chosen label is drawn.
-export function interpolateSlices(viewer, plane) {
-  const { editor, overlay, label } = viewer.state;
-  editor.begin();
-  interpolate(overlay, plane, label, (at) => overlay.data[at] === 0 && editor.set(at, label));
-  if (!viewer.reading.finishStroke("interpolate")) viewer.notify(`Nothing to interpolate: draw the label on two ${plane} slices that have empty ones between.`);
-}
-
-export function listen(viewer, pane) {
-  const { top } = pane;
-  const on = (name, act) => top.addEventListener(name, act, { passive: false });
-  let drag = null;
-  on("pointerdown", (event) => {
-    event.preventDefault();
-    viewer.focus(pane);
-    const tool = toolOf(viewer, event);
-    if (!tool || !pane.frame || !ready(viewer, tool, pane)) return;
-    top.setPointerCapture(event.pointerId);
-    drag = { tool, pane, start: place(pane, event), dx: 0, dy: 0 };
-    drag.index = pane.frame.toVoxel(...drag.start, pane.state.cursor);
-    if (tool === TOOLS.window || tool === TOOLS.pan || inside(pane.state.volume.header, drag.index)) tool.begin(viewer, drag);
-    else drag = null;
-  });
-  on("pointermove", (event) => {
-    if (!pane.frame) return;
-    const here = place(pane, event);
-    const index = pane.frame.toVoxel(...here, pane.state.cursor);
-    viewer.hover(pane, index);
-    if (!drag) return;
-    Object.assign(drag, { before: drag.index, index, dx: here[0] - drag.start[0], dy: here[1] - drag.start[1] });
-    drag.tool.move?.(viewer, drag);
-  });
-  const stop = () => {
-    drag?.tool.end?.(viewer, drag);
-    drag = null;
-  };
-  on("pointerup", stop);
-  on("pointercancel", stop);
-  on("pointerleave", () => viewer.hover(null, null));
-  on("contextmenu", (event) => event.preventDefault());
-  on("dblclick", () => viewer.enlarge(pane));
-  on("wheel", (event) => {
-    event.preventDefault();
-    viewer.focus(pane);
-    if (event.ctrlKey) zoom(viewer, pane, place(pane, event), Math.exp(-event.deltaY / 400));
-    else viewer.scroll(pane, event.deltaY > 0 ? -1 : 1);
+/**
+ * Chooses a tool, and removes a measurement that has only one end.
+ * @param {Store<ViewerState>} store
+ * @param {ToolName} tool
+ */
+export function selectTool(store, tool) {
+  const { heldDrag, measures } = store.get();
+  store.set({
+    tool,
+    heldDrag: null,
+    measures: heldDrag ? measures.filter((line) => line !== heldDrag.line) : measures,
   });
 }
 
-// An arrow key as a short drag, for tools that are pushed; whether the tool is one.
-export function push(viewer, key) {
-  const [tool, way, pane] = [TOOLS[viewer.state.tool], PUSHES[key], viewer.active];
-  if (!tool.pushed || !way || !pane.frame) return false;
-  const drag = { pane, dx: way[0] * pane.ratio, dy: way[1] * pane.ratio };
-  tool.begin(viewer, drag);
-  tool.move(viewer, drag);
+/**
+ * Uses an arrow key as a short drag. Returns false if the current tool does not use the arrows.
+ * @param {ToolContext} context
+ * @param {Pane} pane
+ * @param {string} key
+ */
+export function nudge(context, pane, key) {
+  const tool = TOOLS[context.store.get().tool];
+  const direction = NUDGES[key];
+  if (!tool.usesArrows || !direction || !pane.frame) return false;
+  const [dx, dy] = direction.map((sign) => sign * NUDGE_PIXELS * pane.ratio);
+  const { cursor } = context.store.get();
+  const drag = { pane, index: cursor, previous: cursor, dx, dy };
+  tool.begin(context, drag);
+  tool.move?.(context, drag);
   return true;
 }
 
-// The tool at the crosshair without a mouse, as a click; a measure takes two, and its second end stays in the plane.
-export function dab(viewer) {
-  const { state, active } = viewer;
-  const tool = TOOLS[state.tool];
-  if (!tool.ends && !tool.edits) return viewer.notify(`${tool.name} goes with the arrows.`);
-  const drag = state.held ?? { pane: active };
-  const index = [...active.state.cursor];
-  if (!ready(viewer, tool, drag.pane)) return;
-  if (state.held) {
+/**
+ * Uses the current tool at the crosshair, as a click does. A measurement takes two calls, and its second end stays in
+ * the plane of the first.
+ * @param {ToolContext} context
+ * @param {Pane} activePane
+ */
+export function applyAtCursor(context, activePane) {
+  const { store, notify } = context;
+  const { tool: name, heldDrag } = store.get();
+  const tool = TOOLS[name];
+  if (!tool.hasTwoEnds && !tool.drawsLabels) return notify(`${tool.name} works with the arrow keys.`);
+  const index = [...activePane.store.get().cursor];
+  const drag = heldDrag ?? { pane: activePane, index, previous: index, dx: 0, dy: 0 };
+  if (!checkTool(context, tool, drag.pane)) return;
+  if (heldDrag) {
     const { across } = PLANES[drag.pane.plane];
     index[across] = drag.index[across];
-    tool.move(viewer, Object.assign(drag, { index }));
-  } else tool.begin(viewer, Object.assign(drag, { index }));
-  state.held = tool.ends && !state.held ? drag : null;
-  if (!state.held) tool.end?.(viewer, drag);
-  viewer.redraw();
+    tool.move?.(context, Object.assign(drag, { index }));
+  } else tool.begin(context, drag);
+  const isHeld = tool.hasTwoEnds && !heldDrag;
+  store.set({ heldDrag: isHeld ? drag : null });
+  if (!isHeld) tool.end?.(context, drag);
 }
 
-// Zooms so that what lies under the pointer stays there.
-export function zoom(viewer, pane, [x, y], factor) {
-  const centre = [pane.top.width / 2, pane.top.height / 2];
-  const before = pane.frame.pixelsPerMm;
-  const zoomed = clamp(pane.view.zoom * factor, 0.5, 40);
-  const after = (before * zoomed) / pane.view.zoom;
-  pane.view.pan = [x, y].map((n, a) => pane.view.pan[a] + (n - centre[a]) * (1 / after - 1 / before));
-  pane.view.zoom = zoomed;
-  viewer.redraw();
+/**
+ * Returns whether a tool may work on a pane now; if not, a message says why.
+ * @param {ToolContext} context
+ * @param {Tool} tool
+ * @param {Pane} pane
+ */
+export function checkTool({ store, notify }, tool, pane) {
+  const { editable, editor, selected } = store.get();
+  if (!tool.recordsAxes && !tool.drawsLabels) return true;
+  const obstacle =
+    pane.store !== store
+      ? "The comparison is read-only."
+      : !editable
+        ? "This case is closed to changes."
+        : tool.recordsAxes && !selected
+          ? "Choose a finding first."
+          : tool.drawsLabels && !editor
+            ? "The mask is still loading; drawing starts when it is complete."
+            : null;
+  if (obstacle) notify(obstacle);
+  return !obstacle;
 }
 
-// The drag from `start` to `index` as a line that crosses the long axis at a right angle, in millimetres.
-function acrossLong(header, plane, { from, to }, start, index) {
-  const { along } = PLANES[plane];
-  const flat = (at) => along.map((axis) => at[axis] * header.spacing_mm[axis]);
-  const less = (a, b) => [a[0] - b[0], a[1] - b[1]];
-  const [a, b, p, q] = [from, to, start, index].map(flat);
-  const length = Math.hypot(...less(b, a));
-  const [u, v] = less(b, a).map((x) => x / length);
-  const [[px, py], [qx, qy]] = [less(p, a), less(q, a)];
-  const on = clamp(px * u + py * v, 0, length);
-  return [py * u - px * v, qy * u - qx * v].map((off) => {
-    const end = [...from];
-    [a[0] + on * u - off * v, a[1] + on * v + off * u].forEach((x, n) => (end[along[n]] = x / header.spacing_mm[along[n]]));
-    return end;
-  });
+/**
+ * @param {ToolContext} context
+ * @param {Drag} drag
+ */
+function moveCrosshair({ moveCursor }, { pane, index }) {
+  const { volume } = pane.store.get();
+  if (volume) moveCursor(pane, findNearestVoxel(volume.header, index));
 }
 
-function mm(length) {
-  return `${length.toFixed(1)} mm`;
+/**
+ * Adds a line without length at the start of a drag.
+ * @param {Store<ViewerState>} store
+ * @param {Drag} drag
+ */
+function beginLine(store, drag) {
+  drag.line = { plane: drag.pane.plane, from: drag.index, to: drag.index, text: "" };
+  store.set({ measures: [...store.get().measures, drag.line] });
 }
 
-function goto(viewer, { index, pane }) {
-  const voxel = nearestVoxel(pane.state.volume.header, index);
-  if (viewer.owns(pane)) viewer.moveTo(voxel);
-  else viewer.beside.goto(voxel);
+/**
+ * Moves the ends of the line of a drag, and writes its length.
+ * @param {Store<ViewerState>} store
+ * @param {Drag} drag
+ * @param {Partial<Line>} ends
+ */
+function changeLine(store, drag, ends) {
+  const { volume, measures } = store.get();
+  if (!volume || !drag.line) return;
+  const line = { ...drag.line, ...ends };
+  line.text = `${measureDistance(volume.header.affine, line.from, line.to).toFixed(1)} mm`;
+  store.set({ measures: measures.map((other) => (other === drag.line ? line : other)) });
+  drag.line = line;
 }
 
-function toolOf(viewer, event) {
-  if (event.button === RIGHT) return TOOLS.window;
-  if (event.button === MIDDLE || event.shiftKey) return TOOLS.pan;
-  return TOOLS[viewer.state.tool];
-}
-
-function ready(viewer, tool, pane) {
-  const { editable, editor, selected } = viewer.state;
-  if ((tool.records || tool.edits) && !viewer.owns(pane)) return viewer.notify("This side is only looked at.");
-  if (tool.records && editable && !selected) return viewer.notify("Choose a finding first.");
-  if (tool.records && editable) return true;
-  if (!tool.records && !tool.edits || (editable && editor)) return true;
-  viewer.notify(editable ? "The mask is still loading; drawing starts when it is complete." : "This case is closed to changes.");
-  return false;
-}
-
-function place(pane, event) {
-  const box = pane.top.getBoundingClientRect();
-  return [(event.clientX - box.left) * pane.ratio, (event.clientY - box.top) * pane.ratio];
-}
-
-function drawing(name, hint, label, allowed = () => true) {
-  const stamp = (viewer, drag, from, to) => {
-    const { state } = viewer;
-    const { header } = state.volume;
-    const steps = Math.max(1, ...PLANES[drag.pane.plane].along.map((axis) => Math.ceil(Math.abs(to[axis] - from[axis]) * 2)));
+/**
+ * Creates a tool that paints or erases along a drag.
+ * @param {string} name
+ * @param {string} hint
+ * @param {(state: Readonly<ViewerState>) => number} chooseLabel
+ * @param {(state: Readonly<ViewerState>, offset: number) => boolean} isAllowed
+ * @returns {Tool}
+ */
+function createBrush(name, hint, chooseLabel, isAllowed = () => true) {
+  /** @type {(store: Store<ViewerState>, pane: Pane, from: Vector, to: Vector) => void} */
+  const paint = (store, { plane }, from, to) => {
+    const state = store.get();
+    const { volume, editor, radius_mm, ballBrush } = state;
+    if (!volume || !editor) return;
+    const label = chooseLabel(state);
+    const distances = PLANES[plane].along.map((axis) => Math.abs(to[axis] - from[axis]));
+    const steps = Math.max(1, ...distances.map((voxels) => Math.ceil(voxels * 2)));
     for (let n = 1; n <= steps; n++) {
-      const centre = nearestVoxel(header, from.map((x, axis) => x + ((to[axis] - x) * n) / steps));
-      brush(header, centre, state.radius_mm, drag.pane.plane, state.ball, (at) => allowed(state, at) && state.editor.set(at, label(state)));
+      const position = from.map((x, axis) => x + ((to[axis] - x) * n) / steps);
+      const brush = { centre: findNearestVoxel(volume.header, position), radius_mm, plane, isBall: ballBrush };
+      visitBrushVoxels(volume.header, brush, (offset) => isAllowed(state, offset) && editor.setLabel(offset, label));
     }
-    viewer.overlayChanged();
+    store.set({ overlayVersion: state.overlayVersion + 1 });
   };
   return {
     name,
     hint,
-    edits: true,
-    begin(viewer, drag) {
-      viewer.state.editor.begin();
-      stamp(viewer, drag, drag.index, drag.index);
+    drawsLabels: true,
+    begin({ store }, { pane, index }) {
+      store.get().editor?.beginStroke();
+      paint(store, pane, index, index);
     },
-    move: (viewer, drag) => stamp(viewer, drag, drag.before, drag.index),
-    end: (viewer, drag) => viewer.reading.finishStroke(name.toLowerCase(), drag),
+    move: ({ store }, { pane, previous, index }) => paint(store, pane, previous, index),
+    end: ({ finishStroke }) => finishStroke(name.toLowerCase()),
   };
 }
 
-function inWindow({ volume, window }, at) {
-  const value = volume.data[at] * volume.header.slope + volume.header.intercept;
+/**
+ * @param {Readonly<ViewerState>} state
+ * @param {number} offset
+ */
+function isInWindow({ volume, window }, offset) {
+  if (!volume || !window) return false;
+  const value = volume.data[offset] * volume.header.slope + volume.header.intercept;
   return value >= window.low && value <= window.high;
 }

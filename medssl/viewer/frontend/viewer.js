@@ -1,158 +1,196 @@
+// @ts-check
 // Viewer: one volume in three linked planes, its findings, and what the reader decides.
-import { PLANE_NAMES, PLANES, inside, nearestVoxel } from "./geometry.js";
-import { RemoteVolume, emptyLabels, greyTable, loadAll } from "./volume.js";
-import { colourTable, firstState } from "./state.js";
-import { Editor } from "./edit.js";
+import { createCommands } from "./commands.js";
+import { Comparison } from "./comparison.js";
+import { Display } from "./display.js";
+import { createElement, setText } from "./dom.js";
+import { createFindingsPanel } from "./findingsPanel.js";
+import { PLANE_NAMES } from "./geometry.js";
+import { HelpPage } from "./helpPage.js";
+import { bindKeys } from "./keys.js";
+import { LabelDialog } from "./labelDialog.js";
+import { LoadingOverlay } from "./loadingOverlay.js";
+import { MeshView } from "./meshView.js";
+import { Navigation } from "./navigation.js";
+import { Notice } from "./notice.js";
 import { Pane } from "./pane.js";
+import { bindPointer } from "./pointer.js";
 import { Reading } from "./reading.js";
-import { Beside } from "./beside.js";
-import { Solid } from "./solid.js";
-import { listen, zoom } from "./tools.js";
-import { curtain, findings, helpPage, legend, statusLine, toolbar } from "./panels.js";
-import { hearKeys } from "./keys.js";
-import { Choice } from "./choice.js";
-import { clamp, el, say, show } from "./dom.js";
-import { STYLE } from "./style.js";
+import { IMAGES, ScanLoader } from "./scanLoader.js";
+import { axesOf, createState } from "./state.js";
+import { createStatusLine } from "./statusLine.js";
+import { Store } from "./store.js";
+import { STYLESHEET } from "./stylesheet.js";
+import { createToolbar } from "./toolbar.js";
+import { createUncertaintyLegend } from "./uncertaintyLegend.js";
+/** @import { SendEvents, ViewerData, ViewerState } from "./types" */
+/** @import { ToolContext } from "./tools.js" */
 
-const NOTE_MS = 6000;
-const IMAGES = ["volume", "overlay", "probability", "uncertainty"];
+const NARROW_PIXELS = 760;
+/** @type {(keyof ViewerState)[]} values that change what the planes show */
+const DRAWN = [
+  "volume",
+  "overlay",
+  "probability",
+  "uncertainty",
+  "voxelVersion",
+  "overlayVersion",
+  "cursor",
+  "views",
+  "greyTable",
+  "colourTable",
+  "threshold",
+  "overlayVisible",
+  "fillVisible",
+  "outlineVisible",
+  "crosshairVisible",
+  "uncertaintyVisible",
+  "meshVisible",
+  "measures",
+  "pendingAxes",
+  "brushCursor",
+  "comparison",
+  "comparisonLinked",
+];
 
 class Viewer {
+  /** @type {ViewerData | null} */
+  #data = null;
+  #drawnFacts = "";
+  #isStale = false;
+  /** @type {number} the requested animation frame, or 0 */
+  frameRequest = 0;
+
+  /**
+   * @param {Element} parent
+   * @param {ViewerData} data
+   * @param {SendEvents} send
+   */
   constructor(parent, data, send) {
     this.send = send;
-    this.state = firstState(data);
-    this.reading = new Reading(this, data);
-    this.state.axesOf = (finding) => this.reading.axesOf(finding);
-    this.panes = PLANE_NAMES.map((plane) => new Pane(plane, this.state));
-    this.active = this.panes[0];
-    this.beside = new Beside(this);
-    this.solid = new Solid(this);
-    this.build(parent);
-    this.stopKeys = hearKeys(this);
-    this.watcher = new ResizeObserver(() => this.redraw());
-    [...this.panes, ...this.beside.panes].forEach((pane) => {
-      listen(this, pane);
-      this.watcher.observe(pane.node);
+    /** @type {Store<ViewerState>} */
+    this.store = new Store(createState(data));
+    const { store } = this;
+    const redraw = () => this.redraw();
+    this.notice = new Notice();
+    const notify = (/** @type {string} */ text) => this.notice.show(text);
+    const commands = createCommands(this);
+
+    this.panes = PLANE_NAMES.map((plane) => new Pane(plane, store));
+    this.display = new Display({ store, notify });
+    this.comparison = new Comparison({ store, panes: this.panes, notify, redraw });
+    this.meshView = new MeshView({ store, notify, redraw });
+    this.labelDialog = new LabelDialog();
+    this.loadingOverlay = new LoadingOverlay(() => commands.reopen());
+    this.toolbar = createToolbar(store, commands);
+    this.findingsPanel = createFindingsPanel(store, commands);
+    this.statusLine = createStatusLine(store);
+    this.legend = createUncertaintyLegend(store);
+    this.caption = createElement("div", { class: "mv-caption" });
+    this.stage = this.#buildStage();
+    this.root = this.#buildRoot();
+    this.help = new HelpPage(this.root, () => store.get().editable);
+    this.reading = new Reading(data, {
+      store,
+      notify,
+      send: (events) => this.send("events", events),
+      takeRemarks: this.findingsPanel.takeRemarks,
+      askLabel: (title, names, onChoice) => this.labelDialog.ask(title, names, onChoice),
+      alignComparison: (finding) => this.comparison.align(finding),
     });
-    this.warn = (event) => this.reading.outbox.waiting && event.preventDefault();
-    window.addEventListener("beforeunload", this.warn);
+    this.loader = new ScanLoader({
+      store,
+      loadingOverlay: this.loadingOverlay,
+      onScan: () => this.reading.begin(this.#data?.selected ?? null),
+    });
+    this.navigation = new Navigation({
+      store,
+      panes: this.panes,
+      comparison: this.comparison,
+      stage: this.stage,
+      onUse: () => (lastUsed = this),
+    });
+    /** @type {ToolContext} */
+    this.tools = {
+      store,
+      notify,
+      moveCursor: (pane, voxel) => this.navigation.moveCursor(pane, voxel),
+      finishStroke: (tool) => this.reading.finishStroke(tool),
+      recordAxes: (long, short) => this.reading.recordAxes(long, short),
+    };
+    store.subscribe((changed) => (DRAWN.some((key) => changed.has(key)) ? this.redraw() : this.refresh()));
+    parent.append(this.root);
+    this.unbindKeys = bindKeys({
+      commands,
+      isListening: () => lastUsed === this && this.root.isConnected && !this.labelDialog.isOpen,
+      isEditable: () => store.get().editable,
+      checkReady: () => this.#checkReady(),
+    });
+    this.resizeObserver = new ResizeObserver(redraw);
+    for (const pane of [...this.panes, ...this.comparison.panes]) {
+      bindPointer(pane, this.tools, this.navigation);
+      this.resizeObserver.observe(pane.node);
+    }
+    this.warnBeforeUnload = (/** @type {BeforeUnloadEvent} */ event) => {
+      if (store.get().unsavedEvents) event.preventDefault();
+    };
+    window.addEventListener("beforeunload", this.warnBeforeUnload);
     this.update(data);
   }
 
-  build(parent) {
-    this.bar = toolbar(this);
-    this.side = findings(this);
-    this.line = statusLine(this);
-    this.curtain = curtain(this);
-    this.legend = legend(this);
-    this.choice = new Choice();
-    this.note = el("div", { class: "mv-notice", role: "alert", hidden: true });
-    this.caption = el("div", { class: "mv-caption" });
-    const half = el("div", { class: "mv-half" }, this.caption, ...this.panes.map((pane) => pane.node));
-    this.stage = el("div", { class: "mv-stage", "data-main": "axial" }, half, this.beside.node, this.solid.node, this.legend.node, this.curtain.node, this.note);
-    this.root = el("div", { class: "mv", tabindex: "0" }, el("style", {}, STYLE), this.bar.node, this.stage, this.side.node, this.line.node, this.choice.node);
-    this.root.viewer = this;
-    parent.append(this.root);
-    this.focus(this.active);
+  get state() {
+    return this.store.get();
   }
 
-  // New facts from the server; what the reader chose here stays.
+  /** Whether every voxel is here. */
+  get complete() {
+    return this.loader.isComplete;
+  }
+
+  /**
+   * Follows new data from the server; what the reader chose here stays.
+   * @param {ViewerData} data
+   */
   update(data) {
-    const { state } = this;
-    const other = !this.data || IMAGES.some((name) => data[name] !== this.data[name]);
-    const before = this.data;
-    this.data = data;
+    const previous = this.#data;
+    this.#data = data;
     this.root.style.height = `${data.height}px`;
-    state.editable = data.editable;
-    state.findings = data.findings;
-    state.reasons = data.reasons;
-    state.doubtIs = data.doubt;
-    state.besides = data.besides ?? [];
-    this.beside.update();
-    state.labels = Object.fromEntries(Object.entries(data.labels).map(([n, look]) => [n, { ...look, ...state.looks[n] }]));
-    if (other) this.open();
-    else this.allowDrawing();
-    this.reading.update(data, before);
+    const { labels, labelOverrides } = this.state;
+    const styled = Object.fromEntries(
+      Object.entries(data.labels).map(([number, style]) => [number, { ...style, ...labelOverrides[number] }]),
+    );
+    this.store.set({
+      volumeUrl: data.volume,
+      editable: data.editable,
+      findings: data.findings,
+      reasons: data.reasons,
+      uncertaintySource: data.uncertainty_source ?? "",
+      comparisons: data.comparisons ?? [],
+      labels: JSON.stringify(styled) === JSON.stringify(labels) ? labels : styled,
+    });
+    this.comparison.update();
+    if (!previous || IMAGES.some((name) => data[name] !== previous[name])) this.loader.open(data);
+    else this.loader.allowDrawing();
+    this.reading.update(data, previous);
     this.refresh();
-    const seen = JSON.stringify([state.labels, data.findings.map(state.axesOf), data.besides]);
-    if (seen !== this.seen) this.recolour();
-    this.seen = seen;
+    const drawnFacts = JSON.stringify([data.findings.map((finding) => axesOf(this.state, finding)), data.comparisons]);
+    if (drawnFacts !== this.#drawnFacts) this.redraw();
+    this.#drawnFacts = drawnFacts;
   }
 
-  // A signed address may change while the scan behind it stays: voxels that are here are not fetched again.
-  async open() {
-    this.stop?.abort();
-    this.stop = new AbortController();
-    const { signal } = this.stop;
-    const before = IMAGES.map((name) => this.state[name]);
-    this.complete = false;
-    if (before[0]?.url !== this.data.volume) {
-      this.state.volume = null; // never one patient's scan beside another's findings
-      this.curtain.set("loading", "Opening the scan", "Fetching the first planes");
-    }
-    try {
-      const urls = IMAGES.map((name) => this.data[name]);
-      const opened = await Promise.all(urls.map((url, n) => (url ? new RemoteVolume(url, signal).open(before[n]) : null)));
-      this.started(opened, opened[0] === before[0]);
-      await loadAll(opened.filter(Boolean), () => this.state.cursor[2], () => this.arrived());
-      this.finished();
-    } catch (error) {
-      if (error.name !== "AbortError") this.curtain.set("error", "The scan cannot be shown", error.message);
-    }
-  }
-
-  started([volume, overlay, probability, uncertainty], same) {
-    for (const other of [overlay, probability, uncertainty]) {
-      if (other && String(other.header.shape) !== String(volume.header.shape)) throw new Error("Scan and overlay are on different grids.");
-    }
-    const { state } = this;
-    const { header } = volume;
-    const drawn = same && !overlay && state.overlay?.url === null ? state.overlay : overlay;
-    if (drawn !== state.overlay) state.editor = null;
-    Object.assign(state, { volume, overlay: drawn, probability, uncertainty });
-    if (same) return;
-    Object.assign(state, { cursor: header.shape.map((n) => Math.floor(n / 2)), measures: [], long: null, held: null, threshold: null });
-    this.resetView();
-    this.setWindow(header.windows.find(({ name }) => name === header.window) ?? header.windows[0]);
-    this.reading.begin(this.data.selected);
-  }
-
-  arrived() {
-    this.state.version++;
-    this.state.overlayVersion++;
-    this.curtain.set("none", "", "");
-    this.redraw();
-  }
-
-  finished() {
-    this.complete = true;
-    this.curtain.set("none", "", "");
-    this.allowDrawing();
-    this.overlayChanged();
-  }
-
-  // A mask can be drawn on once all of it is here: what arrives later would cover the strokes.
-  allowDrawing() {
-    const { state } = this;
-    if (!state.editable || !this.complete) return;
-    state.overlay ??= emptyLabels(state.volume);
-    state.editor ??= new Editor(state.overlay);
-  }
-
-  // ---- drawing ----
-
+  /** Draws planes and panels with the next animation frame. */
   redraw() {
-    this.stale = true;
+    this.#isStale = true;
     this.refresh();
   }
 
-  // What stands around the planes; they themselves are drawn again only if `redraw` asked for it.
+  /** Updates the panels with the next animation frame, and draws the planes if `redraw` requested it. */
   refresh() {
-    if (this.planned || !this.root) return;
-    this.planned = requestAnimationFrame(() => {
-      this.planned = 0;
+    if (this.frameRequest) return;
+    this.frameRequest = requestAnimationFrame(() => {
+      this.frameRequest = 0;
       this.drawPanels();
-      if (this.stale) this.drawPlanes();
+      if (this.#isStale) this.drawPlanes();
     });
   }
 
@@ -162,191 +200,98 @@ class Viewer {
   }
 
   drawPanels() {
-    this.root.classList.toggle("mv-narrow", this.root.clientWidth < 760);
-    this.bar.update();
-    this.side.update();
-    this.line.update();
-    this.legend.update();
-    this.stage.classList.toggle("mv-two", Boolean(this.beside.shown));
-    say(this.caption, this.data.name ?? "");
+    this.root.classList.toggle("mv-narrow", this.root.clientWidth < NARROW_PIXELS);
+    for (const panel of [this.toolbar, this.findingsPanel, this.statusLine, this.legend]) panel.update();
+    this.stage.classList.toggle("mv-two", this.state.comparison !== null);
+    setText(this.caption, this.#data?.name ?? "");
   }
 
   drawPlanes() {
-    this.stale = false;
+    this.#isStale = false;
     if (!this.state.volume) return;
     for (const pane of this.panes) {
       pane.fit();
       pane.draw();
     }
-    this.beside.draw();
-    this.solid.draw();
+    this.comparison.draw();
+    this.meshView.draw();
   }
 
-  recolour() {
-    this.state.tables.colours = colourTable(this.state);
-    this.overlayChanged();
-  }
-
-  overlayChanged() {
-    this.state.overlayVersion++;
-    this.redraw();
-  }
-
-  set(change) {
-    Object.assign(this.state, change);
-    if ("opacity" in change) this.recolour();
-    this.redraw();
-  }
-
-  toggle(field) {
-    this.set({ [field]: !this.state[field] });
-  }
-
-  doubt() {
-    if (!this.state.uncertainty && !this.state.probability) return this.notify("The model told no uncertainty of this case.");
-    this.toggle("doubtOn");
-  }
-
-  look(number, change) {
-    this.state.looks[number] = { ...this.state.looks[number], ...change };
-    this.state.labels[number] = { ...this.state.labels[number], ...change };
-    this.recolour();
-  }
-
-  setWindow({ name, low, high }) {
-    this.state.window = { name, low, high };
-    this.state.tables.grey = greyTable(this.state.volume.header, { low, high });
-    this.beside.window({ low, high });
-    this.redraw();
-  }
-
-  preset(n) {
-    const chosen = this.state.volume.header.windows[n];
-    if (chosen) this.setWindow(chosen);
-  }
-
-  setThreshold(threshold) {
-    this.state.threshold = threshold;
-    this.overlayChanged();
-  }
-
-  // ---- moving about ----
-
-  moveTo(index) {
-    this.state.cursor = index;
-    this.redraw();
-  }
-
-  // Whether a pane shows this study, not the one beside it.
-  owns(pane) {
-    return pane.state === this.state;
-  }
-
-  scroll(pane, by) {
-    if (!this.owns(pane) && !this.beside.linked) return this.beside.scroll(pane, by);
-    const axis = PLANES[pane.plane].across;
-    const next = [...this.state.cursor];
-    next[axis] = clamp(next[axis] + by, 0, this.state.volume.header.shape[axis] - 1);
-    this.moveTo(next);
-  }
-
-  take(tool) {
-    const { held, measures } = this.state;
-    this.set({ tool, held: null, measures: measures.filter((line) => line !== held?.line) }); // not one with a single end
-  }
-
-  resizeBrush(factor) {
-    this.set({ radius_mm: clamp(Math.round(this.state.radius_mm * factor * 2) / 2, 0.5, 30) });
-  }
-
-  hover(pane, index) {
-    const { state } = this;
-    const within = pane && this.owns(pane) && state.volume && inside(state.volume.header, index);
-    state.pointer = within ? nearestVoxel(state.volume.header, index) : null;
-    const draws = within && ["brush", "erase", "range"].includes(state.tool);
-    const drew = state.brushAt;
-    state.brushAt = draws ? { plane: pane.plane, index, radius_mm: state.radius_mm } : null;
-    if (pane) last = this;
-    if (draws || drew) this.redraw();
-    else this.refresh();
-  }
-
-  focus(pane) {
-    this.active = pane;
-    last = this;
-    [...this.panes, ...this.beside.panes].forEach((other) => other.node.classList.toggle("mv-active", other === pane));
-  }
-
-  turn(by) {
-    this.focus(this.panes[(this.panes.indexOf(this.active) + by + 3) % 3]);
-  }
-
-  zoom(factor) {
-    zoom(this, this.active, this.active.frame.toPixel(this.active.state.cursor), factor);
-  }
-
-  resetView() {
-    this.panes.forEach((pane) => (pane.view = { zoom: 1, pan: [0, 0] }));
-    this.redraw();
-  }
-
-  enlarge(pane) {
-    const { dataset } = this.stage;
-    if (dataset.main !== pane.plane) dataset.main = pane.plane;
-    else if (dataset.alone) delete dataset.alone;
-    else dataset.alone = "yes";
-    this.focus(pane);
-  }
-
-  listening() {
-    return last === this && this.root.isConnected;
-  }
-
-  // ---- messages ----
-
-  notify(text) {
-    say(this.note, text);
-    show(this.note, true);
-    clearTimeout(this.noting);
-    this.noting = setTimeout(() => show(this.note, false), NOTE_MS);
-  }
-
-  help() {
-    if (this.page) this.page.remove();
-    else this.root.append((this.page = helpPage(this)));
-    if (!this.page.isConnected) this.page = null;
-  }
-
+  /** Removes measurements, the message and the help page. */
   clear() {
-    if (this.page) this.help();
-    Object.assign(this.state, { measures: [], long: null, held: null });
-    show(this.note, false);
-    this.redraw();
+    this.help.close();
+    this.notice.hide();
+    this.store.set({ measures: [], longAxis: null, heldDrag: null });
+  }
+
+  /** Fetches the scan again. */
+  reopen() {
+    if (this.#data) this.loader.open(this.#data);
   }
 
   close() {
-    this.stop?.abort();
+    this.loader.close();
     this.reading.close();
-    this.beside.close();
-    this.stopKeys();
-    this.watcher.disconnect();
-    window.removeEventListener("beforeunload", this.warn);
+    this.comparison.close();
+    this.unbindKeys();
+    this.resizeObserver.disconnect();
+    window.removeEventListener("beforeunload", this.warnBeforeUnload);
     this.root.remove();
+  }
+
+  #buildStage() {
+    const half = createElement("div", { class: "mv-half" }, this.caption, ...this.panes.map((pane) => pane.node));
+    return createElement(
+      "div",
+      { class: "mv-stage", "data-main": "axial" },
+      half,
+      this.comparison.node,
+      this.meshView.node,
+      this.legend.node,
+      this.loadingOverlay.node,
+      this.notice.node,
+    );
+  }
+
+  #buildRoot() {
+    const root = createElement(
+      "div",
+      { class: "mv", tabindex: "0" },
+      createElement("style", {}, STYLESHEET),
+      this.toolbar.node,
+      this.stage,
+      this.findingsPanel.node,
+      this.statusLine.node,
+      this.labelDialog.node,
+    );
+    return Object.assign(root, { viewer: this });
+  }
+
+  #checkReady() {
+    if (this.state.volume?.data) return true;
+    this.notice.show("There is no scan on the screen yet: this key did nothing.");
+    return false;
   }
 }
 
-// The viewer that the reader used last hears the keys. Streamlit calls mount again after every run.
-let last = null;
+/** @type {Viewer | null} the viewer that the reader used last: it gets the keys */
+let lastUsed = null;
+/** @type {WeakMap<Element, Viewer>} */
 const viewers = new WeakMap();
 
-export function mount({ data, parentElement, setTriggerValue }) {
-  const known = viewers.get(parentElement);
-  if (known) {
-    known.send = setTriggerValue;
-    known.update(data);
+/**
+ * Shows the viewer in an element. Streamlit calls this after every run of the page.
+ * @param {{ data: ViewerData, parentElement: Element, setTriggerValue: SendEvents }} component
+ * @returns {() => void} removes the viewer
+ */
+export default function mount({ data, parentElement, setTriggerValue }) {
+  const viewer = viewers.get(parentElement);
+  if (viewer) {
+    viewer.send = setTriggerValue;
+    viewer.update(data);
   } else {
-    // A server that came back with another version sends another module, which does not know the viewer that is here.
-    for (const { viewer } of parentElement.querySelectorAll(".mv")) viewer.close();
+    // After an update of the server, another version of this module takes over: it does not know the viewer shown here.
+    for (const node of parentElement.querySelectorAll(".mv")) /** @type {any} */ (node).viewer.close();
     viewers.set(parentElement, new Viewer(parentElement, data, setTriggerValue));
   }
   return () => {

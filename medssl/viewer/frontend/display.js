@@ -1,0 +1,78 @@
+// @ts-check
+// Display: intensity window, label colours, confidence threshold and switches; keeps the colour tables up to date.
+import { clamp } from "./geometry.js";
+import { buildColourTable } from "./state.js";
+import { buildGreyTable } from "./volume.js";
+/** @import { LabelStyle, Notify, SwitchName, ViewerState } from "./types" */
+/** @import { Store } from "./store.js" */
+
+export class Display {
+  #store;
+  #notify;
+
+  /**
+   * @param {object} uses
+   * @param {Store<ViewerState>} uses.store
+   * @param {Notify} uses.notify
+   */
+  constructor({ store, notify }) {
+    this.#store = store;
+    this.#notify = notify;
+    this.#updateColourTable();
+    store.subscribe((changed) => {
+      if (changed.has("window") || changed.has("volume")) this.#updateGreyTable();
+      if (changed.has("labels") || changed.has("opacity")) this.#updateColourTable();
+    });
+  }
+
+  /** @param {SwitchName} name */
+  toggle(name) {
+    this.#store.set({ [name]: !this.#store.get()[name] });
+  }
+
+  toggleUncertainty() {
+    const { uncertainty, probability } = this.#store.get();
+    if (!uncertainty && !probability) return this.#notify("The model gave no uncertainty for this case.");
+    this.toggle("uncertaintyVisible");
+  }
+
+  /** @param {number} number of a window of the scan, from 0 */
+  applyPreset(number) {
+    const window = this.#store.get().volume?.header.windows[number];
+    if (window) this.#store.set({ window });
+  }
+
+  /** @param {number | null} threshold */
+  setThreshold(threshold) {
+    this.#store.set({ threshold, overlayVersion: this.#store.get().overlayVersion + 1 });
+  }
+
+  /**
+   * Changes the colour or the visibility of a label in this browser.
+   * @param {string} number
+   * @param {Partial<LabelStyle>} change
+   */
+  styleLabel(number, change) {
+    const { labels, labelOverrides } = this.#store.get();
+    this.#store.set({
+      labelOverrides: { ...labelOverrides, [number]: { ...labelOverrides[number], ...change } },
+      labels: { ...labels, [number]: { ...labels[number], ...change } },
+    });
+  }
+
+  /** @param {number} factor */
+  scaleBrush(factor) {
+    const { radius_mm } = this.#store.get();
+    this.#store.set({ radius_mm: clamp(Math.round(radius_mm * factor * 2) / 2, 0.5, 30) });
+  }
+
+  #updateGreyTable() {
+    const { volume, window } = this.#store.get();
+    if (volume && window) this.#store.set({ greyTable: buildGreyTable(volume.header, window) });
+  }
+
+  #updateColourTable() {
+    const state = this.#store.get();
+    this.#store.set({ colourTable: buildColourTable(state), overlayVersion: state.overlayVersion + 1 });
+  }
+}

@@ -1,0 +1,101 @@
+// @ts-check
+// Label editor: strokes on a label volume, stored as runs, with undo and redo.
+/** @import { Run } from "./types" */
+/** @import { RemoteVolume } from "./volume.js" */
+/** @typedef {{ before: Run[], after: Run[], seq: number | null }} Stroke */
+
+export class LabelEditor {
+  /** @type {Stroke[]} */
+  undoStack = [];
+  /** @type {Stroke[]} */
+  redoStack = [];
+  /** @type {Map<number, number>} offset -> label before the current stroke */
+  #previous = new Map();
+  #volume;
+
+  /** @param {RemoteVolume} volume */
+  constructor(volume) {
+    this.#volume = volume;
+  }
+
+  beginStroke() {
+    this.#volume.isEdited = true;
+    this.#previous = new Map();
+  }
+
+  /**
+   * @param {number} offset
+   * @param {number} label
+   */
+  setLabel(offset, label) {
+    const { data } = this.#volume;
+    if (data[offset] === label) return;
+    if (!this.#previous.has(offset)) this.#previous.set(offset, data[offset]);
+    data[offset] = label;
+  }
+
+  /**
+   * Returns the runs of the finished stroke, or null if it changed nothing.
+   * @returns {Run[] | null}
+   */
+  endStroke() {
+    const { data } = this.#volume;
+    const previous = this.#previous;
+    const offsets = [...previous.keys()].filter((n) => data[n] !== previous.get(n)).sort((a, b) => a - b);
+    this.#previous = new Map();
+    if (!offsets.length) return null;
+    const before = encodeRuns(offsets, (n) => previous.get(n) ?? 0);
+    const after = encodeRuns(offsets, (n) => data[n]);
+    this.redoStack = [];
+    this.undoStack.push({ before, after, seq: null });
+    return after;
+  }
+
+  /**
+   * Remembers under which number the last stroke was sent.
+   * @param {number} seq
+   */
+  markSent(seq) {
+    this.undoStack[this.undoStack.length - 1].seq = seq;
+  }
+
+  /** Takes the last stroke back, and returns it; null if there is none. */
+  undo() {
+    const stroke = this.undoStack.pop();
+    if (!stroke) return null;
+    this.#apply(stroke.before);
+    this.redoStack.push(stroke);
+    return stroke;
+  }
+
+  /** Repeats the last stroke that was taken back, and returns it; null if there is none. */
+  redo() {
+    const stroke = this.redoStack.pop();
+    if (!stroke) return null;
+    this.#apply(stroke.after);
+    this.undoStack.push(stroke);
+    return stroke;
+  }
+
+  /** @param {Run[]} runs */
+  #apply(runs) {
+    for (const [start, length, label] of runs) this.#volume.data.fill(label, start, start + length);
+  }
+}
+
+/**
+ * Joins neighbouring voxels of the same label to runs.
+ * @param {number[]} offsets in ascending order
+ * @param {(offset: number) => number} labelAt
+ */
+export function encodeRuns(offsets, labelAt) {
+  /** @type {Run[]} */
+  const runs = [];
+  for (const offset of offsets) {
+    const label = labelAt(offset);
+    const last = runs[runs.length - 1];
+    if (last && offset === last[0] + last[1] && label === last[2]) last[1]++;
+    else runs.push([offset, 1, label]);
+  }
+  return runs;
+}
