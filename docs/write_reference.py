@@ -1,0 +1,90 @@
+"""Writes the reference pages that follow from the code: config keys and commands. Run it with `make reference`."""
+
+import argparse
+import io
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+
+from pydantic import BaseModel
+
+from medssl import cli, config
+from medssl.fewshot.sweep import Sweep
+from medssl.training.finetune import FinetuneConfig
+from medssl.training.pretrain import PretrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+KEY_TABLES: dict[str, type[BaseModel]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "fewshot": Sweep}
+CHOICES = {
+    "objective": ("medssl.objectives", "pretrain"),
+    "encoder": ("medssl.nn.encoders", "pretrain"),
+    "task": ("medssl.tasks", "finetune"),
+}
+
+
+def main() -> None:
+    """Writes pipelines/keys/*.txt, docs/reference/config.md and docs/reference/commands.md."""
+    for command in KEY_TABLES:
+        (ROOT / "pipelines" / "keys" / f"{command}.txt").write_text(key_table(command), encoding="utf-8")
+    (ROOT / "docs" / "reference" / "config.md").write_text(config_page(), encoding="utf-8")
+    (ROOT / "docs" / "reference" / "commands.md").write_text(commands_page(), encoding="utf-8")
+
+
+def key_table(command: str) -> str:
+    """Returns the lines of `medssl COMMAND --help` that describe its keys, with those of each choice by name."""
+    lines = config.describe_keys(KEY_TABLES[command])
+    for group, (package, of_command) in CHOICES.items():
+        if of_command == command:
+            for name, schema in _choices(package):
+                lines += ["", f"keys of {group}={name}:", *config.describe_keys(schema, f"{group}.")]
+    return "\n".join(lines) + "\n"
+
+
+def config_page() -> str:
+    """Returns the reference of all config keys as Markdown tables."""
+    parts = ["# Config keys", "", "Written by `make reference` from the config models.", ""]
+    for command, schema in KEY_TABLES.items():
+        parts += [f"## medssl {command}", "", *_markdown_table(config.describe_keys(schema)), ""]
+    for group, (package, _) in CHOICES.items():
+        for name, schema in _choices(package):
+            parts += [f"## {group}: {name}", "", *_markdown_table(config.describe_keys(schema, f"{group}.")), ""]
+    return "\n".join(parts)
+
+
+def commands_page() -> str:
+    """Returns the help texts of all commands as Markdown."""
+    parts = ["# Commands", "", "Written by `make reference` from the parsers.", "", "```text", cli.format_help(), "```"]
+    for name in cli.command_names():
+        parser = cli.load_script(name).build_parser()
+        if parser.epilog:
+            parser.epilog = "keys: see the reference of config keys"
+        parser.formatter_class = argparse.HelpFormatter
+        output = io.StringIO()
+        with suppress(SystemExit), redirect_stdout(output):
+            parser.parse_args(["--help"])
+        parts += ["", f"## medssl {name}", "", "```text", output.getvalue().rstrip(), "```"]
+    return "\n".join(parts) + "\n"
+
+
+def _choices(package: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    for module in iter_modules(import_module(package).__path__):
+        schema = getattr(import_module(f"{package}.{module.name}"), "Config", None)
+        if module.name != "base" and schema:
+            yield module.name, schema
+
+
+def _markdown_table(lines: list[str]) -> list[str]:
+    rows = ["| key | default | description |", "| --- | --- | --- |"]
+    for line in lines:
+        match = re.fullmatch(r"  ([\w.]+): (.*?)(?:  (.*))?", line)
+        if match:
+            key, default, description = match.groups("")
+            rows.append(f"| `{key}` | `{default or ' '}` | {description.replace('|', chr(92) + '|')} |")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
