@@ -1,4 +1,4 @@
-"""Gate: nobody reaches the app from another site's page, or past the proxy that signs people in."""
+"""Rejects requests from pages of other sites and requests that bypass the sign-in proxy."""
 
 from urllib.parse import urlparse
 
@@ -9,37 +9,41 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.headers import SecurityHeaders
-from medssl.review.access.reviewers import SECRET_HEADER, Access, by_proxy
+from medssl.review.access.reviewers import SECRET_HEADER, ReviewConfig, is_from_proxy
 
 
-def middleware(access: Access) -> list[Middleware]:
-    """What every request passes, outermost first."""
+def build_middleware(config: ReviewConfig) -> list[Middleware]:
+    """Returns the middleware that every request passes, outermost first."""
     return [
         Middleware(SecurityHeaders),
-        Middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts), www_redirect=False),
-        Middleware(Gate, access=access),
+        Middleware(TrustedHostMiddleware, allowed_hosts=list(config.hosts), www_redirect=False),
+        Middleware(AccessMiddleware, config=config),
     ]
 
 
-class Gate:
-    """Refuses what is not for us before Streamlit sees it, which would ask outside services for our own address."""
+class AccessMiddleware:
+    """Rejects forbidden requests before Streamlit sees them.
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    Streamlit's own check of the origin would ask outside services for the address of this machine.
+    """
+
+    def __init__(self, app: ASGIApp, config: ReviewConfig) -> None:
         self.app = app
-        self.access = access
+        self.config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on, or answers it with 403."""
-        if scope["type"] == "lifespan" or self._ours(Headers(scope=scope)):
+        """Passes a request on, or answers it with status 403."""
+        if scope["type"] == "lifespan" or self._is_allowed(Headers(scope=scope)):
             await self.app(scope, receive, send)
         else:
             await PlainTextResponse("not allowed", 403)(scope, receive, send)
 
-    def _ours(self, headers: Headers) -> bool:
+    def _is_allowed(self, headers: Headers) -> bool:
         origin = headers.get("origin")
-        if origin is not None and urlparse(origin).hostname not in self.access.hosts:
+        if origin is not None and urlparse(origin).hostname not in self.config.hosts:
             return False
-        if self.access.mode != "proxy":
+        if self.config.mode != "proxy":
             return True
-        once = all(len(headers.getlist(name)) <= 1 for name in (SECRET_HEADER, self.access.user_header))
-        return once and by_proxy(self.access, headers)
+        names = (SECRET_HEADER, self.config.user_header)
+        has_no_duplicates = all(len(headers.getlist(name)) <= 1 for name in names)
+        return has_no_duplicates and is_from_proxy(self.config, headers)

@@ -1,4 +1,4 @@
-"""Our own routes for volumes and deliveries: signed, expiring, and never through the websocket."""
+"""Serves volumes and exports under signed, expiring addresses, outside Streamlit's websocket."""
 
 import re
 import time
@@ -10,82 +10,84 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.delivery import delivered
+from app.export_button import export_case
 from medssl.errors import BadInput
-from medssl.review.access.reviewers import Access
-from medssl.review.access.signed_links import Link, read
-from medssl.review.image_files import Picture, Pictures
+from medssl.review.access.reviewers import ReviewConfig
+from medssl.review.access.signed_links import Link, parse_token
+from medssl.review.image_files import CaseImage, ImageFiles
 from medssl.viewer import wire
 
 PRIVATE = {"Cache-Control": "private, no-store"}
 
 
-def routes(access: Access) -> list[Route]:
-    """The routes beside Streamlit's own. Encoded volumes and slabs are kept for the cases that were read last."""
-    pictures = Pictures(access.predictions, access.store, access.rival)
-    encoded = lru_cache(maxsize=4)(lambda picture: wire.encode(pictures.load(picture)))
-    slab = lru_cache(maxsize=200)(lambda picture, start, stop: wire.slab(*encoded(picture), start, stop))
+def build_routes(config: ReviewConfig) -> list[Route]:
+    """Returns the routes of the app besides those of Streamlit; the latest volumes stay encoded in memory."""
+    images = ImageFiles(config.predictions, config.audit_db, config.comparison)
+    encode = lru_cache(maxsize=4)(lambda image: wire.encode(images.load(image)))
+    compress_slab = lru_cache(maxsize=200)(lambda image, start, stop: wire.compress_slab(*encode(image), start, stop))
 
-    def ours(request: Request) -> Link:
-        if link := read(request.path_params["token"], access.key, time.time()):
+    def parse_link(request: Request) -> Link:
+        if link := parse_token(request.path_params["token"], config.key, time.time()):
             return link
-        raise BadInput("not a link of ours, or no longer")
+        raise BadInput("the link is invalid or has expired")
 
-    def asked(request: Request) -> Picture:
-        return pictures.find(ours(request))
+    def find_image(request: Request) -> CaseImage:
+        return images.find(parse_link(request))
 
-    def header(request: Request) -> Response:
-        return JSONResponse(encoded(asked(request))[0], headers=PRIVATE)
+    def send_header(request: Request) -> Response:
+        return JSONResponse(encode(find_image(request))[0], headers=PRIVATE)
 
-    def voxels(request: Request) -> Response:
-        picture = asked(request)
-        planes = _planes(request.query_params, encoded(picture)[0]["shape"][2])
-        return _ranged(slab(picture, *planes), request.headers.get("range"))
+    def send_voxels(request: Request) -> Response:
+        image = find_image(request)
+        planes = _parse_planes(request.query_params, encode(image)[0]["shape"][2])
+        return _send_range(compress_slab(image, *planes), request.headers.get("range"))
 
-    def delivery(request: Request) -> Response:
-        link = ours(request)
-        if link.kind != "delivery":
-            raise BadInput("an image is no delivery")
-        name = {"Content-Disposition": f'attachment; filename="case-{link.number}.zip"'}
-        return Response(delivered(access, link.number, link.event), 200, PRIVATE | name, "application/zip")
+    def send_export(request: Request) -> Response:
+        link = parse_link(request)
+        if link.kind != "export":
+            raise BadInput("a link to an image names no export")
+        disposition = {"Content-Disposition": f'attachment; filename="case-{link.number}.zip"'}
+        content = export_case(config, link.number, link.event)
+        return Response(content, 200, PRIVATE | disposition, "application/zip")
 
     return [
-        Route("/api/volume/{token}/header.json", _careful(header)),
-        Route("/api/volume/{token}/voxels", _careful(voxels)),
-        Route("/api/delivery/{token}", _careful(delivery)),
+        Route("/api/volume/{token}/header.json", _hide_errors(send_header)),
+        Route("/api/volume/{token}/voxels", _hide_errors(send_voxels)),
+        Route("/api/export/{token}", _hide_errors(send_export)),
     ]
 
 
-def _careful(answer: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    """What cannot be served is a plain 404: an error page would say more than a stranger should know."""
+def _hide_errors(endpoint: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Answers a failed request with a plain 404, since an error message could reveal data to a stranger."""
 
-    def careful(request: Request) -> Response:
+    def answer(request: Request) -> Response:
         try:
-            return answer(request)
+            return endpoint(request)
         except (BadInput, OSError):
-            return Response("this link is not valid, or no longer", 404, PRIVATE, media_type="text/plain")
+            return Response("this link is invalid or has expired", 404, PRIVATE, media_type="text/plain")
 
-    return careful
+    return answer
 
 
-def _planes(asked: QueryParams, planes: int) -> tuple[int, int]:
-    start, stop = asked.get("from", "0"), asked.get("to", str(planes))
-    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop) <= planes):
-        raise BadInput(f"planes {start} to {stop}: there are {planes}")
+def _parse_planes(query: QueryParams, num_planes: int) -> tuple[int, int]:
+    """Returns the first plane and the one after the last plane of a request."""
+    start, stop = query.get("from", "0"), query.get("to", str(num_planes))
+    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop) <= num_planes):
+        raise BadInput(f"planes {start} to {stop}: the volume has {num_planes}")
     return int(start), int(stop)
 
 
-def _ranged(body: bytes, asked: str | None) -> Response:
-    """All of the compressed bytes, or the one range that was asked for."""
+def _send_range(body: bytes, requested: str | None) -> Response:
+    """Answers with the compressed bytes, all of them or the one range of a Range header."""
     headers = PRIVATE | {"Content-Encoding": "gzip", "Accept-Ranges": "bytes"}
-    kind = "application/octet-stream"
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", asked or "")
-    if not found or not (found[1] or found[2]):
-        return Response(body, 200, headers, kind)
-    first, last = int(found[1] or max(0, len(body) - int(found[2]))), len(body) - 1
-    if found[1] and found[2]:
-        last = min(last, int(found[2]))
+    media_type = "application/octet-stream"
+    match = re.fullmatch(r"bytes=(\d*)-(\d*)", requested or "")
+    if not match or not (match[1] or match[2]):
+        return Response(body, 200, headers, media_type)
+    first, last = int(match[1] or max(0, len(body) - int(match[2]))), len(body) - 1
+    if match[1] and match[2]:
+        last = min(last, int(match[2]))
     if first > last:
         return Response(b"", 416, PRIVATE | {"Content-Range": f"bytes */{len(body)}"})
     headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
-    return Response(body[first : last + 1], 206, headers, kind)
+    return Response(body[first : last + 1], 206, headers, media_type)

@@ -1,4 +1,4 @@
-"""Signing in: who is at the page, and nobody for longer than they are there."""
+"""Signs readers in and pauses the page of a reader who is idle."""
 
 import time
 from collections.abc import Mapping
@@ -9,67 +9,68 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from app import theme
-from medssl.review.access.reviewers import Access, Reviewer, account, identify
+from medssl.review.access.reviewers import ReviewConfig, Reviewer, extract_email, identify
 
 
-def reviewer(access: Access) -> Reviewer:
-    """The person at the page; the page ends here for strangers and for those who have left."""
-    claims: Mapping[str, Any] = st.user.to_dict() if access.mode == "oidc" else {}
-    known = identify(access, dict(st.context.headers), claims)
-    if known is None:
-        _turn_away(access, claims)
+def require_reviewer(config: ReviewConfig) -> Reviewer:
+    """Returns the reader at the page; stops the page if the reader is unknown or was idle for too long."""
+    claims: Mapping[str, Any] = st.user.to_dict() if config.mode == "oidc" else {}
+    reviewer = identify(config, dict(st.context.headers), claims)
+    if reviewer is None:
+        _show_sign_in(config, claims)
     else:
-        _stay_awake(access, known, claims)
-    return known or st.stop()
+        _check_idle_time(config, reviewer, claims)
+    return reviewer or st.stop()
 
 
-def _turn_away(access: Access, claims: Mapping[str, Any]) -> None:
-    told = "Ask the person who runs this review to add you as reader, senior or admin."
-    if access.mode == "oidc" and claims.get("is_logged_in"):
-        who = account(claims) or "An address that was not confirmed"
-        below = _closed(access, "No role here", f"{who} may not read. {told}")
-        below.button("Sign in as somebody else", on_click=st.logout)
+def _show_sign_in(config: ReviewConfig, claims: Mapping[str, Any]) -> None:
+    hint = "Ask the administrator of this review to add you as reader, senior or admin."
+    if config.mode == "oidc" and claims.get("is_logged_in"):
+        account = extract_email(claims) or "An unverified e-mail address"
+        container = _show_closed_page(config, "No role in this review", f"{account} has no access. {hint}")
+        container.button("Sign in with another account", on_click=st.logout)
     else:
-        below = _closed(access, "Not signed in", f"Sign in to read. {told}")
-        if access.mode == "oidc":
-            below.button("Sign in", type="primary", on_click=st.login)
+        container = _show_closed_page(config, "Not signed in", f"Sign in to read cases. {hint}")
+        if config.mode == "oidc":
+            container.button("Sign in", type="primary", on_click=st.login)
     st.stop()
 
 
-def _stay_awake(access: Access, known: Reviewer, claims: Mapping[str, Any]) -> None:
-    """Streamlit's cookie lasts 30 days; here a sign-in must be made anew once it was idle, also on a new page."""
-    signed_in = f"{known.name} {claims.get('iat')}"
-    first = _signs_of_life().get(signed_in, claims.get("iat", 0)) if access.mode == "oidc" else None
-    last = st.session_state.get("last_seen", first)
-    if last is not None and time.time() - last > access.idle_minutes * 60:
-        said = f"Nothing happened for {access.idle_minutes:g} minutes. Everything you did is saved."
-        below = _closed(access, "Paused", said)
-        if access.mode == "oidc":
-            below.button("Sign in again", type="primary", on_click=st.logout)
+def _check_idle_time(config: ReviewConfig, reviewer: Reviewer, claims: Mapping[str, Any]) -> None:
+    """Asks an idle reader to sign in again, on a new page too; Streamlit's own cookie would last 30 days."""
+    sign_in = f"{reviewer.name} {claims.get('iat')}"
+    last_use = _get_last_use().get(sign_in, claims.get("iat", 0)) if config.mode == "oidc" else None
+    last_seen = st.session_state.get("last_seen", last_use)
+    if last_seen is not None and time.time() - last_seen > config.idle_minutes * 60:
+        text = f"There was no activity for {config.idle_minutes:g} minutes. All your work is saved."
+        container = _show_closed_page(config, "Paused", text)
+        if config.mode == "oidc":
+            container.button("Sign in again", type="primary", on_click=st.logout)
         else:
-            below.button(f"Continue as {known.name}", type="primary", on_click=_touch, args=(signed_in,))
+            label = f"Continue as {reviewer.name}"
+            container.button(label, type="primary", on_click=_mark_active, args=(sign_in,))
         st.stop()
-    _touch(signed_in)
-    st.fragment(_watch, run_every=30)(access.idle_minutes * 60)
+    _mark_active(sign_in)
+    st.fragment(_hide_when_idle, run_every=30)(config.idle_minutes * 60)
 
 
 @cache
-def _signs_of_life() -> dict[str, float]:
-    """When each sign-in was last used, on any page; a restarted server knows of none, so old ones are made anew."""
+def _get_last_use() -> dict[str, float]:
+    """Returns the time of the last use of each sign-in on any page; empty after a restart of the server."""
     return {}
 
 
-def _closed(access: Access, title: str, text: str) -> DeltaGenerator:
-    """What stands in the place of every page, the notice above it too, and the place below it for the way on."""
-    theme.header(access, None)
-    return theme.message(title, text)
+def _show_closed_page(config: ReviewConfig, title: str, text: str) -> DeltaGenerator:
+    """Shows the header and a message in place of the page; returns the container below, for buttons."""
+    theme.render_header(config, None)
+    return theme.render_message(title, text)
 
 
-def _watch(seconds: float) -> None:
-    """Takes the images off a screen that nobody sits at."""
+def _hide_when_idle(seconds: float) -> None:
+    """Runs the page again when the reader is idle, which removes the images from the screen."""
     if time.time() - st.session_state["last_seen"] > seconds:
         st.rerun(scope="app")
 
 
-def _touch(signed_in: str) -> None:
-    _signs_of_life()[signed_in] = st.session_state["last_seen"] = time.time()
+def _mark_active(sign_in: str) -> None:
+    _get_last_use()[sign_in] = st.session_state["last_seen"] = time.time()

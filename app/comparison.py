@@ -1,73 +1,101 @@
-"""Beside: what the viewer can put beside a case, with the findings of both matched: a prior study, another model."""
+"""Builds the comparisons that the viewer shows next to a case: the prior study and another model."""
 
+from collections.abc import Iterable
 from typing import Any
 
-from app.review_context import Desk, findings
+from app.image_urls import ImageUrls
+from app.review_context import ReviewContext, load_findings
 from medssl.finding import Finding
 from medssl.predictions_folder import Index
-from medssl.review.priors import days_between, earlier, growth, match, standing
+from medssl.review.priors import apply_verdicts, count_days, find_prior, match_findings, measure_growth
 from medssl.review.reading import Reading
-from medssl.review.worklist import Row
+from medssl.review.worklist import WorklistItem
 
 
-def entries(desk: Desk, row: Row) -> list[dict[str, Any]]:
-    """Everything that can stand beside a case."""
-    return [entry for entry in (_prior(desk, row), _rival(desk, row)) if entry]
+def build_comparisons(context: ReviewContext, urls: ImageUrls, item: WorklistItem) -> list[dict[str, Any]]:
+    """Returns the comparisons of a case as the viewer expects them; empty if there are none."""
+    comparisons = (_compare_with_prior(context, urls, item), _compare_with_model(context, urls, item))
+    return [comparison for comparison in comparisons if comparison]
 
 
-def title(index: Index, case: str) -> str:
-    """A case and its day."""
-    return f"{case}  {day(index.study(case).date)}".strip()
+def format_title(index: Index, case: str) -> str:
+    """Returns the identifier of a case and the date of its study."""
+    return f"{case}  {format_date(index.find_study(case).date)}".strip()
 
 
-def day(told: str) -> str:
-    """A date as it is read: 2024-03-02."""
-    return f"{told[:4]}-{told[4:6]}-{told[6:]}" if len(told) == 8 else told
+def format_date(date: str) -> str:
+    """Returns a date YYYYMMDD as YYYY-MM-DD; any other text stays as it is."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 else date
 
 
-def _prior(desk: Desk, row: Row) -> dict[str, Any] | None:
-    case = earlier(desk.index, row.case)
-    if case is None:
+def _compare_with_prior(context: ReviewContext, urls: ImageUrls, item: WorklistItem) -> dict[str, Any] | None:
+    prior = find_prior(context.index, item.case)
+    if prior is None:
         return None
-    number, days = desk.index.cases.index(case) + 1, days_between(desk.index, case, row.case)
-    before = desk.readings.get((case, desk.reviewer.name)) or Reading(case, desk.reviewer.name)
-    now = standing(row.findings, row.reading, rejected=True)  # what is called nothing is not gone, either
-    then = standing((*findings(desk.index, case), *before.added), before)
-    same = match(now, then)
-    grown = {one.id: _grown(one, same[one.id], days, row.reading, before) for one in now if one.id in same}
-    made = day(desk.index.study(case).date) or (case if days is None else f"{days} days before")
+    number, days = context.index.cases.index(prior) + 1, count_days(context.index, prior, item.case)
+    prior_reading = context.get_reading(prior)
+    # A finding that the reader rejected is still visible in the image, so it is not missing in this study.
+    current = apply_verdicts(item.findings, item.reading, keep_rejected=True)
+    earlier = apply_verdicts((*load_findings(context.index, prior), *prior_reading.added), prior_reading)
+    matches = match_findings(current, earlier)
+    pairs = {
+        finding.id: {
+            "centre_mm": matches[finding.id].centre_mm,
+            "text": _describe_growth(finding, matches[finding.id], days, item.reading, prior_reading),
+        }
+        for finding in current
+        if finding.id in matches
+    }
+    date = format_date(context.index.find_study(prior).date)
     return {
-        "id": "prior", "name": f"Prior {made}",
-        "volume": desk.url(number, "image"), "overlay": desk.url(number, "labels"), "none": "not found in the prior",
-        "pairs": {name: {"centre_mm": same[name].centre_mm, "said": said} for name, said in grown.items()},
-        "only": _only(then, same, "only in the prior"),
-    }  # fmt: skip
+        "id": "prior",
+        "name": f"Prior {date or (prior if days is None else f'{days} days earlier')}",
+        "volume": urls.get_url(number, "image"),
+        "overlay": urls.get_url(number, "labels"),
+        "unpaired_text": "not found in the prior",
+        "pairs": pairs,
+        "unmatched": _list_unmatched(earlier, matches, "only in the prior"),
+    }
 
 
-def _grown(now: Finding, then: Finding, days: int | None, reading: Reading, before: Reading) -> str:
-    """What a card says of a lesion that the prior has too; volumes are the model's, also of what was drawn in since."""
-    said = growth(now, then, days, reading.axes.get(now.id), before.axes.get(then.id)).said
-    drawn = {stroke.finding for stroke in (*reading.strokes, *before.strokes)} & {now.id, then.id}
-    return f"{said} (as predicted, before your strokes)" if drawn else said
-
-
-def _rival(desk: Desk, row: Row) -> dict[str, Any] | None:
-    if desk.rival is None or row.case not in desk.rival.cases:
+def _compare_with_model(context: ReviewContext, urls: ImageUrls, item: WorklistItem) -> dict[str, Any] | None:
+    if context.comparison is None or item.case not in context.comparison.cases:
         return None
-    name, theirs = desk.rival.folder.name, findings(desk.rival, row.case)
-    same = match(row.findings, theirs, moved_mm=0)
+    name, findings = context.comparison.folder.name, load_findings(context.comparison, item.case)
+    matches = match_findings(item.findings, findings, max_shift_mm=0)
+    pairs = {
+        id_: {"centre_mm": match.centre_mm, "text": f"{name}: {_format_size(match)}"} for id_, match in matches.items()
+    }
     return {
-        "id": "rival", "name": name, "volume": desk.url(row.number, "image"), "none": f"not found by {name}",
-        "overlay": desk.url(row.number, "rival"), "only": _only(theirs, same, f"only by {name}"),
-        "pairs": {mine: {"centre_mm": one.centre_mm, "said": f"{name}: {_size(one)}"} for mine, one in same.items()},
-    }  # fmt: skip
+        "id": "comparison",
+        "name": name,
+        "volume": urls.get_url(item.number, "image"),
+        "overlay": urls.get_url(item.number, "comparison"),
+        "unpaired_text": f"not found by {name}",
+        "pairs": pairs,
+        "unmatched": _list_unmatched(findings, matches, f"found only by {name}"),
+    }
 
 
-def _only(theirs: list[Finding] | tuple[Finding, ...], same: dict[str, Finding], said: str) -> list[dict[str, Any]]:
-    matched = {finding.id for finding in same.values()}
-    left = [finding for finding in theirs if finding.id not in matched]
-    return [{"centre_mm": one.centre_mm, "said": f"{said}: {one.name}, {_size(one)}"} for one in left]
+def _describe_growth(
+    finding: Finding, prior: Finding, days: int | None, reading: Reading, prior_reading: Reading
+) -> str:
+    """Returns the change of a finding since the prior; volumes are those of the model, without the reader's strokes."""
+    axes, prior_axes = reading.axes.get(finding.id), prior_reading.axes.get(prior.id)
+    summary = measure_growth(finding, prior, days, axes, prior_axes).summary
+    edited = {stroke.finding for stroke in (*reading.strokes, *prior_reading.strokes)}
+    return f"{summary} (volumes as predicted, without your strokes)" if edited & {finding.id, prior.id} else summary
 
 
-def _size(finding: Finding) -> str:
+def _list_unmatched(findings: Iterable[Finding], matches: dict[str, Finding], text: str) -> list[dict[str, Any]]:
+    """Returns the findings that only the comparison has, each with its centre and description."""
+    matched = {match.id for match in matches.values()}
+    return [
+        {"centre_mm": finding.centre_mm, "text": f"{text}: {finding.name}, {_format_size(finding)}"}
+        for finding in findings
+        if finding.id not in matched
+    ]
+
+
+def _format_size(finding: Finding) -> str:
     return f"{finding.diameter_mm:.1f} mm, {finding.volume_ml:.2f} ml, score {finding.score:.2f}"

@@ -1,4 +1,4 @@
-"""Frontend: the first bytes of every page, which say at once that it is coming, and the viewer's code, fetched once."""
+"""Serves the first bytes of every page, with a loading message, and the files of the viewer."""
 
 from pathlib import Path
 
@@ -11,33 +11,37 @@ from medssl.predictions_folder import NOTICE
 from medssl.viewer import component
 
 PAGES = ("/", "/case", "/agreement")
-EMPTY = '<div id="root"></div>'  # where Streamlit draws once its own code is here: it takes away what stands there
-OPENING = """<style>
+EMPTY_ROOT = '<div id="root"></div>'  # Streamlit replaces its content once it has loaded
+LOADING_HTML = """<style>
   html, body { background: #0d1013; }
-  .opening { position: fixed; inset: 0; display: grid; place-content: center; justify-items: center; gap: 10px;
+  .loading { position: fixed; inset: 0; display: grid; place-content: center; justify-items: center; gap: 10px;
     font: 15px/1.5 system-ui, "Liberation Sans", sans-serif; color: #8b96a1; }
-  .opening b { color: #ccd3da; font-weight: 600; }
-  .opening i { width: 28px; height: 28px; border: 2px solid #272d34; border-top-color: #5fb3c8; border-radius: 50%;
-    animation: opening-turn .9s linear infinite; }
-  .opening small { opacity: 0; animation: opening-late .4s 12s forwards; }
-  @keyframes opening-turn { to { transform: rotate(1turn); } }
-  @keyframes opening-late { to { opacity: 1; } }
+  .loading b { color: #ccd3da; font-weight: 600; }
+  .loading i { width: 28px; height: 28px; border: 2px solid #272d34; border-top-color: #5fb3c8; border-radius: 50%;
+    animation: loading-turn .9s linear infinite; }
+  .loading small { opacity: 0; animation: loading-late .4s 12s forwards; }
+  @keyframes loading-turn { to { transform: rotate(1turn); } }
+  @keyframes loading-late { to { opacity: 1; } }
 </style>
-<div id="root"><div class="opening" role="status"><i></i><b>Opening the review</b>
-<small>The machine is busy; nothing is lost while you wait.</small><span>{notice}</span></div></div>"""
+<div id="root"><div class="loading" role="status"><i></i><b>Opening the review</b>
+<small>The server is busy. All your work is saved.</small><span>{notice}</span></div></div>"""
 
 
-def routes() -> list[Route]:
-    """The pages as they begin, and the viewer's module under an address that changes with it."""
+def build_routes() -> list[Route]:
+    """Returns the routes of the first bytes of each page, and of the viewer's modules under a path with their hash."""
     index = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
-    waiting = OPENING.replace("{notice}", NOTICE)
-    opening = index.replace(EMPTY, waiting).replace("<title>Streamlit</title>", "<title>Review</title>")
+    loading = LOADING_HTML.replace("{notice}", NOTICE)
+    html = index.replace(EMPTY_ROOT, loading).replace("<title>Streamlit</title>", "<title>Review</title>")
 
-    def page(_: Request) -> Response:
-        return HTMLResponse(opening, headers={"Cache-Control": "no-cache"})
+    def send_page(_: Request) -> Response:
+        return HTMLResponse(html, headers={"Cache-Control": "no-cache"})
 
-    def script(_: Request) -> Response:
-        kept = {"Cache-Control": "public, max-age=31536000, immutable"}
-        return Response(component.javascript(), headers=kept, media_type="text/javascript")
+    def send_file(request: Request) -> Response:
+        name = request.path_params["name"]
+        content = component.load_frontend().get(name)
+        if content is None:
+            return Response("not found", 404)
+        immutable = {"Cache-Control": "public, max-age=31536000, immutable"}
+        return Response(content, headers=immutable, media_type=component.MEDIA_TYPES[Path(name).suffix])
 
-    return [Route(component.address(), script), *(Route(path, page) for path in PAGES)]
+    return [Route(f"{component.frontend_folder()}/{{name}}", send_file), *(Route(path, send_page) for path in PAGES)]

@@ -1,9 +1,9 @@
-"""Security headers on every answer of the server."""
+"""Adds security headers to every response of the server."""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Streamlit's own page needs inline styles and builds its components' code in the browser.
+# Streamlit needs inline styles, and it compiles the code of components in the browser.
 POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -31,17 +31,17 @@ HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds the headers to whatever the app behind it answers."""
+    """ASGI middleware that adds `HEADERS` to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on and dresses the answer."""
+        """Passes the request on and adds the headers to its response."""
 
-        async def dressed(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        await self.app(scope, receive, dressed if scope["type"] == "http" else send)
+        await self.app(scope, receive, send_with_headers if scope["type"] == "http" else send)

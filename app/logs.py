@@ -1,4 +1,4 @@
-"""Logs: what goes wrong is told by kind and place; the words of an error may hold a name, and stay out."""
+"""Keeps patient data out of the logs: an error is logged by its type and place, without its message."""
 
 import logging
 import traceback
@@ -7,25 +7,28 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from medssl.errors import Doubt
+from medssl.errors import InputWarning
 
 
-def nameless() -> None:
-    """From here on, this process logs no error's message, no doubt about a file, and no address with its signature."""
+def redact_logs() -> None:
+    """Stops this process from logging error messages, warnings about input files and signed addresses."""
     logging.getLogger("uvicorn.access").disabled = True
-    warnings.simplefilter("ignore", Doubt)
-    logging.setLogRecordFactory(_nameless(logging.getLogRecordFactory()))
+    warnings.simplefilter("ignore", InputWarning)
+    logging.setLogRecordFactory(_redact_records(logging.getLogRecordFactory()))
 
 
-def _nameless(before: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
-    def record(*said: Any, **more: Any) -> logging.LogRecord:
-        made = before(*said, **more)
-        if isinstance(made.exc_info, tuple) and made.exc_info[0]:
-            made.exc_text = _told(made.exc_info[0], made.exc_info[2])  # a formatter keeps what is there already
-        return made
+def _redact_records(factory: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    """Returns a factory of log records with tracebacks that contain no error message."""
 
-    return record
+    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = factory(*args, **kwargs)
+        if isinstance(record.exc_info, tuple) and record.exc_info[0]:
+            # A formatter uses an existing `exc_text` instead of formatting the exception.
+            record.exc_text = _format_traceback(record.exc_info[0], record.exc_info[2])
+        return record
+
+    return make_record
 
 
-def _told(kind: type[BaseException], place: TracebackType | None) -> str:
-    return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(place), kind.__name__])
+def _format_traceback(error_type: type[BaseException], frames: TracebackType | None) -> str:
+    return "".join(["Traceback (most recent call last):\n", *traceback.format_tb(frames), error_type.__name__])

@@ -1,36 +1,47 @@
-"""One run of the app, whatever the page: dress, sign in, show."""
+"""Runs one page of the app: applies the theme, signs the reader in and shows the page."""
 
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app import auth, review_context, theme
+from app.act_recorder import ActRecorder
+from app.image_urls import ImageUrls
 from app.pages import agreement, case, worklist
+from app.review_context import ReviewContext
 from medssl.errors import BadInput
 
 
 def main() -> None:
-    """One run of the app."""
+    """Runs the page that the browser requests."""
     st.set_page_config(page_title="Review", layout="wide", initial_sidebar_state="collapsed")
-    theme.dress()
-    access = review_context.access()
-    reviewer = auth.reviewer(access)
-    theme.header(access, reviewer)
+    theme.apply_theme()
+    config = review_context.read_config()
+    reviewer = auth.require_reviewer(config)
+    theme.render_header(config, reviewer)
     try:
-        desk = review_context.desk(reviewer)
+        context = review_context.load_context(reviewer)
     except BadInput as error:
-        theme.message("No predictions to read", str(error))
+        theme.render_message("No predictions to read", str(error))
         st.stop()
-    if refusal := st.session_state.pop("refusal", None):
-        st.toast(refusal, icon=":material/block:")
-    st.navigation(pages(desk), position="top").run()
+    if toast := st.session_state.pop("toast", None):
+        st.toast(toast, icon=":material/block:")
+    st.navigation(build_pages(context), position="top").run()
 
 
-def pages(desk: review_context.Desk) -> list[StreamlitPage]:
-    """The pages that this reader may open."""
-    first: StreamlitPage = st.Page(lambda: worklist.page(desk, second), title="Worklist", default=True)
-    second: StreamlitPage = st.Page(lambda: case.page(desk, first), title="Case", url_path="case")
-    third: StreamlitPage = st.Page(lambda: agreement.page(desk), title="Agreement", url_path="agreement")
-    return [first, second, third] if desk.reviewer.may("compare") else [first, second]
+def build_pages(context: ReviewContext) -> list[StreamlitPage]:
+    """Returns the pages that the reader's role permits."""
+    recorder, urls = ActRecorder.from_context(context), ImageUrls.from_context(context)
+    worklist_page: StreamlitPage = st.Page(
+        lambda: worklist.render_page(context, case_page), title="Worklist", default=True
+    )
+    case_page: StreamlitPage = st.Page(
+        lambda: case.render_page(context, recorder, urls, worklist_page), title="Case", url_path="case"
+    )
+    agreement_page: StreamlitPage = st.Page(
+        lambda: agreement.render_page(context), title="Agreement", url_path="agreement"
+    )
+    pages = [worklist_page, case_page]
+    return [*pages, agreement_page] if context.reviewer.has_permission("compare") else pages
 
 
 if __name__ == "__main__":

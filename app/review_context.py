@@ -1,162 +1,133 @@
-"""What a page works with: the predictions, the store, the person reading, and a way to record what they do."""
+"""Gives the pages of one reader read-only access to the predictions and to the readings of the event log."""
 
 import hashlib
-import time
-import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
-
-import streamlit as st
 
 from medssl.errors import BadInput
 from medssl.finding import Finding
 from medssl.predictions_folder import FINDINGS, INDEX, Index, read_findings, read_index
-from medssl.review.access.open_cases import Lock, locks
-from medssl.review.access.reviewers import Access, Reviewer
-from medssl.review.access.signed_links import Kind, Link
-from medssl.review.event_store import Store, record
-from medssl.review.image_files import FILES
-from medssl.review.reading import Readings, Refusal
-from medssl.review.snapshot import Page
-from medssl.review.worklist import Row
-
-LINK_SECONDS = 12 * 3600
+from medssl.review.access.open_cases import OpenCase, find_open_cases
+from medssl.review.access.reviewers import ReviewConfig, Reviewer
+from medssl.review.event_store import EventStore
+from medssl.review.reading import Reading, Readings
+from medssl.review.snapshot import Snapshot
+from medssl.review.worklist import WorklistItem
 
 
 @dataclass(frozen=True)
-class Desk:
-    """One reader's desk during one run of a page. Nothing here outlives the run: drafts live in the store."""
+class ReviewContext:
+    """The state of the review as one reader sees it during one run of a page.
 
-    access: Access
+    Args:
+        config: The configuration of the app.
+        reviewer: The reader.
+        index: The predictions that are reviewed.
+        store: The event log.
+    """
+
+    config: ReviewConfig
     reviewer: Reviewer
     index: Index
-    store: Store
+    store: EventStore
 
     @cached_property
-    def _page(self) -> Page:
-        return self.store.page()
+    def snapshot(self) -> Snapshot:
+        """The readings and visits when the page started."""
+        return self.store.load_snapshot()
 
     @property
     def readings(self) -> Readings:
-        """Every reading that there is, by (case, reviewer)."""
-        return self._page.readings
+        """The readings of all readers, by (case, reviewer)."""
+        return self.snapshot.readings
 
     @cached_property
-    def locks(self) -> list[Lock]:
-        """Who has which case open."""
-        return locks(self._page.visits, datetime.now(UTC), self.access.idle_minutes)
+    def open_cases(self) -> list[OpenCase]:
+        """The cases that readers have open, including this reader."""
+        return find_open_cases(self.snapshot.visits, datetime.now(UTC), self.config.idle_minutes)
 
     @property
-    def busy(self) -> dict[str, Lock]:
-        """The cases that somebody else has open."""
-        return {lock.case: lock for lock in reversed(self.locks) if lock.holder != self.reviewer.name}
+    def busy_cases(self) -> dict[str, OpenCase]:
+        """The cases that other readers have open."""
+        return {entry.case: entry for entry in reversed(self.open_cases) if entry.reviewer != self.reviewer.name}
 
-    def open(self, row: Row) -> None:
-        """Tells the others that this reader has the case open, unless they know."""
-        mine = any((lock.case, lock.holder) == (row.case, self.reviewer.name) for lock in self.locks)
-        if not mine and not row.reading.signed_at:
-            self.record(row, "open")
+    def has_open(self, case: str) -> bool:
+        """Whether this reader has the case open."""
+        return any((entry.case, entry.reviewer) == (case, self.reviewer.name) for entry in self.open_cases)
 
     @cached_property
-    def rival(self) -> Index | None:
-        """What another model predicted of the same cases."""
-        return index(self.access.rival) if self.access.rival else None
+    def comparison(self) -> Index | None:
+        """The predictions of the same cases by another model; None if there are none."""
+        return load_index(self.config.comparison) if self.config.comparison else None
 
-    def rows(self) -> list[Row]:
-        """Every case as this reader sees it; not those whose findings are gone or damaged."""
-        found = []
+    def list_cases(self) -> list[WorklistItem]:
+        """Returns every case with readable findings."""
+        items = []
         for number in range(1, len(self.index.cases) + 1):
-            with suppress(BadInput, OSError):  # one lost case must not take the others from the readers
-                found.append(self.row(number))
-        return found
+            with suppress(BadInput, OSError):  # one damaged case must not hide the others
+                items.append(self.load_case(number))
+        return items
 
-    def row(self, number: int) -> Row:
-        """The `number`-th case, with the findings of the model and those that this reader added."""
+    def load_case(self, number: int) -> WorklistItem:
+        """Returns the case at position `number` of the index, from 1, with the findings that this reader added."""
         case = self.index.cases[number - 1]
-        reading = self._page.reading(case, self.reviewer.name)
-        return Row(number, case, (*findings(self.index, case), *reading.added), reading, self.index.study(case).date)
+        reading = self.get_reading(case)
+        findings = (*load_findings(self.index, case), *reading.added)
+        return WorklistItem(number, case, findings, reading, self.index.find_study(case).date)
+
+    def get_reading(self, case: str) -> Reading:
+        """Returns this reader's reading of a case, which may be empty."""
+        return self.snapshot.get_reading(case, self.reviewer.name)
+
+    def find_sign_off(self, case: str) -> int | None:
+        """Returns the id of the latest sign-off of a case by any reader; None if no reading of it is signed."""
+        if not any(reading.signed_at for (name, _), reading in self.readings.items() if name == case):
+            return None
+        return max(event.id for event in self.store.read_events(case) if event.action == "sign")
 
     @cached_property
-    def mark(self) -> str:
-        """Tells this reader and these predictions from others that the browser may know from the same address."""
-        said = f"{self.reviewer.name}/{self.index.folder.absolute()}/{self.index.created}"
-        return hashlib.sha256(said.encode()).hexdigest()[:10]
-
-    def stored(self, row: Row, number: int) -> int | None:
-        """The id of what the viewer of this case sent under a number; also before the page was loaded again."""
-        mine = [e for e in self.store.events(row.case) if e.reviewer == self.reviewer.name and e.session != session()]
-        return next((e.id for e in reversed(mine) if e.number == number), None)
-
-    def has(self, row: Row, kind: Kind) -> bool:
-        """Whether the model told this of the case."""
-        return (self.index.case(row.case) / FILES[kind]).is_file()
-
-    def url(self, number: int, kind: Kind, event: int = 0) -> str:
-        """The address of an image: the same for as long as this reader stays, so that the browser keeps the voxels."""
-        known = st.session_state.setdefault("urls", {})
-        until, url = known.get((number, kind, event), (0, ""))
-        if until < time.time() + LINK_SECONDS / 2:
-            until = int(time.time()) + LINK_SECONDS
-            token = Link(number, kind, event, until).token(self.access.key)
-            url = f"/api/volume/{token}/header.json"
-            known[number, kind, event] = until, url
-        return url
-
-    def record(self, row: Row, action: str, **said: Any) -> None:
-        """Stores what the reader did; what does not fit is told, and changes nothing."""
-        number = st.session_state["number"] = st.session_state.get("number", 0) + 1
-        self.deliver(row, action, session=session(), number=number, **said)
-
-    def deliver(self, row: Row, action: str, **said: Any) -> None:
-        """Stores an act that already has its session and number."""
-        try:
-            record(self.store, self.index, self.reviewer, row.case, action, **said)
-        except Refusal as refusal:
-            st.session_state["refusal"] = str(refusal)
+    def browser_key(self) -> str:
+        """A key that separates what the browser stores for this reader and these predictions from other data."""
+        identity = f"{self.reviewer.name}/{self.index.folder.absolute()}/{self.index.created}"
+        return hashlib.sha256(identity.encode()).hexdigest()[:10]
 
 
-def session() -> str:
-    """The name of this visit: no two pages that are open at once share one."""
-    return st.session_state.setdefault("session", uuid.uuid4().hex)
+def read_config() -> ReviewConfig:
+    """Returns the configuration that the app was started with."""
+    return ReviewConfig.from_environment()
 
 
-def access() -> Access:
-    """What the app was started with."""
-    return Access.from_environment()
+def load_context(reviewer: Reviewer) -> ReviewContext:
+    """Returns the context of a reader; raises BadInput if there are no predictions."""
+    config = read_config()
+    return ReviewContext(config, reviewer, load_index(config.predictions), _open_store(config.audit_db))
 
 
-def desk(reviewer: Reviewer) -> Desk:
-    """The desk of whoever is reading now."""
-    asked = access()
-    return Desk(asked, reviewer, index(asked.predictions), _store(asked.store))
-
-
-def index(folder: str) -> Index:
-    """What a predictions folder holds."""
+def load_index(folder: str) -> Index:
+    """Returns the index of a predictions folder; reads it again only if the file has changed."""
     path = Path(folder) / INDEX
-    return _index(folder, path.stat().st_mtime_ns if path.is_file() else 0)
+    return _read_index(folder, path.stat().st_mtime_ns if path.is_file() else 0)
 
 
-def findings(index: Index, case: str) -> tuple[Finding, ...]:
-    """What a model found in a case."""
-    path = index.case(case) / FINDINGS
-    return _findings(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4)
-def _store(path: str) -> Store:
-    return Store(path)
+def load_findings(index: Index, case: str) -> tuple[Finding, ...]:
+    """Returns the predicted findings of a case; reads them again only if the file has changed."""
+    path = index.case_folder(case) / FINDINGS
+    return _read_findings(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4)
-def _index(folder: str, changed_ns: int) -> Index:
+def _open_store(location: str) -> EventStore:
+    return EventStore(location)
+
+
+@lru_cache(maxsize=4)
+def _read_index(folder: str, modified_ns: int) -> Index:
     return read_index(folder)
 
 
 @lru_cache(maxsize=2000)
-def _findings(path: Path, changed_ns: int) -> tuple[Finding, ...]:
+def _read_findings(path: Path, modified_ns: int) -> tuple[Finding, ...]:
     return read_findings(path.parent)

@@ -1,35 +1,39 @@
-"""Tour: one hint at a time, chosen by how far the reader is; nothing to click away before reading."""
+"""Shows a guided tour: one hint at a time, chosen by the progress of the reader."""
 
 import streamlit as st
 
-from medssl.review.worklist import Row
+from medssl.review.worklist import WorklistItem
 
 STEPS = (
-    "1 of 5 · Cases wait in the order of the model's doubt. Press *Read next case*.",
-    "2 of 5 · The crosshair is on the first finding. Scroll through it, drag with *Window*, press **?** for all keys. "
-    "Then press **y** to accept it or **x** to reject it.",
-    "3 of 5 · Stored. The next finding is selected; **n** and **p** go through them, **z** takes back. "
-    "Is an outline wrong? Press **e**, brush, and it is saved stroke by stroke.",
-    "4 of 5 · Every finding has a verdict. Anything missed? Put the crosshair there and press **a**. Then *Sign off*.",
-    "5 of 5 · Signed. *Next case* goes on; `medssl feedback` makes training data of what you signed.",
+    "1 of 5 · The cases are sorted by the uncertainty of the model. Press *Read next case*.",
+    "2 of 5 · The crosshair is on the first finding. Scroll through the slices, drag with *Window* to change the "
+    "contrast, press **?** for all keys. Then press **y** to accept the finding or **x** to reject it.",
+    "3 of 5 · Your verdict is saved and the next finding is selected. **n** and **p** select the next and the "
+    "previous finding, **z** undoes. To correct an outline, press **e** and use the brush; each stroke is saved.",
+    "4 of 5 · Every finding has a verdict. If the model missed one, put the crosshair there and press **a**. Then "
+    "press *Sign off*.",
+    "5 of 5 · The case is signed. *Next case* opens the next one. `medssl feedback` turns signed cases into training "
+    "data.",
 )
 
 
-def hint(row: Row | None) -> None:
-    """The hint for the worklist, or for a case as far as it is read."""
+def render_hint(item: WorklistItem | None) -> None:
+    """Shows the hint for the worklist (None) or for a case, unless the reader has ended the tour."""
     if not st.session_state.get("tour_over"):
         with st.container(horizontal=True, vertical_alignment="center", key="tour"):
-            st.markdown(STEPS[_step(row)])
-            st.button("End the tour", type="tertiary", on_click=_end)
+            st.markdown(STEPS[_find_step(item)])
+            st.button("End the tour", type="tertiary", on_click=_end_tour)
 
 
-def _step(row: Row | None) -> int:
-    if row is None:
+def _find_step(item: WorklistItem | None) -> int:
+    if item is None:
         return 0
-    if row.reading.signed_at:
+    if item.reading.signed_at:
         return 4
-    return 1 if row.read == 0 and row.findings else 3 if row.read == len(row.findings) else 2
+    if item.num_read == 0 and item.findings:
+        return 1
+    return 3 if item.num_read == len(item.findings) else 2
 
 
-def _end() -> None:
+def _end_tour() -> None:
     st.session_state["tour_over"] = True

@@ -6,13 +6,13 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.spark import crops
-from medssl.data.transforms.augmentation import Augment, augment
-from medssl.nn.encoder import EncoderConfig, build
-from medssl.tasks.segment import Config, Segment
+from medssl.data.transforms.augmentation import AugmentConfig, augment
+from medssl.nn.encoder import EncoderConfig, build_encoder
+from medssl.tasks.segment import Config, SegmentTask
 
 SIDE, CROPS = 64, 30
 OFF = {"rotate_deg": 0, "scale": 0, "elastic": 0, "gamma": 0, "contrast": 0, "brightness": 0, "noise": 0, "zoom": 1}
-STILL = Augment(share=0, flip=(False, False, False))
+STILL = AugmentConfig(probability=0, flip=(False, False, False))
 ALONE = {"turn and scale": ("rotate_deg", "scale"), "bend": ("elastic",)}
 
 
@@ -23,15 +23,17 @@ def main() -> None:
     x = torch.rand(1, SIDE, SIDE, SIDE, generator=source)
     label = torch.randint(0, 4, (SIDE,) * 3, generator=source)
 
-    def once(how: Augment) -> float:
+    def once(how: AugmentConfig) -> float:
         return _ms(lambda: augment(how, x, label, source))
 
-    defaults = Augment().model_dump()
+    defaults = AugmentConfig().model_dump()
     rows = {"nothing": STILL}
     for name in ("turn and scale", "bend", "both in one resampling"):
         wanted = ALONE.get(name, ("rotate_deg", "scale", "elastic"))
-        rows[name] = Augment(**OFF | {key: defaults[key] for key in wanted}, share=1, blur=0, flip=(False,) * 3)
-    rows |= {"everything": Augment(share=1), "the default mixture": Augment()}
+        rows[name] = AugmentConfig(
+            **OFF | {key: defaults[key] for key in wanted}, probability=1, blur=0, flip=(False,) * 3
+        )
+    rows |= {"everything": AugmentConfig(probability=1), "the default mixture": AugmentConfig()}
     times = {name: once(how) for name, how in rows.items()}
     print(f"mean of {CROPS} crops of {SIDE}^3 with labels, CPU time on one thread\n\n| change | ms |\n|---|---|")
     for name, ms in times.items():
@@ -44,7 +46,7 @@ def main() -> None:
 
 
 def _step(x: torch.Tensor, label: torch.Tensor) -> float:
-    task = Segment(Config(), build(EncoderConfig(), 1), 4, (SIDE,) * 3)
+    task = SegmentTask(Config(), build_encoder(EncoderConfig(), 1), 4, (SIDE,) * 3)
     drawn = crops(x[None, None], label[None, None])
     return _ms(lambda: task.step(drawn).loss.backward(), 3)
 

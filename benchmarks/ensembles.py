@@ -22,18 +22,19 @@ from benchmarks.fewshot import provenance
 from benchmarks.suggest import only
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
+from medssl.data.splits import assign_splits, select_labelled
 from medssl.errors import BadInput
-from medssl.evaluation.compare import compare, means, read
-from medssl.evaluation.evaluate import of_voxels
+from medssl.evaluation.compare import case_means, compare, read_scores
+from medssl.evaluation.evaluate import voxel_reliability
 from medssl.io import nifti
-from medssl.metrics.calibration import NEAR_MM, Reliability, conformal
-from medssl.metrics.lesions import Outcome
-from medssl.metrics.statistics import interval, mean_interval
+from medssl.metrics.calibration import NEAR_MM, Reliability, fit_conformal_threshold
+from medssl.metrics.lesions import MatchResult
+from medssl.metrics.statistics import bootstrap_interval, mean_interval
 from medssl.predictions_folder import LABELS, PROBABILITY, UNCERTAINTY, read_index
 
 STORE, NODULES, WORK = "runs/fewshot/hippocampus-store", "runs/nodules", "runs/ensembles"
 RECIPE = "configs/finetune/hippocampus.yaml"
-SHORT = "encoder.channels=[8,16,32,64] plan.steps=40 plan.lr=4.0e-3 plan.ema=0.95 validate_on=0"
+SHORT = "encoder.channels=[8,16,32,64] train.steps_per_epoch=40 train.lr=4.0e-3 train.ema_decay=0.95 max_val_cases=0"
 FOLDS, RUN, KEEP, DRAWS = 4, "voxel-80", 0.8, 1000
 NAMES = {f"fold{n}": f"fold {n}" for n in range(FOLDS)} | {"one": "one", "long": "one, four times the steps"}
 
@@ -45,7 +46,7 @@ def main(work: str = WORK) -> None:
     for made, words in steps:
         make(Path(made), words)
     print("\n".join(["```sh", *(f"medssl {words}" for _, words in steps), "```\n"]))
-    print(f"Of `{eight.name}` the 8 volumes that `labels=8 seed=0` draws have labels, and those of test;")
+    print(f"Of `{eight.name}` the 8 volumes that `num_labelled=8 seed=0` draws have labels, and those of test;")
     print(f"`{halves.name}` makes one half of the nodules' held volumes val, the other test.\n")
     said = Path(work, "predicted")
     _networks(said)
@@ -56,16 +57,18 @@ def main(work: str = WORK) -> None:
 
 
 def _eight(store: Path) -> Path:
-    """A manifest in which 8 volumes to train on have labels, those that `labels=8 seed=0` draws."""
+    """A manifest in which 8 volumes to train on have labels, those that `num_labelled=8 seed=0` draws."""
     manifest = Manifest.read(store / "manifest.csv")
-    few = manifest.by("train").labelled().few(8, seed=0)
+    few = select_labelled(manifest.in_split("train").with_labels(), 8, seed=0)
     return only(manifest, frozenset(case.id for case in few.cases))
 
 
 def _halves(store: Path) -> Path:
     """A manifest in which one half of the held volumes is val and the other test."""
     manifest = Manifest.read(store / "manifest.csv")
-    dealt = {case.id: case.split for case in manifest.by("val").split({"val": 0.5, "test": 0.5}, seed=0).cases}
+    dealt = {
+        case.id: case.split for case in assign_splits(manifest.in_split("val"), {"val": 0.5, "test": 0.5}, seed=0).cases
+    }
     path = store / "halves.csv"
     replace(manifest, cases=tuple(replace(c, split=dealt.get(c.id, c.split)) for c in manifest.cases)).write(path)
     return path
@@ -74,8 +77,11 @@ def _halves(store: Path) -> Path:
 def _segment(work: str, eight: Path) -> list[tuple[str, str]]:
     """Four folds, one network of all 8 volumes and one of four times its steps; and what the four say together."""
     store, folds = f"{STORE}/manifest.csv", [f"{work}/fold{n}" for n in range(FOLDS)]
-    how = {f"{work}/fold{n}": f"labels=null folds={FOLDS} fold={n} plan.epochs=6" for n in range(FOLDS)}
-    how |= {f"{work}/one": "labels=null plan.epochs=6", f"{work}/long": f"labels=null plan.epochs={6 * FOLDS}"}
+    how = {f"{work}/fold{n}": f"num_labelled=null num_folds={FOLDS} fold={n} train.epochs=6" for n in range(FOLDS)}
+    how |= {
+        f"{work}/one": "num_labelled=null train.epochs=6",
+        f"{work}/long": f"num_labelled=null train.epochs={6 * FOLDS}",
+    }
     steps = [(run, f"finetune {RECIPE} manifest={eight} {SHORT} {words} run={run}") for run, words in how.items()]
     together, said = " ".join(folds), f"{work}/predicted"
     file = f"{work}/together.json"
@@ -105,54 +111,56 @@ def _told(said: str, words: str, labels: str) -> list[tuple[str, str]]:
 
 def _networks(said: Path) -> None:
     """Each network alone and the four together, on the same test volumes."""
-    print("| network | volumes | steps | Dice on test [95 %] | the four together less it [95 %] | p |")
+    print("| network | volumes | steps | Dice on test [95 %] | difference of the ensemble [95 %] | p |")
     print("|---|---|---|---|---|---|")
     for folder, name in NAMES.items():
         row = compare(said / "together" / "evaluation", said / folder / "evaluation")[-1]
         seen = len(json.loads((said.parent / folder / "run.json").read_text())["cases"])
         steps = 240 * (FOLDS if folder == "long" else 1)
-        print(f"| {name} | {seen} | {steps} | {_dice(said / folder)[1]} | {row.gap.said('+.3f')} | {row.p:.4f} |")
-    print(f"| the four together | 8 | {240 * FOLDS} | {_dice(said / 'together')[1]} | | |")
+        print(
+            f"| {name} | {seen} | {steps} | {_dice(said / folder)[1]} | {row.difference.format('+.3f')} | {row.p:.4f} |"
+        )
+    print(f"| ensemble | 8 | {240 * FOLDS} | {_dice(said / 'together')[1]} | | |")
     held = _dice(said / "held-out")[1]
     print(f"\nOf the 8 volumes, dealt by patient, each asked of the fold that held it out: Dice {held}.")
 
 
 def _dice(said: Path) -> tuple[dict[str, float], str]:
     """The mean Dice of each case over the structures, and that of all cases with its interval."""
-    scores, patients = read(said / "evaluation", "dice")
+    scores, patients = read_scores(said / "evaluation", "dice")
     cases = sorted({case for case, _ in scores})
-    values = means(scores, cases, list(dict.fromkeys(label for _, label in scores)))
+    values = case_means(scores, cases, list(dict.fromkeys(label for _, label in scores)))
     spread = mean_interval(values[None], [patients[case] for case in cases])
-    return dict(zip(cases, values.tolist(), strict=True)), spread.said()
+    return dict(zip(cases, values.tolist(), strict=True)), spread.format()
 
 
 def _doubts(said: Path) -> None:
     """Whether the networks disagree more where they are wrong: the mean over what they drew, against the Dice."""
-    index, (dice, _), (_, patients) = read_index(said), _dice(said), read(said / "evaluation", "dice")
+    index, (dice, _), (_, patients) = read_index(said), _dice(said), read_scores(said / "evaluation", "dice")
     doubt = {}
     for case in index.cases:
-        drawn, apart = (nifti.read(index.case(case) / name, label=True).voxels for name in (LABELS, UNCERTAINTY))
+        drawn, apart = (nifti.read(index.case_folder(case) / name, label=True).voxels for name in (LABELS, UNCERTAINTY))
         doubt[case] = float(apart[drawn > 0].mean()) / 255
     a, b = (np.array([of[case] for case in dice]) for of in (doubt, dice))
-    rank = interval([patients[case] for case in dice], lambda at: float(spearmanr(a[at], b[at]).statistic))
+    rank = bootstrap_interval([patients[case] for case in dice], lambda at: float(spearmanr(a[at], b[at]).statistic))
     most = np.argsort(-a)[: len(a) // 4]
-    print(f"\nA case's mean disagreement where they draw, against its Dice: Spearman {rank.said('+.2f')}; the")
-    print(f"{len(most)} most in doubt have Dice {b[most].mean():.3f}, the others {np.delete(b, most).mean():.3f}.")
+    print(f"\nA case's mean disagreement where they draw, against its Dice: Spearman {rank.format('+.2f')}; the")
+    print(f"{len(most)} most uncertain have Dice {b[most].mean():.3f}, the others {np.delete(b, most).mean():.3f}.")
 
 
 def _calibrated(said: Path, told: dict[str, Any]) -> None:
     """The calibration error on test of each network and of the four, as they come and with the temperature of val."""
     references, cases = References.read(Path(STORE, "manifest.csv")), read_index(said / "together").cases
     patients = [references.sources[case].patient for case in cases]
-    names = NAMES | {"together": "the four together", "calibrated": "the four together, calibrated"}
+    names = NAMES | {"together": "ensemble", "calibrated": "ensemble, calibrated"}
     bins = [_bins(said / name, cases, references) for name in names]
     four = bins[list(names).index("together")]
-    print("\n| network | ECE of voxels on test [95 %] | less that of the four together [95 %] |")
+    print("\n| network | ECE of voxels on test [95 %] | difference from the ensemble [95 %] |")
     print("|---|---|---|")
     for mine, name in zip(bins, names.values(), strict=True):
-        ece = interval(patients, partial(_ece, mine), DRAWS)
-        apart = "" if mine is four else interval(patients, partial(_apart, mine, four), DRAWS).said("+.4f")
-        print(f"| {name} | {ece.said('.4f')} | {apart} |")
+        ece = bootstrap_interval(patients, partial(_ece, mine), DRAWS)
+        apart = "" if mine is four else bootstrap_interval(patients, partial(_apart, mine, four), DRAWS).format("+.4f")
+        print(f"| {name} | {ece.format('.4f')} | {apart} |")
     on = len(told["cases"])
     sure, wrong = (" -> ".join(f"{value:.4f}" for value in told[key]) for key in ("nll", "ece"))
     print(f"\nOf the voxels within {NEAR_MM:g} mm of what is drawn or predicted. Calibrated on the {on} cases of val:")
@@ -162,8 +170,8 @@ def _calibrated(said: Path, told: dict[str, Any]) -> None:
 def _bins(said: Path, cases: Sequence[str], references: References) -> list[Reliability]:
     """The reliability of each case of a predictions folder."""
     read = partial(nifti.read, label=True)
-    maps = [read(read_index(said).case(case) / PROBABILITY) for case in cases]
-    return [of_voxels(one, references.label(case, one)) for case, one in zip(cases, maps, strict=True)]
+    maps = [read(read_index(said).case_folder(case) / PROBABILITY) for case in cases]
+    return [voxel_reliability(one, references.read_label(case, one)) for case, one in zip(cases, maps, strict=True)]
 
 
 def _ece(bins: Sequence[Reliability], at: Int[np.ndarray, "n"]) -> float:
@@ -181,19 +189,19 @@ def _promised(said: Path, told: dict[str, Any]) -> None:
     kept, rests = done["calibrated"], told["thresholds"]["nodule"]["patients"]
     print(f"\nNodules by `{RUN}`, calibrated on one half of the held volumes, which overlap, {rests} of them with")
     print(f"nodules; in the other half, {done['cases']} volumes, {done['cases_with_lesions']} of them with nodules:\n")
-    print("| | as they come | calibrated |\n|---|---|---|")
+    print("| | uncalibrated | calibrated |\n|---|---|---|")
     print(f"| ECE of findings | {raw['ece']:.3f} | {done['ece']:.3f} |")
     noisy = (f"{of['auroc_noisy_or']['estimate']:.2f}" for of in (raw, done))
     print(f"| AUROC of volumes by noisy-or | {' | '.join(noisy)} |")
     print(f"| sensitivity a volume, {KEEP:.0%} promised | | {kept['sensitivity']:.1%} |")
-    print(f"| false alarms a volume at this threshold | | {kept['false_per_scan']:.2f} |")
+    print(f"| false positives per volume at this threshold | | {kept['false_per_scan']:.2f} |")
     _drawn(nodules.found(Path(NODULES), RUN).outcomes["picai"])
 
 
-def _drawn(found: Sequence[Outcome]) -> None:
+def _drawn(found: Sequence[MatchResult]) -> None:
     """What the thresholds of many halves keep in the other half: the promise is one about their mean."""
     print(f"\nThe same by {DRAWS} draws of the half to calibrate on:\n")
-    print("| promised | kept, mean of draws | 5 to 95 % of draws | false alarms a volume | refused |")
+    print("| stated sensitivity | measured mean | 5 to 95 % of draws | false positives per volume | rejected |")
     print("|---|---|---|---|---|")
     for promised in (0.7, 0.8, 0.9):
         drawn = [_halved(found, promised, seed) for seed in range(DRAWS)]
@@ -208,12 +216,12 @@ def _summary(said: Path) -> dict[str, Any]:
     return told
 
 
-def _halved(found: Sequence[Outcome], promised: float, seed: int) -> tuple[float, float] | None:
+def _halved(found: Sequence[MatchResult], promised: float, seed: int) -> tuple[float, float] | None:
     """The sensitivity and the false alarms in one half by the threshold of the other; None where it is refused."""
     order = np.random.default_rng(seed).permutation(len(found))
     held, others = ([found[n] for n in some] for some in np.array_split(order, 2))
     try:
-        threshold = conformal(held, promised).threshold
+        threshold = fit_conformal_threshold(held, promised).threshold
     except BadInput:
         return None
     kept = float(np.mean([(one.found >= threshold).mean() for one in others if one.ill]))

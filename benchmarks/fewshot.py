@@ -11,9 +11,9 @@ from pathlib import Path
 from benchmarks._commands import make, run
 
 SETS = {  # the data set, and how its volumes are shared out and resampled
-    "hippocampus": ("hippocampus", "--shares train=0.7,val=0.1,test=0.2"),
-    "headneck": ("headneck_ct", "--shares train=0.7,val=0.1,test=0.2 --spacing 4,4,4"),
-    "sarcoma": ("sarcoma", "--shares train=0.6,test=0.4 --spacing 2,2,3.27"),
+    "hippocampus": ("hippocampus", "--split-fractions train=0.7,val=0.1,test=0.2"),
+    "headneck": ("headneck_ct", "--split-fractions train=0.7,val=0.1,test=0.2 --spacing 4,4,4"),
+    "sarcoma": ("sarcoma", "--split-fractions train=0.6,test=0.4 --spacing 2,2,3.27"),
 }
 SWEEPS = {  # the set; sweeps of one set have one recipe and share a folder
     "hippocampus": "hippocampus",
@@ -80,7 +80,7 @@ def _structures(rows: list[dict[str, str]]) -> None:
     for labels, arm in sorted(dict.fromkeys(key[:2] for key in found), key=lambda key: key[0]):
         told = [_far(found[labels, arm, name]) if (labels, arm, name) in found else "" for name in names]
         print(f"| {labels} | {arm} | {' | '.join(told)} |")
-    print("\nBy structure; + or -: above or below scratch, with a 95 % interval of the difference that leaves 0 out.")
+    print("\nDice by structure; + or -: above or below scratch, where the 95 % interval of the difference excludes 0.")
 
 
 def _far(row: dict[str, str]) -> str:
@@ -99,7 +99,7 @@ def _interval(row: dict[str, str], name: str, style: str) -> str:
 def provenance(out: Path) -> None:
     """How long it all took, and which code trained it: cells trained by different code are not one experiment."""
     cards = [json.loads(path.read_text()) for path in out.rglob("run.json")]
-    hours = sum(card["spent"]["seconds"] for card in cards if "spent" in card) / 3600
+    hours = sum(card["resource_usage"]["seconds"] for card in cards if "resource_usage" in card) / 3600
     code = {f"{git['commit'][:12]}{' with changes' * git['changed']}" for card in cards if (git := card["git"])}
     print(f"\n{len(cards)} runs, {hours:.1f} hours of training in all, by commit {', '.join(sorted(code))}.")
 

@@ -17,7 +17,7 @@ DATA, WORK = "../shared/data/hippocampus", "runs/hippocampus"
 def main(data: str = DATA, work: str = WORK) -> None:
     """Runs the commands it prints, then prints both arms and their paired difference."""
     steps = [
-        ("store", f"ingest {data} --out {work}/store --shares train=0.7,val=0.1,test=0.2"),
+        ("store", f"ingest {data} --out {work}/store --split-fractions train=0.7,val=0.1,test=0.2"),
         ("spark", f"pretrain configs/pretrain/hippocampus.yaml manifest={work}/store/manifest.csv run={work}/spark"),
     ]
     for arm, start in (("scratch", "null"), ("pretrained", f"{work}/spark")):
@@ -37,7 +37,7 @@ def _table(work: Path) -> None:
     folders = [work / "predicted" / arm / "evaluation" for arm in ("pretrained", "scratch")]
     print("| structure | Dice pretrained | Dice scratch | difference [95 % over patients] | p |\n|---|---|---|---|---|")
     for row in compare(*folders):
-        print(f"| {row.label} | {row.first:.3f} | {row.second:.3f} | {row.gap.said('+.3f')} | {row.p:.3f} |")
+        print(f"| {row.label} | {row.first:.3f} | {row.second:.3f} | {row.difference.format('+.3f')} | {row.p:.3f} |")
     cases = json.loads((folders[0] / "summary.json").read_text())["cases"]
     print(f"\nOver {cases} test cases: {row.verdict('pretrained', 'scratch')}.")
     _provenance(work)
@@ -50,7 +50,8 @@ def _provenance(work: Path) -> None:
     for name, card in cards.items():
         code = card["git"] or {"commit": "unknown", "changed": False}
         commit = code["commit"][:12] + (" with changes" if code["changed"] else "")
-        print(f"| {name} | {card['spent']['seconds'] / 60:.0f} | {card['spent']['peak_memory_gb']} | {commit} |")
+        usage = card["resource_usage"]
+        print(f"| {name} | {usage['seconds'] / 60:.0f} | {usage['peak_memory_gb']} | {commit} |")
     if len({(card["git"] or {}).get("commit") for card in cards.values()}) > 1 or any(
         (card["git"] or {}).get("changed") for card in cards.values()
     ):

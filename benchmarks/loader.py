@@ -13,12 +13,12 @@ from scipy import ndimage
 from medssl.data import store
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalization import Recipe
-from medssl.data.transforms.augmentation import Augment
-from medssl.nn.encoder import EncoderConfig, build
+from medssl.data.normalization import IntensityNormalization
+from medssl.data.transforms.augmentation import AugmentConfig
+from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.objectives.spark import Config, Spark
 from medssl.training import data_loaders as feed
-from medssl.training.config import Plan
+from medssl.training.config import TrainConfig
 from medssl.volume import Volume
 
 CASES, SHAPE, STEPS, WARM = 4, (256, 256, 160), 6, 1
@@ -56,10 +56,14 @@ def pool(folder: Path) -> Manifest:
 def epoch(manifest: Manifest, side: int, batch: int, workers: int) -> tuple[float, float]:
     """Medians of the seconds of a step and of those waited before it."""
     torch.manual_seed(0)
-    learner = Spark(Config(), build(EncoderConfig(), 1))
+    learner = Spark(Config(), build_encoder(EncoderConfig(), 1))
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-4)
-    dataset = CropDataset(manifest, Recipe(), (side, side, side), augment=Augment())
-    crops = iter(feed.crops(dataset, Plan(epochs=1, steps=STEPS + WARM, batch=batch, workers=workers)))
+    dataset = CropDataset(manifest, IntensityNormalization(), (side, side, side), augment_config=AugmentConfig())
+    crops = iter(
+        feed.train_loader(
+            dataset, TrainConfig(epochs=1, steps_per_epoch=STEPS + WARM, batch_size=batch, num_workers=workers)
+        )
+    )
     steps, waits = [], []
     for _ in range(STEPS + WARM):
         start = time.perf_counter()

@@ -11,8 +11,8 @@ from typing import Any
 
 from benchmarks._commands import make
 from medssl.data.ingest.reference_labels import References
-from medssl.evaluation.evaluate import detect, lesion_labels
-from medssl.fewshot.lesion_scores import METRICS, RULES, Found, gap
+from medssl.evaluation.evaluate import match_lesions, parse_lesion_labels
+from medssl.fewshot.lesion_scores import METRICS, RULES, LesionScores, compare_arms
 from medssl.io import nifti
 from medssl.predictions_folder import LABELS, read_findings, read_index
 
@@ -48,7 +48,7 @@ def _arm(name: str, store: str, spark: str, work: str) -> list[tuple[str, str]]:
     route, labels, pretrained = ARMS[name]
     run, said = f"{work}/{name}", f"{work}/predicted/{name}"
     start = f"pretrained={spark} schedule=sawtooth" if pretrained else "pretrained=null"
-    how = f"labels={labels} task.route={route} {start}"
+    how = f"num_labelled={labels} task.head={route} {start}"
     return [
         (run, f"finetune configs/finetune/nodules.yaml manifest={store}/manifest.csv {how} run={run}"),
         (said, f"predict {run} {store}/manifest.csv --split val --out {said}"),
@@ -84,7 +84,7 @@ def _table(work: Path) -> None:
 
 def _curves(lesions: dict[str, dict[str, Any]]) -> None:
     """The FROC of each run at the rates of the CPM, and how well volumes with and without nodules are told apart."""
-    print("\nSensitivity [95 %] by false alarms a volume, and the AUROC of volumes by their surest finding:\n")
+    print("\nSensitivity [95 %] at false positives per volume, and the AUROC of volumes by their highest score:\n")
     print(f"| arm | volumes | start | {' | '.join(RATES)} | AUROC |\n{'|---' * (len(RATES) + 4)}|")
     for name, scores in lesions.items():
         points = (*(scores["sensitivity"][rate] for rate in RATES.values()), scores["auroc"])
@@ -103,22 +103,22 @@ def _gaps(work: Path, done: list[str]) -> None:
     print(f"| arm | volumes | {' | '.join(f'{name} | p' for name in METRICS)} |\n{'|---' * (2 + 2 * len(METRICS))}|")
     for pair in pairs:
         spark, scratch = ([found(work, name)] for name in pair)
-        told = [gap(metric, spark, scratch) for metric in METRICS]
-        both = [word for apart, p in told for word in (apart.said("+.2f"), f"{p:.3f}")]
+        told = [compare_arms(metric, spark, scratch) for metric in METRICS]
+        both = [word for apart, p in told for word in (apart.format("+.2f"), f"{p:.3f}")]
         print(f"| {' | '.join((*_named(pair[1])[:2], *both))} |")
 
 
-def found(work: Path, name: str) -> Found:
+def found(work: Path, name: str) -> LesionScores:
     """What a run found in each volume, matched as evaluate matches it."""
     index, references = read_index(work / "predicted" / name), References.read(work / "store" / "manifest.csv")
-    (kind,) = lesion_labels(index.labels, "nodule", index.folder)
+    (kind,) = parse_lesion_labels(index.labels, "nodule", index.folder)
     of = []
     for case in index.cases:
-        said = nifti.read(index.case(case) / LABELS, label=True)
-        drawn, findings = references.label(case, said), read_findings(index.case(case))
-        of.append(detect(case, references.sources[case].patient, kind, said, drawn, findings))
+        said = nifti.read(index.case_folder(case) / LABELS, label=True)
+        drawn, findings = references.read_label(case, said), read_findings(index.case_folder(case))
+        of.append(match_lesions(case, references.sources[case].patient, kind, said, drawn, findings))
     cases, patients = tuple(one.case for one in of), tuple(one.patient for one in of)
-    return Found(cases, patients, {rule: tuple(getattr(one, rule) for one in of) for rule in RULES})
+    return LesionScores(cases, patients, {rule: tuple(getattr(one, rule) for one in of) for rule in RULES})
 
 
 def _named(name: str) -> tuple[str, str, str]:
@@ -133,7 +133,9 @@ def _interval(of: dict[str, float]) -> str:
 def _cost(run: Path) -> tuple[str, str]:
     card: dict[str, Any] = json.loads((run / "run.json").read_text())
     code = card["git"] or {"commit": "unknown", "changed": False}
-    return f"{card['spent']['seconds'] / 60:.0f}", code["commit"][:12] + (" with changes" if code["changed"] else "")
+    return f"{card['resource_usage']['seconds'] / 60:.0f}", code["commit"][:12] + (
+        " with changes" if code["changed"] else ""
+    )
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from benchmarks.spark import high_water_mb
 from medssl import config
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
-from medssl.data.normalization import Recipe
-from medssl.nn.encoder import EncoderConfig, build
+from medssl.data.normalization import IntensityNormalization
+from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.training import data_loaders as feed
-from medssl.training.config import Plan
-from medssl.training.pretrain import Pretrain
+from medssl.training.config import TrainConfig
+from medssl.training.pretrain import PretrainConfig
 
 NAMES = ("spark", "mae", "inpaint", "vicreg", "global_local", "hybrid")
 STEPS, WARM = 3, 1
@@ -51,11 +51,17 @@ def measured(name: str, manifest: Manifest, side: int, batch: int) -> tuple[floa
     """Seconds of a step (loss, backward, optimiser, what comes after) and how far memory grew, in a fresh process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    asked = config.read(f"configs/pretrain/{name}.yaml", ["manifest=none", "run=none"], Pretrain)
+    asked = config.read(f"configs/pretrain/{name}.yaml", ["manifest=none", "run=none"], PretrainConfig)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learner = config.class_for_config(asked.objective)(asked.objective, build(EncoderConfig(), 1)).to(device)
-    dataset = CropDataset(manifest, Recipe(), (side, side, side), views=learner.views, overlap=asked.overlap)
-    crops = iter(feed.crops(dataset, Plan(epochs=1, steps=STEPS + WARM, batch=batch)))
+    learner = config.class_for_config(asked.objective)(asked.objective, build_encoder(EncoderConfig(), 1)).to(device)
+    dataset = CropDataset(
+        manifest,
+        IntensityNormalization(),
+        (side, side, side),
+        num_views=learner.views,
+        min_overlap=asked.min_view_overlap,
+    )
+    crops = iter(feed.train_loader(dataset, TrainConfig(epochs=1, steps_per_epoch=STEPS + WARM, batch_size=batch)))
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-4)
     before, taken = peak_gb(device), []
     for _ in range(STEPS + WARM):

@@ -1,4 +1,4 @@
-"""How much a reader follows from the command `medssl pretrain` to the loss of SparK."""
+"""Counts the lines that a reader follows from the command `medssl pretrain` to the loss of SparK."""
 
 import ast
 from pathlib import Path
@@ -7,10 +7,10 @@ ROOT = Path(__file__).parent.parent
 FOLLOWED = {
     "medssl/cli.py": ("main", "run"),
     "pipelines/pretrain.py": ("main",),
-    "medssl/training/pretraining.py": ("Pretrain", "pretrain"),
-    "medssl/training/fit.py": ("fit", "_trainer", "_go"),
-    "medssl/training/module.py": ("__init__", "training_step", "configure_optimizers"),
-    "medssl/objectives/spark.py": ("Config", "__init__", "step", "mask", "rebuild", "score"),
+    "medssl/training/pretrain.py": ("PretrainConfig", "pretrain"),
+    "medssl/training/trainer.py": ("train", "_build_trainer", "_fit"),
+    "medssl/training/lightning_module.py": ("__init__", "training_step", "configure_optimizers"),
+    "medssl/objectives/spark.py": ("Config", "__init__", "step", "sample_mask", "reconstruct", "compute_loss"),
 }
 
 

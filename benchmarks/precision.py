@@ -10,8 +10,8 @@ from torch import nn
 from benchmarks.spark import crops
 from medssl.data.crops import Crops
 from medssl.nn import norms
-from medssl.nn.encoder import EncoderConfig, build
-from medssl.tasks.segment import Config, Segment
+from medssl.nn.encoder import EncoderConfig, build_encoder
+from medssl.tasks.segment import Config, SegmentTask
 
 SIDES, CHANNELS, CLASSES, BATCH, TURNS = (32, 48, 64), (8, 16, 32, 64), 3, 2, 7
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 def _taken(side: int) -> dict[tuple[str, bool], float]:
     """Seconds of a step by norm and by whether it ran in bf16, all four in turn."""
-    ours = Segment(Config(), build(EncoderConfig(channels=CHANNELS), 1), CLASSES, (side, side, side))
+    ours = SegmentTask(Config(), build_encoder(EncoderConfig(channels=CHANNELS), 1), CLASSES, (side, side, side))
     theirs = copy.deepcopy(ours)
     for module in theirs.modules():
         if isinstance(module, norms.GroupNorm):
@@ -50,7 +50,7 @@ def _taken(side: int) -> dict[tuple[str, bool], float]:
     return {key: median(some) for key, some in times.items()}
 
 
-def _step(task: Segment, drawn: Crops, half: bool) -> float:
+def _step(task: SegmentTask, drawn: Crops, half: bool) -> float:
     start = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         loss = task.step(drawn).loss

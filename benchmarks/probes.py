@@ -11,14 +11,17 @@ import numpy as np
 from benchmarks._commands import make
 from medssl.data.manifest import Manifest
 from medssl.metrics.statistics import mean_interval
-from medssl.models.trained_model import Network
+from medssl.models.trained_model import TrainedModel
 from medssl.nn.interop import weight_transfer as transfer
 from medssl.run import Run
-from medssl.training.callbacks.dense_probe import Probe
+from medssl.training.callbacks.dense_probe import DenseProbe
 
 NAMES = ("spark", "mae", "inpaint", "vicreg", "global_local", "hybrid")
-SETS = {"hippocampus": ("crop=[32,48,32]", "plan.steps=40"), "headneck_ct": ("crop=[48,48,32]", "plan.steps=15")}
-SAME = ("encoder.channels=[8,16,32,64]", "plan.epochs=15", "plan.batch=4", "plan.lr=2.0e-3")
+SETS = {
+    "hippocampus": ("patch_size=[32,48,32]", "train.steps_per_epoch=40"),
+    "headneck_ct": ("patch_size=[48,48,32]", "train.steps_per_epoch=15"),
+}
+SAME = ("encoder.channels=[8,16,32,64]", "train.epochs=15", "train.batch_size=4", "train.lr=2.0e-3")
 VOLUMES, SEEDS = 4, 8
 
 
@@ -42,14 +45,14 @@ def main(work: str = "runs/probes", *sets: str) -> None:
 
 def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
     """The probe of a pretrained encoder, that of random ones, their paired difference, and the CPU minutes it took."""
-    network = Network.of(run)
-    encoder = network.body()
-    transfer.load(run.weights, {"encoder": encoder})
-    draws = [Probe.of(manifest, network, VOLUMES, seed).scores(encoder) for seed in range(SEEDS)]
+    network = TrainedModel.from_run(run)
+    encoder = network.build_encoder()
+    transfer.load_parts(run.weights, {"encoder": encoder})
+    draws = [DenseProbe.from_manifest(manifest, network, VOLUMES, seed).score(encoder) for seed in range(SEEDS)]
     mine, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
     gap = mean_interval((mine - random)[None])
-    spent = run.card["spent"]["cpu_hours"] * 60
-    return f"{mine.mean():.3f}", f"{random.mean():.3f}", gap.said("+.3f"), f"{spent:.0f}"
+    spent = run.metadata["resource_usage"]["cpu_hours"] * 60
+    return f"{mine.mean():.3f}", f"{random.mean():.3f}", gap.format("+.3f"), f"{spent:.0f}"
 
 
 if __name__ == "__main__":

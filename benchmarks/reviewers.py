@@ -22,8 +22,8 @@ from playwright.sync_api import Locator, Page, sync_playwright
 
 from benchmarks.viewer import CHROMIUM, FLAGS, row
 from medssl.inference import phantom_predictions as phantoms
-from medssl.review.event import VERDICTS
-from medssl.review.event_store import Store
+from medssl.review.event import DECISIONS
+from medssl.review.event_store import EventStore
 
 READERS = 8
 PAUSE_MS, LONG_MS = 500, 300_000
@@ -53,7 +53,7 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         place = Path(folder)
-        phantoms.write(place / "predictions", READERS)
+        phantoms.write_phantom_predictions(place / "predictions", READERS)
         port, process = stack.enter_context(serving(place))
         doors = [stack.enter_context(front(port, name)) for name in readers()]
         browser = stack.enter_context(sync_playwright()).chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
@@ -63,9 +63,9 @@ def main() -> None:
         together = clicked(pages, seconds)
         taken = cpu_s(process) - before
         browser.close()
-        said = [e for e in Store(place / "verdicts.sqlite").events() if e.action in VERDICTS]
+        said = [e for e in EventStore(place / "verdicts.sqlite").read_events() if e.action in DECISIONS]
         given = len(alone) + sum(map(len, together))
-        faults = len(Store(place / "verdicts.sqlite").faults())
+        faults = len(EventStore(place / "verdicts.sqlite").find_faults())
     times = [ms / 1000 for one in together for ms in one]
     print(
         f"{READERS} signed-in readers, each in a browser window of their own, {seconds:.0f} s, {len(times)} verdicts\n"
@@ -120,7 +120,7 @@ def serving(place: Path) -> Iterator[tuple[int, int]]:
     (place / "roles.yaml").write_text("".join(f"{name}: reader\n" for name in readers()))
     (place / "secret").write_text(SECRET)
     (place / "secret").chmod(0o600)
-    words = ["--store", str(place / "verdicts.sqlite"), "--port", str(port), "--roles", str(place / "roles.yaml")]
+    words = ["--audit-db", str(place / "verdicts.sqlite"), "--port", str(port), "--roles", str(place / "roles.yaml")]
     words += ["--proxy-header", USER, "--proxy-secret-file", str(place / "secret")]
     command = [sys.executable, "-m", "medssl.cli", "review", str(place / "predictions"), *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:

@@ -48,7 +48,7 @@ class Bench:
         torch.manual_seed(0)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         encoder = ResEncoder(blocks=BLOCKS)
-        self.learner = Spark(Config(decoder="light", ratio=ratio), encoder).to(self.device)
+        self.learner = Spark(Config(decoder="light", mask_ratio=ratio), encoder).to(self.device)
         self.optimiser = torch.optim.AdamW(self.learner.parameters(), lr=1e-4)
         self.crops = crops(torch.rand(batch, 1, 1, side, side, side, device=self.device))
 

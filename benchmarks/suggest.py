@@ -11,20 +11,21 @@ from pathlib import Path
 
 from medssl import config
 from medssl.data.manifest import Manifest
-from medssl.fewshot import report as page
-from medssl.fewshot.cell import Cell
-from medssl.fewshot.cell import work as train
-from medssl.fewshot.table import lines
-from medssl.models.select_cases import suggested
+from medssl.fewshot import report
+from medssl.fewshot.cell import SweepCell
+from medssl.fewshot.cell import run_cell as train
+from medssl.fewshot.table import build_table
+from medssl.models.select_cases import select_cases
 from medssl.run import Run
-from medssl.training.finetune import Finetune
+from medssl.training.finetune import FinetuneConfig
 
 PRETRAINING, STORE = "runs/fewshot/hippocampus/pretrained/spark", "runs/fewshot/hippocampus-store"
 WORK = "runs/suggest"
 CONFIG = "configs/finetune/hippocampus.yaml"
 SHORT = (
-    "encoder.channels=[8,16,32,64]", "plan.epochs=6", "plan.steps=40", "plan.lr=4.0e-3", "plan.ema=0.95",
-    "validate_on=0", "schedule=sawtooth",
+    "encoder.channels=[8,16,32,64]", "train.epochs=6", "train.steps_per_epoch=40", "train.lr=4.0e-3",
+    "train.ema_decay=0.95",
+    "max_val_cases=0", "schedule=sawtooth",
 )  # fmt: skip
 SEEDS = (0, 1, 2)
 
@@ -37,9 +38,9 @@ def main(pretraining: str = PRETRAINING, store: str = STORE, place: str = WORK) 
         chosen = _chosen(choice, labels, Path(pretraining), manifest, work)
         cells += [_cell(choice, labels, seed, chosen, pretraining, work) for seed in SEEDS]
     print(f"`{pretraining}` suggests, and every finetuning starts from it: `{CONFIG} {' '.join(SHORT)}`.\n")
-    told = page.main(lines(cells, "random"))
-    head = page.heads(told[0], "random")
-    rows = [head, ["---"] * len(head), *(page.row(line, "random") for line in told)]
+    told = report.select_main_rows(build_table(cells, "random"))
+    head = report.column_titles(told[0], "random")
+    rows = [head, ["---"] * len(head), *(report.format_row(line, "random") for line in told)]
     print("\n".join(f"| {' | '.join(words)} |" for words in rows))
 
 
@@ -56,7 +57,7 @@ def _chosen(choice: str, labels: int, pretraining: Path, manifest: Manifest, wor
 def _asked(run: Path, manifest: Manifest, known: frozenset[str], n: int) -> frozenset[str]:
     """What a run suggests when only `known` cases have a label."""
     hidden = _hidden(manifest, known)
-    return frozenset(one.case for one in suggested(Run.open(run), hidden.by("train"), n))
+    return frozenset(one.case for one in select_cases(Run.open(run), hidden.in_split("train"), n))
 
 
 def _hidden(manifest: Manifest, known: frozenset[str]) -> Manifest:
@@ -72,19 +73,19 @@ def only(manifest: Manifest, known: frozenset[str]) -> Path:
     return path
 
 
-def _cell(choice: str, labels: int, seed: int, chosen: Path, pretraining: str, work: Path) -> Cell:
+def _cell(choice: str, labels: int, seed: int, chosen: Path, pretraining: str, work: Path) -> SweepCell:
     """Trained and tested, unless it was already."""
     folder = work / f"{choice}-{labels}-{seed}".replace(" ", "-")
     how = (
         f"manifest={chosen}",
         f"pretrained={pretraining}",
-        f"labels={labels}",
+        f"num_labelled={labels}",
         f"run={folder / 'run'}",
         "resume=true",
     )
-    settings = config.read(CONFIG, (*SHORT, *how, f"seed={seed}", f"plan.seed={seed}"), Finetune)
-    cell = Cell(choice, labels, seed, folder, settings, 1.0)
-    if not cell.done and (fault := train(cell)):
+    settings = config.read(CONFIG, (*SHORT, *how, f"seed={seed}", f"train.seed={seed}"), FinetuneConfig)
+    cell = SweepCell(choice, labels, seed, folder, settings, 1.0)
+    if not cell.is_done and (fault := train(cell)):
         sys.exit(fault)
     return cell
 

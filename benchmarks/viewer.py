@@ -26,9 +26,9 @@ from medssl.volume import Volume
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PORT = 8899
-PAGE = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }} {css}</style><div id="host"></div>
+PAGE = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }}</style><div id="host"></div>
 <script type="module">
-import mount from "/viewer.js";
+import mount from "{module}";
 window.began = performance.now();
 mount({{ data: {data}, parentElement: document.getElementById("host"), setTriggerValue() {{}} }});
 </script>"""
@@ -36,7 +36,7 @@ DATA = {
     "volume": "/api/volume/image/header.json", "overlay": "/api/volume/labels/header.json", "probability": None,
     "labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": "HU", "selected": "one",
     "findings": [{"id": "one", "label": 1, "name": "nodule", "centre_mm": [150, 180, 200]}], "acked_seq": 0,
-    "editable": True, "height": 900, "key": "benchmark", "wants": [], "reasons": [],
+    "editable": True, "height": 900, "key": "benchmark", "handled_events": [], "reasons": [],
 }  # fmt: skip
 # Milliseconds of work for each of many steps of the crosshair through all three planes.
 REDRAWS = """count => {
@@ -44,7 +44,7 @@ REDRAWS = """count => {
   const { shape } = v.state.volume.header;
   const times = [];
   for (let n = 0; n < count; n++) {
-    v.state.cursor = shape.map((size, axis) => Math.floor((size * ((n * (7 + 4 * axis)) % count)) / count));
+    v.store.set({ cursor: shape.map((size, axis) => Math.floor((size * ((n * (7 + 4 * axis)) % count)) / count)) });
     const began = performance.now();
     v.draw();
     v.panes[0].base.getContext("2d").getImageData(0, 0, 1, 1);
@@ -100,9 +100,9 @@ def chest(planes: int) -> dict[str, Volume]:
 @contextmanager
 def served(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
     """A server of the page and the volumes; slabs are compressed before the clock starts."""
-    packed = cache(lambda name, start, stop: wire.slab(*volumes[name], start, stop))
+    packed = cache(lambda name, start, stop: wire.compress_slab(*volumes[name], start, stop))
     for name, (header, _) in volumes.items():
-        for start, stop in wire.slabs(header):
+        for start, stop in wire.list_slabs(header):
             packed(name, start, stop)
 
     def voxels(request: Request) -> Response:
@@ -110,10 +110,15 @@ def served(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
         body = packed(name, int(query["from"]), int(query["to"]))
         return Response(body, headers={"Content-Encoding": "gzip"}, media_type="application/octet-stream")
 
-    page = PAGE.format(css=component.stylesheet(), data=json.dumps(DATA))
+    def frontend_file(request: Request) -> Response:
+        name = request.path_params["name"]
+        return Response(component.load_frontend()[name], media_type=component.MEDIA_TYPES[Path(name).suffix])
+
+    module = f"{component.frontend_folder()}/{component.ENTRY}"
+    page = PAGE.format(module=module, data=json.dumps(DATA))
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
-        Route("/viewer.js", lambda request: Response(component.javascript(), media_type="text/javascript")),
+        Route(f"{component.frontend_folder()}/{{name}}", frontend_file),
         Route("/api/volume/{name}/header.json", lambda r: JSONResponse(volumes[r.path_params["name"]][0])),
         Route("/api/volume/{name}/voxels", voxels),
     ]
@@ -132,8 +137,8 @@ def opened(page: Page) -> tuple[float, float]:
     page.goto(f"http://127.0.0.1:{PORT}/")
     state = "document.querySelector('.mv')?.viewer?.state?.volume"
     since = "(performance.now() - window.began) / 1000"
-    first = page.wait_for_function(f"{state}?.count > 0 && {since}", timeout=120_000).json_value()
-    complete = page.wait_for_function(f"{state}.count === {state}.planes && {since}", timeout=120_000).json_value()
+    first = page.wait_for_function(f"{state}?.loadedPlanes > 0 && {since}", timeout=120_000).json_value()
+    complete = page.wait_for_function(f"{state}.isComplete && {since}", timeout=120_000).json_value()
     page.wait_for_function("document.querySelector('.mv').viewer.complete", timeout=120_000)
     return first, complete
 

@@ -1,6 +1,6 @@
-"""The `medssl` command: finds a pipeline by name and runs it."""
+"""The `medssl` command: finds the script of a command in a fixed table and runs it."""
 
-import ast
+import argparse
 import errno
 import logging
 import os
@@ -10,22 +10,60 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 
-from medssl import __version__
-from medssl.errors import BadInput, Doubt
-from medssl.files import PART
-from medssl.home import home
+from medssl.errors import BadInput
+from medssl.home import resources_dir
+from medssl.version import __version__
+
+COMMANDS: dict[str, dict[str, str]] = {
+    "start": {
+        "demo": "run the whole path on synthetic scans: ingest, pretrain, finetune, predict, evaluate",
+        "completion": "print a completion script for bash, zsh or tcsh",
+    },
+    "data": {
+        "fetch": "download a public data set of the Medical Segmentation Decathlon",
+        "ingest": "turn a folder of scans into a prepared store, a manifest and a ledger of every file",
+        "boxes-to-labels": "draw boxes, or points with a diameter, as label volumes",
+        "verify": "re-read every file of a store, a run or predictions and list damaged ones",
+        "check-leakage": "find patients, series and images that training and test cases share",
+        "data-card": "describe a data set by what its store holds",
+        "atlas": "register scans to an atlas, over which labels are propagated",
+    },
+    "training": {
+        "pretrain": "learn an encoder from unlabelled volumes",
+        "finetune": "train segmentation or detection from a few labelled volumes",
+        "fewshot": "compare training methods over numbers of labelled volumes and seeds",
+        "suggest": "rank unlabelled cases by what annotating them would bring",
+        "import-weights": "make a run from weights of nnU-Net, nnssl or a MONAI bundle",
+        "export-weights": "write a run's encoder under the tensor names of other projects",
+    },
+    "prediction": {
+        "predict": "predict labels, probabilities and findings on each scan's own grid",
+        "calibrate": "fit the temperature and lesion thresholds of a run on held-out cases",
+        "import-predictions": "make a predictions folder from another tool's masks",
+        "evaluate": "score predictions against reference labels",
+        "compare": "compare two evaluations of the same cases, paired by patient",
+        "publish": "write a run as a folder to share, with a model card",
+        "export-nnunet": "write a store or predictions in nnU-Net's layout",
+    },
+    "review": {
+        "review": "open the review app on a predictions folder",
+        "deliver": "write reviewed predictions as DICOM SEG and SR, PDF and CSV",
+        "feedback": "turn reviewed predictions into a labelled data set",
+        "audit": "check that no verdict was changed, removed or moved",
+    },
+}
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs `medssl NAME ...`: bad input is one line and exit code 2; a traceback is shown only with --debug."""
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    words = [w for w in words if w != "--debug"]
-    warnings.formatwarning = _doubt
+    words = [word for word in words if word != "--debug"]
+    warnings.formatwarning = _format_warning
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("medssl").setLevel(logging.DEBUG if debug else logging.INFO)
     if not words or words[0] in ("-h", "--help"):
-        print(_help())
+        print(format_help())
     elif words[0] == "--version":
         print(f"medssl {__version__}")
     else:
@@ -33,69 +71,96 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(name: str, words: list[str], debug: bool = False) -> int:
-    """One pipeline's exit code: 0 done, 2 something to change in the input, 1 a fault of the program."""
+    """Runs one command.
+
+    Args:
+        name: The command, for example "import-weights".
+        words: Its arguments.
+        debug: Whether errors show a traceback.
+
+    Returns:
+        The exit code: 0 done, 2 the input has to be corrected, 1 an internal error, 130 interrupted.
+    """
     try:
-        if name not in pipelines():
-            raise BadInput(f"{name!r} is no command; known: {', '.join(pipelines())}")
-        sys.path.insert(0, str(home()))
-        import_module(f"pipelines.{_stem(name)}").main(words)
+        if name not in command_names():
+            raise BadInput(f"{name!r} is not a command; known: {', '.join(command_names())}")
+        load_script(name).main(words)
     except (BadInput, OSError) as error:
-        if debug:
-            traceback.print_exc()
-        print(f"medssl {name}: {_line(error)}", file=sys.stderr)
-        return 2
+        return _fail(name, _describe_error(error), 2, debug)
     except ModuleNotFoundError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"medssl {name}: needs {error.name}, which is not installed; pip install 'medssl[app]'", file=sys.stderr)
-        return 2
+        return _fail(name, f"needs {error.name}, which is not installed; pip install 'medssl[app]'", 2, debug)
     except KeyboardInterrupt:
-        print(f"medssl {name}: stopped", file=sys.stderr)
-        return 130
+        return _fail(name, "stopped", 130, debug=False)
     except Exception as error:
-        if debug:
-            traceback.print_exc()
-        said = f"unexpected {type(error).__name__}: {_line(error)}"
-        print(f"medssl {name}: {said} (a fault of the program; --debug shows where)", file=sys.stderr)
-        return 1
+        text = f"internal error: {type(error).__name__}: {_describe_error(error)}"
+        return _fail(name, f"{text}. This is a bug; run it again with --debug and report it", 1, debug)
     return 0
 
 
-def pipelines() -> list[str]:
-    """The commands there are."""
-    stems = (p.stem for p in (home() / "pipelines").glob("*.py"))
-    return sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_"))
+def command_names() -> list[str]:
+    """Returns the names of all commands."""
+    return sorted(name for group in COMMANDS.values() for name in group)
 
 
-def _stem(name: str) -> str:
-    """The script of a command: `import-weights` is import_weights.py."""
-    return name.replace("-", "_")
+def load_script(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """Imports the script of a command: `import-weights` is pipelines/import_weights.py."""
+    if str(resources_dir()) not in sys.path:
+        sys.path.insert(0, str(resources_dir()))
+    return import_module(f"pipelines.{name.replace('-', '_')}")
 
 
-def _doubt(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning as one line, without the place in the code that nobody asked for."""
-    return f"{'doubt' if category is Doubt else 'warning'}: {message}\n"
+def config_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Returns the parser of a command of the form `medssl NAME CONFIG.yaml key=value ...`.
+
+    The help lists every key with its default and description from pipelines/keys/NAME.txt, which `make reference`
+    writes from the config models, so that printing it does not import torch.
+    """
+    keys = (resources_dir() / "pipelines" / "keys" / f"{name}.txt").read_text(encoding="utf-8")
+    parser = argparse.ArgumentParser(
+        f"medssl {name}", description=description, formatter_class=argparse.RawTextHelpFormatter,
+        epilog=f"keys, their defaults and what they do:\n{keys}",
+    )  # fmt: skip
+    parser.add_argument("config", metavar="CONFIG.yaml", help="settings that differ from the defaults; see configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings that replace those of the file: train.epochs=10"
+    )
+    return parser
 
 
-def _line(error: Exception) -> str:
+def format_help() -> str:
+    """Returns the text of `medssl --help`."""
+    width = max(map(len, command_names()))
+    usage = "usage: medssl COMMAND ...      (medssl COMMAND --help; --version; --debug shows tracebacks)"
+    lines = [f"medssl {__version__}: research use only, not for clinical use", usage]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:", *(f"  {name:<{width}} {summary}" for name, summary in commands.items())]
+    return "\n".join(lines)
+
+
+def _fail(name: str, text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"medssl {name}: {text}", file=sys.stderr)
+    return code
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Formats a warning as one line, without the place in the code."""
+    return f"warning: {message}\n"
+
+
+def _describe_error(error: Exception) -> str:
+    """Describes an error in one line."""
+    from medssl.files import PART_PREFIX
+
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk of {error.filename or 'the output'}; free some and run it again"
+        return f"no space left on the disk of {error.filename or 'the output'}; free some space and run it again"
     if isinstance(error, OSError) and error.filename and error.strerror:
-        place = Path(os.fsdecode(error.filename))
-        asked = place.parent if place.name.startswith(PART) else place
-        return f"{asked}: {error.strerror.lower()}"
+        path = Path(os.fsdecode(error.filename))
+        return f"{path.parent if path.name.startswith(PART_PREFIX) else path}: {error.strerror.lower()}"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _help() -> str:
-    width = max(map(len, pipelines()))
-    rows = [f"  {n:<{width}} {_first_line(home() / 'pipelines' / f'{_stem(n)}.py')}" for n in pipelines()]
-    usage = "usage: medssl COMMAND ...      (medssl COMMAND --help; --debug shows tracebacks)"
-    return "\n".join([f"medssl {__version__}: research use only, not for clinical use", usage, "", *rows])
-
-
-def _first_line(script: Path) -> str:
-    return (ast.get_docstring(ast.parse(script.read_text())) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

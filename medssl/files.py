@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Writes files and folders that are either complete or absent, locks folders and records checksums."""
 
 import hashlib
 import json
@@ -7,23 +7,28 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from medssl.errors import BadInput
 
-SEALS = "SHA256SUMS"
-LOCK = ".lock"
-PART = ".part-"  # begins the name of what is not whole yet
+CHECKSUMS = "SHA256SUMS"
+LOCK_FILE = ".lock"
+PART_PREFIX = ".part-"  # starts the names of files and folders that are still being written
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path in the same folder; on success it is fsynced and renamed to `path`, else it is removed."""
+def atomic_file(path: Path | str) -> Iterator[Path]:
+    """Gives a temporary path in the same folder, which becomes `path` when the block succeeds.
+
+    The file is flushed to the disk before it is renamed. If the block fails, it is removed and an old file at `path`
+    stays as it was. Missing parent folders are created.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART, suffix="".join(path.suffixes))
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PART_PREFIX, suffix="".join(path.suffixes))
     os.close(handle)
     part = Path(name)
     try:
@@ -37,46 +42,66 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def fresh(folder: Path, over: bool = False) -> Iterator[Path]:
-    """A temporary folder beside; on success it becomes `folder`, else it is removed.
+def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a temporary folder on the same disk, which becomes `folder` when the block succeeds.
 
-    There must be none yet, or with `over` it takes its place.
+    If the block fails, the temporary folder is removed.
+
+    Args:
+        folder: The final path.
+        overwrite: Whether an existing folder is replaced.
+
+    Raises:
+        BadInput: If `folder` exists and `overwrite` is false.
     """
-    if folder.exists() and not over:
+    if folder.exists() and not overwrite:
         raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART) as place:
-        part = Path(place) / "new"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART_PREFIX) as temporary:
+        part = Path(temporary) / "new"
         part.mkdir()
         yield part
-        if over and folder.exists():
-            folder.replace(Path(place) / "old")
+        if overwrite and folder.exists():
+            folder.replace(Path(temporary) / "old")
         part.replace(folder)
     sync(folder.parent)
 
 
 @contextmanager
-def alone(folder: Path, busy: str) -> Iterator[None]:
-    """Nobody else works in a folder meanwhile; `busy` is what a second one is told. A killed process holds nothing."""
-    with (folder / LOCK).open("w") as lock:
-        try:
-            flock(lock, LOCK_EX | LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"{folder}: {busy}") from None
+def exclusive_lock(folder: Path, message: str) -> Iterator[None]:
+    """Holds the only lock on a folder while the block runs; the system releases it if the process dies.
+
+    Args:
+        folder: An existing folder.
+        message: What another process that holds the lock is doing, and the remedy.
+
+    Raises:
+        BadInput: If another process holds the lock; there is no waiting.
+    """
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput(f"{folder}: {message}") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
-def ready(folder: Path) -> None:
-    """Refuses a place where nothing can be written, before the work whose results are to lie there."""
+def check_writable(folder: Path) -> None:
+    """Raises BadInput if a folder cannot be written to; called before the work."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder if folder.exists() else folder.parent).close()
     except OSError as error:
-        raise BadInput(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
+        raise BadInput(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
 
 
 def sync(path: Path) -> None:
-    """Waits until a file or a folder is on the disk."""
+    """Waits until a file or the entries of a folder are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -85,35 +110,34 @@ def sync(path: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes a text file atomically; names of files that are no UTF-8 keep their bytes."""
-    with atomic(path) as part:
+    """Writes a UTF-8 text file atomically; file names in other encodings keep their bytes (surrogateescape)."""
+    with atomic_file(path) as part:
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Writes a JSON file atomically, readable by people; NaN and infinity are refused."""
+    """Writes an indented JSON file atomically; raises ValueError on NaN and infinity, which JSON does not know."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def sha256(path: Path | str) -> str:
-    """The content hash of a file."""
+    """Returns the SHA-256 of a file's content as 64 hexadecimal digits."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def seal(folder: Path, names: Iterable[str]) -> None:
-    """Writes down what files of a folder hold now, beside what was written down before; `sha256sum -c` reads it too."""
-    before = read_checksums(folder) if (folder / SEALS).is_file() else {}
-    known = before | {name: sha256(folder / name) for name in names}
-    write_text(folder / SEALS, "".join(f"{known[name]}  {name}\n" for name in sorted(known)))
+def write_checksums(folder: Path, names: Iterable[str]) -> None:
+    """Adds the current hashes of these files to the folder's SHA256SUMS, which `sha256sum -c` can check."""
+    checksums = read_checksums(folder) | {name: sha256(folder / name) for name in names}
+    write_text(folder / CHECKSUMS, "".join(f"{checksums[name]}  {name}\n" for name in sorted(checksums)))
 
 
 def read_checksums(folder: Path) -> dict[str, str]:
-    """The hashes that were written down of a folder's files; none without the file."""
-    path = folder / SEALS
+    """Returns the hash of each file named in a folder's SHA256SUMS; empty if there is no such file."""
+    path = folder / CHECKSUMS
     if not path.is_file():
         return {}
-    found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in path.read_text(errors="replace").splitlines()]
-    if not all(found):
-        raise BadInput(f"{path}: line {found.index(None) + 1} is no hash with a name; remove the file")
-    return {match[2]: match[1] for match in found if match}
+    lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in path.read_text(errors="replace").splitlines()]
+    if not all(lines):
+        raise BadInput(f"{path}: line {lines.index(None) + 1} is not a hash and a file name; remove the file")
+    return {match[2]: match[1] for match in lines if match}

@@ -1,16 +1,31 @@
-"""What a model found and what a clinician said of it."""
+"""A finding of a model and the verdict of a reviewer on it."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Point = tuple[float, float, float]
 Decision = Literal["accept", "reject", "edit", "relabel", "missed", "unsure"]
-REASONS = ("vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")  # that a reader may choose
+REASONS = ("vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")  # the choices of a reviewer
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One connected structure or lesion of a case, measured at prediction time, in mm RAS+."""
+    """One connected structure or lesion of a case, measured at prediction time.
+
+    Args:
+        id: The identifier of the finding within its case.
+        case: The identifier of the case.
+        label: The voxel value of the structure, from 1.
+        name: The name of the structure.
+        centre_mm: The centre of mass in mm, RAS+.
+        low_mm: The lower corner of the bounding box in mm, RAS+.
+        high_mm: The upper corner of the bounding box in mm, RAS+.
+        volume_ml: The volume in ml.
+        diameter_mm: The largest (Feret) diameter in mm.
+        score: The largest probability inside the structure, or the score of its box, 0 to 1.
+        uncertainty: The mean uncertainty inside the structure; None if it was not predicted.
+        source: Whether the finding comes from a predicted mask, a predicted box or a reviewer.
+    """
 
     id: str
     case: str
@@ -28,7 +43,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one reviewer decided on one finding and why, when (UTC, ISO 8601), and the event that recorded it."""
+    """The decision of one reviewer on one finding.
+
+    Args:
+        finding: The identifier of the finding.
+        reviewer: The login of the reviewer.
+        decision: What the reviewer decided.
+        note: Free text, may be empty.
+        at: The time in UTC, ISO 8601.
+        reason: One of `REASONS`, or empty.
+        label: The new label of a finding that was relabelled.
+        event: The number of the event that recorded the decision.
+    """
 
     finding: str
     reviewer: str

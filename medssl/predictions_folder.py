@@ -1,4 +1,4 @@
-"""A predictions folder as it is read: which cases a model predicted, their files, and what it found."""
+"""Reads a predictions folder: the index of the predicted cases, their files and their findings."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,13 +13,22 @@ NOTICE = "Research use only. Not for clinical use."
 INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
-# Which an index may lack.
-LATER = ("uncertainty", "temperature", "thresholds", "promise", "calibrated_on", "asked", "unread", "options")
+# Keys that older index files do not have.
+OPTIONAL_KEYS = (
+    "uncertainty",
+    "temperature",
+    "thresholds",
+    "guarantee",
+    "calibrated_on",
+    "requested",
+    "failed",
+    "options",
+)
 
 
 @dataclass(frozen=True)
-class Label:
-    """A voxel value, what it stands for, and its colour as #rrggbb."""
+class LabelDef:
+    """A voxel value of a label map, the name of its structure and its colour as #rrggbb."""
 
     value: int
     name: str
@@ -27,110 +36,128 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Study:
-    """Whose scan a case is, and how many days after the patient's first one it was made; empty where nobody told.
+class StudyRef:
+    """The patient and the time of a case; empty where they are unknown.
 
-    `date` (YYYYMMDD) is there only where somebody wrote it: it can point to a person, a number of days cannot.
+    Args:
+        patient: The pseudonym of the patient.
+        date: The date of the study as YYYYMMDD; empty unless the user kept it, since a date can identify a person.
+        day: The date as a number of days from a secret one of the patient; only differences carry information.
     """
 
     patient: str = ""
     date: str = ""
     day: int | None = None
 
-    def days_after(self, other: "Study") -> int | None:
-        """The days from another study of the patient to this one; None where they are not known."""
+    def days_after(self, other: "StudyRef") -> int | None:
+        """Returns the number of days from another study of the patient to this one; None if it is unknown."""
         if self.day is not None and other.day is not None:
             return self.day - other.day
-        first, last = dates.number(other.date), dates.number(self.date)
+        first, last = dates.to_ordinal(other.date), dates.to_ordinal(self.date)
         return last - first if first and last else None
 
 
 @dataclass(frozen=True)
 class Index:
-    """The cases of a predictions folder, the labels they may carry, and the model that predicted them.
+    """The contents of index.json: the predicted cases, their labels and the model.
 
-    `units` says of each case what its image's voxels measure; `model` holds the run's path, the hash of its weights
-    and the version of the code. `uncertainty` says what each case's uncertainty file measures, and is empty where there
-    is none. Probabilities were calibrated with `temperature` (1: as they came); of a label in `thresholds`, findings
-    count from that score on, and `promise` says what for; `calibrated_on` are the cases that both were measured on.
-    `asked` are the cases that were to be predicted, and `unread` says why some could not be; `options` are the words of
-    the command that decide what a scan is read as.
+    Args:
+        folder: The predictions folder.
+        cases: The identifiers of the predicted cases.
+        units: The unit of each case's image.
+        labels: The labels that the model predicts.
+        model: The path of the run, the hash of its weights and the version of the code.
+        created: The time of the prediction, ISO 8601.
+        notice: The notice about the intended use, shown with every result.
+        uncertainty: What the uncertainty files measure; empty if there are none.
+        temperature: The temperature that calibrated the probabilities; 1 leaves them unchanged.
+        thresholds: The lowest score of a finding that counts, for each label with a threshold.
+        guarantee: The statement that a threshold was chosen for, for each label with a threshold.
+        calibrated_on: The cases on which temperature and thresholds were fitted.
+        requested: The cases that were to be predicted.
+        failed: The reason for each case that could not be predicted.
+        options: The options of the command that decide how a scan is read.
+        studies: The patient and the time of each case.
     """
 
     folder: Path
     cases: tuple[str, ...]
     units: dict[str, str]
-    labels: tuple[Label, ...]
+    labels: tuple[LabelDef, ...]
     model: dict[str, Any]
     created: str
     notice: str = NOTICE
     uncertainty: str = ""
     temperature: float = 1.0
     thresholds: dict[str, float] = field(default_factory=dict)
-    promise: dict[str, str] = field(default_factory=dict)
+    guarantee: dict[str, str] = field(default_factory=dict)
     calibrated_on: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-    unread: dict[str, str] = field(default_factory=dict)
+    requested: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
-    studies: dict[str, Study] = field(default_factory=dict)
+    studies: dict[str, StudyRef] = field(default_factory=dict)
 
-    def study(self, name: str) -> Study:
-        """Whose scan a case is."""
-        return self.studies.get(name, Study())
-
-    @property
-    def missing(self) -> list[str]:
-        """The cases that were to be predicted and are not here: nobody came to them yet, or they could not be read."""
-        return [case for case in self.asked if case not in self.cases]
+    def find_study(self, name: str) -> StudyRef:
+        """Returns the patient and the time of a case; empty if they are unknown."""
+        return self.studies.get(name, StudyRef())
 
     @property
-    def weights(self) -> str:
-        """The hash of the model's weights; empty where nobody told."""
+    def missing_cases(self) -> list[str]:
+        """The requested cases without a prediction: the prediction was stopped before them, or they failed."""
+        return [case for case in self.requested if case not in self.cases]
+
+    @property
+    def weights_sha256(self) -> str:
+        """The SHA-256 of the model's weights; empty if it is unknown."""
         return str(self.model.get("weights_sha256", ""))
 
-    def case(self, name: str) -> Path:
-        """The folder of one case, with its image, labels, probability and findings."""
+    def case_folder(self, name: str) -> Path:
+        """Returns the folder of a case, which holds its image, labels, probability and findings."""
         if name not in self.cases:
-            raise BadInput(f"{name!r} is no case of {self.folder}; see its {INDEX}")
+            raise BadInput(f"{name!r} is no case of {self.folder}; its {INDEX} lists the cases")
         return self.folder / name
 
 
 def read_index(folder: Path | str) -> Index:
-    """What a predictions folder holds."""
+    """Reads the index of a predictions folder; raises BadInput if it is missing or damaged."""
     path = Path(folder) / INDEX
     if not path.is_file():
         raise BadInput(f"{folder}: no predictions here ({INDEX} is missing); `medssl predict RUN SCANS --out {folder}`")
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        units = {case["id"]: case["unit"] for case in told["cases"]}
-        labels = tuple(Label(**label) for label in told["labels"])
-        later = {name: told[name] for name in LATER if name in told}
-        later["studies"] = {case["id"]: _study(case) for case in told["cases"]}
-        return Index(Path(folder), tuple(units), units, labels, told["model"], told["created"], told["notice"], **later)
+        index = json.loads(path.read_text(encoding="utf-8"))
+        units = {case["id"]: case["unit"] for case in index["cases"]}
+        labels = tuple(LabelDef(**label) for label in index["labels"])
+        optional = {name: index[name] for name in OPTIONAL_KEYS if name in index}
+        optional["studies"] = {case["id"]: _parse_study(case) for case in index["cases"]}
+        required = (index["model"], index["created"], index["notice"])
+        return Index(Path(folder), tuple(units), units, labels, *required, **optional)
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not an index of predictions ({error}); predict again") from None
 
 
 def read_findings(case_folder: Path | str) -> tuple[Finding, ...]:
-    """The findings of one case, the largest of each label first."""
+    """Reads the findings of a case, which are sorted by label and size, largest first."""
     path = Path(case_folder) / FINDINGS
     try:
-        return tuple(_finding(row) for row in json.loads(path.read_text(encoding="utf-8")))
+        return tuple(_parse_finding(row) for row in json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file; the case was not predicted, predict again") from None
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not a list of findings ({error}); predict again") from None
 
 
-def _study(case: dict[str, Any]) -> Study:
+def _parse_study(case: dict[str, Any]) -> StudyRef:
+    """Reads the patient and the time from the index entry of a case."""
     day = case.get("day")
-    return Study(case.get("patient", ""), case.get("date", ""), None if day is None else int(day))
+    return StudyRef(case.get("patient", ""), case.get("date", ""), None if day is None else int(day))
 
 
-def _finding(row: dict[str, Any]) -> Finding:
-    return Finding(**row | {name: _point(row[name]) for name in ("centre_mm", "low_mm", "high_mm")})
+def _parse_finding(row: dict[str, Any]) -> Finding:
+    """Reads one finding, with its points as tuples."""
+    return Finding(**row | {name: _parse_point(row[name]) for name in ("centre_mm", "low_mm", "high_mm")})
 
 
-def _point(values: list[float]) -> Point:
+def _parse_point(values: list[float]) -> Point:
+    """Reads the three coordinates of a point."""
     x, y, z = values
     return x, y, z

@@ -1,4 +1,4 @@
-"""Run: a folder that holds what a training gave and all that made it."""
+"""The Run class: a folder with the weights of a training, its settings and the facts about how it was made."""
 
 import json
 import subprocess
@@ -9,44 +9,64 @@ from typing import Any
 
 import yaml
 
-from medssl import __version__, config
+from medssl import config
 from medssl.errors import BadInput
-from medssl.files import seal, sha256, write_json, write_text
+from medssl.files import sha256, write_checksums, write_json, write_text
 from medssl.settings import Settings
+from medssl.version import __version__
 
-SAME = {"manifest": "manifest", "pretrained": "start_sha256"}  # told by what they hold, wherever they lie
+SAME_CONTENT = {
+    "manifest": "manifest",
+    "pretrained": "start_sha256",
+}  # compared by content hash, wherever the files lie
 
 
 @dataclass(frozen=True)
 class Run:
-    """A folder: config.yaml, run.json (what made it, what came out), weights.safetensors; closed runs are read-only."""
+    """A training run: a folder with config.yaml, run.json (metadata) and weights.safetensors.
+
+    A run is open while it trains. `close` makes it read-only and records the hash of its weights.
+    """
 
     path: Path
 
     @classmethod
     def create(cls, path: Path | str, settings: Settings, kind: str, **facts: Any) -> "Run":
-        """A new run of a `kind` (pretrain, finetune); refuses a folder that already exists."""
+        """Creates a new run in a folder that must not exist yet.
+
+        Args:
+            path: The folder of the run.
+            settings: The resolved settings, written to config.yaml.
+            kind: The kind of training, "pretrain" or "finetune".
+            **facts: Further entries of run.json.
+        """
         run = cls(Path(path))
         if run.path.exists():
             raise BadInput(f"{path}: exists already; choose another `run`, or continue it with resume=true")
         run.path.mkdir(parents=True)
         write_text(run.path / "config.yaml", config.dump(settings))
-        made = {"kind": kind, "state": "open", "created": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_json(run.path / "run.json", made | {"version": __version__, "git": _git()} | facts)
+        metadata = {"kind": kind, "state": "open", "created": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_json(run.path / "run.json", metadata | {"version": __version__, "git": _read_git_state()} | facts)
         return run
 
     @classmethod
     def resume(cls, path: Path | str, settings: Settings, kind: str, **facts: Any) -> "Run":
-        """The unfinished run at `path`, which must have been started the same way; a new one if there is none."""
+        """Opens the unfinished run at `path`, or creates it if there is none; takes the arguments of `create`.
+
+        Raises:
+            BadInput: If the run is finished, or was started with other settings or other input files.
+        """
         if not (Path(path) / "run.json").is_file():
             return cls.create(path, settings, kind, **facts)
         run = cls.open(path)
-        if run.closed:
+        if run.is_closed:
             raise BadInput(f"{path}: this run is finished; choose another `run`")
-        now, then = settings, config.check(run.settings(), type(settings), str(run.path / "config.yaml"))
-        fields = set(type(settings).model_fields) - {"run", "resume", *SAME}
-        changed = sorted(key for key in fields if getattr(now, key) != getattr(then, key))
-        changed += [name for name, fact in SAME.items() if run.card.get(fact, facts.get(fact)) != facts.get(fact)]
+        first_settings = config.check(run.read_settings(), type(settings), str(run.path / "config.yaml"))
+        fields = set(type(settings).model_fields) - {"run", "resume", *SAME_CONTENT}
+        changed = sorted(key for key in fields if getattr(settings, key) != getattr(first_settings, key))
+        changed += [
+            name for name, fact in SAME_CONTENT.items() if run.metadata.get(fact, facts.get(fact)) != facts.get(fact)
+        ]
         if changed:
             raise BadInput(
                 f"{path}: was started with another {', '.join(changed)}; resume it unchanged or choose another `run`"
@@ -55,67 +75,66 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
-        """A run that exists."""
+        """Opens an existing run, open or closed."""
         run = cls(Path(path))
         if not (run.path / "run.json").is_file():
             raise BadInput(f"{path}: no run here (run.json is missing); give the folder that a training wrote")
         return run
 
     @property
-    def card(self) -> dict[str, Any]:
-        """What made this run and what came out: kind, state, version, digests, recipe, network, scores."""
+    def metadata(self) -> dict[str, Any]:
+        """The contents of run.json: kind, state, version, hashes, normalization, network and scores."""
         try:
-            told: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            metadata: dict[str, Any] = json.loads((self.path / "run.json").read_text())
         except ValueError as error:
-            raise BadInput(f"{self.path / 'run.json'}: is damaged ({error}); restore it or train again") from None
-        return told
+            raise BadInput(f"{self.path / 'run.json'}: is damaged ({error}); restore the file or train again") from None
+        return metadata
 
     @property
     def weights(self) -> Path:
-        """Where the weights are; a run that never finished has none."""
+        """The path of the weights file, which only a closed run has; the weights of a closed run are checked."""
         path = self.path / "weights.safetensors"
-        if self.closed and self.card.get("weights_sha256") != sha256(path):
-            raise BadInput(f"{path}: not the bytes this run wrote; restore the file or train again")
+        if self.is_closed and self.metadata.get("weights_sha256") != sha256(path):
+            raise BadInput(f"{path}: not the bytes that this run wrote; restore the file or train again")
         return path
 
     @property
-    def closed(self) -> bool:
-        """Whether the run finished."""
-        return self.card["state"] == "closed"
+    def is_closed(self) -> bool:
+        """Whether the run is closed, which means that its training finished."""
+        return self.metadata["state"] == "closed"
 
     @property
-    def finished(self) -> bool:
-        """Whether there is a run here at all, and it finished."""
-        return (self.path / "run.json").is_file() and self.closed
+    def is_finished(self) -> bool:
+        """Whether the folder holds a run at all and that run is closed."""
+        return (self.path / "run.json").is_file() and self.is_closed
 
-    def settings(self) -> dict[str, Any]:
-        """The resolved settings as plain values."""
+    def read_settings(self) -> dict[str, Any]:
+        """Reads the resolved settings from config.yaml as plain values."""
         return yaml.safe_load((self.path / "config.yaml").read_text())
 
-    def note(self, **facts: Any) -> None:
-        """Adds facts to run.json; a closed run refuses."""
-        card = self.card
-        if card["state"] == "closed":
-            raise BadInput(f"{self.path}: this run is closed and read-only; start another")
-        write_json(self.path / "run.json", card | facts)
+    def update_metadata(self, **facts: Any) -> None:
+        """Adds or replaces entries of run.json; raises BadInput if the run is closed."""
+        metadata = self.metadata
+        if metadata["state"] == "closed":
+            raise BadInput(f"{self.path}: this run is closed and read-only; start another one")
+        write_json(self.path / "run.json", metadata | facts)
 
     def close(self, **facts: Any) -> None:
-        """Seals the run: what it holds now is what it will hold."""
+        """Closes the run: adds final facts and the hash of the weights, and makes it read-only."""
         facts["weights_sha256"] = sha256(self.path / "weights.safetensors")
-        self.note(**facts, finished=datetime.now(UTC).isoformat(timespec="seconds"), state="closed")
-        seal(self.path, ("config.yaml", "run.json", "weights.safetensors"))
+        self.update_metadata(**facts, finished=datetime.now(UTC).isoformat(timespec="seconds"), state="closed")
+        write_checksums(self.path, ("config.yaml", "run.json", "weights.safetensors"))
 
 
-def _git() -> dict[str, Any] | None:
-    """The commit of the code and whether it was changed, where the code is a checkout."""
+def _read_git_state() -> dict[str, Any] | None:
+    """Returns the commit of the code and whether files were changed; None if the code is not a git checkout."""
 
-    def ask(*words: str) -> str:
-        here = Path(__file__).parent
+    def run_git(*args: str) -> str:
         return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "changed": bool(ask("status", "--porcelain", "--", "."))}
+        return {"commit": run_git("rev-parse", "HEAD"), "changed": bool(run_git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,37 +1,42 @@
-"""An atlas of scans that show one place, to propagate labels over: medssl atlas STORE/manifest.csv --out FOLDER"""
+"""Registers scans of one region to an atlas, over which labels are propagated: medssl atlas MANIFEST --out FOLDER"""
 
 import argparse
 from pathlib import Path
 
-from rich.progress import Progress, TaskID
-
-from medssl.config import check
-from medssl.data.registration.parcels import Options, make
-from medssl.files import atomic
-from medssl.render.figures import png, sheet
-
 
 def main(words: list[str]) -> None:
-    """Leaves a store with the same images, for `medssl finetune`: unlabelled.atlas=FOLDER, or parcels.yaml."""
-    parser = argparse.ArgumentParser(prog="medssl atlas", description=__doc__)
-    parser.add_argument("manifest", type=Path, help="the manifest.csv of a store; its drawn labels are not looked at")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
-    parser.add_argument("--parcels", type=int, default=64, help="how many pieces (default: 64)")
-    parser.add_argument("--split", default="train", help="whose scans (default: train)")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(words)
-    asked = {"parcels": given.parcels, "split": given.split, "seed": given.seed}
+    """Writes the atlas for `medssl finetune semi_supervised.atlas=FOLDER`, and a store of parcels to pretrain on."""
+    args = build_parser().parse_args(words)
+    from rich.progress import Progress, TaskID
+
+    from medssl.config import check
+    from medssl.data.registration.parcels import AtlasConfig, build_atlas
+    from medssl.files import atomic_file
+    from medssl.render.figures import contact_sheet, encode_png
+
+    options = {"num_parcels": args.num_parcels, "split": args.split, "seed": args.seed}
     with Progress() as progress:
         bars: dict[str, TaskID] = {}
 
-        def watch(what: str, done: int, of: int) -> None:
-            if what not in bars:
-                bars[what] = progress.add_task(what, total=of)
-            progress.update(bars[what], completed=done)
+        def show_progress(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                bars[stage] = progress.add_task(stage, total=total)
+            progress.update(bars[stage], completed=done)
 
-        made = make(given.manifest, given.out, check(asked, Options, "medssl atlas"), watch)
-    print(f"scans and atlas: correlation {made.before:.2f} as they lie, {made.after:.2f} registered")
-    for name, drawn in {"atlas.png": None, "parcels.png": made.parcels}.items():
-        with atomic(given.out / name) as part:
-            part.write_bytes(png(sheet(made.atlas, drawn)))
-    print(f"{made.manifest}; look at {given.out / 'atlas.png'}")
+        result = build_atlas(args.manifest, args.out, check(options, AtlasConfig, "medssl atlas"), show_progress)
+    print(f"correlation with atlas: {result.correlation_before:.2f}, after registration {result.correlation_after:.2f}")
+    for name, parcels in {"atlas.png": None, "parcels.png": result.parcels}.items():
+        with atomic_file(args.out / name) as part:
+            part.write_bytes(encode_png(contact_sheet(result.atlas, parcels)))
+    print(f"{result.manifest}; look at {args.out / 'atlas.png'}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl atlas", description=__doc__)
+    parser.add_argument("manifest", type=Path, help="manifest.csv of a store; its labels are not used")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that does not exist yet")
+    parser.add_argument("--num-parcels", type=int, default=64, help="number of parcels (default: 64)")
+    parser.add_argument("--split", default="train", help="split whose scans are registered (default: train)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser

@@ -1,46 +1,63 @@
 """Checks that no verdict was changed, removed or moved: medssl audit verify REVIEW.SQLITE"""
 
+from __future__ import annotations
+
 import argparse
 import csv
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medssl.errors import BadInput
-from medssl.files import write_text
-from medssl.review.event import START
-from medssl.review.event_store import Store
+
+if TYPE_CHECKING:
+    from medssl.review.event_store import EventStore
 
 
 def main(words: list[str]) -> None:
     """Verifies the chain of events, or lists it as CSV."""
-    parser = argparse.ArgumentParser(prog="medssl audit", description=__doc__)
-    parser.add_argument("do", choices=("verify", "list"))
-    parser.add_argument("store", help="the database of `medssl review`, a file or a URL")
-    parser.add_argument("--head", nargs="+", default=[], help="hashes noted earlier, which must still be in the chain")
-    parser.add_argument("--noted", type=Path, help="a file, on another machine, of such hashes; gets the present one")
-    given = parser.parse_args(words)
-    store = Store.existing(given.store)
-    if given.do == "list":
-        _list(store)
+    args = build_parser().parse_args(words)
+    from medssl.review.event_store import EventStore
+
+    store = EventStore.open_existing(args.database)
+    if args.action == "list":
+        _print_events(store)
     else:
-        _verify(store, given.head, given.noted)
+        _verify_chain(store, args.anchor, args.anchor_file)
 
 
-def _verify(store: Store, heads: list[str], noted: Path | None) -> None:
-    """A chain whose end was cut off looks whole: only what was noted elsewhere tells."""
-    before = noted.read_text(encoding="utf-8").split() if noted and noted.is_file() else []
-    if faults := store.faults([*heads, *before]):
-        raise BadInput(f"{store.name}: {'; '.join(faults)}; restore it from a backup and find out who wrote to it")
-    events = store.events()
-    head = events[-1].hash if events else START
-    if noted:
-        write_text(noted, "".join(f"{known}\n" for known in dict.fromkeys([*before, head])))
-    print(f"{len(events)} events, unbroken. Note the head outside this machine, and give it as --head next time:")
+def _verify_chain(store: EventStore, anchors: list[str], anchor_file: Path | None) -> None:
+    """Verifies the chain; a chain whose end was cut off is found only by hashes stored elsewhere (anchors)."""
+    from medssl.files import write_text
+    from medssl.review.event import START_HASH
+
+    stored = anchor_file.read_text(encoding="utf-8").split() if anchor_file and anchor_file.is_file() else []
+    if faults := store.find_faults([*anchors, *stored]):
+        raise BadInput(f"{store.name}: {'; '.join(faults)}; restore it from a backup and find out what wrote to it")
+    events = store.read_events()
+    head = events[-1].hash if events else START_HASH
+    if anchor_file:
+        write_text(anchor_file, "".join(f"{line}\n" for line in dict.fromkeys([*stored, head])))
+    print(f"{len(events)} events, chain unbroken. Store this hash elsewhere, and give it as --anchor next time:")
     print(head)
 
 
-def _list(store: Store) -> None:
-    rows = [event.model_dump(exclude={"mask", "details"}) for event in store.events()]
+def _print_events(store: EventStore) -> None:
+    rows = [event.model_dump(exclude={"mask", "details"}) for event in store.read_events()]
     writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else ["id"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl audit", description=__doc__)
+    parser.add_argument("action", choices=("verify", "list"))
+    parser.add_argument("database", help="the database of `medssl review`, a file or a URL")
+    parser.add_argument(
+        "--anchor", nargs="+", default=[], help="hashes stored earlier, which must still be in the chain"
+    )
+    parser.add_argument(
+        "--anchor-file", type=Path, help="a file of such hashes on another machine; the current one is added"
+    )
+    return parser

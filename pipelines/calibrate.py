@@ -1,43 +1,58 @@
-"""Makes scores mean what they say: medssl calibrate RUN [RUN ...] --manifest MANIFEST --split val"""
+"""Fits the temperature and lesion thresholds of runs: medssl calibrate RUN [RUN ...] --manifest MANIFEST --split val"""
 
 import argparse
 from pathlib import Path
 
 from medssl.errors import BadInput
-from medssl.metrics import charts
-from medssl.models.calibrate_runs import Held, calibrate
-from medssl.models.trained_model import fastest
-from medssl.run import Run
 
 
 def main(words: list[str]) -> None:
-    """Writes RUN/calibration.json, which `medssl predict RUN` uses from then on, and how reliable it is, as PNG."""
-    parser = argparse.ArgumentParser(prog="medssl calibrate", description=__doc__)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several are pooled")
+    """Writes RUN/calibration.json, which `medssl predict RUN` uses from then on, and a reliability diagram."""
+    args = build_parser().parse_args(words)
+    from medssl.metrics import charts
+    from medssl.models.calibrate_runs import HeldOutCases, calibrate_runs
+    from medssl.models.trained_model import default_device
+    from medssl.run import Run
+
+    if len(args.runs) > 1 and not args.out:
+        raise BadInput("several runs share one calibration; name its file with --out")
+    if args.out and args.out.suffix != ".json":
+        raise BadInput(f"--out {args.out}: a calibration is a .json file; choose a name that ends in .json")
+    if not 0 < args.sensitivity < 1:
+        raise BadInput(f"--sensitivity {args.sensitivity:g}: must be a fraction between 0 and 1, for example 0.9")
+    runs = [Run.open(path) for path in args.runs]
+    held_out = HeldOutCases.from_manifest(args.manifest, args.split, runs, args.allow_overlap)
+    result = calibrate_runs(held_out, args.lesions, args.sensitivity, args.tta, default_device())
+    calibration = result.calibration
+    for line in (
+        *calibration.summary_lines(),
+        *(f"{name}: {threshold.guarantee}" for name, threshold in calibration.thresholds.items()),
+    ):
+        print(line)
+    path = calibration.write(runs, args.out)
+    charts.plot_reliability({"before": result.before, "after": result.after}, path.with_suffix(".png"))
+    print(f"{path}\n{path.with_suffix('.png')}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl calibrate", description=__doc__)
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several form an ensemble"
+    )
     parser.add_argument("--manifest", type=Path, required=True, help="a store's manifest.csv")
     parser.add_argument(
         "--split",
         default="val",
-        help="which of its cases, never those to test on; held-out: of a cross-validation",
+        help="split to calibrate on, not test (default: val); held-out: the cases left out by a cross-validation",
     )
-    parser.add_argument("--lesions", default="", metavar="NAME,...", help="labels whose findings get a threshold too")
-    parser.add_argument("--sensitivity", type=float, default=0.9, help="that the threshold keeps (default: 0.9)")
-    parser.add_argument("--mirror", action="store_true", help="as `medssl predict --mirror` asks it")
-    parser.add_argument("--allow-overlap", action="store_true", help="use cases that were trained on, too")
+    parser.add_argument(
+        "--lesions", default="", metavar="NAME,...", help="labels whose findings get a score threshold too"
+    )
+    parser.add_argument(
+        "--sensitivity", type=float, default=0.9, help="lesion sensitivity that the threshold keeps (default: 0.9)"
+    )
+    parser.add_argument("--tta", action="store_true", help="calibrate predictions with test-time augmentation")
+    parser.add_argument("--allow-overlap", action="store_true", help="also use cases that were trained on")
     parser.add_argument("--out", type=Path, help="a file for `medssl predict --calibration` (needed for several runs)")
-    given = parser.parse_args(words)
-    if len(given.runs) > 1 and not given.out:
-        raise BadInput("several runs have one calibration together; name its file with --out")
-    if given.out and given.out.suffix != ".json":
-        raise BadInput(f"--out {given.out}: is no name for a calibration; choose one that ends in .json")
-    if not 0 < given.sensitivity < 1:
-        raise BadInput(f"--sensitivity {given.sensitivity:g}: a share between 0 and 1, as 0.9")
-    runs = [Run.open(path) for path in given.runs]
-    held = Held.of(given.manifest, given.split, runs, given.allow_overlap)
-    fitted = calibrate(held, given.lesions, given.sensitivity, given.mirror, fastest())
-    found = fitted.calibration
-    for line in (*found.told(), *(f"{name}: {told.promise}" for name, told in found.thresholds.items())):
-        print(line)
-    place = found.write(runs, given.out)
-    charts.reliability({"before": fitted.before, "after": fitted.after}, place.with_suffix(".png"))
-    print(f"{place}\n{place.with_suffix('.png')}")
+    return parser

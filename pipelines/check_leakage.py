@@ -1,17 +1,24 @@
-"""Looks for patients, series and images that training and test cases share: medssl check-leakage POOL [TEST]"""
+"""Finds patients, series and images that training and test cases share: medssl check-leakage POOL [TEST]"""
 
 import argparse
 from pathlib import Path
 
-from medssl.data.checks import leakage as leaks
 
+def main(words: list[str]) -> None:
+    """Compares both sides; an overlap is an error."""
+    args = build_parser().parse_args(words)
+    from medssl.data.checks import leakage
 
-def main(argv: list[str]) -> None:
-    """Holds each side against the other; an overlap is an error."""
-    parser = argparse.ArgumentParser("medssl check-leakage", description=__doc__)
-    parser.add_argument("pool", type=Path, help="what is trained on: a manifest.csv, or the folder of a run")
-    parser.add_argument("test", type=Path, nargs="?", help="the manifest.csv tested on; else the pool's val and test")
-    asked = parser.parse_args(argv)
-    pool, test = leaks.sides(asked.pool, asked.test)
-    leaks.refuse(pool, test, (str(asked.pool), str(asked.test or "its own val and test")))
+    pool, test = leakage.split_sides(args.pool, args.test)
+    leakage.require_disjoint(pool, test, (str(args.pool), str(args.test or "its own val and test")))
     print(f"{len(pool)} and {len(test)} cases: no patient, series or image in common")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl check-leakage", description=__doc__)
+    parser.add_argument("pool", type=Path, help="training side: a manifest.csv, or the folder of a run")
+    parser.add_argument(
+        "test", type=Path, nargs="?", help="manifest.csv of the test side (default: val and test of the pool)"
+    )
+    return parser

@@ -4,35 +4,44 @@ import argparse
 import getpass
 from pathlib import Path
 
-from medssl.export.export import Wanted, write
-from medssl.io.dicom.seg_writer import Kind
-from medssl.predictions_folder import read_index
-from medssl.review.access.reviewers import MAY, Reviewer
-from medssl.review.event_store import Store, placed
-
 
 def main(words: list[str]) -> None:
-    """Writes what was signed; a case that cannot be delivered is named with the reason."""
-    parser = argparse.ArgumentParser(prog="medssl deliver", description=__doc__)
+    """Writes all signed cases; a case that cannot be exported is listed with the reason."""
+    args = build_parser().parse_args(words)
+    from medssl.export.export import ExportOptions, export_review
+    from medssl.io.dicom.seg_writer import Kind
+    from medssl.predictions_folder import read_index
+    from medssl.review.access.reviewers import Reviewer
+    from medssl.review.event_store import EventStore, resolve_database
+
+    index = read_index(args.predictions)
+    store = EventStore.open_existing(resolve_database(args.audit_db, index.folder))
+    kind: Kind = "LABELMAP" if args.labelmap else "BINARY"
+    options = ExportOptions(args.dicom, args.unsigned, kind, args.organization, not args.no_notes)
+    results = export_review(index, store, args.out, options, Reviewer(args.reviewer, args.role))
+    for result in results:
+        if result.reason:
+            print(f"left out {result.case}: {result.reason}")
+    print(f"{sum(not result.reason for result in results)} of {len(results)} cases in {args.out}. {index.notice}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl deliver", description=__doc__)
     parser.add_argument("predictions", type=Path, help="what `medssl predict` wrote and `medssl review` showed")
-    parser.add_argument("--dicom", type=Path, help="the scans that were predicted; without them PDF and CSV alone")
+    parser.add_argument(
+        "--dicom", type=Path, help="the predicted DICOM scans; without them only PDF and CSV are written"
+    )
     parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
     parser.add_argument(
-        "--store", help="where the verdicts are, a file or a URL; PREDICTIONS-review.sqlite unless given"
+        "--audit-db", help="database of the verdicts, a file or a URL (default: PREDICTIONS-review.sqlite)"
     )
-    parser.add_argument("--unsigned", action="store_true", help="also what nobody signed, marked as not verified")
+    parser.add_argument("--unsigned", action="store_true", help="also export unsigned cases, marked as not verified")
     parser.add_argument("--labelmap", action="store_true", help="a LABELMAP SEG: smaller, but fewer programs read it")
-    parser.add_argument("--organization", default="", help="whose reviewer signs, as the SR names it")
-    parser.add_argument("--no-notes", action="store_true", help="leaves out what reviewers wrote in words of their own")
-    parser.add_argument("--reviewer", default=getpass.getuser(), help="who takes it away, as the record will tell")
-    parser.add_argument("--role", choices=MAY["deliver"], default="senior", help="and in which role")
-    given = parser.parse_args(words)
-    index = read_index(given.predictions)
-    store = Store.existing(placed(given.store, index.folder))
-    kind: Kind = "LABELMAP" if given.labelmap else "BINARY"
-    wanted = Wanted(given.dicom, given.unsigned, kind, given.organization, not given.no_notes)
-    told = write(index, store, given.out, wanted, Reviewer(given.reviewer, given.role))
-    for outcome in told:
-        if outcome.reason:
-            print(f"left out {outcome.case}: {outcome.reason}")
-    print(f"{sum(not outcome.reason for outcome in told)} of {len(told)} cases in {given.out}. {index.notice}")
+    parser.add_argument("--organization", default="", help="organization of the reviewer, for the SR")
+    parser.add_argument("--no-notes", action="store_true", help="leave out the reviewers' free text")
+    parser.add_argument("--reviewer", default=getpass.getuser(), help="who exports, for the record")
+    parser.add_argument(
+        "--role", choices=("reader", "senior", "admin"), default="senior", help="role of the exporting person"
+    )
+    return parser

@@ -1,29 +1,39 @@
-"""Compares ways to start with few labels: medssl fewshot CONFIG.yaml key=value ..."""
+"""Compares training methods over numbers of labelled volumes and seeds: medssl fewshot CONFIG.yaml key=value ..."""
 
-from rich.console import Console
-from rich.table import Table
+import argparse
 
-from medssl import config
+from medssl import cli
 from medssl.errors import BadInput
-from medssl.fewshot import report as page
-from medssl.fewshot.sweep import Sweep, sweep
-from medssl.metrics.statistics import caution
 
 
 def main(words: list[str]) -> None:
-    """Trains and tests arms x labels x seeds, going on where it stopped, and prints the table of what they scored."""
-    settings = config.command(words, Sweep, __doc__ or "")
-    found, failed = sweep(settings, lambda said: print(said, flush=True))
-    if not found:
-        raise BadInput(f"no cell could be measured; the first: {next(iter(failed.values()))}")
-    shown = page.main(found)
-    table = Table(*page.heads(shown[0], settings.reference))
-    for line in shown:
-        table.add_row(*page.row(line, settings.reference))
+    """Trains and tests arms x numbers of labels x seeds, resumes where it stopped, and prints the table of scores."""
+    args = build_parser().parse_args(words)
+    from rich.console import Console
+    from rich.table import Table
+
+    from medssl import config
+    from medssl.fewshot import report
+    from medssl.fewshot.sweep import Sweep, run_sweep
+    from medssl.metrics.statistics import small_sample_warning
+
+    settings = config.read(args.config, args.overrides, Sweep)
+    rows, failures = run_sweep(settings, lambda message: print(message, flush=True))
+    if not rows:
+        raise BadInput(f"no cell could be measured; the first: {next(iter(failures.values()))}")
+    main_rows = report.select_main_rows(rows)
+    table = Table(*report.column_titles(main_rows[0], settings.reference))
+    for row in main_rows:
+        table.add_row(*report.format_row(row, settings.reference))
     Console().print(table)
-    if said := caution(shown[0].patients):
-        print(said)
+    if warning := small_sample_warning(main_rows[0].patients):
+        print(warning)
     print(f"{settings.out / 'report.html'}\n{settings.out / 'table.csv'}\n{settings.out / 'curve.png'}")
-    if failed:
-        first = ": ".join(next(iter(failed.items())))
-        raise BadInput(f"{len(failed)} cells could not be measured, as {first}; run it again once that is mended")
+    if failures:
+        first = ": ".join(next(iter(failures.items())))
+        raise BadInput(f"{len(failures)} cells could not be measured, for example {first}; mend that and run it again")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    return cli.config_parser("fewshot", __doc__ or "")

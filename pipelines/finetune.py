@@ -1,13 +1,23 @@
-"""Learns a task from a few labelled volumes: medssl finetune CONFIG.yaml key=value ..."""
+"""Trains segmentation or detection from a few labelled volumes: medssl finetune CONFIG.yaml key=value ..."""
 
-from medssl import config
-from medssl.training.finetune import Finetune, finetune
-from medssl.training.trainer import told
+import argparse
+
+from medssl import cli
 
 
 def main(words: list[str]) -> None:
-    """Leaves a closed run that `medssl predict RUN SCANS` uses."""
-    settings = config.command(words, Finetune, __doc__ or "")
+    """Leaves a finished run for `medssl predict RUN SCANS`."""
+    args = build_parser().parse_args(words)
+    from medssl import config
+    from medssl.training.finetune import FinetuneConfig, finetune
+    from medssl.training.trainer import format_scores
+
+    settings = config.read(args.config, args.overrides, FinetuneConfig)
     run = finetune(settings)
-    print(f"{run.path}: {told(run.card['scores'])}")
+    print(f"{run.path}: {format_scores(run.metadata['scores'])}")
     print(f"next: medssl predict {run.path} {settings.manifest} --out predictions")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    return cli.config_parser("finetune", __doc__ or "")

@@ -1,15 +1,25 @@
 """Learns an encoder from unlabelled volumes: medssl pretrain CONFIG.yaml key=value ..."""
 
-from medssl import config
-from medssl.nn import encoder
-from medssl.training.pretrain import Pretrain, pretrain
-from medssl.training.trainer import told
+import argparse
+
+from medssl import cli
 
 
 def main(words: list[str]) -> None:
-    """Leaves a closed run, which `medssl finetune ... pretrained=RUN` starts from."""
-    settings = config.command(words, Pretrain, __doc__ or "")
+    """Leaves a finished run, from which `medssl finetune ... pretrained=RUN` starts."""
+    args = build_parser().parse_args(words)
+    from medssl import config
+    from medssl.nn import encoder
+    from medssl.training.pretrain import PretrainConfig, pretrain
+    from medssl.training.trainer import format_scores
+
+    settings = config.read(args.config, args.overrides, PretrainConfig)
     run = pretrain(settings)
-    print(f"{run.path}: {told(run.card['scores'])}")
-    begin = f"medssl finetune configs/finetune/segment.yaml manifest={settings.manifest} pretrained={run.path}"
-    print(f"next: {begin} {encoder.words(settings.encoder)} run={run.path.with_name('finetuned')}")
+    print(f"{run.path}: {format_scores(run.metadata['scores'])}")
+    command = f"medssl finetune configs/finetune/segment.yaml manifest={settings.manifest} pretrained={run.path}"
+    print(f"next: {command} {encoder.as_command_line(settings.encoder)} run={run.path.with_name('finetuned')}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    return cli.config_parser("pretrain", __doc__ or "")

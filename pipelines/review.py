@@ -1,5 +1,7 @@
 """Opens the review app on a predictions folder."""
 
+from __future__ import annotations
+
 import argparse
 import getpass
 import os
@@ -7,131 +9,147 @@ import secrets
 import socket
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from medssl.errors import BadInput
-from medssl.home import home
-from medssl.inference import phantom_predictions as phantoms
-from medssl.predictions_folder import NOTICE, Index, read_index
-from medssl.review.access import signin
-from medssl.review.access.reviewers import SECRET_HEADER, Access
-from medssl.review.event import Role
-from medssl.review.event_store import Store, placed
-from medssl.review.reading import strays
+from medssl.home import resources_dir
 
-SAID = {
-    "local": "LOCAL MODE: nobody signs in; everyone at this machine reads as {0.reviewer}, and only this machine may.",
-    "proxy": "Only requests with the proxy's secret are answered; it names the reader in {0.user_header}.",
+if TYPE_CHECKING:
+    from medssl.predictions_folder import Index
+    from medssl.review.access.reviewers import ReviewConfig
+
+SIGN_IN_NOTICES = {
+    "local": "LOCAL MODE: no sign-in. Everyone at this machine reads as {0.reviewer}; other machines have no config.",
+    "proxy": "Only requests with the proxy's secret are answered; the proxy names the reader in {0.user_header}.",
     "oidc": "People sign in at the identity provider.",
 }
 
 
 def main(words: list[str]) -> None:
-    """Checks what it was given, prints the address, and serves until it is stopped."""
-    asked = _parser().parse_args(words)
-    if asked.demo and not asked.predictions.exists():
-        print(f"Drawing phantom predictions in {asked.predictions}")
-        phantoms.write(asked.predictions, cases=4)
-    access = _access(asked)
-    _free(asked.address, asked.port)
-    server = [sys.executable, "-m", "streamlit", "run", str(home() / "app" / "asgi.py")]
-    flags = ["--server.port", str(asked.port), "--server.address", asked.address]
-    flags += ["--browser.serverAddress", access.hosts[-1]]  # else Streamlit asks an outside service who we are
-    flags += ["--secrets.files", str(asked.oidc.absolute())] if asked.oidc else []
-    print(f"Reading {access.predictions}; verdicts go to {Store(access.store).name}")
-    print(SAID[access.mode].format(access))
-    print(f"Open http://{asked.address}:{asked.port} (stop with ctrl-c). {NOTICE}", flush=True)
+    """Checks the options, prints the address, and serves until it is stopped."""
+    args = build_parser().parse_args(words)
+    from medssl.inference import phantom_predictions
+    from medssl.predictions_folder import NOTICE
+    from medssl.review.event_store import EventStore
+
+    if args.demo and not args.predictions.exists():
+        print(f"Writing phantom predictions in {args.predictions}")
+        phantom_predictions.write_phantom_predictions(args.predictions, cases=4)
+    config = _review_config(args)
+    _require_free_port(args.address, args.port)
+    server = [sys.executable, "-m", "streamlit", "run", str(resources_dir() / "app" / "asgi.py")]
+    flags = ["--server.port", str(args.port), "--server.address", args.address]
+    flags += ["--browser.serverAddress", config.hosts[-1]]  # else Streamlit asks an outside service who we are
+    flags += ["--secrets.files", str(args.oidc.absolute())] if args.oidc else []
+    print(f"Reading {config.predictions}; verdicts go to {EventStore(config.audit_db).name}")
+    print(SIGN_IN_NOTICES[config.mode].format(config))
+    print(f"Open http://{args.address}:{args.port} (stop with ctrl-c). {NOTICE}", flush=True)
     # In place of this process, so that whoever stops the command stops the server.
-    os.execve(sys.executable, server + flags, os.environ | {"PYTHONPATH": str(home())} | access.to_environment())
+    os.execve(
+        sys.executable, server + flags, os.environ | {"PYTHONPATH": str(resources_dir())} | config.to_environment()
+    )
 
 
-def _free(address: str, port: int) -> None:
+def _require_free_port(address: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or "ports go up to 65535"
-            said = f"{address}:{port}: cannot be served from ({why}); choose another --port"
-            raise BadInput(said) from None
+            reason = getattr(error, "strerror", None) or "ports go up to 65535"
+            message = f"{address}:{port}: cannot be used ({reason}); choose another --port"
+            raise BadInput(message) from None
 
 
-def _access(asked: argparse.Namespace) -> Access:
-    index = read_index(asked.predictions)
+def _review_config(args: argparse.Namespace) -> ReviewConfig:
+    from medssl.predictions_folder import read_index
+    from medssl.review.access.reviewers import ReviewConfig
+    from medssl.review.event_store import EventStore, resolve_database
+    from medssl.review.reading import has_other_model_events
+
+    index = read_index(args.predictions)
     if not index.cases:
-        raise BadInput(f"{asked.predictions}: holds no case; `medssl predict RUN SCANS --out {asked.predictions}`")
-    told = _mode(asked)
-    hosts = ("127.0.0.1", "localhost", asked.address, *told.pop("hosts", ()), *([asked.host] if asked.host else ()))
-    store = placed(asked.store, index.folder)
-    kept = Store(store)
-    if strays((event for event in kept.events() if event.case in index.cases), index.weights):
+        raise BadInput(f"{args.predictions}: holds no case; `medssl predict RUN SCANS --out {args.predictions}`")
+    sign_in = _sign_in_options(args)
+    hosts = ("127.0.0.1", "localhost", args.address, *sign_in.pop("hosts", ()), *([args.host] if args.host else ()))
+    database = resolve_database(args.audit_db, index.folder)
+    store = EventStore(database)
+    if has_other_model_events(
+        (event for event in store.read_events() if event.case in index.cases), index.weights_sha256
+    ):
         raise BadInput(
-            f"{kept.name}: holds verdicts on another model's prediction of these cases; --store FILE starts anew"
+            f"{store.name}: holds verdicts on another model's predictions of these cases; use another --audit-db"
         )
-    return Access(
-        predictions=str(index.folder.absolute()), store=store, key=secrets.token_hex(32), tour=asked.demo,
-        rival=_rival(asked.rival, index), scans=_scans(asked.scans), idle_minutes=asked.idle_minutes, hosts=hosts,
-        **told,
+    return ReviewConfig(
+        predictions=str(index.folder.absolute()), audit_db=database, key=secrets.token_hex(32), guided_tour=args.demo,
+        comparison=_check_comparison(args.comparison, index), dicom=_check_dicom(args.dicom),
+        idle_minutes=args.idle_minutes, hosts=hosts,
+        **sign_in,
     )  # fmt: skip
 
 
-def _rival(asked: Path | None, index: Index) -> str:
-    """The other model's predictions, which must be of some of the same cases."""
-    if asked and not set(read_index(asked).cases) & set(index.cases):
-        raise BadInput(f"{asked}: has no case of {index.folder}; predict the same scans with both models")
-    return str(asked.absolute()) if asked else ""
+def _check_comparison(folder: Path | None, index: Index) -> str:
+    """Returns the path of another model's predictions; both must share a case."""
+    from medssl.predictions_folder import read_index
+
+    if folder and not set(read_index(folder).cases) & set(index.cases):
+        raise BadInput(f"{folder}: has no case of {index.folder}; predict the same scans with both models")
+    return str(folder.absolute()) if folder else ""
 
 
-def _scans(asked: Path | None) -> str:
-    if asked and not asked.is_dir():
-        raise BadInput(f"{asked}: no such folder; give the scans that were predicted")
-    return str(asked.absolute()) if asked else ""
+def _check_dicom(folder: Path | None) -> str:
+    if folder and not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; give the scans that were predicted")
+    return str(folder.absolute()) if folder else ""
 
 
-def _mode(asked: argparse.Namespace) -> dict[str, Any]:
-    """How people sign in, from the flags that go together."""
-    if asked.oidc and asked.proxy_header:
-        raise BadInput("--oidc and --proxy-header are two ways to sign in; choose one")
-    if bool(asked.proxy_header) != bool(asked.proxy_secret_file):
-        raise BadInput("--proxy-header and --proxy-secret-file go together: a header alone anybody can send")
-    if not (asked.oidc or asked.proxy_header):
-        if not signin.loopback(asked.address) or asked.host or asked.roles:
+def _sign_in_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings of sign-in, from options that go together."""
+    from medssl.review.access import signin
+
+    if args.oidc and args.proxy_header:
+        raise BadInput("--oidc and --proxy-header exclude each other; choose one")
+    if bool(args.proxy_header) != bool(args.proxy_secret_file):
+        raise BadInput("--proxy-header and --proxy-secret-file go together: anyone can send a header")
+    if not (args.oidc or args.proxy_header):
+        if not signin.is_loopback(args.address) or args.host or args.roles:
             raise BadInput(
-                "in local mode nobody signs in, so it serves 127.0.0.1 alone, without --address, --host or --roles; "
-                "--oidc or --proxy-header let people sign in"
+                "local mode has no sign-in and serves 127.0.0.1 only, without --address, --host or --roles; "
+                "use --oidc or --proxy-header for sign-in"
             )
-        return {"mode": "local", "reviewer": asked.reviewer, "role": asked.role}
-    if not asked.roles:
-        raise BadInput("who may read? give --roles, a file with a line `name: reader|senior|admin` each")
-    known = {"roles": signin.roles(asked.roles)}
-    if asked.oidc:
-        return known | {"mode": "oidc", "hosts": signin.oidc_hosts(asked.oidc)}
-    secret = signin.proxy_secret(asked.proxy_secret_file)
-    return known | {"mode": "proxy", "user_header": asked.proxy_header, "proxy_secret": secret}
+        return {"mode": "local", "reviewer": args.reviewer, "role": args.role}
+    if not args.roles:
+        raise BadInput("--roles is missing: give a file with one line `name: reader|senior|admin` per person")
+    roles = {"roles": signin.read_roles(args.roles)}
+    if args.oidc:
+        return roles | {"mode": "oidc", "hosts": signin.read_oidc_hosts(args.oidc)}
+    secret = signin.read_proxy_secret(args.proxy_secret_file)
+    return roles | {"mode": "proxy", "user_header": args.proxy_header, "proxy_secret": secret}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="medssl review", description=__doc__)
-    where = Path("phantom-predictions")
-    parser.add_argument("predictions", type=Path, nargs="?", default=where, help="what `medssl predict` wrote")
-    parser.add_argument("rival", type=Path, nargs="?", help="what another model predicted of the same cases")
-    parser.add_argument("--demo", action="store_true", help=f"a guided tour, on {where} unless PREDICTIONS are given")
-    parser.add_argument("--port", type=int, default=8501)
-    parser.add_argument("--address", default="127.0.0.1", help="where to listen; another one only if people sign in")
-    parser.add_argument("--host", help="the name under which browsers reach the app, if it is not the address")
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    default = Path("phantom-predictions")
+    parser = argparse.ArgumentParser("medssl review", description=__doc__)
+    parser.add_argument("predictions", type=Path, nargs="?", default=default, help="a predictions folder")
+    parser.add_argument("comparison", type=Path, nargs="?", help="another model's predictions of the same cases")
+    parser.add_argument("--demo", action="store_true", help=f"guided tour on PREDICTIONS (default: {default})")
+    parser.add_argument("--port", type=int, default=8501, help="port of the server (default: 8501)")
+    parser.add_argument("--address", default="127.0.0.1", help="address to listen on; others than this need sign-in")
+    parser.add_argument("--host", help="name under which browsers reach the app, if it differs from the address")
     parser.add_argument(
-        "--store", "--database", help="where verdicts go, a file (PREDICTIONS-review.sqlite unless given) or a "
-        "database: postgresql+psycopg://USER@HOST/NAME"
+        "--audit-db", metavar="FILE|URL",
+        help="database of the verdicts: a file (default: PREDICTIONS-review.sqlite) or postgresql+psycopg://USER@HOST/NAME",
     )  # fmt: skip
-    who = parser.add_argument_group("who reads: one person at this machine, or everyone who signs in")
-    who.add_argument("--reviewer", default=getpass.getuser(), help="the one person's name, which verdicts get")
-    who.add_argument("--role", choices=get_args(Role), default="senior", help="and role")
-    who.add_argument("--oidc", type=Path, metavar="FILE", help="a secrets.toml with [auth] of an OIDC provider")
-    who.add_argument("--proxy-header", metavar="NAME", help="the header in which a proxy names who signed in to it")
-    who.add_argument("--proxy-secret-file", type=Path, metavar="FILE", help=f"what it must send as {SECRET_HEADER}")
-    who.add_argument("--roles", type=Path, metavar="FILE", help="a line `name: reader|senior|admin` each")
-    parser.add_argument("--scans", type=Path, help="the DICOM that was predicted, so that SEG and SR can be delivered")
-    parser.add_argument("--idle-minutes", type=float, default=20)
+    parser.add_argument("--dicom", type=Path, help="the predicted DICOM scans, needed to export SEG and SR")
+    parser.add_argument("--idle-minutes", type=float, default=20, help="minutes until an idle reader is locked out")
+    readers = parser.add_argument_group("readers: one person at this machine, or everyone who signs in")
+    readers.add_argument("--reviewer", default=getpass.getuser(), help="name of the one person (default: user name)")
+    readers.add_argument("--role", choices=("reader", "senior", "admin"), default="senior", help="role of that person")
+    readers.add_argument("--oidc", type=Path, metavar="FILE", help="secrets.toml with [auth] of an OIDC provider")
+    readers.add_argument("--proxy-header", metavar="NAME", help="header in which a proxy names the signed-in person")
+    readers.add_argument("--proxy-secret-file", type=Path, metavar="FILE", help="secret that the proxy has to send")
+    readers.add_argument("--roles", type=Path, metavar="FILE", help="one line `name: reader|senior|admin` per person")
     return parser
 
 

@@ -1,31 +1,41 @@
-"""Ranks unlabelled cases to annotate next: medssl suggest RUN MANIFEST --n 4"""
+"""Ranks unlabelled cases to annotate next: medssl suggest RUN MANIFEST --count 4"""
 
 import argparse
 from pathlib import Path
 
-from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
-from medssl.files import write_text
-from medssl.metrics.case_scores import table
-from medssl.models.select_cases import suggested
-from medssl.models.trained_model import fastest
-from medssl.run import Run
 
 
 def main(words: list[str]) -> None:
     """Prints the cases with the reason for each, and writes them as CSV on request."""
-    parser = argparse.ArgumentParser(prog="medssl suggest", description=__doc__)
-    parser.add_argument("run", type=Path, help="a pretraining (how alike cases are), or a finetuning (its doubts too)")
-    parser.add_argument("manifest", type=Path, help="a store's manifest.csv")
-    parser.add_argument("--n", type=int, default=4, help="how many cases (default: 4)")
-    parser.add_argument("--split", default="train", help="which of its cases (default: train)")
-    parser.add_argument("--out", type=Path, help="a CSV file with rank, case, coverage, doubt and reason")
-    given = parser.parse_args(words)
-    if given.out and given.out.suffix != ".csv":
-        raise BadInput(f"--out {given.out}: is no name for a table; choose one that ends in .csv")
-    found = suggested(Run.open(given.run), Manifest.read(given.manifest).by(given.split), given.n, fastest())
-    for one in found:
-        print(f"{one.rank:>3}  {one.case}  {one.reason}")
-    if given.out:
-        write_text(given.out, table(found))
-        print(given.out)
+    args = build_parser().parse_args(words)
+    from medssl.data.manifest import Manifest
+    from medssl.files import write_text
+    from medssl.metrics.case_scores import to_csv
+    from medssl.models.select_cases import select_cases
+    from medssl.models.trained_model import default_device
+    from medssl.run import Run
+
+    if args.out and args.out.suffix != ".csv":
+        raise BadInput(f"--out {args.out}: a table is a .csv file; choose a name that ends in .csv")
+    selected = select_cases(
+        Run.open(args.run), Manifest.read(args.manifest).in_split(args.split), args.count, default_device()
+    )
+    for row in selected:
+        print(f"{row.rank:>3}  {row.case}  {row.reason}")
+    if args.out:
+        write_text(args.out, to_csv(selected))
+        print(args.out)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl suggest", description=__doc__)
+    parser.add_argument(
+        "run", type=Path, help="a pretraining (uses similarity) or a finetuning (uses similarity and uncertainty)"
+    )
+    parser.add_argument("manifest", type=Path, help="manifest.csv of a store")
+    parser.add_argument("--count", type=int, default=4, help="number of cases (default: 4)")
+    parser.add_argument("--split", default="train", help="split of the manifest (default: train)")
+    parser.add_argument("--out", type=Path, help="a CSV file for rank, case, coverage, uncertainty and reason")
+    return parser

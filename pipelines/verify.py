@@ -1,26 +1,34 @@
-"""Reads every file of a store, a run or predictions again, and names what is torn or rotten."""
+"""Re-reads every file of a store, a run or predictions and lists damaged ones: medssl verify FOLDER"""
 
 import argparse
 from pathlib import Path
 
-from rich.progress import Progress
-
-from medssl.data.checks.integrity import verify
 from medssl.errors import BadInput
 
 
-def main(argv: list[str]) -> None:
-    """Runs `medssl verify PLACE`; a file that is not as it was written is an error."""
-    parser = argparse.ArgumentParser("medssl verify", description=__doc__)
-    parser.add_argument("place", type=Path, help="the folder of a store, of a finished run, or of predictions")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    asked = parser.parse_args(argv)
+def main(words: list[str]) -> None:
+    """Prints each damaged file with its remedy; one is an error."""
+    args = build_parser().parse_args(words)
+    from rich.progress import Progress
+
+    from medssl.data.checks.integrity import verify
+
     with Progress() as progress:
         bar = progress.add_task("files", total=None)
-        checked = verify(asked.place, asked.workers, lambda done, of: progress.update(bar, completed=done, total=of))
-    faults = [c for c in checked if c.fault]
-    for c in faults:
-        print(f"{c.path}: {c.fault}; {c.remedy}")
-    if faults:
-        raise BadInput(f"{asked.place}: {len(faults)} of {len(checked)} files are not as they were written (see above)")
-    print(f"{asked.place}: all {len(checked)} files are as they were written")
+        checks = verify(
+            args.folder, args.workers, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    damaged = [check for check in checks if check.fault]
+    for check in damaged:
+        print(f"{check.path}: {check.fault}; {check.remedy}")
+    if damaged:
+        raise BadInput(f"{args.folder}: {len(damaged)} of {len(checks)} files are not as they were written (see above)")
+    print(f"{args.folder}: all {len(checks)} files are as they were written")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl verify", description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder of a store, a finished run, or predictions")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    return parser

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from medssl.files import write_json
-from medssl.inference.connected_findings import find
+from medssl.inference.connected_findings import extract_findings
 from medssl.io import nifti
 from medssl.volume import Volume
 
@@ -82,5 +82,5 @@ def write_phantom_case(folder: Path, case: str, centres: list[tuple[int, int, in
     nifti.write(image, folder / "image.nii.gz")
     nifti.write(labels, folder / "labels.nii.gz")
     nifti.write(Volume((confidence * 255).astype(np.uint8), affine, "probability"), folder / "probability.nii.gz")
-    found = find(labels, confidence, confidence / 2, case, {1: "nodule", 2: "cyst"})
+    found = extract_findings(labels, confidence, confidence / 2, case, {1: "nodule", 2: "cyst"})
     write_json(folder / "findings.json", [asdict(finding) for finding in found])

@@ -18,7 +18,19 @@ THIRD_PARTIES = {
     "streamlit": ("app/", "medssl/viewer/"),
     "torchvision": (),
 }
-FOUNDATION = {"medssl", "__version__", "home", "errors", "settings", "files", "volume", "config", "run", "finding"}
+FOUNDATION = {
+    "medssl",
+    "version",
+    "home",
+    "errors",
+    "settings",
+    "files",
+    "resampling",
+    "volume",
+    "config",
+    "run",
+    "finding",
+}
 ALLOWED = {
     "io": set(),
     "predictions_folder": {"io"},
@@ -36,6 +48,7 @@ ALLOWED = {
     "models": {"evaluation", "inference", "objectives", "tasks", "nn", "data", "io", "predictions_folder"},
     "training": {"models", "evaluation", "inference", "objectives", "tasks", "nn", "data", "metrics", "render"},
     "fewshot": {"training", "evaluation", "models", "data", "metrics", "render", "predictions_folder"},
+    "api": {"training", "models", "inference", "nn", "data", "io"},
     "app": {"export", "review", "viewer", "data", "render", "io", "predictions_folder"},
 }
 TORCH_FREE = ("volume", "run", "config", "finding", "predictions_folder", "review", "render", "viewer", "io", "export")

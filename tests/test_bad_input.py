@@ -33,7 +33,7 @@ def decathlon(folder: Path, images: str = "ab", labels: str = "ab", listed: str 
 def prepared(tmp_path) -> Path:
     """The manifest of a store of two labelled cases, both for training."""
     scans, out = decathlon(tmp_path / "scans"), tmp_path / "store"
-    assert cli.run("ingest", [str(scans), "--out", str(out), "--shares", "train=1", "--workers", "1"]) == 0
+    assert cli.run("ingest", [str(scans), "--out", str(out), "--split-fractions", "train=1", "--workers", "1"]) == 0
     return out / "manifest.csv"
 
 
@@ -87,9 +87,9 @@ def test_half_a_case_is_refused_in_the_ledger_and_the_others_are_kept(left_out, 
 
 def test_wrong_config_keys_are_told_all_at_once(refused, prepared, tmp_path):
     run = tmp_path / "run"
-    words = (f"manifest={prepared}", f"run={run}", "plan.epoch=3", "plan.lr=-1", "objective.ratio=2")
+    words = (f"manifest={prepared}", f"run={run}", "train.epoch=3", "train.lr=-1", "objective.mask_ratio=2")
     said = refused("pretrain", "configs/pretrain/spark.yaml", *words, leaves=run)
-    assert all(part in said for part in ("plan.epoch", "plan.lr", "objective.ratio"))
+    assert all(part in said for part in ("train.epoch", "train.lr", "objective.mask_ratio"))
 
 
 def test_an_unknown_objective_lists_the_known(refused, prepared):
@@ -99,14 +99,20 @@ def test_an_unknown_objective_lists_the_known(refused, prepared):
 
 def test_a_crop_that_does_not_divide_or_has_too_few_cells(refused, prepared, tmp_path):
     run = tmp_path / "run"
-    words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", "plan.epochs=1", "plan.steps=1", f"run={run}")
-    assert "total stride" in refused("pretrain", *words, "crop=[20,16,16]", leaves=run)
-    assert "cells" in refused("pretrain", *words, "crop=[16,16,16]", leaves=run)
+    words = (
+        "configs/pretrain/spark.yaml",
+        f"manifest={prepared}",
+        "train.epochs=1",
+        "train.steps_per_epoch=1",
+        f"run={run}",
+    )
+    assert "total stride" in refused("pretrain", *words, "patch_size=[20,16,16]", leaves=run)
+    assert "cells" in refused("pretrain", *words, "patch_size=[16,16,16]", leaves=run)
 
 
 def test_a_pool_smaller_than_a_batch(refused, prepared, tmp_path):
     run = tmp_path / "run"
-    words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", f"run={run}", "plan.batch=3")
+    words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", f"run={run}", "train.batch_size=3")
     assert "holds 2 cases, a batch takes 3" in refused("pretrain", *words, leaves=run)
 
 
@@ -119,9 +125,17 @@ def test_a_volume_with_a_voxel_that_is_no_number(refused, prepared, tmp_path):
     voxels[0, 8, 8, 8] = np.nan
     manifest.path(bad).unlink()
     store.write(folder / bad.image, Volume(voxels, np.eye(4), "a.u."), {})
-    words = (f"manifest={prepared}", f"run={tmp_path / 'run'}", "crop=[16,16,16]", "plan.batch=2", "plan.epochs=1")
-    said = refused("pretrain", "configs/pretrain/inpaint.yaml", *words, "plan.steps=1", "encoder.channels=[4,8,8,8]")
-    assert said.endswith(f"{bad.id}: voxels are no numbers (NaN or infinity); ingest anew")
+    words = (
+        f"manifest={prepared}",
+        f"run={tmp_path / 'run'}",
+        "patch_size=[16,16,16]",
+        "train.batch_size=2",
+        "train.epochs=1",
+    )
+    said = refused(
+        "pretrain", "configs/pretrain/inpaint.yaml", *words, "train.steps_per_epoch=1", "encoder.channels=[4,8,8,8]"
+    )
+    assert said.endswith(f"{bad.id}: voxels are not finite (NaN or infinity); correct the image and run ingest again")
 
 
 def test_a_run_that_exists_is_not_touched(refused, prepared, tmp_path):
@@ -149,9 +163,9 @@ def test_weights_of_others_that_are_none(refused, tmp_path):
     run, scrap = tmp_path / "run", tmp_path / "scrap.pth"
     scrap.write_bytes(b"no weights at all")
     faults = {
-        tmp_path / "none.pth": "no checkpoint here",
-        scrap: "more than tensors, or torn",
-        tmp_path: "no MONAI bundle",
+        tmp_path / "none.pth": "no such checkpoint",
+        scrap: "holds objects other than tensors, or is damaged",
+        tmp_path: "not a MONAI bundle",
     }
     for path, why in faults.items():
         assert why in refused("import-weights", path, "--out", run, "--licence", "CC0", leaves=run)
@@ -167,9 +181,9 @@ def test_an_unknown_encoder_lists_the_known(refused, prepared):
 def test_more_labels_than_there_are(refused, prepared, tmp_path):
     run = tmp_path / "run"
     said = refused(
-        "finetune", "configs/finetune/segment.yaml", f"manifest={prepared}", f"run={run}", "labels=9", leaves=run
+        "finetune", "configs/finetune/segment.yaml", f"manifest={prepared}", f"run={run}", "num_labelled=9", leaves=run
     )
-    assert "9 labelled cases asked for, 2 are there" in said
+    assert "9 labelled cases requested, 2 available" in said
 
 
 def test_a_manifest_or_predictions_that_are_not_there(refused, tmp_path):

@@ -1,29 +1,31 @@
 """The command: one line and exit code 2 for bad input, a traceback only with --debug."""
 
+import subprocess
 import sys
 import warnings
 
 import pytest
 
-from medssl import cli
-from medssl.errors import Doubt
+from medssl import __version__, cli
+from medssl.errors import InputWarning
+from medssl.home import resources_dir
 
 
 def said(capsys) -> str:
     return capsys.readouterr().err
 
 
-def test_help_lists_every_pipeline(capsys):
+def test_help_lists_every_command(capsys):
     cli.main(["--help"])
     out = capsys.readouterr().out
     assert "research use only" in out
-    for name in cli.pipelines():
+    for name in cli.command_names():
         assert f"  {name} " in out
 
 
 def test_an_unknown_command_lists_the_known(capsys):
     assert cli.run("ingset", []) == 2
-    assert "known: " in said(capsys) and "ingest" in " ".join(cli.pipelines())
+    assert "known: " in said(capsys) and "ingest" in cli.command_names()
 
 
 @pytest.fixture
@@ -35,7 +37,8 @@ def pipeline(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "__init__.py").touch()
         (folder / "fails.py").write_text(f'"""Fails."""\n\n\ndef main(words):\n    {body}\n')
-        monkeypatch.setattr(cli, "home", lambda: tmp_path)
+        monkeypatch.setattr(cli, "resources_dir", lambda: tmp_path)
+        monkeypatch.setitem(cli.COMMANDS, "test", {"fails": "fail"})
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
         for name in [n for n in sys.modules if n.partition(".")[0] == "pipelines"]:
             monkeypatch.delitem(sys.modules, name)
@@ -56,7 +59,7 @@ def pipeline(tmp_path, monkeypatch):
         ("import errno; raise OSError(errno.ENOSPC, 'full', 'out/x')", 2, "no space left on the disk of out/x"),
         ("open('/no/such/file')", 2, "fails: /no/such/file: no such file or directory"),
         ("raise PermissionError(13, 'Permission denied', '/out/.part-x1')", 2, "fails: /out: permission denied"),
-        ("raise RuntimeError('odd')", 1, "unexpected RuntimeError: odd"),
+        ("raise RuntimeError('odd')", 1, "internal error: RuntimeError: odd. This is a bug"),
     ],
 )
 def test_a_failure_is_one_line(pipeline, capsys, body, code, text):
@@ -72,9 +75,40 @@ def test_debug_shows_where(pipeline, capsys):
     assert "Traceback" in said(capsys)
 
 
-def test_a_doubt_is_one_line(pipeline, monkeypatch):
+def test_a_warning_is_one_line(pipeline, monkeypatch):
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
     pipeline("pass")
     with pytest.raises(SystemExit):
         cli.main(["fails"])
-    assert warnings.formatwarning("unit unset: taken as mm", Doubt, "x.py", 1) == "doubt: unit unset: taken as mm\n"
+    assert (
+        warnings.formatwarning("unit unset: taken as mm", InputWarning, "x.py", 1)
+        == "warning: unit unset: taken as mm\n"
+    )
+
+
+@pytest.mark.parametrize("name", cli.command_names())
+def test_help_of_a_command_loads_no_heavy_library(name):
+    code = (
+        "import sys\nfrom medssl import cli\n"
+        f"try: cli.load_script({name!r}).main(['--help'])\nexcept SystemExit: pass\n"
+        "print('loaded', sorted({'torch', 'monai', 'numpy', 'pydantic', 'SimpleITK'} & set(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.startswith("usage: medssl") and process.stdout.strip().endswith("loaded []")
+
+
+def test_a_command_is_a_script_and_a_script_is_a_command():
+    scripts = {path.stem for path in (resources_dir() / "pipelines").glob("*.py")} - {"__init__"}
+    assert {name.replace("-", "_") for name in cli.command_names()} == scripts
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_commands_and_options(shell, capsys):
+    assert cli.run("completion", [shell], debug=True) == 0
+    output = capsys.readouterr().out
+    assert "check-leakage" in output and "--split-fractions" in output
+
+
+def test_the_version_is_printed(capsys):
+    cli.main(["--version"])
+    assert capsys.readouterr().out == f"medssl {__version__}\n"

@@ -1,16 +1,24 @@
-"""Configs: every fault at once, and what was resolved reads back equal."""
+"""Configs report all errors at once, read back equal, and describe every key."""
 
+import pkgutil
+import re
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from pydantic import PositiveInt
+from pydantic import BaseModel, PositiveInt
 
-from medssl import config
+from docs.write_reference import KEY_TABLES, key_table
+from medssl import cli, config
+from medssl.data.ingest.config import IngestConfig
 from medssl.errors import BadInput
+from medssl.fewshot.sweep import Sweep
+from medssl.home import resources_dir
+from medssl.review.access.reviewers import ReviewConfig
 from medssl.settings import Settings
-from medssl.training.finetune import Finetune
-from medssl.training.pretrain import Pretrain
+from medssl.training.finetune import FinetuneConfig
+from medssl.training.pretrain import PretrainConfig
 
 
 class Inner(Settings):
@@ -21,56 +29,58 @@ class Outer(Settings):
     run: Path
     rate: float = 1e-3
     inner: Inner = Inner()
-    objective: config.named("medssl.objectives") = None  # type: ignore[valid-type]
+    objective: config.module_choice("medssl.objectives") = None  # type: ignore[valid-type]
 
 
-def written(tmp_path, text: str) -> Path:
+def write_config(tmp_path, text: str) -> Path:
     path = tmp_path / "run.yaml"
     path.write_text(text)
     return path
 
 
 def test_a_change_on_the_command_line_wins(tmp_path):
-    got = config.read(written(tmp_path, "run: a\ninner: {depth: 2}\n"), ["inner.depth=5", "rate=0.1"], Outer)
-    assert (got.inner.depth, got.rate) == (5, 0.1)
+    settings = config.read(write_config(tmp_path, "run: a\ninner: {depth: 2}\n"), ["inner.depth=5", "rate=0.1"], Outer)
+    assert (settings.inner.depth, settings.rate) == (5, 0.1)
 
 
 def test_every_fault_is_reported_with_its_path(tmp_path):
-    path = written(tmp_path, "inner: {depth: -1, width: 3}\nrate: fast\nnonsense: 1\n")
+    path = write_config(tmp_path, "inner: {depth: -1, width: 3}\nrate: fast\nnonsense: 1\n")
     with pytest.raises(BadInput) as caught:
         config.read(path, [], Outer)
-    said = str(caught.value)
+    message = str(caught.value)
     for part in ("inner.depth", "inner.width", "rate", "nonsense", "run: Field required", "-1", "fast"):
-        assert part in said, part
+        assert part in message, part
 
 
 def test_an_unknown_objective_lists_the_known(tmp_path):
     with pytest.raises(BadInput, match=r"objective: 'sparks' is unknown; known: .*spark"):
-        config.read(written(tmp_path, "run: a\nobjective: sparks\n"), [], Outer)
+        config.read(write_config(tmp_path, "run: a\nobjective: sparks\n"), [], Outer)
 
 
 def test_a_fault_inside_an_objective_has_its_full_path(tmp_path):
     with pytest.raises(BadInput, match=r"objective\.nothing"):
-        config.read(written(tmp_path, "run: a\nobjective: {name: spark, nothing: 1}\n"), [], Outer)
+        config.read(write_config(tmp_path, "run: a\nobjective: {name: spark, nothing: 1}\n"), [], Outer)
 
 
 def test_resolved_settings_read_back_equal(tmp_path):
-    first = config.read(written(tmp_path, "run: a\nobjective: spark\n"), ["inner.depth=7"], Outer)
-    again = config.read(written(tmp_path, config.dump(first)), [], Outer)
+    first = config.read(write_config(tmp_path, "run: a\nobjective: spark\n"), ["inner.depth=7"], Outer)
+    again = config.read(write_config(tmp_path, config.dump(first)), [], Outer)
     assert again == first
 
 
-@pytest.mark.parametrize("text, said", [("- 1\n- 2\n", "a table of keys"), ("a: [", "not YAML"), ("\tx", "not YAML")])
-def test_what_is_no_config_is_refused(tmp_path, text: str, said: str):
-    with pytest.raises(BadInput, match=said):
-        config.read(written(tmp_path, text), [], Outer)
+@pytest.mark.parametrize(
+    "text, message", [("- 1\n- 2\n", "a table of keys"), ("a: [", "not YAML"), ("\tx", "not YAML")]
+)
+def test_a_file_without_a_table_of_keys_is_refused(tmp_path, text: str, message: str):
+    with pytest.raises(BadInput, match=message):
+        config.read(write_config(tmp_path, text), [], Outer)
 
 
 def test_a_missing_config_and_a_malformed_change_are_refused(tmp_path):
     with pytest.raises(BadInput, match="no such config"):
         config.read(tmp_path / "none.yaml", [], Outer)
     with pytest.raises(BadInput, match=r"dotted\.key=value"):
-        config.read(written(tmp_path, "run: a\n"), ["inner.depth"], Outer)
+        config.read(write_config(tmp_path, "run: a\n"), ["inner.depth"], Outer)
 
 
 def test_settings_are_frozen():
@@ -81,13 +91,51 @@ def test_settings_are_frozen():
 
 def test_help_names_the_command_and_what_has_to_be_chosen(capsys):
     with pytest.raises(SystemExit):
-        config.command(["--help"], Pretrain, "Learns: medssl pretrain CONFIG.yaml key=value ...")
-    said = capsys.readouterr().out
-    assert said.startswith("usage: medssl pretrain [-h] CONFIG.yaml") and "  objective: required  " in said
+        cli.load_script("pretrain").main(["--help"])
+    output = capsys.readouterr().out
+    assert output.startswith("usage: medssl pretrain [-h] CONFIG.yaml") and "  objective: required  " in output
 
 
-def test_help_lists_the_keys_of_what_is_chosen_by_name_too(capsys):
-    with pytest.raises(SystemExit):
-        config.command(["--help"], Finetune, "about")
-    said = capsys.readouterr().out
-    assert all(f"  {key}: " in said for key in ("task.name", "task.linear", "encoder.channels", "plan.lr", "labels"))
+def test_help_lists_the_keys_of_what_is_chosen_by_name_too():
+    keys = "\n".join(config.describe_keys(FinetuneConfig))
+    names = ("task.name", "task.preactivation_head", "encoder.channels", "train.lr", "num_labelled")
+    assert all(f"  {name}: " in keys for name in names)
+
+
+@pytest.mark.parametrize("command", sorted(KEY_TABLES))
+def test_the_printed_keys_are_those_of_the_models(command):
+    path = resources_dir() / "pipelines" / "keys" / f"{command}.txt"
+    assert path.read_text(encoding="utf-8") == key_table(command), "run `make reference`"
+
+
+def configs_of(package: str) -> list[type[BaseModel]]:
+    """The `Config` classes of a package whose modules are chosen by name."""
+    modules = [import_module(f"{package}.{m.name}") for m in pkgutil.iter_modules(import_module(package).__path__)]
+    return [module.Config for module in modules if hasattr(module, "Config")]
+
+
+CONFIGS = [
+    FinetuneConfig, PretrainConfig, Sweep, IngestConfig, ReviewConfig,
+    *configs_of("medssl.objectives"), *configs_of("medssl.tasks"), *configs_of("medssl.nn.encoders"),
+]  # fmt: skip
+
+
+def list_keys(schema: type[BaseModel], parents: str = "", choice: str = "chosen by name") -> dict[str, str]:
+    """The description of each dotted key; the key `name` that chooses nested settings shares theirs."""
+    descriptions = {}
+    for name, field in schema.model_fields.items():
+        descriptions[parents + name] = field.description or (choice if name == "name" else "")
+        for type_ in (field.annotation, *get_args(field.annotation)):
+            if isinstance(type_, type) and issubclass(type_, BaseModel):
+                descriptions |= list_keys(type_, f"{parents}{name}.", field.description or "")
+    return descriptions
+
+
+@pytest.mark.parametrize("schema", CONFIGS, ids=lambda schema: f"{schema.__module__}.{schema.__name__}")
+def test_every_key_has_a_description(schema):
+    assert not [key for key, description in list_keys(schema).items() if len(description) < 10]
+
+
+def test_help_shows_the_description_of_every_key():
+    keys = re.findall(r"^  ([\w.]+): (.*)$", "\n".join(config.describe_keys(FinetuneConfig)), re.MULTILINE)
+    assert len(keys) > 50 and not [key for key, text in keys if not re.search(r"\S  \S", text)]

@@ -1,5 +1,6 @@
-"""Files are either whole or absent."""
+"""Files and folders are either complete or absent, and a folder has one owner at a time."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,13 +10,13 @@ import time
 import pytest
 
 from medssl.errors import BadInput
-from medssl.files import alone, atomic, fresh, ready, sha256, write_json, write_text
+from medssl.files import atomic_file, atomic_folder, check_writable, exclusive_lock, sha256, write_json, write_text
 
 
 def test_a_failure_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), atomic(path) as part:
+    with pytest.raises(RuntimeError), atomic_file(path) as part:
         part.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -23,7 +24,7 @@ def test_a_failure_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path)
 
 
 def test_the_temporary_file_keeps_its_ending(tmp_path):
-    with atomic(tmp_path / "a.nii.gz") as part:
+    with atomic_file(tmp_path / "a.nii.gz") as part:
         assert part.name.endswith(".nii.gz") and part.parent == tmp_path
 
 
@@ -59,11 +60,11 @@ def test_the_hash_is_of_the_content(tmp_path):
 
 
 def test_a_failure_while_filling_a_new_folder_leaves_none(tmp_path):
-    with pytest.raises(RuntimeError), fresh(tmp_path / "deep" / "new") as part:
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "deep" / "new") as part:
         (part / "half").write_text("half")
         raise RuntimeError
     assert not list((tmp_path / "deep").iterdir())
-    with fresh(tmp_path / "deep" / "new") as part:
+    with atomic_folder(tmp_path / "deep" / "new") as part:
         assert part.parent.parent == tmp_path / "deep"  # the same disk, so that the renaming is atomic
         (part / "whole").write_text("whole")
     assert [p.name for p in (tmp_path / "deep").rglob("*")] == ["new", "whole"]
@@ -71,27 +72,50 @@ def test_a_failure_while_filling_a_new_folder_leaves_none(tmp_path):
 
 def test_a_new_folder_never_replaces_another(tmp_path):
     (tmp_path / "old").write_text("old")
-    with pytest.raises(BadInput, match="exists already; choose another --out"), fresh(tmp_path / "old"):
+    with pytest.raises(BadInput, match="exists already; choose another --out"), atomic_folder(tmp_path / "old"):
         pytest.fail("filled")
     assert (tmp_path / "old").read_text() == "old"
 
 
-def test_only_one_works_in_a_folder_and_a_killed_one_holds_nothing(tmp_path):
-    holds = f"import pathlib, time, medssl.files\nwith medssl.files.alone(pathlib.Path({str(tmp_path)!r}), ''):"
-    words = [sys.executable, "-c", f"{holds} print('in', flush=True); time.sleep(60)"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as first:
+def test_one_process_locks_a_folder_and_a_killed_one_releases_it(tmp_path):
+    lock = f"import pathlib, time, medssl.files\nwith medssl.files.exclusive_lock(pathlib.Path({str(tmp_path)!r}), ''):"
+    command = [sys.executable, "-c", f"{lock} print('in', flush=True); time.sleep(60)"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
         assert first.stdout is not None and first.stdout.readline() == b"in\n"
-        with pytest.raises(BadInput, match="someone else is here"), alone(tmp_path, "someone else is here"):
+        with pytest.raises(BadInput, match="someone else is here"), exclusive_lock(tmp_path, "someone else is here"):
             pass
         first.kill()
-    with alone(tmp_path, "someone else is here"):
+    with exclusive_lock(tmp_path, "someone else is here"):
         pass
 
 
-def test_a_place_where_nothing_can_be_written_is_told_before_the_work(tmp_path):
+def test_a_lock_does_not_wait_and_is_released_after_an_error(tmp_path):
+    start_s = time.monotonic()
+    with (
+        pytest.raises(BadInput, match=rf"{tmp_path}: busy"),
+        exclusive_lock(tmp_path, "first"),
+        exclusive_lock(tmp_path, "busy"),
+    ):
+        pytest.fail("two locks on one folder")
+    assert time.monotonic() - start_s < 5
+    with exclusive_lock(tmp_path, "busy"):
+        pass
+
+
+def test_a_worker_that_ends_keeps_the_lock_of_its_parent(tmp_path):
+    with exclusive_lock(tmp_path, "first"):
+        worker = multiprocessing.get_context("fork").Process(target=abs, args=(1,))
+        worker.start()
+        worker.join()
+        assert worker.exitcode == 0
+        with pytest.raises(BadInput, match="busy"), exclusive_lock(tmp_path, "busy"):
+            pytest.fail("two locks on one folder")
+
+
+def test_a_folder_that_cannot_be_written_is_rejected_before_the_work(tmp_path):
     (tmp_path / "file").touch()
-    for place in (tmp_path / "file" / "out", tmp_path / "file" / "a" / "b"):
+    for folder in (tmp_path / "file" / "out", tmp_path / "file" / "a" / "b"):
         with pytest.raises(BadInput, match="cannot be written"):
-            ready(place)
-    ready(tmp_path / "new" / "out")
+            check_writable(folder)
+    check_writable(tmp_path / "new" / "out")
     assert not (tmp_path / "new" / "out").exists() and not list((tmp_path / "new").iterdir())

@@ -1,4 +1,4 @@
-"""Runs: a folder that is created once, closed once, and read-only after."""
+"""A run is created once, closed once, and read-only afterwards."""
 
 from pathlib import Path
 
@@ -16,15 +16,15 @@ class Plain(Settings):
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    made = Run.create(tmp_path / "run", Plain(run=tmp_path / "run"), "pretrain", digest="abc")
-    (made.path / "weights.safetensors").write_bytes(b"weights")
-    return made
+    run = Run.create(tmp_path / "run", Plain(run=tmp_path / "run"), "pretrain", digest="abc")
+    (run.path / "weights.safetensors").write_bytes(b"weights")
+    return run
 
 
 def test_a_run_keeps_what_made_it(run):
     again = Run.open(run.path)
-    assert again.settings()["rate"] == 0.1
-    assert again.card["digest"] == "abc" and again.card["kind"] == "pretrain" and "version" in again.card
+    assert again.read_settings()["rate"] == 0.1
+    assert again.metadata["digest"] == "abc" and again.metadata["kind"] == "pretrain" and "version" in again.metadata
 
 
 def test_an_existing_folder_is_refused_and_left_as_it_was(run):
@@ -36,16 +36,16 @@ def test_an_existing_folder_is_refused_and_left_as_it_was(run):
 
 def test_a_closed_run_is_read_only(run):
     run.close(scores={"dice": 0.5})
-    assert run.card["scores"] == {"dice": 0.5} and run.closed
+    assert run.metadata["scores"] == {"dice": 0.5} and run.is_closed
     with pytest.raises(BadInput, match="read-only"):
-        run.note(scores={"dice": 0.9})
+        run.update_metadata(scores={"dice": 0.9})
 
 
 def test_weights_that_changed_are_refused(run):
     run.close()
     assert run.weights.is_file()
     run.weights.write_bytes(b"weighty")
-    with pytest.raises(BadInput, match="not the bytes"):
+    with pytest.raises(BadInput, match="not the bytes that this run wrote"):
         _ = run.weights
 
 

@@ -1,4 +1,4 @@
-"""The whole story: the README's own commands, on scans drawn by the program, up to a second training set."""
+"""Runs the commands of the README on simulated scans, up to a second training set."""
 
 import re
 import shlex
@@ -17,21 +17,27 @@ from medssl.data.phantoms import datasets as phantom
 from medssl.io import nifti
 from medssl.predictions_folder import read_findings, read_index
 from medssl.review.event import Act
-from medssl.review.event_store import Store, beside
+from medssl.review.event_store import EventStore, get_default_database
 from medssl.run import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 SMALL = {
-    "pretrain": ["plan.epochs=2", "plan.steps=2", "plan.batch=2", "crop=[32,32,32]", "encoder.channels=[4,8,8,16]"],
-    "finetune": ["plan.epochs=2", "plan.steps=2", "crop=[32,32,32]", "encoder.channels=[4,8,8,16]"],
+    "pretrain": [
+        "train.epochs=2",
+        "train.steps_per_epoch=2",
+        "train.batch_size=2",
+        "patch_size=[32,32,32]",
+        "encoder.channels=[4,8,8,16]",
+    ],
+    "finetune": ["train.epochs=2", "train.steps_per_epoch=2", "patch_size=[32,32,32]", "encoder.channels=[4,8,8,16]"],
 }
 pytestmark = pytest.mark.slow
 
 
 def commands() -> list[list[str]]:
-    """The README's commands for one's own scans, as words."""
+    """Returns the README commands for own scans, split into words."""
     rows = [row.partition("#")[0] for block in BLOCKS for row in block.splitlines() if row.startswith("medssl ")]
     return [shlex.split(row)[1:] for row in rows]
 
@@ -40,7 +46,7 @@ def commands() -> list[list[str]]:
 def place(tmp_path_factory):
     """A folder with scans, in which the README's commands were run up to `evaluate`."""
     folder = tmp_path_factory.mktemp("story")
-    phantom.demo_folder(folder / "scans", 0, 8, 3, (40, 40, 40), 7.0)
+    phantom.write_demo_folder(folder / "scans", 0, 8, 3, (40, 40, 40), 7.0)
     given = {"SCANS": "scans", "SCANS_OR_MANIFEST": "store/manifest.csv"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -60,19 +66,19 @@ def test_the_readme_begins_with_the_demo_and_names_every_step():
 
 def test_predictions_stand_on_the_scanners_own_grid(place):
     index, manifest = read_index(place / "predictions"), Manifest.read(place / "store" / "manifest.csv")
-    assert set(index.cases) == {case.id for case in manifest.by("test").cases}
+    assert set(index.cases) == {case.id for case in manifest.in_split("test").cases}
     for case in index.cases:
-        image = nifti.read(index.case(case) / "image.nii.gz")
-        labels = nifti.read(index.case(case) / "labels.nii.gz", label=True)
+        image = nifti.read(index.case_folder(case) / "image.nii.gz")
+        labels = nifti.read(index.case_folder(case) / "labels.nii.gz", label=True)
         assert labels.require_same_grid(image) is labels
         assert labels.orientation() == image.orientation()
 
 
 def test_runs_keep_what_made_them_and_start_from_each_other(place):
     encoder, organs = Run.open(place / "runs" / "spark"), Run.open(place / "runs" / "organs")
-    assert encoder.closed and organs.closed
-    assert {row["fate"] for row in organs.card["transfer"]} == {"loaded", "skipped"}
-    assert all(row["key"].startswith("heads.") for row in organs.card["transfer"] if row["fate"] == "skipped")
+    assert encoder.is_closed and organs.is_closed
+    assert {row["status"] for row in organs.metadata["transfer"]} == {"loaded", "skipped"}
+    assert all(row["key"].startswith("heads.") for row in organs.metadata["transfer"] if row["status"] == "skipped")
     assert list((encoder.path / "previews").glob("*.png"))
 
 
@@ -84,8 +90,8 @@ def test_no_patient_is_in_two_splits(place):
 def test_what_was_reviewed_becomes_a_training_set_that_trains(place, monkeypatch):
     monkeypatch.chdir(place)
     index = read_index(place / "predictions")
-    store, case = Store(beside(index.folder)), index.cases[0]
-    findings = read_findings(index.case(case))
+    store, case = EventStore(get_default_database(index.folder)), index.cases[0]
+    findings = read_findings(index.case_folder(case))
     acts = ["reject", *["accept"] * (len(findings) - 1)]
     for n, (finding, action) in enumerate(zip(findings, acts, strict=True)):
         store.record(
@@ -95,13 +101,15 @@ def test_what_was_reviewed_becomes_a_training_set_that_trains(place, monkeypatch
     assert cli.run("feedback", ["predictions", "--out", "corrected"], debug=True) == 0
     assert cli.run("ingest", ["corrected", "--out", "store2"], debug=True) == 0
     again = Manifest.read(place / "store2" / "manifest.csv")
-    assert len(again.labelled().cases) == 1
+    assert len(again.with_labels().cases) == 1
     label = nifti.read(next((place / "corrected").rglob("labelsTr/*.nii.gz")), label=True)
-    before = nifti.read(index.case(case) / "labels.nii.gz", label=True)
+    before = nifti.read(index.case_folder(case) / "labels.nii.gz", label=True)
     gone = np.count_nonzero(before.voxels) - np.count_nonzero(label.voxels)
     assert gone * before.voxel_ml() == pytest.approx(findings[0].volume_ml, rel=1e-3)
-    words = ["configs/finetune/segment.yaml", "manifest=store2/manifest.csv", "run=runs/again", "validate_every=9"]
-    words += ["allow_absent=true"]  # of one case's classes, a network that learnt this little may have found but some
+    words = ["configs/finetune/segment.yaml", "manifest=store2/manifest.csv", "run=runs/again", "val_every_n_epochs=9"]
+    words += [
+        "allow_missing_classes=true"
+    ]  # of one case's classes, a network that learnt this little may have found but some
     assert cli.run("finetune", [*words, *SMALL["finetune"]], debug=True) == 0
 
 

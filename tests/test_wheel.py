@@ -49,7 +49,7 @@ def test_scripts_app_configs_and_the_component_are_inside(wheel):
     folders = ("pipelines", "app", "configs")
     tracked = subprocess.run(["git", "ls-files", *folders], cwd=ROOT, capture_output=True, text=True).stdout.split()
     assert tracked and {f"medssl/bundle/{name}" for name in tracked} <= names
-    frontend = {f"medssl/viewer/frontend/{p.name}" for p in (ROOT / "medssl/viewer/frontend").glob("*.js")}
+    frontend = {f"medssl/viewer/frontend/{p.name}" for p in (ROOT / "medssl/viewer/frontend").glob("*.[jc]s*")}
     assert frontend and frontend <= names
 
 

@@ -1,1 +1,1 @@
-"""The pages of the review app: each reads state, draws, and records."""
+"""The pages of the review app: each reads the state, shows it and records the acts of the reader."""

@@ -1,4 +1,4 @@
-"""Worklist: which case to read next, and how far along everything is."""
+"""Shows the worklist: the cases in the order of reading, and the progress of the review."""
 
 from collections import Counter
 from html import escape
@@ -8,107 +8,112 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app import theme, tour
-from app.comparison import day
-from app.review_context import Desk
-from medssl.review.access.open_cases import Lock
-from medssl.review.worklist import Order, Row, following, triage
+from app.comparison import format_date
+from app.review_context import ReviewContext
+from medssl.predictions_folder import Index
+from medssl.review.access.open_cases import OpenCase
+from medssl.review.worklist import Order, WorklistItem, find_next, triage
 
-PAGE = 20
-WIDTHS = (12, 1)
+CASES_PER_PAGE = 20
+COLUMN_WIDTHS = (12, 1)
+COLUMNS = ("", "Case", "Findings", "Uncertainty", "Largest", "Read")
 STATES = {"to read": ("open", "new"), "all": ("open", "new", "signed"), "signed": ("signed",)}
+ALL_SIGNED = "All cases are signed", "Thank you. The command medssl feedback turns your verdicts into training data."
+NO_MATCH = "No case matches", "Change the filters above."
+NO_CASES = "Nothing to read", "This predictions folder has no cases. Predict some scans, then reload this page."
 
 
-def page(desk: Desk, case: StreamlitPage) -> None:
-    """The cases in the order in which reading helps most."""
-    st.session_state.pop("drawn", None)
-    rows = desk.rows()
-    readable = {row.case for row in rows}
-    if lost := [case for case in desk.index.cases if case not in readable]:
-        said = f"{', '.join(lost)}: findings gone or damaged; predict again. Nobody can read them until then."
-        st.error(said, icon=":material/error:")
-    if away := desk.index.missing:
-        said = "; ".join(f"{case}: {desk.index.unread.get(case, 'not predicted yet')}" for case in away[:5])
-        st.warning(f"{len(away)} of {len(desk.index.asked)} cases are missing here. {said}", icon=":material/warning:")
-    if not rows:
-        theme.message("Nothing to read", "This predictions folder has no cases. Predict some scans, then come back.")
+def render_page(context: ReviewContext, case_page: StreamlitPage) -> None:
+    """Shows the worklist of one reader."""
+    st.session_state.pop("overlay_event", None)
+    items = context.list_cases()
+    _render_missing_cases(context.index, items)
+    if not items:
+        theme.render_message(*NO_CASES)
         return
-    if desk.access.tour:
-        tour.hint(None)
-    _progress(desk, rows, case)
-    chosen = _filtered(rows)
-    if not chosen:
-        done = all(row.state == "signed" for row in rows)
-        theme.message(*(DONE if done else NO_MATCH))
+    if context.config.guided_tour:
+        tour.render_hint(None)
+    _render_progress(context, items, case_page)
+    selected = _filter_cases(items)
+    if not selected:
+        is_complete = all(item.state == "signed" for item in items)
+        theme.render_message(*(ALL_SIGNED if is_complete else NO_MATCH))
         return
-    _table(desk, chosen, case)
+    _render_table(context, selected, case_page)
 
 
-DONE = "All cases are signed", "Thank you. `medssl feedback` turns what you decided into training data."
-NO_MATCH = "No case matches", "Widen the filters above."
+def open_case(case_page: StreamlitPage, number: int) -> None:
+    """Opens a case; the address contains its number, never its identifier."""
+    st.switch_page(case_page, query_params={"case": str(number)})
 
 
-def _progress(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
-    signed = sum(row.state == "signed" for row in rows)
-    left, right = st.columns([4, 1], vertical_alignment="center")
-    left.html(theme.bar(signed, len(rows), f"{signed} of {len(rows)} cases signed"))
-    if ahead := following(triage(rows), 0, desk.busy):
-        said = "Resume reading" if ahead.state == "open" else "Read next case"
-        if right.button(said, type="primary", icon=":material/play_arrow:", width="stretch"):
-            open_case(case, ahead.number)
+def _render_missing_cases(index: Index, items: list[WorklistItem]) -> None:
+    """Names the cases with unreadable findings and the cases without a prediction."""
+    readable = {item.case for item in items}
+    if damaged := [case for case in index.cases if case not in readable]:
+        text = f"Findings missing or damaged: {', '.join(damaged)}. Predict these cases again before you read them."
+        st.error(text, icon=":material/error:")
+    if missing := index.missing_cases:
+        reasons = "; ".join(f"{case}: {index.failed.get(case, 'not predicted yet')}" for case in missing[:5])
+        text = f"{len(missing)} of {len(index.requested)} requested cases have no prediction. {reasons}"
+        st.warning(text, icon=":material/warning:")
 
 
-def _filtered(rows: list[Row]) -> list[Row]:
-    names = sorted({finding.name for row in rows for finding in row.findings})
+def _render_progress(context: ReviewContext, items: list[WorklistItem], case_page: StreamlitPage) -> None:
+    num_signed = sum(item.state == "signed" for item in items)
+    bar_column, button_column = st.columns([4, 1], vertical_alignment="center")
+    bar_column.html(theme.build_bar(num_signed, len(items), f"{num_signed} of {len(items)} cases signed"))
+    if item := find_next(triage(items), 0, context.busy_cases):
+        label = "Resume reading" if item.state == "open" else "Read next case"
+        if button_column.button(label, type="primary", icon=":material/play_arrow:", width="stretch"):
+            open_case(case_page, item.number)
+
+
+def _filter_cases(items: list[WorklistItem]) -> list[WorklistItem]:
+    """Shows the filters and returns the cases that match them, in the selected order."""
+    names = sorted({finding.name for item in items for finding in item.findings})
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        shown = st.segmented_control("Show", list(STATES), default="to read") or "all"
+        state = st.segmented_control("Show", list(STATES), default="to read") or "all"
         order: Order = st.selectbox("Order", get_args(Order), width=220)
         name = st.selectbox("With finding", ["any", *names], width=220)
-        text = st.text_input("Case", placeholder="part of its name", width=220)
-    keep = [row for row in rows if row.state in STATES[shown] and text.lower() in row.case.lower()]
-    return triage([row for row in keep if name == "any" or name in {f.name for f in row.findings}], order)
+        text = st.text_input("Case", placeholder="part of the name", width=220).lower()
+    matches = [item for item in items if item.state in STATES[state] and text in item.case.lower()]
+    return triage([item for item in matches if name == "any" or name in {f.name for f in item.findings}], order)
 
 
-def _table(desk: Desk, rows: list[Row], case: StreamlitPage) -> None:
-    sheets = (len(rows) - 1) // PAGE + 1
-    sheet = int(st.number_input(f"Page, of {sheets}", 1, sheets, width=140)) if sheets > 1 else 1
-    colours = {label.name: label.colour for label in desk.index.labels}
-    heads = ("", "Case", "Findings", "Uncertainty", "Largest", "Read")
-    st.columns(WIDTHS, gap="small")[0].html(
-        f"<div class='row head'>{''.join(f'<span>{head}</span>' for head in heads)}</div>"
-    )
-    for row in rows[(sheet - 1) * PAGE : sheet * PAGE]:
-        left, right = st.columns(WIDTHS, vertical_alignment="center", gap="small")
-        left.html(_line(row, colours, desk.busy.get(row.case)))
-        said = {"new": "Read", "open": "Resume", "signed": "View"}[row.state]
-        if right.button(said, key=f"open-{row.number}", width="stretch"):
-            open_case(case, row.number)
+def _render_table(context: ReviewContext, items: list[WorklistItem], case_page: StreamlitPage) -> None:
+    """Shows one page of the cases, each with a button that opens it."""
+    num_pages = (len(items) - 1) // CASES_PER_PAGE + 1
+    page = int(st.number_input(f"Page (of {num_pages})", 1, num_pages, width=140)) if num_pages > 1 else 1
+    colours = {label.name: label.colour for label in context.index.labels}
+    header = "".join(f"<span>{name}</span>" for name in COLUMNS)
+    st.columns(COLUMN_WIDTHS, gap="small")[0].html(f"<div class='row head'>{header}</div>")
+    for item in items[(page - 1) * CASES_PER_PAGE : page * CASES_PER_PAGE]:
+        row_column, button_column = st.columns(COLUMN_WIDTHS, vertical_alignment="center", gap="small")
+        row_column.html(_build_row(item, colours, context.busy_cases.get(item.case)))
+        label = {"new": "Read", "open": "Resume", "signed": "View"}[item.state]
+        if button_column.button(label, key=f"open-{item.number}", width="stretch"):
+            open_case(case_page, item.number)
 
 
-def _line(row: Row, colours: dict[str, str], lock: Lock | None) -> str:
-    counts = Counter(finding.name for finding in row.findings)
+def _build_row(item: WorklistItem, colours: dict[str, str], busy: OpenCase | None) -> str:
+    counts = Counter(finding.name for finding in item.findings)
     chips = "".join(
         f"<span class=chip><i style='background:{escape(colours.get(name, '#888'))}'></i>{n} {escape(name)}</span>"
         for name, n in counts.items()
     )
+    open_by = f"<i class=busy>open by {escape(busy.reviewer)} since {busy.start_time}</i>" if busy else ""
     cells = (
-        f"<span class='dot {row.state}' title='{row.state}'></span>",
-        f"<span class=case>{escape(row.case)} <small>{day(row.date)}</small>{_busy(lock)}</span>",
+        f"<span class='dot {item.state}' title='{item.state}'></span>",
+        f"<span class=case>{escape(item.case)} <small>{format_date(item.date)}</small>{open_by}</span>",
         f"<span>{chips or '<small>no findings</small>'}</span>",
-        f"<span>{row.uncertainty:.2f}</span>" if row.findings else "<span>–</span>",
-        f"<span>{row.largest_ml:.2f} ml</span>" if row.findings else "<span>–</span>",
-        f"<span>{_read(row)}</span>",
+        f"<span>{item.uncertainty:.2f}</span>" if item.findings else "<span>–</span>",
+        f"<span>{item.largest_ml:.2f} ml</span>" if item.findings else "<span>–</span>",
+        f"<span>{_build_progress(item)}</span>",
     )
-    return f"<div class='row {row.state}'>{''.join(cells)}</div>"
+    return f"<div class='row {item.state}'>{''.join(cells)}</div>"
 
 
-def _busy(lock: Lock | None) -> str:
-    return f"<i class=busy>open by {escape(lock.holder)} since {lock.clock}</i>" if lock else ""
-
-
-def _read(row: Row) -> str:
-    return theme.bar(row.read, len(row.findings), f"{row.read} of {len(row.findings)}") if row.findings else "–"
-
-
-def open_case(case: StreamlitPage, number: int) -> None:
-    """Goes to a case; the address holds its number, never its name."""
-    st.switch_page(case, query_params={"case": str(number)})
+def _build_progress(item: WorklistItem) -> str:
+    total = len(item.findings)
+    return theme.build_bar(item.num_read, total, f"{item.num_read} of {total}") if total else "–"

@@ -1,1 +1,1 @@
-"""A folder of its own for the script: Streamlit takes a folder `pages` beside its script for scripts of its own."""
+"""Holds the entry script alone: Streamlit would treat a folder `pages` next to it as a list of scripts."""

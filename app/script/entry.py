@@ -1,4 +1,4 @@
-"""What Streamlit runs for every page."""
+"""The script that Streamlit runs for every page."""
 
 from app.main import main
 

@@ -1,1 +1,1 @@
-"""From files to crops: manifest, ingest, store, crops, augmentation, phantoms."""
+"""Data: manifests, stores, crops and everything between a scan and a training batch."""

@@ -1,4 +1,4 @@
-"""Classes: what the numbers in a store's labels mean, and in which cases each was drawn."""
+"""Names the classes of a store's labels and states which of them are annotated in each case."""
 
 import re
 from collections.abc import Mapping
@@ -7,67 +7,75 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 
-from medssl.data.store import Card
+from medssl.data.store import StoreMetadata
 
-UNKNOWN = -1  # the label of a voxel of which nothing is known
+IGNORE_INDEX = -1  # target value of a voxel without a known class
 SIDES = {"left": "right", "l": "r", "lt": "rt", "lft": "rgt", "lh": "rh"}
-OPPOSITE = SIDES | {right: left for left, right in SIDES.items()}
+OPPOSITE = SIDES | {right_name: left_name for left_name, right_name in SIDES.items()}
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Names by number, without background; `unlabelled` marks voxels that nobody labelled (nnU-Net's class "ignore").
+    """Class names by label value, without background.
 
-    `present` lists the classes that were drawn in a case, where that is told; in other cases all were. `regions` are
-    unions of classes that have a name.
+    Attributes:
+        names: Label value -> name.
+        ignore_label: Label value of unlabelled voxels (nnU-Net's "ignore" class), None if the store has none.
+        present: Case id -> label values annotated in that case. Cases without an entry are annotated completely.
+        regions: Name -> label values that together form the region.
     """
 
     names: Mapping[int, str]
-    unlabelled: int | None = None
+    ignore_label: int | None = None
     present: Mapping[str, list[int]] = field(default_factory=dict)
     regions: Mapping[str, list[int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, card: Card) -> "Classes":
-        """The classes of a store."""
-        blank = next((n for n, name in card.labels.items() if name.casefold() == "ignore"), None)
-        names = {n: name for n, name in card.labels.items() if n not in (0, blank)}
-        return cls(names, blank, card.present_labels, card.regions)
+    def from_metadata(cls, metadata: StoreMetadata) -> "Classes":
+        """Reads the classes from the metadata of a store."""
+        ignore = next((n for n, name in metadata.labels.items() if name.casefold() == "ignore"), None)
+        names = {n: name for n, name in metadata.labels.items() if n not in (0, ignore)}
+        return cls(names, ignore, metadata.present_labels, metadata.regions)
 
     @property
     def count(self) -> int:
-        """How many classes a network tells apart, background and gaps in the numbers included."""
+        """Number of output channels of a network: the highest label value plus 1, for background and unused values."""
         return max(self.names) + 1
 
-    def target(self, label: Integer[np.ndarray, "i j k"]) -> Int[np.ndarray, "i j k"]:
-        """Labels to learn from: UNKNOWN where nobody labelled."""
-        known = label.astype(np.int64)
-        return known if self.unlabelled is None else np.where(known == self.unlabelled, UNKNOWN, known)
+    def to_target(self, label: Integer[np.ndarray, "i j k"]) -> Int[np.ndarray, "i j k"]:
+        """Converts a stored label to a training target, with IGNORE_INDEX at unlabelled voxels."""
+        target = label.astype(np.int64)
+        return target if self.ignore_label is None else np.where(target == self.ignore_label, IGNORE_INDEX, target)
 
-    def drawn(self, case: str) -> Bool[np.ndarray, "n"]:
-        """Which classes were drawn in a case, background among them."""
-        told = self.present.get(case, list(self.names))
-        return np.array([n == 0 or n in told or n not in self.names for n in range(self.count)])
+    def annotation_mask(self, case: str) -> Bool[np.ndarray, "n"]:
+        """Returns which classes are annotated in a case; background and unused label values count as annotated."""
+        annotated = self.present.get(case, list(self.names))
+        return np.array([n == 0 or n in annotated or n not in self.names for n in range(self.count)])
 
-    def measured(self, case: str) -> Bool[np.ndarray, "n"]:
-        """Which classes a result is held against in a case: those drawn, without gaps in the numbers."""
-        return self.drawn(case) & np.array([n == 0 or n in self.names for n in range(self.count)])
+    def evaluation_mask(self, case: str) -> Bool[np.ndarray, "n"]:
+        """Returns which classes are scored in a case: the annotated ones, without unused label values."""
+        return self.annotation_mask(case) & np.array([n == 0 or n in self.names for n in range(self.count)])
 
-    def mirrored(self) -> tuple[tuple[int, int], ...] | None:
-        """Classes that change places in a mirror, left with right; None if a side has no other or was drawn alone."""
-        words = {n: _words(name) for n, name in self.names.items()}
+    def find_left_right_pairs(self) -> tuple[tuple[int, int], ...] | None:
+        """Finds the pairs of classes that a left-right mirror exchanges, by their names.
+
+        Returns:
+            The pairs of label values, or None if mirroring is not allowed: a sided class has no counterpart, or a
+            case is annotated for one side of a pair only.
+        """
+        words = {n: _split_words(name) for n, name in self.names.items()}
         pairs = []
-        for n, own in words.items():
-            other = [OPPOSITE.get(word, word) for word in own]
-            partner = next((m for m in words if words[m] == other), None)
+        for n, name_words in words.items():
+            mirrored = [OPPOSITE.get(word, word) for word in name_words]
+            partner = next((m for m in words if words[m] == mirrored), None)
             if partner is None:
                 return None
             if n < partner:
                 pairs.append((n, partner))
-        alone = any((a in told) != (b in told) for told in self.present.values() for a, b in pairs)
-        return None if alone else tuple(pairs)
+        one_sided = any((a in annotated) != (b in annotated) for annotated in self.present.values() for a, b in pairs)
+        return None if one_sided else tuple(pairs)
 
 
-def _words(name: str) -> list[str]:
-    """A name's words in small letters: LeftParotid, leftparotid and "parotid, left" are two each."""
+def _split_words(name: str) -> list[str]:
+    """Splits a name into lower-case words: LeftParotid, leftparotid and "parotid, left" have two each."""
     return [word.lower() for word in re.findall(r"(?i:left|right)|[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name)]

@@ -1,4 +1,4 @@
-"""Places: where crops lie in their scans, and which crops of different scans correspond."""
+"""Locates crops in their scans and finds corresponding crops of different scans."""
 
 import math
 from collections.abc import Callable
@@ -11,86 +11,119 @@ from torch import Tensor
 
 from medssl.data.crops import Crops
 
-Pairs = Literal["GR", "GD-", "GD"]
-NOWHERE = -1
+PairStrategy = Literal["GR", "GD-", "GD"]  # Chaitanya et al. (2020), https://arxiv.org/abs/2006.10511
+NO_SCAN = -1
 
 
 @dataclass(frozen=True)
-class Places:
-    """The scan, its extent, and a crop's centre along the body as a share of that extent; blank where `NOWHERE`."""
+class CropPositions:
+    """Position of each crop in its scan.
+
+    Attributes:
+        volume: Number of the scan, NO_SCAN in an empty row.
+        along: Crop centre along one body axis as a fraction, 0 to 1, of the scan's extent.
+        extent_mm: Extent of the scan from left to right, back to front and feet to head.
+    """
 
     volume: Int[Tensor, "n"]
     along: Float[Tensor, "n"]
     extent_mm: Float[Tensor, "n 3"]
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Places":
-        """These places with every column changed, as by picking rows."""
-        return Places(*(change(getattr(self, f.name)) for f in fields(self)))
+    def map_columns(self, change: Callable[[Tensor], Tensor]) -> "CropPositions":
+        """Applies a function, such as a selection of rows, to every column."""
+        return CropPositions(*(change(getattr(self, field.name)) for field in fields(self)))
 
-    def cat(self, other: "Places") -> "Places":
-        """These places, then the others."""
-        return Places(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
+    def concatenate(self, other: "CropPositions") -> "CropPositions":
+        """Appends the rows of `other`."""
+        columns = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return CropPositions(*(torch.cat(pair) for pair in columns))
 
-    def partition(self, count: int) -> Int[Tensor, "n"]:
-        """Which of `count` equal slabs of its scan a crop's centre lies in."""
+    def partition_index(self, count: int) -> Int[Tensor, "n"]:
+        """Returns which of `count` equal slabs of its scan each crop's centre lies in, from 0."""
         return (self.along * count).long().clamp(0, count - 1)
 
 
-def places(crops: Crops, axis: int) -> Places:
-    """The place of every view, volume after volume; `axis` 0, 1, 2 is left to right, back to front, feet to head."""
-    low, high = bounds_mm(crops)
+def crop_positions(crops: Crops, axis: int) -> CropPositions:
+    """Computes the position of every view, volume by volume.
+
+    Args:
+        crops: Views cut without rotation or scaling.
+        axis: Body axis of `CropPositions.along`: 0 left to right, 1 back to front, 2 feet to head.
+    """
+    low, high = scan_bounds_mm(crops)
     affine = crops.affine.flatten(0, 1).double()
     centre = (affine.new_tensor(crops.x.shape[-3:]) - 1) / 2
     centre_mm = affine[:, :3, :3] @ centre + affine[:, :3, 3]
     along = ((centre_mm - low) / (high - low))[:, axis].clamp(0, 1)
-    return Places(crops.volume.repeat_interleave(crops.x.shape[1]), along.float(), (high - low).float())
+    return CropPositions(crops.volume.repeat_interleave(crops.x.shape[1]), along.float(), (high - low).float())
 
 
-def bounds_mm(crops: Crops) -> tuple[Float64[Tensor, "n 3"], Float64[Tensor, "n 3"]]:
-    """The lowest and highest corner of the scan of every view; views are cut from it, neither turned nor scaled."""
-    # In double precision, which autocast leaves alone.
+def scan_bounds_mm(crops: Crops) -> tuple[Float64[Tensor, "n 3"], Float64[Tensor, "n 3"]]:
+    """Computes the lowest and highest corner, in mm, of the scan of every view."""
+    # Double precision, which autocast leaves alone.
     affine, corner = crops.affine.flatten(0, 1).double(), crops.corner.flatten(0, 1)
     first = -0.5 - corner.double()
     last = first + crops.size.repeat_interleave(crops.x.shape[1], 0)
     upper = torch.cartesian_prod(*[torch.tensor([False, True], device=affine.device)] * 3)
     corners = torch.where(upper, last[:, None], first[:, None])
-    mm = corners @ affine[:, :3, :3].mT + affine[:, None, :3, 3]
-    return mm.amin(1), mm.amax(1)
+    corners_mm = corners @ affine[:, :3, :3].mT + affine[:, None, :3, 3]
+    return corners_mm.amin(1), corners_mm.amax(1)
 
 
-def share_of_scan(crops: Crops) -> Float[Tensor, "n 4 4"]:
-    """What maps a view's voxel index to shares, 0 to 1, of its scan's extent from left to right, back to front, up."""
-    low, high = bounds_mm(crops)
+def voxel_to_scan_fraction(crops: Crops) -> Float[Tensor, "n 4 4"]:
+    """Computes the affine from a view's voxel indices to fractions of its scan's extent, 0 to 1 along each body axis.
+
+    Body axes run from left to right, back to front and feet to head.
+    """
+    low, high = scan_bounds_mm(crops)
     box = torch.diag_embed(torch.cat([high - low, torch.ones_like(low[:, :1])], 1))
     box[:, :3, 3] = low
     return torch.linalg.solve(box, crops.affine.flatten(0, 1).double()).float()
 
 
-def comparable(a: Places, b: Places, tolerance: float) -> Bool[Tensor, "n m"]:
-    """Whether two scans share a field of view: on all three axes their extents agree within a share."""
+def has_same_field_of_view(a: CropPositions, b: CropPositions, tolerance: float) -> Bool[Tensor, "n m"]:
+    """Compares every pair of scans: whether their extents agree on all axes to within the fraction `tolerance`."""
     ratio = a.extent_mm[:, None] / b.extent_mm.clamp(min=1e-6)
     return (ratio.clamp(min=1e-6).log().abs() <= math.log1p(tolerance)).all(-1)
 
 
-def relate(
-    a: Places, b: Places, pairs: Pairs, partitions: int, tolerance: float, soft: float
+def positive_and_ignored_pairs(
+    a: CropPositions,
+    b: CropPositions,
+    strategy: PairStrategy,
+    num_partitions: int,
+    tolerance: float,
+    exclusion_margin: float,
 ) -> tuple[Bool[Tensor, "n m"], Bool[Tensor, "n m"]]:
-    """Which crops of different scans attract each other, and which pairs are left out as neither alike nor different.
+    """Determines which pairs of crops of different scans are positives and which are left out of the loss.
 
-    Left out are blanks and crops of one scan, by GD- also crops of the same partition of other scans, which by GD
-    attract. Where fields of view differ, partitions do not correspond: nothing attracts, and crops closer than `soft`
-    of the extent are left out. The names are those of Chaitanya et al. (2020), https://arxiv.org/abs/2006.10511.
+    Empty rows and pairs from one scan are always left out. Pairs in the same partition of different scans are
+    negatives with "GR", left out with "GD-" and positives with "GD". Where fields of view differ, partitions do not
+    correspond: no pair is a positive, and pairs closer than the margin are left out. The strategies follow Chaitanya
+    et al. (2020), https://arxiv.org/abs/2006.10511.
+
+    Args:
+        a: Positions of n crops.
+        b: Positions of m crops.
+        strategy: How crops of the same partition relate.
+        num_partitions: Number of equal slabs that a scan is divided into.
+        tolerance: Fraction by which extents of a shared field of view may differ.
+        exclusion_margin: Distance below which crops of different fields of view are left out, as a fraction of the
+            extent.
+
+    Returns:
+        Masks of positive and of ignored pairs.
     """
-    same = same_scan(a, b)
-    if pairs == "GR":
+    same = is_same_scan(a, b)
+    if strategy == "GR":
         return torch.zeros_like(same), same
-    shared = comparable(a, b, tolerance)
-    level = a.partition(partitions)[:, None] == b.partition(partitions)
-    near = torch.where(shared, level, (a.along[:, None] - b.along).abs() < soft)
-    attract = near & shared & ~same if pairs == "GD" else torch.zeros_like(same)
-    return attract, same | (near & ~attract)
+    comparable = has_same_field_of_view(a, b, tolerance)
+    same_partition = a.partition_index(num_partitions)[:, None] == b.partition_index(num_partitions)
+    near = torch.where(comparable, same_partition, (a.along[:, None] - b.along).abs() < exclusion_margin)
+    positive = near & comparable & ~same if strategy == "GD" else torch.zeros_like(same)
+    return positive, same | (near & ~positive)
 
 
-def same_scan(a: Places, b: Places) -> Bool[Tensor, "n m"]:
-    """Whether two crops are of one scan, or one of them is blank."""
-    return (a.volume[:, None] == b.volume) | (a.volume[:, None] == NOWHERE) | (b.volume == NOWHERE)
+def is_same_scan(a: CropPositions, b: CropPositions) -> Bool[Tensor, "n m"]:
+    """Compares every pair of rows: whether they are of one scan, or one of them is empty."""
+    return (a.volume[:, None] == b.volume) | (a.volume[:, None] == NO_SCAN) | (b.volume == NO_SCAN)

@@ -1,4 +1,4 @@
-"""Crops: what every objective and task is fed with."""
+"""Cuts random crops from stored volumes and batches them for objectives and tasks."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -12,20 +12,25 @@ from torch.utils.data import Dataset, Sampler
 
 from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalization import Recipe
-from medssl.data.store import Corner, Store
-from medssl.data.transforms.augmentation import Augment, augment
+from medssl.data.normalization import IntensityNormalization
+from medssl.data.store import IntTriple, Store
+from medssl.data.transforms.augmentation import AugmentConfig, augment
 from medssl.errors import BadInput
 
 
 @dataclass(frozen=True)
 class Crops:
-    """A batch of v views per volume, intensities in [0, 1], with where each was cut.
+    """A batch of v views of each of b volumes.
 
-    `corner` and `size` are voxels of the stored volume; `affine` maps a crop's voxel index to mm, RAS+;
-    `volume` numbers the volume each row was cut from, so that crops of one scan are known as such.
-    A label is negative where nothing is known; `drawn` tells which classes were drawn in each volume, None if all were.
-    Of crops that lack channels, `whole` is what they were cut as.
+    Attributes:
+        x: Intensities in [0, 1].
+        corner: First voxel of each view in the stored volume; negative where the view begins in padding.
+        size: Shape of the stored volume in voxels.
+        affine: Voxel index of a view -> mm, RAS+.
+        volume: Number of the volume that each row was cut from.
+        label: Class of each voxel, negative where unknown.
+        annotated: Which classes are annotated in each volume; None if all are.
+        x_all_channels: `x` before channels were dropped; None if none were.
     """
 
     x: Float[Tensor, "b v c i j k"]
@@ -34,33 +39,33 @@ class Crops:
     affine: Float[Tensor, "b v 4 4"]
     volume: Int[Tensor, "b"]
     label: Int[Tensor, "b v i j k"] | None = None
-    drawn: Bool[Tensor, "b n"] | None = None
-    whole: Float[Tensor, "b v c i j k"] | None = None
+    annotated: Bool[Tensor, "b n"] | None = None
+    x_all_channels: Float[Tensor, "b v c i j k"] | None = None
 
-    def target(self) -> Float[Tensor, "n c i j k"]:
-        """What a reconstruction of each view is held against: every channel, also one that the view lacks."""
-        return (self.x if self.whole is None else self.whole).flatten(0, 1)
+    def reconstruction_target(self) -> Float[Tensor, "n c i j k"]:
+        """Returns the target for reconstructing each view, including channels that were dropped from the input."""
+        return (self.x if self.x_all_channels is None else self.x_all_channels).flatten(0, 1)
 
-    def labels(self) -> Int[Tensor, "b v i j k"]:
-        """The labels, which a task cannot do without."""
+    def require_label(self) -> Int[Tensor, "b v i j k"]:
+        """Returns the labels, or raises BadInput if there are none."""
         if self.label is None:
-            raise BadInput("these crops have no labels; take them from labelled cases")
+            raise BadInput("these crops have no labels; cut them from labelled cases with CropDataset(labelled=True)")
         return self.label
 
-    def drawn_by_view(self) -> Bool[Tensor, "m n"] | None:
-        """Which classes were drawn, for each view: those of its volume."""
-        return None if self.drawn is None else self.drawn.repeat_interleave(self.x.shape[1], 0)
+    def annotated_per_view(self) -> Bool[Tensor, "m n"] | None:
+        """Returns `annotated` with one row for each view."""
+        return None if self.annotated is None else self.annotated.repeat_interleave(self.x.shape[1], 0)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
-        """The same crops on another device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        """Copies the crops to another device."""
+        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
         moved: Any = {n: None if t is None else t.to(device, non_blocking=non_blocking) for n, t in tensors.items()}
         return Crops(**moved)
 
 
 @dataclass(frozen=True)
-class Item:
-    """The crops of one volume: a row of `Crops`."""
+class CropItem:
+    """The views of one volume: one row of `Crops`."""
 
     x: Float[Tensor, "v c i j k"]
     corner: Int[Tensor, "v 3"]
@@ -68,13 +73,13 @@ class Item:
     affine: Float[Tensor, "v 4 4"]
     volume: int
     label: Int[Tensor, "v i j k"] | None = None
-    drawn: Bool[Tensor, "n"] | None = None
+    annotated: Bool[Tensor, "n"] | None = None
 
 
-def collate(items: Sequence[Item]) -> Crops:
-    """Items as one batch; labels, and what was drawn, are there where every item has them."""
+def collate(items: Sequence[CropItem]) -> Crops:
+    """Stacks items to a batch, with `label` and `annotated` only if every item has them."""
     labels = [item.label for item in items if item.label is not None]
-    drawn = [item.drawn for item in items if item.drawn is not None]
+    annotated = [item.annotated for item in items if item.annotated is not None]
     return Crops(
         x=torch.stack([item.x for item in items]),
         corner=torch.stack([item.corner for item in items]),
@@ -82,136 +87,179 @@ def collate(items: Sequence[Item]) -> Crops:
         affine=torch.stack([item.affine for item in items]),
         volume=torch.tensor([item.volume for item in items]),
         label=torch.stack(labels) if len(labels) == len(items) else None,
-        drawn=torch.stack(drawn) if len(drawn) == len(items) else None,
+        annotated=torch.stack(annotated) if len(annotated) == len(items) else None,
     )
 
 
-class CropDataset(Dataset[Item]):
-    """Item n is `views` crops of one volume; volumes take turns, in a new order each round.
+class CropDataset(Dataset[CropItem]):
+    """Random crops of the cases of a manifest; item n is a pure function of the seed and n.
 
-    Unlabelled crops lie about a voxel of the body, so that they are not mostly air. Of labelled ones the share
-    `foreground` lies about a voxel of a class, each class of the volume being as likely as the next, or with `by_part`
-    each connected part of one: else a lesion a third as wide is drawn 27 times less often.
-    The first view decides the place; with `overlap` every further view shares at least that part of it with the first.
+    Every `len(dataset)` items visit each case once, in a new order each time; n may exceed the length. A crop is
+    placed around a random voxel of the body, so that it is not mostly air, or, for the foreground fraction of labelled
+    crops, around a voxel of a class. Classes present in the case are equally likely, whatever their size.
+
+    Args:
+        manifest: Cases with the same number of channels.
+        normalization: Maps stored voxels to [0, 1].
+        patch_size: Voxels of a crop along i, j, k.
+        num_views: Crops of one volume in each item.
+        min_overlap: Fraction of its voxels that each further view shares with the first at least; None places all
+            views independently.
+        labelled: Whether items include labels.
+        foreground_fraction: Fraction of labelled crops that are placed around a voxel of a class.
+        seed: Seed of all random choices.
+        augment_config: Augmentation of each view; None for none.
+        classes: Classes of the store, used for targets and for `annotated`; None takes labels as stored.
+        by_component: Whether connected components, instead of classes, are equally likely. Otherwise a lesion of a
+            third the diameter is drawn 27 times less often.
     """
 
     def __init__(
-        self, manifest: Manifest, recipe: Recipe, size: Corner, *, views: int = 1, overlap: float | None = None,
-        labelled: bool = False, foreground: float = 0.5, seed: int = 0, augment: Augment | None = None,
-        classes: Classes | None = None, by_part: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        manifest: Manifest,
+        normalization: IntensityNormalization,
+        patch_size: IntTriple,
+        *,
+        num_views: int = 1,
+        min_overlap: float | None = None,
+        labelled: bool = False,
+        foreground_fraction: float = 0.5,
+        seed: int = 0,
+        augment_config: AugmentConfig | None = None,
+        classes: Classes | None = None,
+        by_component: bool = False,
+    ) -> None:
         if not manifest.cases:
-            raise BadInput(f"{manifest.folder}: no cases to cut crops from; is the split empty?")
-        bare = [case.id for case in manifest.cases if labelled and not case.label]
-        if bare:
-            raise BadInput(f"{manifest.folder}: no label for {', '.join(bare[:5])}; take `.labelled()` cases only")
+            raise BadInput(f"{manifest.folder}: no cases to cut crops from; check that the split is not empty")
+        unlabelled = [case.id for case in manifest.cases if labelled and not case.label]
+        if unlabelled:
+            raise BadInput(
+                f"{manifest.folder}: no label for {', '.join(unlabelled[:5])}; select cases with `Manifest.with_labels`"
+            )
         channels = {case.channels for case in manifest.cases}
         if len(channels) > 1:
-            raise BadInput(f"{manifest.folder}: cases with {sorted(channels)} channels; train on one kind at a time")
+            raise BadInput(
+                f"{manifest.folder}: cases with {sorted(channels)} channels; train on cases with one number of channels"
+            )
         self.store = Store(manifest)
-        self.recipe, self.size, self.views, self.overlap = recipe, size, views, overlap
-        self.labelled, self.foreground, self.seed, self.augment = labelled, foreground, seed, augment
-        self.classes, self.by_part = classes, by_part
+        self.normalization, self.patch_size, self.augment_config = normalization, patch_size, augment_config
+        self.num_views, self.min_overlap, self.seed = num_views, min_overlap, seed
+        self.labelled, self.foreground_fraction = labelled, foreground_fraction
+        self.classes, self.by_component = classes, by_component
 
     def __len__(self) -> int:
-        """The volumes there are; items go on beyond that, in a new order."""
+        """Returns the number of cases; items beyond it visit the cases again."""
         return len(self.store.manifest.cases)
 
-    def __getitem__(self, number: int) -> Item:
-        random = np.random.default_rng((self.seed, number))
-        at = self._turn(number)
-        case = self.store.manifest.cases[at]
-        corners = self._corners(case, random)
-        item = Item(
-            x=torch.from_numpy(np.stack([self._voxels(case, c) for c in corners])),
+    def __getitem__(self, number: int) -> CropItem:
+        rng = np.random.default_rng((self.seed, number))
+        index = self._case_index(number)
+        case = self.store.manifest.cases[index]
+        corners = self._draw_corners(case, rng)
+        item = CropItem(
+            x=torch.from_numpy(np.stack([self._read_input(case, c) for c in corners])),
             corner=torch.tensor(corners),
             size=torch.tensor(self.store.image(case).shape),
-            affine=torch.from_numpy(np.stack([self._affine(case, c) for c in corners])),
-            volume=at,
-            label=torch.from_numpy(np.stack([self._label(case, c) for c in corners])) if self.labelled else None,
-            drawn=torch.from_numpy(self.classes.drawn(case.id)) if self.labelled and self.classes else None,
+            affine=torch.from_numpy(np.stack([self._crop_affine(case, c) for c in corners])),
+            volume=index,
+            label=torch.from_numpy(np.stack([self._read_label(case, c) for c in corners])) if self.labelled else None,
+            annotated=(
+                torch.from_numpy(self.classes.annotation_mask(case.id)) if self.labelled and self.classes else None
+            ),
         )
-        return item if self.augment is None else _augmented(item, self.augment, random)
+        return item if self.augment_config is None else _augment_item(item, self.augment_config, rng)
 
-    def _turn(self, number: int) -> int:
-        """Which volume: every round shows each once, in an order of its own."""
-        round_, place = divmod(number, len(self))
-        return int(np.random.default_rng((self.seed, round_, 1)).permutation(len(self))[place])
+    def _case_index(self, number: int) -> int:
+        """Returns the case of an item: each round visits every case once, in an order of its own."""
+        round_, position = divmod(number, len(self))
+        return int(np.random.default_rng((self.seed, round_, 1)).permutation(len(self))[position])
 
-    def _corners(self, case: Case, random: np.random.Generator) -> list[Corner]:
-        """Where the views of one volume begin."""
-        corners = [self._corner(case, random)]
-        while len(corners) < self.views:
-            further = self._corner(case, random) if self.overlap is None else self._beside(case, corners[0], random)
-            corners.append(further)
+    def _draw_corners(self, case: Case, rng: np.random.Generator) -> list[IntTriple]:
+        """Draws the first voxel of every view of one volume."""
+        corners = [self._draw_corner(case, rng)]
+        while len(corners) < self.num_views:
+            corners.append(
+                self._draw_corner(case, rng)
+                if self.min_overlap is None
+                else self._draw_overlapping_corner(case, corners[0], rng)
+            )
         return corners
 
-    def _corner(self, case: Case, random: np.random.Generator) -> Corner:
-        """A crop that holds a drawn voxel somewhere in its middle half."""
-        points = self.store.image(case).points["body"]
-        places = self._places(case) if self.labelled else []
-        if places and random.random() < self.foreground:
-            points = places[random.integers(len(places))]
+    def _draw_corner(self, case: Case, rng: np.random.Generator) -> IntTriple:
+        """Draws a crop with a body or foreground voxel in its middle half."""
+        points = self.store.image(case).sample_points["body"]
+        candidates = self._candidate_voxels(case) if self.labelled else []
+        if candidates and rng.random() < self.foreground_fraction:
+            points = candidates[rng.integers(len(candidates))]
         shape = np.array(self.store.image(case).shape)
-        point = points[random.integers(len(points))] if len(points) else random.integers(shape)
-        return self._within(case, point - random.uniform(0.25, 0.75, 3) * self.size)
+        point = points[rng.integers(len(points))] if len(points) else rng.integers(shape)
+        return self._clamp_corner(case, point - rng.uniform(0.25, 0.75, 3) * self.patch_size)
 
-    def _places(self, case: Case) -> list[Int[np.ndarray, "n 3"]]:
-        """Some voxels of every class of a case, or of every connected part of one."""
+    def _candidate_voxels(self, case: Case) -> list[Int[np.ndarray, "n 3"]]:
+        """Returns sampled voxels of every class of a case, or of every connected component."""
         label = self.store.label(case)
-        marked = label.parts if self.by_part else [(int(n), points) for n, points in sorted(label.points.items())]
-        return [points for n, points in marked if self.classes is None or n in self.classes.names]
+        if self.by_component:
+            groups = label.components
+        else:
+            groups = [(int(value), points) for value, points in sorted(label.sample_points.items())]
+        return [points for value, points in groups if self.classes is None or value in self.classes.names]
 
-    def _beside(self, case: Case, first: Corner, random: np.random.Generator) -> Corner:
-        """A crop that shares at least `overlap` of its voxels with the first."""
-        reach = (1 - (self.overlap or 0) ** (1 / 3)) * np.array(self.size)
-        return self._within(case, np.array(first) + np.trunc(random.uniform(-reach, reach)))
+    def _draw_overlapping_corner(self, case: Case, first: IntTriple, rng: np.random.Generator) -> IntTriple:
+        """Draws a crop that shares at least the fraction `min_overlap` of its voxels with the first one."""
+        reach = (1 - (self.min_overlap or 0) ** (1 / 3)) * np.array(self.patch_size)
+        return self._clamp_corner(case, np.array(first) + np.trunc(rng.uniform(-reach, reach)))
 
-    def _within(self, case: Case, corner: Float[np.ndarray, "3"]) -> Corner:
-        """The nearest whole corner that leaves the crop inside; a smaller volume comes to lie in the middle."""
-        room = np.array(self.store.image(case).shape) - self.size
+    def _clamp_corner(self, case: Case, corner: Float[np.ndarray, "3"]) -> IntTriple:
+        """Moves a crop inside the volume along each axis, or centres the volume in a crop that is larger."""
+        room = np.array(self.store.image(case).shape) - self.patch_size
         i, j, k = np.where(room < 0, room // 2, np.clip(np.floor(corner), 0, np.maximum(room, 0))).astype(int).tolist()
         return i, j, k
 
-    def _voxels(self, case: Case, corner: Corner) -> Float[np.ndarray, "c i j k"]:
+    def _read_input(self, case: Case, corner: IntTriple) -> Float[np.ndarray, "c i j k"]:
         image = self.store.image(case)
-        return self.recipe.apply(image.crop(corner, self.size), image.unit, image.deciles)
+        return self.normalization.apply(image.crop(corner, self.patch_size), image.unit, image.deciles)
 
-    def _label(self, case: Case, corner: Corner) -> Int[np.ndarray, "i j k"]:
-        label = self.store.label(case).crop(corner, self.size)
-        return label.astype(np.int64) if self.classes is None else self.classes.target(label)
+    def _read_label(self, case: Case, corner: IntTriple) -> Int[np.ndarray, "i j k"]:
+        label = self.store.label(case).crop(corner, self.patch_size)
+        return label.astype(np.int64) if self.classes is None else self.classes.to_target(label)
 
-    def _affine(self, case: Case, corner: Corner) -> Float[np.ndarray, "4 4"]:
-        moved = np.eye(4)
-        moved[:3, 3] = corner
-        return (self.store.image(case).affine @ moved).astype(np.float32)
+    def _crop_affine(self, case: Case, corner: IntTriple) -> Float[np.ndarray, "4 4"]:
+        shift = np.eye(4)
+        shift[:3, 3] = corner
+        return (self.store.image(case).affine @ shift).astype(np.float32)
 
 
-def _augmented(item: Item, how: Augment, random: np.random.Generator) -> Item:
-    source = torch.Generator().manual_seed(int(random.integers(2**62)))
+def _augment_item(item: CropItem, config: AugmentConfig, rng: np.random.Generator) -> CropItem:
+    """Augments every view of an item, each in its own way."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     labels = item.label if item.label is not None else [None] * len(item.x)
-    done = [augment(how, x, label, source) for x, label in zip(item.x, labels, strict=True)]
-    label = None if item.label is None else torch.stack([y for _, y in done if y is not None])
-    return replace(item, x=torch.stack([x for x, _ in done]), label=label)
+    augmented = [augment(config, x, label, generator) for x, label in zip(item.x, labels, strict=True)]
+    label = None if item.label is None else torch.stack([y for _, y in augmented if y is not None])
+    return replace(item, x=torch.stack([x for x, _ in augmented]), label=label)
 
 
-class Epochs(Sampler[int]):
-    """Numbers the items of all epochs through, so that (epoch, place in it) is enough to go on exactly.
+class ResumableSampler(Sampler[int]):
+    """Numbers the items of all epochs consecutively, so that an epoch and a start position resume a training exactly.
 
-    With several processes each takes every `world`-th item.
+    Args:
+        num_items: Items in each epoch, over all processes.
+        epoch: Index of the current epoch.
+        start: Items of the current epoch to skip.
+        rank: Index of this process, which takes every `world_size`-th item.
+        world_size: Number of processes.
     """
 
-    def __init__(self, crops: int, *, epoch: int = 0, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.crops, self.epoch, self.start, self.rank, self.world = crops, epoch, start, rank, world
+    def __init__(self, num_items: int, *, epoch: int = 0, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
+        self.num_items, self.epoch, self.start, self.rank, self.world_size = num_items, epoch, start, rank, world_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Goes to the beginning of another epoch."""
+        """Moves to the beginning of another epoch; the current one keeps its start position."""
         if epoch != self.epoch:
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return len(range(self.start + self.rank, self.crops, self.world))
+        return len(range(self.start + self.rank, self.num_items, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.crops
-        return iter(range(first + self.start + self.rank, first + self.crops, self.world))
+        first = self.epoch * self.num_items
+        return iter(range(first + self.start + self.rank, first + self.num_items, self.world_size))

@@ -1,10 +1,10 @@
-"""Recipe: how scanner values become the network's input in [0, 1]."""
+"""Normalizes scanner values to network input in [0, 1]."""
 
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int16, Shaped
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from scipy import ndimage
 
 from medssl.errors import BadInput
@@ -13,65 +13,88 @@ from medssl.volume import Spacing, Unit, Volume
 
 AIR_HU = -1024
 TISSUE_HU = -500
-SAMPLE = 96  # voxels a side that are enough to measure percentiles and a body mask on
-DECILES = tuple(range(10, 100, 10))  # of the body: the landmarks between the two percentiles
-# All that stored MR voxels can be.
-HALVES = np.nan_to_num(np.arange(1 << 16).astype(np.uint16).view(np.float16), posinf=8, neginf=-8).astype(np.float32)
+MAX_SAMPLES_PER_AXIS = 96  # voxels along an axis that suffice for percentiles and a body mask
+DECILES = tuple(range(10, 100, 10))
+# Every value that a stored MR voxel can have.
+FLOAT16_VALUES = np.nan_to_num(np.arange(1 << 16).astype(np.uint16).view(np.float16), posinf=8, neginf=-8).astype(
+    np.float32
+)
 
 
-class Recipe(Settings):
-    """CT is stored as HU and windowed when read; all else is stored with its body's percentiles brought to 0 and 1.
+class IntensityNormalization(Settings):
+    """Maps CT through a fixed window and every other image through the percentiles of its own body.
 
-    A CT window holds for all scans, as HU mean the same in each; an MR has a scale of its own, and so have its
-    percentiles. The default window is wide and the same for every store, so that weights of one fit another.
-    `medssl ingest --recipe auto` fits the recipe to a pool, and the store keeps what came out: the window of its CTs,
-    and for each channel of its MRs the `landmarks`, where the deciles of a body lie between 0 and 1. Then a scan is
-    bent, piece by piece, until its deciles lie there, so that one tissue has one value in all of them: Nyul, Udupa and
-    Zhang, New variants of a method of MRI scale standardization, 2000, https://doi.org/10.1109/42.836373.
+    HU mean the same in every CT, so that one window serves all of them; it is applied when voxels are read. An MR has
+    a scale of its own, so that its percentiles are mapped to 0 and 1 when it is stored. The unit of the volume
+    decides which of the two applies, so that training and prediction cannot differ. Channels that mix CT and MR have
+    no common unit: `hu_channels` lists those that are windowed.
 
-    The volume's unit decides, so that what is prepared for training and for prediction cannot differ. Channels that
-    mix CT and MR have no common unit; `hu_channels` says which of them are windowed nevertheless.
-    The wide window is that of Tang et al., Self-Supervised Pre-Training of Swin Transformers for 3D Medical Image
-    Analysis, 2022, https://arxiv.org/abs/2111.14791.
+    The default window is wide and the same for every store, so that weights of one store fit another. It is the one of
+    Tang et al., Self-Supervised Pre-Training of Swin Transformers for 3D Medical Image Analysis, 2022,
+    https://arxiv.org/abs/2111.14791. With `medssl ingest --normalization auto` the window and the landmarks are
+    fitted to the training scans instead. The deciles of each MR are then mapped to the landmarks, linearly in
+    between, so that one tissue has one value in all scans: Nyul, Udupa and Zhang, New variants of a method of MRI
+    scale standardization, 2000, https://doi.org/10.1109/42.836373.
     """
 
-    window_hu: tuple[float, float] = (-1000.0, 1000.0)
-    percentiles: tuple[float, float] = (0.5, 99.5)
-    hu_channels: tuple[int, ...] = ()
-    landmarks: tuple[tuple[float, ...], ...] = ()
+    window_hu: tuple[float, float] = Field((-1000.0, 1000.0), description="HU mapped to 0 and to 1 in CT")
+    percentiles: tuple[float, float] = Field(
+        (0.5, 99.5), description="percentiles, 0 to 100, of the body mapped to 0 and to 1 in other images"
+    )
+    hu_channels: tuple[int, ...] = Field((), description="indices, from 0, of CT channels that are mixed with MR")
+    landmarks: tuple[tuple[float, ...], ...] = Field(
+        (), description="value, 0 to 1, that each decile of the body is mapped to, in each channel; empty: no mapping"
+    )
 
     @model_validator(mode="after")
-    def _ascending(self) -> "Recipe":
+    def _check_ranges(self) -> "IntensityNormalization":
         if self.window_hu[0] >= self.window_hu[1] or not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
-            raise ValueError("window_hu and percentiles go from low to high, percentiles within 0 and 100")
+            raise ValueError("window_hu and percentiles must increase, and percentiles must lie within 0 and 100")
         if any(len(row) not in (0, len(DECILES)) or list(row) != sorted(row) for row in self.landmarks):
-            raise ValueError(f"landmarks are {len(DECILES)} rising numbers a channel, or none")
+            raise ValueError(f"landmarks must be {len(DECILES)} increasing numbers for each channel, or none")
         return self
 
     def prepare(self, volume: Volume, spacing_mm: Spacing | None) -> Volume:
-        """A volume as the store keeps it: RAS, at `spacing_mm` (None: its own), int16 HU or float16 about [0, 1]."""
-        volume = volume.oriented("RAS")
+        """Converts a volume to the form in which it is stored: RAS, resampled, int16 HU or float16 about [0, 1].
+
+        Args:
+            volume: A scan as it was read.
+            spacing_mm: Target spacing along i, j, k; None keeps the volume's own.
+        """
+        volume = volume.reorient("RAS")
         volume = replace(volume, voxels=volume.voxels.astype(np.float32, copy=False))
         if spacing_mm is not None and not np.allclose(spacing_mm, volume.spacing_mm(), rtol=1e-3):
             volume = volume.resample(spacing_mm, order=1)
         if volume.unit == "HU":
-            return replace(volume, voxels=_hounsfield(volume.voxels))
+            return replace(volume, voxels=_round_to_int16(volume.voxels))
         channels = volume.voxels.reshape(-1, *volume.shape)
-        hu = self.hu_channels if len(channels) > 1 else ()
-        ranges = [self.window_hu if c in hu else self._body_range(channel) for c, channel in enumerate(channels)]
-        scaled = np.stack([_scaled(channel, *range_) for channel, range_ in zip(channels, ranges, strict=True)])
+        hu_channels = self.hu_channels if len(channels) > 1 else ()
+        ranges = [
+            self.window_hu if c in hu_channels else self._measure_body_range(channel)
+            for c, channel in enumerate(channels)
+        ]
+        scaled = np.stack([_rescale(channel, *range_) for channel, range_ in zip(channels, ranges, strict=True)])
         return replace(volume, voxels=scaled.reshape(volume.voxels.shape))
 
-    def stored(self) -> dict[str, object]:
-        """What stored voxels depend on: not landmarks, nor (unless channels are mixed) the window, used on reading."""
+    def storage_parameters(self) -> dict[str, object]:
+        """Returns the fields that stored voxels depend on.
+
+        The landmarks, and the window unless channels are mixed, are applied only when voxels are read.
+        """
         return self.model_dump(exclude={"landmarks"} if self.hu_channels else {"landmarks", "window_hu"})
 
     def apply(
         self, voxels: Shaped[np.ndarray, "*n"], unit: Unit, deciles: Float32[np.ndarray, "c d"] | None = None
     ) -> Float32[np.ndarray, "*n"]:
-        """Stored voxels -> the network's input in [0, 1]; `deciles` are those of the whole scan that they are of."""
+        """Converts stored voxels to network input in [0, 1].
+
+        Args:
+            voxels: All or some voxels of a prepared volume.
+            unit: Unit of the prepared volume.
+            deciles: Deciles of the whole volume, which landmarks require; see `compute_deciles`.
+        """
         if self.landmarks and unit != "HU":
-            return self._standard(voxels, deciles)
+            return self._map_to_landmarks(voxels, deciles)
         x = voxels.astype(np.float32)
         if unit == "HU":
             low, high = self.window_hu
@@ -79,84 +102,93 @@ class Recipe(Settings):
             x /= np.float32(high - low)
         return np.clip(x, 0, 1, out=x)
 
-    def input(self, volume: Volume, spacing_mm: Spacing | None) -> Volume:
-        """A whole volume from a scanner -> RAS, at `spacing_mm`, the network's input: as if it came from a store."""
-        prepared = self.prepare(volume, spacing_mm)
-        found = deciles(prepared) if self.landmarks and prepared.unit != "HU" else None
-        return replace(prepared, voxels=self.apply(prepared.voxels, prepared.unit, found), unit="a.u.")
+    def prepare_input(self, volume: Volume, spacing_mm: Spacing | None) -> Volume:
+        """Converts a scan to network input in RAS, exactly as if it came from a store.
 
-    def require(self, other: "Recipe") -> None:
-        """Refuses data that were made by another recipe than these weights'."""
+        Args:
+            volume: A scan as it was read.
+            spacing_mm: Target spacing along i, j, k; None keeps the volume's own.
+        """
+        prepared = self.prepare(volume, spacing_mm)
+        deciles = compute_deciles(prepared) if self.landmarks and prepared.unit != "HU" else None
+        return replace(prepared, voxels=self.apply(prepared.voxels, prepared.unit, deciles), unit="a.u.")
+
+    def require_same(self, other: "IntensityNormalization") -> None:
+        """Raises BadInput if data were prepared with another normalization than the weights, which have this one."""
         if self != other:
             raise BadInput(
-                f"two recipes, {self} of the weights against {other} of the data; prepare the scans anew with that of "
-                "the weights (`medssl ingest --recipe RUN`), or override with allow_recipe_mismatch=true"
+                f"the weights were trained with normalization {self}, the data have {other}; ingest the scans with "
+                "the normalization of the weights (`medssl ingest --normalization RUN`), or override with "
+                "allow_normalization_mismatch=true"
             )
 
-    def _standard(
+    def _map_to_landmarks(
         self, voxels: Shaped[np.ndarray, "*n"], deciles: Float32[np.ndarray, "c d"] | None
     ) -> Float32[np.ndarray, "*n"]:
-        """Each channel bent until the deciles of its body lie at the landmarks; 0 and 1 stay."""
+        """Maps the deciles of each channel to the landmarks, and 0 and 1 to themselves."""
         if deciles is None or len(deciles) != len(self.landmarks):
             raise BadInput(
-                f"the recipe has landmarks for {len(self.landmarks)} channels, the scan has deciles of "
+                f"the normalization has landmarks for {len(self.landmarks)} channels, the scan has deciles of "
                 f"{0 if deciles is None else len(deciles)}; ingest it again into a new folder"
             )
         channels = voxels.reshape(len(deciles), -1)
-        bent = [_bent(c, *rows) for c, *rows in zip(channels, deciles, self.landmarks, strict=True)]
-        return np.stack(bent).reshape(voxels.shape)
+        mapped = [_map_piecewise(c, *rows) for c, *rows in zip(channels, deciles, self.landmarks, strict=True)]
+        return np.stack(mapped).reshape(voxels.shape)
 
-    def _body_range(self, channel: Float32[np.ndarray, "i j k"]) -> tuple[float, float]:
-        thin = thinned(channel)
-        low, high = np.percentile(thin[body(thin, "a.u.")], self.percentiles)
+    def _measure_body_range(self, channel: Float32[np.ndarray, "i j k"]) -> tuple[float, float]:
+        sample = subsample(channel)
+        low, high = np.percentile(sample[body_mask(sample, "a.u.")], self.percentiles)
         return float(low), float(high)
 
 
-def _hounsfield(voxels: Float32[np.ndarray, "*c i j k"]) -> Int16[np.ndarray, "*c i j k"]:
-    whole = np.rint(voxels)
-    return np.clip(whole, -32768, 32767, out=whole).astype(np.int16)
+def _round_to_int16(voxels: Float32[np.ndarray, "*c i j k"]) -> Int16[np.ndarray, "*c i j k"]:
+    rounded = np.rint(voxels)
+    return np.clip(rounded, -32768, 32767, out=rounded).astype(np.int16)
 
 
-def _scaled(channel: Float32[np.ndarray, "i j k"], low: float, high: float) -> Float16[np.ndarray, "i j k"]:
-    """`low` at 0 and `high` at 1; what lies beyond is kept some way, for half precision to hold."""
+def _rescale(channel: Float32[np.ndarray, "i j k"], low: float, high: float) -> Float16[np.ndarray, "i j k"]:
+    """Maps `low` to 0 and `high` to 1, keeping values beyond them up to the range of -8 to 8."""
     span = max(high - low, 1e-6 * abs(high), 1e-12)
     return np.clip((channel - np.float32(low)) / np.float32(span), -8, 8).astype(np.float16)
 
 
-def deciles(volume: Volume) -> Float32[np.ndarray, "c d"]:
-    """Where the deciles of the body lie in each channel of a prepared MR."""
-    thin = [thinned(channel) for channel in volume.voxels.reshape(-1, *volume.shape)]
-    return np.stack([np.percentile(t[body(t, "a.u.")], DECILES) for t in thin]).astype(np.float32)
+def compute_deciles(volume: Volume) -> Float32[np.ndarray, "c d"]:
+    """Computes the deciles of the body in each channel of a prepared image in arbitrary units."""
+    samples = [subsample(channel) for channel in volume.voxels.reshape(-1, *volume.shape)]
+    return np.stack([np.percentile(s[body_mask(s, "a.u.")], DECILES) for s in samples]).astype(np.float32)
 
 
-def _bent(
-    channel: Float16[np.ndarray, "n"], found: Float32[np.ndarray, "d"], wanted: tuple[float, ...]
+def _map_piecewise(
+    channel: Float16[np.ndarray, "n"], deciles: Float32[np.ndarray, "d"], landmarks: tuple[float, ...]
 ) -> Float32[np.ndarray, "n"]:
-    """Looked up in a table of all that half precision can be: ten times as fast as computing it for every voxel."""
-    if not wanted:
+    """Maps deciles to landmarks with linear pieces, or only clips to [0, 1] without landmarks.
+
+    A table of all half-precision values is ten times as fast as interpolating every voxel.
+    """
+    if not landmarks:
         return np.clip(channel.astype(np.float32), 0, 1)
-    knots = np.maximum.accumulate([0, *found.clip(0, 1), 1]) + 1e-6 * np.arange(len(found) + 2)
-    table = np.interp(HALVES, knots, (0, *wanted, 1)).astype(np.float32)
+    knots = np.maximum.accumulate([0, *deciles.clip(0, 1), 1]) + 1e-6 * np.arange(len(deciles) + 2)
+    table = np.interp(FLOAT16_VALUES, knots, (0, *landmarks, 1)).astype(np.float32)
     return table[channel.view(np.uint16)]
 
 
-def thinned(voxels: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "p q r"]:
-    """Every n-th voxel of each axis, few enough to measure on."""
-    i, j, k = thinning(voxels.shape)
+def subsample(voxels: Shaped[np.ndarray, "i j k"]) -> Shaped[np.ndarray, "p q r"]:
+    """Returns every n-th voxel along each axis, at most MAX_SAMPLES_PER_AXIS of them."""
+    i, j, k = subsample_strides(voxels.shape)
     return voxels[::i, ::j, ::k]
 
 
-def thinning(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The steps that `thinned` takes along each axis."""
-    return tuple(-(-n // SAMPLE) for n in shape)
+def subsample_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the stride of `subsample` along each axis of a volume of this shape."""
+    return tuple(-(-n // MAX_SAMPLES_PER_AXIS) for n in shape)
 
 
-def body(voxels: Shaped[np.ndarray, "i j k"], unit: Unit) -> Bool[np.ndarray, "i j k"]:
-    """Where the patient is: tissue, and the air that tissue encloses in an axial plane of a CT."""
+def body_mask(voxels: Shaped[np.ndarray, "i j k"], unit: Unit) -> Bool[np.ndarray, "i j k"]:
+    """Segments the body: tissue and, in CT, air that tissue encloses in an axial plane."""
     if unit != "HU":
         dark, bright = (float(v) for v in np.percentile(voxels, (0.1, 99)))
         return voxels > dark + 0.1 * (bright - dark) if bright > dark else np.ones(voxels.shape, bool)
-    cross = ndimage.generate_binary_structure(3, 1) & np.array([0, 1, 0], bool)  # neighbours within a plane only
-    air, _ = ndimage.label(voxels <= TISSUE_HU, cross)
-    around = np.unique(np.concatenate([air[[0, -1]].ravel(), air[:, [0, -1]].ravel()]))
-    return ~np.isin(air, around[around > 0])
+    in_plane = ndimage.generate_binary_structure(3, 1) & np.array([0, 1, 0], bool)  # neighbours within a plane only
+    air, _ = ndimage.label(voxels <= TISSUE_HU, in_plane)
+    border = np.unique(np.concatenate([air[[0, -1]].ravel(), air[:, [0, -1]].ravel()]))
+    return ~np.isin(air, border[border > 0])

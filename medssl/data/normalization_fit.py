@@ -1,4 +1,4 @@
-"""Fitted: the recipe that a pool of scans asks for; val and test are not looked at."""
+"""Fits the intensity normalization to the training scans of a store, and loads a fitted one."""
 
 import warnings
 from collections import Counter
@@ -9,60 +9,69 @@ from jaxtyping import Shaped
 
 from medssl import config
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalization import Recipe
-from medssl.data.store import Card, Stored, read
-from medssl.errors import BadInput, Doubt
+from medssl.data.normalization import IntensityNormalization
+from medssl.data.store import StoredVolume, StoreMetadata, read
+from medssl.errors import BadInput, InputWarning
 from medssl.run import Run
 
-PROBES = 256  # scans that are enough to measure a pool's percentiles on
+MAX_SCANS = 256  # scans that suffice for the percentiles of a store
 
 
-def fitted(manifest: Manifest, recipe: Recipe) -> Recipe:
-    """The recipe with the window of the pool's CTs and the landmarks of its other scans, as far as there are any."""
-    units = {case.unit for case in manifest.by("train").cases}
-    windowed_ = windowed(manifest, recipe) if "HU" in units or not units else recipe
-    return standardised(manifest, windowed_) if units - {"HU"} else windowed_
+def fit_normalization(manifest: Manifest, normalization: IntensityNormalization) -> IntensityNormalization:
+    """Fits the window if split train has CT scans, and the landmarks if it has other scans."""
+    units = {case.unit for case in manifest.in_split("train").cases}
+    fitted = fit_window(manifest, normalization) if "HU" in units or not units else normalization
+    return fit_landmarks(manifest, fitted) if units - {"HU"} else fitted
 
 
-def windowed(manifest: Manifest, recipe: Recipe) -> Recipe:
-    """The recipe with its percentiles of all bodies as the window."""
-    scans = [case for case in manifest.by("train").cases if case.unit == "HU"]
+def fit_window(manifest: Manifest, normalization: IntensityNormalization) -> IntensityNormalization:
+    """Sets the window to the percentiles of the bodies of all CT scans in split train."""
+    scans = [case for case in manifest.in_split("train").cases if case.unit == "HU"]
     if not scans:
-        kept = "{:g},{:g}".format(*recipe.window_hu)
-        warnings.warn(f"no CT in split train to fit a window to: {kept} HU stays", Doubt, stacklevel=2)
-        return recipe
-    bodies = np.concatenate([_body(read(manifest.path(case))) for case in _some(scans)])
-    low, high = (float(v) for v in np.rint(np.percentile(bodies, recipe.percentiles)))
-    return recipe.model_copy(update={"window_hu": (low, max(high, low + 1))})
+        window = "{:g},{:g}".format(*normalization.window_hu)
+        warnings.warn(
+            f"no CT in split train to fit a window to; keeping the window {window} HU", InputWarning, stacklevel=2
+        )
+        return normalization
+    bodies = np.concatenate([_read_body_values(read(manifest.path(case))) for case in _select_evenly(scans)])
+    low, high = (float(v) for v in np.rint(np.percentile(bodies, normalization.percentiles)))
+    return normalization.model_copy(update={"window_hu": (low, max(high, low + 1))})
 
 
-def standardised(manifest: Manifest, recipe: Recipe) -> Recipe:
-    """The recipe with the mean place of each decile as its landmark, over the most frequent kind of scan.
+def fit_landmarks(manifest: Manifest, normalization: IntensityNormalization) -> IntensityNormalization:
+    """Sets the landmarks to the mean of each decile over the scans in split train that are not CT.
 
-    A channel of CT among others has no landmarks, as it was windowed when it was prepared.
+    Only the most frequent combination of modality and number of channels is used. CT channels that are mixed with MR
+    have no landmarks, since they were windowed when they were stored.
     """
-    scans = [case for case in manifest.by("train").cases if case.unit != "HU"]
+    scans = [case for case in manifest.in_split("train").cases if case.unit != "HU"]
     ((kind, _),) = Counter((case.modality, case.channels) for case in scans).most_common(1)
-    found = [read(manifest.path(c)).deciles for c in _some([c for c in scans if (c.modality, c.channels) == kind])]
-    mean = np.mean([d.clip(0, 1) for d in found if d is not None], axis=0, dtype=float).round(4).tolist()
-    rows = tuple(() if channel in recipe.hu_channels else tuple(row) for channel, row in enumerate(mean))
-    return recipe.model_copy(update={"landmarks": rows})
+    selected = _select_evenly([case for case in scans if (case.modality, case.channels) == kind])
+    deciles = [read(manifest.path(case)).deciles for case in selected]
+    mean = np.mean([d.clip(0, 1) for d in deciles if d is not None], axis=0, dtype=float).round(4).tolist()
+    rows = tuple(() if channel in normalization.hu_channels else tuple(row) for channel, row in enumerate(mean))
+    return normalization.model_copy(update={"landmarks": rows})
 
 
-def taken(place: Path) -> Recipe:
-    """The recipe of a store or of a run."""
-    if (place / "run.json").is_file():
-        return config.check(Run.open(place).card["network"]["recipe"], Recipe, str(place / "run.json"))
-    if (place / "store.json").is_file():
-        return Card.read(place).recipe
-    raise BadInput(f"{place}: neither a store nor a run, whose recipe could be taken; give the folder of one")
+def load_normalization(folder: Path) -> IntensityNormalization:
+    """Loads the normalization of the store or the run in a folder."""
+    if (folder / "run.json").is_file():
+        return config.check(
+            Run.open(folder).metadata["network"]["normalization"], IntensityNormalization, str(folder / "run.json")
+        )
+    if (folder / "store.json").is_file():
+        return StoreMetadata.read(folder).normalization
+    raise BadInput(
+        f"{folder}: neither a store nor a run, so it has no normalization; give the folder of a store or a run"
+    )
 
 
-def _some(scans: list[Case]) -> list[Case]:
-    return scans[:: -(-len(scans) // PROBES)]
+def _select_evenly(scans: list[Case]) -> list[Case]:
+    """Returns every n-th scan, at most MAX_SCANS of them."""
+    return scans[:: -(-len(scans) // MAX_SCANS)]
 
 
-def _body(scan: Stored) -> Shaped[np.ndarray, "n"]:
-    """Values at the points kept of a scan's body: every scan counts the same, however large it is."""
-    i, j, k = scan.points["body"].T
+def _read_body_values(scan: StoredVolume) -> Shaped[np.ndarray, "n"]:
+    """Reads the voxels at a scan's sample points, so that large and small scans have equal weight."""
+    i, j, k = scan.sample_points["body"].T
     return scan.volume().voxels[0, i, j, k]

@@ -1,29 +1,137 @@
-"""Newcomers: the split of patients who join a store, however few at a time."""
+"""Assigns patients to splits and cross-validation folds, and selects nested subsets of labelled cases.
 
+Every assignment follows from patient names and a seed alone, and no patient is ever in two splits.
+"""
+
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 
-from medssl.data.manifest import Case, shuffled
+import numpy as np
+
+from medssl.data.manifest import Case, Manifest
+from medssl.errors import BadInput
 
 
-def joined(kept: Iterable[Case], new: Sequence[Case], shares: dict[str, float], seed: int) -> dict[str, str]:
-    """Each new patient's split: of those that may still grow at the patient's site, the one that lacks most of all.
+def assign_splits(manifest: Manifest, fractions: Mapping[str, float], seed: int) -> Manifest:
+    """Assigns every patient to one split, stratified by site.
 
-    A split may hold its share of a site's patients, rounded up. Nobody who is there already moves, and shares are met
-    to within about a patient whether patients come one by one or all at once.
+    Each split receives its fraction of the patients of every site, to within one patient. A patient with cases of
+    several sites counts for the alphabetically first of them.
+
+    Args:
+        manifest: Cases to assign; their current `split` has no influence.
+        fractions: Split name -> weight; weights are normalized to sum to 1.
+        seed: The same seed gives the same splits.
     """
-    parts = {name: share / sum(shares.values()) for name, share in shares.items()}
-    there = {case.patient: (case.site, case.split) for case in kept if case.split in parts}
-    at, overall = Counter(there.values()), Counter(split for _, split in there.values())
-    site = {case.patient: case.site for case in sorted(new, key=lambda case: case.site, reverse=True)}
-    chosen: dict[str, str] = {}
-    for patient in shuffled(site, seed):
-        here = site[patient]
-        of_site = 1 + sum(at[here, name] for name in parts)
-        room = [name for name in parts if at[here, name] < ceil(parts[name] * of_site - 1e-9)]
-        lacking = {name: parts[name] * (overall.total() + 1) - overall[name] for name in room}
-        chosen[patient] = max(room, key=lambda name: round(lacking[name], 9))
-        at[here, chosen[patient]] += 1
-        overall[chosen[patient]] += 1
-    return chosen
+    sites = _site_by_patient(manifest.cases)
+    patients_by_site = [
+        stable_shuffle((patient for patient in sites if sites[patient] == site), seed)
+        for site in sorted(set(sites.values()))
+    ]
+    counts = allocate_counts([len(patients) for patients in patients_by_site], list(fractions.values()))
+    patients = [patient for site_patients in patients_by_site for patient in site_patients]
+    splits = [name for row in counts for name, count in zip(fractions, row, strict=True) for _ in range(count)]
+    split_by_patient = dict(zip(patients, splits, strict=True))
+    return replace(manifest, cases=tuple(replace(c, split=split_by_patient[c.patient]) for c in manifest.cases))
+
+
+def assign_new_patients(
+    existing: Iterable[Case], new: Sequence[Case], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Assigns the patients of `new` cases to splits without moving any existing patient.
+
+    A split may hold its fraction of a site's patients, rounded up. Among the splits with room at the patient's site,
+    a patient goes to the one furthest below its overall target, so that the fractions are met to within about one
+    patient whether patients arrive one by one or all at once.
+
+    Returns:
+        Patient -> split, for new patients only.
+    """
+    targets = {name: fraction / sum(fractions.values()) for name, fraction in fractions.items()}
+    current = {case.patient: (case.site, case.split) for case in existing if case.split in targets}
+    site_counts, totals = Counter(current.values()), Counter(split for _, split in current.values())
+    sites = _site_by_patient(new)
+    assigned: dict[str, str] = {}
+    for patient in stable_shuffle(sites, seed):
+        site = sites[patient]
+        site_size = 1 + sum(site_counts[site, name] for name in targets)
+        open_splits = [name for name in targets if site_counts[site, name] < ceil(targets[name] * site_size - 1e-9)]
+        deficits = {name: targets[name] * (totals.total() + 1) - totals[name] for name in open_splits}
+        assigned[patient] = max(open_splits, key=lambda name: round(deficits[name], 9))
+        site_counts[site, assigned[patient]] += 1
+        totals[assigned[patient]] += 1
+    return assigned
+
+
+def assign_fold(manifest: Manifest, fold: int, num_folds: int, seed: int) -> Manifest:
+    """Assigns the labelled patients of one cross-validation fold to split val and all other labelled ones to train.
+
+    Cases in split test stay there. For one seed every labelled patient is in val in exactly one fold, and each fold
+    is stratified by site.
+
+    Args:
+        manifest: Cases to assign, with labels and with split test where it is set.
+        fold: Index of the fold, from 0.
+        num_folds: At least 2, and at most the number of labelled patients outside split test.
+        seed: The same seed gives the same folds.
+    """
+    candidates = tuple(case for case in manifest.with_labels().cases if case.split != "test")
+    num_patients = len({case.patient for case in candidates})
+    if not (0 <= fold < num_folds and 2 <= num_folds <= num_patients):
+        raise BadInput(
+            f"fold {fold} of {num_folds}: {num_patients} labelled patients are outside split test; choose at least two "
+            "folds, at most one per patient, and count them from 0"
+        )
+    folds = assign_splits(replace(manifest, cases=candidates), {str(n): 1.0 for n in range(num_folds)}, seed)
+    splits = {case.patient: "val" if case.split == str(fold) else "train" for case in folds.cases}
+    cases = (c if c.split == "test" else replace(c, split=splits.get(c.patient, c.split)) for c in manifest.cases)
+    return replace(manifest, cases=tuple(cases))
+
+
+def select_labelled(manifest: Manifest, count: int, seed: int) -> Manifest:
+    """Selects `count` labelled cases, completing one patient before the next one begins.
+
+    For one seed the selections are nested: a smaller one is part of every larger one.
+    """
+    candidates = manifest.with_labels().cases
+    if count > len(candidates):
+        raise BadInput(
+            f"{count} labelled cases requested, {len(candidates)} available; lower `num_labelled` or label more cases"
+        )
+    rank = {patient: n for n, patient in enumerate(stable_shuffle({case.patient for case in candidates}, seed))}
+    ordered = sorted(candidates, key=lambda case: (rank[case.patient], case.id))
+    selected = {case.id for case in ordered[:count]}
+    return replace(manifest, cases=tuple(case for case in candidates if case.id in selected))
+
+
+def allocate_counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[list[int]]:
+    """Divides groups of the given sizes among splits, rounding each exact count down or up so that totals fit too.
+
+    Returns:
+        A row for each group with one count for each split.
+    """
+    weights = np.array(fractions) / sum(fractions)
+    owed, counts = np.zeros(len(weights)), []
+    for size in sizes:
+        exact = weights * size
+        floor = np.floor(exact + 1e-9)
+        owed = owed + exact - floor
+        has_remainder = exact - floor > 1e-9
+        order = sorted(np.flatnonzero(has_remainder), key=lambda n: (-round(float(owed[n]), 9), -n))
+        extra = np.isin(np.arange(len(weights)), order[: size - int(floor.sum())])
+        owed = owed - extra
+        counts.append([int(v) for v in floor + extra])
+    return counts
+
+
+def stable_shuffle(names: Iterable[str], seed: int) -> list[str]:
+    """Shuffles names into an order that depends on each name and the seed alone, not on which others are present."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+
+
+def _site_by_patient(cases: Iterable[Case]) -> dict[str, str]:
+    """Maps each patient to the alphabetically first site among their cases."""
+    return {case.patient: case.site for case in sorted(cases, key=lambda case: case.site, reverse=True)}

@@ -1,4 +1,4 @@
-"""Store: prepared cases on disk, one compressed file each, of which a crop reads only what it needs."""
+"""Stores prepared volumes as compressed, chunked files of which a crop reads only the blocks it needs."""
 
 import hashlib
 import json
@@ -16,45 +16,63 @@ from pydantic import Field
 from scipy import ndimage
 
 from medssl import config
-from medssl.data.fingerprint import CELLS, picture, sparse
+from medssl.data.fingerprint import THUMBNAIL_SIZE, subsample_for_thumbnail, thumbnail
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalization import AIR_HU, DECILES, Recipe, body, deciles, thinned, thinning
+from medssl.data.normalization import (
+    AIR_HU,
+    DECILES,
+    IntensityNormalization,
+    body_mask,
+    compute_deciles,
+    subsample,
+    subsample_strides,
+)
 from medssl.errors import BadInput
-from medssl.files import atomic, write_json
-from medssl.io.voxels import present
+from medssl.files import atomic_file, write_json
+from medssl.io.voxels import list_label_values
 from medssl.settings import Settings
 from medssl.volume import NEIGHBOURS_26, Spacing, Unit, Volume
 
-Corner = tuple[int, int, int]
-Points = dict[str, Int[np.ndarray, "n 3"]]
-CHUNK, BLOCK = 64, 32  # voxels a side: the unit of reading, and that of decompressing
-POINTS = 4096  # coordinates kept of the body and of each class, to sample crops about
-OPEN = 256  # files one process keeps open
+IntTriple = tuple[int, int, int]
+SamplePoints = dict[str, Int[np.ndarray, "n 3"]]
+CHUNK, BLOCK = 64, 32  # edge in voxels of a chunk, which is read as one, and of a block, which is decompressed as one
+MAX_SAMPLE_POINTS = 4096  # voxels stored of the body and of each class, to place crops around
+MAX_OPEN_FILES = 256  # in each process
 
 
-class Card(Settings):
-    """What holds for a whole store, written to store.json."""
+class StoreMetadata(Settings):
+    """Properties of a whole store, written to store.json."""
 
-    recipe: Recipe = Recipe()
-    spacing_mm: Spacing | None = None
-    labels: dict[int, str] = Field(default_factory=dict)
-    present_labels: dict[str, list[int]] = Field(default_factory=dict)
-    regions: dict[str, list[int]] = Field({}, description="unions of classes that have a name")
-    shares: dict[str, float] = Field({}, description="of patients, as asked; empty stands for the usual ones")
-    seed: int = Field(0, description="of the split")
-    key: str = Field("", description="a mark of the key behind its pseudonyms; empty without de-identification")
+    normalization: IntensityNormalization = Field(
+        IntensityNormalization(), description="how scanner values become network input"
+    )
+    spacing_mm: Spacing | None = Field(
+        None, description="voxel spacing of every volume in mm; null: each keeps its own"
+    )
+    labels: dict[int, str] = Field(default_factory=dict, description="class name of each label value")
+    present_labels: dict[str, list[int]] = Field(
+        default_factory=dict, description="label values annotated in a case; a case without an entry is fully annotated"
+    )
+    regions: dict[str, list[int]] = Field({}, description="label values that together form a named region")
+    split_fractions: dict[str, float] = Field(
+        {}, description="fraction of all patients in each split; empty: the default of `medssl ingest`"
+    )
+    seed: int = Field(0, description="seed of the split")
+    key_fingerprint: str = Field(
+        "", description="fingerprint of the pseudonymization key; empty without de-identification"
+    )
 
     def write(self, folder: Path) -> None:
         """Writes FOLDER/store.json."""
         write_json(folder / "store.json", self.model_dump(mode="json"))
 
     @classmethod
-    def read(cls, folder: Path) -> "Card":
+    def read(cls, folder: Path) -> "StoreMetadata":
         """Reads FOLDER/store.json."""
         path = folder / "store.json"
         if not path.is_file():
             raise BadInput(
-                f"{folder}: no store (store.json is missing); `medssl ingest SCANS --out {folder}` makes one"
+                f"{folder}: no store (store.json is missing); `medssl ingest SCANS --out {folder}` creates one"
             )
         try:
             return config.check(json.loads(path.read_text()), cls, str(path))
@@ -63,16 +81,26 @@ class Card(Settings):
 
 
 @dataclass(frozen=True)
-class Stored:
-    """An open file of the store: its voxels stay on disk until they are sliced."""
+class StoredVolume:
+    """An open file of a store; its voxels stay on disk until they are sliced.
+
+    Attributes:
+        array: Voxels, with channels first in images.
+        affine: Voxel index -> mm, RAS+.
+        unit: Unit of the voxels.
+        sample_points: Voxel indices inside the "body" of an image, or inside each label value.
+        sha256: Hash of the voxels and their geometry.
+        deciles: Deciles of the body in each channel, for images in arbitrary units.
+        thumbnail: Small picture of an image, for finding copies.
+    """
 
     array: Any
     affine: Shaped[np.ndarray, "4 4"]
     unit: Unit
-    points: Points
+    sample_points: SamplePoints
     sha256: str
     deciles: Float32[np.ndarray, "c d"] | None = None
-    picture: UInt8[np.ndarray, "q q q"] | None = None
+    thumbnail: UInt8[np.ndarray, "q q q"] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,30 +109,30 @@ class Stored:
         return i, j, k
 
     @cached_property
-    def parts(self) -> list[tuple[int, Int[np.ndarray, "n 3"]]]:
-        """Every connected part of a label: its class and some of its voxels; reads the whole label once."""
-        voxels, found = self.array[:], []
-        for value in set(present(voxels)) - {0}:
+    def components(self) -> list[tuple[int, Int[np.ndarray, "n 3"]]]:
+        """Label value and sampled voxels of every connected component; the first access reads the whole label."""
+        voxels, components = self.array[:], []
+        for value in set(list_label_values(voxels)) - {0}:
             numbered, _ = ndimage.label(voxels == value, NEIGHBOURS_26)
             boxes = enumerate(ndimage.find_objects(numbered), 1)
             inside = [np.argwhere(numbered[box] == n) + [side.start for side in box] for n, box in boxes]
-            found += [(value, _chosen(points)) for points in inside]
-        return found
+            components += [(value, _limit_points(points)) for points in inside]
+        return components
 
     def volume(self) -> Volume:
-        """All of it, in memory."""
+        """Reads the whole volume into memory."""
         return Volume(self.array[:], self.affine, self.unit)
 
-    def input(self, recipe: Recipe) -> Float32[np.ndarray, "*c i j k"]:
-        """All of it as a network takes it."""
-        return recipe.apply(self.array[:], self.unit, self.deciles)
+    def network_input(self, normalization: IntensityNormalization) -> Float32[np.ndarray, "*c i j k"]:
+        """Reads the whole volume as network input in [0, 1]."""
+        return normalization.apply(self.array[:], self.unit, self.deciles)
 
-    def about(self) -> dict[str, Any]:
-        """What it was made from: the shape and the affine that the scanner gave it, and where it was read."""
+    def provenance(self) -> dict[str, Any]:
+        """Returns what the volume was made from: its source and the shape and affine of the original scan."""
         return json.loads(self.array.schunk.vlmeta["about"])
 
-    def crop(self, corner: Corner, size: Corner) -> Shaped[np.ndarray, "*c i j k"]:
-        """The voxels from `corner` on; what lies outside the volume is air, or label 0."""
+    def crop(self, corner: IntTriple, size: IntTriple) -> Shaped[np.ndarray, "*c i j k"]:
+        """Reads the voxels from `corner` on, padding with air, or with label 0, outside the volume."""
         low = [min(n, max(0, c)) for n, c in zip(self.shape, corner, strict=True)]
         high = [min(n, max(0, c + s)) for n, c, s in zip(self.shape, corner, size, strict=True)]
         (a, b, c), (p, q, r) = low, high
@@ -112,126 +140,160 @@ class Stored:
         if inside.shape[-3:] == size:
             return inside
         fill = AIR_HU if self.unit == "HU" else 0
-        whole = np.full((*inside.shape[:-3], *size), fill, inside.dtype)
+        padded = np.full((*inside.shape[:-3], *size), fill, inside.dtype)
         i, j, k = corner
-        whole[..., a - i : p - i, b - j : q - j, c - k : r - k] = inside
-        return whole
+        padded[..., a - i : p - i, b - j : q - j, c - k : r - k] = inside
+        return padded
 
 
 class Store:
-    """The cases of a manifest as crops; keeps files open, so one object a process."""
+    """Opens the images and labels of a manifest's cases and keeps the files open; use one object in each process."""
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self._open: OrderedDict[Path, Stored] = OrderedDict()
+        self._open: OrderedDict[Path, StoredVolume] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"manifest": self.manifest, "_open": OrderedDict()}
 
-    def image(self, case: Case) -> Stored:
-        """A case's open image."""
-        return self._stored(self.manifest.path(case))
+    def image(self, case: Case) -> StoredVolume:
+        """Opens a case's image."""
+        return self._open_file(self.manifest.path(case))
 
-    def label(self, case: Case) -> Stored:
-        """A case's open label."""
-        return self._stored(self.manifest.label_path(case))
+    def label(self, case: Case) -> StoredVolume:
+        """Opens a case's label."""
+        return self._open_file(self.manifest.label_path(case))
 
-    def crop(self, case: Case, corner: Corner, size: Corner) -> Shaped[np.ndarray, "c i j k"]:
-        """Stored voxels of a case's image from `corner` on, padded with air outside the volume."""
+    def crop(self, case: Case, corner: IntTriple, size: IntTriple) -> Shaped[np.ndarray, "c i j k"]:
+        """Reads the stored voxels of a case's image from `corner` on, padded with air outside the volume."""
         return self.image(case).crop(corner, size)
 
-    def _stored(self, path: Path) -> Stored:
+    def _open_file(self, path: Path) -> StoredVolume:
         if path not in self._open:
             self._open[path] = read(path)
-            if len(self._open) > OPEN:
+            if len(self._open) > MAX_OPEN_FILES:
                 self._open.popitem(last=False)
         self._open.move_to_end(path)
         return self._open[path]
 
 
-def write(path: Path, volume: Volume, about: Mapping[str, Any]) -> str:
-    """Writes a prepared volume atomically, with the points crops are drawn about; gives its content hash."""
+def write(path: Path, volume: Volume, provenance: Mapping[str, Any]) -> str:
+    """Writes a prepared volume atomically, together with the points that crops are placed around.
+
+    Args:
+        path: File to write, with suffix .b2nd.
+        volume: A volume from `IntensityNormalization.prepare`, or a label.
+        provenance: What `StoredVolume.provenance` returns later.
+
+    Returns:
+        The hash of the voxels and their geometry.
+    """
     voxels = np.ascontiguousarray(volume.voxels)
     sha = content_sha256(volume)
-    points = {name: p.astype(np.int16).tobytes() for name, p in _points(volume).items()}
-    sides = [min(n, CHUNK) for n in volume.shape]
+    points = {name: p.astype(np.int16).tobytes() for name, p in _draw_sample_points(volume).items()}
+    chunks = [min(n, CHUNK) for n in volume.shape]
     blocks = [min(n, BLOCK) for n in volume.shape]
-    lead = [1] * (voxels.ndim - 3)
+    channels = [1] * (voxels.ndim - 3)
     array = blosc2.asarray(
-        voxels, chunks=(*lead, *sides), blocks=(*lead, *blocks), contiguous=True,
+        voxels, chunks=(*channels, *chunks), blocks=(*channels, *blocks), contiguous=True,
         cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
     )  # fmt: skip
-    place: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "affine": volume.affine.astype(float).ravel().tolist(),
         "unit": volume.unit,
         "sha256": sha,
     }
-    place |= {"deciles": deciles(volume).ravel().tolist()} if volume.unit == "a.u." else {}
-    place |= {"picture": looked_at(volume).tobytes()} if volume.unit != "label" else {}
-    for key, value in (place | {"points": points, "about": json.dumps(about)}).items():
+    metadata |= {"deciles": compute_deciles(volume).ravel().tolist()} if volume.unit == "a.u." else {}
+    metadata |= {"picture": make_thumbnail(volume).tobytes()} if volume.unit != "label" else {}
+    for key, value in (metadata | {"points": points, "about": json.dumps(provenance)}).items():
         array.schunk.vlmeta[key] = value
-    with atomic(path) as part:
+    with atomic_file(path) as part:
         part.write_bytes(array.to_cframe())
     return sha
 
 
-def read(path: Path) -> Stored:
-    """Opens a file of the store."""
+def read(path: Path) -> StoredVolume:
+    """Opens a file of a store."""
     try:
         array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
-        meta = array.schunk.vlmeta
-        points = {name: np.frombuffer(p, np.int16).reshape(-1, 3) for name, p in meta["points"].items()}
-        affine = np.array(meta["affine"], float).reshape(4, 4)
-        scale = np.array(meta["deciles"], np.float32).reshape(-1, len(DECILES)) if "deciles" in meta else None
-        shown = np.frombuffer(meta["picture"], np.uint8).reshape((CELLS,) * 3) if "picture" in meta else None
-        return Stored(array, affine, cast(Unit, meta["unit"]), points, meta["sha256"], scale, shown)
+        metadata = array.schunk.vlmeta
+        return StoredVolume(
+            array,
+            affine=np.array(metadata["affine"], float).reshape(4, 4),
+            unit=cast(Unit, metadata["unit"]),
+            sample_points={n: np.frombuffer(p, np.int16).reshape(-1, 3) for n, p in metadata["points"].items()},
+            sha256=metadata["sha256"],
+            deciles=(
+                np.array(metadata["deciles"], np.float32).reshape(-1, len(DECILES)) if "deciles" in metadata else None
+            ),
+            thumbnail=(
+                np.frombuffer(metadata["picture"], np.uint8).reshape((THUMBNAIL_SIZE,) * 3)
+                if "picture" in metadata
+                else None
+            ),
+        )
     except (RuntimeError, OSError, KeyError, ValueError) as error:
-        raise BadInput(f"{path}: not a file of a store ({error}); run the ingestion again") from error
+        raise BadInput(f"{path}: not a file of a store ({error}); run `medssl ingest` again") from error
 
 
-def fault(path: Path, sha256: str) -> str:
-    """What is wrong with a file that must hold voxels of this hash; empty if nothing is."""
+def find_damage(path: Path, sha256: str) -> str:
+    """Checks a file against its own metadata and the expected hash of its voxels.
+
+    Args:
+        path: A file of a store.
+        sha256: Hash from the manifest; empty if unknown.
+
+    Returns:
+        A description of the damage; empty if the file is intact.
+    """
     try:
         stored = read(path)
         volume = stored.volume()
         if sha256 not in (stored.sha256, "") or content_sha256(volume) != stored.sha256:
-            return "holds other voxels than were written"
-        points = _points(volume)
-        told = stored.deciles is None or np.array_equal(deciles(volume), stored.deciles)
-        seen = stored.picture is None or np.abs(looked_at(volume).astype(int) - stored.picture).max() <= 1
+            return "its voxels are not those that were written"
+        points = _draw_sample_points(volume)
+        deciles_match = stored.deciles is None or np.array_equal(compute_deciles(volume), stored.deciles)
+        thumbnail_matches = (
+            stored.thumbnail is None or np.abs(make_thumbnail(volume).astype(int) - stored.thumbnail).max() <= 1
+        )
     except Exception as error:  # whatever a decoder of damaged bytes may raise
         return f"cannot be read ({type(error).__name__})"
-    if not (told and seen):
-        return "tells other deciles or another picture than were written"
-    same = points.keys() == stored.points.keys() and all(np.array_equal(points[n], stored.points[n]) for n in points)
-    return "" if same else "draws its crops about other points than were written"
+    if not (deciles_match and thumbnail_matches):
+        return "its stored deciles or thumbnail do not match its voxels"
+    points_match = points.keys() == stored.sample_points.keys() and all(
+        np.array_equal(points[name], stored.sample_points[name]) for name in points
+    )
+    return "" if points_match else "its stored sample points do not match its voxels"
 
 
-def looked_at(volume: Volume) -> UInt8[np.ndarray, "n n n"]:
-    """The picture of a prepared image's first channel, under the usual recipe."""
+def make_thumbnail(volume: Volume) -> UInt8[np.ndarray, "n n n"]:
+    """Computes the thumbnail of a prepared image's first channel with the default normalization."""
     first = volume.voxels.reshape(-1, *volume.shape)[0]
-    return picture(Recipe().apply(sparse(first), volume.unit))
+    return thumbnail(IntensityNormalization().apply(subsample_for_thumbnail(first), volume.unit))
 
 
 def content_sha256(volume: Volume) -> str:
-    """One hash over voxels, their type and their place, whatever the compression."""
+    """Hashes voxels, their type, unit and affine, independently of compression and memory layout."""
     head = f"{volume.voxels.dtype}{volume.voxels.shape}{volume.unit}{np.round(volume.affine, 4).tolist()}"
     digest = hashlib.sha256(head.encode())
     digest.update(np.ascontiguousarray(volume.voxels).data)
     return digest.hexdigest()
 
 
-def _points(volume: Volume) -> Points:
+def _draw_sample_points(volume: Volume) -> SamplePoints:
+    """Selects voxels of each label value, or of the body of an image, always the same ones."""
     first = volume.voxels.reshape(-1, *volume.shape)[0]
     if volume.unit == "label":
-        places = np.flatnonzero(first != 0)
-        classes = first.ravel()[places]
-        chosen = {str(v): _chosen(places[classes == v]) for v in present(classes)}
-        return {v: np.stack(np.unravel_index(at, first.shape), axis=1) for v, at in chosen.items()}
-    return {"body": _chosen(np.argwhere(body(thinned(first), volume.unit)) * thinning(volume.shape))}
+        foreground = np.flatnonzero(first != 0)
+        values = first.ravel()[foreground]
+        selected = {str(v): _limit_points(foreground[values == v]) for v in list_label_values(values)}
+        return {v: np.stack(np.unravel_index(flat, first.shape), axis=1) for v, flat in selected.items()}
+    body = np.argwhere(body_mask(subsample(first), volume.unit)) * subsample_strides(volume.shape)
+    return {"body": _limit_points(body)}
 
 
-def _chosen(points: Int[np.ndarray, "n *xyz"]) -> Int[np.ndarray, "m *xyz"]:
-    if len(points) <= POINTS:
+def _limit_points(points: Int[np.ndarray, "n *xyz"]) -> Int[np.ndarray, "m *xyz"]:
+    """Selects MAX_SAMPLE_POINTS points, or all if there are fewer."""
+    if len(points) <= MAX_SAMPLE_POINTS:
         return points
-    return points[np.sort(np.random.default_rng(len(points)).choice(len(points), POINTS, replace=False))]
+    return points[np.sort(np.random.default_rng(len(points)).choice(len(points), MAX_SAMPLE_POINTS, replace=False))]

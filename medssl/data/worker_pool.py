@@ -1,4 +1,4 @@
-"""Runs jobs in worker processes of which any may die without stopping the others."""
+"""Runs jobs in worker processes and survives the death of any worker."""
 
 import os
 from collections import deque
@@ -13,37 +13,48 @@ from typing import Any, TypeVar
 
 from medssl.errors import BadInput
 
-J = TypeVar("J")
-R = TypeVar("R")
-Runner = Callable[[Iterable[Any], Callable[[Any], Any], Callable[[Any], Any]], Iterator[tuple[Any, Any]]]
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+JobRunner = Callable[[Iterable[Any], Callable[[Any], Any], Callable[[Any], Any]], Iterator[tuple[Any, Any]]]
 
 
-def runner(workers: int, scheduler: str | None) -> Runner:
-    """Where jobs run: in processes of this machine, or on the workers of a dask scheduler."""
+def make_job_runner(workers: int, scheduler: str | None) -> JobRunner:
+    """Returns a function that runs jobs in local processes, or on a dask cluster if a scheduler is given.
+
+    Args:
+        workers: Number of local processes.
+        scheduler: Address of a dask scheduler, which replaces the local processes.
+    """
     if scheduler is None:
-        return partial(run, workers=workers)
+        return partial(run_jobs, workers=workers)
     try:
-        cluster = import_module("medssl.data.dask_pool")
+        dask_pool = import_module("medssl.data.dask_pool")
     except ImportError as error:
         raise BadInput(f"scheduler: needs dask ({error}); pip install 'medssl[cluster]'") from None
-    return partial(cluster.run, scheduler=scheduler)
+    return partial(dask_pool.run_jobs, scheduler=scheduler)
 
 
-def run(jobs: Iterable[J], work: Callable[[J], R], dead: Callable[[J], R], workers: int) -> Iterator[tuple[J, R]]:
-    """Every job with its result, as they finish; `dead(job)` is the result of a job that killed its process.
+def run_jobs(
+    jobs: Iterable[JobT], work: Callable[[JobT], ResultT], on_worker_death: Callable[[JobT], ResultT], workers: int
+) -> Iterator[tuple[JobT, ResultT]]:
+    """Yields every job with its result, in order of completion.
 
-    With no workers the jobs run here, one after the other.
+    If a process dies, its pool is discarded, and every job that was running is repeated in a process of its own.
 
-    A pool in which one process died is given up: what was running then runs again, each job in a process of its own.
+    Args:
+        jobs: Arguments of `work`.
+        work: Importable function, called once for each job.
+        on_worker_death: Called instead, in this process, for a job that killed its process.
+        workers: Number of processes; with 0 the jobs run in this process, one after the other.
     """
     if not workers:
         yield from ((job, work(job)) for job in jobs)
         return
     waiting = deque(jobs)
     while waiting:
-        running: dict[Future[R], J] = {}
+        running: dict[Future[ResultT], JobT] = {}
         try:
-            with _pool(min(workers, len(waiting)), work) as pool:
+            with _make_pool(min(workers, len(waiting)), work) as pool:
                 while waiting or running:
                     while waiting and len(running) < 2 * workers:
                         running[pool.submit(work, waiting[0])] = waiting[0]
@@ -53,31 +64,36 @@ def run(jobs: Iterable[J], work: Callable[[J], R], dead: Callable[[J], R], worke
                         yield running.pop(future), result
         except BrokenProcessPool:
             for job in running.values():
-                yield job, _alone(job, work, dead)
+                yield job, _run_in_own_process(job, work, on_worker_death)
 
 
-def _alone(job: J, work: Callable[[J], R], dead: Callable[[J], R]) -> R:
+def _run_in_own_process(
+    job: JobT, work: Callable[[JobT], ResultT], on_worker_death: Callable[[JobT], ResultT]
+) -> ResultT:
     try:
-        with _pool(1, work) as pool:
+        with _make_pool(1, work) as pool:
             return pool.submit(work, job).result()
     except BrokenProcessPool:
-        return dead(job)
+        return on_worker_death(job)
 
 
-def _pool(workers: int, work: Callable[[J], R]) -> ProcessPoolExecutor:
-    """Workers are forked off one process that has imported what the work needs: imports take longer than many a job."""
+def _make_pool(workers: int, work: Callable[[JobT], ResultT]) -> ProcessPoolExecutor:
+    """Creates a pool that forks its workers from a process that has already imported the module of `work`.
+
+    The imports take longer than many jobs.
+    """
     context = get_context("forkserver")
     context.set_forkserver_preload([work.__module__])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
 
 
 def _die_with_parent() -> None:
-    """Workers of a killed program would wait for their next job for ever."""
+    """Makes this worker exit when its parent dies; otherwise it waits for its next job for ever."""
     parent = parent_process()
     if parent is not None:
-        Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()
+        Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
 
 
-def _follow(sentinel: int) -> None:
+def _exit_after(sentinel: int) -> None:
     connection.wait([sentinel])
     os._exit(1)

@@ -1,1 +1,1 @@
-"""Evaluation of predictions against reference labels: scores, comparisons, calibration fits, reports."""
+"""Evaluation of predictions: scores against reference labels, comparisons, calibration and reports."""

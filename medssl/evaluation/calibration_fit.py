@@ -1,4 +1,4 @@
-"""Calibrate: how far probabilities are to be tempered and from which score lesions count, measured on held cases."""
+"""Fits the calibration of models on held-out cases: temperature, Platt scaling and lesion thresholds."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,137 +10,176 @@ from torch import Tensor
 
 from medssl.data.ingest.reference_labels import References
 from medssl.errors import BadInput
-from medssl.evaluation.evaluate import detect
+from medssl.evaluation.evaluate import match_lesions
 from medssl.inference.calibration import Calibration, Threshold
 from medssl.inference.ensemble import Ensemble
-from medssl.inference.predictor import LEAST, Prediction
-from medssl.metrics.calibration import Reliability, conformal, near, platt, reliability, surprise, temperature
-from medssl.metrics.detection_scores import Detected, judged
-from medssl.metrics.lesions import Outcome
-from medssl.predictions_folder import Label
+from medssl.inference.predictor import MIN_PROBABILITY, Prediction
+from medssl.metrics.calibration import (
+    Reliability,
+    compute_reliability,
+    estimate_platt,
+    estimate_temperature,
+    fit_conformal_threshold,
+    near_surface,
+    negative_log_likelihood,
+)
+from medssl.metrics.detection_scores import CaseDetections, collect_scores_and_hits
+from medssl.metrics.lesions import MatchResult
+from medssl.predictions_folder import LabelDef
 from medssl.volume import Volume
 
-MOST = 50_000  # voxels of a case that are enough to fit one number on
-Read = Callable[[], Volume]
+MAX_VOXELS_PER_CASE = 50_000  # enough to fit a single number
+ReadVolume = Callable[[], Volume]
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Voxels, a row each: the logarithms of their class probabilities, and their true class."""
+    """Sampled voxels: the logarithms of their class probabilities, and their true class."""
 
     logits: Float[np.ndarray, "m n"]
     target: Int[np.ndarray, "m"]
 
 
 @dataclass(frozen=True, eq=False)
-class Compared:
-    """What was found of one kind of lesion in one case."""
+class CaseComparison:
+    """The predicted lesions of one label in one case, matched with the reference."""
 
-    kind: Label
-    detected: Detected
+    label: LabelDef
+    detections: CaseDetections
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """A calibration, and how reliable confidences were before and after it."""
+class CalibrationResult:
+    """A calibration, and the reliability of the confidences before and after it."""
 
     calibration: Calibration
     before: Reliability
     after: Reliability
 
 
-def tempered_by(samples: Sequence[Samples]) -> Fitted:
-    """The temperature that fits the voxels of all cases best, and what it changed."""
-    logits, target = (np.concatenate([getattr(s, name) for s in samples]) for name in ("logits", "target"))
+def fit_temperature(samples: Sequence[Samples]) -> CalibrationResult:
+    """Fits the temperature that minimizes the negative log-likelihood of the sampled voxels."""
+    logits = np.concatenate([sample.logits for sample in samples])
+    target = np.concatenate([sample.target for sample in samples])
     if not len(target):
-        raise BadInput("nothing is drawn and nothing predicted in these cases; calibrate on others")
-    found = temperature(logits, target)
-    return _fitted(Calibration(temperature=found), logits, logits / found, target)
+        raise BadInput("these cases have no annotated and no predicted voxels; calibrate on others")
+    fitted = estimate_temperature(logits, target)
+    return _make_result(Calibration(temperature=fitted), logits, logits / fitted, target)
 
 
-def scored_by(found: Sequence[Compared]) -> Fitted:
-    """The temperature and offset with which the score of a finding is the chance that it is a lesion."""
-    scores, hit = judged([one.detected for one in found])
+def fit_platt(comparisons: Sequence[CaseComparison]) -> CalibrationResult:
+    """Fits a temperature and an offset that turn the score of a finding into the probability of a true lesion."""
+    scores, is_hit = collect_scores_and_hits([comparison.detections for comparison in comparisons])
     if not len(scores):
-        raise BadInput("nothing is found in these cases; calibrate on others, or lower task.least and train again")
-    said = logit(scores.clip(LEAST, 1 - LEAST))
-    hotter, offset = platt(said, hit)
-    before, after = (np.stack([0 * x, x], 1) for x in (said, said / hotter + offset))
-    told = Calibration(measured="findings", temperature=hotter, offset=offset)
-    return _fitted(told, before, after, hit.astype(np.int64))
+        raise BadInput("these cases have no findings; calibrate on others, or lower task.min_score and train again")
+    logits = logit(scores.clip(MIN_PROBABILITY, 1 - MIN_PROBABILITY))
+    scale, offset = estimate_platt(logits, is_hit)
+    before, after = (np.stack([0 * x, x], 1) for x in (logits, logits / scale + offset))
+    calibration = Calibration(measured="findings", temperature=scale, offset=offset)
+    return _make_result(calibration, before, after, is_hit.astype(np.int64))
 
 
-def rescored(found: Sequence[Compared], score: Callable[[float], float]) -> list[Compared]:
-    """The same findings under other scores."""
-    return [replace(one, detected=_rescored(one.detected, score)) for one in found]
+def recalibrate_scores(comparisons: Sequence[CaseComparison], score: Callable[[float], float]) -> list[CaseComparison]:
+    """Returns the comparisons with every score replaced by `score(raw)`."""
+    return [replace(comparison, detections=_replace_scores(comparison.detections, score)) for comparison in comparisons]
 
 
-def sampled(pool: Ensemble, volume: Volume, reference: Volume, seed: int = 0) -> Samples:
-    """Voxels of one case on the working grid: those near what is drawn or predicted, the sure ones with the others."""
-    ready = pool.members[0].prepare(volume)
-    mean, _ = pool.pooled(ready.voxels)
-    target = reference.resample_to(ready, order=0).voxels.astype(np.int64)
-    inside = (target > 0) | (mean[0].numpy() < 0.5)
-    at = np.flatnonzero(near(inside, ready.spacing_mm()) & (target >= 0) & (target < len(mean)))
-    if len(at) > MOST:
-        at = np.sort(np.random.default_rng(seed).choice(at, MOST, replace=False))
-    return Samples(_rows(mean, at), target.ravel()[at])
+def sample_voxels(pool: Ensemble, volume: Volume, reference: Volume, seed: int = 0) -> Samples:
+    """Samples voxels of one case near the surface of the annotated or predicted foreground.
+
+    Args:
+        pool: The models that predict.
+        volume: The image of the case.
+        reference: Its reference labels, resampled to the working grid of the models.
+        seed: Seed of the sample, at most `MAX_VOXELS_PER_CASE` voxels.
+    """
+    prepared = pool.members[0].prepare(volume)
+    mean, _ = pool.predict_mean_and_disagreement(prepared.voxels)
+    target = reference.resample_to(prepared, order=0).voxels.astype(np.int64)
+    foreground = (target > 0) | (mean[0].numpy() < 0.5)
+    is_known = (target >= 0) & (target < len(mean))
+    voxels = np.flatnonzero(near_surface(foreground, prepared.spacing_mm()) & is_known)
+    if len(voxels) > MAX_VOXELS_PER_CASE:
+        voxels = np.sort(np.random.default_rng(seed).choice(voxels, MAX_VOXELS_PER_CASE, replace=False))
+    return Samples(_log_probabilities(mean, voxels), target.ravel()[voxels])
 
 
-def thresholds(found: Sequence[Compared], kinds: Sequence[Label], sensitivity: float) -> dict[str, Threshold]:
-    """Of each kind of lesion, the strictest score that keeps the sensitivity."""
-    return {kind.name: _promised([c for c in found if c.kind == kind], sensitivity) for kind in kinds}
+def fit_thresholds(
+    comparisons: Sequence[CaseComparison], lesion_labels: Sequence[LabelDef], sensitivity: float
+) -> dict[str, Threshold]:
+    """Returns the highest score threshold of each lesion label that guarantees the sensitivity."""
+    return {
+        label.name: _fit_threshold([c.detections for c in comparisons if c.label == label], sensitivity)
+        for label in lesion_labels
+    }
 
 
-def compared(
+def compare_cases(
     predict: Callable[[Volume, str], Prediction],
-    cases: Iterable[tuple[str, Read]],
+    cases: Iterable[tuple[str, ReadVolume]],
     references: References,
-    kinds: Sequence[Label],
-) -> Iterator[Compared]:
-    """What is found of these kinds of lesion in each case where they were drawn."""
+    lesion_labels: Sequence[LabelDef],
+) -> Iterator[CaseComparison]:
+    """Predicts cases and matches the lesions of each label that is annotated in the case.
+
+    Args:
+        predict: Maps an image and a case id to a prediction.
+        cases: The cases, each with a function that reads its image.
+        references: The reference labels.
+        lesion_labels: The labels to match as lesions.
+    """
     for case, read in cases:
         volume = read()
-        said, patient = predict(volume, case), references.sources[case].patient
-        drawn = references.label(case, volume)
-        for kind in (kind for kind in kinds if kind.value in references.classes.present.get(case, [kind.value])):
-            yield Compared(kind, detect(case, patient, kind, said.labels, drawn, said.findings))
+        prediction, patient = predict(volume, case), references.sources[case].patient
+        reference = references.read_label(case, volume)
+        for label in lesion_labels:
+            if label.value in references.classes.present.get(case, [label.value]):
+                detections = match_lesions(case, patient, label, prediction.labels, reference, prediction.findings)
+                yield CaseComparison(label, detections)
 
 
-def _promised(found: Sequence[Compared], sensitivity: float) -> Threshold:
-    """Scans of one patient count as one: the promise is about patients."""
-    of: dict[str, list[Outcome]] = {}
-    for one in found:
-        of.setdefault(one.detected.patient, []).append(one.detected.picai)
-    told = conformal([_one(outcomes) for outcomes in of.values()], sensitivity)
+def _fit_threshold(cases: Sequence[CaseDetections], sensitivity: float) -> Threshold:
+    """Fits the threshold over patients, since the guarantee is about patients: their scans are merged."""
+    matches_of_patient: dict[str, list[MatchResult]] = {}
+    for detections in cases:
+        matches_of_patient.setdefault(detections.patient, []).append(detections.picai)
+    bound = fit_conformal_threshold([_merge_matches(matches) for matches in matches_of_patient.values()], sensitivity)
     return Threshold(
-        threshold=told.threshold, sensitivity=told.sensitivity, patients=told.patients, promise=told.guarantee
+        threshold=bound.threshold, sensitivity=bound.sensitivity, patients=bound.patients, guarantee=bound.guarantee
     )
 
 
-def _one(outcomes: Sequence[Outcome]) -> Outcome:
-    found, false, mm = (np.concatenate([getattr(o, n) for o in outcomes]) for n in ("found", "false", "diameters_mm"))
-    return Outcome(found, false, mm, max(o.score for o in outcomes))
+def _merge_matches(matches: Sequence[MatchResult]) -> MatchResult:
+    """Merges the matches of several scans of one patient."""
+    return MatchResult(
+        np.concatenate([match.hit_scores for match in matches]),
+        np.concatenate([match.false_positive_scores for match in matches]),
+        np.concatenate([match.diameters_mm for match in matches]),
+        max(match.score for match in matches),
+    )
 
 
-def _rows(mean: Float[Tensor, "n i j k"], at: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
-    return mean.flatten(1)[:, at].T.clamp(min=LEAST).log().double().numpy()
+def _log_probabilities(mean: Float[Tensor, "n i j k"], voxels: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
+    return mean.flatten(1)[:, voxels].T.clamp(min=MIN_PROBABILITY).log().double().numpy()
 
 
-def _rescored(one: Detected, score: Callable[[float], float]) -> Detected:
-    scores = np.array([score(raw) for raw in one.by_overlap.scores.tolist()], np.float32).astype(float)
+def _replace_scores(detections: CaseDetections, score: Callable[[float], float]) -> CaseDetections:
+    """Applies `score` to all candidates of a case, with the 32-bit precision of stored findings."""
+    scores = np.array([score(raw) for raw in detections.by_overlap.scores.tolist()], np.float32).astype(float)
     return replace(
-        one, by_overlap=replace(one.by_overlap, scores=scores), by_centre=replace(one.by_centre, scores=scores)
+        detections,
+        by_overlap=replace(detections.by_overlap, scores=scores),
+        by_centre=replace(detections.by_centre, scores=scores),
     )
 
 
-def _fitted(
-    told: Calibration,
+def _make_result(
+    calibration: Calibration,
     before: Float[np.ndarray, "m n"],
     after: Float[np.ndarray, "m n"],
     target: Int[np.ndarray, "m"],
-) -> Fitted:
-    """With what it changed of the probability of not being background, as `medssl evaluate` reports it."""
-    bins = [reliability(1 - softmax(x, 1)[:, 0], target > 0) for x in (before, after)]
-    nll = surprise(before, target), surprise(after, target)
-    return Fitted(told.model_copy(update={"nll": nll, "ece": (bins[0].ece(), bins[1].ece())}), *bins)
+) -> CalibrationResult:
+    """Adds the reliability of the foreground probability before and after, as `medssl evaluate` reports it."""
+    bins = [compute_reliability(1 - softmax(logits, 1)[:, 0], target > 0) for logits in (before, after)]
+    nll = negative_log_likelihood(before, target), negative_log_likelihood(after, target)
+    return CalibrationResult(calibration.model_copy(update={"nll": nll, "ece": (bins[0].ece(), bins[1].ece())}), *bins)

@@ -1,4 +1,4 @@
-"""Evaluation: a predictions folder against references, case by case."""
+"""Evaluates a predictions folder against reference labels, case by case."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,145 +9,223 @@ import numpy as np
 from scipy import ndimage
 
 from medssl.data.ingest.reference_labels import References
-from medssl.errors import BadInput, Doubt
+from medssl.errors import BadInput, InputWarning
 from medssl.finding import Finding, Point
-from medssl.inference.connected_findings import find, parts
-from medssl.io import nifti, voxels
+from medssl.inference.connected_findings import extract_findings, label_components
+from medssl.io import nifti
+from medssl.io.voxels import list_label_values
 from medssl.metrics import lesions
-from medssl.metrics.calibration import Reliability, near, reliability
-from medssl.metrics.case_scores import Row, score
-from medssl.metrics.detection_scores import Detected
-from medssl.metrics.overlap import part_iou
-from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, Index, Label, read_findings
+from medssl.metrics.calibration import Reliability, compute_reliability, near_surface
+from medssl.metrics.case_scores import CaseScore, score_case
+from medssl.metrics.detection_scores import CaseDetections
+from medssl.metrics.overlap import component_iou
+from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, Index, LabelDef, read_findings
 from medssl.volume import Volume
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """One case: a row a label, what was detected of each kind of lesion drawn, and a point where it is most wrong.
+class CaseEvaluation:
+    """The scores of one case.
 
-    `reliability` is that of the probability of not being background, over voxels where it is above 0; None where not
-    all labels were drawn.
+    Args:
+        case: The id of the case.
+        rows: One row of scores per label and region.
+        detections: The matched lesions by lesion label, for those annotated in this case.
+        worst_mm: A point inside the thickest error, in mm RAS.
+        reliability: The reliability of the foreground probability; None if not all labels are annotated.
     """
 
     case: str
-    rows: tuple[Row, ...]
-    detected: dict[str, Detected]
+    rows: tuple[CaseScore, ...]
+    detections: dict[str, CaseDetections]
     worst_mm: Point
     reliability: Reliability | None
 
 
-def lesion_labels(labels: Sequence[Label], names: str, where: Path) -> tuple[Label, ...]:
-    """The labels that are lesions, by their names with commas between."""
-    known, asked = {label.name: label for label in labels}, [name for name in names.split(",") if name]
-    unknown = [name for name in asked if name not in known]
+def parse_lesion_labels(labels: Sequence[LabelDef], names: str, source: Path) -> tuple[LabelDef, ...]:
+    """Returns the labels to evaluate as lesions.
+
+    Args:
+        labels: The labels that the model predicts.
+        names: The names of the lesion labels, separated by commas; empty for none.
+        source: The run or predictions folder, for the error message.
+    """
+    label_of, requested = {label.name: label for label in labels}, [name for name in names.split(",") if name]
+    unknown = [name for name in requested if name not in label_of]
     if unknown:
-        raise BadInput(f"{', '.join(unknown)}: no label of {where}; its labels are {', '.join(known)}")
-    return tuple(known[name] for name in asked)
+        raise BadInput(f"{', '.join(unknown)}: no label of {source}; its labels are {', '.join(label_of)}")
+    return tuple(label_of[name] for name in requested)
 
 
 def evaluate(
-    index: Index, references: References, tolerance_mm: float, kinds: Sequence[Label] = ()
-) -> Iterator[Evaluated]:
-    """Every labelled case of a predictions folder; a label on another grid is refused, and nothing is resampled."""
-    if not index.cases:
-        raise BadInput(f"{index.folder}: holds no case yet; predict some")
-    measured = references.measured(index.cases)
-    if not measured:
-        raise BadInput(f"{index.folder}: none of its cases has a label in {references.place}; predict labelled cases")
-    told = references.classes.present
-    absent = [kind.name for kind in kinds if all(kind.value not in told.get(case, [kind.value]) for case in measured)]
-    if absent:
-        raise BadInput(f"{references.place}: {', '.join(absent)} was drawn in none of these cases; leave it out")
-    for case in measured:
-        predicted = nifti.read(index.case(case) / LABELS, label=True)
-        reference = references.label(case, predicted)
-        present = references.classes.present.get(case, [label.value for label in index.labels])
-        named = measured_in(present, {label.value: label.name for label in index.labels}, references)
-        patient = references.sources[case].patient
-        _doubt_unnamed(reference, index, references)
-        rows = tuple(score(case, patient, *name, predicted, reference, tolerance_mm) for name in named.items())
-        found = read_findings(index.case(case))
-        drawn = [kind for kind in kinds if kind.value in present]
-        detected = {kind.name: detect(case, patient, kind, predicted, reference, found) for kind in drawn}
-        whole = {label.value for label in index.labels} <= set(present)
-        bins = of_voxels(nifti.read(index.case(case) / PROBABILITY, label=True), reference) if whole else None
-        yield Evaluated(case, rows, detected, _worst(predicted, reference, present), bins)
+    index: Index, references: References, tolerance_mm: float, lesion_labels: Sequence[LabelDef] = ()
+) -> Iterator[CaseEvaluation]:
+    """Yields the scores of every predicted case that has a reference label.
 
+    Nothing is resampled: a reference on another grid raises BadInput.
 
-def doubts(index: Index, references: References) -> Iterator[str]:
-    """What may make the scores of a predictions folder mean less than they seem to, in words."""
-    if index.missing:
-        yield f"{index.folder}: {len(index.missing)} of {len(index.asked)} cases are missing there"
-    for label in index.labels:
-        known = references.classes.names.get(label.value, label.name)
-        if known != label.name:
-            said = f"class {label.value} is {label.name} in {index.folder}, {known} in {references.place}"
-            yield f"{said}; classes are compared by their number"
-    cases = references.measured(index.cases)
-    if seen := set(index.calibrated_on) & set(cases):
-        yield f"{len(seen)} of these {len(cases)} cases: what was calibrated on them looks better here"
-
-
-def _doubt_unnamed(reference: Volume, index: Index, references: References) -> None:
-    """Says which values of a reference no predicted label has: one of them may be nnU-Net's `ignore`."""
-    known = {label.value for label in index.labels}
-    beyond = [value for value in voxels.present(reference.voxels) if value > 0 and value not in known]
-    if beyond:
-        said = f"holds values {beyond}, which no predicted label has: they count as background"
-        remedy = "give the data set with its dataset.json if they are to be ignored"
-        warnings.warn(f"{references.place}: {said}; {remedy}", Doubt, stacklevel=3)
-
-
-def measured_in(present: Sequence[int], names: Mapping[int, str], references: References) -> dict[str, tuple[int, ...]]:
-    """What is measured, name -> values: the predicted labels that were drawn, and the data set's regions of these."""
-    drawn = {name: (value,) for value, name in names.items() if value in present}
-    known = {value for values in drawn.values() for value in values}
-    regions = {name: tuple(values) for name, values in references.classes.regions.items() if known.issuperset(values)}
-    return drawn | regions
-
-
-def image(index: Index, case: str) -> Volume:
-    """A case's image, in the unit it was predicted in."""
-    return replace(nifti.read(index.case(case) / IMAGE), unit="HU" if index.units[case] == "HU" else "a.u.")
-
-
-def detect(
-    case: str, patient: str, kind: Label, predicted: Volume, reference: Volume, found: Sequence[Finding]
-) -> Detected:
-    """One kind of lesion in one case, compared with the reference.
-
-    Candidates are known by their number among the parts of the predicted mask, which is the end of their id. One that
-    lies by half or more where the reference is unknown is left out: nobody can say whether it is right.
+    Args:
+        index: The predictions folder.
+        references: The reference labels.
+        tolerance_mm: The tolerance of the surface Dice (NSD).
+        lesion_labels: The labels to evaluate as lesions, too.
     """
-    ours, known = parts(predicted.voxels == kind.value), reference.voxels >= 0
-    mine = {int(f.id.rpartition("-")[2]): f for f in found if f.label == kind.value}
-    if max(mine, default=0) > ours.max(initial=0):
+    if not index.cases:
+        raise BadInput(f"{index.folder}: holds no case yet; run `medssl predict` first")
+    cases = references.select_labelled(index.cases)
+    if not cases:
+        raise BadInput(f"{index.folder}: none of its cases has a label in {references.path}; predict labelled cases")
+    present = references.classes.present
+    missing = [
+        label.name
+        for label in lesion_labels
+        if all(label.value not in present.get(case, [label.value]) for case in cases)
+    ]
+    if missing:
+        raise BadInput(f"{references.path}: {', '.join(missing)} is annotated in none of these cases; leave it out")
+    for case in cases:
+        yield _evaluate_case(case, index, references, tolerance_mm, lesion_labels)
+
+
+def _evaluate_case(
+    case: str, index: Index, references: References, tolerance_mm: float, lesion_labels: Sequence[LabelDef]
+) -> CaseEvaluation:
+    """Scores one case on the labels and lesions that are annotated in it."""
+    folder = index.case_folder(case)
+    predicted = nifti.read(folder / LABELS, label=True)
+    reference = references.read_label(case, predicted)
+    names = {label.value: label.name for label in index.labels}
+    present = references.classes.present.get(case, list(names))
+    patient = references.sources[case].patient
+    _warn_about_unknown_values(reference, index, references)
+    rows = tuple(
+        score_case(case, patient, name, values, predicted, reference, tolerance_mm)
+        for name, values in select_evaluated_labels(present, names, references).items()
+    )
+    findings = read_findings(folder)
+    detections = {
+        label.name: match_lesions(case, patient, label, predicted, reference, findings)
+        for label in lesion_labels
+        if label.value in present
+    }
+    is_complete = names.keys() <= set(present)
+    probability = nifti.read(folder / PROBABILITY, label=True) if is_complete else None
+    bins = voxel_reliability(probability, reference) if probability else None
+    return CaseEvaluation(case, rows, detections, _locate_worst_error(predicted, reference, present), bins)
+
+
+def find_warnings(index: Index, references: References) -> Iterator[str]:
+    """Yields reasons why the scores of a predictions folder may be misleading."""
+    if index.missing_cases:
+        yield f"{index.folder}: {len(index.missing_cases)} of {len(index.requested)} cases are missing there"
+    for label in index.labels:
+        name = references.classes.names.get(label.value, label.name)
+        if name != label.name:
+            yield (
+                f"class {label.value} is {label.name} in {index.folder}, {name} in {references.path}; "
+                "classes are compared by their number"
+            )
+    cases = references.select_labelled(index.cases)
+    if overlap := set(index.calibrated_on) & set(cases):
+        yield (
+            f"{len(overlap)} of these {len(cases)} cases were used for calibration: "
+            "calibrated scores look better on them than on new cases"
+        )
+
+
+def _warn_about_unknown_values(reference: Volume, index: Index, references: References) -> None:
+    """Warns about values of a reference that no predicted label has; one may be nnU-Net's `ignore`."""
+    predicted_values = {label.value for label in index.labels}
+    values = [v for v in list_label_values(reference.voxels) if v > 0 and v not in predicted_values]
+    if values:
+        warnings.warn(
+            f"{references.path}: holds values {values}, which no predicted label has: they count as background; "
+            "give the data set with its dataset.json if they are to be ignored",
+            InputWarning,
+            stacklevel=4,
+        )
+
+
+def select_evaluated_labels(
+    present: Sequence[int], names: Mapping[int, str], references: References
+) -> dict[str, tuple[int, ...]]:
+    """Returns name -> label values of what is evaluated: the annotated labels, and the regions made of them.
+
+    Args:
+        present: The label values annotated in the case.
+        names: The predicted labels by value.
+        references: The reference labels, which define the regions.
+    """
+    labels = {name: (value,) for value, name in names.items() if value in present}
+    annotated = {value for values in labels.values() for value in values}
+    regions = {
+        name: tuple(values) for name, values in references.classes.regions.items() if annotated.issuperset(values)
+    }
+    return labels | regions
+
+
+def read_image(index: Index, case: str) -> Volume:
+    """Reads the image of a predicted case, with its original unit."""
+    return replace(nifti.read(index.case_folder(case) / IMAGE), unit="HU" if index.units[case] == "HU" else "a.u.")
+
+
+def match_lesions(
+    case: str, patient: str, label: LabelDef, predicted: Volume, reference: Volume, findings: Sequence[Finding]
+) -> CaseDetections:
+    """Matches the predicted lesions of one label with those of the reference.
+
+    A finding is matched with its component of the predicted mask by the number at the end of its id. A finding is left
+    out if the reference is unknown in at least half of its voxels.
+
+    Args:
+        case: The id of the case.
+        patient: The id of the patient.
+        label: The lesion label.
+        predicted: The predicted label volume.
+        reference: The reference label volume on the same grid, negative where it is unknown.
+        findings: The findings of the prediction.
+    """
+    components, is_known = label_components(predicted.voxels == label.value), reference.voxels >= 0
+    candidates = {int(f.id.rpartition("-")[2]): f for f in findings if f.label == label.value}
+    if max(candidates, default=0) > components.max(initial=0):
         raise BadInput(f"{case}: its findings are not those of its {LABELS}; predict again")
-    shares = ndimage.mean(known, ours, list(mine))
-    mine = {number: f for (number, f), share in zip(mine.items(), shares, strict=True) if share > 0.5}
-    blank = np.ones(reference.shape, np.float32)
-    real = find(reference, blank, blank, case, {kind.value: kind.name})
-    iou = part_iou(np.where(known, ours, 0), parts(reference.voxels == kind.value))
-    by_centre = lesions.by_centre(list(mine.values()), real)
-    overlap = iou[np.array(list(mine), int) - 1, : len(real)]
-    return Detected(case, patient, replace(by_centre, overlap=overlap), by_centre)
+    known_fractions = ndimage.mean(is_known, components, list(candidates))
+    candidates = {
+        number: finding
+        for (number, finding), fraction in zip(candidates.items(), known_fractions, strict=True)
+        if fraction > 0.5
+    }
+    ones = np.ones(reference.shape, np.float32)
+    reference_lesions = extract_findings(reference, ones, ones, case, {label.value: label.name})
+    iou = component_iou(np.where(is_known, components, 0), label_components(reference.voxels == label.value))
+    by_centre = lesions.compare_by_centre(list(candidates.values()), reference_lesions)
+    overlap = iou[np.array(list(candidates), int) - 1, : len(reference_lesions)]
+    return CaseDetections(case, patient, replace(by_centre, overlap=overlap), by_centre)
 
 
-def of_voxels(probability: Volume, reference: Volume) -> Reliability:
-    """Of a probability kept in bytes, 0 to 255, near what is drawn or predicted and where the reference is known."""
-    known = reference.voxels >= 0
-    some = known & near((known & (probability.voxels > 127)) | (reference.voxels > 0), reference.spacing_mm())
-    return reliability(probability.voxels[some] / 255, reference.voxels[some] > 0)
+def voxel_reliability(probability: Volume, reference: Volume) -> Reliability:
+    """Measures the reliability of a foreground probability near the annotated or predicted foreground.
+
+    Args:
+        probability: The probability, stored as bytes from 0 to 255.
+        reference: The reference label volume, negative where it is unknown; those voxels are left out.
+    """
+    is_known = reference.voxels >= 0
+    foreground = (is_known & (probability.voxels > 127)) | (reference.voxels > 0)
+    voxels = is_known & near_surface(foreground, reference.spacing_mm())
+    return compute_reliability(probability.voxels[voxels] / 255, reference.voxels[voxels] > 0)
 
 
-def _worst(predicted: Volume, reference: Volume, present: Sequence[int]) -> Point:
-    """The middle of the thickest error, or of the volume where there is none."""
-    ours, theirs = (np.where(np.isin(v.voxels, present), v.voxels, 0) for v in (predicted, reference))
-    ours = np.where(reference.voxels < 0, 0, ours)
-    at = np.array(predicted.shape, float) / 2
-    if (ours != theirs).any():
-        depth = ndimage.distance_transform_edt(np.pad(ours != theirs, 1), sampling=predicted.spacing_mm())
-        at = np.array(np.unravel_index(np.argmax(depth), depth.shape), float) - 1
-    x, y, z = (float(v) for v in predicted.to_mm(at[None])[0])
+def _locate_worst_error(predicted: Volume, reference: Volume, present: Sequence[int]) -> Point:
+    """Returns the middle of the thickest error in mm, or the middle of the volume if there is none."""
+    predicted_labels, reference_labels = (
+        np.where(np.isin(volume.voxels, present), volume.voxels, 0) for volume in (predicted, reference)
+    )
+    predicted_labels = np.where(reference.voxels < 0, 0, predicted_labels)
+    is_wrong = predicted_labels != reference_labels
+    voxel = np.array(predicted.shape, float) / 2
+    if is_wrong.any():
+        depth = ndimage.distance_transform_edt(np.pad(is_wrong, 1), sampling=predicted.spacing_mm())
+        voxel = np.array(np.unravel_index(np.argmax(depth), depth.shape), float) - 1
+    x, y, z = (float(v) for v in predicted.to_mm(voxel[None])[0])
     return x, y, z

@@ -1,4 +1,4 @@
-"""The report of an evaluation: tables, figures and pictures of the worst cases in one folder."""
+"""Writes the report of an evaluation: tables, figures and images of the worst cases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,17 @@ from rich.table import Table
 
 from medssl.data.ingest.reference_labels import References
 from medssl.errors import BadInput
-from medssl.evaluation.evaluate import Evaluated, image
-from medssl.files import atomic, fresh, ready, write_json, write_text
+from medssl.evaluation.evaluate import CaseEvaluation, read_image
+from medssl.files import atomic_file, atomic_folder, check_writable, write_json, write_text
 from medssl.io import nifti
-from medssl.metrics import case_scores as cases
-from medssl.metrics import charts
-from medssl.metrics import detection_scores as detection
-from medssl.metrics.detection_scores import Detected
-from medssl.metrics.statistics import caution
+from medssl.metrics import case_scores, charts, detection_scores
+from medssl.metrics.detection_scores import CaseDetections
+from medssl.metrics.statistics import small_sample_warning
 from medssl.predictions_folder import LABELS, NOTICE, Index
-from medssl.render.figures import INK, around, png
+from medssl.render.figures import INK, encode_png, planes_through
 
-WORST = 3
-SHOWN = ("dice", "nsd", "hd95_mm", "volume_error_ml")
+NUM_WORST_CASES = 3
+TABLE_METRICS = ("dice", "nsd", "hd95_mm", "volume_error_ml")
 LESION_SCORES = (
     ("AP", "average_precision"), ("AUROC of patients", "auroc"), ("by noisy-or", "auroc_noisy_or"), ("CPM", "cpm"),
     ("mAP", "map_iou_10_50"),
@@ -31,111 +29,158 @@ LESION_SCORES = (
 
 
 @dataclass(frozen=True)
-class Report:
-    """Where a report lies and what its summary says."""
+class EvaluationReport:
+    """The folder of a report, and the content of its summary.json."""
 
     folder: Path
     summary: dict[str, Any]
 
-    def table(self) -> Table:
-        """The summary for a terminal: mean and 95 % interval of each score, per label and kind of lesion."""
+    def to_table(self) -> Table:
+        """Returns the summary for a terminal: the mean and 95 % interval of each score, by label."""
         table = Table(title=f"{self.summary['cases']} cases, mean [95 % interval over patients]", title_justify="left")
         nsd = f"NSD {self.summary['tolerance_mm']:g} mm"
         for name in ("label", "Dice", nsd, "HD95 mm", "volume error ml", "empty p/r/both"):
             table.add_column(name)
-        for label, told in self.summary["labels"].items():
-            counts = "/".join(str(told["empty"][kind]) for kind in ("predicted", "reference", "both"))
-            table.add_row(label, *(interval(told[metric]["mean"], told[metric]) for metric in SHOWN), counts)
-        for kind, told in self.summary["lesions"].items():
-            scores = "; ".join(f"{name} {interval(told[key]['estimate'], told[key])}" for name, key in LESION_SCORES)
-            table.caption = (
-                f"{table.caption or ''}{kind}: {told['lesions']} lesions in {told['patients']} patients; {scores}\n"
+        for label, scores in self.summary["labels"].items():
+            intervals = (format_interval(scores[metric]["mean"], scores[metric]) for metric in TABLE_METRICS)
+            counts = "/".join(str(scores["empty"][kind]) for kind in ("predicted", "reference", "both"))
+            table.add_row(label, *intervals, counts)
+        caption = ""
+        for label, scores in self.summary["lesions"].items():
+            values = "; ".join(
+                f"{name} {format_interval(scores[key]['estimate'], scores[key])}" for name, key in LESION_SCORES
             )
-        if said := caution(max(told["patients"] for told in self.summary["labels"].values())):
-            table.caption = f"{table.caption or ''}{said}\n"
+            caption += f"{label}: {scores['lesions']} lesions in {scores['patients']} patients; {values}\n"
+        if warning := small_sample_warning(max(scores["patients"] for scores in self.summary["labels"].values())):
+            caption += f"{warning}\n"
+        table.caption = caption or None
         return table
 
 
-def write(index: Index, references: References, done: Sequence[Evaluated], folder: Path, tolerance_mm: float) -> Report:
-    """Writes summary.json, figures/, tables of cases, lesions, patients: all, in place of an earlier one, or none."""
-    rows = [row for one in done for row in one.rows]
+def write_report(
+    index: Index, references: References, evaluations: Sequence[CaseEvaluation], folder: Path, tolerance_mm: float
+) -> EvaluationReport:
+    """Writes summary.json, tables of cases, lesions and patients, and figures; replaces an earlier report.
+
+    Args:
+        index: The predictions folder.
+        references: The reference labels.
+        evaluations: The scores of the cases, from `evaluate`.
+        folder: The folder to write; it stays unchanged if anything fails.
+        tolerance_mm: The tolerance of the surface Dice (NSD).
+    """
+    rows = [row for evaluation in evaluations for row in evaluation.rows]
     if not rows:
-        raise BadInput(f"{references.place}: none of the predicted labels is drawn there; nothing can be measured")
-    names = dict.fromkeys(name for one in done for name in one.detected)
-    kinds = {name: [one.detected[name] for one in done if name in one.detected] for name in names}
-    bins = [one.reliability for one in done if one.reliability]
+        raise BadInput(f"{references.path}: none of the predicted labels is annotated there; nothing can be measured")
+    detections: dict[str, list[CaseDetections]] = {}
+    for evaluation in evaluations:
+        for label, case_detections in evaluation.detections.items():
+            detections.setdefault(label, []).append(case_detections)
+    bins = [evaluation.reliability for evaluation in evaluations if evaluation.reliability]
     reliability = {"voxels": sum(bins[1:], start=bins[0])} if bins else {}
     summary: dict[str, Any] = {
-        "notice": NOTICE, "predictions": str(index.folder), "references": str(references.place), "model": index.model,
-        "cases": len(done), "missing": index.missing, "tolerance_mm": tolerance_mm, "labels": cases.summary(rows),
-        "lesions": {name: detection.summary(of) | _calibrated(index, name, of) for name, of in kinds.items()},
+        "notice": NOTICE, "predictions": str(index.folder), "references": str(references.path), "model": index.model,
+        "cases": len(evaluations), "missing": index.missing_cases, "tolerance_mm": tolerance_mm,
+        "labels": case_scores.summarize(rows),
+        "lesions": {
+            label: detection_scores.summarize(cases) | _evaluate_threshold(index, label, cases)
+            for label, cases in detections.items()
+        },
         "ece": reliability["voxels"].ece() if bins else None,
     }  # fmt: skip
-    check_out(folder)
-    with fresh(folder, over=True) as part:
+    require_report_folder(folder)
+    with atomic_folder(folder, overwrite=True) as part:
         write_json(part / "summary.json", summary)
-        write_text(part / "cases.csv", cases.table(rows))
-        charts.boxplot(rows, part / "figures" / "boxplot.png", tolerance_mm)
-        if kinds:
-            for name, rows_of in (("lesions", detection.rows), ("patients", detection.patients)):
-                write_text(part / f"{name}.csv", cases.table([row for kind in kinds.items() for row in rows_of(*kind)]))
-            bounds = {name: told["sensitivity"] for name, told in summary["lesions"].items()}
-            outcomes = {name: [c.picai for c in of] for name, of in kinds.items()}
-            charts.froc(outcomes, bounds, part / "figures" / "froc.png")
-        reliability |= {f"findings: {name}": detection.trusted(of) for name, of in kinds.items()}
+        write_text(part / "cases.csv", case_scores.to_csv(rows))
+        charts.plot_scores(rows, part / "figures" / "boxplot.png", tolerance_mm)
+        if detections:
+            _write_lesion_files(part, detections, summary["lesions"])
+        for label, cases in detections.items():
+            reliability[f"findings: {label}"] = detection_scores.compute_finding_reliability(cases)
         if reliability:
-            charts.reliability(reliability, part / "figures" / "reliability.png")
-        _worst(index, references, done, part / "figures")
-    return Report(folder, summary)
+            charts.plot_reliability(reliability, part / "figures" / "reliability.png")
+        _draw_worst_cases(index, references, evaluations, part / "figures")
+    return EvaluationReport(folder, summary)
 
 
-def check_out(folder: Path) -> None:
-    """Refuses a folder that holds anything but an earlier report."""
+def _write_lesion_files(
+    part: Path, detections: Mapping[str, Sequence[CaseDetections]], scores: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Writes lesions.csv, patients.csv and the FROC curves."""
+    for name, make_rows in (
+        ("lesions", detection_scores.list_lesions),
+        ("patients", detection_scores.summarize_patients),
+    ):
+        rows = [row for label, cases in detections.items() for row in make_rows(label, cases)]
+        write_text(part / f"{name}.csv", case_scores.to_csv(rows))
+    matches = {label: [case.picai for case in cases] for label, cases in detections.items()}
+    bounds = {label: scores[label]["sensitivity"] for label in detections}
+    charts.plot_froc(matches, bounds, part / "figures" / "froc.png")
+
+
+def require_report_folder(folder: Path) -> None:
+    """Raises BadInput if a folder exists and is not a report, or if it cannot be written."""
     if folder.exists() and not (folder / "summary.json").is_file():
         raise BadInput(f"{folder}: exists already and is no evaluation; choose another --out")
-    ready(folder)
+    check_writable(folder)
 
 
-def _calibrated(index: Index, name: str, of: Sequence[Detected]) -> dict[str, Any]:
-    """What became of the promise that the model's threshold for this kind of lesion was given with."""
-    if name not in index.thresholds:
+def _evaluate_threshold(index: Index, label: str, cases: Sequence[CaseDetections]) -> dict[str, Any]:
+    """Returns the sensitivity and false positives at the model's calibrated threshold, if it has one for this label."""
+    if label not in index.thresholds:
         return {}
-    threshold, outcomes = index.thresholds[name], [one.picai for one in of]
-    patients: dict[str, list[float]] = {}
-    for one, outcome in zip(of, outcomes, strict=True):
-        patients.setdefault(one.patient, []).extend(outcome.found >= threshold)
-    shares = [float(np.mean(hits)) for hits in patients.values() if hits]
-    alarms = sum(int((o.false >= threshold).sum()) for o in outcomes) / len(outcomes)
-    told = {"threshold": threshold, "promise": index.promise.get(name, ""), "false_per_scan": alarms}
-    return {"calibrated": told | {"sensitivity": float(np.mean(shares)) if shares else None}}
+    threshold, matches = index.thresholds[label], [case.picai for case in cases]
+    hits_of_patient: dict[str, list[float]] = {}
+    for case, match in zip(cases, matches, strict=True):
+        hits_of_patient.setdefault(case.patient, []).extend(match.hit_scores >= threshold)
+    sensitivities = [float(np.mean(hits)) for hits in hits_of_patient.values() if hits]
+    num_false = sum(int((match.false_positive_scores >= threshold).sum()) for match in matches)
+    return {
+        "calibrated": {
+            "threshold": threshold,
+            "guarantee": index.guarantee.get(label, ""),
+            "false_per_scan": num_false / len(matches),
+            "sensitivity": float(np.mean(sensitivities)) if sensitivities else None,
+        }
+    }
 
 
-def _worst(index: Index, references: References, done: Sequence[Evaluated], folder: Path) -> None:
-    """The cases with the lowest Dice: their planes with the prediction above and the reference below."""
-    scored = sorted((one for one in done if one.rows), key=lambda one: sum(r.dice for r in one.rows) / len(one.rows))
-    for rank, one in enumerate(scored[:WORST], 1):
-        shown, predicted = image(index, one.case), nifti.read(index.case(one.case) / LABELS, label=True)
-        pairs = {"predicted": predicted, "reference": references.label(one.case, shown)}
-        page = _below([_named(around(shown, one.worst_mm, labels), name) for name, labels in pairs.items()])
-        with atomic(folder / f"worst-{rank}-{one.case}.png") as part:
-            part.write_bytes(png(page))
+def _draw_worst_cases(
+    index: Index, references: References, evaluations: Sequence[CaseEvaluation], folder: Path
+) -> None:
+    """Draws the cases with the lowest mean Dice: planes with the prediction above and the reference below."""
+    ranking = sorted((e for e in evaluations if e.rows), key=lambda e: sum(row.dice for row in e.rows) / len(e.rows))
+    for rank, evaluation in enumerate(ranking[:NUM_WORST_CASES], 1):
+        case = evaluation.case
+        image = read_image(index, case)
+        volumes = {
+            "predicted": nifti.read(index.case_folder(case) / LABELS, label=True),
+            "reference": references.read_label(case, image),
+        }
+        rows = [
+            _write_name(planes_through(image, evaluation.worst_mm, labels), name) for name, labels in volumes.items()
+        ]
+        with atomic_file(folder / f"worst-{rank}-{case}.png") as part:
+            part.write_bytes(encode_png(_stack(rows)))
 
 
-def _named(picture: Image.Image, name: str) -> Image.Image:
+def _write_name(picture: Image.Image, name: str) -> Image.Image:
+    """Writes a name into the top left corner."""
     ImageDraw.Draw(picture).text((8, 5), name, fill=INK, font=ImageFont.load_default(13))
     return picture
 
 
-def _below(pictures: Sequence[Image.Image]) -> Image.Image:
-    page = Image.new("RGB", (pictures[0].width, sum(p.height for p in pictures)))
+def _stack(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Stacks pictures from top to bottom."""
+    page = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)))
     for n, picture in enumerate(pictures):
-        page.paste(picture, (0, sum(p.height for p in pictures[:n])))
+        page.paste(picture, (0, sum(above.height for above in pictures[:n])))
     return page
 
 
-def interval(estimate: float | None, told: Mapping[str, float | None]) -> str:
-    """An estimate with the bounds `low` and `high` of its interval, or a dash."""
-    numbers = (estimate, told["low"], told["high"])
-    if any(n is None for n in numbers):
+def format_interval(estimate: float | None, bounds: Mapping[str, float | None]) -> str:
+    """Formats an estimate with the bounds `low` and `high` of its interval; a dash if any is None."""
+    numbers = (estimate, bounds["low"], bounds["high"])
+    if any(number is None for number in numbers):
         return "-"
     return "{:.3f} [{:.3f}, {:.3f}]".format(*numbers)

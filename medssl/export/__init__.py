@@ -1,1 +1,1 @@
-"""Export of reviewed results as DICOM SEG and SR, PDF and CSV. No torch."""
+"""Exports reviewed results as DICOM SEG and SR, PDF and CSV. Does not import torch."""

@@ -1,4 +1,4 @@
-"""Delivery: reviewed predictions as DICOM SEG and SR, as a PDF report and as a table."""
+"""Exports reviewed predictions as DICOM SEG and SR, as PDF reports and as a CSV table."""
 
 import io
 import shutil
@@ -11,163 +11,185 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from medssl import __version__
 from medssl.errors import BadInput
-from medssl.export import findings_table as table
-from medssl.export.findings_table import Row
-from medssl.export.pdf_summary import report
-from medssl.export.prior_comparison import since
-from medssl.export.reviewed_findings import Item, Reviewed, counting, read
-from medssl.export.source_series import origin, scanned
-from medssl.files import fresh
+from medssl.export.findings_table import FindingRow, build_row, write_table
+from medssl.export.pdf_summary import build_report
+from medssl.export.prior_comparison import compare_with_prior
+from medssl.export.reviewed_findings import ReviewedCase, ReviewedFinding, load_reviewed_case, select_reading_of_record
+from medssl.export.source_series import find_source_series, read_all_series
+from medssl.files import atomic_folder
 from medssl.io import nifti
-from medssl.io.dicom import seg_writer as seg
-from medssl.io.dicom import sr_writer as sr
+from medssl.io.dicom import seg_writer, sr_writer
 from medssl.io.dicom.reader import Series
-from medssl.io.dicom.seg_writer import Kind, Maker, Segment
-from medssl.io.dicom.series_writer import uid
-from medssl.io.dicom.sr_writer import Measured, Reviewer
+from medssl.io.dicom.seg_writer import AlgorithmInfo, Kind, SegSegment
+from medssl.io.dicom.series_writer import derive_uid
+from medssl.io.dicom.sr_writer import SrFinding, SrReviewer
 from medssl.predictions_folder import IMAGE, NOTICE, Index
 from medssl.render import pdf
-from medssl.review.access import reviewers as access
+from medssl.review.access.reviewers import Reviewer
 from medssl.review.event import Event
-from medssl.review.event_store import Store, record
-from medssl.review.reading import Refusal
+from medssl.review.event_store import EventStore, record_act
+from medssl.review.reading import ActRejected
+from medssl.version import __version__
 from medssl.volume import Unit
 
 SEG, SR, PDF, TABLE = "seg.dcm", "sr.dcm", "report.pdf", "findings.csv"
-CLINICIANS = ("reader", "senior")
+VERIFYING_ROLES = ("reader", "senior")
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to deliver: with which scans (none: no DICOM), also what nobody signed, in which form, for whom.
+class ExportOptions:
+    """The options of an export.
 
-    `notes` are what readers wrote; `cases` are all unless some are named.
+    Args:
+        dicom: The folder of the DICOM files of the predicted scans; None exports no DICOM SEG and SR.
+        include_unsigned: Whether to export cases that no reader has signed; their reports are not verified.
+        seg_kind: The DICOM segmentation type. LABELMAP is smaller, but fewer programs read it.
+        organization: The organization of the reviewer, for the SR and the PDF; empty if it is not given.
+        include_notes: Whether to export the free text of the readers.
+        cases: The cases to export; empty exports all.
     """
 
-    scans: Path | None = None
-    unsigned: bool = False
-    kind: Kind = "BINARY"
+    dicom: Path | None = None
+    include_unsigned: bool = False
+    seg_kind: Kind = "BINARY"
     organization: str = ""
-    notes: bool = True
+    include_notes: bool = True
     cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Whether a case was delivered; if not, why."""
+class CaseExport:
+    """The result for one case: the reason why it was not exported, empty if it was."""
 
     case: str
     reason: str = ""
 
 
-def write(index: Index, store: Store, out: Path, wanted: Wanted, by: access.Reviewer | None = None) -> list[Outcome]:
-    """Writes a folder a case and one table of all findings, whole or not at all; what is left out says why.
+def export_review(
+    index: Index, store: EventStore, out: Path, options: ExportOptions, reviewer: Reviewer | None = None
+) -> list[CaseExport]:
+    """Writes a folder for each case and a table of all findings, whole or not at all.
 
-    Each case that person `by` takes away is an event of the record before the folder gets its name.
+    Args:
+        index: The reviewed predictions.
+        store: The event log of the review.
+        out: The folder to write, which must not exist.
+        options: What to export.
+        reviewer: The person who exports. The export of each case is recorded as an event of this person; None records
+            nothing.
+
+    Raises:
+        BadInput: If no case can be exported, the event log is damaged or the export cannot be recorded.
     """
-    outcomes, rows = [], []
-    with fresh(out) as made:
-        if faults := store.faults():
-            raise BadInput(f"{store.name}: the verdicts' record is broken ({faults[0]}); see `medssl audit verify`")
-        series = scanned(wanted.scans) if wanted.scans else ()
-        events = store.events()
-        for case in wanted.cases or index.cases:
+    results, rows = [], []
+    with atomic_folder(out) as folder:
+        if faults := store.find_faults():
+            raise BadInput(
+                f"{store.name}: the record of the verdicts is damaged ({faults[0]}); see `medssl audit verify`"
+            )
+        series = read_all_series(options.dicom) if options.dicom else ()
+        events = store.read_events()
+        for case in options.cases or index.cases:
             try:
-                rows += _Case(index, case, events, wanted).write(made / case, series)
-                outcomes.append(Outcome(case))
-            except BadInput as reason:
-                shutil.rmtree(made / case, ignore_errors=True)  # half a case is none
-                outcomes.append(Outcome(case, str(reason)))
-        if all(outcome.reason for outcome in outcomes):
-            said = "; ".join(sorted({outcome.reason for outcome in outcomes}))
-            raise BadInput(f"{index.folder}: no case can be delivered ({said})")
-        table.write(made / TABLE, rows)
-        if by:
-            _note(index, store, by, [outcome.case for outcome in outcomes if not outcome.reason])
-    return outcomes
+                rows += _CaseExporter(index, case, events, options).write(folder / case, series)
+                results.append(CaseExport(case))
+            except BadInput as error:
+                shutil.rmtree(folder / case, ignore_errors=True)  # leaves no partial export of a case
+                results.append(CaseExport(case, str(error)))
+        if all(result.reason for result in results):
+            reasons = "; ".join(sorted({result.reason for result in results}))
+            raise BadInput(f"{index.folder}: no case can be exported ({reasons})")
+        write_table(folder / TABLE, rows)
+        if reviewer:
+            _record_exports(index, store, reviewer, [result.case for result in results if not result.reason])
+    return results
 
 
-def _note(index: Index, store: Store, by: access.Reviewer, cases: Sequence[str]) -> None:
+def export_archive(index: Index, store: EventStore, case: str, options: ExportOptions) -> bytes:
+    """Returns a ZIP file of the documents and the table of one case; raises BadInput if it cannot be exported."""
+    archive = io.BytesIO()
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        out = Path(folder) / "export"
+        export_review(index, store, out, replace(options, cases=(case,)))
+        for path in sorted(out.rglob("*.*")):
+            file.write(path, path.relative_to(out))
+    return archive.getvalue()
+
+
+def _record_exports(index: Index, store: EventStore, reviewer: Reviewer, cases: Sequence[str]) -> None:
     session = uuid.uuid4().hex
     try:
         for number, case in enumerate(cases, 1):
-            record(store, index, by, case, "deliver", session=session, number=number)
-    except Refusal as refusal:
-        raise BadInput(f"{store.name}: {refusal}") from None
+            record_act(store, index, reviewer, case, "deliver", session=session, number=number)
+    except ActRejected as error:
+        raise BadInput(f"{store.name}: {error}") from None
 
 
-class _Case:
-    """One case, the reading of it that counts, and who is responsible for that."""
+class _CaseExporter:
+    """Writes the documents of one case from its reading of record."""
 
-    def __init__(self, index: Index, name: str, events: Sequence[Event], wanted: Wanted) -> None:
-        self.index, self.name, self.events, self.wanted = index, name, events, wanted
-        self.reading = counting(index, name, events, wanted.unsigned)
-        mine = [e for e in events if (e.case, e.reviewer) == (name, self.reading.reviewer)]
-        said = [e for e in mine if e.action == "sign"] if self.reading.signed_at else mine
-        role = said[-1].role if said else ""
-        signed_at = self.reading.signed_at if role in CLINICIANS else None
-        self.reviewer = Reviewer(self.reading.reviewer, wanted.organization, signed_at, role)
+    def __init__(self, index: Index, name: str, events: Sequence[Event], options: ExportOptions) -> None:
+        self.index, self.name, self.events, self.options = index, name, events, options
+        self.reading = select_reading_of_record(index, name, events, options.include_unsigned)
+        own_events = [e for e in events if (e.case, e.reviewer) == (name, self.reading.reviewer)]
+        if self.reading.signed_at:
+            own_events = [e for e in own_events if e.action == "sign"]
+        role = own_events[-1].role if own_events else ""
+        signed_at = self.reading.signed_at if role in VERIFYING_ROLES else None
+        self.reviewer = SrReviewer(self.reading.reviewer, options.organization, signed_at, role)
         self.head = events[-1].hash if events else ""
-        self.maker = Maker(index.weights, str(index.model.get("version", __version__)), NOTICE)
+        self.algorithm = AlgorithmInfo(index.weights_sha256, str(index.model.get("version", __version__)), NOTICE)
 
-    def write(self, folder: Path, series: Sequence[Series]) -> list[Row]:
-        """Writes the case's documents and gives its rows of the table."""
+    def write(self, folder: Path, series: Sequence[Series]) -> list[FindingRow]:
+        """Writes the documents of the case and returns its rows of the table."""
         unit: Unit = TypeAdapter(Unit).validate_python(self.index.units[self.name])
-        image = replace(nifti.read(self.index.case(self.name) / IMAGE), unit=unit)
-        done = read(self.index, self.name, self.reading)
-        done.labels.require_same_grid(image.oriented("RAS"))
-        scan = origin(self.name, image, series) if self.wanted.scans else None
-        if scan:
-            seg.check(scan)
+        image = replace(nifti.read(self.index.case_folder(self.name) / IMAGE), unit=unit)
+        case = load_reviewed_case(self.index, self.name, self.reading)
+        case.labels.require_same_grid(image.reorient("RAS"))
+        source = find_source_series(self.name, image, series) if self.options.dicom else None
+        if source:
+            seg_writer.require_regular_grid(source)
         folder.mkdir(parents=True)
-        grown = since(self.index, self.name, done.items, self.events)
-        rows = [table.row(item, grown, self.wanted.notes, self._who(item, scan)) for item in done.items]
-        if scan:
-            self._dicom(folder, scan, done, rows)
-        told = report(self.index, image, done, self.reading, self.reviewer, rows, self.head, grown)
-        pdf.write(told, folder / PDF)
+        comparison = compare_with_prior(self.index, self.name, case.items, self.events)
+        notes = self.options.include_notes
+        rows = [build_row(item, comparison, notes, self._build_origin(item, source)) for item in case.items]
+        if source:
+            self._write_dicom(folder, source, case, rows)
+        report = build_report(self.index, image, case, self.reading, self.reviewer, rows, self.head, comparison)
+        pdf.write(report, folder / PDF)
         return rows
 
-    def _dicom(self, folder: Path, scan: Series, done: Reviewed, rows: Sequence[Row]) -> None:
-        segments = list(self._segments(done, rows))
-        made = seg.write(scan, done.parts, segments, self.maker, folder / SEG, self.wanted.kind) if segments else None
+    def _write_dicom(self, folder: Path, source: Series, case: ReviewedCase, rows: Sequence[FindingRow]) -> None:
+        segments, seg = list(self._list_segments(case, rows)), None
+        if segments:
+            kind = self.options.seg_kind
+            seg = seg_writer.write(source, case.parts, segments, self.algorithm, folder / SEG, kind)
         findings = [
-            Measured(
+            SrFinding(
                 row["finding"], row["tracking_uid"], row["name"], row["verdict"], item.number, item.finding.volume_ml,
                 item.finding.diameter_mm, (item.axes.long_mm, item.axes.short_mm) if item.axes else None,
                 row["reason"], row["note"],
             )
-            for item, row in zip(done.items, rows, strict=True)
+            for item, row in zip(case.items, rows, strict=True)
         ]  # fmt: skip
-        sr.write(scan, made, findings, self.maker, self.reviewer, folder / SR)
+        sr_writer.write(source, seg, findings, self.algorithm, self.reviewer, folder / SR)
 
-    def _segments(self, done: Reviewed, rows: Sequence[Row]) -> Iterator[Segment]:
+    def _list_segments(self, case: ReviewedCase, rows: Sequence[FindingRow]) -> Iterator[SegSegment]:
         colours = {label.value: bytes.fromhex(label.colour[1:]) for label in self.index.labels}
-        for item, row in zip(done.items, rows, strict=True):
+        for item, row in zip(case.items, rows, strict=True):
             if item.number:
-                red, green, blue = colours.get(item.finding.label, b"\xff\xb0\x3b")
-                name = f"{item.finding.name[:56]} {item.number}"
-                found = item.finding
-                yield Segment(name, found.name, found.id, row["tracking_uid"], (red, green, blue), item.corrected)
+                finding = item.finding
+                red, green, blue = colours.get(finding.label, b"\xff\xb0\x3b")
+                name = f"{finding.name[:56]} {item.number}"
+                uid = row["tracking_uid"]
+                yield SegSegment(name, finding.name, finding.id, uid, (red, green, blue), item.is_corrected)
 
-    def _who(self, item: Item, scan: Series | None) -> Row:
-        """Who read the case, and what ties the finding to its documents and to the record."""
-        weights = self.index.weights
+    def _build_origin(self, item: ReviewedFinding, source: Series | None) -> FindingRow:
+        """Returns the columns that name the reviewer and link a finding to its documents and to the event log."""
+        weights = self.index.weights_sha256
         return {
             "reviewer": self.reviewer.name, "role": self.reviewer.role, "signed_at": self.reading.signed_at or "",
-            "tracking_uid": str(uid("finding", scan.uid, weights, item.finding.id)) if scan else "",
+            "tracking_uid": str(derive_uid("finding", source.uid, weights, item.finding.id)) if source else "",
             "weights_sha256": weights, "record_sha256": self.head,
         }  # fmt: skip
-
-
-def archive(index: Index, store: Store, case: str, wanted: Wanted) -> bytes:
-    """A zip file of the documents and the table of one case; BadInput where it cannot be delivered."""
-    made = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
-        out = Path(folder) / "delivered"
-        write(index, store, out, replace(wanted, cases=(case,)))
-        for path in sorted(out.rglob("*.*")):
-            file.write(path, path.relative_to(out))
-    return made.getvalue()

@@ -1,57 +1,68 @@
-"""Table: what findings.csv says of each finding, and the reports with it."""
+"""Builds the table of the reviewed findings, findings.csv; the reports use its rows too."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medssl.export.prior_comparison import Since
-from medssl.export.reviewed_findings import Item
+from medssl.export.prior_comparison import PriorComparison
+from medssl.export.reviewed_findings import ReviewedFinding
 from medssl.predictions_folder import NOTICE
 from medssl.review.priors import Growth
-from medssl.review.recist import Axes
+from medssl.review.recist import RecistAxes
 
-Row = dict[str, Any]
+FindingRow = dict[str, Any]
 
 
-def row(item: Item, since: Since | None, notes: bool, more: Row) -> Row:
-    """One finding: verdict, sizes, growth, then `more`; without `notes`, no free text of a reader."""
-    found, said = item.finding, item.verdict
-    x, y, z = (round(mm, 2) for mm in found.centre_mm)
+def build_row(
+    item: ReviewedFinding, comparison: PriorComparison | None, include_notes: bool, extra: FindingRow
+) -> FindingRow:
+    """Returns the row of one finding: its verdict, sizes and growth.
+
+    Args:
+        item: The finding.
+        comparison: The comparison with the prior study; None without a prior study.
+        include_notes: Whether to include the free text of the reader.
+        extra: Further columns, before the notice.
+    """
+    finding, verdict = item.finding, item.verdict
+    x, y, z = (round(mm, 2) for mm in finding.centre_mm)
     return {
-        "case": found.case, "finding": found.id, "label": found.label, "name": found.name,
-        "verdict": said.decision if said else "", "reason": said.reason if said else "",
-        "note": said.note if said and notes else "", "corrected": int(item.corrected), "segment": item.number or "",
-        "volume_ml": round(found.volume_ml, 4), "diameter_mm": round(found.diameter_mm, 2), **_axes(item.axes),
-        "x_mm": x, "y_mm": y, "z_mm": z, "score": round(found.score, 3), **_growth(since, found.id),
-        "at": said.at if said else "", **more, "notice": NOTICE,
+        "case": finding.case, "finding": finding.id, "label": finding.label, "name": finding.name,
+        "verdict": verdict.decision if verdict else "", "reason": verdict.reason if verdict else "",
+        "note": verdict.note if verdict and include_notes else "", "corrected": int(item.is_corrected),
+        "segment": item.number or "", "volume_ml": round(finding.volume_ml, 4),
+        "diameter_mm": round(finding.diameter_mm, 2), **_format_axes(item.axes), "x_mm": x, "y_mm": y, "z_mm": z,
+        "score": round(finding.score, 3), **_format_growth(comparison, finding.id),
+        "at": verdict.at if verdict else "", **extra, "notice": NOTICE,
     }  # fmt: skip
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
-    """All findings of all cases, a line each."""
+def write_table(path: Path, rows: Sequence[FindingRow]) -> None:
+    """Writes the findings of all cases, one per line."""
     with path.open("w", newline="", encoding="utf-8") as handle:
-        table = csv.DictWriter(handle, list(rows[0]) if rows else ["case", "notice"])
-        table.writeheader()
-        table.writerows(rows)
+        writer = csv.DictWriter(handle, list(rows[0]) if rows else ["case", "notice"])
+        writer.writeheader()
+        writer.writerows(rows)
 
 
-def _axes(axes: Axes | None) -> Row:
-    """The diameters that a reader measured in a plane; empty where nobody did."""
+def _format_axes(axes: RecistAxes | None) -> FindingRow:
+    """Returns the columns of the measured diameters; empty if they were not measured."""
     long_mm, short_mm = (round(axes.long_mm, 2), round(axes.short_mm, 2)) if axes else ("", "")
     return {"long_axis_mm": long_mm, "short_axis_mm": short_mm, "axes_plane": axes.plane if axes else ""}
 
 
-def _growth(since: Since | None, finding: str) -> Row:
-    """What changed since the prior study; empty where there is none, or the finding is new."""
-    grown = since.growth.get(finding) if since else None
-    grown = grown or Growth(None, None, since.days if since else None)
+def _format_growth(comparison: PriorComparison | None, finding: str) -> FindingRow:
+    """Returns the columns of the change since the prior study; empty without a prior study or for a new finding."""
+    growth = comparison.growth.get(finding) if comparison else None
+    growth = growth or Growth(None, None, comparison.days if comparison else None)
     return {
-        "prior": since.prior if since else "", "prior_days": _told(grown.days, 0),
-        "volume_change_percent": _told(grown.volume, 1), "diameter_change_percent": _told(grown.diameter, 1),
-        "doubling_days": _told(grown.doubling_days, 1),
+        "prior": comparison.prior if comparison else "", "prior_days": _round_or_empty(growth.days, 0),
+        "volume_change_percent": _round_or_empty(growth.volume_percent, 1),
+        "diameter_change_percent": _round_or_empty(growth.diameter_percent, 1),
+        "doubling_days": _round_or_empty(growth.doubling_days, 1),
     }  # fmt: skip
 
 
-def _told(number: float | None, digits: int) -> float | str:
+def _round_or_empty(number: float | None, digits: int) -> float | str:
     return "" if number is None else round(number, digits)

@@ -1,4 +1,4 @@
-"""Summary: what the PDF report of a reviewed case says and shows."""
+"""Builds the PDF report of a reviewed case."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,45 +8,59 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medssl import __version__
-from medssl.export.findings_table import Row
-from medssl.export.prior_comparison import Since
-from medssl.export.reviewed_findings import Reviewed
-from medssl.io.dicom.sr_writer import Reviewer
+from medssl.export.findings_table import FindingRow
+from medssl.export.prior_comparison import PriorComparison
+from medssl.export.reviewed_findings import ReviewedCase
+from medssl.io.dicom.sr_writer import SrReviewer
 from medssl.predictions_folder import NOTICE, Index
-from medssl.render.figures import around
-from medssl.render.pdf import Report
+from medssl.render.figures import planes_through
+from medssl.render.pdf import PdfReport
+from medssl.review.event import DECISION_TEXT
 from medssl.review.reading import Reading
+from medssl.version import __version__
 from medssl.volume import Volume
 
 COLUMNS = {"#": 1.0, "finding": 3.0, "ml": 1.5, "mm": 1.9, "score": 1.1, "verdict": 1.7, "reason and note": 5.0}
-GROWTH = {"since the prior": 4.0}
-SIZES = "mm: a x b are axes measured in a plane, a single number is the mask's longest in 3D"
-MOST_PLATES = 12
+GROWTH_COLUMN = {"change since prior": 4.0}
+SIZES = "mm: a x b are the diameters measured in one plane, a single number is the longest 3D diameter of the mask"
+MAX_PLATES = 12
 
 
-def report(
-    index: Index, image: Volume, done: Reviewed, reading: Reading, reviewer: Reviewer,
-    rows: Sequence[Row], head: str, since: Since | None,
-) -> Report:  # fmt: skip
-    """The report on one case: who and what made it, a row a finding, the planes through the largest ones.
+def build_report(
+    index: Index, image: Volume, case: ReviewedCase, reading: Reading, reviewer: SrReviewer,
+    rows: Sequence[FindingRow], head: str, comparison: PriorComparison | None,
+) -> PdfReport:  # fmt: skip
+    """Returns the report of one case: its origin, a table of the findings and the planes through the largest ones.
 
-    `head` is the hash of the last event of the record: `medssl audit verify --head` tells whether it still stands.
+    Args:
+        index: The predictions.
+        image: The image of the case.
+        case: The findings after the review.
+        reading: The reading of the case.
+        reviewer: The reviewer who is responsible for the reading.
+        rows: The row of each finding, as in findings.csv.
+        head: The hash of the last event; `medssl audit verify --anchor` checks that it is still in the event log.
+        comparison: The comparison with the prior study; None without a prior study.
     """
-    facts = [*_about(index, image, reading), *_signed(reading, reviewer, head), *_counted(done, rows), *_before(since)]
-    columns = COLUMNS | (GROWTH if since else {})
-    cells = [_cells(row) + ([_grown(row, since)] if since else []) for row in rows]
-    return Report(
+    facts = [
+        *_describe_case(index, image, reading),
+        *_describe_sign_off(reading, reviewer, head),
+        *_describe_findings(case, rows),
+        *_describe_prior(comparison),
+    ]
+    columns = COLUMNS | (GROWTH_COLUMN if comparison else {})
+    cells = [_format_cells(row) + ([_format_growth(row, comparison)] if comparison else []) for row in rows]
+    return PdfReport(
         f"Findings in {reading.case}", NOTICE, facts, list(columns), list(columns.values()), cells,
-        list(_plates(image, done, rows)),
+        list(_render_plates(image, case, rows)),
     )  # fmt: skip
 
 
-def _about(index: Index, image: Volume, reading: Reading) -> list[tuple[str, str]]:
-    mm = " x ".join(f"{s:.2f}" for s in image.spacing_mm())
+def _describe_case(index: Index, image: Volume, reading: Reading) -> list[tuple[str, str]]:
+    spacing = " x ".join(f"{mm:.2f}" for mm in image.spacing_mm())
     return [
         ("Case", reading.case),
-        ("Image", f"{' x '.join(map(str, image.shape))} voxels of {mm} mm, {image.unit}"),
+        ("Image", f"{' x '.join(map(str, image.shape))} voxels of {spacing} mm, {image.unit}"),
         ("Run", Path(str(index.model.get("run", "unknown"))).name),
         ("Weights (SHA-256)", str(index.model.get("weights_sha256", "unknown"))),
         ("Predicted", f"{index.created} by medssl {index.model.get('version', 'unknown')}"),
@@ -54,62 +68,75 @@ def _about(index: Index, image: Volume, reading: Reading) -> list[tuple[str, str
     ]
 
 
-def _signed(reading: Reading, reviewer: Reviewer, head: str) -> list[tuple[str, str]]:
-    who = reading.reviewer or "nobody"
-    signed = f"by {who} at {reading.signed_at}" if reading.signed_at else "no: preliminary, not verified"
-    verified = [] if reviewer.signed_at or not reading.signed_at else [("Verified", "no: the role signs for nobody")]
-    place = [("Organization", reviewer.organization)] if reviewer.organization else []
-    record = [("Record (SHA-256)", head)] if head else []
+def _describe_sign_off(reading: Reading, reviewer: SrReviewer, head: str) -> list[tuple[str, str]]:
+    """Returns who reviewed and signed, and the hash that proves it."""
+    name = reading.reviewer or "none"
     role = f" ({reviewer.role})" if reviewer.role else ""
-    return [("Reviewer", who + role), *place, ("Signed", signed), *verified, *record]
+    facts = [("Reviewer", name + role)]
+    if reviewer.organization:
+        facts.append(("Organization", reviewer.organization))
+    is_signed = reading.signed_at is not None
+    facts.append(("Signed", f"by {name} at {reading.signed_at}" if is_signed else "no; preliminary, not verified"))
+    if is_signed and not reviewer.signed_at:
+        facts.append(("Verified", "no; only a reader or senior can verify a report"))
+    if head:
+        facts.append(("Audit record (SHA-256)", head))
+    return facts
 
 
-def _counted(done: Reviewed, rows: Sequence[Row]) -> list[tuple[str, str]]:
-    left = sum(item.number is not None for item in done.items)
-    said = Counter(str(row["verdict"]) or "no verdict" for row in rows)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(said.items()))
-    count = f"{len(rows)}, of which {left} have voxels" if rows else "none"
-    return [("Findings", count), ("Verdicts", told or "none"), ("Sizes", SIZES)]
+def _describe_findings(case: ReviewedCase, rows: Sequence[FindingRow]) -> list[tuple[str, str]]:
+    """Returns the number of findings and of each verdict."""
+    num_segmented = sum(item.number is not None for item in case.items)
+    counts = Counter(_format_verdict(row) for row in rows)
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    findings = f"{len(rows)}, of which {num_segmented} are segmented" if rows else "none"
+    return [("Findings", findings), ("Verdicts", verdicts or "none"), ("Sizes", SIZES)]
 
 
-def _before(since: Since | None) -> list[tuple[str, str]]:
-    """Which study is the prior, whose word on it counts, and what it has that is not found any more."""
-    if since is None:
+def _describe_prior(comparison: PriorComparison | None) -> list[tuple[str, str]]:
+    """Returns the prior study, who read it, and its findings that are no longer present."""
+    if comparison is None:
         return []
-    days = "" if since.days is None else f", {since.days} days before"
-    read = f"read by {since.reading.reviewer}" if since.reading.reviewer else "as predicted, read by nobody"
-    signed = " and signed" if since.reading.signed_at else ""
-    gone = ", ".join(f"{finding.name} of {finding.volume_ml:.3f} ml" for finding in since.gone)
-    return [("Prior", f"{since.prior}{days}, {read}{signed}"), ("Only in the prior", gone or "nothing")]
+    days = "" if comparison.days is None else f", {comparison.days} days earlier"
+    reader = comparison.reading.reviewer
+    read = f"read by {reader}" if reader else "as predicted, not read"
+    signed = " and signed" if comparison.reading.signed_at else ""
+    resolved = ", ".join(f"{finding.name} of {finding.volume_ml:.3f} ml" for finding in comparison.resolved)
+    return [("Prior", f"{comparison.prior}{days}, {read}{signed}"), ("Only in the prior", resolved or "none")]
 
 
-def _grown(row: Row, since: Since) -> str:
+def _format_growth(row: FindingRow, comparison: PriorComparison) -> str:
     if row["segment"] == "":
         return ""
-    grown = since.growth.get(row["finding"])
-    return grown.said if grown else "not in the prior"
+    growth = comparison.growth.get(row["finding"])
+    return growth.summary if growth else "not in the prior"
 
 
-def _cells(row: Row) -> list[str]:
-    why = "; ".join(filter(None, (str(row["reason"]), str(row["note"]), "corrected" if row["corrected"] else "")))
-    sizes = [f"{row['volume_ml']:.3f}", _mm(row), f"{row['score']:.2f}"]
-    return [str(row["segment"]) or "-", str(row["name"]), *sizes, str(row["verdict"]) or "-", why]
+def _format_cells(row: FindingRow) -> list[str]:
+    remarks = (str(row["reason"]), str(row["note"]), "outline corrected" if row["corrected"] else "")
+    sizes = [f"{row['volume_ml']:.3f}", _format_diameter(row), f"{row['score']:.2f}"]
+    verdict = _format_verdict(row) if row["verdict"] else "-"
+    return [str(row["segment"]) or "-", str(row["name"]), *sizes, verdict, "; ".join(filter(None, remarks))]
 
 
-def _mm(row: Row) -> str:
+def _format_verdict(row: FindingRow) -> str:
+    return DECISION_TEXT[row["verdict"]] if row["verdict"] else "no verdict"
+
+
+def _format_diameter(row: FindingRow) -> str:
     axes = (row["long_axis_mm"], row["short_axis_mm"])
     return f"{row['diameter_mm']:.1f}" if "" in axes else "{:.1f} x {:.1f}".format(*axes)
 
 
-def _plates(image: Volume, done: Reviewed, rows: Sequence[Row]) -> Iterator[tuple[str, Image.Image]]:
-    """The planes through the centres of the largest findings; of a case without any, through its middle."""
-    ras = image.oriented("RAS")
-    found = [(item.finding, row) for item, row in zip(done.items, rows, strict=True) if item.number]
-    largest = sorted(found, key=lambda pair: -pair[0].volume_ml)[:MOST_PLATES]
+def _render_plates(image: Volume, case: ReviewedCase, rows: Sequence[FindingRow]) -> Iterator[tuple[str, Image.Image]]:
+    """Yields the planes through the largest findings with captions; without findings, those through the middle."""
+    ras = image.reorient("RAS")
+    pairs = [(item.finding, row) for item, row in zip(case.items, rows, strict=True) if item.number]
+    largest = sorted(pairs, key=lambda pair: -pair[0].volume_ml)[:MAX_PLATES]
     for finding, row in largest:
-        number, verdict = row["segment"], row["verdict"] or "no verdict"
-        caption = f"# {number}  {finding.name}, {finding.volume_ml:.3f} ml, {_mm(row)} mm: {verdict}"
-        yield caption, around(ras, finding.centre_mm, done.labels)
+        size = f"{finding.volume_ml:.3f} ml, {_format_diameter(row)} mm"
+        caption = f"# {row['segment']}  {finding.name}, {size}: {_format_verdict(row)}"
+        yield caption, planes_through(ras, finding.centre_mm, case.labels)
     if not largest:
         x, y, z = (float(mm) for mm in ras.to_mm((np.array(ras.shape) - 1) / 2))
-        yield "The middle of the image: no finding is left", around(ras, (x, y, z))
+        yield "Middle of the image; there are no findings", planes_through(ras, (x, y, z))

@@ -1,44 +1,50 @@
-"""Origin: the one DICOM series that a predicted image was read from, told by its grid and by all of its voxels."""
+"""Finds the DICOM series that a predicted image was read from, by its grid and its voxels."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from medssl.data.ingest.dicom_studies import series_name
+from medssl.data.ingest.dicom_studies import name_series
 from medssl.errors import BadInput
-from medssl.io.dicom import reader as dicom
-from medssl.io.dicom import seg_writer as seg
+from medssl.io.dicom import reader
 from medssl.io.dicom.reader import Series
+from medssl.io.dicom.seg_writer import is_irregular
 from medssl.volume import Volume
 
 
-def scanned(folder: Path) -> tuple[Series, ...]:
-    """Every series of a folder, irregular ones too; a case of a file that cannot be read finds no series."""
+def read_all_series(folder: Path) -> tuple[Series, ...]:
+    """Returns every series of a folder, including irregular ones; files that cannot be read are skipped."""
     if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder; give the scans that were predicted")
-    return tuple(s for s in dicom.read(folder, allow_gaps=True) if isinstance(s, Series))
+        raise BadInput(f"{folder}: no such folder; give the folder of the DICOM files that were predicted")
+    return tuple(s for s in reader.read(folder, allow_gaps=True) if isinstance(s, Series))
 
 
-def origin(case: str, image: Volume, series: Iterable[Series]) -> Series:
-    """The series with this image's grid and voxels; where a series gave the case its name, it must be that one."""
-    told = list(series)
-    named = [s for s in told if case.endswith(series_name(s))]
-    equal = [s for s in named or told if _equal(s, image)]
+def find_source_series(case: str, image: Volume, series: Iterable[Series]) -> Series:
+    """Returns the only series with the grid and the voxels of an image.
+
+    Raises:
+        BadInput: If there is no such series or more than one, or a series with the name of the case differs.
+    """
+    candidates = list(series)
+    named = [s for s in candidates if case.endswith(name_series(s))]
+    equal = [s for s in named or candidates if _is_equal(s, image)]
     if named and not equal:
-        raise BadInput("the series it is named after has another grid or other voxels than the predicted image")
+        raise BadInput("the series that it is named after differs from the predicted image in grid or voxels")
     if not equal:
-        raise BadInput("no series of the scans has its grid and its voxels")
+        raise BadInput("no DICOM series has the grid and the voxels of the predicted image")
     if len(equal) > 1:
-        raise BadInput(f"{len(equal)} series have its grid and its voxels; leave only its own among the scans")
+        raise BadInput(
+            f"{len(equal)} DICOM series have the grid and the voxels of the predicted image; remove the copies"
+        )
     return equal[0]
 
 
-def _equal(series: Series, image: Volume) -> bool:
-    """Whether the series is this image; its voxels are decoded only where its headers do not tell it apart already."""
+def _is_equal(series: Series, image: Volume) -> bool:
+    """Whether the series is this image; decodes the voxels only if the grids are equal."""
     try:
-        if not seg.irregular(series):
-            layout = series.frames[0].layout
+        if not is_irregular(series):
+            layout = series.frames[0].encoding
             shape = (layout.columns, layout.rows, len(series.frames))
             Volume(np.broadcast_to(np.uint8(0), shape), series.grid.affine, image.unit).require_same_grid(image)
         volume = series.volume().require_same_grid(image)

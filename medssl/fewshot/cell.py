@@ -1,4 +1,4 @@
-"""Cell: one arm with one number of labels and one seed, trained, and scored on the split `test`."""
+"""Trains one cell of a sweep (arm, number of labels, seed) and evaluates it on the split `test`."""
 
 import logging
 from collections.abc import Sequence
@@ -13,34 +13,43 @@ from medssl.data.ingest.read_source import read_source
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
-from medssl.evaluation.compare import read
-from medssl.evaluation.evaluate import detect, measured_in
-from medssl.fewshot import lesion_scores as found
+from medssl.evaluation.compare import read_scores
+from medssl.evaluation.evaluate import match_lesions, select_evaluated_labels
+from medssl.fewshot.lesion_scores import write_lesion_scores
 from medssl.files import write_text
-from medssl.metrics.case_scores import Row, score, table
-from medssl.metrics.detection_scores import Detected
-from medssl.models.trained_model import Network, fastest, predictor
-from medssl.predictions_folder import Label
+from medssl.metrics.case_scores import CaseScore, score_case, to_csv
+from medssl.metrics.detection_scores import CaseDetections
+from medssl.models.trained_model import TrainedModel, build_predictor, default_device
+from medssl.predictions_folder import LabelDef
 from medssl.run import Run
-from medssl.training.finetune import Finetune, finetune
-from medssl.training.pretrain import Pretrain
+from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.pretrain import PretrainConfig
 
-SCORES = "cases.csv"
-PLACES = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume"}
+SCORES_FILE = "cases.csv"
+LOCATION_KEYS = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume"}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What is trained, and the folder that holds its run and, once it is done, a row for every test case and label.
+class SweepCell:
+    """One training of a sweep and the folder with its run and its scores.
 
-    `workers` cells train at once on this machine and share its cores; `structures` are what is to be scored.
+    Args:
+        arm: The name of the arm.
+        num_labelled: The number of labelled volumes.
+        seed: The seed of the label subset and of the training.
+        folder: The folder of the run, and of a row of scores for each test case and label once the cell is done.
+        settings: The finetuning.
+        tolerance_mm: The tolerance of the surface score NSD.
+        workers: The number of cells that train at once on this machine and share its cores.
+        lesions: The labels whose detection is evaluated too.
+        structures: The classes and regions to score.
     """
 
     arm: str
-    labels: int
+    num_labelled: int
     seed: int
     folder: Path
-    settings: Finetune
+    settings: FinetuneConfig
     tolerance_mm: float
     workers: int = 0
     lesions: tuple[str, ...] = ()
@@ -48,96 +57,106 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For a person."""
-        return f"{self.arm}, {self.labels} labelled, seed {self.seed}"
+        """The name in messages and reports."""
+        return f"{self.arm}, {self.num_labelled} labelled, seed {self.seed}"
 
     @property
-    def done(self) -> bool:
-        """Whether its scores are written, of all structures that are scored today."""
-        if not (self.folder / SCORES).is_file():
+    def is_done(self) -> bool:
+        """Whether the scores of all structures are written."""
+        if not (self.folder / SCORES_FILE).is_file():
             return False
-        return not self.structures or {name for _, name in read(self.folder, "dice")[0]} == self.structures
+        return not self.structures or {name for _, name in read_scores(self.folder, "dice")[0]} == self.structures
 
-    def said(self) -> str:
-        """Its mean score in a word."""
-        return f"Dice {np.mean(list(read(self.folder, 'dice')[0].values())):.3f}"
+    def describe_score(self) -> str:
+        """Returns the mean Dice as text."""
+        return f"Dice {np.mean(list(read_scores(self.folder, 'dice')[0].values())):.3f}"
 
 
-def work(cell: Cell) -> str:
-    """Trains and tests a cell; returns why it could not be, or nothing. A cell killed midway goes on from there."""
-    logging.getLogger(Finetune.__module__).setLevel(logging.WARNING)  # which tensors were taken is in each run's report
+def run_cell(cell: SweepCell) -> str:
+    """Trains and tests a cell, or resumes it; returns the error message, or an empty string on success."""
+    logging.getLogger("medssl.training").setLevel(logging.WARNING)  # the report of each run holds these messages
     if cell.workers > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // cell.workers))
-    place = cell.settings.run
+    run = Run(cell.settings.run)
     try:
-        run = Run(place) if Run(place).finished else finetune(cell.settings)
-        rows, detected = tested(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm, cell.lesions)
+        run = run if run.is_finished else finetune(cell.settings)
+        rows, detected = evaluate_run(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm, cell.lesions)
         if detected:
-            found.write(cell.folder, detected)
-        write_text(cell.folder / SCORES, table(rows))
+            write_lesion_scores(cell.folder, detected)
+        write_text(cell.folder / SCORES_FILE, to_csv(rows))
     except (BadInput, OSError, RuntimeError, MemoryError) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return ""
 
 
-def stale(now: Finetune, cases: Sequence[str]) -> list[str]:
-    """In what a finished run differs from the settings it would have now, and in what and whom it learnt from."""
-    run, now = Run(now.run), now.filled(len(cases))
-    if not run.finished:
+def find_outdated_settings(settings: FinetuneConfig, cases: Sequence[str]) -> list[str]:
+    """Returns what differs between a finished run and the current settings, initial weights or labelled cases."""
+    run, settings = Run(settings.run), settings.with_presets(len(cases))
+    if not run.is_finished:
         return []
-    changed = altered(now)
-    if "task" not in changed and Network.of(run).task != now.task:
+    changed = find_changed_settings(settings)
+    if "task" not in changed and TrainedModel.from_run(run).task != settings.task:
         changed.append("task")
-    start = _start(now)
-    if start != "" and run.card.get("start_sha256", start) != start:
+    start = _hash_of_start(settings)
+    if start != "" and run.metadata.get("start_sha256", start) != start:
         changed.append("pretrained")
-    return changed + ["choice of labelled volumes"] * (sorted(run.card["cases"]) != sorted(cases))
+    return changed + ["choice of labelled volumes"] * (sorted(run.metadata["cases"]) != sorted(cases))
 
 
-def altered(now: Finetune | Pretrain) -> list[str]:
-    """The settings in which a finished run differs from what is asked now; where things lie may have changed.
+def find_changed_settings(settings: FinetuneConfig | PretrainConfig) -> list[str]:
+    """Returns the keys in which a finished run differs from the current settings; paths are not compared.
 
-    Settings that a run of an older version does not have stood as they do by default. A run that is not there or goes
-    on is none that differs: resuming it looks at that.
+    Keys that an older run does not have count as their defaults. A run that is missing or unfinished has no
+    differences here: resuming it compares its settings.
     """
-    run = Run(now.run)
-    if not run.finished:
+    run = Run(settings.run)
+    if not run.is_finished:
         return []
-    then = config.check(run.settings(), type(now), str(run.path / "config.yaml"))
-    return [name for name in type(now).model_fields if name not in PLACES and getattr(now, name) != getattr(then, name)]
+    previous = config.check(run.read_settings(), type(settings), str(run.path / "config.yaml"))
+    return [
+        name
+        for name in type(settings).model_fields
+        if name not in LOCATION_KEYS and getattr(settings, name) != getattr(previous, name)
+    ]
 
 
-def _start(settings: Finetune) -> str | None:
-    """The hash of the weights that a training starts from; "" where they are not there yet."""
+def _hash_of_start(settings: FinetuneConfig) -> str | None:
+    """Returns the hash of the initial weights; None without pretraining, "" if they do not exist yet."""
     if settings.pretrained is None:
         return None
-    there = Run(settings.pretrained)
-    return str(there.card["weights_sha256"]) if there.finished else ""
+    run = Run(settings.pretrained)
+    return str(run.metadata["weights_sha256"]) if run.is_finished else ""
 
 
-def dead(cell: Cell) -> str:
-    """What is said of a cell whose process died."""
-    return f"{cell.name}: its process was killed, most often for want of memory; run it again with fewer workers"
+def describe_killed(cell: SweepCell) -> str:
+    """Returns the message for a cell whose process was killed."""
+    return (
+        f"{cell.name}: its process was killed, most often for lack of memory; run it again with a smaller num_workers"
+    )
 
 
-def tested(
+def evaluate_run(
     run: Run, manifest: Manifest, tolerance_mm: float, lesions: Sequence[str] = ()
-) -> tuple[list[Row], dict[str, list[Detected]]]:
-    """A row for every labelled test case and every class or region drawn in it, and what was found of `lesions`.
+) -> tuple[list[CaseScore], dict[str, list[CaseDetections]]]:
+    """Evaluates a run on the labelled cases of the split `test`, on the grid of the scanner.
 
-    All on the scanner's grid.
+    Returns:
+        A row for each case and each class or region annotated in it, and for each label in `lesions` the detections
+        of each case.
     """
-    references, predict = References.read(manifest.folder / "manifest.csv"), predictor(run, fastest())
-    names = Network.of(run).labels
-    rows: list[Row] = []
-    detected: dict[str, list[Detected]] = {kind: [] for kind in lesions}
-    for case in manifest.by("test").labelled().cases:
+    references, predict = References.read(manifest.folder / "manifest.csv"), build_predictor(run, default_device())
+    names = TrainedModel.from_run(run).labels
+    rows: list[CaseScore] = []
+    detected: dict[str, list[CaseDetections]] = {kind: [] for kind in lesions}
+    for case in manifest.in_split("test").with_labels().cases:
         image = read_source(case, manifest)
-        said, reference = predict(image, case.id), references.label(case.id, image)
-        drawn = references.classes.present.get(case.id, list(names))
-        for name, values in measured_in(drawn, names, references).items():
-            rows.append(score(case.id, case.patient, name, values, said.labels, reference, tolerance_mm))
+        prediction, reference = predict(image, case.id), references.read_label(case.id, image)
+        annotated = references.classes.present.get(case.id, list(names))
+        for name, values in select_evaluated_labels(annotated, names, references).items():
+            rows.append(score_case(case.id, case.patient, name, values, prediction.labels, reference, tolerance_mm))
             if name in detected:
-                kind = Label(values[0], name, "")
-                detected[name].append(detect(case.id, case.patient, kind, said.labels, reference, said.findings))
+                label = LabelDef(values[0], name, "")
+                detected[name].append(
+                    match_lesions(case.id, case.patient, label, prediction.labels, reference, prediction.findings)
+                )
     return rows, detected

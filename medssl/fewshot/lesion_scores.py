@@ -1,4 +1,4 @@
-"""Lesions found by a sweep's cells: kept beside their Dice, and held against the reference arm's."""
+"""Stores the lesion scores of a sweep's cells and compares them between arms."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,93 +12,112 @@ from jaxtyping import Bool, Float, Int
 from medssl.errors import BadInput
 from medssl.files import write_json
 from medssl.metrics import lesions
-from medssl.metrics.detection_scores import Detected
-from medssl.metrics.lesions import Outcome
-from medssl.metrics.statistics import Interval, crossed_interval, swapped_p
+from medssl.metrics.detection_scores import CaseDetections
+from medssl.metrics.lesions import MatchResult
+from medssl.metrics.statistics import Interval, crossed_interval, crossed_permutation_p
 
-NAME = "lesions.json"
+LESIONS_FILE = "lesions.json"
 RULES = ("picai", "luna")
-METRICS: dict[str, tuple[str, Callable[[Sequence[Outcome]], float]]] = {
-    "sensitivity at 1 false alarm": ("picai", lambda of: float(lesions.sensitivity_at(of, [1.0])[0])),
+METRICS: dict[str, tuple[str, Callable[[Sequence[MatchResult]], float]]] = {
+    "sensitivity at 1 false alarm": ("picai", lambda outcomes: float(lesions.sensitivity_at(outcomes, [1.0])[0])),
     "CPM": ("luna", lesions.cpm),
 }
 
 
 @dataclass(frozen=True)
-class Found:
-    """One kind of lesion in the test cases of one cell: by each rule an outcome a case."""
+class LesionScores:
+    """The matches of one kind of lesion in the test cases of one cell.
+
+    Args:
+        cases: The ids of the test cases.
+        patients: The patient of each case.
+        outcomes: By matching rule ('picai' or 'luna'), the result of each case.
+    """
 
     cases: tuple[str, ...]
     patients: tuple[str, ...]
-    outcomes: dict[str, tuple[Outcome, ...]]
+    outcomes: dict[str, tuple[MatchResult, ...]]
 
-    def measured(self, metric: str, at: Int[np.ndarray, "n"]) -> float:
-        """A metric over some case numbers."""
+    def compute(self, metric: str, indices: Int[np.ndarray, "n"]) -> float:
+        """Returns a metric of METRICS over the cases with the given indices, which may repeat."""
         rule, statistic = METRICS[metric]
-        return statistic([self.outcomes[rule][n] for n in at])
+        return statistic([self.outcomes[rule][n] for n in indices])
 
-    def swapped(self, other: "Found", some: Bool[np.ndarray, "cases"]) -> "Found":
-        """The same with the other's outcomes in some of the cases."""
-        pairs = {rule: zip(mine, other.outcomes[rule], some, strict=True) for rule, mine in self.outcomes.items()}
-        return replace(self, outcomes={rule: tuple(b if yes else a for a, b, yes in of) for rule, of in pairs.items()})
+    def swap_cases(self, other: "LesionScores", is_swapped: Bool[np.ndarray, "cases"]) -> "LesionScores":
+        """Returns the scores with the results of `other` in some of the cases."""
+        outcomes = {
+            rule: tuple(
+                second if swap else first
+                for first, second, swap in zip(results, other.outcomes[rule], is_swapped, strict=True)
+            )
+            for rule, results in self.outcomes.items()
+        }
+        return replace(self, outcomes=outcomes)
 
 
-def write(folder: Path, detected: Mapping[str, Sequence[Detected]]) -> None:
-    """Keeps what is needed to measure and to compare: of every case and rule the scores of hits and false alarms."""
-    write_json(folder / NAME, {kind: [_row(one) for one in cases] for kind, cases in detected.items()})
+def write_lesion_scores(folder: Path, detected: Mapping[str, Sequence[CaseDetections]]) -> None:
+    """Writes the scores of hits and false alarms of each case, for each kind of lesion and each matching rule."""
+    write_json(folder / LESIONS_FILE, {kind: [_to_json(case) for case in cases] for kind, cases in detected.items()})
 
 
-def read(folder: Path, kind: str) -> Found:
-    """What `write` kept of one kind."""
-    path = folder / NAME
+def read_lesion_scores(folder: Path, kind: str) -> LesionScores:
+    """Reads the scores of one kind of lesion that `write_lesion_scores` wrote."""
+    path = folder / LESIONS_FILE
     rows = json.loads(path.read_text()).get(kind) if path.is_file() else None
     if rows is None:
-        raise BadInput(f"{path}: tells nothing of {kind}; delete {folder / 'cases.csv'}, and the cell is tested again")
+        raise BadInput(f"{path}: no scores of {kind}; delete {folder / 'cases.csv'}, and the cell is tested again")
     cases, patients = (tuple(row[key] for row in rows) for key in ("case", "patient"))
-    outcomes = {rule: tuple(_outcome(row[rule], row["diameters_mm"]) for row in rows) for rule in RULES}
-    return Found(cases, patients, outcomes)
+    outcomes = {rule: tuple(_outcome_from_json(row[rule], row["diameters_mm"]) for row in rows) for rule in RULES}
+    return LesionScores(cases, patients, outcomes)
 
 
-def score(metric: str, mine: Sequence[Found]) -> Interval:
-    """A metric over the test cases, with patients crossed with the seeds that `mine` are of."""
-    return crossed_interval(lambda seed, at: mine[seed].measured(metric, at), len(mine), _patients(mine))
+def score_interval(metric: str, cells: Sequence[LesionScores]) -> Interval:
+    """Returns a metric over the test cases with its interval over patients crossed with seeds, one cell per seed."""
+    return crossed_interval(
+        lambda seed, indices: cells[seed].compute(metric, indices), len(cells), _common_patients(cells)
+    )
 
 
-def gap(metric: str, mine: Sequence[Found], theirs: Sequence[Found]) -> tuple[Interval, float]:
-    """How far a metric of one arm is above that of another, paired by case and seed, and the p of swapping patients."""
-    patients, both = _patients([*mine, *theirs]), list(zip(mine, theirs, strict=True))
-    every = np.arange(len(patients))
+def compare_arms(metric: str, arm: Sequence[LesionScores], reference: Sequence[LesionScores]) -> tuple[Interval, float]:
+    """Returns the difference arm - reference of a metric, paired by case and seed, and its permutation p-value."""
+    patients, pairs = _common_patients([*arm, *reference]), list(zip(arm, reference, strict=True))
+    all_cases = np.arange(len(patients))
 
-    def apart(seed: int, at: Int[np.ndarray, "n"]) -> float:
-        return mine[seed].measured(metric, at) - theirs[seed].measured(metric, at)
+    def compute_difference(seed: int, indices: Int[np.ndarray, "n"]) -> float:
+        return arm[seed].compute(metric, indices) - reference[seed].compute(metric, indices)
 
-    def swapped(some: Bool[np.ndarray, "cases"]) -> float:
-        pairs = [(a.swapped(b, some), b.swapped(a, some)) for a, b in both]
-        return float(np.mean([a.measured(metric, every) - b.measured(metric, every) for a, b in pairs]))
+    def permute_difference(is_swapped: Bool[np.ndarray, "cases"]) -> float:
+        swapped = [(a.swap_cases(b, is_swapped), b.swap_cases(a, is_swapped)) for a, b in pairs]
+        return float(np.mean([a.compute(metric, all_cases) - b.compute(metric, all_cases) for a, b in swapped]))
 
-    return crossed_interval(apart, len(mine), patients), swapped_p(swapped, patients)
+    interval = crossed_interval(compute_difference, len(arm), patients)
+    return interval, crossed_permutation_p(permute_difference, patients)
 
 
-def _patients(cells: Sequence[Found]) -> tuple[str, ...]:
+def _common_patients(cells: Sequence[LesionScores]) -> tuple[str, ...]:
     first = cells[0]
     if any((cell.cases, cell.patients) != (first.cases, first.patients) for cell in cells):
         raise BadInput("the cells tested other cases; choose another out")
     return first.patients
 
 
-def _row(one: Detected) -> dict[str, Any]:
-    by = {"picai": one.picai, "luna": one.luna}
-    told = {
-        rule: {"found": _finite(of.found), "false": of.false.tolist(), "score": of.score} for rule, of in by.items()
+def _to_json(case: CaseDetections) -> dict[str, Any]:
+    results = {
+        rule: {
+            "found": _scores_to_json(result.hit_scores),
+            "false": result.false_positive_scores.tolist(),
+            "score": result.score,
+        }
+        for rule, result in {"picai": case.picai, "luna": case.luna}.items()
     }
-    return {"case": one.case, "patient": one.patient, "diameters_mm": one.picai.diameters_mm.tolist(), **told}
+    return {"case": case.case, "patient": case.patient, "diameters_mm": case.picai.diameters_mm.tolist(), **results}
 
 
-def _finite(found: Float[np.ndarray, "r"]) -> list[float | None]:
-    """A missed lesion has no score, which JSON calls null."""
-    return [score if np.isfinite(score) else None for score in found.tolist()]
+def _scores_to_json(hit_scores: Float[np.ndarray, "r"]) -> list[float | None]:
+    """Returns the scores with None (null in JSON) for missed lesions, which score -inf."""
+    return [score if np.isfinite(score) else None for score in hit_scores.tolist()]
 
 
-def _outcome(told: Mapping[str, Any], diameters_mm: list[float]) -> Outcome:
-    found = np.array([-np.inf if score is None else score for score in told["found"]], float)
-    return Outcome(found, np.array(told["false"], float), np.array(diameters_mm, float), told["score"])
+def _outcome_from_json(values: Mapping[str, Any], diameters_mm: list[float]) -> MatchResult:
+    hit_scores = np.array([-np.inf if score is None else score for score in values["found"]], float)
+    return MatchResult(hit_scores, np.array(values["false"], float), np.array(diameters_mm, float), values["score"])

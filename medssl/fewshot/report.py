@@ -1,22 +1,24 @@
-"""What a sweep leaves for people: table.csv, curve.png, and report.html, which opens without a network."""
+"""Writes the results of a sweep: table.csv, curve.png and report.html, which needs no network."""
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from medssl.fewshot.table import Line
-from medssl.files import atomic, write_text
+from medssl.fewshot.table import TableRow
+from medssl.files import atomic_file, write_text
 from medssl.metrics.charts import TINTS
-from medssl.metrics.statistics import Interval, caution
-from medssl.render.report import NOTICE, STYLE
+from medssl.metrics.statistics import Interval, small_sample_warning
+from medssl.render.report import NOTICE
+from medssl.render.templates import render_template
 
-ASKED = "sweep.yaml"
+SETTINGS_FILE = "sweep.yaml"
+TEMPLATE = Path(__file__).with_name("sweep_report.html")
 COLUMNS = (
     "structure", "metric", "labels", "arm", "seeds", "cases", "patients", "score", "score_low", "score_high",
     "difference", "difference_low", "difference_high", "p",
@@ -24,110 +26,117 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How much of a sweep is done, and why what failed did."""
+class SweepProgress:
+    """The number of cells of a sweep, how many of them are finished, and the error of each cell that failed."""
 
     cells: int
-    done: int
+    finished: int
     failed: Mapping[str, str]
 
 
-def write(out: Path, lines: Sequence[Line], progress: Progress) -> None:
-    """Writes all three into the sweep's folder."""
-    if lines:
-        write_text(out / "table.csv", table(lines))
-        with atomic(out / "curve.png") as part:
-            drawn(lines).savefig(part, dpi=130, format="png")
-    settings = (out / ASKED).read_text(encoding="utf-8")
-    write_text(out / "report.html", page(out.name, lines, progress, settings))
+def write(out: Path, rows: Sequence[TableRow], progress: SweepProgress) -> None:
+    """Writes table.csv, curve.png and report.html into the folder of the sweep."""
+    if rows:
+        write_text(out / "table.csv", to_csv(rows))
+        with atomic_file(out / "curve.png") as part:
+            draw_curve(rows).savefig(part, dpi=130, format="png")
+    settings = (out / SETTINGS_FILE).read_text(encoding="utf-8")
+    write_text(out / "report.html", render_html(out.name, rows, progress, settings))
 
 
-def table(lines: Sequence[Line]) -> str:
-    """The lines as CSV; a reference has no difference."""
+def to_csv(rows: Sequence[TableRow]) -> str:
+    """Returns the rows as CSV text; the difference of the reference arm is empty."""
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for line in lines:
-        gap = line.gap or Interval(float("nan"), float("nan"), float("nan"))
-        numbers = (line.score.estimate, line.score.low, line.score.high, gap.estimate, gap.low, gap.high)
-        told = [f"{number:.4f}" if number == number else "" for number in numbers]
-        p = "" if line.p is None else f"{line.p:.4g}"
-        rows.writerow(
-            [line.structure, line.metric, line.labels, line.arm, line.seeds, line.cases, line.patients, *told, p]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        difference = row.difference or Interval(float("nan"), float("nan"), float("nan"))
+        numbers = [
+            f"{number:.4f}" if number == number else ""
+            for interval in (row.score, difference)
+            for number in (interval.estimate, interval.low, interval.high)
+        ]
+        p = "" if row.p is None else f"{row.p:.4g}"
+        writer.writerow(
+            [row.structure, row.metric, row.num_labelled, row.arm, row.seeds, row.cases, row.patients, *numbers, p]
         )
     return text.getvalue()
 
 
-def page(name: str, lines: Sequence[Line], progress: Progress, settings: str) -> str:
-    """The report: how far the sweep is, the curve, a table a structure, what failed, and what was asked."""
-    state = "finished" if progress.done == progress.cells else f"{progress.done} of {progress.cells} cells done"
-    badge = f'<span class="state{"" if state == "finished" else " stopped"}">{state}</span>'
-    body = [f'<h1>{escape(name)}{badge}</h1><div class="sub">{NOTICE}</div>']
-    if lines:
-        about = f"{lines[0].metric} over the test patients; bands are 95 % intervals over patients crossed with seeds"
-        about += f"; {said}" if (said := caution(lines[0].patients)) else ""
-        body.append(f'<h2>Few labels</h2><figure class="card">{_svg(lines)}<figcaption>{about}</figcaption></figure>')
-    for kind in dict.fromkeys((line.structure, line.metric) for line in lines):
-        body.append(_section([line for line in lines if (line.structure, line.metric) == kind]))
-    if progress.failed:
-        rows = "".join(f"<tr><td>{escape(n)}</td><td>{escape(why)}</td></tr>" for n, why in progress.failed.items())
-        body.append(f'<h2>Not measured</h2><div class="card"><table>{rows}</table></div>')
-    body.append(f'<h2>Asked</h2><div class="card"><pre>{escape(settings)}</pre></div>')
-    head = f'<meta charset="utf-8"><title>{escape(name)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body><main>{"".join(body)}</main></body></html>\n'
+def render_html(name: str, rows: Sequence[TableRow], progress: SweepProgress, settings: str) -> str:
+    """Returns the report as HTML: progress, curve, one table per structure, failed cells and settings."""
+    is_finished = progress.finished == progress.cells
+    caption = ""
+    if rows:
+        caption = f"{rows[0].metric} over the test patients; bands are 95 % intervals over patients crossed with seeds"
+        caption = "; ".join(filter(None, (caption, small_sample_warning(rows[0].patients))))
+    kinds = dict.fromkeys((row.structure, row.metric) for row in rows)
+    return render_template(
+        TEMPLATE,
+        title=name,
+        notice=NOTICE,
+        is_finished=is_finished,
+        state="finished" if is_finished else f"{progress.finished} of {progress.cells} cells done",
+        figure=_render_svg(rows) if rows else "",
+        caption=caption,
+        tables=[_describe_table([row for row in rows if (row.structure, row.metric) == kind]) for kind in kinds],
+        failures=progress.failed,
+        settings=settings,
+    )
 
 
-def drawn(lines: Sequence[Line]) -> Figure:
-    """The first metric of the first structure against the number of labels, a line an arm."""
-    lines = main(lines)
-    arms, counts = (list(dict.fromkeys(getattr(line, name) for line in lines)) for name in ("arm", "labels"))
+def draw_curve(rows: Sequence[TableRow]) -> Figure:
+    """Draws the main metric against the number of labelled volumes, with one line per arm."""
+    rows = select_main_rows(rows)
+    arms, counts = (list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("arm", "num_labelled"))
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots()
     for arm, tint in zip(arms, TINTS * len(arms), strict=False):
-        own = sorted((line for line in lines if line.arm == arm), key=lambda line: line.labels)
-        x = [line.labels for line in own]
-        low, middle, high = ([getattr(line.score, name) for line in own] for name in ("low", "estimate", "high"))
+        arm_rows = sorted((row for row in rows if row.arm == arm), key=lambda row: row.num_labelled)
+        x = [row.num_labelled for row in arm_rows]
+        low, middle, high = ([getattr(row.score, name) for row in arm_rows] for name in ("low", "estimate", "high"))
         axes.fill_between(x, low, high, color=tint, alpha=0.12)
         axes.plot(x, middle, "o-", color=tint, label=arm, markersize=4)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="labelled volumes", ylabel=f"{lines[0].metric}, {lines[0].structure}")
+    axes.set(xlabel="labelled volumes", ylabel=f"{rows[0].metric}, {rows[0].structure}")
     axes.grid(alpha=0.3)
     axes.legend(loc="best", framealpha=0.6)
     return figure
 
 
-def main(lines: Sequence[Line]) -> list[Line]:
-    """The lines of the first metric of the first structure: how lesions are found, or Dice over all labels."""
-    first = lines[0].structure, lines[0].metric
-    return [line for line in lines if (line.structure, line.metric) == first]
+def select_main_rows(rows: Sequence[TableRow]) -> list[TableRow]:
+    """Returns the rows of the main metric: lesion detection if it was evaluated, else Dice over all labels."""
+    first = rows[0].structure, rows[0].metric
+    return [row for row in rows if (row.structure, row.metric) == first]
 
 
-def _svg(lines: Sequence[Line]) -> str:
+def column_titles(row: TableRow, reference: str) -> tuple[str, ...]:
+    """Returns the column titles of a table whose rows have the metric of `row`."""
+    difference = f"difference from {reference} [95 %]"
+    return "labels", "arm", f"{row.metric} [95 %]", difference, "p", "", "seeds", "cases", "patients"
+
+
+def format_row(row: TableRow, reference: str) -> tuple[str, ...]:
+    """Returns the cells of a row, in the order of `column_titles`."""
+    difference = row.difference.format("+.3f") if row.difference else ""
+    p = "" if row.p is None else f"{row.p:.3g}"
+    counts = str(row.seeds), str(row.cases), str(row.patients)
+    return str(row.num_labelled), row.arm, row.score.format(), difference, p, row.verdict(reference), *counts
+
+
+def _render_svg(rows: Sequence[TableRow]) -> Markup:
     text = io.StringIO()
-    drawn(lines).savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    draw_curve(rows).savefig(text, format="svg", metadata={"Date": None})
+    return Markup(text.getvalue()[text.getvalue().index("<svg") :])
 
 
-def _section(lines: Sequence[Line]) -> str:
-    reference = next((line.arm for line in lines if line.gap is None), "the reference")
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads(lines[0], reference))
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row(line, reference)) + "</tr>" for line in lines
-    )
-    return f'<h2>{escape(lines[0].structure)}</h2><div class="card"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def heads(line: Line, reference: str) -> tuple[str, ...]:
-    """What stands over the words of `row`, in a table of lines as this one."""
-    far = f"difference from {reference} [95 %]"
-    return "labels", "arm", f"{line.metric} [95 %]", far, "p", "", "seeds", "cases", "patients"
-
-
-def row(line: Line, reference: str) -> tuple[str, ...]:
-    """A line as words for a table: labels, arm, score, difference, p, verdict, seeds, cases, patients."""
-    far = line.gap.said("+.3f") if line.gap else ""
-    p = "" if line.p is None else f"{line.p:.3g}"
-    counts = str(line.seeds), str(line.cases), str(line.patients)
-    return str(line.labels), line.arm, line.score.said(), far, p, line.verdict(reference), *counts
+def _describe_table(rows: Sequence[TableRow]) -> dict[str, object]:
+    """Returns the title, the column titles and the cells of the table of one structure."""
+    reference = next((row.arm for row in rows if row.difference is None), "the reference")
+    return {
+        "title": rows[0].structure,
+        "columns": column_titles(rows[0], reference),
+        "rows": [format_row(row, reference) for row in rows],
+    }

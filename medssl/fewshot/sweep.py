@@ -1,4 +1,4 @@
-"""Sweep: every arm with every number of labels and every seed, from one file, and resumed where it stopped."""
+"""Runs a sweep: trains and tests every arm with every number of labels and every seed, and resumes an earlier sweep."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,38 +9,41 @@ from typing import Any, NamedTuple
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from medssl import config
-from medssl.data import worker_pool as pool
-from medssl.data.checks import leakage as leaks
+from medssl.data.checks.leakage import read_seen_cases
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
+from medssl.data.splits import select_labelled
+from medssl.data.worker_pool import make_job_runner
 from medssl.errors import BadInput
-from medssl.evaluation.evaluate import measured_in
-from medssl.fewshot import cell
-from medssl.fewshot import report as page
-from medssl.fewshot.cell import Cell, altered, stale
-from medssl.fewshot.table import Line, lines
-from medssl.files import LOCK, alone, write_text
+from medssl.evaluation.evaluate import select_evaluated_labels
+from medssl.fewshot import cell as cell_module
+from medssl.fewshot import report
+from medssl.fewshot.cell import SweepCell, describe_killed, find_changed_settings, find_outdated_settings
+from medssl.fewshot.table import TableRow, build_table
+from medssl.files import LOCK_FILE, exclusive_lock, write_text
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.training.finetune import Finetune
-from medssl.training.label_subset import Shown
-from medssl.training.pretrain import Pretrain, pretrain
+from medssl.training.finetune import FinetuneConfig
+from medssl.training.label_subset import LabelSubset
+from medssl.training.pretrain import PretrainConfig, pretrain
 
-Watch = Callable[[str], None]
+MessageCallback = Callable[[str], None]
 SCRATCH = "scratch"
-TESTED = ("manifest", "lesions", "tolerance_mm")  # what decides, beside the runs, what a cell scores
+SCORING_KEYS = ("manifest", "lesions", "tolerance_mm")  # the settings of the evaluation, which all cells must share
 
 
 class Arm(Settings):
-    """How an arm starts, and what it changes of the recipe that all arms share."""
+    """How the networks of an arm start, and the settings that differ from the finetuning that all arms share."""
 
-    pretrained: Path | None = Field(None, description="a finished pretraining")
-    pretrain: Path | None = Field(None, description="a config of `medssl pretrain`, which the sweep then runs")
-    pretraining: dict[str, Any] = Field({}, description="changes of its pretraining, beside those of all arms")
-    changes: dict[str, Any] = Field({}, description="dotted keys of `medssl finetune`, as plan.epochs: 60")
+    pretrained: Path | None = Field(None, description="folder of a finished pretraining run")
+    pretrain: Path | None = Field(None, description="config of `medssl pretrain`; the sweep runs the pretraining")
+    pretraining: dict[str, Any] = Field(
+        {}, description="changes to the pretraining of this arm, in addition to those of all arms"
+    )
+    changes: dict[str, Any] = Field({}, description="changes to the finetuning, by dotted key, as train.epochs: 60")
 
     @model_validator(mode="after")
-    def _one_start(self) -> "Arm":
+    def _check_start(self) -> "Arm":
         if self.pretrained and self.pretrain:
             raise ValueError("pretrained and pretrain: an arm starts from one of them")
         if self.pretraining and not self.pretrain:
@@ -49,187 +52,220 @@ class Arm(Settings):
 
 
 class Sweep(Settings):
-    """A few-label comparison; every arm has the recipe's steps unless its `changes` say otherwise."""
+    """A few-label comparison of arms; all arms train for the same number of steps unless their `changes` differ."""
 
-    out: Path
-    manifest: Path
-    recipe: Path = Field(Path("configs/finetune/segment.yaml"), description="the finetuning that all arms share")
-    changes: dict[str, Any] = Field({}, description="changes of the recipe, for all arms")
-    pretraining: dict[str, Any] = Field({}, description="changes of every arm's pretraining, as its length and crop")
-    arms: dict[str, Arm] = Field({SCRATCH: Arm()}, min_length=1)
-    reference: str = Field(SCRATCH, description="the arm that all others are held against")
-    labels: tuple[PositiveInt | None, ...] = Field((1, 2, 4, 8, 16, None), min_length=1, description="null takes all")
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
-    lesions: tuple[str, ...] = Field((), description="labels of which it is measured too how they are found")
-    tolerance_mm: PositiveFloat = Field(2.0, description="of the surface score NSD")
-    workers: int = Field(0, ge=0, description="processes that train at once; 0 trains in this one")
-    scheduler: str | None = Field(None, description="tcp://... of a dask scheduler, in place of workers")
+    out: Path = Field(description="folder of the runs, the table and the report")
+    manifest: Path = Field(description="manifest.csv of the store")
+    finetune_config: Path = Field(
+        Path("configs/finetune/segment.yaml"), description="config of `medssl finetune` that all arms share"
+    )
+    changes: dict[str, Any] = Field({}, description="changes to the finetuning of all arms, by dotted key")
+    pretraining: dict[str, Any] = Field(
+        {}, description="changes to the pretraining of all arms, by dotted key, as its length and patch_size"
+    )
+    arms: dict[str, Arm] = Field({SCRATCH: Arm()}, min_length=1, description="arms to compare, by name")
+    reference: str = Field(SCRATCH, description="name of the arm that all others are compared with")
+    num_labelled: tuple[PositiveInt | None, ...] = Field(
+        (1, 2, 4, 8, 16, None), min_length=1, description="numbers of labelled volumes; null takes all"
+    )
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of label subset and training")
+    lesions: tuple[str, ...] = Field((), description="labels whose detection is evaluated in addition to Dice")
+    tolerance_mm: PositiveFloat = Field(2.0, description="tolerance of the surface score NSD in mm")
+    num_workers: int = Field(0, ge=0, description="number of cells that train at once; 0 trains in this process")
+    scheduler: str | None = Field(None, description="address of a dask scheduler (tcp://...), instead of num_workers")
 
     @model_validator(mode="after")
-    def _held_against_an_arm(self) -> "Sweep":
+    def _check_reference(self) -> "Sweep":
         if self.reference not in self.arms:
             raise ValueError(f"reference: {self.reference!r} is no arm; the arms are {', '.join(self.arms)}")
         return self
 
 
-class Swept(NamedTuple):
-    """The table of a sweep, and by the name of each cell that could not be measured why."""
+class SweepResult(NamedTuple):
+    """The table of a sweep, and the error of each cell that failed, by the name of the cell."""
 
-    lines: list[Line]
-    failed: dict[str, str]
-
-
-def sweep(asked: Sweep, watch: Watch) -> Swept:
-    """Trains and tests what is not done yet; the table, the curve and the report are written anew after each cell."""
-    manifest = Manifest.read(asked.manifest)
-    labelled = manifest.by("train").labelled()
-    for count in asked.labels:
-        labelled.few(count or len(labelled.cases), asked.seeds[0])
-    references = References.read(asked.manifest)
-    tested = references.measured([case.id for case in manifest.by("test").labelled().cases])
-    if not tested:
-        raise BadInput(f"{asked.manifest}: no labelled case in split 'test'; ingest with --shares train=..,test=..")
-    _lesions_there(asked, references, tested)
-    plans = _pretrainings(asked)
-    starts = {name: plans[name].run if name in plans else arm.pretrained for name, arm in asked.arms.items()}
-    cells = _cells(asked, starts, len(labelled.cases), _scored(references, tested))
-    _apart(asked, cells, manifest)
-    _learnable(cells, manifest)
-    _settle(asked)
-    _unchanged(plans.values(), cells, labelled)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    with alone(asked.out, "another process works on this sweep; wait for its end, or begin it with more workers"):
-        write_text(asked.out / page.ASKED, config.dump(asked))
-        return _swept(asked, plans, cells, labelled, watch)
+    rows: list[TableRow]
+    failures: dict[str, str]
 
 
-def _swept(
-    asked: Sweep, plans: Mapping[str, Pretrain], cells: Sequence[Cell], labelled: Manifest, watch: Watch
-) -> Swept:
+def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
+    """Trains and tests all cells that are not done yet, and updates table, curve and report after each of them.
+
+    Args:
+        settings: The sweep.
+        watch: Receives progress messages.
+    """
+    manifest = Manifest.read(settings.manifest)
+    labelled = manifest.in_split("train").with_labels()
+    for count in settings.num_labelled:
+        select_labelled(labelled, count or len(labelled.cases), settings.seeds[0])
+    references = References.read(settings.manifest)
+    test_cases = references.select_labelled([case.id for case in manifest.in_split("test").with_labels().cases])
+    if not test_cases:
+        raise BadInput(
+            f"{settings.manifest}: no labelled case in split 'test'; ingest with --split-fractions train=..,test=.."
+        )
+    _check_lesions(settings, references, test_cases)
+    pretrainings = _pretrain_configs(settings)
+    starts = {
+        name: pretrainings[name].run if name in pretrainings else arm.pretrained for name, arm in settings.arms.items()
+    }
+    cells = _list_cells(settings, starts, len(labelled.cases), _scored_structures(references, test_cases))
+    _require_disjoint_patients(settings, cells, manifest)
+    _require_learnable(cells, manifest)
+    _require_same_scoring(settings)
+    _require_unchanged(pretrainings.values(), cells, labelled)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(
+        settings.out, "another process works on this sweep; wait until it ends, or start it with a larger num_workers"
+    ):
+        write_text(settings.out / report.SETTINGS_FILE, config.dump(settings))
+        return _run_cells(settings, pretrainings, cells, labelled, watch)
+
+
+def _run_cells(
+    settings: Sweep,
+    pretrainings: Mapping[str, PretrainConfig],
+    cells: Sequence[SweepCell],
+    labelled: Manifest,
+    watch: MessageCallback,
+) -> SweepResult:
+    """Runs the pretrainings, then the cells."""
     failed: dict[str, str] = {}
-    for name, plan in plans.items():
-        if Run(plan.run).finished:
+    for name, pretraining in pretrainings.items():
+        if Run(pretraining.run).is_finished:
             continue
         watch(f"pretraining for {name}")
         try:
-            pretrain(plan)
+            pretrain(pretraining)
         except (BadInput, OSError, RuntimeError, MemoryError) as error:
-            said = f"its pretraining failed: {' '.join(str(error).split()) or type(error).__name__}"
-            watch(f"{name}: {said}")
-            failed |= {one.name: said for one in cells if one.settings.pretrained == plan.run}
+            message = f"its pretraining failed: {' '.join(str(error).split()) or type(error).__name__}"
+            watch(f"{name}: {message}")
+            failed |= {cell.name: message for cell in cells if cell.settings.pretrained == pretraining.run}
         else:
-            _unchanged((), cells, labelled)
-    todo = [one for one in cells if not one.done and one.name not in failed]
-    watch(f"{len(cells)} cells, {sum(one.done for one in cells)} done already")
-    found = _report(asked, cells, failed)
-    run = pool.runner(asked.workers, asked.scheduler)
-    for count, (one, reason) in enumerate(run(todo, cell.work, cell.dead), 1):
-        failed |= {one.name: reason} if reason else {}
-        watch(f"{count} of {len(todo)}: {one.name}: {reason or one.said()}")
-        found = _report(asked, cells, failed)
-    return Swept(found, failed)
+            _require_unchanged((), cells, labelled)
+    waiting = [cell for cell in cells if not cell.is_done and cell.name not in failed]
+    watch(f"{len(cells)} cells, {sum(cell.is_done for cell in cells)} done already")
+    rows = _write_report(settings, cells, failed)
+    run_jobs = make_job_runner(settings.num_workers, settings.scheduler)
+    for count, (cell, reason) in enumerate(run_jobs(waiting, cell_module.run_cell, describe_killed), 1):
+        failed |= {cell.name: reason} if reason else {}
+        watch(f"{count} of {len(waiting)}: {cell.name}: {reason or cell.describe_score()}")
+        rows = _write_report(settings, cells, failed)
+    return SweepResult(rows, failed)
 
 
-def _apart(asked: Sweep, cells: Sequence[Cell], manifest: Manifest) -> None:
-    """Refuses patients who are tested on and trained on, or seen by a pretraining, before anything is trained."""
-    test, shown = manifest.by("test"), Shown.of(manifest, None, asked.seeds[0])
-    for name, one in {one.arm: one for one in cells}.items():
-        start = asked.arms[name].pretrained
+def _require_disjoint_patients(settings: Sweep, cells: Sequence[SweepCell], manifest: Manifest) -> None:
+    """Rejects test patients who are also in the training split or in a pretraining, before any training."""
+    test, subset = manifest.in_split("test"), LabelSubset.select(manifest, None, settings.seeds[0])
+    for name, cell in {cell.arm: cell for cell in cells}.items():
+        start = settings.arms[name].pretrained
         if start:
             Run.open(start)
-        if not one.settings.allow_overlap:
-            shown.apart_from(test)
-            leaks.seen_by(start, test)
+        if not cell.settings.allow_overlap:
+            subset.require_disjoint_patients(test)
+            read_seen_cases(start, test)
 
 
-def _learnable(cells: Sequence[Cell], manifest: Manifest) -> None:
-    """Refuses labels that a cell cannot learn from, as those without some class."""
-    for one in cells:
+def _require_learnable(cells: Sequence[SweepCell], manifest: Manifest) -> None:
+    """Rejects a label subset that lacks a class."""
+    for cell in cells:
         try:
-            Shown.of(manifest, one.labels, one.seed).check(one.settings.allow_absent)
+            subset = LabelSubset.select(manifest, cell.num_labelled, cell.seed)
+            subset.check_classes(cell.settings.allow_missing_classes)
         except BadInput as error:
-            raise BadInput(f"{one.name}: {error}") from None
+            raise BadInput(f"{cell.name}: {error}") from None
 
 
-def _lesions_there(asked: Sweep, references: References, tested: Sequence[str]) -> None:
+def _check_lesions(settings: Sweep, references: References, test_cases: Sequence[str]) -> None:
     values = {name: value for value, name in references.classes.names.items()}
-    told = references.classes.present
-    for name in asked.lesions:
+    annotated = references.classes.present
+    for name in settings.lesions:
         if name not in values:
-            raise BadInput(f"lesions: {name}: no label of {asked.manifest}; it has {', '.join(values)}")
-        if all(values[name] not in told.get(case, [values[name]]) for case in tested):
-            raise BadInput(f"lesions: {name} was drawn in no test case of {asked.manifest}; leave it out")
+            raise BadInput(f"lesions: {name}: no label of {settings.manifest}; it has {', '.join(values)}")
+        if all(values[name] not in annotated.get(case, [values[name]]) for case in test_cases):
+            raise BadInput(f"lesions: {name} is annotated in no test case of {settings.manifest}; leave it out")
 
 
-def _scored(references: References, tested: Sequence[str]) -> frozenset[str]:
-    """The classes and regions that a finished cell has scores of."""
-    names, told = references.classes.names, references.classes.present
-    return frozenset(name for case in tested for name in measured_in(told.get(case, list(names)), names, references))
+def _scored_structures(references: References, test_cases: Sequence[str]) -> frozenset[str]:
+    """Returns the classes and regions that a finished cell has scores of."""
+    names, annotated = references.classes.names, references.classes.present
+    return frozenset(
+        name
+        for case in test_cases
+        for name in select_evaluated_labels(annotated.get(case, list(names)), names, references)
+    )
 
 
-def _settle(asked: Sweep) -> None:
-    """Cells that were tested in another way must not stand in one table; what they were trained with, their runs tell.
+def _require_same_scoring(settings: Sweep) -> None:
+    """Rejects a folder whose cells were evaluated with other settings, or that holds something else.
 
-    Arms, numbers of labels and seeds may be added, where the work is done may change, and the folder may be moved.
+    Arms, numbers of labels and seeds may be added, num_workers and scheduler may change, and the folder may be moved.
     """
-    path = asked.out / page.ASKED
-    if not path.is_file() and asked.out.exists() and any(one.name != LOCK for one in asked.out.iterdir()):
-        raise BadInput(f"{asked.out}: holds something else than a sweep; choose another out")
+    path = settings.out / report.SETTINGS_FILE
+    if not path.is_file() and settings.out.exists() and any(p.name != LOCK_FILE for p in settings.out.iterdir()):
+        raise BadInput(f"{settings.out}: holds something else than a sweep; choose another out")
     if path.is_file():
-        then = config.read(path.absolute(), [], Sweep)
-        changed = [name for name in TESTED if getattr(then, name) != getattr(asked, name)]
+        previous = config.read(path.absolute(), [], Sweep)
+        changed = [name for name in SCORING_KEYS if getattr(previous, name) != getattr(settings, name)]
         if changed:
-            raise BadInput(f"{asked.out}: was begun with another {', '.join(changed)}; choose another out")
+            raise BadInput(f"{settings.out}: was begun with another {', '.join(changed)}; choose another out")
 
 
-def _unchanged(plans: Iterable[Pretrain], cells: Sequence[Cell], labelled: Manifest) -> None:
-    """Refuses finished runs that were trained otherwise, or on other volumes, than is asked now."""
-    changed = {plan.run: altered(plan) for plan in plans}
-    for one in cells:
-        cases = [case.id for case in labelled.few(one.labels, one.seed).cases]
-        changed[one.settings.run] = stale(one.settings, cases)
-    said = [f"{run} was trained with another {', '.join(keys)}" for run, keys in changed.items() if keys]
-    if said:
-        raise BadInput(f"{'; '.join(said[:3])}; choose another out, or delete what is to be trained again")
+def _require_unchanged(pretrainings: Iterable[PretrainConfig], cells: Sequence[SweepCell], labelled: Manifest) -> None:
+    """Rejects finished runs that were trained with other settings or on other volumes."""
+    changed = {pretraining.run: find_changed_settings(pretraining) for pretraining in pretrainings}
+    for cell in cells:
+        cases = [case.id for case in select_labelled(labelled, cell.num_labelled, cell.seed).cases]
+        changed[cell.settings.run] = find_outdated_settings(cell.settings, cases)
+    messages = [f"{run} was trained with another {', '.join(keys)}" for run, keys in changed.items() if keys]
+    if messages:
+        raise BadInput(f"{'; '.join(messages[:3])}; choose another out, or delete the runs to train them again")
 
 
-def _pretrainings(asked: Sweep) -> dict[str, Pretrain]:
-    """Of every arm that has one; arms that ask for the same share the run that is named after the first of them."""
-    plans: dict[str, Pretrain] = {}
-    for name, arm in asked.arms.items():
+def _pretrain_configs(settings: Sweep) -> dict[str, PretrainConfig]:
+    """Returns the pretraining of each arm that has one; arms with equal pretrainings share the run of the first."""
+    configs: dict[str, PretrainConfig] = {}
+    for name, arm in settings.arms.items():
         if arm.pretrain:
-            alike = (n for n, a in asked.arms.items() if (a.pretrain, a.pretraining) == (arm.pretrain, arm.pretraining))
-            place = asked.out / "pretrained" / next(alike)
-            told = {"manifest": str(asked.manifest), "run": str(place), "resume": True}
-            plans[name] = config.read(arm.pretrain, _words({**asked.pretraining, **arm.pretraining, **told}), Pretrain)
-    return plans
+            first = next(
+                other_name
+                for other_name, other in settings.arms.items()
+                if (other.pretrain, other.pretraining) == (arm.pretrain, arm.pretraining)
+            )
+            run = settings.out / "pretrained" / first
+            fixed = {"manifest": str(settings.manifest), "run": str(run), "resume": True}
+            configs[name] = config.read(
+                arm.pretrain, _format_overrides({**settings.pretraining, **arm.pretraining, **fixed}), PretrainConfig
+            )
+    return configs
 
 
-def _cells(
-    asked: Sweep, starts: Mapping[str, Path | None], available: int, scored: frozenset[str] = frozenset()
-) -> list[Cell]:
-    """Seeds outermost: a sweep that is stopped early holds whole comparisons."""
+def _list_cells(
+    settings: Sweep, starts: Mapping[str, Path | None], available: int, structures: frozenset[str] = frozenset()
+) -> list[SweepCell]:
+    """Returns the cells seed by seed, so that a sweep that is stopped early holds complete comparisons."""
     cells = []
-    for seed, count, name in product(asked.seeds, asked.labels, asked.arms):
-        folder = asked.out / "cells" / f"{name}-k{count or 'all'}-s{seed}".replace(" ", "_")
+    for seed, count, name in product(settings.seeds, settings.num_labelled, settings.arms):
+        folder = settings.out / "cells" / f"{name}-k{count or 'all'}-s{seed}".replace(" ", "_")
         changes = {
-            **asked.changes, **asked.arms[name].changes, "manifest": str(asked.manifest), "run": str(folder / "run"),
-            "pretrained": starts[name] and str(starts[name]), "labels": count, "seed": seed, "plan.seed": seed,
-            "resume": True,
+            **settings.changes, **settings.arms[name].changes, "manifest": str(settings.manifest),
+            "run": str(folder / "run"), "pretrained": starts[name] and str(starts[name]), "num_labelled": count,
+            "seed": seed, "train.seed": seed, "resume": True,
         }  # fmt: skip
-        settings = config.read(asked.recipe, _words(changes), Finetune)
-        told = (asked.tolerance_mm, asked.workers, asked.lesions, scored)
-        cells.append(Cell(name, count or available, seed, folder, settings, *told))
+        finetuning = config.read(settings.finetune_config, _format_overrides(changes), FinetuneConfig)
+        scoring = (settings.tolerance_mm, settings.num_workers, settings.lesions, structures)
+        cells.append(SweepCell(name, count or available, seed, folder, finetuning, *scoring))
     return cells
 
 
-def _words(changes: Mapping[str, Any]) -> list[str]:
-    """Changes as a command line gives them; JSON is YAML."""
+def _format_overrides(changes: Mapping[str, Any]) -> list[str]:
+    """Returns changes as key=value arguments of the command line; JSON is valid YAML."""
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
-def _report(asked: Sweep, cells: Sequence[Cell], failed: Mapping[str, str]) -> list[Line]:
-    done = [one for one in cells if one.done]
-    found = lines(done, asked.reference) if done else []
-    page.write(asked.out, found, page.Progress(len(cells), len(done), failed))
-    return found
+def _write_report(settings: Sweep, cells: Sequence[SweepCell], failed: Mapping[str, str]) -> list[TableRow]:
+    finished = [cell for cell in cells if cell.is_done]
+    rows = build_table(finished, settings.reference) if finished else []
+    report.write(settings.out, rows, report.SweepProgress(len(cells), len(finished), failed))
+    return rows

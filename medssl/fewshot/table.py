@@ -1,4 +1,4 @@
-"""The table of a sweep: each arm's score at each number of labels, and its paired difference from the reference."""
+"""Builds the table of a sweep: the score of each arm per number of labels, and its difference from the reference."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,104 +9,119 @@ import numpy as np
 from jaxtyping import Float
 
 from medssl.errors import BadInput
-from medssl.evaluation.compare import ALL, means, read
-from medssl.fewshot import lesion_scores as found
-from medssl.fewshot.cell import Cell
-from medssl.metrics.statistics import Interval, difference, mean_interval, permutation_p, shown
+from medssl.evaluation.compare import ALL, case_means, read_scores
+from medssl.fewshot.cell import SweepCell
+from medssl.fewshot.lesion_scores import METRICS, compare_arms, read_lesion_scores, score_interval
+from medssl.metrics.statistics import Interval, difference_interval, is_significant, mean_interval, permutation_p
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Line:
-    """One arm with one number of labels on one structure: its score by a metric, and its gap to the reference arm.
+class TableRow:
+    """The score of one arm with one number of labels on one structure.
 
-    Intervals are 95 % over patients crossed with seeds; `gap` and `p` compare the seeds that both arms have, case by
-    case, and are missing for the reference itself.
+    Args:
+        arm: The name of the arm.
+        num_labelled: The number of labelled volumes.
+        structure: A class, a region, or `all labels`.
+        metric: The name of the metric.
+        seeds: The number of seeds.
+        cases: The number of test cases.
+        patients: The number of test patients.
+        score: The score with its 95 % interval over patients crossed with seeds.
+        difference: The difference from the reference arm, paired by case, in the seeds that both have; None for the
+            reference arm.
+        p: The p-value of a permutation test of that difference.
     """
 
     arm: str
-    labels: int
+    num_labelled: int
     structure: str
     metric: str
     seeds: int
     cases: int
     patients: int
     score: Interval
-    gap: Interval | None = None
+    difference: Interval | None = None
     p: float | None = None
 
     def verdict(self, reference: str) -> str:
-        """In words: better or worse, where that is shown."""
-        if self.gap is None or self.p is None:
+        """Returns whether the arm is better or worse than the reference, if the difference is significant."""
+        if self.difference is None or self.p is None:
             return ""
-        if not shown(self.gap, self.p):
+        if not is_significant(self.difference, self.p):
             return "no difference shown"
-        return f"{'better' if self.gap.estimate > 0 else 'worse'} than {reference}"
+        return f"{'better' if self.difference.estimate > 0 else 'worse'} than {reference}"
 
 
-def lines(cells: Sequence[Cell], reference: str) -> list[Line]:
-    """How lesions are found, where that was asked, then Dice over all labels, then structure by structure.
+def build_table(cells: Sequence[SweepCell], reference: str) -> list[TableRow]:
+    """Returns the rows of lesion detection (if evaluated), of Dice over all labels, and of Dice per structure.
 
-    Arms in the order of the sweep.
+    Arms are in the order of the sweep.
     """
-    scores = {(c.arm, c.labels, c.seed): read(c.folder, "dice") for c in cells}
+    scores = {(c.arm, c.num_labelled, c.seed): read_scores(c.folder, "dice") for c in cells}
     patients = next(iter(scores.values()))[1]
-    if any(of != patients for _, of in scores.values()):
+    if any(cell_patients != patients for _, cell_patients in scores.values()):
         raise BadInput(f"{cells[0].folder.parent}: its cells tested other cases; choose another out")
     cases = list(patients)
-    structures = list(dict.fromkeys(label for drawn, _ in scores.values() for _, label in drawn))
-    told = [line for kind in cells[0].lesions for line in _of_lesions(kind, cells, reference)]
+    structures = list(dict.fromkeys(label for cell_scores, _ in scores.values() for _, label in cell_scores))
+    rows = [row for kind in cells[0].lesions for row in _lesion_rows(kind, cells, reference)]
     for structure in [ALL, *structures] if len(structures) > 1 else structures:
-        wanted = structures if structure == ALL else [structure]
-        rows = {key: means(drawn, cases, wanted) for key, (drawn, _) in scores.items()}
-        told += _of_structure(structure, rows, [patients[case] for case in cases], reference)
-    return told
+        labels = structures if structure == ALL else [structure]
+        means = {key: case_means(cell_scores, cases, labels) for key, (cell_scores, _) in scores.items()}
+        rows += _structure_rows(structure, means, [patients[case] for case in cases], reference)
+    return rows
 
 
-def _of_lesions(kind: str, cells: Sequence[Cell], reference: str) -> list[Line]:
-    done = {(c.arm, c.labels, c.seed): found.read(c.folder, kind) for c in cells}
-    told = []
-    for metric in found.METRICS:
-        one = next(iter(done.values()))
-        blank = partial(Line, structure=kind, metric=metric, cases=len(one.cases), patients=len(set(one.patients)))
-        told += _compared(blank, done, reference, partial(found.score, metric), partial(found.gap, metric))
-    return told
+def _lesion_rows(kind: str, cells: Sequence[SweepCell], reference: str) -> list[TableRow]:
+    scores = {(c.arm, c.num_labelled, c.seed): read_lesion_scores(c.folder, kind) for c in cells}
+    first = next(iter(scores.values()))
+    rows = []
+    for metric in METRICS:
+        make_row = partial(
+            TableRow, structure=kind, metric=metric, cases=len(first.cases), patients=len(set(first.patients))
+        )
+        rows += _compare_with_reference(
+            make_row, scores, reference, partial(score_interval, metric), partial(compare_arms, metric)
+        )
+    return rows
 
 
-def _of_structure(
-    structure: str, rows: dict[tuple[str, int, int], Float[np.ndarray, "cases"]], owners: list[str], reference: str
-) -> list[Line]:
-    drawn = np.isfinite(np.stack(list(rows.values()))).all(0)
-    owners = [owner for owner, there in zip(owners, drawn, strict=True) if there]
+def _structure_rows(
+    structure: str, means: dict[tuple[str, int, int], Float[np.ndarray, "cases"]], patients: list[str], reference: str
+) -> list[TableRow]:
+    is_scored = np.isfinite(np.stack(list(means.values()))).all(0)
+    patients = [patient for patient, scored in zip(patients, is_scored, strict=True) if scored]
 
-    def score(mine: list[Float[np.ndarray, "cases"]]) -> Interval:
-        return mean_interval(np.stack(mine), owners)
+    def compute_score(arm: list[Float[np.ndarray, "cases"]]) -> Interval:
+        return mean_interval(np.stack(arm), patients)
 
-    def gap(*both: list[Float[np.ndarray, "cases"]]) -> tuple[Interval, float]:
-        mine, theirs = map(np.stack, both)
-        return difference(mine, theirs, owners), permutation_p(mine, theirs, owners)
+    def compute_difference(*arms: list[Float[np.ndarray, "cases"]]) -> tuple[Interval, float]:
+        a, b = map(np.stack, arms)
+        return difference_interval(a, b, patients), permutation_p(a, b, patients)
 
-    blank = partial(Line, structure=structure, metric="Dice", cases=len(owners), patients=len(set(owners)))
-    return _compared(blank, {key: row[drawn] for key, row in rows.items()}, reference, score, gap)
+    make_row = partial(TableRow, structure=structure, metric="Dice", cases=len(patients), patients=len(set(patients)))
+    scored = {key: row[is_scored] for key, row in means.items()}
+    return _compare_with_reference(make_row, scored, reference, compute_score, compute_difference)
 
 
-def _compared(
-    blank: Callable[..., Line],
-    done: dict[tuple[str, int, int], T],
+def _compare_with_reference(
+    make_row: Callable[..., TableRow],
+    scores: dict[tuple[str, int, int], T],
     reference: str,
-    score: Callable[[list[T]], Interval],
-    gap: Callable[[list[T], list[T]], tuple[Interval, float]],
-) -> list[Line]:
-    """A line for each arm and number of labels, held against the reference in the seeds that both have."""
-    told = []
-    for arm, labels in dict.fromkeys((arm, labels) for arm, labels, _ in done):
-        mine = {seed: of for (a, k, seed), of in done.items() if (a, k) == (arm, labels)}
-        theirs = {seed: of for (a, k, seed), of in done.items() if (a, k) == (reference, labels)}
-        line = blank(arm=arm, labels=labels, seeds=len(mine), score=score(list(mine.values())))
-        both = [seed for seed in mine if seed in theirs]
-        if arm != reference and both:
-            apart, p = gap([mine[seed] for seed in both], [theirs[seed] for seed in both])
-            line = replace(line, gap=apart, p=p)
-        told.append(line)
-    return told
+    compute_score: Callable[[list[T]], Interval],
+    compute_difference: Callable[[list[T], list[T]], tuple[Interval, float]],
+) -> list[TableRow]:
+    """Returns a row per arm and number of labels, compared with the reference in the seeds that both have."""
+    rows = []
+    for arm, count in dict.fromkeys((arm, count) for arm, count, _ in scores):
+        by_seed = {seed: value for (a, k, seed), value in scores.items() if (a, k) == (arm, count)}
+        baseline = {seed: value for (a, k, seed), value in scores.items() if (a, k) == (reference, count)}
+        row = make_row(arm=arm, num_labelled=count, seeds=len(by_seed), score=compute_score(list(by_seed.values())))
+        common = [seed for seed in by_seed if seed in baseline]
+        if arm != reference and common:
+            difference, p = compute_difference([by_seed[seed] for seed in common], [baseline[seed] for seed in common])
+            row = replace(row, difference=difference, p=p)
+        rows.append(row)
+    return rows

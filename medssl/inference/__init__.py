@@ -1,1 +1,1 @@
-"""Prediction: sliding window, ensembles, detection, findings and the predictions folder."""
+"""Prediction: sliding window, ensembles, test-time augmentation, detection and writing of predictions."""

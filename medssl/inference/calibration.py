@@ -1,4 +1,4 @@
-"""Calibration of a run: a temperature and lesion thresholds, measured on cases held out, kept beside its weights."""
+"""Calibration of runs: a temperature and lesion thresholds, stored as calibration.json."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,92 +11,115 @@ from scipy.special import expit, logit
 
 from medssl import config
 from medssl.errors import BadInput
-from medssl.files import SEALS, seal, write_json
-from medssl.inference.predictor import LEAST
+from medssl.files import CHECKSUMS, write_checksums, write_json
+from medssl.inference.predictor import MIN_PROBABILITY
 from medssl.run import Run
 from medssl.settings import Settings
 
-FILE = "calibration.json"
+CALIBRATION_FILE = "calibration.json"
+TEMPERATURE_RANGE = (0.011, 90)  # a fitted temperature outside lies at the end of the search range
 
 
 class Threshold(Settings):
-    """The score from which findings of a label count, the sensitivity that keeps, and on how many patients it rests."""
+    """The score threshold of a lesion label, and the sensitivity it was chosen for."""
 
-    threshold: float
-    sensitivity: float
-    patients: int
-    promise: str
+    threshold: float = Field(description="lowest score of a finding that counts, 0 to 1")
+    sensitivity: float = Field(description="fraction of a patient's lesions expected to score at least the threshold")
+    patients: int = Field(description="number of calibration patients with lesions")
+    guarantee: str = Field(description="what the threshold guarantees, and under which conditions")
 
 
 class Calibration(Settings):
-    """How probabilities are tempered and which findings count, with what that changed on the cases it was fitted on.
+    """The calibration of one run, or of several runs that predict together.
 
-    Of a segmentation it is the probabilities of voxels, of a detector the scores of its findings. `weights_sha256` are
-    those it belongs to; of several runs, in their order.
+    For a segmentation it applies to voxel probabilities, for a detector to the scores of findings.
     """
 
-    measured: Literal["voxels", "findings"] = "voxels"
-    temperature: PositiveFloat = 1.0
-    offset: float = Field(0.0, description="of findings: added to the logit that was divided by the temperature")
-    thresholds: dict[str, Threshold] = Field({}, description="by the name of the label")
-    weights_sha256: tuple[str, ...] = ()
-    mirror: bool = Field(False, description="whether mirrored views were asked")
-    cases: tuple[str, ...] = ()
-    nll: tuple[float, float] | None = Field(None, description="before and after, in nats a voxel or finding")
-    ece: tuple[float, float] | None = Field(None, description="before and after")
+    measured: Literal["voxels", "findings"] = Field(
+        "voxels", description="what was calibrated: voxel probabilities or the scores of findings"
+    )
+    temperature: PositiveFloat = Field(1.0, description="divisor of the logits; 1 leaves them unchanged")
+    offset: float = Field(0.0, description="findings: added to the logit after its division by the temperature")
+    thresholds: dict[str, Threshold] = Field({}, description="score threshold by lesion label")
+    weights_sha256: tuple[str, ...] = Field((), description="digests of the weights of the calibrated runs, in order")
+    tta: bool = Field(False, description="whether the runs predicted with test-time augmentation")
+    cases: tuple[str, ...] = Field((), description="the cases that the calibration was fitted on")
+    nll: tuple[float, float] | None = Field(
+        None, description="negative log-likelihood before and after calibration, nats per voxel or finding"
+    )
+    ece: tuple[float, float] | None = Field(
+        None, description="expected calibration error before and after calibration, 0 to 1"
+    )
 
     @classmethod
-    def of(cls, runs: Sequence[Run], file: Path | None = None) -> "Calibration":
-        """From `file`, or of a single run from its own folder; without either, one that changes nothing."""
-        place = file or runs[0].path / FILE
-        if not file and (len(runs) > 1 or not place.is_file()):
+    def load(cls, runs: Sequence[Run], file: Path | None = None) -> "Calibration":
+        """Reads the calibration of runs.
+
+        Args:
+            runs: The runs that predict.
+            file: The file to read. Without it, a single run uses the calibration in its own folder if it has one, and
+                several runs stay uncalibrated.
+
+        Raises:
+            BadInput: The file is no calibration, or it belongs to other weights.
+        """
+        path = file or runs[0].path / CALIBRATION_FILE
+        if not file and (len(runs) > 1 or not path.is_file()):
             return cls()
         try:
-            told = json.loads(place.read_text(encoding="utf-8"))
-            found = config.check(dict(told), cls, str(place))
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            calibration = config.check(dict(fields), cls, str(path))
         except FileNotFoundError:
-            raise BadInput(f"{place}: no such file; `medssl calibrate RUN --manifest MANIFEST` writes one") from None
+            raise BadInput(f"{path}: no such file; `medssl calibrate RUN --manifest MANIFEST` writes one") from None
         except (ValueError, TypeError) as error:
-            raise BadInput(f"{place}: not a calibration ({error}); calibrate again") from None
-        if found.weights_sha256 != weights(runs):
-            raise BadInput(f"{place}: was measured on other weights than these; calibrate these runs")
-        return found
+            raise BadInput(f"{path}: not a calibration ({error}); calibrate again") from None
+        if calibration.weights_sha256 != read_weight_digests(runs):
+            raise BadInput(f"{path}: was fitted for other weights; calibrate these runs")
+        return calibration
 
     def write(self, runs: Sequence[Run], file: Path | None = None) -> Path:
-        """Writes `file`, or into the folder of a single run, whose seal, if it has one, then covers it."""
-        place = file or runs[0].path / FILE
-        write_json(place, self.model_dump(mode="json"))
-        if place.parent == runs[0].path and (place.parent / SEALS).is_file():
-            seal(runs[0].path, (FILE,))
-        return place
+        """Writes the calibration to a file, or to the folder of a single run, and returns the path.
 
-    def told(self) -> list[str]:
-        """What was found, for a person."""
+        The checksums of the run, if there are any, then include the calibration.
+        """
+        path = file or runs[0].path / CALIBRATION_FILE
+        write_json(path, self.model_dump(mode="json"))
+        if path.parent == runs[0].path and (path.parent / CHECKSUMS).is_file():
+            write_checksums(runs[0].path, (CALIBRATION_FILE,))
+        return path
+
+    def summary_lines(self) -> list[str]:
+        """Returns the fitted values and what they changed, one line each."""
         rows = [("negative log-likelihood", self.nll), ("expected calibration error", self.ece)]
-        changed = [f"{name} {pair[0]:.4f} -> {pair[1]:.4f}" for name, pair in rows if pair]
-        edge = " (the end of what was tried: these cases do not say)" * (not 0.011 < self.temperature < 90)
-        few = "; of one case, which tells nothing of others" * (len(self.cases) == 1)
+        changes = [f"{name} {pair[0]:.4f} -> {pair[1]:.4f}" for name, pair in rows if pair]
+        low, high = TEMPERATURE_RANGE
+        edge = " (the end of the search range: these cases do not determine it)" * (not low < self.temperature < high)
+        single = "; a single case does not generalize to others" * (len(self.cases) == 1)
         offset = f" and offset {self.offset:+.3f}" if self.measured == "findings" else ""
         return [
-            f"{self.measured}: temperature {self.temperature:.3f}{offset} on {len(self.cases)} cases{edge}{few}",
-            *changed,
+            f"{self.measured}: temperature {self.temperature:.3f}{offset} on {len(self.cases)} cases{edge}{single}",
+            *changes,
         ]
 
-    def score(self, raw: float) -> float:
-        """The score of a finding that a detector gave a raw score."""
+    def calibrate_score(self, raw: float) -> float:
+        """Returns the calibrated score of a finding, given the raw score of a detector."""
         if (self.temperature, self.offset) == (1.0, 0.0):
             return raw
-        return float(expit(logit(np.clip(raw, LEAST, 1 - LEAST)) / self.temperature + self.offset))
+        return float(expit(logit(np.clip(raw, MIN_PROBABILITY, 1 - MIN_PROBABILITY)) / self.temperature + self.offset))
 
-    def index(self) -> Mapping[str, object]:
-        """What the index of a predictions folder says of it; of findings, the scores themselves are what it changed."""
-        thresholds = {name: told.threshold for name, told in self.thresholds.items()}
-        promise = {name: told.promise for name, told in self.thresholds.items()}
-        temperature = self.temperature if self.measured == "voxels" else 1.0
-        on = list(self.cases)
-        return {"temperature": temperature, "thresholds": thresholds, "promise": promise, "calibrated_on": on}
+    def to_index_fields(self) -> Mapping[str, object]:
+        """Returns the fields of a predictions index that describe the calibration.
+
+        The temperature is 1 for findings: it changed their scores, not the voxel probabilities.
+        """
+        return {
+            "temperature": self.temperature if self.measured == "voxels" else 1.0,
+            "thresholds": {name: threshold.threshold for name, threshold in self.thresholds.items()},
+            "guarantee": {name: threshold.guarantee for name, threshold in self.thresholds.items()},
+            "calibrated_on": list(self.cases),
+        }
 
 
-def weights(runs: Sequence[Run]) -> tuple[str, ...]:
-    """What the weights of runs are known by."""
-    return tuple(str(run.card["weights_sha256"]) for run in runs)
+def read_weight_digests(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Returns the SHA-256 digests of the weights of runs."""
+    return tuple(str(run.metadata["weights_sha256"]) for run in runs)

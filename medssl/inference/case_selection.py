@@ -1,9 +1,9 @@
-"""Suggest: which unlabelled cases to annotate next, so that the labelled ones stand for all.
+"""Ranks unlabelled cases for annotation, so that the labelled cases represent all cases well.
 
-Facility location, greedily: Wei, Iyer and Bilmes, Submodularity in Data Subset Selection and Active Learning, 2015,
-https://proceedings.mlr.press/v37/wei15.html. Where labels are few, cases typical of many others are worth more than odd
-ones: Hacohen et al., Active Learning on a Budget, 2022, https://arxiv.org/abs/2202.02794. Here each case weighs as much
-as a network is in doubt about it, where one is asked.
+Greedy facility location: Wei, Iyer and Bilmes, Submodularity in Data Subset Selection and Active Learning, 2015,
+https://proceedings.mlr.press/v37/wei15.html. With few labels, typical cases are worth more than unusual ones: Hacohen
+et al., Active Learning on a Budget, 2022, https://arxiv.org/abs/2202.02794. Deviation: each case is weighted by the
+uncertainty of a finetuned network, if there is one.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,84 +15,119 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medssl.errors import BadInput
-from medssl.inference.ensemble import entropy
-from medssl.inference.sliding_window import Size, slabs, windows
+from medssl.inference.ensemble import class_entropy
+from medssl.inference.sliding_window import Size, iterate_windows, stream_slabs
 
-DOUBTFUL = 0.01  # of a case's voxels: those the network is most in doubt about tell for the case
-Encode = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b d p q r"]]
-Tell = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b n i j k"]]
+UNCERTAIN_FRACTION = 0.01  # the uncertainty of a case is the mean over this fraction of its most uncertain voxels
+EncodeFunction = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b d p q r"]]
+ProbabilityFunction = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b n i j k"]]
 
 
 @dataclass(frozen=True)
-class Suggested:
-    """A case to annotate, its rank from 1, and why in a line."""
+class SelectedCase:
+    """A case to annotate.
+
+    Args:
+        rank: The rank from 1, the most useful case first.
+        case: The id of the case.
+        coverage: How well all cases are represented once this case and those of lower rank are labelled, 0 to 1.
+        uncertainty: The uncertainty of the network about this case, 0 to 1, if it predicts classes.
+        reason: The reason for the choice, in one line.
+    """
 
     rank: int
     case: str
     coverage: float
-    doubt: float | None
+    uncertainty: float | None
     reason: str
 
 
-def suggest(
+def rank_cases(
     features: Float[np.ndarray, "m d"],
-    doubt: Float[np.ndarray, "m"] | None,
-    names: Sequence[str],
-    labelled: int,
-    n: int,
-) -> list[Suggested]:
-    """The `n` cases that add most to how well the chosen ones stand for all; the first `labelled` rows are chosen.
+    uncertainty: Float[np.ndarray, "m"] | None,
+    case_ids: Sequence[str],
+    num_labelled: int,
+    count: int,
+) -> list[SelectedCase]:
+    """Selects the cases that most improve how well the labelled cases represent all cases.
 
-    `coverage` is the weighted mean similarity of all cases to their nearest chosen one, with this one and those before.
+    The coverage is the weighted mean, over all cases, of the similarity to the nearest labelled or selected case.
+
+    Args:
+        features: One feature vector per case, the labelled cases first.
+        uncertainty: The weight of each case, if a network provides it.
+        case_ids: The id of each case.
+        num_labelled: The number of leading rows that are labelled.
+        count: The number of cases to select.
     """
-    if n > len(names) - labelled:
-        raise BadInput(f"{n} cases asked for, {len(names) - labelled} have no label yet; lower --n")
-    alike = similarity(features)
-    weight = np.ones(len(names)) if doubt is None else doubt / doubt.mean()
-    near = alike[:, :labelled].max(1, initial=0.0)
-    told: list[Suggested] = []
-    for rank in range(1, n + 1):
-        taken = [names.index(one.case) for one in told]
-        gain = (weight[:, None] * np.maximum(alike - near[:, None], 0)).mean(0)
-        gain[[*range(labelled), *taken]] = -1
-        at = int(gain.argmax())
-        gained = int((alike[:, at] > near).sum()) - 1
-        near = np.maximum(near, alike[:, at])
-        reached = float((weight * near).sum() / weight.sum())
-        unsure = None if doubt is None else float(doubt[at])
-        told.append(Suggested(rank, names[at], reached, unsure, _reason(gained, len(names), reached, doubt, at)))
-    return told
+    if count > len(case_ids) - num_labelled:
+        raise BadInput(
+            f"{count} cases were requested, {len(case_ids) - num_labelled} have no label yet; request fewer cases"
+        )
+    similarity = case_similarity(features)
+    weight = np.ones(len(case_ids)) if uncertainty is None else uncertainty / uncertainty.mean()
+    nearest = similarity[:, :num_labelled].max(1, initial=0.0)
+    selection: list[SelectedCase] = []
+    selected_rows: list[int] = []
+    for rank in range(1, count + 1):
+        gain = (weight[:, None] * np.maximum(similarity - nearest[:, None], 0)).mean(0)
+        gain[[*range(num_labelled), *selected_rows]] = -1
+        row = int(gain.argmax())
+        num_closer = int((similarity[:, row] > nearest).sum()) - 1
+        nearest = np.maximum(nearest, similarity[:, row])
+        coverage = float((weight * nearest).sum() / weight.sum())
+        row_uncertainty = None if uncertainty is None else float(uncertainty[row])
+        reason = _explain_rank(num_closer, coverage, len(case_ids), uncertainty, row)
+        selection.append(SelectedCase(rank, case_ids[row], coverage, row_uncertainty, reason))
+        selected_rows.append(row)
+    return selection
 
 
-def similarity(features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m m"]:
-    """Of every pair of cases, from 1 (the same) down: a bell as wide as the median distance."""
+def case_similarity(features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m m"]:
+    """Returns the similarity of every pair of cases, at most 1: a Gaussian as wide as the median distance."""
     scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
     length = np.square(scaled).sum(1)
     squared = (length[:, None] + length[None] - 2 * scaled @ scaled.T).clip(0)
-    middle = np.median(squared[~np.eye(len(squared), dtype=bool)]) if len(squared) > 1 else 1.0
-    return np.exp(-squared / max(float(middle), 1e-12))
+    median = np.median(squared[~np.eye(len(squared), dtype=bool)]) if len(squared) > 1 else 1.0
+    return np.exp(-squared / max(float(median), 1e-12))
 
 
-def embedded(
-    x: Float[np.ndarray, "c i j k"], encode: Encode, crop: Size, device: str = "cpu"
+def case_embedding(
+    x: Float[np.ndarray, "c i j k"], encode: EncodeFunction, crop: Size, device: str = "cpu"
 ) -> Float[np.ndarray, "d"]:
-    """A case as the mean and the spread of its coarsest features, over windows side by side."""
+    """Returns the mean and standard deviation of a case's features over adjacent windows.
+
+    Args:
+        x: A prepared volume.
+        encode: Returns the coarsest feature map of a window.
+        crop: The size of the windows in voxels.
+        device: The torch device that encodes.
+    """
     with torch.no_grad():
-        rows = [encode(seen.to(device)).float().flatten(2)[0].T.cpu() for _, seen in windows(x, crop, 0.0, 1)]
-    cells = torch.cat(rows)
-    return torch.cat([cells.mean(0), cells.std(0, correction=0)]).double().numpy()
+        rows = [
+            encode(window.to(device)).float().flatten(2)[0].T.cpu() for _, window in iterate_windows(x, crop, 0.0, 1)
+        ]
+    features = torch.cat(rows)
+    return torch.cat([features.mean(0), features.std(0, correction=0)]).double().numpy()
 
 
-def doubted(x: Float[np.ndarray, "c i j k"], tell: Tell, crop: Size, device: str = "cpu") -> float:
-    """How far a network is in doubt about a case, 0 to 1: the mean entropy of its most doubtful voxels."""
-    parts = [entropy(slab.cpu()) / np.log(len(slab)) for slab in slabs(x, tell, crop, 0.25, 2, device)]
-    nats = torch.cat(parts).flatten()
-    return float(nats.topk(max(1, round(DOUBTFUL * len(nats)))).values.mean())
+def case_uncertainty(
+    x: Float[np.ndarray, "c i j k"], predict: ProbabilityFunction, crop: Size, device: str = "cpu"
+) -> float:
+    """Returns the mean entropy of a case's most uncertain voxels, as a fraction of the largest possible entropy."""
+    entropies = [
+        class_entropy(slab.cpu()) / np.log(len(slab)) for slab in stream_slabs(x, predict, crop, 0.25, 2, device)
+    ]
+    voxels = torch.cat(entropies).flatten()
+    return float(voxels.topk(max(1, round(UNCERTAIN_FRACTION * len(voxels)))).values.mean())
 
 
-def _reason(gained: int, cases: int, reached: float, doubt: Float[np.ndarray, "m"] | None, at: int) -> str:
-    said = f"stands nearer to {gained} of {cases - 1} other cases than any labelled one; coverage then {reached:.2f}"
-    if doubt is None:
-        return said
-    above = int((doubt < doubt[at]).sum())
-    return f"{said}; the network is more in doubt about it than about {above} of {cases - 1}"
+def _explain_rank(
+    num_closer: int, coverage: float, num_cases: int, uncertainty: Float[np.ndarray, "m"] | None, row: int
+) -> str:
+    """Returns the reason for selecting a case, in one line."""
+    reason = f"closer to {num_closer} of {num_cases - 1} other cases than any labelled one; coverage {coverage:.2f}"
+    if uncertainty is None:
+        return reason
+    num_below = int((uncertainty < uncertainty[row]).sum())
+    return f"{reason}; more uncertain than {num_below} of {num_cases - 1} other cases"

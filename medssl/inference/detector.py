@@ -1,4 +1,4 @@
-"""Detector: a volume in, lesions out: candidates of voxels, of boxes or of both, drawn on the volume's own grid."""
+"""Detects lesions in a volume with voxel networks, box networks or both, and draws them on the original grid."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,145 +9,177 @@ import torch
 from jaxtyping import Float, Float32, Int32
 from scipy import ndimage
 
-from medssl.inference.box_ensemble import BoxNetwork, vote
-from medssl.inference.connected_findings import find
-from medssl.inference.ensemble import entropy
-from medssl.inference.lesion_candidates import Candidate, candidates, within
+from medssl.inference.box_ensemble import BoxNetwork, collect_boxes
+from medssl.inference.connected_findings import extract_findings
+from medssl.inference.ensemble import class_entropy
+from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate, extract_candidates
 from medssl.inference.predictor import Prediction
-from medssl.inference.sliding_window import Network, Size, slide
-from medssl.inference.test_time_augmentation import View
+from medssl.inference.sliding_window import Network, Size, sliding_window_inference
+from medssl.inference.test_time_augmentation import MirrorView
 from medssl.metrics.overlap import box_iou
 from medssl.volume import Volume
 
-AGREE = 0.1  # overlap of boxes from which a peak and a box are one lesion
+MIN_BOX_IOU = 0.1  # from this overlap on, a voxel candidate and a box are the same lesion
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Applies networks that give class probabilities, background first, networks that give boxes, or both.
+    """Predicts lesions with networks that output class probabilities, networks that output boxes, or both.
 
-    A candidate's probability may be far below 1/2: its score says how sure it is, and which scores count is decided
-    by whoever reads them. Where voxels and boxes are asked, the score is the mean of both, and what one of them did
-    not see had 0 from it. `calibrate` turns what networks say into the score of a finding.
+    The voxels of a candidate may have a probability far below 1/2: its score states how likely it is a lesion, and the
+    score threshold is left to the reader of the prediction. If voxels and boxes are both predicted, the score is their
+    mean, with 0 for the one that missed the lesion.
+
+    Args:
+        voxel_networks: Networks that output class probabilities, background first.
+        box_networks: Networks that output boxes.
+        prepare: Converts a scan to network input: orientation, spacing and values.
+        crop: The size of the sliding window in voxels.
+        names: The class names by label value, without background.
+        overlap: The fraction of a window that overlaps the next one.
+        batch_size: The number of windows per forward pass.
+        device: The torch device that predicts.
+        min_score: Candidates below this score are left out.
+        views: The views for test-time augmentation.
+        calibrate: Maps a raw score to a calibrated one.
     """
 
-    voxels: tuple[Network, ...]
-    boxes: tuple[BoxNetwork, ...]
+    voxel_networks: tuple[Network, ...]
+    box_networks: tuple[BoxNetwork, ...]
     prepare: Callable[[Volume], Volume]
     crop: Size
     names: Mapping[int, str]
     overlap: float = 0.5
-    batch: int = 2
+    batch_size: int = 2
     device: str = "cpu"
-    least: float = 0.05
-    views: tuple[View, ...] = (View(),)
+    min_score: float = 0.05
+    views: tuple[MirrorView, ...] = (MirrorView(),)
     calibrate: Callable[[float], float] = float
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
-        """Searches on the working grid, and draws what was found on the volume's own."""
-        ready = self.prepare(volume)
-        found, foreground, apart = self.search(ready.voxels.reshape(-1, *ready.shape))
-        seen, disagreement = _onto(foreground, ready, volume), None if apart is None else _onto(apart, ready, volume)
-        drawn = _drawn(found, ready, volume)
-        scores = np.array([0.0, *(self.calibrate(one.score) for one in found)], np.float32)
-        labels = replace(volume, voxels=np.array([0, *(one.label for one in found)], np.uint8)[drawn], unit="label")
-        doubt = disagreement.voxels if disagreement else _doubt(seen.voxels)
-        findings = find(labels, scores[drawn], doubt, case, self.names)
-        if not self.voxels:
+        """Returns the lesions of a scan, drawn on its own grid."""
+        prepared = self.prepare(volume)
+        candidates, lesion_map, disagreement_map = self.find_candidates(prepared.voxels.reshape(-1, *prepared.shape))
+        probability = _resample_probability(lesion_map, prepared, volume)
+        disagreement = None if disagreement_map is None else _resample_probability(disagreement_map, prepared, volume)
+        instances = _resample_instances(candidates, prepared, volume)
+        scores = np.array([0.0, *(self.calibrate(candidate.score) for candidate in candidates)], np.float32)
+        label_of_instance = np.array([0, *(candidate.label for candidate in candidates)], np.uint8)
+        labels = replace(volume, voxels=label_of_instance[instances], unit="label")
+        uncertainty = disagreement.voxels if disagreement else _binary_entropy(probability.voxels)
+        findings = extract_findings(labels, scores[instances], uncertainty, case, self.names)
+        if not self.voxel_networks:
             findings = tuple(replace(finding, source="box") for finding in findings)
-        return Prediction(labels, seen, findings, disagreement)
+        return Prediction(labels, probability, findings, disagreement)
 
     @property
-    def looks(self) -> int:
-        """How many answers of voxels there are, which may disagree; boxes settle it among themselves."""
-        return len(self.voxels) * len(self.views)
+    def num_predictions(self) -> int:
+        """The number of voxel predictions to measure the disagreement of: networks times views."""
+        return len(self.voxel_networks) * len(self.views)
 
-    def search(
+    def find_candidates(
         self, x: Float[np.ndarray, "c i j k"]
     ) -> tuple[list[Candidate], Float32[np.ndarray, "i j k"], Float32[np.ndarray, "i j k"] | None]:
-        """The candidates of a prepared volume, the surest first, how likely each voxel is of one, and how looks differ.
+        """Finds lesion candidates in a prepared volume.
 
-        The last is None where there are no two looks at voxels.
+        Returns:
+            The candidates in descending order of score, the probability that a voxel belongs to any lesion, and the
+            disagreement of the voxel predictions, or None if there are fewer than two.
         """
         x = x.astype(np.float32, copy=False)
-        boxes = self._boxes(x) if self.boxes else []
-        if not self.voxels:
-            scores = np.array([0.0, *(one.score for one in boxes)], np.float32)
-            return boxes, scores[numbered(boxes, (x.shape[1], x.shape[2], x.shape[3]))], None
-        p, apart = self._probability(x)
-        peaks = [one for label in self.names for one in candidates(p[label], label, self.least)]
-        return _surest(agreed(peaks, boxes) if self.boxes else peaks), 1 - p[0], apart
+        boxes = self._predict_boxes(x) if self.box_networks else []
+        if not self.voxel_networks:
+            scores = np.array([0.0, *(box.score for box in boxes)], np.float32)
+            return boxes, scores[instance_map(boxes, (x.shape[1], x.shape[2], x.shape[3]))], None
+        p, disagreement = self._predict_probability(x)
+        peaks = [peak for label in self.names for peak in extract_candidates(p[label], label, self.min_score)]
+        candidates = merge_peaks_and_boxes(peaks, boxes) if self.box_networks else peaks
+        return _sort_by_score(candidates), 1 - p[0], disagreement
 
-    def _probability(
+    def _predict_probability(
         self, x: Float32[np.ndarray, "c i j k"]
     ) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"] | None]:
-        """The mean class probabilities over networks and views, and their disagreement, as of an `Ensemble`."""
-        mean, apart = torch.zeros(max(self.names) + 1, *x.shape[1:]), torch.zeros(x.shape[1:])
-        for network, view in product(self.voxels, self.views):
-            seen = np.ascontiguousarray(view.of(x))
-            said = view.back(slide(seen, network, self.crop, self.overlap, self.batch, self.device))
-            mean += said / self.looks
-            apart -= entropy(said) / self.looks if self.looks > 1 else 0
-        differ = ((apart + entropy(mean)) / np.log(len(mean))).clamp(0, 1).numpy() if self.looks > 1 else None
-        return mean.numpy(), differ
+        """Returns the mean class probabilities over networks and views, and their disagreement as in `Ensemble`."""
+        mean, disagreement = torch.zeros(max(self.names) + 1, *x.shape[1:]), torch.zeros(x.shape[1:])
+        count = self.num_predictions
+        for network, view in product(self.voxel_networks, self.views):
+            mirrored = np.ascontiguousarray(view.apply(x))
+            p = view.invert(
+                sliding_window_inference(mirrored, network, self.crop, self.overlap, self.batch_size, self.device)
+            )
+            mean += p / count
+            disagreement -= class_entropy(p) / count if count > 1 else 0
+        if count == 1:
+            return mean.numpy(), None
+        return mean.numpy(), ((disagreement + class_entropy(mean)) / np.log(len(mean))).clamp(0, 1).numpy()
 
-    def _boxes(self, x: Float32[np.ndarray, "c i j k"]) -> list[Candidate]:
-        """What windows, views and networks agree on."""
-        said = vote(x, self.boxes, self.views, self.crop, self.overlap, self.batch, self.device)
+    def _predict_boxes(self, x: Float32[np.ndarray, "c i j k"]) -> list[Candidate]:
+        """Returns the boxes merged over windows, views and networks."""
+        votes = collect_boxes(x, self.box_networks, self.views, self.crop, self.overlap, self.batch_size, self.device)
         shape = x.shape[1], x.shape[2], x.shape[3]
-        pairs = [(label, *pair) for label in self.names for pair in zip(*said.of(label), strict=True)]
-        found = [within(box, label, float(score), shape) for label, box, score in pairs if score >= self.least]
-        return _surest([one for one in found if len(one.voxels)])
+        candidates = [
+            ellipsoid_candidate(box, label, float(score), shape)
+            for label in self.names
+            for box, score in zip(*votes.merge_boxes(label), strict=True)
+            if score >= self.min_score
+        ]
+        return _sort_by_score([candidate for candidate in candidates if len(candidate.voxels)])
 
 
-def agreed(peaks: Sequence[Candidate], boxes: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates of the voxels with the mean of their score and their best box's, and boxes that no candidate took."""
-    left, found = list(boxes), []
+def merge_peaks_and_boxes(peaks: Sequence[Candidate], boxes: Sequence[Candidate]) -> list[Candidate]:
+    """Merges candidates from voxels with those from boxes.
+
+    Each voxel candidate takes the remaining box with the largest overlap, if it reaches `MIN_BOX_IOU`, and the mean of
+    both scores. Unmatched candidates and boxes keep half their score.
+    """
+    unmatched, merged = list(boxes), []
     for peak in peaks:
-        worth = [_overlap(peak, box) for box in left]
-        mine = left.pop(int(np.argmax(worth))) if max(worth, default=0) >= AGREE else None
-        found.append(replace(peak, score=(peak.score + (mine.score if mine else 0)) / 2))
-    return [*found, *(replace(box, score=box.score / 2) for box in left)]
+        ious = [_candidate_iou(peak, box) for box in unmatched]
+        match = unmatched.pop(int(np.argmax(ious))) if max(ious, default=0) >= MIN_BOX_IOU else None
+        merged.append(replace(peak, score=(peak.score + (match.score if match else 0)) / 2))
+    return [*merged, *(replace(box, score=box.score / 2) for box in unmatched)]
 
 
-def numbered(found: Sequence[Candidate], shape: Size) -> Int32[np.ndarray, "i j k"]:
-    """Candidates drawn as numbers from 1; of one that touches an earlier one, only what stands apart is drawn."""
-    drawn = np.zeros(shape, np.int32)
-    for number, one in enumerate(found, 1):
-        first = (one.voxels.min(0) - 1).clip(0)
-        near = drawn[tuple(map(slice, first, one.voxels.max(0) + 2))]
-        free = ndimage.maximum_filter(near, 3)[tuple((one.voxels - first).T)] == 0
-        drawn[tuple(one.voxels[free].T)] = number
-    return drawn
+def instance_map(candidates: Sequence[Candidate], shape: Size) -> Int32[np.ndarray, "i j k"]:
+    """Draws candidates as numbers from 1; voxels that touch an earlier candidate are left out."""
+    instances = np.zeros(shape, np.int32)
+    for number, candidate in enumerate(candidates, 1):
+        first = (candidate.voxels.min(0) - 1).clip(0)
+        nearby = instances[tuple(map(slice, first, candidate.voxels.max(0) + 2))]
+        is_free = ndimage.maximum_filter(nearby, 3)[tuple((candidate.voxels - first).T)] == 0
+        instances[tuple(candidate.voxels[is_free].T)] = number
+    return instances
 
 
-def _overlap(a: Candidate, b: Candidate) -> float:
-    low, high = (np.stack([one.box[at] for one in (a, b)]) for at in (slice(3), slice(3, 6)))
+def _candidate_iou(a: Candidate, b: Candidate) -> float:
+    """Returns the IoU of two boxes, 0 if their labels differ."""
+    low, high = (np.stack([candidate.box[side] for candidate in (a, b)]) for side in (slice(3), slice(3, 6)))
     return float(box_iou(low[:1], high[:1], low[1:], high[1:])[0, 0]) if a.label == b.label else 0.0
 
 
-def _surest(found: Sequence[Candidate]) -> list[Candidate]:
-    return sorted(found, key=lambda one: -one.score)
+def _sort_by_score(candidates: Sequence[Candidate]) -> list[Candidate]:
+    return sorted(candidates, key=lambda candidate: -candidate.score)
 
 
-def _drawn(found: Sequence[Candidate], ready: Volume, grid: Volume) -> Int32[np.ndarray, "i j k"]:
-    """The candidates' numbers on another grid; one that falls between its slices keeps a voxel."""
-    drawn = replace(ready, voxels=numbered(found, ready.shape), unit="label").resample_to(grid, order=0).voxels
-    for number in set(range(1, len(found) + 1)) - set(np.unique(drawn).tolist()):
-        middle = ready.to_mm(found[number - 1].voxels.mean(0)[None])
-        at = np.rint(grid.to_index(middle)[0]).astype(int).clip(0, np.array(grid.shape) - 1)
-        if drawn[tuple(at)] == 0:
-            drawn[tuple(at)] = number
-    return drawn
+def _resample_instances(candidates: Sequence[Candidate], prepared: Volume, grid: Volume) -> Int32[np.ndarray, "i j k"]:
+    """Draws candidates on another grid; one that falls between its slices keeps one voxel."""
+    drawing = replace(prepared, voxels=instance_map(candidates, prepared.shape), unit="label")
+    instances = drawing.resample_to(grid, order=0).voxels
+    for number in set(range(1, len(candidates) + 1)) - set(np.unique(instances).tolist()):
+        centre_mm = prepared.to_mm(candidates[number - 1].voxels.mean(0)[None])
+        voxel = np.rint(grid.to_index(centre_mm)[0]).astype(int).clip(0, np.array(grid.shape) - 1)
+        if instances[tuple(voxel)] == 0:
+            instances[tuple(voxel)] = number
+    return instances
 
 
-def _onto(voxels: Float32[np.ndarray, "i j k"], ready: Volume, grid: Volume) -> Volume:
-    """Shares of 1 on another grid."""
-    placed = Volume(voxels, ready.affine, "probability").resample_to(grid, order=1, fill=None)
-    return replace(placed, voxels=placed.voxels.clip(0, 1))
+def _resample_probability(voxels: Float32[np.ndarray, "i j k"], prepared: Volume, grid: Volume) -> Volume:
+    """Resamples values in [0, 1] to another grid."""
+    resampled = Volume(voxels, prepared.affine, "probability").resample_to(grid, order=1, fill=None)
+    return replace(resampled, voxels=resampled.voxels.clip(0, 1))
 
 
-def _doubt(p: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:
-    """The entropy of a probability, in shares of its largest."""
+def _binary_entropy(p: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:
+    """Returns the entropy of a probability, in bits: 0 to 1."""
     p = p.clip(1e-6, 1 - 1e-6)
     return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))

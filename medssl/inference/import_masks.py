@@ -1,4 +1,4 @@
-"""Foreign: what another tool predicted, as a prediction that is evaluated, compared, reviewed and delivered as ours."""
+"""Imports masks of other tools as predictions, which can then be evaluated, compared, reviewed and exported."""
 
 import json
 import zipfile
@@ -9,106 +9,122 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from medssl.data.ingest import dataset_layouts as layouts
+from medssl.data.ingest import dataset_layouts
 from medssl.errors import BadInput
-from medssl.inference.connected_findings import find
+from medssl.inference.connected_findings import extract_findings
 from medssl.inference.predictor import Prediction
 from medssl.io import images
-from medssl.io.voxels import present
+from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
 
-NAMED = "dataset.json"
-TIES = 1e-4  # share of voxels in which two classes may be so alike that rounding decides
-Share = Float[np.ndarray, "i j k"]
+DATASET_JSON = "dataset.json"
+MAX_TIED_FRACTION = 1e-4  # fraction of voxels in which two classes may be so close that rounding decides
+VoxelMap = Float[np.ndarray, "i j k"]
 
 
 @dataclass(frozen=True)
-class Foreign:
-    """A folder with one mask a case, named CASE.nii.gz as nnU-Net writes it, or CASE_*.nii.gz or in a folder CASE as
-    MONAI bundles do; and the names of the classes in it.
+class ExternalMasks:
+    """One mask per case, and the names of their classes.
 
-    Beside a mask may lie what `nnUNetv2_predict --save_probabilities` writes: CASE.npz with `probabilities` as
-    (class, z, y, x). It must say the same as the mask. Without it, every voxel and every finding is sure.
+    A mask is named CASE.nii.gz as by nnU-Net, CASE_*.nii.gz, or lies in a folder CASE as by MONAI bundles. The file
+    CASE.npz of `nnUNetv2_predict --save_probabilities` may lie next to it; its `probabilities` (class, z, y, x) must
+    agree with the mask. Without probabilities, every voxel and finding has a score of 1.
     """
 
     masks: dict[str, Path]
     names: Mapping[int, str]
 
     @classmethod
-    def of(cls, folder: Path, names: str, cases: list[str]) -> "Foreign":
-        """The masks of `cases` under `folder`; `names` are of the classes 1, 2, 3 ..., else dataset.json tells them."""
-        if not folder.is_dir():
-            raise BadInput(f"{folder}: no such folder; give the one that the masks were written to")
-        named = dict(enumerate(names.split(","), 1)) if names else _names(folder / NAMED)
-        files = sorted(path for path in folder.rglob("*") if images.is_image(path) and path.is_file())
-        masks = {case: path for case in cases if (path := _mask(case, files, folder, cases))}
-        if not masks:
-            told = ", ".join(path.name for path in files[:3]) or "no mask"
-            raise BadInput(f"{folder}: a mask is named after its case, as {cases[0]}.nii.gz; here is {told}")
-        return cls(masks, named)
+    def from_folder(cls, folder: Path, names: str, cases: list[str]) -> "ExternalMasks":
+        """Finds the masks of cases in a folder.
 
-    def predicted(self, image: Volume, case: str) -> Prediction:
-        """What the mask of a case says, on its image's grid; its axes may be others (RAS for LPS), its grid may not."""
+        Args:
+            folder: The folder with the masks, which may lie in subfolders.
+            names: The names of the classes 1, 2, 3, ..., separated by commas; empty reads them from dataset.json.
+            cases: The ids of the cases.
+        """
+        if not folder.is_dir():
+            raise BadInput(f"{folder}: no such folder; give the folder with the masks")
+        class_names = dict(enumerate(names.split(","), 1)) if names else _read_class_names(folder / DATASET_JSON)
+        files = sorted(path for path in folder.rglob("*") if images.is_image(path) and path.is_file())
+        masks = {case: path for case in cases if (path := _find_mask(case, files, folder, cases))}
+        if not masks:
+            examples = ", ".join(path.name for path in files[:3]) or "no mask"
+            raise BadInput(f"{folder}: masks must be named after their case, as {cases[0]}.nii.gz; found {examples}")
+        return cls(masks, class_names)
+
+    def to_prediction(self, image: Volume, case: str) -> Prediction:
+        """Returns the mask of a case as a prediction.
+
+        Args:
+            image: The image of the case. The mask must have the same grid, in any axis order: RAS for LPS.
+            case: The id of the case.
+        """
         path = self.masks[case]
         mask = images.read(path, label=True)
-        unknown = sorted(set(present(mask.voxels)) - {0, *self.names})
+        unknown = sorted(set(list_label_values(mask.voxels)) - {0, *self.names})
         if unknown:
-            raise BadInput(f"{path}: holds {unknown}, named are {list(self.names)}; name all classes with --names")
-        labels = _on(mask, image, path)
-        sure, doubt, foreground = (
-            _on(replace(mask, voxels=voxels, unit="probability"), image, path) for voxels in _said(path, mask)
+            raise BadInput(f"{path}: holds {unknown}, but only {list(self.names)} have names; name all with --names")
+        labels = _place_on_grid(mask, image, path)
+        confidence, entropy, foreground = (
+            _place_on_grid(replace(mask, voxels=voxels, unit="probability"), image, path)
+            for voxels in _read_confidence(path, mask)
         )
-        found = find(labels, sure.voxels, doubt.voxels, case, self.names)
-        return Prediction(labels, foreground, found)
+        findings = extract_findings(labels, confidence.voxels, entropy.voxels, case, self.names)
+        return Prediction(labels, foreground, findings)
 
 
-def _names(path: Path) -> dict[int, str]:
-    """The classes that nnU-Net's dataset.json names, but the one that it ignores."""
+def _read_class_names(path: Path) -> dict[int, str]:
+    """Reads the class names from nnU-Net's dataset.json, without the class `ignore`."""
     if not path.is_file():
-        raise BadInput(f"{path}: not there to name the classes; give --names NAME,NAME of the classes 1, 2, ...")
+        raise BadInput(f"{path}: no such file; name the classes 1, 2, ... with --names NAME,NAME")
     try:
-        told = layouts.class_names(json.loads(path.read_text(encoding="utf-8"))["labels"])[0]
+        names = dataset_layouts.parse_class_names(json.loads(path.read_text(encoding="utf-8"))["labels"])[0]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
-            f"{path}: names no classes ({error!r}); give --names NAME,NAME of the classes 1, 2, ..."
+            f"{path}: has no class names ({error!r}); name the classes 1, 2, ... with --names NAME,NAME"
         ) from None
-    return {value: name for value, name in told.items() if name != "ignore"}
+    return {value: name for value, name in names.items() if name != "ignore"}
 
 
-def _mask(case: str, files: list[Path], folder: Path, cases: list[str]) -> Path | None:
-    """The file that is named after a case, or lies in a folder of its name, or has its name before an underscore."""
-    bare = channel[1] if (channel := layouts.CHANNEL.match(case)) else case
-    longer = tuple(other for other in cases if other.startswith(f"{case}_"))
-    alike = [
-        [path for path in files if layouts.stem(path) in (case, bare)],
+def _find_mask(case: str, files: list[Path], folder: Path, cases: list[str]) -> Path | None:
+    """Finds the mask of a case: CASE.nii.gz, else a file in a folder CASE, else CASE_*.nii.gz."""
+    bare = channel[1] if (channel := dataset_layouts.CHANNEL.match(case)) else case
+    longer_ids = tuple(other for other in cases if other.startswith(f"{case}_"))
+    candidates = [
+        [path for path in files if dataset_layouts.image_stem(path) in (case, bare)],
         [path for path in files if path.parent.name == case and path.parent != folder],
-        [path for path in files if path.name.startswith(f"{case}_") and not path.name.startswith(longer)],
+        [path for path in files if path.name.startswith(f"{case}_") and not path.name.startswith(longer_ids)],
     ]
-    found = next((paths for paths in alike if paths), [])
-    if len(found) > 1:
-        told = ", ".join(str(path.relative_to(folder)) for path in found[:3])
-        raise BadInput(f"{folder}: {len(found)} masks of {case} ({told}); leave the one that holds all its classes")
-    return found[0] if found else None
+    matches = next((paths for paths in candidates if paths), [])
+    if len(matches) > 1:
+        listing = ", ".join(str(path.relative_to(folder)) for path in matches[:3])
+        raise BadInput(f"{folder}: {len(matches)} masks of {case} ({listing}); keep the one with all its classes")
+    return matches[0] if matches else None
 
 
-def _said(path: Path, mask: Volume) -> tuple[Share, Share, Share]:
-    """How sure it is of its class, the entropy of all, how sure that it is not background: nnU-Net's, or 0 and 1."""
-    beside = path.with_name(f"{layouts.stem(path)}.npz")
-    if not beside.is_file():
-        sure = np.ones(mask.shape, np.float32)
-        return sure, 1 - sure, (mask.voxels > 0).astype(np.float32)
+def _read_confidence(path: Path, mask: Volume) -> tuple[VoxelMap, VoxelMap, VoxelMap]:
+    """Returns the probability of the mask's class, the normalized entropy and the foreground probability.
+
+    They come from nnU-Net's probabilities if there are any; otherwise they are 0 or 1.
+    """
+    file = path.with_name(f"{dataset_layouts.image_stem(path)}.npz")
+    if not file.is_file():
+        confidence = np.ones(mask.shape, np.float32)
+        return confidence, 1 - confidence, (mask.voxels > 0).astype(np.float32)
     try:
-        p = np.load(beside)["probabilities"].astype(np.float32).transpose(0, 3, 2, 1)
+        p = np.load(file)["probabilities"].astype(np.float32).transpose(0, 3, 2, 1)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{beside}: no probabilities of nnU-Net ({error}); remove it, the mask is enough") from None
-    if p.shape[1:] != mask.shape or (p.argmax(0) != mask.voxels).mean() > TIES:
-        raise BadInput(f"{beside}: says other classes than {path.name}; remove it, the mask is enough")
+        raise BadInput(f"{file}: no nnU-Net probabilities ({error}); remove it, the mask suffices") from None
+    if p.shape[1:] != mask.shape or (p.argmax(0) != mask.voxels).mean() > MAX_TIED_FRACTION:
+        raise BadInput(f"{file}: disagrees with the classes of {path.name}; remove it, the mask suffices")
     entropy = sum(-c * np.log(np.maximum(c, 1e-9)) for c in p) / np.float32(np.log(len(p)))
     return p.max(0), entropy, 1 - p[0]
 
 
-def _on(volume: Volume, image: Volume, path: Path) -> Volume:
+def _place_on_grid(volume: Volume, image: Volume, path: Path) -> Volume:
+    """Reorders the axes to those of the image; raises BadInput if the grids differ otherwise."""
     try:
-        return volume.oriented(image.orientation()).require_same_grid(image)
+        return volume.reorient(image.orientation()).require_same_grid(image)
     except ValueError as error:
         raise BadInput(f"{path}: does not lie on its image's grid: {error}") from None

@@ -1,4 +1,4 @@
-"""Patients: what a predictions folder says of each, over all of the patient's scans."""
+"""Computes a score for each patient and label from the findings of all scans, and writes patients.csv."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,41 +6,50 @@ from pathlib import Path
 
 import numpy as np
 
-from medssl.files import seal, write_text
-from medssl.metrics.case_scores import table
-from medssl.metrics.detection_scores import overall
+from medssl.files import write_checksums, write_text
+from medssl.metrics.case_scores import to_csv
+from medssl.metrics.detection_scores import combine_scores
 from medssl.predictions_folder import Index, read_findings
 
-FILE = "patients.csv"
+PATIENTS_FILE = "patients.csv"
 
 
 @dataclass(frozen=True)
-class Score:
-    """How sure it is that a patient has a label: `surest` and `noisy_or` as in `metrics.detection.Patient`."""
+class PatientScore:
+    """A row of patients.csv: the probability that a patient has a label.
+
+    Args:
+        patient: The id of the patient.
+        label: The class name.
+        scans: The number of scans.
+        findings: The number of findings over all scans.
+        max_score: The highest score of a finding, 0 if there is none.
+        noisy_or: 1 minus the product of (1 - score) over all findings.
+    """
 
     patient: str
     label: str
     scans: int
     findings: int
-    surest: float
+    max_score: float
     noisy_or: float
 
 
-def write(index: Index) -> Path:
-    """Writes FOLDER/patients.csv, a row a patient and label, the surest patients of a label first, and seals it."""
-    rows = sorted(_scores(index), key=lambda row: (row.label, -row.surest, row.patient))
-    write_text(index.folder / FILE, table(rows))
-    seal(index.folder, (FILE,))
-    return index.folder / FILE
+def write_patient_scores(index: Index) -> Path:
+    """Writes patients.csv to a predictions folder, sorted by label and descending score, and adds its checksum."""
+    rows = sorted(_compute_scores(index), key=lambda row: (row.label, -row.max_score, row.patient))
+    write_text(index.folder / PATIENTS_FILE, to_csv(rows))
+    write_checksums(index.folder, (PATIENTS_FILE,))
+    return index.folder / PATIENTS_FILE
 
 
-def _scores(index: Index) -> Iterator[Score]:
-    """A case whose patient nobody told is a patient of its own."""
-    whose: dict[str, list[str]] = {}
+def _compute_scores(index: Index) -> Iterator[PatientScore]:
+    """Yields one score per patient and label; a case without a known patient counts as a patient of its own."""
+    cases_of_patient: dict[str, list[str]] = {}
     for case in index.cases:
-        whose.setdefault(index.study(case).patient or case, []).append(case)
-    for patient, cases in whose.items():
-        found = [finding for case in cases for finding in read_findings(index.case(case))]
+        cases_of_patient.setdefault(index.find_study(case).patient or case, []).append(case)
+    for patient, cases in cases_of_patient.items():
+        findings = [finding for case in cases for finding in read_findings(index.case_folder(case))]
         for label in index.labels:
-            scores = np.array([finding.score for finding in found if finding.label == label.value], float)
-            yield Score(patient, label.name, len(cases), len(scores), *overall(scores))
+            scores = np.array([finding.score for finding in findings if finding.label == label.value], float)
+            yield PatientScore(patient, label.name, len(cases), len(scores), *combine_scores(scores))

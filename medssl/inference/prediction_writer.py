@@ -1,4 +1,4 @@
-"""Writes a predictions folder: at every moment it holds whole cases and an index of them."""
+"""Writes a predictions folder, which holds only complete cases and a valid index at every moment."""
 
 import logging
 import re
@@ -14,12 +14,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from medssl import __version__
-from medssl.data.ingest.read_source import Scan
-from medssl.data.ingest.safe_messages import known
-from medssl.errors import BadInput
-from medssl.files import PART, ready, seal, write_json
-from medssl.inference import patient_scores as patients
+from medssl.data.ingest.read_source import ScanRef
+from medssl.errors import BadInput, Message, as_message
+from medssl.files import PART_PREFIX, check_writable, write_checksums, write_json
+from medssl.inference.patient_scores import write_patient_scores
 from medssl.inference.predictor import Prediction
 from medssl.io import nifti
 from medssl.predictions_folder import (
@@ -30,192 +28,237 @@ from medssl.predictions_folder import (
     PROBABILITY,
     UNCERTAINTY,
     Index,
-    Label,
-    Study,
+    LabelDef,
+    StudyRef,
     read_index,
 )
-from medssl.render.planes import Colour, colour_of
+from medssl.render.planes import Colour, default_colour
+from medssl.version import __version__
 from medssl.volume import Volume
 
-BEGUN = ("labels", "uncertainty", "temperature", "thresholds", "promise", "calibrated_on")
+RESUME_FIELDS = ("labels", "uncertainty", "temperature", "thresholds", "guarantee", "calibrated_on")
+REDACTED = "the reason is not recorded, since it may name a person; predict again with --resume to see it"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Writer:
-    """Adds cases to a new predictions folder, which comes into being with its first case."""
+class PredictionWriter:
+    """Adds cases to a predictions folder; the folder is created with its first case."""
 
     index: Index
 
     @classmethod
-    def create(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **more: Any) -> "Writer":
-        """A folder that does not exist yet; `model` is what made the predictions: run, weights_sha256.
+    def create(
+        cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **index_fields: Any
+    ) -> "PredictionWriter":
+        """Returns a writer for a new folder.
 
-        `more` are later fields of the index, from uncertainty to options.
+        Args:
+            folder: A folder that does not exist yet.
+            names: The class names by label value.
+            model: What made the predictions: `run` and `weights_sha256`.
+            **index_fields: Optional fields of the index, as `uncertainty` or `requested`.
         """
         folder = Path(folder)
-        ready(folder)
-        if (folder / INDEX).is_file() and (missing := read_index(folder).missing):
+        check_writable(folder)
+        if (folder / INDEX).is_file() and (missing := read_index(folder).missing_cases):
             raise BadInput(f"{folder}: {len(missing)} cases are missing there; add --resume, or choose another --out")
         if folder.exists():
             raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
-        made = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(Index(folder, (), {}, labels(names), {"version": __version__} | dict(model), made, **more))
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        model = {"version": __version__} | dict(model)
+        return cls(Index(folder, (), {}, make_label_defs(names), model, created, **index_fields))
 
     @classmethod
-    def resume(cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **more: Any) -> "Writer":
-        """The folder as it was left, which must have been begun the same way; a new one if there is none."""
-        if not Path(folder).exists():
-            return cls.create(folder, names, model, **more)
-        then = read_index(folder)
-        now = replace(then, labels=labels(names), model={"version": __version__} | dict(model), **more)
-        apart = [name for name in BEGUN if getattr(then, name) != getattr(now, name)]
-        apart += ["model"] * (_placeless(then.model) != _placeless(now.model))
-        apart += [
-            f"--{key}" for key in {**then.options, **now.options} if then.options.get(key) != now.options.get(key)
-        ]
-        if apart:
-            raise BadInput(f"{folder}: was begun with another {', '.join(apart)}; choose another --out")
-        removed = [case for case in then.unread if case not in now.asked]
-        asked = [case for case in dict.fromkeys([*then.asked, *now.asked]) if case not in removed]
-        return cls(replace(then, asked=asked, unread={c: why for c, why in then.unread.items() if c not in removed}))
+    def resume(
+        cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **index_fields: Any
+    ) -> "PredictionWriter":
+        """Returns a writer that continues a folder, or starts a new one; the arguments are those of `create`.
 
-    def add(self, case: str, image: Volume, prediction: Prediction, study: Study | None = None) -> "Writer":
-        """The writer with one case more, and whose it is; a killed program leaves the folder as it was before."""
+        Raises:
+            BadInput: The folder was started with another model, calibration or options.
+        """
+        if not Path(folder).exists():
+            return cls.create(folder, names, model, **index_fields)
+        old = read_index(folder)
+        new = replace(old, labels=make_label_defs(names), model={"version": __version__} | dict(model), **index_fields)
+        different = [name for name in RESUME_FIELDS if getattr(old, name) != getattr(new, name)]
+        different += ["model"] * (_without_run_paths(old.model) != _without_run_paths(new.model))
+        different += [
+            f"--{key}" for key in {**old.options, **new.options} if old.options.get(key) != new.options.get(key)
+        ]
+        if different:
+            raise BadInput(f"{folder}: was started with another {', '.join(different)}; choose another --out")
+        removed = [case for case in old.failed if case not in new.requested]
+        requested = [case for case in dict.fromkeys([*old.requested, *new.requested]) if case not in removed]
+        failed = {case: reason for case, reason in old.failed.items() if case not in removed}
+        return cls(replace(old, requested=requested, failed=failed))
+
+    def add(
+        self, case: str, image: Volume, prediction: Prediction, study: StudyRef | None = None
+    ) -> "PredictionWriter":
+        """Writes one case and returns the writer with it; if the process is killed, the folder stays as it was.
+
+        Args:
+            case: The id of the case, also the name of its subfolder.
+            image: The image that was predicted.
+            prediction: Its prediction.
+            study: The patient and the time of the scan.
+        """
         if not re.fullmatch(r"[\w][\w.\-]*", case) or case in (*self.index.cases, INDEX):
             raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
         folder = self.index.folder
-        self._require_alone()
+        self._require_unchanged()
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART) as part:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART_PREFIX) as part:
             _write_case(Path(part) / case, image, prediction)
             if not folder.exists():
                 folder.mkdir()
                 _write_index(self.index)
-            if (folder / case).exists():  # a program was killed before it could write that it is whole
+            if (folder / case).exists():  # left by a process that was killed before it could update the index
                 shutil.rmtree(folder / case)
             (Path(part) / case).replace(folder / case)
-        index = replace(self.index, cases=(*self.index.cases, case), units=self.index.units | {case: image.unit},
-                        studies=self.index.studies | {case: study or Study()},
-                        unread={name: why for name, why in self.index.unread.items() if name != case})  # fmt: skip
+        index = replace(
+            self.index,
+            cases=(*self.index.cases, case),
+            units=self.index.units | {case: image.unit},
+            studies=self.index.studies | {case: study or StudyRef()},
+            failed={name: reason for name, reason in self.index.failed.items() if name != case},
+        )
         _write_index(index)
-        seal(folder, (INDEX, *sorted(f"{case}/{path.name}" for path in (folder / case).iterdir())))
-        return Writer(index)
+        write_checksums(folder, (INDEX, *sorted(f"{case}/{path.name}" for path in (folder / case).iterdir())))
+        return PredictionWriter(index)
 
-    def without(self, case: str, why: str) -> "Writer":
-        """The writer that knows why a case could not be predicted, as far as readers of the folder may know."""
-        told = known(why, "nobody wrote down why, as it may name somebody; predict again with --resume to see")
-        index = replace(self.index, unread=self.index.unread | {case: told})
-        return self._told(index)
+    def mark_failed(self, case: str, reason: Message) -> "PredictionWriter":
+        """Records why a case could not be predicted, without text that could identify a patient."""
+        index = replace(self.index, failed=self.index.failed | {case: str(reason.redact(REDACTED))})
+        return self._with_index(index)
 
-    def _told(self, index: Index) -> "Writer":
-        """The writer of this index, which is written down where the folder is there already."""
+    def _with_index(self, index: Index) -> "PredictionWriter":
+        """Returns the writer with a new index, which is written to disk if the folder has a case already."""
         if index.cases:
-            self._require_alone()
+            self._require_unchanged()
             _write_index(index)
-            seal(index.folder, (INDEX,))
-        return Writer(index)
+            write_checksums(index.folder, (INDEX,))
+        return PredictionWriter(index)
 
-    def _require_alone(self) -> None:
-        """Refuses to write over what another process has written meanwhile."""
+    def _require_unchanged(self) -> None:
+        """Raises BadInput if another process has written to the folder meanwhile."""
         folder = self.index.folder
         if (folder / INDEX).is_file() and read_index(folder).cases != self.index.cases:
-            raise BadInput(f"{folder}: another process writes there; wait for its end, and go on with --resume")
+            raise BadInput(f"{folder}: another process writes there; wait until it ends and continue with --resume")
 
-    def fill(self, scans: Sequence[Scan], say: Callable[[Volume, str], Prediction], dated: bool = False) -> "Writer":
-        """The writer with all scans that are not there yet, watched on stderr, and patients.csv beside them.
+    def predict_all(
+        self, scans: Sequence[ScanRef], predict: Callable[[Volume, str], Prediction], include_dates: bool = False
+    ) -> "PredictionWriter":
+        """Predicts all scans that the folder does not have yet, with a progress bar, and writes patients.csv.
 
-        Of a scan that cannot be read or predicted the index keeps why, and the others go on; BadInput then says so at
-        the end. With `dated` the dates of studies are written.
+        A scan that cannot be read or predicted is recorded with the reason, and the others go on.
+
+        Args:
+            scans: The scans to predict.
+            predict: Maps an image and a case id to a prediction.
+            include_dates: Write the dates of the studies, which can identify a person.
+
+        Raises:
+            BadInput: Cases are missing at the end.
         """
-        whose, left = studies(scans, dated), dict[str, str]()
-        writer = self._told(replace(self.index, studies=_retold(self.index, whose)))
+        studies, errors = make_study_refs(scans, include_dates), dict[str, str]()
+        writer = self._with_index(replace(self.index, studies=_update_studies(self.index, studies)))
         todo = [scan for scan in scans if scan.case not in self.index.cases]
         for scan in track(todo, "predicting", console=Console(stderr=True)):
             try:
                 image = scan.read()
-                said = say(image, scan.case)
+                prediction = predict(image, scan.case)
             except (BadInput, OSError) as error:
-                left[scan.case] = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
-                writer = writer.without(scan.case, left[scan.case])
+                errors[scan.case] = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
+                writer = writer.mark_failed(scan.case, as_message(error.args[0] if error.args else ""))
                 if len(todo) > 1:
-                    log.warning("%s: left out: %s", scan.case, left[scan.case])
+                    log.warning("%s: left out: %s", scan.case, errors[scan.case])
             else:
-                writer = writer.add(scan.case, image, said, whose[scan.case])
+                writer = writer.add(scan.case, image, prediction, studies[scan.case])
         if writer.index.cases:
-            patients.write(writer.index)
-        writer.require_whole(left)
+            write_patient_scores(writer.index)
+        writer.require_complete(errors)
         return writer
 
-    def require_whole(self, left: Mapping[str, str]) -> None:
-        """Refuses to call it done where cases are missing; `left` says why some were left out."""
+    def require_complete(self, errors: Mapping[str, str]) -> None:
+        """Raises BadInput if requested cases are missing; `errors` holds the reasons by case."""
         index = self.index
-        if not (missing := index.missing):
+        if not (missing := index.missing_cases):
             return
-        first = f"{missing[0]}: {left.get(missing[0], 'is none of the scans given now')}"
-        if len(index.asked) == 1:
+        first = f"{missing[0]}: {errors.get(missing[0], 'is not among the given scans')}"
+        if len(index.requested) == 1:
             raise BadInput(first)
-        also = f"; also {', '.join(missing[1:6])}{' ...' * (len(missing) > 6)}" if len(missing) > 1 else ""
-        said = f"{len(missing)} of {len(index.asked)} cases could not be predicted: {first}{also}"
-        raise BadInput(f"{said}; mend or remove them, and go on with --resume")
+        others = f"; also {', '.join(missing[1:6])}{' ...' * (len(missing) > 6)}" if len(missing) > 1 else ""
+        message = f"{len(missing)} of {len(index.requested)} cases could not be predicted: {first}{others}"
+        raise BadInput(f"{message}; fix or remove them, and continue with --resume")
 
 
-def studies(scans: Iterable[Scan], dated: bool = False) -> dict[str, Study]:
-    """Whose scan each case is, how many days after the patient's first one of these and if `dated` when it was made."""
-    told = list(scans)
-    days = sorted((scan.patient, scan.day) for scan in told if scan.day is not None)
-    first = dict(reversed(days))  # of a patient's days the one that comes last stays: the first
-    return {scan.case: Study(scan.patient) for scan in told} | {
-        scan.case: Study(scan.patient, scan.date.replace("-", "") if dated else "", scan.day - first[scan.patient])
-        for scan in told if scan.day is not None
-    }  # fmt: skip
+def make_study_refs(scans: Iterable[ScanRef], include_dates: bool = False) -> dict[str, StudyRef]:
+    """Returns the patient of each scan, and the days since the first of the patient's scans.
 
-
-def _retold(index: Index, whose: Mapping[str, Study]) -> dict[str, Study]:
-    """Whose the cases of a folder are, now that these scans are given.
-
-    Days count from the first of the scans given now; of a patient among them, other cases cannot be placed any more.
+    Args:
+        scans: The scans to predict.
+        include_dates: Include the dates of the studies.
     """
-    counted = {study.patient for study in whose.values() if study.day is not None}
+    scans = list(scans)
+    days = sorted((scan.patient, scan.day) for scan in scans if scan.day is not None)
+    first_day = dict(reversed(days))  # the last entry of a patient wins, which is the earliest day
+    return {scan.case: StudyRef(scan.patient) for scan in scans} | {
+        scan.case: StudyRef(
+            scan.patient, scan.date.replace("-", "") if include_dates else "", scan.day - first_day[scan.patient]
+        )
+        for scan in scans
+        if scan.day is not None
+    }
+
+
+def _update_studies(index: Index, studies: Mapping[str, StudyRef]) -> dict[str, StudyRef]:
+    """Returns the studies of the cases in a folder, updated by those of the given scans.
+
+    Days count from a patient's first given scan, so the days of the patient's other cases become unknown.
+    """
+    patients = {study.patient for study in studies.values() if study.day is not None}
     return {
-        case: whose.get(case) or (replace(study, day=None) if study.patient in counted else study)
+        case: studies.get(case) or (replace(study, day=None) if study.patient in patients else study)
         for case, study in index.studies.items()
     }
 
 
-def _placeless(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What made predictions, wherever its runs lie."""
-    told = {key: value for key, value in model.items() if key != "run"}
-    return told | ({"runs": [_placeless(one) for one in told["runs"]]} if "runs" in told else {})
+def _without_run_paths(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the model of an index without the paths of its runs, which may have been moved."""
+    fields = {key: value for key, value in model.items() if key != "run"}
+    return fields | ({"runs": [_without_run_paths(run) for run in fields["runs"]]} if "runs" in fields else {})
 
 
-def labels(names: Mapping[int, str]) -> tuple[Label, ...]:
-    """The classes of a network as labels, each with its colour."""
-    return tuple(Label(value, name, _hex(colour_of(value))) for value, name in names.items())
+def make_label_defs(names: Mapping[int, str]) -> tuple[LabelDef, ...]:
+    """Returns the label definitions for class names by label value, each with its own colour."""
+    return tuple(LabelDef(value, name, _to_hex(default_colour(value))) for value, name in names.items())
 
 
-def _hex(colour: Colour) -> str:
+def _to_hex(colour: Colour) -> str:
     return f"#{bytes(colour).hex()}"
 
 
 def _write_case(folder: Path, image: Volume, prediction: Prediction) -> None:
-    """The files of one case; of an image with several channels, the first is what a reader sees."""
+    """Writes the files of one case; of an image with several channels, only the first is kept for display."""
     folder.mkdir()
-    shown = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0])
-    nifti.write(shown, folder / IMAGE)
+    first_channel = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0])
+    nifti.write(first_channel, folder / IMAGE)
     nifti.write(prediction.labels, folder / LABELS)
-    nifti.write(_in_bytes(prediction.probability), folder / PROBABILITY)
+    nifti.write(_to_bytes(prediction.probability), folder / PROBABILITY)
     if prediction.uncertainty is not None:
-        nifti.write(_in_bytes(prediction.uncertainty), folder / UNCERTAINTY)
+        nifti.write(_to_bytes(prediction.uncertainty), folder / UNCERTAINTY)
     write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
 
 
-def _in_bytes(volume: Volume) -> Volume:
-    """0 to 1 as 0 to 255."""
+def _to_bytes(volume: Volume) -> Volume:
+    """Maps values from [0, 1] to 0 .. 255."""
     return replace(volume, voxels=np.rint(volume.voxels * 255).astype(np.uint8))
 
 
 def _write_index(index: Index) -> None:
-    cases = [{"id": case, "unit": index.units[case], **asdict(index.study(case))} for case in index.cases]
-    told = asdict(index) | {"cases": cases}
-    write_json(index.folder / INDEX, {key: told[key] for key in told if key not in ("folder", "units", "studies")})
+    cases = [{"id": case, "unit": index.units[case], **asdict(index.find_study(case))} for case in index.cases]
+    fields = asdict(index) | {"cases": cases}
+    write_json(index.folder / INDEX, {key: fields[key] for key in fields if key not in ("folder", "units", "studies")})

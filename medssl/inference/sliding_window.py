@@ -1,4 +1,4 @@
-"""A sliding window over a volume of any size, in memory that one crop's depth bounds."""
+"""Sliding-window inference on volumes of any size, with memory bounded by the depth of one crop."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -13,101 +13,111 @@ Size = tuple[int, int, int]
 Network = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b n i j k"]]
 
 
-def slide(
+def sliding_window_inference(
     x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"],
     network: Network,
     crop: Size,
     overlap: float = 0.5,
-    batch: int = 4,
+    batch_size: int = 4,
     device: str = "cpu",
 ) -> Float[Tensor, "n i j k"]:
-    """What a network says of every voxel: the Gaussian-weighted mean of the windows that see it."""
-    return torch.cat([slab.cpu() for slab in slabs(x, network, crop, overlap, batch, device)], dim=1)
+    """Returns the Gaussian-weighted mean of a network's output over all windows that cover a voxel.
+
+    Args:
+        x: The volume.
+        network: The network to apply.
+        crop: The size of the windows in voxels. A smaller volume is padded with zeros.
+        overlap: The fraction of a window that overlaps the next one.
+        batch_size: The number of windows per forward pass.
+        device: The torch device of the network.
+    """
+    return torch.cat([slab.cpu() for slab in stream_slabs(x, network, crop, overlap, batch_size, device)], dim=1)
 
 
-def slabs(
+def stream_slabs(
     x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"],
     network: Network,
     crop: Size,
     overlap: float = 0.5,
-    batch: int = 4,
+    batch_size: int = 4,
     device: str = "cpu",
 ) -> Iterator[Float[Tensor, "n p j k"]]:
-    """The same from the first row of axis i to the last, each slab as soon as no later window sees it.
+    """Yields the result of `sliding_window_inference` in slabs along i, each as soon as no later window covers it.
 
-    Weights, window positions and padding are those of MONAI's `sliding_window_inference` in its Gaussian mode. The
-    32-bit sums span one crop along i, never the volume. A volume smaller than the crop is padded with zeros.
+    Weights, window positions and padding equal those of MONAI's `sliding_window_inference` in its Gaussian mode. The
+    32-bit sums span one crop along i, never the whole volume.
     """
-    shape = _size(x)
-    size = _larger(shape, crop)
+    shape = _spatial_size(x)
+    size = _elementwise_max(shape, crop)
     margin = [(n - m) // 2 for n, m in zip(size, shape, strict=True)]
     i, j, k = (slice(lo, lo + n) for lo, n in zip(margin, shape, strict=True))
-    tops, lefts, fronts = (_starts(n, c, overlap) for n, c in zip(size, crop, strict=True))
-    weight = _gaussian(crop).to(device)
+    i_starts, j_starts, k_starts = (_window_starts(n, c, overlap) for n, c in zip(size, crop, strict=True))
+    weight = _gaussian_weights(crop).to(device)
     sums = torch.zeros(0)
-    for top, below in zip(tops, [*tops[1:], size[0]], strict=True):
-        corners = [(top, left, front) for left in lefts for front in fronts]
-        for at in range(0, len(corners), batch):
-            windows = _windows(x, corners[at : at + batch], crop, margin).to(device)
+    for top, below in zip(i_starts, [*i_starts[1:], size[0]], strict=True):
+        corners = [(top, j0, k0) for j0 in j_starts for k0 in k_starts]
+        for start in range(0, len(corners), batch_size):
+            batch = corners[start : start + batch_size]
             with torch.no_grad():
-                said = network(windows).float()
+                outputs = network(_extract_windows(x, batch, crop, margin).to(device)).float()
             if not sums.numel():
-                sums = torch.zeros(said.shape[1] + 1, crop[0], *size[1:], device=device)
-            for corner, one in zip(corners[at : at + batch], said, strict=True):
-                sums[_box((0, *corner[1:]), crop)] += torch.cat([one * weight, weight[None]])
-        ready = sums[:, max(i.start - top, 0) : max(min(i.stop, below) - top, 0), j, k]
-        if ready.numel():
-            yield ready[:-1] / ready[-1:]
+                sums = torch.zeros(outputs.shape[1] + 1, crop[0], *size[1:], device=device)
+            for corner, output in zip(batch, outputs, strict=True):
+                sums[_window_slices((0, *corner[1:]), crop)] += torch.cat([output * weight, weight[None]])
+        slab = sums[:, max(i.start - top, 0) : max(min(i.stop, below) - top, 0), j, k]
+        if slab.numel():
+            yield slab[:-1] / slab[-1:]
         sums = functional.pad(sums[:, below - top :], (0, 0, 0, 0, 0, below - top))
 
 
-def windows(
-    x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"], crop: Size, overlap: float, batch: int
+def iterate_windows(
+    x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"], crop: Size, overlap: float, batch_size: int
 ) -> Iterator[tuple[list[Size], Float[Tensor, "b c p q r"]]]:
-    """The same windows, some at a time, with the voxel each begins at: below 0 where the volume had to be padded."""
-    shape = _size(x)
-    size = _larger(shape, crop)
+    """Yields batches of the same windows, with the first voxel of each; it is negative where the volume is padded."""
+    shape = _spatial_size(x)
+    size = _elementwise_max(shape, crop)
     i, j, k = ((n - m) // 2 for n, m in zip(size, shape, strict=True))
-    tops, lefts, fronts = (_starts(n, c, overlap) for n, c in zip(size, crop, strict=True))
-    corners = list(product(tops, lefts, fronts))
-    for at in range(0, len(corners), batch):
-        some = corners[at : at + batch]
-        yield [(a - i, b - j, c - k) for a, b, c in some], _windows(x, some, crop, [i, j, k])
+    i_starts, j_starts, k_starts = (_window_starts(n, c, overlap) for n, c in zip(size, crop, strict=True))
+    corners = list(product(i_starts, j_starts, k_starts))
+    for start in range(0, len(corners), batch_size):
+        batch = corners[start : start + batch_size]
+        yield [(a - i, b - j, c - k) for a, b, c in batch], _extract_windows(x, batch, crop, [i, j, k])
 
 
-def _size(x: np.ndarray | Tensor) -> Size:
+def _spatial_size(x: np.ndarray | Tensor) -> Size:
     i, j, k = x.shape[-3:]
     return i, j, k
 
 
-def _larger(a: Size, b: Size) -> Size:
+def _elementwise_max(a: Size, b: Size) -> Size:
     i, j, k = (max(n, m) for n, m in zip(a, b, strict=True))
     return i, j, k
 
 
-def _starts(length: int, crop: int, overlap: float) -> list[int]:
-    """Where windows begin: evenly stepped, the last one moved back to end with the volume."""
+def _window_starts(length: int, crop: int, overlap: float) -> list[int]:
+    """Returns evenly spaced window starts; the last window is moved back to end with the volume."""
     step = max(1, int(crop * (1 - overlap)))
     return [*range(0, length - crop, step), length - crop]
 
 
-def _gaussian(crop: Size) -> Float[Tensor, "i j k"]:
-    """A bell with a standard deviation of an eighth of the crop, nowhere below a thousandth."""
-    bells = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in crop]
-    return torch.einsum("i,j,k->ijk", *bells).clamp(min=1e-3)
+def _gaussian_weights(crop: Size) -> Float[Tensor, "i j k"]:
+    """Returns a Gaussian with a standard deviation of one eighth of the crop, at least 0.001 everywhere."""
+    factors = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in crop]
+    return torch.einsum("i,j,k->ijk", *factors).clamp(min=1e-3)
 
 
-def _windows(
+def _extract_windows(
     x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"], corners: list[Size], crop: Size, margin: list[int]
 ) -> Float[Tensor, "b c p q r"]:
-    """Copies of the windows at `corners`; an axis shorter than the crop has one window, padded with zeros."""
-    cut = [
-        torch.as_tensor(np.array(w) if isinstance(w, np.ndarray) else w) for w in (x[_box(c, crop)] for c in corners)
+    """Copies the windows at `corners`; an axis shorter than the crop has one window, padded with zeros."""
+    windows = [
+        torch.as_tensor(np.array(window) if isinstance(window, np.ndarray) else window)
+        for window in (x[_window_slices(corner, crop)] for corner in corners)
     ]
-    stacked = torch.stack(cut).detach().float()
-    pads = [(lo, c - lo - n) for lo, c, n in zip(margin, crop, _size(stacked), strict=True)]
+    stacked = torch.stack(windows).detach().float()
+    pads = [(lo, c - lo - n) for lo, c, n in zip(margin, crop, _spatial_size(stacked), strict=True)]
     return functional.pad(stacked, [side for pair in reversed(pads) for side in pair])
 
 
-def _box(corner: Size, crop: Size) -> tuple[slice, ...]:
+def _window_slices(corner: Size, crop: Size) -> tuple[slice, ...]:
     return slice(None), *(slice(start, start + n) for start, n in zip(corner, crop, strict=True))

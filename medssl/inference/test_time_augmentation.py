@@ -1,4 +1,4 @@
-"""Mirrored views of a volume: which are allowed, and how what a network says of one is turned back."""
+"""Test-time augmentation by mirroring: the allowed views of a volume, and their inverse."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,36 +12,45 @@ from medssl.data.classes import Classes
 
 
 @dataclass(frozen=True)
-class View:
-    """A volume (axes i j k of RAS) mirrored along some axes; `classes` says which class each one is in the mirror."""
+class MirrorView:
+    """A volume in RAS axes i j k, mirrored along some of them.
+
+    Args:
+        axes: The mirrored axes, 0 to 2; () is the identity.
+        classes: The class that each class becomes in the mirror; () if none changes.
+    """
 
     axes: tuple[int, ...] = ()
     classes: tuple[int, ...] = ()
 
-    def of(self, voxels: Float[np.ndarray, "*c i j k"]) -> Float[np.ndarray, "*c i j k"]:
-        """The voxels as they look in the mirror."""
+    def apply(self, voxels: Float[np.ndarray, "*c i j k"]) -> Float[np.ndarray, "*c i j k"]:
+        """Mirrors voxels."""
         return np.flip(voxels, tuple(axis - 3 for axis in self.axes))
 
-    def rows(self, top: int, count: int, height: int) -> slice:
-        """Where `count` rows of the mirrored volume from `top` on belong in the volume, of `height` rows."""
+    def source_rows(self, top: int, count: int, height: int) -> slice:
+        """Returns the rows of the original volume, of `height` rows, that `count` mirrored rows from `top` on show."""
         start = height - top - count if 0 in self.axes else top
         return slice(start, start + count)
 
-    def back(self, said: Float[Tensor, "n p j k"]) -> Float[Tensor, "n p j k"]:
-        """What was said of the mirrored rows, as it stands in the volume."""
-        named = said[list(self.classes)] if self.classes else said
-        return named.flip([axis - 3 for axis in self.axes])
+    def invert(self, probability: Float[Tensor, "n p j k"]) -> Float[Tensor, "n p j k"]:
+        """Maps class probabilities of mirrored rows back to the original volume."""
+        renamed = probability[list(self.classes)] if self.classes else probability
+        return renamed.flip([axis - 3 for axis in self.axes])
 
 
-def views(axes: Sequence[int], names: Mapping[int, str]) -> tuple[View, ...]:
-    """The volume and all its mirrorings along `axes`.
+def mirror_views(axes: Sequence[int], names: Mapping[int, str]) -> tuple[MirrorView, ...]:
+    """Returns the identity and all views mirrored along some of `axes`.
 
-    Where a name tells left from right, the mirror along axis i gives each class the name of its counterpart; where one
-    has no counterpart, that axis is never mirrored.
+    If class names distinguish left from right, mirroring along i swaps each class with its counterpart. If a class has
+    no counterpart, axis i is never mirrored.
+
+    Args:
+        axes: The axes that may be mirrored, 0 to 2.
+        names: The class names by label value, without background.
     """
-    pairs = Classes(names).mirrored()
+    pairs = Classes(names).find_left_right_pairs()
     allowed = [axis for axis in sorted(set(axes)) if axis != 0 or pairs is not None]
-    other = {a: b for pair in pairs or () for a, b in (pair, pair[::-1])}
-    classes = tuple(other.get(n, n) for n in range(max(names) + 1)) if other else ()
-    chosen = [some for count in range(len(allowed) + 1) for some in combinations(allowed, count)]
-    return tuple(View(some, classes if 0 in some else ()) for some in chosen)
+    counterpart = {a: b for pair in pairs or () for a, b in (pair, pair[::-1])}
+    classes = tuple(counterpart.get(n, n) for n in range(max(names) + 1)) if counterpart else ()
+    subsets = [subset for count in range(len(allowed) + 1) for subset in combinations(allowed, count)]
+    return tuple(MirrorView(subset, classes if 0 in subset else ()) for subset in subsets)

@@ -1,1 +1,1 @@
-"""The one door for files from outside: DICOM, NIfTI, NRRD, MHA."""
+"""Readers and writers of medical image files: DICOM, NIfTI, NRRD and MetaImage."""

@@ -1,17 +1,17 @@
-"""Dates as files write them: 20240302 or 2024-03-02."""
+"""Parses dates of the forms 20240302 and 2024-03-02."""
 
 from datetime import date
 
 
-def day(told: str) -> date | None:
-    """The day that a date means; None where it is none."""
+def parse_date(text: str) -> date | None:
+    """Returns the date that a text holds; None if it is not a date."""
     try:
-        return date.fromisoformat(told)
+        return date.fromisoformat(text)
     except ValueError:
         return None
 
 
-def number(told: str) -> int | None:
-    """A date as a number, one more each day; None where it is none."""
-    made = day(told)
-    return made.toordinal() if made else None
+def to_ordinal(text: str) -> int | None:
+    """Returns a date as a number that grows by one each day; None if the text is not a date."""
+    parsed = parse_date(text)
+    return parsed.toordinal() if parsed else None

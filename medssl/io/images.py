@@ -1,24 +1,35 @@
-"""Images and labels in files of their own, read by their ending."""
+"""Reads images and labels from NIfTI, NRRD and MetaImage files, chosen by the file ending."""
 
 from pathlib import Path
 
-from medssl.errors import BadInput
-from medssl.io import nifti
-from medssl.io import nrrd_metaimage as itk
+from medssl.errors import BadInput, Message
+from medssl.io import nifti, nrrd_metaimage
 from medssl.volume import Volume
 
 ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file's name ends as those that `read` takes."""
+    """Returns whether `read` supports the ending of a file name."""
     return path.name.lower().endswith(ENDINGS)
 
 
 def read(path: Path, label: bool = False) -> Volume:
-    """An image in arbitrary units, or a label of whole numbers, with its affine in mm, RAS+."""
+    """Reads an image in arbitrary units or a label map, with its affine in mm, RAS+.
+
+    Args:
+        path: A file with one of the `ENDINGS`.
+        label: Whether the file is a label map of whole numbers from 0.
+
+    Raises:
+        BadInput: If the file is damaged or its geometry is missing or contradictory.
+    """
     if not is_image(path):
-        raise BadInput(f"{path}: not one of {', '.join(ENDINGS)}")
+        raise BadInput(
+            Message(
+                "{path}: the ending is not one of {endings}; convert the file", path=path, endings=", ".join(ENDINGS)
+            )
+        )
     if path.name.lower().endswith((".nii", ".nii.gz")):
         return nifti.read(path, label)
-    return itk.read(path, label)
+    return nrrd_metaimage.read(path, label)

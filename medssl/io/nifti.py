@@ -1,4 +1,4 @@
-"""NIfTI in and out: geometry from the header or a refusal, never a guess."""
+"""Reads and writes NIfTI files; missing or contradictory geometry is rejected, never guessed."""
 
 import math
 import warnings
@@ -14,166 +14,275 @@ from isal.igzip_lib import IsalError
 from jaxtyping import Float, Real
 from nibabel.spatialimages import HeaderDataError
 
-from medssl.errors import BadInput, Doubt
-from medssl.files import atomic
-from medssl.io.voxels import finished
+from medssl.errors import BadInput, InputWarning, Message
+from medssl.files import atomic_file
+from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
-NUMBERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
-CONFLICT_MM = 0.05
-FILE_BYTES = 4 << 30
-HEADER_BYTES = 1 << 20
+MAX_CONFLICT_MM = 0.05  # the largest distance allowed between the grids of sform and qform
+MAX_FILE_BYTES = 4 << 30
+MAX_HEADER_BYTES = 1 << 20
 
 
 def read(path: Path, label: bool = False) -> Volume:
-    """An image in arbitrary units, or a label of whole numbers, with its affine in mm, RAS+."""
-    with _opened(path) as file:
+    """Reads an image in arbitrary units or a label map, with its affine in mm, RAS+.
+
+    Args:
+        path: A single-file NIfTI-1 or NIfTI-2, gzipped or not.
+        label: Whether the file is a label map of whole numbers from 0.
+
+    Raises:
+        BadInput: If the file is damaged or its geometry is missing or contradictory.
+    """
+    with _open_stream(path) as file:
         try:
             head = file.read(max(HEADERS))
-            header = _header(path, head)
-            shape = _shape(path, header)
-            rest = file.read(_end(path, header, shape) - len(head) + 1)
+            header = _parse_header(path, head)
+            shape = _read_shape(path, header)
+            body = file.read(_compute_file_bytes(path, header, shape) - len(head) + 1)
         except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
-            raise BadInput(f"{path}: truncated or damaged ({error}); copy the file again") from None
-    voxels = _voxels(path, header, shape, head + rest)
-    return finished(path, voxels, _affine(path, header, shape), label)
+            raise BadInput(
+                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
+            ) from None
+    voxels = _decode_voxels(path, header, shape, head + body)
+    return validate_volume(path, voxels, _read_affine(path, header, shape), label)
 
 
 def write(volume: Volume, path: Path) -> None:
-    """Writes a volume atomically, its geometry as sform and qform, its numbers as they are."""
+    """Writes a volume atomically, with its affine as sform and qform and its data type unchanged."""
     dtype = volume.voxels.dtype
-    if dtype.name not in NUMBERS:
-        raise BadInput(f"{path}: NIfTI has no {dtype}; cast to int16, uint8 or float32 first")
+    if dtype.name not in DTYPES:
+        raise BadInput(
+            Message("{path}: NIfTI cannot store {dtype}; cast to int16, uint8 or float32 first", path=path, dtype=dtype)
+        )
     image = nibabel.Nifti1Image(np.moveaxis(volume.voxels, 0, -1) if volume.voxels.ndim == 4 else volume.voxels, None)
     image.header.set_xyzt_units("mm")
     image.header.set_data_dtype(dtype)
     image.set_sform(volume.affine, 1)
     image.set_qform(volume.affine, 1, strip_shears=True)
-    with atomic(path) as part:
+    with atomic_file(path) as part:
         nibabel.save(image, part)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BufferedIOBase]:
-    """The file as plain bytes; reading beyond the end of a gzip checks its checksum. isal takes half of gzip's time."""
+def _open_stream(path: Path) -> Iterator[BufferedIOBase]:
+    """Opens a file as uncompressed bytes; reading past the end of a gzip stream verifies its checksum.
+
+    isal needs half the time of the gzip module.
+    """
     if not path.is_file():
-        raise BadInput(f"{path}: no such file")
+        raise BadInput(Message("{path}: no such file", path=path))
     with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
+        is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        yield igzip.GzipFile(fileobj=file) if zipped else file
+        yield igzip.GzipFile(fileobj=file) if is_gzip else file
 
 
-def _header(path: Path, content: bytes) -> nibabel.Nifti1Header:
-    for size, kind in HEADERS.items():
+def _parse_header(path: Path, content: bytes) -> nibabel.Nifti1Header:
+    """Parses a NIfTI-1 or NIfTI-2 header of either byte order."""
+    for size, header_class in HEADERS.items():
         for order in ("little", "big"):
             if int.from_bytes(content[:4], order) == size and len(content) >= size:
-                header = kind(content[:size], endianness=order, check=False)
-                return _checked(path, header)
-    raise BadInput(f"{path}: not a NIfTI file; a download that failed often leaves a web page or a pointer")
+                return _check_header(path, header_class(content[:size], endianness=order, check=False))
+    raise BadInput(
+        Message("{path}: not a NIfTI file; a download that failed often leaves a web page or a pointer", path=path)
+    )
 
 
-def _checked(path: Path, header: nibabel.Nifti1Header) -> nibabel.Nifti1Header:
+def _check_header(path: Path, header: nibabel.Nifti1Header) -> nibabel.Nifti1Header:
+    """Rejects two-file NIfTI and voxels that are not plain numbers."""
     magic = header["magic"].item()[:3]
     if magic not in (b"n+1", b"n+2"):
-        raise BadInput(f"{path}: not a single-file NIfTI (its magic is {magic!r}); convert it to .nii.gz")
+        raise BadInput(
+            Message(
+                "{path}: not a single-file NIfTI (its magic is {magic!r}); convert it to .nii.gz",
+                path=path,
+                magic=magic,
+            )
+        )
     try:
         dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError):
         dtype = np.dtype(object)
-    if dtype.name not in NUMBERS:
+    if dtype.name not in DTYPES:
         raise BadInput(
-            f"{path}: its voxels are no plain numbers (data type {int(header['datatype'])}: colour or complex)"
+            Message(
+                "{path}: its voxels are no plain numbers (data type {datatype}, colour or complex); "
+                "convert the file to integers or floats",
+                path=path,
+                datatype=int(header["datatype"]),
+            )
         )
     if int(header["bitpix"]) != dtype.itemsize * 8:
-        raise BadInput(f"{path}: {int(header['bitpix'])} bits a voxel do not fit {dtype}; the header is damaged")
+        raise BadInput(
+            Message(
+                "{path}: {bitpix} bits per voxel do not fit {dtype}; the header is damaged",
+                path=path,
+                bitpix=int(header["bitpix"]),
+                dtype=dtype,
+            )
+        )
     return header
 
 
-def _shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int]:
+def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int]:
+    """Returns the number of voxels along i, j, k; further axes must have the length 1."""
     dims = [int(d) for d in header["dim"]]
     axes = dims[1 : dims[0] + 1]
     if not 3 <= dims[0] <= 7 or min(axes) < 1:
-        raise BadInput(f"{path}: dimensions {axes} are not those of a volume")
+        raise BadInput(
+            Message(
+                "{path}: the dimensions {axes} are not those of a volume; "
+                "three axes with at least one voxel are needed",
+                path=path,
+                axes=axes,
+            )
+        )
     if math.prod(axes[3:]) != 1:
-        raise BadInput(f"{path}: holds {math.prod(axes[3:])} volumes ({axes}); split it into single ones")
+        raise BadInput(
+            Message(
+                "{path}: holds {num_volumes} volumes ({axes}); split the file into single volumes",
+                path=path,
+                num_volumes=math.prod(axes[3:]),
+                axes=axes,
+            )
+        )
     return axes[0], axes[1], axes[2]
 
 
-def _end(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int]) -> int:
-    """The number of bytes that the header promises, within a budget."""
+def _compute_file_bytes(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int]) -> int:
+    """Returns the size of the uncompressed file according to its header; rejects sizes above the limit."""
     offset = float(header["vox_offset"])
     first = 352 if len(header.binaryblock) == 348 else 544
-    if not math.isfinite(offset) or offset != int(offset) or not first <= offset <= HEADER_BYTES:
-        raise BadInput(f"{path}: its voxels cannot start at byte {offset}; the header is damaged")
+    if not math.isfinite(offset) or offset != int(offset) or not first <= offset <= MAX_HEADER_BYTES:
+        raise BadInput(
+            Message("{path}: its voxels cannot start at byte {offset}; the header is damaged", path=path, offset=offset)
+        )
     end = int(offset) + math.prod(shape) * int(header.get_data_dtype().itemsize)
-    if end > FILE_BYTES:
-        raise BadInput(f"{path}: {shape} voxels are more than {FILE_BYTES >> 30} GiB; crop or split it")
+    if end > MAX_FILE_BYTES:
+        raise BadInput(
+            Message(
+                "{path}: {shape} voxels need more than {limit} GiB; crop or split the volume",
+                path=path,
+                shape=shape,
+                limit=MAX_FILE_BYTES >> 30,
+            )
+        )
     return end
 
 
-def _voxels(
+def _decode_voxels(
     path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int], content: bytes
 ) -> Real[np.ndarray, "i j k"]:
-    end = _end(path, header, shape)
+    """Returns the voxels with the scale factor of the header applied."""
+    end = _compute_file_bytes(path, header, shape)
     if len(content) != end:
-        what = "truncated" if len(content) < end else "longer than its header says"
-        raise BadInput(f"{path}: {what}: {shape} voxels end at byte {end}; copy or write the file again")
+        fault = Message("truncated") if len(content) < end else Message("longer than its header says")
+        raise BadInput(
+            Message(
+                "{path}: {fault}: {shape} voxels end at byte {end}; copy or write the file again",
+                path=path,
+                fault=fault,
+                shape=shape,
+                end=end,
+            )
+        )
     stored = np.frombuffer(content, header.get_data_dtype(), math.prod(shape), int(header["vox_offset"]))
     stored = stored.reshape(shape, order="F")
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope) or (slope, intercept) == (1.0, 0.0):
         return stored
     if not math.isfinite(slope) or not math.isfinite(intercept):
-        raise BadInput(f"{path}: its scale is {slope}, {intercept}; finite numbers must stand there")
+        raise BadInput(
+            Message(
+                "{path}: its scale factor and offset are {slope!s} and {intercept!s}; finite numbers are needed",
+                path=path,
+                slope=slope,
+                intercept=intercept,
+            )
+        )
     return stored * slope + intercept
 
 
-def _affine(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int]) -> Float[np.ndarray, "4 4"]:
-    """The affine in mm on which sform, qform and pixdim agree."""
+def _read_affine(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int]) -> Float[np.ndarray, "4 4"]:
+    """Returns the affine in mm on which sform, qform and pixdim agree."""
     spacing = np.asarray(header["pixdim"][1:4], float)
     if not np.isfinite(spacing).all() or (spacing <= 0).any():
-        raise BadInput(f"{path}: voxel sizes {spacing.tolist()} must be positive; write the header anew")
-    found = _coded(path, header)
-    if not found:
-        raise BadInput(f"{path}: neither sform nor qform is set, so left and right are unknown; write its orientation")
-    affine = found[0]
-    scale = _to_mm(path, header)
+        raise BadInput(
+            Message(
+                "{path}: voxel sizes {spacing!s} must be positive; write the header again",
+                path=path,
+                spacing=spacing.tolist(),
+            )
+        )
+    affines = _read_coded_affines(path, header)
+    if not affines:
+        raise BadInput(
+            Message(
+                "{path}: neither sform nor qform is set, so left and right are unknown; write its orientation",
+                path=path,
+            )
+        )
+    affine = affines[0]
+    scale = _read_mm_per_unit(path, header)
     columns = np.linalg.norm(affine[:3, :3], axis=0)
     if np.abs(columns - spacing).max() > 0.01 * spacing.min():
-        raise BadInput(f"{path}: the affine's spacing {columns.round(4).tolist()} is not pixdim's {spacing.tolist()}")
-    if len(found) == 2 and (apart := _apart(found[0], found[1], shape) * scale) > CONFLICT_MM:
-        raise BadInput(f"{path}: sform and qform lie {apart:.2f} mm apart; keep the right one only")
+        raise BadInput(
+            Message(
+                "{path}: the affine's spacing {columns!s} is not pixdim's {spacing!s}",
+                path=path,
+                columns=columns.round(4).tolist(),
+                spacing=spacing.tolist(),
+            )
+        )
+    distance_mm = _measure_distance(affine, affines[-1], shape) * scale
+    if distance_mm > MAX_CONFLICT_MM:
+        raise BadInput(
+            Message(
+                "{path}: sform and qform lie {distance_mm:.2f} mm apart; keep the right one only",
+                path=path,
+                distance_mm=distance_mm,
+            )
+        )
     return np.diag([scale, scale, scale, 1.0]) @ affine
 
 
-def _coded(path: Path, header: nibabel.Nifti1Header) -> list[Float[np.ndarray, "4 4"]]:
-    found = []
+def _read_coded_affines(path: Path, header: nibabel.Nifti1Header) -> list[Float[np.ndarray, "4 4"]]:
+    """Returns sform and qform, as far as their codes are set, in the unit of the file."""
+    affines = []
     if int(header["sform_code"]) > 0:
-        found.append(np.asarray(header.get_sform(), float))
+        affines.append(np.asarray(header.get_sform(), float))
     if int(header["qform_code"]) > 0:
         try:
-            found.append(np.asarray(header.get_qform(), float))
+            affines.append(np.asarray(header.get_qform(), float))
         except (ValueError, HeaderDataError) as error:
-            raise BadInput(f"{path}: its qform is no rotation ({error}); write the geometry anew") from None
-    if not all(np.isfinite(a).all() for a in found):
-        raise BadInput(f"{path}: its sform or qform is not finite; write the geometry anew")
-    return found
+            raise BadInput(
+                Message("{path}: its qform is no rotation ({error}); write the geometry again", path=path, error=error)
+            ) from None
+    if not all(np.isfinite(a).all() for a in affines):
+        raise BadInput(Message("{path}: its sform or qform is not finite; write the geometry again", path=path))
+    return affines
 
 
-def _to_mm(path: Path, header: nibabel.Nifti1Header) -> float:
+def _read_mm_per_unit(path: Path, header: nibabel.Nifti1Header) -> float:
+    """Returns the length unit of the header in mm; warns if it is not set."""
     code = int(header["xyzt_units"]) & 7
     if code not in TO_MM:
-        raise BadInput(f"{path}: unknown unit of length (code {code}); write it in mm")
+        raise BadInput(
+            Message("{path}: unknown unit of length (code {code}); write the geometry in mm", path=path, code=code)
+        )
     if code == 0:
-        warnings.warn(f"{path.name}: its unit of length is not set; taken as mm", Doubt, stacklevel=4)
+        warnings.warn(
+            Message("{path.name}: its unit of length is not set; taken as mm", path=path), InputWarning, stacklevel=4
+        )
     return TO_MM[code]
 
 
-def _apart(a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"], shape: tuple[int, int, int]) -> float:
-    """The largest distance between two affines over the corners of the volume."""
+def _measure_distance(a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"], shape: tuple[int, int, int]) -> float:
+    """Returns the largest distance between the corners of a volume under two affines."""
     corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
     corners[:, :3] *= np.array(shape) - 1
     return float(np.linalg.norm(corners @ (a - b).T, axis=1).max())

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage: a strict look at the text header, then SimpleITK for the voxels."""
+"""Reads NRRD and MetaImage files: the text header is checked strictly, SimpleITK reads the voxels."""
 
 import math
 import re
@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from medssl.errors import BadInput
-from medssl.io.voxels import finished
+from medssl.errors import BadInput, Message
+from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
-HEADER_BYTES = 1 << 16
-VOXELS = 1 << 31
-NRRD_NEEDS = ("type", "sizes", "encoding", "space", "space directions", "space origin")
+MAX_HEADER_BYTES = 1 << 16
+MAX_VOXELS = 1 << 31
+NRRD_REQUIRED = ("type", "sizes", "encoding", "space", "space directions", "space origin")
 SPACES = ("left-posterior-superior", "LPS", "right-anterior-superior", "RAS", "left-anterior-superior", "LAS")
-META_NEEDS = ("DimSize", "ElementSpacing", "ElementType", "ElementDataFile")
-META_EITHER = (("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin"))
-WIDTH = {
+META_REQUIRED = ("DimSize", "ElementSpacing", "ElementType", "ElementDataFile")
+META_REQUIRED_SYNONYMS = (("TransformMatrix", "Rotation", "Orientation"), ("Offset", "Position", "Origin"))
+BYTES_PER_VOXEL = {
     **dict.fromkeys(("uchar", "uint8", "unsigned char", "MET_UCHAR", "char", "int8", "MET_CHAR"), 1),
     **dict.fromkeys(("short", "int16", "ushort", "uint16", "unsigned short", "MET_SHORT", "MET_USHORT"), 2),
     **dict.fromkeys(("int", "int32", "uint", "uint32", "unsigned int", "MET_INT", "MET_UINT", "float", "MET_FLOAT"), 4),
@@ -26,100 +26,176 @@ WIDTH = {
 
 
 def read(path: Path, label: bool) -> Volume:
-    """An image in arbitrary units, or a label of whole numbers, with its affine in mm, RAS+."""
+    """Reads an image in arbitrary units, or a label map of whole numbers, with its affine in mm, RAS+."""
     if not path.is_file():
-        raise BadInput(f"{path}: no such file")
+        raise BadInput(Message("{path}: no such file", path=path))
     with path.open("rb") as file:
-        start = file.read(HEADER_BYTES)
+        start = file.read(MAX_HEADER_BYTES)
     if path.suffix.lower() == ".nrrd":
         _check_nrrd(path, start)
     else:
-        _check_meta(path, start)
+        _check_metaimage(path, start)
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         cause = str(error).strip().splitlines()[-1][:120]
-        raise BadInput(f"{path}: cannot be read ({cause}); copy or write the file again") from None
+        raise BadInput(
+            Message("{path}: cannot be read ({cause}); copy or write the file again", path=path, cause=cause)
+        ) from None
     if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) != (3, 1):
-        raise BadInput(f"{path}: not one volume of plain numbers; split its channels")
+        raise BadInput(Message("{path}: not a single volume of plain numbers; write one file per channel", path=path))
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
     voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-    return finished(path, voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, label)
+    return validate_volume(path, voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, label)
 
 
 def _check_nrrd(path: Path, start: bytes) -> None:
+    """Rejects an NRRD header without complete geometry, or with another number of bytes than the file holds."""
     end = re.search(rb"\r?\n\r?\n", start)
     if not start.startswith(b"NRRD") or end is None:
-        raise BadInput(f"{path}: not an NRRD file; a download that failed often leaves a web page or a pointer")
-    fields = _fields(start[: end.start()], ":")
-    _check_needs(path, fields, NRRD_NEEDS, ())
+        raise BadInput(
+            Message("{path}: not an NRRD file; a download that failed often leaves a web page or a pointer", path=path)
+        )
+    fields = _parse_fields(start[: end.start()], ":")
+    _check_required_fields(path, fields, NRRD_REQUIRED, ())
     if fields["space"] not in SPACES:
-        raise BadInput(f"{path}: its space is {fields['space']!r}; one of {', '.join(SPACES)} must stand there")
+        raise BadInput(
+            Message(
+                "{path}: its space is {space!r}; one of {spaces} is needed",
+                path=path,
+                space=fields["space"],
+                spaces=", ".join(SPACES),
+            )
+        )
     if fields.get("space units", '"mm" "mm" "mm"').split() != ['"mm"'] * 3:
-        raise BadInput(f"{path}: its space units are {fields['space units']}; write it in mm")
+        raise BadInput(
+            Message(
+                "{path}: its space units are {space_units}; write the geometry in mm",
+                path=path,
+                space_units=fields["space units"],
+            )
+        )
     if {"data file", "datafile", "byte skip", "line skip"} & fields.keys():
-        raise BadInput(f"{path}: its voxels stand in another file or place; write it as one plain NRRD")
-    need = _need(path, fields["sizes"], fields["type"])
-    there = path.stat().st_size - end.end()
-    if fields["encoding"] == "raw" and there != need:
-        raise BadInput(f"{path}: {there} bytes of voxels, its header needs {need}; copy or write the file again")
+        raise BadInput(
+            Message(
+                "{path}: its voxels are in another file or after a skip; write it as one plain NRRD file", path=path
+            )
+        )
+    expected_bytes = _compute_voxel_bytes(path, fields["sizes"], fields["type"])
+    _check_size(path, path.stat().st_size - end.end(), expected_bytes, fields["encoding"] == "raw")
 
 
-def _check_meta(path: Path, start: bytes) -> None:
-    head, _, rest = start.partition(b"ElementDataFile")
-    fields = _fields(head + b"ElementDataFile" + rest.partition(b"\n")[0], "=")
-    _check_needs(path, fields, META_NEEDS, META_EITHER)
-    if min(_numbers(path, fields["ElementSpacing"])) <= 0:
-        raise BadInput(f"{path}: its spacing {fields['ElementSpacing']} must be positive; write the header anew")
+def _check_metaimage(path: Path, start: bytes) -> None:
+    """Rejects a MetaImage header without complete geometry, or with another number of bytes than the file holds."""
+    head, _, tail = start.partition(b"ElementDataFile")
+    last_line = b"ElementDataFile" + tail.partition(b"\n")[0]
+    fields = _parse_fields(head + last_line, "=")
+    _check_required_fields(path, fields, META_REQUIRED, META_REQUIRED_SYNONYMS)
+    if min(_parse_numbers(path, fields["ElementSpacing"])) <= 0:
+        raise BadInput(
+            Message(
+                "{path}: its spacing {spacing!s} must be positive; write the header again",
+                path=path,
+                spacing=fields["ElementSpacing"],
+            )
+        )
     if fields.get("ElementNumberOfChannels", "1") != "1":
-        raise BadInput(f"{path}: {fields['ElementNumberOfChannels']} channels; split them")
-    need, name = _need(path, fields["DimSize"], fields["ElementType"]), fields["ElementDataFile"]
-    inside = start.index(b"ElementDataFile") + len(rest.partition(b"\n")[0]) + len("ElementDataFile\n")
-    there = path.stat().st_size - inside if name == "LOCAL" else _beside(path, name).stat().st_size
-    if fields.get("CompressedData", "False") != "True" and there != need:
-        raise BadInput(f"{path}: {there} bytes of voxels, its header needs {need}; copy or write the file again")
+        raise BadInput(
+            Message(
+                "{path}: {channels} channels; write one file per channel",
+                path=path,
+                channels=fields["ElementNumberOfChannels"],
+            )
+        )
+    expected_bytes = _compute_voxel_bytes(path, fields["DimSize"], fields["ElementType"])
+    name = fields["ElementDataFile"]
+    header_bytes = len(head) + len(last_line) + 1
+    num_bytes = path.stat().st_size - header_bytes if name == "LOCAL" else _find_data_file(path, name).stat().st_size
+    _check_size(path, num_bytes, expected_bytes, fields.get("CompressedData", "False") != "True")
 
 
-def _beside(path: Path, name: str) -> Path:
-    """The file of voxels that a header names, which must lie next to it."""
-    found = path.parent / name
-    if Path(name).name != name or found.is_symlink() or not found.is_file():
-        raise BadInput(f"{path}: its voxels are said to be in {name!r}; they must be in a file beside it")
-    return found
+def _check_size(path: Path, num_bytes: int, expected_bytes: int, is_raw: bool) -> None:
+    """Rejects uncompressed voxels of another size than the header declares."""
+    if is_raw and num_bytes != expected_bytes:
+        raise BadInput(
+            Message(
+                "{path}: {num_bytes} bytes of voxels, its header declares {expected_bytes}; "
+                "copy or write the file again",
+                path=path,
+                num_bytes=num_bytes,
+                expected_bytes=expected_bytes,
+            )
+        )
 
 
-def _fields(head: bytes, sign: str) -> dict[str, str]:
-    lines = (line.partition(sign) for line in head.decode("latin-1").splitlines() if not line.startswith("#"))
-    return {key.strip(): value.strip() for key, found, value in lines if found}
+def _find_data_file(path: Path, name: str) -> Path:
+    """Returns the file of voxels that a header names, which must lie in the same folder."""
+    data_file = path.parent / name
+    if Path(name).name != name or data_file.is_symlink() or not data_file.is_file():
+        raise BadInput(
+            Message(
+                "{path}: its header names the voxel file {name!r}; it must be a file in the same folder",
+                path=path,
+                name=name,
+            )
+        )
+    return data_file
 
 
-def _check_needs(
-    path: Path, fields: dict[str, str], needs: tuple[str, ...], either: tuple[tuple[str, ...], ...]
+def _parse_fields(head: bytes, separator: str) -> dict[str, str]:
+    """Returns the keys and values of a text header, without comments."""
+    lines = (line.partition(separator) for line in head.decode("latin-1").splitlines() if not line.startswith("#"))
+    return {key.strip(): value.strip() for key, middle, value in lines if middle}
+
+
+def _check_required_fields(
+    path: Path, fields: dict[str, str], required: tuple[str, ...], synonyms: tuple[tuple[str, ...], ...]
 ) -> None:
-    lacking = [name for name in needs if name not in fields] + [
-        names[0] for names in either if not {*names} & {*fields}
-    ]
-    if lacking:
-        raise BadInput(f"{path}: its header says nothing of {', '.join(lacking)}; write its geometry")
+    """Rejects a header that lacks a required key, or all synonyms of one."""
+    missing = [name for name in required if name not in fields]
+    missing += [names[0] for names in synonyms if not {*names} & {*fields}]
+    if missing:
+        raise BadInput(
+            Message(
+                "{path}: its header has no {keys}; write the file with its geometry", path=path, keys=", ".join(missing)
+            )
+        )
 
 
-def _need(path: Path, sizes: str, kind: str) -> int:
-    """The bytes of the voxels a header promises."""
-    shape = _numbers(path, sizes)
-    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > VOXELS:
-        raise BadInput(f"{path}: {sizes} voxels are not those of one volume")
-    if kind not in WIDTH:
-        raise BadInput(f"{path}: its voxels are of the type {kind!r}; cast them to short or float")
-    return int(math.prod(shape)) * WIDTH[kind]
+def _compute_voxel_bytes(path: Path, sizes: str, voxel_type: str) -> int:
+    """Returns the number of bytes of the voxels that a header declares."""
+    shape = _parse_numbers(path, sizes)
+    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_VOXELS:
+        raise BadInput(
+            Message(
+                "{path}: the sizes {sizes} are not those of one volume; three axes are needed", path=path, sizes=sizes
+            )
+        )
+    if voxel_type not in BYTES_PER_VOXEL:
+        raise BadInput(
+            Message(
+                "{path}: its voxels are of the type {voxel_type!r}; cast them to short or float",
+                path=path,
+                voxel_type=voxel_type,
+            )
+        )
+    return int(math.prod(shape)) * BYTES_PER_VOXEL[voxel_type]
 
 
-def _numbers(path: Path, told: str) -> list[float]:
+def _parse_numbers(path: Path, text: str) -> list[float]:
+    """Returns the finite numbers of a header value."""
     try:
-        found = [float(word) for word in told.split()]
+        numbers = [float(word) for word in text.split()]
     except ValueError:
-        found = []
-    if not found or not all(map(math.isfinite, found)):
-        raise BadInput(f"{path}: {told!r} in its header; numbers must stand there")
-    return found
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise BadInput(
+            Message(
+                "{path}: its header holds {text!r} where finite numbers are needed; write the header again",
+                path=path,
+                text=text,
+            )
+        )
+    return numbers

@@ -1,25 +1,25 @@
-"""Refused: files that were not read, each with a reason in plain words."""
+"""Files that a reader rejects, each with a code and a reason."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Message
 
 Code = Literal[
-    "not-a-file",  # a link, a pipe, a device, an empty file
+    "not-a-file",  # a link, pipe or device, or an empty file
     "not-dicom",
-    "not-an-image",  # DICOM of another kind, named in the reason
-    "annotation",  # an RTSTRUCT or a DICOM SEG, for medssl.io.dicom.annotations
-    "archive",  # a zip that cannot be trusted or opened
+    "not-an-image",  # DICOM without slices of CT, MR or PET; the reason names its kind
+    "annotation",  # an RTSTRUCT or a DICOM SEG, which medssl.io.dicom.annotations reads
+    "archive",  # a zip archive that is damaged, encrypted or harmful
     "too-big",
-    "unreadable",  # broken before its pixels
-    "pixels",  # broken, truncated or undecodable pixels
-    "values",  # stored numbers whose meaning is unclear
+    "unreadable",  # damaged before the pixels
+    "pixels",  # pixels that are truncated or cannot be decoded
+    "values",  # stored values whose meaning is unclear
     "colour",
-    "geometry",  # where a slice lies is missing or impossible
+    "geometry",  # a slice position that is missing or impossible
     "localizer",
-    "mixed",  # one series identifier, several truths
+    "mixed",  # one series UID with contradictory content
     "duplicates",
     "gaps",
     "tilt",
@@ -29,17 +29,17 @@ Code = Literal[
 
 
 @dataclass(frozen=True)
-class Refused:
-    """Files that cannot be used, why, and the reason's code for the ledger."""
+class RejectedFiles:
+    """Files that cannot be used, with the reason and its code for the file ledger."""
 
     files: tuple[Path, ...]
-    reason: str
+    reason: Message
     code: Code
 
 
-class Refusal(BadInput):
-    """Input that cannot be read rightly; carries the code of a `Refused`."""
+class ReadRejected(BadInput):
+    """Input that cannot be read correctly, with the code of its `RejectedFiles`."""
 
-    def __init__(self, code: Code, reason: str) -> None:
+    def __init__(self, code: Code, reason: Message) -> None:
         super().__init__(reason)
         self.code: Code = code

@@ -1,4 +1,4 @@
-"""What every reader does to voxels before they leave the door."""
+"""Checks voxels and affines that a reader returns, and converts voxels to compact data types."""
 
 import warnings
 from pathlib import Path
@@ -6,97 +6,157 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Real
 
-from medssl.errors import BadInput, Doubt
+from medssl.errors import BadInput, InputWarning, Message
 from medssl.volume import Volume
 
-KEPT = ("uint8", "int16", "uint16", "int32", "float32")
-SMALL = (np.uint8, np.int16, np.uint16, np.int32)
-LABELS = 1000
-SPACING_MM = (0.005, 100.0)
+SUPPORTED_DTYPES = ("uint8", "int16", "uint16", "int32", "float32")
+INTEGER_DTYPES = (np.uint8, np.int16, np.uint16, np.int32)
+MAX_LABELS = 1000
+SPACING_LIMITS_MM = (0.005, 100.0)
 
 
-def finished(path: Path, voxels: Real[np.ndarray, "i j k"], affine: Float[np.ndarray, "4 4"], label: bool) -> Volume:
-    """A volume from another reader's voxels: a label of whole numbers, or an image in arbitrary units."""
+def validate_volume(
+    path: Path, voxels: Real[np.ndarray, "i j k"], affine: Float[np.ndarray, "4 4"], label: bool
+) -> Volume:
+    """Builds a volume from the voxels and the affine of a file, and rejects impossible ones.
+
+    Args:
+        path: The file, named in error messages.
+        voxels: The values with the scale factor of the file applied.
+        affine: Voxel indices to mm, RAS+.
+        label: Whether the voxels are a label map of whole numbers from 0.
+    """
     check_affine(path, affine)
     if label:
-        return Volume(_label(path, voxels), affine, "label")
-    voxels = _compact(path, _finite(path, voxels))
+        return Volume(_check_label(path, voxels), affine, "label")
+    voxels = _convert_to_supported(path, _replace_non_finite(path, voxels))
     if voxels.min() == voxels.max():
-        warnings.warn(f"{path.name}: every voxel is {voxels.flat[0]}", Doubt, stacklevel=2)
+        warnings.warn(
+            Message("{path.name}: every voxel is {value}", path=path, value=voxels.flat[0]), InputWarning, stacklevel=2
+        )
     return Volume(voxels, affine, "a.u.")
 
 
 def check_affine(path: Path, affine: Float[np.ndarray, "4 4"]) -> None:
-    """Refuses an affine that is not three perpendicular axes of possible spacing, all in mm."""
+    """Rejects an affine in mm with axes that are not perpendicular or with an implausible spacing."""
     if not np.isfinite(affine).all():
-        raise BadInput(f"{path}: its affine is not finite; write the geometry anew")
+        raise BadInput(Message("{path}: its affine is not finite; write the geometry again", path=path))
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not ((spacing >= SPACING_MM[0]) & (spacing <= SPACING_MM[1])).all():
-        told = " x ".join(f"{s:.4g}" for s in spacing)
-        raise BadInput(f"{path}: a spacing of {told} mm is impossible; check its unit and its header")
+    if not ((spacing >= SPACING_LIMITS_MM[0]) & (spacing <= SPACING_LIMITS_MM[1])).all():
+        spacing_text = " x ".join(f"{mm:.4g}" for mm in spacing)
+        raise BadInput(
+            Message(
+                "{path}: a spacing of {spacing_text} mm is impossible; check its unit and its header",
+                path=path,
+                spacing_text=spacing_text,
+            )
+        )
     cosines = affine[:3, :3] / spacing
-    lean = np.abs(cosines.T @ cosines - np.eye(3)).max()
-    if lean > 1e-3:
-        raise BadInput(f"{path}: its axes are sheared (cosine {lean:.4f}); resample it onto a straight grid")
+    shear = np.abs(cosines.T @ cosines - np.eye(3)).max()
+    if shear > 1e-3:
+        raise BadInput(
+            Message(
+                "{path}: its axes are sheared (cosine {shear:.4f}); resample it onto a straight grid",
+                path=path,
+                shear=shear,
+            )
+        )
 
 
-def smallest(voxels: Real[np.ndarray, "*n"]) -> Real[np.ndarray, "*n"]:
-    """The same values in the smallest integer type that holds them all, or in float32."""
+def cast_to_smallest_dtype(voxels: Real[np.ndarray, "*n"]) -> Real[np.ndarray, "*n"]:
+    """Returns the same values in the smallest integer type that holds them all, or else in float32."""
     low, high = voxels.min(), voxels.max()
-    whole = np.issubdtype(voxels.dtype, np.integer)
-    if whole or (np.isfinite(low) and np.isfinite(high) and (voxels == np.rint(voxels)).all()):
-        for dtype in SMALL:
+    is_integer = np.issubdtype(voxels.dtype, np.integer)
+    if is_integer or (np.isfinite(low) and np.isfinite(high) and (voxels == np.rint(voxels)).all()):
+        for dtype in INTEGER_DTYPES:
             if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
                 return voxels.astype(dtype)
-    with np.errstate(over="ignore"):  # the caller refuses what became infinite
+    with np.errstate(over="ignore"):  # the caller rejects values that became infinite
         return voxels.astype(np.float32)
 
 
-def present(label: Real[np.ndarray, "*n"]) -> list[int]:
-    """The numbers that occur; looks only where they change, as a sort of all would take long."""
+def list_label_values(label: Real[np.ndarray, "*n"]) -> list[int]:
+    """Returns the values that occur, sorted; only voxels where the value changes are sorted, to save time."""
     flat = label.ravel(order="K")
-    last = np.ones(flat.size, bool)
-    last[:-1] = flat[1:] != flat[:-1]
-    return [int(v) for v in np.unique(flat[last])]
+    is_last = np.ones(flat.size, bool)
+    is_last[:-1] = flat[1:] != flat[:-1]
+    return [int(v) for v in np.unique(flat[is_last])]
 
 
-def _compact(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+def _convert_to_supported(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+    """Converts to native byte order and one of the supported data types."""
     native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    if native.dtype.name in KEPT:
+    if native.dtype.name in SUPPORTED_DTYPES:
         return native
-    small = smallest(native)
+    small = cast_to_smallest_dtype(native)
     if not np.isfinite(small).all():
-        raise BadInput(f"{path}: values up to {np.abs(native).max():.3g} overflow; check its scale factor")
+        raise BadInput(
+            Message(
+                "{path}: values up to {highest:.3g} overflow float32; check its scale factor",
+                path=path,
+                highest=np.abs(native).max(),
+            )
+        )
     return small
 
 
-def _finite(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+def _replace_non_finite(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+    """Replaces NaN and infinite values by the lowest finite one, with a warning."""
     if not np.issubdtype(voxels.dtype, np.floating):
         return voxels
-    bad = ~np.isfinite(voxels)
-    if not bad.any():
+    is_invalid = ~np.isfinite(voxels)
+    if not is_invalid.any():
         return voxels
-    if bad.all():
-        raise BadInput(f"{path}: not one voxel is a finite number; the file is damaged")
-    lowest = voxels[~bad].min()
-    warnings.warn(f"{path.name}: {bad.sum()} voxels are no finite numbers and became {lowest}", Doubt, stacklevel=3)
-    return np.where(bad, lowest, voxels)
+    if is_invalid.all():
+        raise BadInput(Message("{path}: not one voxel is a finite number; the file is damaged", path=path))
+    lowest = voxels[~is_invalid].min()
+    warnings.warn(
+        Message(
+            "{path.name}: {count} voxels are no finite numbers and became {lowest}",
+            path=path,
+            count=is_invalid.sum(),
+            lowest=lowest,
+        ),
+        InputWarning,
+        stacklevel=3,
+    )
+    return np.where(is_invalid, lowest, voxels)
 
 
-def _label(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
-    whole = voxels if np.issubdtype(voxels.dtype, np.integer) else _whole(path, voxels)
+def _check_label(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+    """Rejects label values that are not whole numbers from 0, or too many different ones."""
+    whole = voxels if np.issubdtype(voxels.dtype, np.integer) else _round_to_whole(path, voxels)
     if whole.min() < 0:
-        raise BadInput(f"{path}: a label with negative values ({whole.min():g}); labels are 0, 1, 2 ...")
-    if whole.max() >= LABELS and len(present(whole)) > LABELS:
-        raise BadInput(f"{path}: more than {LABELS} different labels; is this the image?")
-    return smallest(whole)
+        raise BadInput(
+            Message(
+                "{path}: a label map with negative values ({lowest:g}); labels are 0, 1, 2 ...",
+                path=path,
+                lowest=whole.min(),
+            )
+        )
+    if whole.max() >= MAX_LABELS and len(list_label_values(whole)) > MAX_LABELS:
+        raise BadInput(
+            Message(
+                "{path}: more than {limit} different labels; is this the image instead of the label map?",
+                path=path,
+                limit=MAX_LABELS,
+            )
+        )
+    return cast_to_smallest_dtype(whole)
 
 
-def _whole(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+def _round_to_whole(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
+    """Rounds labels stored as floats, which may be off by rounding errors only."""
     if not np.isfinite(voxels).all():
-        raise BadInput(f"{path}: a label with NaN or infinity; labels are whole numbers")
+        raise BadInput(Message("{path}: a label map with NaN or infinity; labels are whole numbers", path=path))
     whole = np.rint(voxels)
-    off = np.abs(voxels - whole).max()
-    if off > 1e-4:
-        raise BadInput(f"{path}: a label with fractions (up to {off:.3g} off a whole number); was it interpolated?")
+    error = np.abs(voxels - whole).max()
+    if error > 1e-4:
+        raise BadInput(
+            Message(
+                "{path}: a label map with fractions (up to {error:.3g} off a whole number); was it interpolated?",
+                path=path,
+                error=error,
+            )
+        )
     return whole

@@ -1,1 +1,1 @@
-"""How good a prediction is: overlap, surfaces, lesions, and how sure we are of it."""
+"""Metrics of predictions: overlap, surface distances, lesion detection, calibration and their confidence intervals."""

@@ -1,4 +1,4 @@
-"""Scores of cases, one row a case and label, and what they come to together."""
+"""Computes segmentation scores per case and label, and their summary over cases."""
 
 import csv
 import io
@@ -10,16 +10,16 @@ import numpy as np
 
 from medssl.metrics.overlap import dice, volume_error_ml
 from medssl.metrics.statistics import mean_interval
-from medssl.metrics.surface import surfaces
+from medssl.metrics.surface import compute_surface_distances
 from medssl.volume import Volume
 
 METRICS = ("dice", "nsd", "hd95_mm", "assd_mm", "volume_error_ml")
-LESS = ("hd95_mm", "assd_mm", "volume_error_ml")  # the smaller, the better
+LOWER_IS_BETTER = ("hd95_mm", "assd_mm", "volume_error_ml")
 
 
 @dataclass(frozen=True)
-class Row:
-    """How well one label of one case was segmented, and which of both masks is empty."""
+class CaseScore:
+    """The segmentation scores of one label of one case, and which of its two masks is empty."""
 
     case: str
     patient: str
@@ -34,7 +34,7 @@ class Row:
     empty: Literal["", "predicted", "reference", "both"]
 
 
-def score(
+def score_case(
     case: str,
     patient: str,
     label: str,
@@ -42,25 +42,34 @@ def score(
     predicted: Volume,
     reference: Volume,
     tolerance_mm: float,
-) -> Row:
-    """One label, or the union of several `values`, of two volumes on one grid. Empty masks as declared in `surface`.
+) -> CaseScore:
+    """Returns the scores of one label, or of the union of several label values.
 
-    Voxels whose reference is negative are unknown, and background in both masks: they count nowhere, and where a
-    structure meets them both end alike.
+    Voxels with a negative reference are unknown and count as background in both masks. See `SurfaceDistances` for the
+    scores of empty masks.
+
+    Args:
+        case: The id of the case.
+        patient: The id of the patient.
+        label: The name of the label.
+        values: The label values that count as foreground.
+        predicted: The predicted label map.
+        reference: The reference label map, on the same grid.
+        tolerance_mm: The tolerance of NSD.
     """
-    drawn = reference.require_same_grid(predicted).voxels
-    ours, theirs = np.isin(predicted.voxels, values) & (drawn >= 0), np.isin(drawn, values)
-    apart = surfaces(ours, theirs, predicted.spacing_mm())
+    annotation = reference.require_same_grid(predicted).voxels
+    mask, true_mask = np.isin(predicted.voxels, values) & (annotation >= 0), np.isin(annotation, values)
+    distances = compute_surface_distances(mask, true_mask, predicted.spacing_mm())
     ml = predicted.voxel_ml()
-    return Row(
-        case, patient, label, dice(ours, theirs), apart.nsd(tolerance_mm), apart.hd95_mm(), apart.assd_mm(),
-        volume_error_ml(ours, theirs, ml), float(ours.sum()) * ml, float(theirs.sum()) * ml,
-        _empty(bool(ours.any()), bool(theirs.any())),
+    return CaseScore(
+        case, patient, label, dice(mask, true_mask), distances.nsd(tolerance_mm), distances.hd95_mm(),
+        distances.assd_mm(), volume_error_ml(mask, true_mask, ml), float(mask.sum()) * ml, float(true_mask.sum()) * ml,
+        _name_empty_masks(bool(mask.any()), bool(true_mask.any())),
     )  # fmt: skip
 
 
-def table(rows: Sequence[Any]) -> str:
-    """Rows of one dataclass as CSV."""
+def to_csv(rows: Sequence[Any]) -> str:
+    """Returns rows of one dataclass as CSV text."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(asdict(rows[0])) if rows else [], lineterminator="\n")
     writer.writeheader()
@@ -68,24 +77,29 @@ def table(rows: Sequence[Any]) -> str:
     return out.getvalue()
 
 
-def summary(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """Per label, and for the mean of a case's labels: mean, 95 % interval and median, and the counts of empty masks."""
-    told = {name: _group([row for row in rows if row.label == name]) for name in dict.fromkeys(r.label for r in rows)}
-    return told if len(told) == 1 else told | {"mean of labels": _group(rows)}
+def summarize(rows: Sequence[CaseScore]) -> dict[str, dict[str, Any]]:
+    """Returns mean, 95 % interval, median and counts of empty masks, per label and for the mean of a case's labels."""
+    labels = {
+        name: _summarize_group([row for row in rows if row.label == name])
+        for name in dict.fromkeys(r.label for r in rows)
+    }
+    return labels if len(labels) == 1 else labels | {"mean of labels": _summarize_group(rows)}
 
 
-def _group(rows: Sequence[Row]) -> dict[str, Any]:
+def _summarize_group(rows: Sequence[CaseScore]) -> dict[str, Any]:
     patients = {row.case: row.patient for row in rows}
-    told: dict[str, Any] = {"cases": len(patients), "patients": len(set(patients.values()))}
-    told["empty"] = {kind: sum(row.empty == kind for row in rows) for kind in ("both", "predicted", "reference")}
+    result: dict[str, Any] = {"cases": len(patients), "patients": len(set(patients.values()))}
+    result["empty"] = {kind: sum(row.empty == kind for row in rows) for kind in ("both", "predicted", "reference")}
     for metric in METRICS:
         values = np.array([np.mean([getattr(row, metric) for row in rows if row.case == case]) for case in patients])
-        said = mean_interval(values[None], list(patients.values()))
-        told[metric] = {"mean": said.estimate, "low": said.low, "high": said.high, "median": float(np.median(values))}
-    return told
+        interval = mean_interval(values[None], list(patients.values()))
+        result[metric] = {
+            "mean": interval.estimate, "low": interval.low, "high": interval.high, "median": float(np.median(values)),
+        }  # fmt: skip
+    return result
 
 
-def _empty(ours: bool, theirs: bool) -> Literal["", "predicted", "reference", "both"]:
-    if ours or theirs:
-        return "" if ours and theirs else "reference" if ours else "predicted"
+def _name_empty_masks(has_predicted: bool, has_reference: bool) -> Literal["", "predicted", "reference", "both"]:
+    if has_predicted or has_reference:
+        return "" if has_predicted and has_reference else "reference" if has_predicted else "predicted"
     return "both"

@@ -1,19 +1,19 @@
-"""Overlap: how far two masks share their voxels."""
+"""Computes the overlap of masks, boxes and components."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 
 def dice(predicted: Bool[np.ndarray, "i j k"], reference: Bool[np.ndarray, "i j k"]) -> float:
-    """Twice the shared voxels over the voxels of both: 1 if both masks are empty, 0 if one is."""
-    both = np.count_nonzero(predicted) + np.count_nonzero(reference)
-    return 2 * np.count_nonzero(predicted & reference) / both if both else 1.0
+    """Returns the Dice score: 1 if both masks are empty, 0 if one of them is."""
+    total = np.count_nonzero(predicted) + np.count_nonzero(reference)
+    return 2 * np.count_nonzero(predicted & reference) / total if total else 1.0
 
 
 def volume_error_ml(
     predicted: Bool[np.ndarray, "i j k"], reference: Bool[np.ndarray, "i j k"], voxel_ml: float
 ) -> float:
-    """How far apart the two volumes are; without a sign, lest a missed structure and a false alarm cancel out."""
+    """Returns the absolute volume difference in ml; without a sign, errors of opposite sign do not cancel in a mean."""
     return abs(np.count_nonzero(predicted) - np.count_nonzero(reference)) * voxel_ml
 
 
@@ -23,17 +23,19 @@ def box_iou(
     low_b: Float[np.ndarray, "r 3"],
     high_b: Float[np.ndarray, "r 3"],
 ) -> Float[np.ndarray, "p r"]:
-    """Intersection over union of every box of one list with every box of another, in the boxes' own unit."""
+    """Returns the intersection over union of all pairs of boxes from two lists, given by their corners in one unit."""
     low, high = np.maximum(low_a[:, None], low_b[None]), np.minimum(high_a[:, None], high_b[None])
     shared = (high - low).clip(0).prod(-1)
-    either = (high_a - low_a).prod(-1)[:, None] + (high_b - low_b).prod(-1)[None] - shared
-    return shared / np.where(either > 0, either, 1)
+    union = (high_a - low_a).prod(-1)[:, None] + (high_b - low_b).prod(-1)[None] - shared
+    return shared / np.where(union > 0, union, 1)
 
 
-def part_iou(ours: Integer[np.ndarray, "i j k"], theirs: Integer[np.ndarray, "i j k"]) -> Float[np.ndarray, "p r"]:
-    """Intersection over union of every numbered part (from 1) of one volume with every one of another."""
-    p, r = int(ours.max(initial=0)), int(theirs.max(initial=0))
-    pairs = ours.ravel().astype(np.int64) * (r + 1) + theirs.ravel()
+def component_iou(
+    predicted: Integer[np.ndarray, "i j k"], reference: Integer[np.ndarray, "i j k"]
+) -> Float[np.ndarray, "p r"]:
+    """Returns the intersection over union of all pairs of components of two volumes; components are numbered from 1."""
+    p, r = int(predicted.max(initial=0)), int(reference.max(initial=0))
+    pairs = predicted.ravel().astype(np.int64) * (r + 1) + reference.ravel()
     shared = np.bincount(pairs, minlength=(p + 1) * (r + 1)).reshape(p + 1, r + 1)
-    either = shared.sum(1)[1:, None] + shared.sum(0)[None, 1:] - shared[1:, 1:]
-    return shared[1:, 1:] / np.maximum(either, 1)
+    union = shared.sum(1)[1:, None] + shared.sum(0)[None, 1:] - shared[1:, 1:]
+    return shared[1:, 1:] / np.maximum(union, 1)

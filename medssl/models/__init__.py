@@ -1,1 +1,1 @@
-"""What is done with trained models: load, ensemble, publish, import, calibrate and select cases."""
+"""Trained models: load and pool runs, publish and import weights, calibrate, select cases to annotate."""

@@ -1,94 +1,131 @@
-"""Calibrating: finished runs, measured on labelled cases that they were not trained on."""
+"""Calibrates finished runs on labelled cases that they were not trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from medssl.data.checks import leakage as leaks
+from medssl.data.checks import leakage
 from medssl.data.ingest.reference_labels import References
 from medssl.errors import BadInput
 from medssl.evaluation.calibration_fit import (
-    Fitted,
-    Read,
-    compared,
-    rescored,
-    sampled,
-    scored_by,
-    tempered_by,
-    thresholds,
+    CalibrationResult,
+    ReadVolume,
+    compare_cases,
+    fit_platt,
+    fit_temperature,
+    fit_thresholds,
+    recalibrate_scores,
+    sample_voxels,
 )
-from medssl.evaluation.evaluate import lesion_labels
-from medssl.inference.calibration import Threshold, weights
+from medssl.evaluation.evaluate import parse_lesion_labels
+from medssl.inference.calibration import Threshold, read_weight_digests
 from medssl.inference.ensemble import Ensemble
-from medssl.inference.prediction_writer import labels
-from medssl.models.fold_assignment import Panel
-from medssl.models.model_pool import agreed, pooled, together
+from medssl.inference.prediction_writer import make_label_defs
+from medssl.models.fold_assignment import FoldAssignment
+from medssl.models.model_pool import load_predictor, pool_models, require_same_inputs
 from medssl.run import Run
 
 
 @dataclass(frozen=True)
-class Held:
-    """Labelled cases of a store, how each is read, and the runs that are measured on it."""
+class HeldOutCases:
+    """Labelled cases of a store with a function that reads each image, and the runs that predict them."""
 
-    panel: Panel
+    assignment: FoldAssignment
     references: References
-    cases: tuple[tuple[str, Read], ...]
+    cases: tuple[tuple[str, ReadVolume], ...]
 
     @classmethod
-    def of(cls, manifest: Path, split: str, runs: Sequence[Run], allow_overlap: bool) -> "Held":
-        """The labelled cases of a split; refused where a run was trained on what it is measured on."""
+    def from_manifest(cls, manifest: Path, split: str, runs: Sequence[Run], allow_overlap: bool) -> "HeldOutCases":
+        """Selects the labelled cases of a split.
+
+        Args:
+            manifest: The manifest.csv of a store.
+            split: The name of a split, or `held-out` for the cases that the runs of a cross-validation held out.
+            runs: The finished runs to calibrate.
+            allow_overlap: Accept the split `test` and cases that a run was trained on.
+
+        Raises:
+            BadInput: The split is `test` or has no labelled case, or a run was trained on one of its cases.
+        """
         if split == "test" and not allow_overlap:
-            raise BadInput(f"{manifest}: what split 'test' sets cannot be tested on it; choose another --split")
-        references, panel = References.read(manifest), Panel.of(runs, manifest, split)
-        read = {scan.case: scan.read for scan in panel.scans(manifest, split)}
-        names = references.measured(list(read))
+            raise BadInput(
+                f"{manifest}: a model calibrated on split 'test' cannot be tested on it; choose another --split"
+            )
+        references, assignment = References.read(manifest), FoldAssignment.for_split(runs, manifest, split)
+        readers = {scan.case: scan.read for scan in assignment.list_scans(manifest, split)}
+        names = references.select_labelled(list(readers))
         if not names:
             raise BadInput(f"{manifest}: no labelled case in split {split!r}; choose another --split")
         for number, run in enumerate(() if allow_overlap else runs):
-            leaks.refuse_seen(run.path, manifest, panel.answers(names, number))
-        return cls(panel, references, tuple((name, read[name]) for name in names))
+            leakage.require_unseen(run.path, manifest, assignment.cases_for_run(names, number))
+        return cls(assignment, references, tuple((name, readers[name]) for name in names))
 
 
-def calibrate(held: Held, lesions: str, sensitivity: float, mirror: bool, device: str) -> Fitted:
-    """What makes voxels or findings mean what they say; then a threshold for the findings of each lesion."""
-    runs = held.panel.runs
-    known = labels(agreed(runs).labels)
-    kinds = lesion_labels(known, lesions, runs[0].path)
-    pools = [pooled(group, mirror, device) for group in held.panel.groups()]
-    dense = [pool for pool in pools if isinstance(pool, Ensemble)]
-    if dense:
-        fitted = _tempered(dense, held)
-        ways = [together(group, mirror, fitted.calibration, device) for group in held.panel.groups()]
-        ask = partial(held.panel.predict, ways=ways)
-        found = list(compared(ask, held.cases, held.references, kinds)) if kinds else []
+def calibrate_runs(
+    held_out: HeldOutCases, lesion_names: str, sensitivity: float, tta: bool, device: str
+) -> CalibrationResult:
+    """Fits a temperature for the runs and a score threshold for each lesion label.
+
+    For segmentations, the temperature applies to voxel probabilities; for detectors, to the scores of findings.
+
+    Args:
+        held_out: The cases to calibrate on.
+        lesion_names: Labels that get a threshold, separated by commas; empty for none.
+        sensitivity: The fraction of lesions that must score at least the threshold.
+        tta: Predict with test-time augmentation.
+        device: The torch device that predicts.
+    """
+    assignment, references = held_out.assignment, held_out.references
+    labels = make_label_defs(require_same_inputs(assignment.runs).labels)
+    lesion_labels = parse_lesion_labels(labels, lesion_names, assignment.runs[0].path)
+    pools = [pool_models(group, tta, device) for group in assignment.run_groups()]
+    ensembles = [pool for pool in pools if isinstance(pool, Ensemble)]
+    if ensembles:
+        result = _fit_pool_temperature(ensembles, held_out)
+        predictors = [load_predictor(group, tta, result.calibration, device) for group in assignment.run_groups()]
+        predict = partial(assignment.predict, predictors=predictors)
+        comparisons = list(compare_cases(predict, held_out.cases, references, lesion_labels)) if lesion_labels else []
     else:
-        ask = partial(held.panel.predict, ways=pools)
-        raw = list(compared(ask, held.cases, held.references, known))
-        fitted = scored_by(raw)
-        found = rescored(raw, fitted.calibration.score)
-    facts = {"weights_sha256": weights(runs), "mirror": mirror, "cases": tuple(name for name, _ in held.cases)}
-    told = {name: _estimate(one, held.panel) for name, one in thresholds(found, kinds, sensitivity).items()}
-    return replace(fitted, calibration=fitted.calibration.model_copy(update=facts | {"thresholds": told}))
+        predict = partial(assignment.predict, predictors=pools)
+        uncalibrated = list(compare_cases(predict, held_out.cases, references, labels))
+        result = fit_platt(uncalibrated)
+        comparisons = recalibrate_scores(uncalibrated, result.calibration.calibrate_score)
+    thresholds = {
+        name: _weaken_guarantee(threshold, assignment)
+        for name, threshold in fit_thresholds(comparisons, lesion_labels, sensitivity).items()
+    }
+    fields = {
+        "weights_sha256": read_weight_digests(assignment.runs),
+        "tta": tta,
+        "cases": tuple(name for name, _ in held_out.cases),
+        "thresholds": thresholds,
+    }
+    return replace(result, calibration=result.calibration.model_copy(update=fields))
 
 
-def _estimate(told: Threshold, panel: Panel) -> Threshold:
-    """Of runs that each answered for what it held out, no promise can be made about what they say together."""
-    if len(panel.groups()) == 1:
-        return told
-    said = f"at least {told.sensitivity:.0%} of their lesions scored {told.threshold:.3g} or more"
-    each = f"Of the {told.patients} patients with lesions, each asked of the run that held them out, {said}"
-    return told.model_copy(update={"promise": f"{each}: an estimate, and no promise, for the runs together."})
+def _weaken_guarantee(threshold: Threshold, assignment: FoldAssignment) -> Threshold:
+    """Replaces the guarantee by an estimate if each run was measured on other cases: none covers the pooled runs."""
+    if len(assignment.run_groups()) == 1:
+        return threshold
+    estimate = (
+        f"Of the {threshold.patients} patients with lesions, each predicted by the run that held them out, at least "
+        f"{threshold.sensitivity:.0%} of their lesions scored {threshold.threshold:.3g} or more: "
+        "an estimate, not a guarantee, for the pooled runs."
+    )
+    return threshold.model_copy(update={"guarantee": estimate})
 
 
-def _tempered(pools: Sequence[Ensemble], held: Held) -> Fitted:
-    """Measured on cases of which every class was drawn: elsewhere, what is background is not known."""
-    every = set(pools[0].members[0].names)
+def _fit_pool_temperature(pools: Sequence[Ensemble], held_out: HeldOutCases) -> CalibrationResult:
+    """Fits the temperature on fully annotated cases: in the others, the background may hold an unlabelled class."""
+    classes = set(pools[0].members[0].names)
+    references = held_out.references
     samples = []
-    for name, read in held.cases:
-        if every <= set(held.references.classes.present.get(name, every)):
+    for name, read in held_out.cases:
+        if classes <= set(references.classes.present.get(name, classes)):
             volume = read()
-            samples.append(sampled(held.panel.pick(pools, name), volume, held.references.label(name, volume)))
+            pool = held_out.assignment.group_for(pools, name)
+            samples.append(sample_voxels(pool, volume, references.read_label(name, volume)))
     if not samples:
-        raise BadInput(f"{held.references.place}: in none of these cases every class was drawn; calibrate on others")
-    return tempered_by(samples)
+        raise BadInput(f"{references.path}: none of these cases has all classes annotated; calibrate on others")
+    return fit_temperature(samples)

@@ -1,4 +1,4 @@
-"""Model card: what a published run is for, what it learnt from, how well it did, and where it must not be trusted.
+"""Renders the model card of a published run: intended use, training data, metrics, calibration and limits.
 
 After Mitchell et al., Model Cards for Model Reporting, 2019, https://arxiv.org/abs/1810.03993.
 """
@@ -6,126 +6,161 @@ After Mitchell et al., Model Cards for Model Reporting, 2019, https://arxiv.org/
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from medssl.data.normalization import Recipe
-from medssl.evaluation.report import interval
+from pydantic import Field
+
+from medssl.data.normalization import IntensityNormalization
+from medssl.evaluation.report import format_interval
 from medssl.inference.calibration import Calibration
 from medssl.predictions_folder import NOTICE
 from medssl.settings import Settings
 
 METRICS = {"dice": "Dice", "nsd": "NSD", "hd95_mm": "HD95 (mm)", "volume_error_ml": "volume error (ml)"}
-LESIONS = {"average_precision": "AP", "auroc": "AUROC of patients", "cpm": "CPM", "map_iou_10_50": "mAP at IoU 0.1-0.5"}
-UNKNOWN = "Not told."
-STARTS = {
-    None: "weights drawn at random",
+LESION_METRICS = {
+    "average_precision": "AP",
+    "auroc": "AUROC of patients",
+    "cpm": "CPM",
+    "map_iou_10_50": "mAP at IoU 0.1-0.5",
+}
+NOT_STATED = "Not stated."
+INITIALIZATIONS = {
+    None: "random weights",
     "pretrain": "a pretraining without labels",
-    "finetune": "a finetuning with labels, whose volumes it has learnt from too",
-    "import": "weights that were imported",
+    "finetune": "an earlier finetuning, whose labelled volumes count as training data too",
+    "import": "imported weights",
 }
 
 
-class Facts(Settings):
-    """What only people know of a model; the rest of its card is filled from the run."""
+class ModelCardFacts(Settings):
+    """The parts of a model card that only its authors know; all others are filled in from the run."""
 
-    title: str = ""
-    intended_use: str = "Research on scans like those it learnt from."
-    data: str = UNKNOWN
-    limits: str = ""
-    licence: str = UNKNOWN
-    contact: str = UNKNOWN
+    title: str = Field("", description="title of the card; empty names the task and the classes")
+    intended_use: str = Field(
+        "Research on scans like those it was trained on.", description="what the model may be used for, and by whom"
+    )
+    data: str = Field(NOT_STATED, description="origin of the training data: sites, scanners, population, dates")
+    limits: str = Field("", description="known limits, added to those that every card states")
+    licence: str = Field(NOT_STATED, description="licence of the weights, e.g. CC-BY-4.0")
+    contact: str = Field(NOT_STATED, description="who answers questions about the model")
 
 
-def text(
-    card: Mapping[str, Any],
+def render_model_card(
+    metadata: Mapping[str, Any],
     settings: Mapping[str, Any],
-    facts: Facts,
+    facts: ModelCardFacts,
     calibration: Calibration,
     evaluation: Mapping[str, Any] | None,
 ) -> str:
-    """The card as Markdown."""
-    network = card["network"]
+    """Returns the model card as Markdown.
+
+    Args:
+        metadata: The run.json of the published run.
+        settings: The settings that the run was trained with.
+        facts: The statements of the authors.
+        calibration: The calibration of the run; the default one if it has none.
+        evaluation: The summary.json of `medssl evaluate`, if the model was evaluated.
+    """
+    network = metadata["network"]
     labels = ", ".join(f"{value} {name}" for value, name in network["labels"].items())
-    parts = [
-        f"# {facts.title or _title(network)}\n**{NOTICE}**",
-        f"## Intended use\n{facts.intended_use}\n\nNot for diagnosis, treatment or triage, alone or beside a reader.",
+    sections = [
+        f"# {facts.title or _make_title(network)}\n**{NOTICE}**",
+        f"## Intended use\n{facts.intended_use}\n\n"
+        "Not for diagnosis, treatment or triage, neither alone nor as a second reader.",
         f"## Labels\n{labels}",
-        "## Data\n" + "\n".join((facts.data, *_learnt_from(card, settings))),
-        "## Metrics\n" + "\n".join(_metrics(evaluation)),
-        "## Calibration\n" + "\n".join(_calibrated(calibration)),
-        "## Limits\n" + "\n".join(f"- {line}" for line in _limits(card, facts, evaluation)),
+        "## Data\n" + "\n".join((facts.data, *_describe_training_data(metadata, settings))),
+        "## Metrics\n" + "\n".join(_describe_metrics(evaluation)),
+        "## Calibration\n" + "\n".join(_describe_calibration(calibration)),
+        "## Limits\n" + "\n".join(f"- {line}" for line in _describe_limits(metadata, facts, evaluation)),
         "## Use\n```sh\nmedssl predict THIS_FOLDER SCANS --out predictions\n```\n"
-        f"Made by medssl {card['version']}; on a CPU, the same version gives the same labels bit for bit.",
-        f"## Provenance\nWeights (SHA-256): `{card['weights_sha256']}`; training set: `{card.get('manifest', '')}`; "
-        f"finished {card.get('finished', '')}.\n\nLicence: {facts.licence}\nContact: {facts.contact}",
+        f"Made by medssl {metadata['version']}; on a CPU, the same version gives the same labels bit for bit.",
+        f"## Provenance\nWeights (SHA-256): `{metadata['weights_sha256']}`; "
+        f"training set: `{metadata.get('manifest', '')}`; finished {metadata.get('finished', '')}.\n\n"
+        f"Licence: {facts.licence}\nContact: {facts.contact}",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
-def _title(network: Mapping[str, Any]) -> str:
-    does = "Detection" if network.get("task", {}).get("name") == "detect" else "Segmentation"
-    return f"{does} of {', '.join(network['labels'].values())}"
+def _make_title(network: Mapping[str, Any]) -> str:
+    """Returns a title from the task and the class names."""
+    task = "Detection" if network.get("task", {}).get("name") == "detect" else "Segmentation"
+    return f"{task} of {', '.join(network['labels'].values())}"
 
 
-def _learnt_from(card: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
-    network = card["network"]
-    mm = network["spacing_mm"]
-    yield f"- Learnt from {card['labelled_volumes']} labelled volumes, with {network['in_channels']} channels, at " + (
-        f"{' x '.join(f'{v:g}' for v in mm)} mm." if mm else "their own spacing."
+def _describe_training_data(metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the lines on the training set, the initial weights and the intensity normalization."""
+    network = metadata["network"]
+    spacing_mm = network["spacing_mm"]
+    spacing = f"resampled to {' x '.join(f'{v:g}' for v in spacing_mm)} mm" if spacing_mm else "at their own spacing"
+    channels = f"{network['in_channels']} channels"
+    yield f"- Trained on {metadata['labelled_volumes']} labelled volumes with {channels}, {spacing}."
+    start = metadata.get("start", "pretrain" if settings.get("pretrained") else None)  # older runs lack `start`
+    yield f"- Initialized with {INITIALIZATIONS.get(start, NOT_STATED)}."
+    yield from _describe_normalization(network["normalization"])
+
+
+def _describe_normalization(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the lines on how voxel values become network input."""
+    normalization = IntensityNormalization.model_validate(fields)
+    low, high = normalization.window_hu
+    ct_channels = f" (channels {_join(normalization.hu_channels)})" if normalization.hu_channels else ""
+    yield f"- CT{ct_channels} is clipped to the window {low:g} .. {high:g} HU."
+    low, high = normalization.percentiles
+    matched = [n for n, landmarks in enumerate(normalization.landmarks) if landmarks]
+    deciles = f"; the deciles of channels {_join(matched)} are then mapped to the training landmarks" if matched else ""
+    yield (
+        f"- Other intensities are scaled from the {low:g} % to the {high:g} % percentile inside the body of each scan"
+        f"{deciles}."
     )
-    start = card.get("start", "pretrain" if settings.get("pretrained") else None)  # older runs do not tell
-    yield f"- Started from {STARTS.get(start, UNKNOWN)}."
-    yield from _fed(network["recipe"])
 
 
-def _fed(told: Mapping[str, Any]) -> Iterator[str]:
-    """How values become the network's input."""
-    recipe = Recipe.model_validate(told)
-    low, high = recipe.window_hu
-    mixed = f" (of several channels, these: {_listed(recipe.hu_channels)})" if recipe.hu_channels else ""
-    yield f"- CT{mixed} is windowed to {low:g} .. {high:g} HU."
-    low, high = recipe.percentiles
-    bent = [n for n, row in enumerate(recipe.landmarks) if row]
-    after = f"; then the deciles of channels {_listed(bent)} are brought to landmarks of its pool" if bent else ""
-    yield f"- All else is scaled from the {low:g} % to the {high:g} % percentile of each scan's own body{after}."
-
-
-def _listed(numbers: Sequence[int]) -> str:
+def _join(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _metrics(evaluation: Mapping[str, Any] | None) -> Iterator[str]:
+def _describe_metrics(evaluation: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yields the table of segmentation metrics and one line per lesion label."""
     if evaluation is None:
         yield "Not measured: this model was published without an evaluation."
         return
-    left = f" ({len(evaluation['missing'])} more could not be predicted)" if evaluation.get("missing") else ""
-    yield f"On {evaluation['cases']} cases that it was not trained on{left}; mean [95 % interval over patients].\n"
+    missing = f" ({len(evaluation['missing'])} more could not be predicted)" if evaluation.get("missing") else ""
+    yield f"On {evaluation['cases']} cases that it was not trained on{missing}; mean [95 % interval over patients].\n"
     yield f"| label | {' | '.join(METRICS.values())} |\n|---{'|---' * len(METRICS)}|"
-    for label, told in evaluation["labels"].items():
-        yield f"| {label} | {' | '.join(interval(told[name]['mean'], told[name]) for name in METRICS)} |"
-    for kind, told in evaluation.get("lesions", {}).items():
-        said = "; ".join(f"{name} {interval(told[key]['estimate'], told[key])}" for key, name in LESIONS.items())
-        yield f"\nAs lesions, {kind} ({told['lesions']} in {told['cases']} cases): {said}."
+    for label, scores in evaluation["labels"].items():
+        yield f"| {label} | {' | '.join(format_interval(scores[name]['mean'], scores[name]) for name in METRICS)} |"
+    for label, scores in evaluation.get("lesions", {}).items():
+        values = "; ".join(
+            f"{name} {format_interval(scores[key]['estimate'], scores[key])}" for key, name in LESION_METRICS.items()
+        )
+        yield f"\nDetection of {label} ({scores['lesions']} lesions in {scores['cases']} cases): {values}."
     if evaluation.get("ece") is not None:
         yield f"\nExpected calibration error {evaluation['ece']:.4f}."
 
 
-def _calibrated(calibration: Calibration) -> Iterator[str]:
+def _describe_calibration(calibration: Calibration) -> Iterator[str]:
+    """Yields the summary of the calibration and the guarantee of each threshold."""
     if not calibration.weights_sha256:
-        yield "Not calibrated: its probabilities are as the network gives them, and may be too sure."
+        yield "Not calibrated: the probabilities are the raw output of the network and may be overconfident."
         return
-    yield "; ".join(calibration.told()) + "."
-    for name, told in calibration.thresholds.items():
-        yield f"- {name}: {told.promise}"
+    yield "; ".join(calibration.summary_lines()) + "."
+    for name, threshold in calibration.thresholds.items():
+        yield f"- {name}: {threshold.guarantee}"
 
 
-def _limits(card: Mapping[str, Any], facts: Facts, evaluation: Mapping[str, Any] | None) -> Iterator[str]:
+def _describe_limits(
+    metadata: Mapping[str, Any], facts: ModelCardFacts, evaluation: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """Yields the stated limits and those that follow from the training and test sets."""
     if facts.limits:
         yield facts.limits
-    if "alarm" in card:
-        yield f"It {card['alarm']}."
-    unseen = "scanners, protocols, ages and diseases not among them may be segmented wrongly without any sign of it"
-    yield f"It has seen {card['labelled_volumes']} labelled volumes; {unseen}."
+    if "alarm" in metadata:
+        yield f"It {metadata['alarm']}."
+    yield (
+        f"It was trained on {metadata['labelled_volumes']} labelled volumes; on other scanners, protocols, ages and "
+        "diseases it may fail without warning."
+    )
     if evaluation is None:
-        yield "Nothing is known of how well it does."
+        yield "Its performance is unknown."
     elif evaluation["cases"] < 30:
-        yield f"{evaluation['cases']} test cases are few: the intervals above are wide, and rare failures are not seen."
-    yield "Its uncertainty is that of a network about scans it knows; it does not tell that a scan is of another kind."
+        yield (
+            f"{evaluation['cases']} test cases are few: the intervals above are wide, and rare failures do not show up."
+        )
+    yield "Its uncertainty is meaningful only for scans like the training data; it does not flag scans of other kinds."

@@ -1,82 +1,102 @@
-"""Members: finished finetunings, one or several, as one way to predict."""
+"""Loads one or several finetuning runs as one predictor, with optional test-time augmentation."""
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from medssl.errors import BadInput, Doubt
+from medssl.errors import BadInput, InputWarning
 from medssl.inference.calibration import Calibration
 from medssl.inference.detector import Detector
 from medssl.inference.ensemble import Ensemble
 from medssl.inference.predictor import Prediction, Predictor
-from medssl.inference.test_time_augmentation import View, views
-from medssl.models.trained_model import Network, predictor
+from medssl.inference.test_time_augmentation import MirrorView, mirror_views
+from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.run import Run
 from medssl.volume import Volume
 
-Predict = Callable[[Volume, str], Prediction]
-SHARED = ("in_channels", "recipe", "spacing_mm", "labels")
+PredictFunction = Callable[[Volume, str], Prediction]
+INPUT_FIELDS = ("in_channels", "normalization", "spacing_mm", "labels")
 
 
-def together(
-    runs: Sequence[Run], mirror: bool, calibration: Calibration, device: str, channels: tuple[int, ...] = ()
-) -> Predict:
-    """What these runs predict: alone as it is, several by the mean of their probabilities; mirrored on request.
+def load_predictor(
+    runs: Sequence[Run], tta: bool, calibration: Calibration, device: str, channels: tuple[int, ...] = ()
+) -> PredictFunction:
+    """Returns a function that maps a volume and a case id to a calibrated prediction.
 
-    For scans that lack some of the channels, `channels` names those they have.
+    Args:
+        runs: Finished finetuning runs; the probabilities of several are averaged.
+        tta: Test-time augmentation: average over mirrored views too.
+        calibration: The calibration of these runs.
+        device: The torch device that predicts.
+        channels: The network channels that the scans have, in the order of the scans; () for all.
     """
-    if mirror != calibration.mirror and calibration.weights_sha256:
-        said = "with" if calibration.mirror else "without"
-        warnings.warn(f"these runs were calibrated {said} --mirror; what is predicted now is not", Doubt, stacklevel=2)
-    pool = pooled(runs, mirror, device, channels)
+    if tta != calibration.tta and calibration.weights_sha256:
+        calibrated, predicted = ("with", "without") if calibration.tta else ("without", "with")
+        warnings.warn(
+            f"these runs were calibrated {calibrated} test-time augmentation but predict {predicted} it: "
+            "the calibration may not hold",
+            InputWarning,
+            stacklevel=2,
+        )
+    pool = pool_models(runs, tta, device, channels)
     if isinstance(pool, Detector):
-        return replace(pool, calibrate=calibration.score)
-    if len(runs) == 1 and not mirror:
+        return replace(pool, calibrate=calibration.calibrate_score)
+    if len(runs) == 1 and not tta:
         return replace(pool.members[0], temperature=calibration.temperature)
     return replace(pool, temperature=calibration.temperature)
 
 
-def pooled(runs: Sequence[Run], mirror: bool, device: str, channels: tuple[int, ...] = ()) -> Ensemble | Detector:
-    """The runs as one, uncalibrated, in mirrored views on request.
+def pool_models(runs: Sequence[Run], tta: bool, device: str, channels: tuple[int, ...] = ()) -> Ensemble | Detector:
+    """Pools runs into one uncalibrated ensemble or detector; the arguments are those of `load_predictor`.
 
-    Views are mirrored along the axes that every training mirrored, and along none that would swap left and right names.
+    Raises:
+        BadInput: The runs have different inputs, or mix segmentation with detection.
     """
-    agreed(runs)
-    ways = looks(runs) if mirror else (View(),)
-    several = [predictor(run, device, channels) for run in runs]
-    dense = tuple(one for one in several if isinstance(one, Predictor))
-    boxed = [one for one in several if isinstance(one, Detector) and one.crop == Network.of(runs[0]).crop]
-    if len(dense) == len(runs):
-        return Ensemble(dense, ways)
-    if len(boxed) < len(runs):
-        raise BadInput(f"{runs[0].path}: only segmentations, or only detectors of one crop, go together")
-    voxels, boxes = ([network for one in boxed for network in getattr(one, name)] for name in ("voxels", "boxes"))
-    return replace(boxed[0], voxels=tuple(voxels), boxes=tuple(boxes), views=ways)
+    require_same_inputs(runs)
+    views = tta_views(runs) if tta else (MirrorView(),)
+    predictors = [build_predictor(run, device, channels) for run in runs]
+    segmenters = tuple(predictor for predictor in predictors if isinstance(predictor, Predictor))
+    if len(segmenters) == len(runs):
+        return Ensemble(segmenters, views)
+    crop = TrainedModel.from_run(runs[0]).patch_size
+    detectors = [predictor for predictor in predictors if isinstance(predictor, Detector) and predictor.crop == crop]
+    if len(detectors) < len(runs):
+        raise BadInput(f"{runs[0].path}: only segmentation runs, or detection runs of one patch_size, can be pooled")
+    return replace(
+        detectors[0],
+        voxel_networks=tuple(network for detector in detectors for network in detector.voxel_networks),
+        box_networks=tuple(network for detector in detectors for network in detector.box_networks),
+        views=views,
+    )
 
 
-def agreed(runs: Sequence[Run]) -> Network:
-    """The network of the first run; BadInput where another one takes other input or names other classes."""
-    first, *others = [Network.of(run) for run in runs]
-    for run, network in zip(runs[1:], others, strict=True):
-        apart = [name for name in SHARED if getattr(network, name) != getattr(first, name)]
-        if apart:
-            raise BadInput(f"{run.path}: another {', '.join(apart)} than {runs[0].path}; predict each alone")
+def require_same_inputs(runs: Sequence[Run]) -> TrainedModel:
+    """Returns the model of the first run; raises BadInput if another run has other inputs or classes."""
+    first, *others = [TrainedModel.from_run(run) for run in runs]
+    for run, model in zip(runs[1:], others, strict=True):
+        different = [name for name in INPUT_FIELDS if getattr(model, name) != getattr(first, name)]
+        if different:
+            raise BadInput(f"{run.path}: its {', '.join(different)} differ from {runs[0].path}; predict each alone")
     return first
 
 
-def looks(runs: Sequence[Run]) -> tuple[View, ...]:
-    """The mirrored views that all runs know from training."""
-    flips = [run.settings().get("augment", {}).get("flip", (False,) * 3) for run in runs]
-    found = views([axis for axis in range(3) if all(flip[axis] for flip in flips)], agreed(runs).labels)
-    if len(found) == 1:
-        raise BadInput(f"{runs[0].path}: was never trained on mirrored crops (augment.flip); predict without --mirror")
-    return found
+def tta_views(runs: Sequence[Run]) -> tuple[MirrorView, ...]:
+    """Returns the mirrored views that all runs were trained on, identity first.
+
+    A view is left out if mirroring would swap left and right class names that have no counterpart.
+    """
+    flips = [run.read_settings().get("augment", {}).get("flip", (False,) * 3) for run in runs]
+    axes = [axis for axis in range(3) if all(flip[axis] for flip in flips)]
+    views = mirror_views(axes, require_same_inputs(runs).labels)
+    if len(views) == 1:
+        raise BadInput(f"{runs[0].path}: trained without mirrored crops (augment.flip); predict without --tta")
+    return views
 
 
-def provenance(runs: Sequence[Run]) -> dict[str, Any]:
-    """Which runs predicted, for the index of a predictions folder."""
-    each = [{"run": str(run.path), "weights_sha256": run.card["weights_sha256"]} for run in runs]
-    if len(each) == 1:
-        return each[0]
-    return {name: ", ".join(one[name] for one in each) for name in each[0]} | {"runs": each}
+def describe_runs(runs: Sequence[Run]) -> dict[str, Any]:
+    """Returns path and weight digest of the runs, for the index of a predictions folder."""
+    entries = [{"run": str(run.path), "weights_sha256": run.metadata["weights_sha256"]} for run in runs]
+    if len(entries) == 1:
+        return entries[0]
+    return {name: ", ".join(entry[name] for entry in entries) for name in entries[0]} | {"runs": entries}

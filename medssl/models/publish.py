@@ -1,4 +1,4 @@
-"""Published: a finished run as one folder to give away, which predicts as the run does and names no case."""
+"""Publishes a finished run as a self-contained folder without names of cases, patients or paths."""
 
 import json
 import shutil
@@ -9,58 +9,67 @@ from typing import Any
 import yaml
 
 from medssl.errors import BadInput
-from medssl.files import fresh, seal, write_json, write_text
-from medssl.inference.calibration import FILE, Calibration
-from medssl.models import model_card
-from medssl.models.model_card import Facts
+from medssl.files import atomic_folder, write_checksums, write_json, write_text
+from medssl.inference.calibration import CALIBRATION_FILE, Calibration
+from medssl.models.model_card import ModelCardFacts, render_model_card
 from medssl.run import Run
 
-KEPT = (
-    "kind", "state", "created", "finished", "version", "git", "network", "recipe_of_weights", "start", "manifest",
-    "scores", "spent", "alarm", "weights_sha256",
+METADATA_KEYS = (
+    "kind", "state", "created", "finished", "version", "git", "network", "normalization_of_weights", "start",
+    "manifest", "scores", "resource_usage", "alarm", "weights_sha256",
 )  # fmt: skip
-TRACES = ("predictions", "references", "model")  # of an evaluation: whose it was, and where it lay
-PATHS = ("run", "manifest", "pretrained")
+PRIVATE_KEYS = ("predictions", "references", "model")  # keys of an evaluation summary that hold local paths
+PATH_SETTINGS = ("run", "manifest", "pretrained")
 
 
-def publish(run: Run, out: Path, facts: Facts, evaluation: Mapping[str, Any] | None = None) -> None:
-    """Writes weights, settings, calibration, evaluation and a model card; the folder is a run like the one it is of.
+def publish(run: Run, out: Path, facts: ModelCardFacts, evaluation: Mapping[str, Any] | None = None) -> None:
+    """Writes weights, settings, calibration, evaluation and a model card to a new folder.
 
-    What it leaves behind: names of cases and patients, what the run has seen of them, and paths.
+    The folder is a run itself and predicts exactly as the original. Case and patient names, the traces of the training
+    data and paths are left out.
+
+    Args:
+        run: A finished run.
+        out: A folder that does not exist yet.
+        facts: What the authors state in the model card.
+        evaluation: The summary of an evaluation, from `read_evaluation`.
     """
-    if not run.closed:
-        raise BadInput(f"{run.path}: this run has not finished; go on with resume=true")
-    with fresh(out) as part:
-        _fill(part, run, facts, evaluation)
+    if not run.is_closed:
+        raise BadInput(f"{run.path}: this run has not finished; continue it with resume=true")
+    with atomic_folder(out) as part:
+        _write_files(part, run, facts, evaluation)
 
 
-def evaluated(folder: Path, run: Run) -> dict[str, Any]:
-    """What `medssl evaluate` measured of the run's predictions."""
+def read_evaluation(folder: Path, run: Run) -> dict[str, Any]:
+    """Reads the summary that `medssl evaluate` wrote for predictions of this run."""
     path = folder / "summary.json"
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        weights = told["model"]["weights_sha256"]
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        weights = summary["model"]["weights_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(f"{folder}: no evaluation ({path.name}); give the folder `medssl evaluate` wrote") from None
-    if weights != run.card["weights_sha256"]:
-        raise BadInput(f"{folder}: is of other weights than {run.path}; evaluate the predictions of this run")
-    return told
+        raise BadInput(f"{folder}: no evaluation ({path.name}); give a folder that `medssl evaluate` wrote") from None
+    if weights != run.metadata["weights_sha256"]:
+        raise BadInput(f"{folder}: evaluates other weights than those of {run.path}; evaluate predictions of this run")
+    return summary
 
 
-def _fill(part: Path, run: Run, facts: Facts, evaluation: Mapping[str, Any] | None) -> None:
-    card, calibration = run.card, Calibration.of([run])
-    told = {name: card[name] for name in KEPT if name in card} | {"labelled_volumes": len(card.get("cases", ()))}
+def _write_files(part: Path, run: Run, facts: ModelCardFacts, evaluation: Mapping[str, Any] | None) -> None:
+    """Writes all files of the published run."""
+    calibration, settings = Calibration.load([run]), run.read_settings()
+    metadata = {name: run.metadata[name] for name in METADATA_KEYS if name in run.metadata}
+    metadata |= {"labelled_volumes": len(run.metadata.get("cases", ()))}
     shutil.copyfile(run.weights, part / "weights.safetensors")
-    write_json(part / "run.json", told)
-    write_text(part / "config.yaml", yaml.safe_dump(_without_paths(run.settings()), sort_keys=False))
+    write_json(part / "run.json", metadata)
+    write_text(part / "config.yaml", yaml.safe_dump(_without_paths(settings), sort_keys=False))
     if calibration.weights_sha256:
-        write_json(part / FILE, calibration.model_dump(mode="json") | {"cases": []})
+        write_json(part / CALIBRATION_FILE, calibration.model_dump(mode="json") | {"cases": []})
     if evaluation:
-        write_json(part / "evaluation.json", {name: evaluation[name] for name in evaluation if name not in TRACES})
-    write_text(part / "README.md", model_card.text(told, run.settings(), facts, calibration, evaluation))
-    seal(part, sorted(path.name for path in part.iterdir()))
+        public = {name: evaluation[name] for name in evaluation if name not in PRIVATE_KEYS}
+        write_json(part / "evaluation.json", public)
+    write_text(part / "README.md", render_model_card(metadata, settings, facts, calibration, evaluation))
+    write_checksums(part, sorted(path.name for path in part.iterdir()))
 
 
 def _without_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of paths, only what they end with: where a folder lay is nobody else's business."""
-    return {name: Path(value).name if name in PATHS and value else value for name, value in settings.items()}
+    """Shortens paths to their last part, so that the folder does not reveal where files were stored."""
+    return {name: Path(value).name if name in PATH_SETTINGS and value else value for name, value in settings.items()}

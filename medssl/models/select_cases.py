@@ -1,4 +1,4 @@
-"""Suggesting: the cases of a store as a run sees them, and those it would have annotated next."""
+"""Selects the unlabelled cases of a store to annotate next, from the features of a trained model."""
 
 from collections.abc import Sequence
 
@@ -8,40 +8,51 @@ from jaxtyping import Float
 from medssl.data.manifest import Case, Manifest
 from medssl.data.store import Store
 from medssl.errors import BadInput
-from medssl.inference.case_selection import Suggested, doubted, embedded, suggest
+from medssl.inference.case_selection import SelectedCase, case_embedding, case_uncertainty, rank_cases
 from medssl.inference.predictor import Predictor
-from medssl.models.trained_model import Network, predictor
-from medssl.nn.interop import weight_transfer as transfer
+from medssl.models.trained_model import TrainedModel, build_predictor
+from medssl.nn.interop import weight_transfer
 from medssl.run import Run
 
 
-def suggested(run: Run, manifest: Manifest, n: int, device: str = "cpu") -> list[Suggested]:
-    """The next cases to annotate; labelled ones count as done, and so do those the run learnt from."""
-    if n < 1:
-        raise BadInput(f"--n {n}: at least one case")
-    learnt = set(run.card.get("cases", ()))
-    done = [case for case in manifest.cases if case.label or case.id in learnt]
-    left = [case for case in manifest.cases if case not in done]
-    if not left:
-        raise BadInput(f"{manifest.folder}: every one of its {len(done)} cases has a label; ingest unlabelled ones")
-    features, doubt = _seen(run, manifest, [*done, *left], device)
-    return suggest(features, doubt, [case.id for case in [*done, *left]], len(done), n)
+def select_cases(run: Run, manifest: Manifest, count: int, device: str = "cpu") -> list[SelectedCase]:
+    """Returns the cases to annotate next, the most useful first.
+
+    Args:
+        run: A pretraining run, for the similarity of cases, or a finetuning run, for its uncertainty too.
+        manifest: The cases to choose from. Labelled cases and cases that the run was trained on count as covered.
+        count: The number of cases to select.
+        device: The torch device that computes features.
+
+    Raises:
+        BadInput: Fewer than `count` cases are left, or `count` is below 1.
+    """
+    if count < 1:
+        raise BadInput(f"{count} cases were requested; select at least one case")
+    training_ids = set(run.metadata.get("cases", ()))
+    covered = [case for case in manifest.cases if case.label or case.id in training_ids]
+    unlabelled = [case for case in manifest.cases if case not in covered]
+    if not unlabelled:
+        raise BadInput(f"{manifest.folder}: all {len(covered)} cases have a label; ingest unlabelled ones")
+    cases = [*covered, *unlabelled]
+    features, uncertainty = _embed_cases(run, manifest, cases, device)
+    return rank_cases(features, uncertainty, [case.id for case in cases], len(covered), count)
 
 
-def _seen(
+def _embed_cases(
     run: Run, manifest: Manifest, cases: Sequence[Case], device: str
 ) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m"] | None]:
-    """Of every case its features, and the network's doubt where the run names classes."""
-    network, store = Network.of(run), Store(manifest)
-    body = network.body()
-    transfer.load(run.weights, {"encoder": body})
-    body = body.eval().to(device)
-    tell = predictor(run, device) if network.labels else None
-    rows, doubts = [], []
+    """Returns the features of each case and, if the run predicts classes with voxel probabilities, its uncertainty."""
+    network, store = TrainedModel.from_run(run), Store(manifest)
+    encoder = network.build_encoder()
+    weight_transfer.load_parts(run.weights, {"encoder": encoder})
+    encoder = encoder.eval().to(device)
+    predictor = build_predictor(run, device) if network.labels else None
+    rows, uncertainties = [], []
     for case in cases:
         image = store.image(case)
-        x = image.input(network.recipe).reshape(-1, *image.shape)
-        rows.append(embedded(x, lambda window: body(window)[-1], network.crop, device))
-        if isinstance(tell, Predictor):
-            doubts.append(doubted(x, tell.network, network.crop, device))
-    return np.stack(rows), np.array(doubts) if doubts else None
+        x = image.network_input(network.normalization).reshape(-1, *image.shape)
+        rows.append(case_embedding(x, lambda window: encoder(window)[-1], network.patch_size, device))
+        if isinstance(predictor, Predictor):
+            uncertainties.append(case_uncertainty(x, predictor.network, network.patch_size, device))
+    return np.stack(rows), np.array(uncertainties) if uncertainties else None

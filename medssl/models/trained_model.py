@@ -1,4 +1,4 @@
-"""Network: what a run must know to build its network again and to feed it as in training."""
+"""Description of a trained network: its architecture, the input it expects and the classes it predicts."""
 
 import math
 from collections.abc import Callable
@@ -8,134 +8,181 @@ from pydantic import Field
 
 from medssl import config
 from medssl.data.manifest import Manifest
-from medssl.data.normalization import Recipe
-from medssl.data.store import Card
+from medssl.data.normalization import IntensityNormalization
+from medssl.data.store import StoreMetadata
 from medssl.errors import BadInput
 from medssl.inference.predictor import Prediction
-from medssl.nn import kernel_norms as lengths
-from medssl.nn.encoder import Choice, Encoder, Named, build, cells, words
-from medssl.nn.interop import weight_transfer as transfer
+from medssl.nn.encoder import BaseEncoderConfig, Encoder, EncoderChoice, as_command_line, build_encoder, count_patches
+from medssl.nn.interop import weight_transfer
+from medssl.nn.kernel_norms import compute_kernel_norms, rescale_kernels
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks.base import Task
-from medssl.tasks.segment import Config as Segment
+from medssl.tasks.segment import Config as SegmentConfig
 from medssl.volume import Spacing, Unit, Volume
 
 
-class Network(Settings):
-    """An encoder, what it is fed with, and, once finetuned, the task on it and the classes it names."""
+class TrainedModel(Settings):
+    """Everything needed to rebuild a network and to prepare its input as in training; stored in run.json."""
 
-    encoder: Named
-    in_channels: int
-    recipe: Recipe
-    spacing_mm: Spacing | None
-    crop: tuple[int, int, int]
-    task: config.named("medssl.tasks") = Segment()  # type: ignore[valid-type]
-    labels: dict[int, str] = Field({}, description="class names; none before finetuning")
-    units: tuple[Unit, ...] = Field((), description="of the scans it is for; none where nobody wrote them down")
+    encoder: EncoderChoice = Field(description="architecture of the encoder")
+    in_channels: int = Field(description="number of input channels")
+    normalization: IntensityNormalization = Field(description="maps voxel values to network input in [0, 1]")
+    spacing_mm: Spacing | None = Field(description="voxel spacing of the input along RAS; null keeps that of each scan")
+    patch_size: tuple[int, int, int] = Field(description="size of the training crops in voxels")
+    task: config.module_choice("medssl.tasks") = Field(  # type: ignore[valid-type]
+        SegmentConfig(), description="the task network on top of the encoder; meaningless before finetuning"
+    )
+    labels: dict[int, str] = Field(
+        {}, description="class names by label value, without background; empty if pretrained"
+    )
+    units: tuple[Unit, ...] = Field((), description="voxel units of the training scans; empty if unknown")
 
     @classmethod
-    def on(cls, manifest: Manifest, encoder: Choice, crop: tuple[int, int, int]) -> "Network":
-        """A network for the cases of a store."""
-        card = Card.read(manifest.folder)
+    def for_manifest(
+        cls, manifest: Manifest, encoder: BaseEncoderConfig, patch_size: tuple[int, int, int]
+    ) -> "TrainedModel":
+        """Returns the model to train on the cases of a store.
+
+        Args:
+            manifest: Cases with the same number of channels.
+            encoder: The architecture of the encoder.
+            patch_size: The size of the training crops in voxels.
+        """
+        metadata = StoreMetadata.read(manifest.folder)
         channels = {case.channels for case in manifest.cases}
         if len(channels) != 1:
-            raise BadInput(f"{manifest.folder}: cases with {sorted(channels)} channels; train on cases of one kind")
-        told = {"in_channels": channels.pop(), "recipe": card.recipe, "spacing_mm": card.spacing_mm, "crop": crop}
-        return cls(encoder=encoder, units=units(manifest), **told)
+            raise BadInput(
+                f"{manifest.folder}: its cases have {sorted(channels)} channels; train on cases with the same number"
+            )
+        return cls(
+            encoder=encoder,
+            in_channels=channels.pop(),
+            normalization=metadata.normalization,
+            spacing_mm=metadata.spacing_mm,
+            patch_size=patch_size,
+            units=list_units(manifest),
+        )
 
     @classmethod
-    def of(cls, run: Run) -> "Network":
-        """The network of a finished run."""
-        if not run.closed:
-            raise BadInput(f"{run.path}: this run has not finished; go on with resume=true")
-        told = run.card["network"]
-        if told.get("task", {}).get("name") == "segment":
-            told["task"] = {"linear": False} | told["task"]  # as all were before they could choose
-        return config.check(told, cls, str(run.path / "run.json"))
+    def from_run(cls, run: Run) -> "TrainedModel":
+        """Reads the model of a finished run."""
+        if not run.is_closed:
+            raise BadInput(f"{run.path}: this run has not finished; continue it with resume=true")
+        network = run.metadata["network"]
+        if network.get("task", {}).get("name") == "segment":
+            network["task"] = {"preactivation_head": False} | network["task"]  # of runs without this key
+        return config.check(network, cls, str(run.path / "run.json"))
 
-    def body(self) -> Encoder:
-        """The encoder with fresh weights."""
-        return build(self.encoder, self.in_channels)
+    def build_encoder(self) -> Encoder:
+        """Builds the encoder with fresh weights."""
+        return build_encoder(self.encoder, self.in_channels)
 
-    def blank(self) -> Task:
-        """The task's network with fresh weights; refuses a crop that it cannot take."""
-        body = self.body()
-        cells(torch.empty(1, self.in_channels, *self.crop, device="meta"), body.cell)
-        task: Task = config.class_for_config(self.task)(self.task, body, max(self.labels) + 1, self.crop)
+    def build_task(self) -> Task:
+        """Builds the task network with fresh weights; raises BadInput if its strides do not divide the patch size."""
+        encoder = self.build_encoder()
+        count_patches(torch.empty(1, self.in_channels, *self.patch_size, device="meta"), encoder.patch)
+        task: Task = config.class_for_config(self.task)(self.task, encoder, max(self.labels) + 1, self.patch_size)
         return task
 
-    def started(
+    def warm_start(
         self,
         pretrained: Run,
-        allow_recipe_mismatch: bool = False,
+        allow_normalization_mismatch: bool = False,
         channels: tuple[int, ...] = (),
-        rescale: bool = False,
-    ) -> tuple[Task, transfer.Ledger]:
-        """The task's network with all it can take from a pretraining, and what became of every tensor.
+        rescale_kernel_norms: bool = False,
+    ) -> tuple[Task, weight_transfer.TransferReport]:
+        """Builds the task network and loads all matching weights of a finished run.
 
-        With `rescale` kernels before a norm get the length that they have in a fresh network.
+        Args:
+            pretrained: The run to load weights from.
+            allow_normalization_mismatch: Accept weights that were trained with another intensity normalization.
+            channels: The input channels of `pretrained` that the new model has, in its own order; () for all.
+            rescale_kernel_norms: Rescale kernels in front of a norm to the length they have in a fresh network.
+
+        Returns:
+            The task network, and the status of every tensor.
         """
-        self.follows(pretrained, allow_recipe_mismatch, channels)
-        task = self.blank()
-        fresh = lengths.lengths(task.encoder) if rescale else None
-        ledger = transfer.load(pretrained.weights, task.transferable(), channels)
-        if fresh is not None:
-            lengths.rescale(task.encoder, fresh)
-        return task, ledger
+        self.require_compatible(pretrained, allow_normalization_mismatch, channels)
+        task = self.build_task()
+        fresh_norms = compute_kernel_norms(task.encoder) if rescale_kernel_norms else None
+        report = weight_transfer.load_parts(pretrained.weights, task.transferable(), channels)
+        if fresh_norms is not None:
+            rescale_kernels(task.encoder, fresh_norms)
+        return task, report
 
-    def follows(self, run: Run, allow_recipe_mismatch: bool = False, channels: tuple[int, ...] = ()) -> None:
-        """Refuses weights of another encoder, or learnt on data that another recipe made."""
-        before = Network.of(run).having(channels)
-        if channels and before.in_channels != self.in_channels:
-            raise BadInput(f"channels={list(channels)}: these scans have {self.in_channels}; name one for each")
-        if not allow_recipe_mismatch:
-            before.recipe.require(self.recipe)
-        if before.encoder != self.encoder:
-            raise BadInput(f"{run.path}: its encoder is not this training's; give {words(before.encoder)}")
+    def require_compatible(
+        self, run: Run, allow_normalization_mismatch: bool = False, channels: tuple[int, ...] = ()
+    ) -> None:
+        """Raises BadInput if a run has another encoder, input channels or intensity normalization."""
+        pretrained = TrainedModel.from_run(run).select_channels(channels)
+        if channels and pretrained.in_channels != self.in_channels:
+            raise BadInput(
+                f"channels={list(channels)}: these scans have {self.in_channels} channels; name one channel for each"
+            )
+        if not allow_normalization_mismatch:
+            pretrained.normalization.require_same(self.normalization)
+        if pretrained.encoder != self.encoder:
+            raise BadInput(
+                f"{run.path}: its encoder differs from the one to train; give {as_command_line(pretrained.encoder)}"
+            )
 
-    def having(self, channels: tuple[int, ...]) -> "Network":
-        """The network for scans that hold only these of its channels, in this order; () for all."""
+    def select_channels(self, channels: tuple[int, ...]) -> "TrainedModel":
+        """Returns the model for scans that have only these of its channels, in this order; () for all."""
         if not channels:
             return self
         if len(set(channels)) < len(channels) or not set(channels) <= set(range(self.in_channels)):
-            raise BadInput(f"channels={list(channels)}: the network knows 0 to {self.in_channels - 1}, each once")
-        marks = tuple(self.recipe.landmarks[c] for c in channels) if self.recipe.landmarks else ()
-        hu = tuple(n for n, c in enumerate(channels) if c in self.recipe.hu_channels and len(channels) > 1)
-        recipe = self.recipe.model_copy(update={"landmarks": marks, "hu_channels": hu})
-        left = self.units
-        if left and self.recipe.hu_channels:
-            left = ("HU",) if set(channels) <= set(self.recipe.hu_channels) else ("a.u.",)
-        return self.model_copy(update={"in_channels": len(channels), "recipe": recipe, "units": left})
+            last = self.in_channels - 1
+            raise BadInput(f"channels={list(channels)}: the network has channels 0 to {last}; give each at most once")
+        landmarks, ct_channels = self.normalization.landmarks, self.normalization.hu_channels
+        normalization = self.normalization.model_copy(
+            update={
+                "landmarks": tuple(landmarks[c] for c in channels) if landmarks else (),
+                "hu_channels": tuple(n for n, c in enumerate(channels) if c in ct_channels and len(channels) > 1),
+            }
+        )
+        units = self.units
+        if units and ct_channels:
+            units = ("HU",) if set(channels) <= set(ct_channels) else ("a.u.",)
+        return self.model_copy(update={"in_channels": len(channels), "normalization": normalization, "units": units})
 
     def prepare(self, volume: Volume) -> Volume:
-        """A volume from a scanner -> RAS, the training's spacing, the network's input in [0, 1]."""
+        """Returns the network input for a scan: RAS orientation, the training spacing and values in [0, 1]."""
         channels = volume.voxels.size // math.prod(volume.shape)
         if channels != self.in_channels:
-            raise BadInput(f"this scan has {channels} channels, the network wants {self.in_channels}")
+            raise BadInput(f"this scan has {channels} channels, the network needs {self.in_channels}")
         if self.units and volume.unit not in self.units:
-            this, those = ("a CT", "others") if volume.unit == "HU" else ("no CT", "CTs")
-            raise BadInput(f"this scan is {this}, the network learnt from {those} alone; --modality tells what it is")
-        return self.recipe.input(volume, self.spacing_mm)
+            scan, training = ("a CT", "other scans") if volume.unit == "HU" else ("not a CT", "CTs")
+            raise BadInput(
+                f"this scan is {scan}, the network was trained on {training} only; state what it is with --modality"
+            )
+        return self.normalization.prepare_input(volume, self.spacing_mm)
 
 
-def units(manifest: Manifest) -> tuple[Unit, ...]:
-    """What the voxels of its scans measure."""
-    told: set[Unit] = {"HU" if case.unit == "HU" else "a.u." for case in manifest.cases}
-    return tuple(sorted(told))
+def list_units(manifest: Manifest) -> tuple[Unit, ...]:
+    """Returns the voxel units that occur in a manifest."""
+    units: set[Unit] = {"HU" if case.unit == "HU" else "a.u." for case in manifest.cases}
+    return tuple(sorted(units))
 
 
-def fastest() -> str:
-    """The device that predicts: a GPU, where there is one."""
+def default_device() -> str:
+    """Returns `cuda` if a GPU is available, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def predictor(run: Run, device: str = "cpu", channels: tuple[int, ...] = ()) -> Callable[[Volume, str], Prediction]:
-    """A finished finetuning as volume -> prediction; for scans that lack channels, `channels` names those they have."""
-    network = Network.of(run).having(channels)
-    if not network.labels:
-        raise BadInput(f"{run.path}: a pretraining names no classes; predict with a run of `medssl finetune`")
-    task = network.blank()
-    transfer.load(run.weights, task.transferable(), channels)
-    task = task.eval().to(device)
-    return task.predictor(network.prepare, network.labels, device)
+def build_predictor(
+    run: Run, device: str = "cpu", channels: tuple[int, ...] = ()
+) -> Callable[[Volume, str], Prediction]:
+    """Returns a function that maps a volume and a case id to the prediction of a finished finetuning run.
+
+    Args:
+        run: A finished finetuning run.
+        device: The torch device that predicts.
+        channels: The network channels that the scans have, in the order of the scans; () for all.
+    """
+    model = TrainedModel.from_run(run).select_channels(channels)
+    if not model.labels:
+        raise BadInput(f"{run.path}: a pretraining run predicts no classes; give a run of `medssl finetune`")
+    task = model.build_task()
+    weight_transfer.load_parts(run.weights, task.transferable(), channels)
+    return task.eval().to(device).predictor(model.prepare, model.labels, device)

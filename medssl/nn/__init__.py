@@ -1,1 +1,1 @@
-"""Networks: encoders that know which cells are visible, decoders, and weights in and out."""
+"""Networks: encoders that support masked pretraining, decoders, heads, losses and weight transfer."""

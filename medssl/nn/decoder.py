@@ -1,4 +1,4 @@
-"""Decoders: a pyramid of features becomes decoded maps, fine to coarse, and a head makes voxels of the finest."""
+"""Decoders that turn a feature pyramid into decoded maps, and the head that turns the finest map into voxels."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nn import norms
-from medssl.nn.encoder import triples
+from medssl.nn.encoder import as_triples
 from medssl.nn.executor import Triple
 
 
 class UNetDecoder(nn.Module):
-    """The downstream decoder: upsample, concatenate the skip, two convolutions; one map a level, of the level's width.
+    """The decoder of downstream tasks: each level upsamples, concatenates the skip connection and convolves.
 
-    Ronneberger et al., "U-Net" (2015), https://arxiv.org/abs/1505.04597. The coarsest map is the pyramid's own. A
-    `linear` one leaves its finest map as the norm gave it, without the activation behind.
+    Ronneberger et al., "U-Net" (2015), https://arxiv.org/abs/1505.04597.
+
+    Args:
+        channels: Width of each level of the encoder, fine to coarse; the decoded maps have the same widths.
+        strides: Stride of each level of the encoder.
+        convs: Number of convolutions of each level.
+        norm: Norm behind each convolution.
+        linear: Leaves out the last activation of the finest map.
     """
 
     def __init__(
@@ -29,41 +35,61 @@ class UNetDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.channels = tuple(channels)
-        self.strides = triples(strides)
+        self.strides = as_triples(strides)
         fine, coarse, steps = self.channels[:-1], self.channels[1:], self.strides[1:]
         self.ups = nn.ModuleList(nn.ConvTranspose3d(c, f, s, s) for f, c, s in zip(fine, coarse, steps, strict=True))
-        self.merges = nn.ModuleList(_convs(2 * f, f, convs, norm, linear and n == 0) for n, f in enumerate(fine))
+        self.merges = nn.ModuleList(_build_convs(2 * f, f, convs, norm, linear and n == 0) for n, f in enumerate(fine))
 
     def forward(self, pyramid: list[Tensor], finest: int = 0) -> list[Tensor]:
-        """Decoded maps, fine to coarse, at the resolutions of the pyramid from level `finest` on."""
+        """Decodes a pyramid.
+
+        Args:
+            pyramid: Features of each level, fine to coarse.
+            finest: The finest level to decode.
+
+        Returns:
+            The decoded maps from level `finest` on, fine to coarse; the last one is the coarsest level of the pyramid.
+        """
         maps = [pyramid[-1]]
         for n in reversed(range(finest, len(self.ups))):
-            raised = self.ups[n](maps[0])
-            maps.insert(0, self.merges[n](torch.cat([raised, pyramid[n]], 1)))
+            upsampled = self.ups[n](maps[0])
+            maps.insert(0, self.merges[n](torch.cat([upsampled, pyramid[n]], 1)))
         return maps
 
 
 class LightDecoder(nn.Module):
-    """A decoder to be thrown away: upsample, add the skip, one convolution; `channels` are its own, narrow widths."""
+    """A narrow decoder for pretraining only: each level upsamples, adds the skip connection and convolves once.
+
+    Args:
+        channels: Width of each level of the decoder and of its input, fine to coarse.
+        strides: Stride of each level of the encoder.
+        norm: Norm behind each convolution.
+    """
 
     def __init__(self, channels: Sequence[int], strides: Sequence[int | Triple], norm: norms.Norm = "instance") -> None:
         super().__init__()
         self.channels = tuple(channels)
-        self.strides = triples(strides)
+        self.strides = as_triples(strides)
         fine, coarse, steps = self.channels[:-1], self.channels[1:], self.strides[1:]
         self.ups = nn.ModuleList(nn.ConvTranspose3d(c, f, s, s) for f, c, s in zip(fine, coarse, steps, strict=True))
-        self.merges = nn.ModuleList(_convs(f, f, 1, norm) for f in fine)
+        self.merges = nn.ModuleList(_build_convs(f, f, 1, norm) for f in fine)
 
     def forward(self, pyramid: list[Tensor]) -> list[Tensor]:
-        """Decoded maps, fine to coarse, at the resolutions of the pyramid."""
+        """Returns the decoded map of each level of a pyramid, fine to coarse."""
         maps = [pyramid[-1]]
         for n in reversed(range(len(self.ups))):
             maps.insert(0, self.merges[n](self.ups[n](maps[0]) + pyramid[n]))
         return maps
 
 
-class Head(nn.Module):
-    """One number per output channel and voxel, at full resolution whatever the finest map's is."""
+class SegmentationHead(nn.Module):
+    """Projects the finest decoded map to output channels at full resolution.
+
+    Args:
+        channels: Number of channels of the map.
+        out: Number of output channels.
+        stride: Stride of the first level of the encoder.
+    """
 
     def __init__(self, channels: int, out: int, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
@@ -71,7 +97,7 @@ class Head(nn.Module):
         self.conv = nn.Conv3d(channels, out, 1)
 
     def forward(self, x: Float[Tensor, "b c p q r"]) -> Float[Tensor, "b d i j k"]:
-        """The map projected, and interpolated where the first level strides."""
+        """Projects a map, and interpolates it if the first level has a stride."""
         y = self.conv(x)
         if max(self.stride) == 1:
             return y
@@ -79,18 +105,27 @@ class Head(nn.Module):
         return F.interpolate(y, size, mode="trilinear", align_corners=False)
 
 
-def light_widths(channels: Sequence[int]) -> tuple[int, ...]:
-    """Widths that start at a quarter of the encoder's deepest one and halve at every finer level, never below 4."""
+def choose_light_widths(channels: Sequence[int]) -> tuple[int, ...]:
+    """Returns the widths of a `LightDecoder`, which halve from coarse to fine and are at least 4.
+
+    The coarsest width is a quarter of the width of the deepest level of the encoder.
+
+    Args:
+        channels: Width of each level of the encoder, fine to coarse.
+    """
     levels = len(channels)
     return tuple(max(4, channels[-1] // 2 ** (levels + 1 - n)) for n in range(levels))
 
 
-def _convs(inward: int, outward: int, convs: int, norm: norms.Norm, linear: bool = False) -> nn.Sequential:
+def _build_convs(
+    in_channels: int, out_channels: int, convs: int, norm: norms.Norm, linear: bool = False
+) -> nn.Sequential:
+    """Builds blocks of convolution, norm and activation; `linear` leaves out the last activation."""
     layers: list[nn.Module] = []
     for n in range(convs):
         layers += [
-            nn.Conv3d(inward if n == 0 else outward, outward, 3, padding=1, bias=False),
-            norms.make(norm, outward),
+            nn.Conv3d(in_channels if n == 0 else out_channels, out_channels, 3, padding=1, bias=False),
+            norms.build_norm(norm, out_channels),
             nn.LeakyReLU(0.01),
         ]
     return nn.Sequential(*layers[: -1 if linear else None])

@@ -1,24 +1,39 @@
-"""The door to the encoders: what each of them promises, and the one that a run chooses by name."""
+"""The public interface of the encoders: the base class, the config that selects one by name, and its builder."""
 
 import json
 
-from medssl import config
-from medssl.nn.encoders.base import Choice, Encoder, cells, triples
+from medssl.config import module_choice
+from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, count_patches
 from medssl.nn.encoders.residual import Config as EncoderConfig
 from medssl.nn.encoders.residual import ResEncoder
 
-__all__ = ["Choice", "Encoder", "EncoderConfig", "Named", "ResEncoder", "build", "cells", "triples", "words"]
+__all__ = [
+    "BaseEncoderConfig",
+    "Encoder",
+    "EncoderChoice",
+    "EncoderConfig",
+    "ResEncoder",
+    "as_command_line",
+    "as_triples",
+    "build_encoder",
+    "count_patches",
+]
 
-Named = config.named("medssl.nn.encoders", default="residual")
+EncoderChoice = module_choice("medssl.nn.encoders", default="residual")
 
 
-def build(choice: Choice, in_channels: int) -> Encoder:
-    """The encoder a config describes."""
-    return choice.build(in_channels)
+def build_encoder(config: BaseEncoderConfig, in_channels: int) -> Encoder:
+    """Builds an encoder with fresh weights.
+
+    Args:
+        config: The config of the encoder.
+        in_channels: Number of channels of the input volume.
+    """
+    return config.build(in_channels)
 
 
-def words(choice: Choice) -> str:
-    """A choice of an encoder as `encoder.key=value` on a command line."""
-    changed = {"name": choice.name} | choice.model_dump(mode="json", exclude_defaults=True)
-    plain = {key: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for key, v in changed.items()}
-    return " ".join(f"encoder.{key}={value}" for key, value in plain.items())
+def as_command_line(config: BaseEncoderConfig) -> str:
+    """Formats the settings that differ from the defaults as `encoder.key=value` arguments of a command line."""
+    values = {"name": config.name} | config.model_dump(mode="json", exclude_defaults=True)
+    texts = {key: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for key, v in values.items()}
+    return " ".join(f"encoder.{key}={text}" for key, text in texts.items())

@@ -1,82 +1,97 @@
-"""Layouts: where a network's convolutions and norms are executed, densely or on visible cells.
+"""Runs the layers of an encoder on all patches of a volume, or on the visible patches of a mask only.
 
-A network is made of plain torch modules and asks its layout to run them. `Layout` is the ordinary network; `Masked`
-keeps hidden cells at exactly zero, with norms that measure visible voxels only. After Tian et al., "Designing BERT for
-Convolutional Networks: Sparse and Hierarchical Masked Modeling" (2023), https://arxiv.org/abs/2301.03580.
+An encoder is made of plain torch modules and passes them to an `Executor`, which runs them. `Executor` is the ordinary
+dense network. `MaskedExecutor` keeps hidden patches at exactly zero and computes norms over visible voxels only, after
+Tian et al., "Designing BERT for Convolutional Networks: Sparse and Hierarchical Masked Modeling" (2023),
+https://arxiv.org/abs/2301.03580.
 """
 
 import torch
+from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from medssl.nn.norms import ChannelNorm, affine, moments, scale_and_shift
+from medssl.nn.norms import LayerNorm3d, apply_scale_shift, compute_moments, compute_scale_shift
 
 Triple = tuple[int, int, int]
 
 
-class Layout:
-    """Runs a network's layers on features stored in its own way; this one is dense and sees everything."""
+class Executor:
+    """Runs the layers of an encoder on features in its own storage format; this base class is dense and unmasked."""
 
-    def enter(self, x: Float[Tensor, "b c i j k"]) -> Tensor:
-        """A dense volume as this layout stores it, without its hidden voxels."""
+    def to_features(self, x: Float[Tensor, "b c i j k"]) -> Tensor:
+        """Converts a dense volume to the storage format, without the hidden voxels."""
         return x
 
     def conv(self, conv: nn.Conv3d, x: Tensor) -> Tensor:
-        """A convolution that reads and writes visible voxels only."""
+        """Applies a convolution that reads and writes visible voxels only."""
         return conv(x)
 
     def norm(self, norm: nn.Module, x: Tensor) -> Tensor:
-        """A norm over visible voxels only."""
+        """Applies a norm over visible voxels only."""
         return norm(x)
 
-    def leave(self, x: Tensor, fill: Float[Tensor, "c"] | None = None) -> Float[Tensor, "b c i j k"]:
-        """Features as a dense volume, with `fill` or zeros where hidden."""
+    def to_dense(self, x: Tensor, fill: Float[Tensor, "c"] | None = None) -> Float[Tensor, "b c i j k"]:
+        """Converts features to a dense volume.
+
+        Args:
+            x: Features in the storage format.
+            fill: Value of each channel in hidden voxels; None is zero.
+        """
         return x
 
     def densify(self, conv: nn.Conv3d, x: Tensor, fill: Float[Tensor, "c"]) -> Float[Tensor, "b d i j k"]:
-        """The dense convolution of features that are `fill` where hidden."""
-        return conv(self.leave(x, fill))
+        """Fills hidden voxels with `fill` and applies a dense convolution."""
+        return conv(self.to_dense(x, fill))
 
 
-class Masked(Layout):
-    """Dense kernels followed by the mask: hidden cells are zero at every level."""
+class MaskedExecutor(Executor):
+    """Runs dense layers and multiplies by the mask: hidden patches are zero at every level.
 
-    def __init__(self, keep: Bool[Tensor, "b 1 p q r"]) -> None:
-        self.keep = keep
+    Args:
+        visible: Which patches are visible.
+    """
+
+    def __init__(self, visible: Bool[Tensor, "b 1 p q r"]) -> None:
+        self.visible = visible
         self._masks: dict[tuple[int, ...], Bool[Tensor, "b 1 i j k"]] = {}
 
-    def mask(self, x: Float[Tensor, "b c i j k"]) -> Bool[Tensor, "b 1 i j k"]:
-        """Which voxels of `x` are visible."""
+    def mask_like(self, x: Float[Tensor, "b c i j k"]) -> Bool[Tensor, "b 1 i j k"]:
+        """Returns which voxels of `x` are visible."""
         size = tuple(x.shape[2:])
         if size not in self._masks:
-            self._masks[size] = enlarge(self.keep, (size[0], size[1], size[2]))
+            self._masks[size] = upsample_mask(self.visible, (size[0], size[1], size[2]))
         return self._masks[size]
 
-    def enter(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The volume with hidden voxels at zero, whatever they held: NaN times zero would be NaN."""
-        return torch.where(self.mask(x), x, 0)
+    def to_features(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """Sets hidden voxels to zero. A product would not do: NaN times zero is NaN."""
+        return torch.where(self.mask_like(x), x, 0)
 
     def conv(self, conv: nn.Conv3d, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
-        """The dense convolution, masked."""
+        """Applies the dense convolution and the mask."""
         y = conv(x)
-        return y * self.mask(y)
+        return y * self.mask_like(y)
 
     def norm(self, norm: nn.Module, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The norm over visible voxels, masked."""
-        m = self.mask(x)
-        if isinstance(norm, ChannelNorm):
-            return norm(x) * m
-        return affine(x, *scale_and_shift(norm, moments(x, m)), m)
+        """Applies the norm with the moments of visible voxels, and the mask."""
+        mask = self.mask_like(x)
+        if isinstance(norm, LayerNorm3d):
+            return norm(x) * mask
+        return apply_scale_shift(x, *compute_scale_shift(norm, compute_moments(x, mask)), mask)
 
-    def leave(
+    def to_dense(
         self, x: Float[Tensor, "b c i j k"], fill: Float[Tensor, "c"] | None = None
     ) -> Float[Tensor, "b c i j k"]:
-        """The features, filled where hidden."""
-        return x if fill is None else torch.where(self.mask(x), x, fill[:, None, None, None].to(x.dtype))
+        """Writes `fill` into hidden voxels."""
+        return x if fill is None else torch.where(self.mask_like(x), x, fill[:, None, None, None].to(x.dtype))
 
 
-def enlarge(keep: Bool[Tensor, "b 1 p q r"], size: Triple) -> Bool[Tensor, "b 1 i j k"]:
-    """A grid of cells repeated to a size in voxels."""
-    for axis, voxels in enumerate(size, 2):
-        keep = keep.repeat_interleave(voxels // keep.shape[axis], axis)
-    return keep
+def upsample_mask(visible: Bool[Tensor, "b 1 p q r"], size: Triple) -> Bool[Tensor, "b 1 i j k"]:
+    """Upsamples a mask of patches to a mask of voxels.
+
+    Args:
+        visible: One value for each patch.
+        size: Shape of the result in voxels, a multiple of the number of patches along each axis.
+    """
+    i, j, k = (voxels // patches for voxels, patches in zip(size, visible.shape[2:], strict=True))
+    return repeat(visible, "b c p q r -> b c (p i) (q j) (r k)", i=i, j=j, k=k)

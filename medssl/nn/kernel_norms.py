@@ -1,7 +1,8 @@
-"""Lengths of kernels: before a norm they change nothing of what a network says, but how far a step turns a kernel.
+"""Computes and rescales the norms of convolution kernels that a normalisation layer follows.
 
-Van Laarhoven, "L2 Regularization versus Batch and Weight Normalization" (2017), https://arxiv.org/abs/1706.05350: the
-longer a kernel that a norm follows, the slower it learns. A pretraining leaves them 1.4 to 3 times as long as fresh.
+The norm of such a kernel does not change the output of the network, but it scales the effective learning rate: the
+longer the kernel, the less a step rotates it (van Laarhoven, "L2 Regularization versus Batch and Weight Normalization",
+2017, https://arxiv.org/abs/1706.05350). Pretraining makes kernels 1.4 to 3 times as long as at initialisation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,24 +14,36 @@ from medssl.errors import BadInput
 from medssl.nn.encoders.residual import ConvNorm
 
 
-def lengths(encoder: nn.Module) -> dict[str, float]:
-    """The length of every kernel before a norm; refuses an encoder that is not made of such pairs."""
-    found = {name: float(pair.conv.weight.detach().norm()) for name, pair in _pairs(encoder)}
-    if not found:
-        raise BadInput("rescale=true: is for residual encoders (residual, resenc), whose kernels norms follow")
-    return found
+def compute_kernel_norms(encoder: nn.Module) -> dict[str, float]:
+    """Returns the norm of each kernel that a normalisation layer follows, by module name.
+
+    Raises:
+        BadInput: If the encoder has no such kernel.
+    """
+    norms = {name: float(layer.conv.weight.detach().norm()) for name, layer in _find_conv_norms(encoder)}
+    if not norms:
+        raise BadInput(
+            "rescale_kernel_norms=true: needs a residual encoder (residual, resenc), where a norm follows each "
+            "convolution; set rescale_kernel_norms=false"
+        )
+    return norms
 
 
 @torch.no_grad()
-def rescale(encoder: nn.Module, to: Mapping[str, float]) -> None:
-    """Brings every kernel before a norm to a length."""
-    for name, pair in _pairs(encoder):
-        by = to[name] / pair.conv.weight.norm().clamp_min(1e-12)
-        for weight in pair.conv.parameters():
-            weight.mul_(by)
+def rescale_kernels(encoder: nn.Module, to: Mapping[str, float]) -> None:
+    """Rescales each kernel that a normalisation layer follows, in place.
+
+    Args:
+        encoder: The encoder to change.
+        to: The new norm of each kernel by module name.
+    """
+    for name, layer in _find_conv_norms(encoder):
+        scale = to[name] / layer.conv.weight.norm().clamp_min(1e-12)
+        for weight in layer.conv.parameters():
+            weight.mul_(scale)
 
 
-def _pairs(encoder: nn.Module) -> Iterator[tuple[str, ConvNorm]]:
+def _find_conv_norms(encoder: nn.Module) -> Iterator[tuple[str, ConvNorm]]:
     for name, module in encoder.named_modules():
         if isinstance(module, ConvNorm):
             yield name, module

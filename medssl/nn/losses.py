@@ -1,4 +1,7 @@
-"""Losses on labelled voxels: a negative label is unknown, and what was not drawn may hide in the background."""
+"""Segmentation losses for partially labelled volumes.
+
+A negative label marks a voxel of unknown class. The background may contain classes that are not annotated in a volume.
+"""
 
 from collections.abc import Callable
 
@@ -13,91 +16,126 @@ Loss = Callable[[Float[Tensor, "b n i j k"], Int[Tensor, "b i j k"]], Float[Tens
 def dice_ce(
     logits: Float[Tensor, "b n i j k"],
     label: Int[Tensor, "b i j k"],
-    drawn: Bool[Tensor, "b n"] | None = None,
-    balance: float = 0.0,
+    annotated: Bool[Tensor, "b n"] | None = None,
+    class_balance: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Soft Dice over the foreground classes of the batch, plus cross-entropy.
+    """Returns the soft Dice loss of the foreground classes plus the cross-entropy.
 
-    Dice is taken over the whole batch (Isensee et al., nnU-Net, 2021, https://doi.org/10.1038/s41592-020-01008-z),
-    which is steadier than per crop when crops hold little foreground. `drawn` tells which classes were drawn in a
-    crop's volume; the others count as its background: the marginal loss of Shi et al., "Marginal loss and exclusion
-    loss for partially supervised multi-organ segmentation" (2021), https://doi.org/10.1016/j.media.2021.101979.
-    `balance` weighs a voxel's cross-entropy by its class's share of the voxels to the power of -balance.
+    Dice is computed over the whole batch (Isensee et al., nnU-Net, 2021, https://doi.org/10.1038/s41592-020-01008-z),
+    which varies less than per crop if crops hold little foreground.
+
+    Args:
+        logits: One channel for each class.
+        label: Class of each voxel, negative where unknown.
+        annotated: Which classes are annotated in the volume of each crop; None is all. The other classes count as
+            background: the marginal loss of Shi et al., "Marginal loss and exclusion loss for partially supervised
+            multi-organ segmentation" (2021), https://doi.org/10.1016/j.media.2021.101979.
+        class_balance: The cross-entropy of a voxel is weighted by the fraction of voxels of its class to the power of
+            -class_balance.
     """
-    drawn = torch.ones_like(logits[:, :, 0, 0, 0], dtype=torch.bool) if drawn is None else drawn
-    said = marginal(logits, drawn)
-    ce = F.nll_loss(said, label.clamp_min(0), reduction="none")
+    annotated = torch.ones_like(logits[:, :, 0, 0, 0], dtype=torch.bool) if annotated is None else annotated
+    log_probabilities = marginal_log_softmax(logits, annotated)
+    ce = F.nll_loss(log_probabilities, label.clamp_min(0), reduction="none")
     target = F.one_hot(label.clamp_min(0), logits.shape[1]).movedim(-1, 1)
-    known = (label >= 0)[:, None] & _spread(drawn)
-    dice = _dice(said.exp(), target, known)[1:][drawn[:, 1:].any(0)]
-    return _mean(ce, _weights(label, logits.shape[1], balance)) + 1 - _mean(dice, torch.ones_like(dice))
+    valid = (label >= 0)[:, None] & _broadcast(annotated)
+    dice = _soft_dice(log_probabilities.exp(), target, valid)[1:][annotated[:, 1:].any(0)]
+    weights = _compute_voxel_weights(label, logits.shape[1], class_balance)
+    return _weighted_mean(ce, weights) + 1 - _weighted_mean(dice, torch.ones_like(dice))
 
 
 def regions_ce(
     logits: Float[Tensor, "b r i j k"],
     label: Int[Tensor, "b i j k"],
     members: Bool[Tensor, "n r"],
-    drawn: Bool[Tensor, "b n"] | None = None,
-    balance: float = 0.0,
+    annotated: Bool[Tensor, "b n"] | None = None,
+    class_balance: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Soft Dice and binary cross-entropy of regions: unions of classes, one of which may lie inside another (nnU-Net).
+    """Returns the soft Dice loss plus the binary cross-entropy of regions, which are unions of classes (nnU-Net).
 
-    A background voxel tells nothing about a region of which some class was not drawn.
+    A background voxel is ignored for regions with a class that is not annotated in the volume.
+
+    Args:
+        logits: One channel for each region.
+        label: Class of each voxel, negative where unknown.
+        members: Which classes each region consists of; regions may be nested.
+        annotated: Which classes are annotated in the volume of each crop; None is all.
+        class_balance: As in `dice_ce`.
     """
     target = members[label.clamp_min(0)].movedim(-1, 1)
-    known = (label >= 0)[:, None].expand_as(target)
-    if drawn is not None:
-        open_to = (~drawn).float() @ members.float() > 0
-        known = known & ~((label == 0)[:, None] & _spread(open_to))
+    valid = (label >= 0)[:, None].expand_as(target)
+    if annotated is not None:
+        is_incomplete = (~annotated).float() @ members.float() > 0
+        valid = valid & ~((label == 0)[:, None] & _broadcast(is_incomplete))
     ce = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
-    weights = _weights(label, len(members), balance)[:, None] * known
-    return _mean(ce, weights) + 1 - _dice(logits.float().sigmoid(), target, known).mean()
+    weights = _compute_voxel_weights(label, len(members), class_balance)[:, None] * valid
+    return _weighted_mean(ce, weights) + 1 - _soft_dice(logits.float().sigmoid(), target, valid).mean()
 
 
-def deeply(
+def deep_supervision(
     maps: list[Float[Tensor, "b n _ _ _"]], label: Int[Tensor, "b i j k"], loss: Loss = dice_ce
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """The loss of every map, halving in weight from fine to coarse with weights that sum to 1; and the finest alone."""
+    """Computes a loss at several resolutions.
+
+    Args:
+        maps: Logits at decreasing resolution.
+        label: Class of each voxel at the finest resolution, negative where unknown.
+        loss: The loss of one map.
+
+    Returns:
+        The weighted sum of the losses, and the detached loss of the finest map. The weights halve from fine to coarse
+        and sum to 1.
+    """
     weights = torch.tensor([0.5**n for n in range(len(maps))])
-    losses = [loss(m, _shrunk(label, m.shape[2:])) for m in maps]
-    total = torch.stack([w * one for w, one in zip((weights / weights.sum()).tolist(), losses, strict=True)]).sum()
+    weights = weights / weights.sum()
+    losses = [loss(logits, _downsample_label(label, logits.shape[2:])) for logits in maps]
+    total = torch.stack([weight * value for weight, value in zip(weights.tolist(), losses, strict=True)]).sum()
     return total, losses[0].detach()
 
 
-def marginal(logits: Float[Tensor, "b n i j k"], drawn: Bool[Tensor, "b n"] | None) -> Float[Tensor, "b n i j k"]:
-    """Log-probabilities, with those of the classes that were not drawn added to the background's; None: all were."""
-    said = logits.float().log_softmax(1)
-    if drawn is None or drawn.all():
-        return said
-    hidden = ~drawn
+def marginal_log_softmax(
+    logits: Float[Tensor, "b n i j k"], annotated: Bool[Tensor, "b n"] | None
+) -> Float[Tensor, "b n i j k"]:
+    """Returns log-probabilities in which the probability of classes that are not annotated is added to background.
+
+    Args:
+        logits: One channel for each class.
+        annotated: Which classes are annotated in the volume of each crop; None is all.
+    """
+    log_probabilities = logits.float().log_softmax(1)
+    if annotated is None or annotated.all():
+        return log_probabilities
+    hidden = ~annotated
     hidden[:, 0] = True
-    background = said.masked_fill(~_spread(hidden), -torch.inf).logsumexp(1, keepdim=True)
-    return torch.cat([background, said[:, 1:]], 1)
+    background = log_probabilities.masked_fill(~_broadcast(hidden), -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([background, log_probabilities[:, 1:]], 1)
 
 
-def _weights(label: Int[Tensor, "b i j k"], classes: int, balance: float) -> Float[Tensor, "b i j k"]:
-    """What each voxel counts; unknown ones nothing."""
-    known = label >= 0
-    if not balance:
-        return known.float()
-    share = torch.bincount(label[known], minlength=classes) / known.sum().clamp_min(1)
-    return known * share.clamp_min(1e-9)[label.clamp_min(0)] ** -balance
+def _compute_voxel_weights(
+    label: Int[Tensor, "b i j k"], classes: int, class_balance: float
+) -> Float[Tensor, "b i j k"]:
+    """Returns the weight of the cross-entropy of each voxel, which is 0 for unknown voxels."""
+    valid = label >= 0
+    if not class_balance:
+        return valid.float()
+    fraction = torch.bincount(label[valid], minlength=classes) / valid.sum().clamp_min(1)
+    return valid * fraction.clamp_min(1e-9)[label.clamp_min(0)] ** -class_balance
 
 
-def _dice(p: Float[Tensor, "b n i j k"], target: Tensor, known: Bool[Tensor, "b n i j k"]) -> Float[Tensor, "n"]:
+def _soft_dice(p: Float[Tensor, "b n i j k"], target: Tensor, valid: Bool[Tensor, "b n i j k"]) -> Float[Tensor, "n"]:
+    """Returns the soft Dice score of each channel over the valid voxels of the batch."""
     axes = (0, 2, 3, 4)
-    p, target = p * known, target * known
+    p, target = p * valid, target * valid
     return (2 * (p * target).sum(axes) + 1e-5) / (p.sum(axes) + target.sum(axes) + 1e-5)
 
 
-def _mean(values: Float[Tensor, "*n"], weights: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """The weighted mean; 0 where nothing counts."""
+def _weighted_mean(values: Float[Tensor, "*n"], weights: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Returns the weighted mean, or 0 if all weights are 0."""
     return (values * weights).sum() / weights.sum().clamp_min(1e-9)
 
 
-def _spread(of_crop: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n 1 1 1"]:
-    return of_crop[..., None, None, None]
+def _broadcast(x: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n 1 1 1"]:
+    return x[..., None, None, None]
 
 
-def _shrunk(label: Int[Tensor, "b i j k"], shape: torch.Size) -> Int[Tensor, "b _ _ _"]:
+def _downsample_label(label: Int[Tensor, "b i j k"], shape: torch.Size) -> Int[Tensor, "b _ _ _"]:
     return F.interpolate(label[:, None].float(), size=shape, mode="nearest-exact")[:, 0].long()

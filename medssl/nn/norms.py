@@ -1,9 +1,9 @@
-"""Norms whose moments are taken over visible voxels only, from statistics per sample and channel.
+"""Normalisation layers, and the moments over visible voxels that they use under a mask.
 
-Every norm here is a plain torch module with its usual state; what differs under a mask is the statistics it is given.
-Those are first taken per sample and channel, then merged over a group (GN) or over the batch (BN) by the
-pairwise rule of Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample variances"
-(1979), http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf. Sums are fp32 whatever the features are.
+Each layer is a plain torch module with its usual state dict; under a mask it receives other moments. The moments are
+computed per sample and channel and then merged over a group (group norm) or over the batch (batch norm) by the pairwise
+rule of Chan, Golub, LeVeque: "Updating formulae and a pairwise algorithm for computing sample variances" (1979),
+http://i.stanford.edu/pub/cstr/reports/cs/tr/79/773/CS-TR-79-773.pdf. Sums are in fp32 for all dtypes of the features.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ Norm = Literal["instance", "group", "batch", "layer"]
 MonaiNorm = Literal["instance", "group", "batch"]
 
 
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of each voxel."""
+class LayerNorm3d(nn.Module):
+    """A layer norm over the channels of each voxel."""
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
@@ -30,15 +30,15 @@ class ChannelNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """Each voxel's channels with mean 0 and variance 1, scaled and shifted."""
-        last = x.movedim(1, -1)
-        return F.layer_norm(last, last.shape[-1:], self.weight, self.bias, self.eps).movedim(-1, 1)
+        """Normalises the channels of each voxel to mean 0 and variance 1, then scales and shifts them."""
+        channels_last = x.movedim(1, -1)
+        return F.layer_norm(channels_last, channels_last.shape[-1:], self.weight, self.bias, self.eps).movedim(-1, 1)
 
 
-class ResponseNorm(nn.Module):
-    """ConvNeXt V2's global response norm: channels compete by the size of what each has over the whole volume.
+class GlobalResponseNorm(nn.Module):
+    """The global response norm of ConvNeXt V2, in which channels compete by their root mean square over the volume.
 
-    A sample's channel c is multiplied by 1 + weight_c r_c / mean(r), r_c the root of its mean square, and shifted.
+    Channel c of a sample is multiplied by 1 + weight_c r_c / mean(r), where r_c is its root mean square, and shifted.
     """
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
@@ -48,124 +48,146 @@ class ResponseNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The features, those of strong channels stronger."""
-        return affine(x, *scale_and_shift(self, moments(x)))
+        """Amplifies the channels with a large response."""
+        return apply_scale_shift(x, *compute_scale_shift(self, compute_moments(x)))
 
 
 class GroupNorm(nn.GroupNorm):
-    """Torch's group norm, but for learning on a CPU in the channels-last order, where torch's gradient is slow.
+    """Torch's group norm, with a faster gradient on a CPU in channels-last order.
 
-    In bf16 a whole step takes half the time with this one (benchmarks/precision.py).
+    A training step in bf16 takes half the time (benchmarks/precision.py).
     """
 
     def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """Each group with mean 0 and variance 1, scaled and shifted."""
+        """Normalises each group of channels to mean 0 and variance 1, then scales and shifts them."""
         if x.device.type != "cpu" or x.is_contiguous() or not torch.is_grad_enabled():
             return super().forward(x)
-        return affine(x, *scale_and_shift(self, moments(x)))
+        return apply_scale_shift(x, *compute_scale_shift(self, compute_moments(x)))
 
 
-def make(norm: Norm, channels: int) -> nn.Module:
-    """A norm by name, with learned scale and shift."""
+def build_norm(norm: Norm, channels: int) -> nn.Module:
+    """Builds a norm with learned scale and shift."""
     if norm == "instance":
-        # One group a channel is instance norm; torch's InstanceNorm3d undoes the channels-last order, and is slower.
+        # Instance norm is a group norm with one channel in each group; torch's own is slower and not channels-last.
         return GroupNorm(channels, channels)
     if norm == "group":
-        return GroupNorm(groups(channels), channels)
-    return nn.BatchNorm3d(channels) if norm == "batch" else ChannelNorm(channels)
+        return GroupNorm(choose_num_groups(channels), channels)
+    return nn.BatchNorm3d(channels) if norm == "batch" else LayerNorm3d(channels)
 
 
-def groups(channels: int) -> int:
-    """How many groups a group norm has: the most up to eight that share the channels evenly."""
+def choose_num_groups(channels: int) -> int:
+    """Returns the number of groups of a group norm: the largest divisor of the channels up to eight."""
     return max(n for n in range(1, 9) if channels % n == 0)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and variance per sample and channel, and over how many voxels of each sample."""
+    """Mean and variance of each channel of each sample, and the number of voxels of each sample."""
 
     mean: Float[Tensor, "b c"]
     var: Float[Tensor, "b c"]
     count: Float[Tensor, "b 1"]
 
 
-def moments(x: Float[Tensor, "b c i j k"], m: Bool[Tensor, "b 1 i j k"] | None = None) -> Moments:
-    """The moments of `x` over the voxels where `m` holds; elsewhere `x` is zero by a mask that stops gradients too."""
-    kind = torch.promote_types(x.dtype, torch.float32)
+def compute_moments(x: Float[Tensor, "b c i j k"], mask: Bool[Tensor, "b 1 i j k"] | None = None) -> Moments:
+    """Computes the moments of visible voxels.
+
+    Args:
+        x: Features that a mask has set to zero, with their gradient, in hidden voxels.
+        mask: Which voxels are visible; None is all.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
     voxels = x.shape[2] * x.shape[3] * x.shape[4]
-    count = x.new_full((len(x), 1), voxels, dtype=kind) if m is None else m.sum((2, 3, 4), dtype=kind)
-    mean, var = _Moments.apply(x, m, count.clamp_min(1))
+    count = x.new_full((len(x), 1), voxels, dtype=dtype) if mask is None else mask.sum((2, 3, 4), dtype=dtype)
+    mean, var = _MomentsFunction.apply(x, mask, count.clamp_min(1))
     return Moments(mean, var, count)
 
 
-def affine(
+def apply_scale_shift(
     x: Float[Tensor, "b c i j k"],
     scale: Float[Tensor, "b c"],
     shift: Float[Tensor, "b c"],
-    m: Bool[Tensor, "b 1 i j k"] | None = None,
+    mask: Bool[Tensor, "b 1 i j k"] | None = None,
 ) -> Float[Tensor, "b c i j k"]:
-    """Scales and shifts each sample's channels where `m` holds; elsewhere zero."""
-    return _Affine.apply(x, scale, shift, m)
+    """Scales and shifts the channels of each sample where the mask is true; sets other voxels to zero."""
+    return _ScaleShiftFunction.apply(x, scale, shift, mask)
 
 
-def spread(x: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1 1"]:
-    """One number per sample and channel, ready to meet a volume."""
+def broadcast(x: Float[Tensor, "b c"]) -> Float[Tensor, "b c 1 1 1"]:
+    """Appends three axes, so that values per sample and channel broadcast against a volume."""
     return x[..., None, None, None]
 
 
-def merge(
+def merge_moments(
     mean: Float[Tensor, "*n"], var: Float[Tensor, "*n"], weight: Float[Tensor, "*#n"], dim: int
 ) -> tuple[Float[Tensor, "*m"], Float[Tensor, "*m"]]:
-    """The moments of the union of sets along `dim`, kept as an axis of one; `weight` are the sets' sizes."""
-    share = weight / weight.sum(dim, keepdim=True).clamp_min(1)
-    whole = (share * mean).sum(dim, keepdim=True)
-    return whole, (share * (var + (mean - whole).square())).sum(dim, keepdim=True)
+    """Merges the moments of several sets of voxels along an axis, which is kept with length 1.
+
+    Args:
+        mean: The mean of each set.
+        var: The variance of each set.
+        weight: The number of voxels of each set.
+        dim: The axis to merge over.
+    """
+    fraction = weight / weight.sum(dim, keepdim=True).clamp_min(1)
+    merged_mean = (fraction * mean).sum(dim, keepdim=True)
+    return merged_mean, (fraction * (var + (mean - merged_mean).square())).sum(dim, keepdim=True)
 
 
-def scale_and_shift(norm: nn.Module, seen: Moments) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-    """What `norm` multiplies each sample's channels by, and adds, given what was seen; batch norm remembers it."""
-    if isinstance(norm, ResponseNorm):
-        response = (seen.var + seen.mean.square() + norm.eps).sqrt()
+def compute_scale_shift(norm: nn.Module, moments: Moments) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+    """Returns the scale and the shift that a norm applies to each channel of each sample.
+
+    A batch norm in training mode also updates its running statistics.
+
+    Args:
+        norm: The layer.
+        moments: The moments of its input.
+    """
+    if isinstance(norm, GlobalResponseNorm):
+        response = (moments.var + moments.mean.square() + norm.eps).sqrt()
         return 1 + norm.weight * response / response.mean(1, keepdim=True), norm.bias.expand_as(response)
     if isinstance(norm, nn.InstanceNorm3d):
-        mean, var = seen.mean, seen.var
+        mean, var = moments.mean, moments.var
     elif isinstance(norm, nn.GroupNorm):
-        mean, var = _over_groups(seen, norm.num_groups)
+        mean, var = _merge_groups(moments, norm.num_groups)
     elif isinstance(norm, nn.modules.batchnorm._BatchNorm):
-        mean, var = _over_batch(norm, seen)
+        mean, var = _merge_batch(norm, moments)
     else:
-        raise TypeError(f"{type(norm).__name__} has no masked form; use one of instance, group, batch, layer")
+        raise TypeError(f"{type(norm).__name__} cannot be masked; use one of instance, group, batch, layer")
     scale = norm.weight * torch.rsqrt(var + norm.eps)
     return scale, norm.bias - mean * scale
 
 
-def _over_groups(seen: Moments, groups: int) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-    b, c = seen.mean.shape
+def _merge_groups(moments: Moments, groups: int) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b c"]]:
+    """Merges the channels of each group; each channel gets the moments of its group."""
+    b, c = moments.mean.shape
     grouped = (b, groups, c // groups)
-    one = torch.ones_like(seen.mean).view(grouped)
-    mean, var = merge(seen.mean.view(grouped), seen.var.view(grouped), one, 2)
+    weight = torch.ones_like(moments.mean).view(grouped)
+    mean, var = merge_moments(moments.mean.view(grouped), moments.var.view(grouped), weight, 2)
     return mean.expand(grouped).reshape(b, c), var.expand(grouped).reshape(b, c)
 
 
-def _over_batch(norm: nn.modules.batchnorm._BatchNorm, seen: Moments) -> tuple[Tensor, Tensor]:
+def _merge_batch(norm: nn.modules.batchnorm._BatchNorm, moments: Moments) -> tuple[Tensor, Tensor]:
+    """Merges the samples of all ranks in training mode; returns the running statistics in evaluation mode."""
     if not norm.training and norm.running_mean is not None and norm.running_var is not None:
-        return norm.running_mean.expand_as(seen.mean), norm.running_var.expand_as(seen.var)
-    everywhere = _from_all_ranks(seen)
-    mean, var = merge(everywhere.mean, everywhere.var, everywhere.count, 0)
-    _remember(norm, mean[0].detach(), var[0].detach(), everywhere.count.sum())
-    return mean.expand_as(seen.mean), var.expand_as(seen.var)
+        return norm.running_mean.expand_as(moments.mean), norm.running_var.expand_as(moments.var)
+    gathered = _gather_ranks(moments)
+    mean, var = merge_moments(gathered.mean, gathered.var, gathered.count, 0)
+    _update_running_stats(norm, mean[0].detach(), var[0].detach(), gathered.count.sum())
+    return mean.expand_as(moments.mean), var.expand_as(moments.var)
 
 
-def _from_all_ranks(seen: Moments) -> Moments:
-    """One row per rank's sample: gradients flow back to the rank that each came from."""
+def _gather_ranks(moments: Moments) -> Moments:
+    """Concatenates the samples of all ranks; gradients flow back to the rank of each sample."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return seen
-    return Moments(*(torch.cat(all_gather(part.contiguous())) for part in (seen.mean, seen.var, seen.count)))
+        return moments
+    return Moments(*(torch.cat(all_gather(x.contiguous())) for x in (moments.mean, moments.var, moments.count)))
 
 
-def _remember(
+def _update_running_stats(
     norm: nn.modules.batchnorm._BatchNorm, mean: Float[Tensor, "c"], var: Float[Tensor, "c"], n: Shaped[Tensor, ""]
 ) -> None:
+    """Updates the running statistics of a batch norm with the moments of `n` voxels, as torch does."""
     if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
         return
     norm.num_batches_tracked.add_(1)
@@ -174,56 +196,53 @@ def _remember(
     norm.running_var.lerp_(var * n / (n - 1).clamp_min(1), rate)
 
 
-class _Moments(torch.autograd.Function):
-    """Two passes over `x` and one back; autograd's own would keep a second copy of it."""
+class _MomentsFunction(torch.autograd.Function):
+    """Computes mean and variance with two passes over `x` and one pass backward, without a second copy of `x`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, m: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, mask: Tensor | None, count: Tensor) -> tuple[Tensor, Tensor]:
         mean = x.sum((2, 3, 4), dtype=count.dtype) / count
-        apart = x - spread(mean)
-        if m is not None:
-            apart *= m
-        var = apart.square_().sum((2, 3, 4)) / count
+        deviation = x - broadcast(mean)
+        if mask is not None:
+            deviation *= mask
+        var = deviation.square_().sum((2, 3, 4)) / count
         ctx.save_for_backward(x, mean, count)
         return mean, var
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, to_mean: Tensor, to_var: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_mean: Tensor, grad_var: Tensor) -> tuple[Tensor, None, None]:
         x, mean, count = ctx.saved_tensors
-        slope = 2 * to_var / count
-        return (
-            torch.addcmul(spread(to_mean / count - slope * mean), x.to(slope.dtype), spread(slope)).to(x.dtype),
-            None,
-            None,
-        )
+        slope = 2 * grad_var / count
+        offset = broadcast(grad_mean / count - slope * mean)
+        return torch.addcmul(offset, x.to(slope.dtype), broadcast(slope)).to(x.dtype), None, None
 
 
-class _Affine(torch.autograd.Function):
-    """One pass over `x`, of which only `x` itself is kept."""
+class _ScaleShiftFunction(torch.autograd.Function):
+    """Scales and shifts in one pass over `x`, and saves nothing but `x` for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, m: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, scale, m)
-        y = torch.addcmul(spread(shift), x.to(scale.dtype), spread(scale))
-        if m is not None:
-            y *= m
+    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, scale, mask)
+        y = torch.addcmul(broadcast(shift), x.to(scale.dtype), broadcast(scale))
+        if mask is not None:
+            y *= mask
         return y.to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, scale, m = ctx.saved_tensors
-        grad = grad.to(scale.dtype) if m is None else grad.to(scale.dtype) * m
-        to_scale = (grad * x).sum((2, 3, 4))
-        return (grad * spread(scale)).to(x.dtype), to_scale, grad.sum((2, 3, 4)), None
+        x, scale, mask = ctx.saved_tensors
+        grad = grad.to(scale.dtype) if mask is None else grad.to(scale.dtype) * mask
+        grad_scale = (grad * x).sum((2, 3, 4))
+        return (grad * broadcast(scale)).to(x.dtype), grad_scale, grad.sum((2, 3, 4)), None
 
 
-def norm_of(norm: MonaiNorm, channels: int) -> tuple[str, dict[str, Any]]:
-    """A norm as MONAI asks for it, for networks whose widths are multiples of `channels`."""
-    kinds: dict[str, dict[str, Any]] = {
+def to_monai_norm(norm: MonaiNorm, channels: int) -> tuple[str, dict[str, Any]]:
+    """Returns the norm argument of a MONAI network with widths that are multiples of `channels`."""
+    options: dict[str, dict[str, Any]] = {
         "instance": {"affine": True},
-        "group": {"num_groups": groups(channels), "affine": True},
+        "group": {"num_groups": choose_num_groups(channels), "affine": True},
         "batch": {},
     }
-    return norm, kinds[norm]
+    return norm, options[norm]

@@ -1,11 +1,16 @@
-"""A ring that remembers the last rows pushed into it, as part of the state that a checkpoint keeps."""
+"""A ring buffer of the most recent rows, stored in the state dict so that checkpoints contain it."""
 
 import torch
 from torch import Tensor, nn
 
 
-class Ring(nn.Module):
-    """Named columns of `rows` rows each; a row that was never pushed holds the blank it was made with."""
+class RingBuffer(nn.Module):
+    """Named columns of `rows` rows each.
+
+    Args:
+        rows: The number of rows that are kept.
+        blank: For each column, the value of a row that was never written.
+    """
 
     pushed: Tensor
 
@@ -19,16 +24,16 @@ class Ring(nn.Module):
 
     @torch.no_grad()
     def push(self, **rows: Tensor) -> None:
-        """Writes rows over the oldest ones."""
+        """Overwrites the oldest rows; each column receives the same number of rows."""
         count = len(next(iter(rows.values())))
         latest = slice(max(0, count - self.rows), count)
-        at = (self.pushed + torch.arange(count, device=self.pushed.device)[latest]) % max(1, self.rows)
+        index = (self.pushed + torch.arange(count, device=self.pushed.device)[latest]) % max(1, self.rows)
         for name in self.names:
             column = getattr(self, name)
-            column[at] = rows[name][latest].to(column)
+            column[index] = rows[name][latest].to(column)
         self.pushed += count
 
-    def filled(self) -> dict[str, Tensor]:
-        """The rows that were pushed and are still remembered, by column."""
+    def valid_rows(self) -> dict[str, Tensor]:
+        """Returns the rows that were pushed and not yet overwritten, by column."""
         count = min(self.rows, int(self.pushed))
         return {name: getattr(self, name)[:count] for name in self.names}

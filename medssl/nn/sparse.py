@@ -1,244 +1,274 @@
-"""Visible-block execution: a masked network run on its visible cells alone, exactly, with ordinary dense kernels.
+"""Runs a masked network on the visible patches only, exactly, with ordinary dense kernels.
 
-Features are stored as [visible cells, channels, voxels of one cell]. A convolution first gathers, from a table built
-once a mask, each cell with a halo of its neighbours' voxels, zeros where the neighbour is hidden; then it convolves
-without padding. Nothing is approximated. docs/spark-speed.md says what it brings.
+Features are stored as [visible patches, channels, voxels of one patch]. A convolution first gathers each patch with a
+halo of voxels of its neighbours, zero where the neighbour is hidden, and then convolves without padding. The table of
+indices that gathers the halos is built once for each mask. Nothing is approximated. docs/spark-speed.md reports the
+speed.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from medssl.nn.executor import Layout, Triple
-from medssl.nn.norms import ChannelNorm, Moments, affine, moments, scale_and_shift
+from medssl.nn.executor import Executor, Triple
+from medssl.nn.norms import LayerNorm3d, Moments, apply_scale_shift, compute_moments, compute_scale_shift
 
 
-class Blocks(Layout):
-    """Keeps visible cells only: [n c i j k] with n visible cells of the whole batch, in the order of the grid."""
+class VisibleBlocks(Executor):
+    """Stores the n visible patches of the whole batch as [n c i j k], in the order of the mask.
 
-    def __init__(self, keep: Bool[Tensor, "b 1 p q r"]) -> None:
-        self.grid = keep[:, 0]
-        self.sample, *self.cells = self.grid.nonzero(as_tuple=True)
-        self.slots = self.grid.flatten().nonzero()[:, 0]
-        self.neighbours = _neighbours(self.grid)
-        self._rows: dict[tuple[Triple, Triple, Triple], Tensor] = {}
-        self._wide: Tensor | None = None
+    Args:
+        visible: Which patches are visible.
+    """
 
-    def enter(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "n c p q r"]:
-        """The visible cells of a volume."""
-        counts = self.grid.shape[1:]
-        width = [size // n for size, n in zip(x.shape[2:], counts, strict=True)]
-        split = [part for pair in zip(counts, width, strict=True) for part in pair]
-        cells = x.reshape(*x.shape[:2], *split).permute(0, 2, 4, 6, 3, 5, 7, 1)
-        return cells.flatten(0, 3).index_select(0, self.slots).movedim(-1, 1)
+    def __init__(self, visible: Bool[Tensor, "b 1 p q r"]) -> None:
+        self.grid = visible[:, 0]
+        self.sample, *self.position = self.grid.nonzero(as_tuple=True)
+        self.visible_index = self.grid.flatten().nonzero()[:, 0]
+        self.neighbours = _find_neighbours(self.grid)
+        self._halo_tables: dict[tuple[Triple, Triple, Triple], Tensor] = {}
+        self._buffer: Tensor | None = None
 
-    def leave(
+    def to_features(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "n c p q r"]:
+        """Cuts the visible patches out of a volume."""
+        _, p, q, r = self.grid.shape
+        patches = rearrange(x, "b c (p i) (q j) (r k) -> (b p q r) i j k c", p=p, q=q, r=r)
+        return patches.index_select(0, self.visible_index).movedim(-1, 1)
+
+    def to_dense(
         self, x: Float[Tensor, "n c p q r"], fill: Float[Tensor, "c"] | None = None
     ) -> Float[Tensor, "b c i j k"]:
-        """The cells in their places, elsewhere `fill` or zeros."""
-        last = x.movedim(1, -1)
-        around = x.new_zeros(1) if fill is None else fill.to(x.dtype)
-        whole = around.expand(self.grid.numel(), *last.shape[1:]).index_copy(0, self.slots, last)
-        placed = whole.view(*self.grid.shape, *last.shape[1:]).permute(0, 1, 4, 2, 5, 3, 6, 7)
-        sizes = [n * p for n, p in zip(self.grid.shape[1:], x.shape[2:], strict=True)]
-        return placed.reshape(len(self.grid), *sizes, x.shape[1]).movedim(-1, 1)
+        """Writes the visible patches into a volume that holds `fill`, or zero, elsewhere."""
+        b, p, q, r = self.grid.shape
+        channels_last = x.movedim(1, -1)
+        background = x.new_zeros(1) if fill is None else fill.to(x.dtype)
+        patches = background.expand(self.grid.numel(), *channels_last.shape[1:])
+        patches = patches.index_copy(0, self.visible_index, channels_last)
+        return rearrange(patches, "(b p q r) i j k c -> b (p i) (q j) (r k) c", b=b, p=p, q=q, r=r).movedim(-1, 1)
 
     def conv(self, conv: nn.Conv3d, x: Float[Tensor, "n c i j k"]) -> Float[Tensor, "n d p q r"]:
-        """The convolution, with halos from visible neighbours."""
+        """Applies a convolution to each patch with a halo from its visible neighbours."""
         if max(conv.kernel_size) == 1 and max(conv.stride) == 1:
             return conv(x)
-        reach = Reach.of(conv)
-        if conv.groups > 1 or max(conv.dilation) > 1 or not reach.within(_triple(x.shape[2:])):
-            return self.enter(conv(self.leave(x)))
+        footprint = Footprint.from_conv(conv)
+        if conv.groups > 1 or max(conv.dilation) > 1 or not footprint.fits_into(_as_triple(x.shape[2:])):
+            return self.to_features(conv(self.to_dense(x)))
         weight, bias = conv.weight, conv.bias
         if torch.is_autocast_enabled(x.device.type):
-            kind = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(kind), weight.to(kind), None if bias is None else bias.to(kind)
-        return HaloConv.apply(x, weight, bias, self, reach)
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        return HaloConv.apply(x, weight, bias, self, footprint)
 
     def norm(self, norm: nn.Module, x: Float[Tensor, "n c i j k"]) -> Float[Tensor, "n c i j k"]:
-        """The norm, from the moments of cells merged over each sample."""
-        if isinstance(norm, ChannelNorm):
+        """Applies a norm with the moments of all visible patches of a sample."""
+        if isinstance(norm, LayerNorm3d):
             return norm(x)
-        scale, shift = scale_and_shift(norm, self._merged(moments(x)))
-        return affine(x, scale.index_select(0, self.sample), shift.index_select(0, self.sample))
+        scale, shift = compute_scale_shift(norm, self._merge_moments(compute_moments(x)))
+        return apply_scale_shift(x, scale.index_select(0, self.sample), shift.index_select(0, self.sample))
 
     def densify(self, conv: nn.Conv3d, x: Float[Tensor, "n c i j k"], fill: Float[Tensor, "c"]) -> Tensor:
-        """By linearity: the convolution of `fill` everywhere, plus that of what visible cells differ from it."""
+        """Convolves `fill` everywhere and adds the convolution of the visible patches minus `fill`, by linearity."""
         if conv.kernel_size != (3, 3, 3) or min(x.shape[2:]) < 4:
-            return conv(self.leave(x, fill))
-        # Written as a transposed convolution, which is 2.5 to 3.5 times as fast as one that pads by two.
-        turned = conv.weight.flip(2, 3, 4).transpose(0, 1)
-        about = F.conv_transpose3d(x - fill[:, None, None, None], turned)
-        sizes = _triple(n * p for n, p in zip(self.grid.shape[1:], x.shape[2:], strict=True))
-        rows = about.movedim(1, -1).flatten(0, 3)
-        whole = rows.new_zeros(len(self.grid) * sizes[0] * sizes[1] * sizes[2] + 1, rows.shape[1])
-        whole = whole.index_add(0, self._places(_triple(x.shape[2:]), sizes), rows)[:-1]
-        return whole.view(len(self.grid), *sizes, -1).movedim(-1, 1) + _constant(conv, fill, sizes).to(rows.dtype)
+            return conv(self.to_dense(x, fill))
+        # A transposed convolution is 2.5 to 3.5 times as fast as the same convolution with a padding of two.
+        flipped = conv.weight.flip(2, 3, 4).transpose(0, 1)
+        difference = F.conv_transpose3d(x - fill[:, None, None, None], flipped)
+        size = _as_triple(n * p for n, p in zip(self.grid.shape[1:], x.shape[2:], strict=True))
+        rows = difference.movedim(1, -1).flatten(0, 3)
+        dense = rows.new_zeros(len(self.grid) * size[0] * size[1] * size[2] + 1, rows.shape[1])
+        dense = dense.index_add(0, self._index_dense_rows(_as_triple(x.shape[2:]), size), rows)[:-1]
+        return dense.view(len(self.grid), *size, -1).movedim(-1, 1) + _convolve_constant(conv, fill, size).to(
+            rows.dtype
+        )
 
-    def _places(self, width: Triple, sizes: Triple) -> Int[Tensor, "rows"]:
-        """For each voxel of each cell and of a rim about it, its row in the dense volume; the last row is outside."""
-        place = self.sample[:, None]
-        outside = torch.zeros_like(place, dtype=torch.bool)
-        for axis, (w, size) in enumerate(zip(width, sizes, strict=True)):
-            at = self.cells[axis][:, None] * w + torch.arange(-1, w + 1, device=place.device)
-            place = (place[:, :, None] * size + at[:, None]).flatten(1)
-            outside = (outside[:, :, None] | ((at < 0) | (at >= size))[:, None]).flatten(1)
-        return place.masked_fill(outside, len(self.grid) * sizes[0] * sizes[1] * sizes[2]).flatten()
+    def _index_dense_rows(self, patch: Triple, size: Triple) -> Int[Tensor, "rows"]:
+        """Returns the row in the dense volume of each voxel of each patch with a rim of one voxel.
 
-    def gather(self, x: Float[Tensor, "n c p q r"], low: Triple, high: Triple) -> Float[Tensor, "n c i j k"]:
-        """Each cell with so many more voxels on its low and high sides, from its neighbours; zeros if hidden.
-
-        It holds until the next call: written to fresh memory each time, it would take four times as long.
+        Voxels outside the volume get the row behind the last voxel.
         """
-        n, c, *width = x.shape
-        key = ((width[0], width[1], width[2]), low, high)
-        if key not in self._rows:
-            self._rows[key] = self._table(*key)
+        row = self.sample[:, None]
+        outside = torch.zeros_like(row, dtype=torch.bool)
+        for axis, (width, voxels) in enumerate(zip(patch, size, strict=True)):
+            index = self.position[axis][:, None] * width + torch.arange(-1, width + 1, device=row.device)
+            row = (row[:, :, None] * voxels + index[:, None]).flatten(1)
+            outside = (outside[:, :, None] | ((index < 0) | (index >= voxels))[:, None]).flatten(1)
+        return row.masked_fill(outside, len(self.grid) * size[0] * size[1] * size[2]).flatten()
+
+    def gather_halo(self, x: Float[Tensor, "n c p q r"], low: Triple, high: Triple) -> Float[Tensor, "n c i j k"]:
+        """Extends each patch by voxels of its neighbours, zero where the neighbour is hidden.
+
+        The result is valid until the next call only: the buffer is reused, since fresh memory takes four times as long.
+
+        Args:
+            x: The visible patches.
+            low: Voxels to add below the patch along each axis.
+            high: Voxels to add above the patch along each axis.
+        """
+        n, c, *patch = x.shape
+        key = ((patch[0], patch[1], patch[2]), low, high)
+        if key not in self._halo_tables:
+            self._halo_tables[key] = self._build_halo_table(*key)
+        table = self._halo_tables[key]
         rows = x.movedim(1, -1).reshape(-1, c)
-        wide = [a + w + b for a, w, b in zip(low, width, high, strict=True)]
-        at = self._rows[key]
-        filled = self._room(x, len(at) * c).view(-1, c)
-        torch.index_select(torch.cat([rows, rows.new_zeros(1, c)]), 0, at, out=filled)
-        return filled.view(n, *wide, c).movedim(-1, 1)
+        extended = [a + width + b for a, width, b in zip(low, patch, high, strict=True)]
+        gathered = self._get_buffer(x, len(table) * c).view(-1, c)
+        torch.index_select(torch.cat([rows, rows.new_zeros(1, c)]), 0, table, out=gathered)
+        return gathered.view(n, *extended, c).movedim(-1, 1)
 
-    def _room(self, like: Tensor, count: int) -> Float[Tensor, "count"]:
-        """So many numbers, to be written over."""
-        if self._wide is None or self._wide.dtype != like.dtype or len(self._wide) < count:
-            self._wide = like.new_empty(count)
-        return self._wide[:count]
+    def _get_buffer(self, like: Tensor, count: int) -> Float[Tensor, "count"]:
+        """Returns `count` uninitialised numbers of the dtype of `like`; the memory is reused between calls."""
+        if self._buffer is None or self._buffer.dtype != like.dtype or len(self._buffer) < count:
+            self._buffer = like.new_empty(count)
+        return self._buffer[:count]
 
-    def _table(self, width: Triple, low: Triple, high: Triple) -> Int[Tensor, "rows"]:
-        """For each voxel of each widened cell, its row among all voxels of all cells; the last row is for zeros."""
+    def _build_halo_table(self, patch: Triple, low: Triple, high: Triple) -> Int[Tensor, "rows"]:
+        """Returns, for each voxel of each extended patch, its row among all voxels of all patches.
+
+        Voxels of hidden neighbours get the row behind the last voxel, which holds zeros.
+        """
         side = torch.zeros(1, dtype=torch.int64)
         inside = torch.zeros(1, dtype=torch.int64)
-        for w, a, b in zip(width, low, high, strict=True):
-            at = torch.arange(-a, w + b)
-            side = (side[:, None] * 3 + at.div(w, rounding_mode="floor") + 1).flatten()
-            inside = (inside[:, None] * w + at.remainder(w)).flatten()
-        voxels = width[0] * width[1] * width[2]
-        first = self.neighbours.index_select(1, side.to(self.slots.device)) * voxels
-        return (first + inside.to(self.slots.device)).clamp_max_(len(self.slots) * voxels).flatten()
+        for width, below, above in zip(patch, low, high, strict=True):
+            index = torch.arange(-below, width + above)
+            side = (side[:, None] * 3 + index.div(width, rounding_mode="floor") + 1).flatten()
+            inside = (inside[:, None] * width + index.remainder(width)).flatten()
+        voxels = patch[0] * patch[1] * patch[2]
+        first = self.neighbours.index_select(1, side.to(self.visible_index.device)) * voxels
+        return (first + inside.to(self.visible_index.device)).clamp_max_(len(self.visible_index) * voxels).flatten()
 
-    def _merged(self, cell: Moments) -> Moments:
-        """Moments of samples from those of their cells."""
-        cells = torch.bincount(self.sample, minlength=len(self.grid))[:, None]
+    def _merge_moments(self, patches: Moments) -> Moments:
+        """Merges the moments of patches into the moments of samples."""
+        counts = torch.bincount(self.sample, minlength=len(self.grid))[:, None]
 
-        def mean(x: Float[Tensor, "n c"]) -> Float[Tensor, "b c"]:
-            return x.new_zeros(len(self.grid), x.shape[1]).index_add(0, self.sample, x) / cells.clamp_min(1)
+        def average(x: Float[Tensor, "n c"]) -> Float[Tensor, "b c"]:
+            return x.new_zeros(len(self.grid), x.shape[1]).index_add(0, self.sample, x) / counts.clamp_min(1)
 
-        whole = mean(cell.mean)
-        apart = cell.mean - whole.index_select(0, self.sample)
-        return Moments(whole, mean(cell.var + apart.square()), cells * cell.count[:1])
+        mean = average(patches.mean)
+        deviation = patches.mean - mean.index_select(0, self.sample)
+        return Moments(mean, average(patches.var + deviation.square()), counts * patches.count[:1])
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How far a convolution's window reaches over the sides of a cell, forwards and back."""
+class Footprint:
+    """The kernel size, stride and padding of a convolution, which decide how far it reads beyond a patch."""
 
     kernel: Triple
     stride: Triple
     padding: Triple
 
     @classmethod
-    def of(cls, conv: nn.Conv3d) -> "Reach":
-        """The reach of a convolution."""
-        return cls(_triple(conv.kernel_size), _triple(conv.stride), _triple(conv.padding))
+    def from_conv(cls, conv: nn.Conv3d) -> "Footprint":
+        """Reads the footprint of a convolution."""
+        return cls(_as_triple(conv.kernel_size), _as_triple(conv.stride), _as_triple(conv.padding))
 
-    def within(self, width: Triple) -> bool:
-        """Whether cells of this width are reached from their nearest neighbours only, which is all a halo holds."""
-        return all(max(*sides) <= w for w, *sides in zip(width, *self.inputs(), strict=True))
+    def fits_into(self, patch: Triple) -> bool:
+        """Returns whether the convolution reads from the nearest neighbours of a patch only, as a halo requires."""
+        return all(max(*sides) <= width for width, *sides in zip(patch, *self.input_halo, strict=True))
 
-    def inputs(self) -> tuple[Triple, Triple]:
-        """Voxels read below and above a cell to compute its outputs."""
+    @property
+    def input_halo(self) -> tuple[Triple, Triple]:
+        """The number of voxels below and above a patch that its outputs depend on."""
         above = (max(0, k - p - s) for k, s, p in zip(self.kernel, self.stride, self.padding, strict=True))
-        return self.padding, _triple(above)
+        return self.padding, _as_triple(above)
 
-    def outputs(self) -> tuple[Triple, Triple]:
-        """Outputs below and above a cell that its voxels have a part in."""
+    @property
+    def output_halo(self) -> tuple[Triple, Triple]:
+        """The number of outputs below and above a patch that depend on its voxels."""
         axes = tuple(zip(self.kernel, self.stride, self.padding, strict=True))
-        return _triple((k - 1 - p) // s for k, s, p in axes), _triple((p + s - 1) // s for k, s, p in axes)
+        return _as_triple((k - 1 - p) // s for k, s, p in axes), _as_triple((p + s - 1) // s for k, s, p in axes)
 
 
 class HaloConv(torch.autograd.Function):
-    """A convolution over cells; only the cells themselves are kept for the way back, not their halos."""
+    """A convolution of patches with halos; it saves the patches for the backward pass, but not their halos."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, blocks: Blocks, reach: Reach) -> Tensor:
-        """Gathers and convolves."""
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, blocks: VisibleBlocks, footprint: Footprint
+    ) -> Tensor:
+        """Gathers the halos and convolves."""
         ctx.save_for_backward(x, weight)
-        ctx.blocks, ctx.reach = blocks, reach
-        return _convolve(blocks.gather(x, *reach.inputs()), weight, bias, reach.stride)
+        ctx.blocks, ctx.footprint = blocks, footprint
+        return _convolve(blocks.gather_halo(x, *footprint.input_halo), weight, bias, footprint.stride)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The input's gradient gathers that of the outputs: nothing is scattered."""
+        """Gathers the halos of the output gradient, so that nothing has to be scattered."""
         x, weight = ctx.saved_tensors
-        to_x = to_weight = to_bias = None
+        footprint: Footprint = ctx.footprint
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            to_x = _convolve_back(ctx.blocks, grad, weight, ctx.reach, x.shape[2:])
+            grad_x = _compute_input_gradient(ctx.blocks, grad, weight, footprint, x.shape[2:])
         if ctx.needs_input_grad[1]:
-            to_weight = _weight_gradient(ctx.blocks.gather(x, *ctx.reach.inputs()), grad, weight, ctx.reach.stride)
+            halo = ctx.blocks.gather_halo(x, *footprint.input_halo)
+            grad_weight = _compute_weight_gradient(halo, grad, weight, footprint.stride)
         if ctx.needs_input_grad[2]:
-            to_bias = grad.sum((0, 2, 3, 4))
-        return to_x, to_weight, to_bias, None, None
+            grad_bias = grad.sum((0, 2, 3, 4))
+        return grad_x, grad_weight, grad_bias, None, None
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Triple) -> Tensor:
+    """Convolves without padding."""
     if x.shape[2:] == weight.shape[2:]:
-        # One output a cell: a matrix product, which is three times as fast as a convolution of so small a volume.
-        return F.linear(_flat(x), _flat(weight), bias)[..., None, None, None]
+        # With one output voxel for each patch, a matrix product is three times as fast as a convolution.
+        return F.linear(_flatten_channels_last(x), _flatten_channels_last(weight), bias)[..., None, None, None]
     return F.conv3d(x, weight, bias, stride)
 
 
-def _convolve_back(blocks: Blocks, grad: Tensor, weight: Tensor, reach: Reach, width: torch.Size) -> Tensor:
-    low, high = reach.outputs()
-    halo = blocks.gather(grad, low, high)
-    if max(reach.stride) == 1 and halo.shape[2:] == weight.shape[2:]:
-        return _convolve(halo, weight.flip(2, 3, 4).transpose(0, 1), None, reach.stride)
-    crop = [p + s * n for p, s, n in zip(reach.padding, reach.stride, low, strict=True)]
-    whole = F.conv_transpose3d(halo, weight, None, reach.stride, crop)
-    return F.pad(whole, [n for w, have in zip(width[::-1], whole.shape[:1:-1], strict=True) for n in (0, w - have)])
+def _compute_input_gradient(
+    blocks: VisibleBlocks, grad: Tensor, weight: Tensor, footprint: Footprint, patch: torch.Size
+) -> Tensor:
+    """Computes the gradient of the patches from the output gradient with its halo."""
+    low, high = footprint.output_halo
+    halo = blocks.gather_halo(grad, low, high)
+    if max(footprint.stride) == 1 and halo.shape[2:] == weight.shape[2:]:
+        return _convolve(halo, weight.flip(2, 3, 4).transpose(0, 1), None, footprint.stride)
+    crop = [p + s * n for p, s, n in zip(footprint.padding, footprint.stride, low, strict=True)]
+    axes = zip(halo.shape[2:], footprint.stride, footprint.kernel, crop, patch, strict=True)
+    surplus = [(n - 1) * s + k - 2 * c - width for n, s, k, c, width in axes]
+    grad_x = F.conv_transpose3d(halo, weight, None, footprint.stride, crop, [max(0, -n) for n in surplus])
+    return F.pad(grad_x, [n for count in reversed(surplus) for n in (0, -max(0, count))])
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, stride: Triple) -> Tensor:
+def _compute_weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, stride: Triple) -> Tensor:
+    """Computes the gradient of the kernel from the patches with their halos."""
     if x.shape[2:] == weight.shape[2:]:
-        flat = grad.flatten(1).t() @ _flat(x)
+        flat = grad.flatten(1).t() @ _flatten_channels_last(x)
         return flat.view(len(weight), *weight.shape[2:], weight.shape[1]).movedim(-1, 1)
-    plain = [None, stride, (0, 0, 0), (1, 1, 1), False, (0, 0, 0), 1, (False, True, False)]
-    return torch.ops.aten.convolution_backward(grad, x, weight, *plain)[1]
+    options = [None, stride, (0, 0, 0), (1, 1, 1), False, (0, 0, 0), 1, (False, True, False)]
+    return torch.ops.aten.convolution_backward(grad, x, weight, *options)[1]
 
 
-def _constant(conv: nn.Conv3d, fill: Float[Tensor, "c"], sizes: Triple) -> Float[Tensor, "1 d i j k"]:
-    """What a padded 3^3 convolution makes of a constant volume: along each axis only its two ends differ."""
+def _convolve_constant(conv: nn.Conv3d, fill: Float[Tensor, "c"], size: Triple) -> Float[Tensor, "1 d i j k"]:
+    """Convolves a constant volume with a padded 3x3x3 kernel; along each axis only the two ends differ."""
     y = conv(fill[None, :, None, None, None].expand(1, -1, 3, 3, 3))
-    for axis, size in enumerate(sizes, 2):
-        at = torch.ones(size, dtype=torch.int64, device=fill.device)
-        at[0], at[-1] = 0, 2
-        y = y.index_select(axis, at)
+    for axis, voxels in enumerate(size, 2):
+        index = torch.ones(voxels, dtype=torch.int64, device=fill.device)
+        index[0], index[-1] = 0, 2
+        y = y.index_select(axis, index)
     return y
 
 
-def _flat(x: Tensor) -> Tensor:
-    """Everything but the first axis in one, channels last as blocks are stored."""
+def _flatten_channels_last(x: Tensor) -> Tensor:
+    """Flattens all axes but the first, channels last as patches are stored."""
     return x.movedim(1, -1).flatten(1)
 
 
-def _neighbours(grid: Bool[Tensor, "b p q r"]) -> Int[Tensor, "n 27"]:
-    """For each visible cell, the numbers of the 27 cells about it; the count of visible cells where one is hidden."""
-    n = int(grid.sum())
-    number = torch.full([s + 2 * (axis > 0) for axis, s in enumerate(grid.shape)], n, device=grid.device)
-    number[:, 1:-1, 1:-1, 1:-1][grid] = torch.arange(n, device=grid.device)
-    about = number.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1)
-    return about[grid].flatten(1)
+def _find_neighbours(grid: Bool[Tensor, "b p q r"]) -> Int[Tensor, "n 27"]:
+    """Returns the numbers of the 27 patches around each visible patch; a hidden one has the count of visible ones."""
+    count = int(grid.sum())
+    number = torch.full([s + 2 * (axis > 0) for axis, s in enumerate(grid.shape)], count, device=grid.device)
+    number[:, 1:-1, 1:-1, 1:-1][grid] = torch.arange(count, device=grid.device)
+    neighbourhoods = number.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1)
+    return neighbourhoods[grid].flatten(1)
 
 
-def _triple(values: Any) -> Triple:
+def _as_triple(values: Any) -> Triple:
     i, j, k = values
     return i, j, k

@@ -1,4 +1,4 @@
-"""What one batch gives: a loss to descend and numbers to watch."""
+"""The result of a training step: a loss, values to log and positive pairs of embeddings."""
 
 from dataclasses import dataclass, field
 
@@ -8,8 +8,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Step:
-    """A scalar loss, detached scalars by name, and, of what compares embeddings, a detached true pair of every crop."""
+    """The result of one batch.
+
+    Attributes:
+        loss: A scalar to minimise.
+        logs: Detached scalars by name.
+        positive_pairs: Detached embeddings of positive pairs, one pair for each crop; None if the objective compares no
+            embeddings.
+    """
 
     loss: Float[Tensor, ""]
     logs: dict[str, Float[Tensor, ""]] = field(default_factory=dict)
-    pairs: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]] | None = None
+    positive_pairs: tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]] | None = None

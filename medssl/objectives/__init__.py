@@ -1,1 +1,1 @@
-"""Self-supervised objectives, one a file; a file's name is the objective's name."""
+"""Self-supervised objectives: each file holds one objective and has its name."""

@@ -1,7 +1,7 @@
-"""Hybrid: a reconstruction and a contrastive objective descend together on one encoder.
+"""Trains one encoder with the sum of a reconstruction and a contrastive objective.
 
-Masked reconstruction served segmentation best and the sum served classification best in the FOMO25 challenge (2025),
-https://fomo25.github.io.
+In the FOMO25 challenge (2025), https://fomo25.github.io, masked reconstruction alone was best for segmentation and the
+sum was best for classification.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from medssl import config as configs
+from medssl.config import class_for_config, module_choice
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder
@@ -20,53 +20,64 @@ from medssl.settings import Settings
 
 
 class Config(Settings):
-    """The two objectives, each with its own settings, and what each counts."""
+    """The settings of both objectives and their weights."""
 
-    name: Literal["hybrid"] = "hybrid"
-    reconstruction: configs.named("medssl.objectives") = Field("spark", validate_default=True)  # type: ignore[valid-type]
-    contrastive: configs.named("medssl.objectives") = Field("global_local", validate_default=True)  # type: ignore[valid-type]
-    reconstruction_weight: float = Field(1.0, ge=0)
-    contrastive_weight: float = Field(0.1, ge=0)
+    name: Literal["hybrid"] = Field("hybrid", description="name of the objective")
+    reconstruction: module_choice("medssl.objectives") = Field(  # type: ignore[valid-type]
+        "spark", validate_default=True, description="the reconstruction objective with its settings"
+    )
+    contrastive: module_choice("medssl.objectives") = Field(  # type: ignore[valid-type]
+        "global_local", validate_default=True, description="the contrastive objective with its settings"
+    )
+    reconstruction_weight: float = Field(1.0, ge=0, description="weight of the loss of the reconstruction objective")
+    contrastive_weight: float = Field(0.1, ge=0, description="weight of the loss of the contrastive objective")
 
 
 class Hybrid(Objective):
-    """The weighted sum of two objectives' losses on the same crops."""
+    """The weighted sum of the losses of two objectives on the same crops."""
 
     config: Config
-    compares = True
+    is_contrastive = True
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.reconstruction: Objective = configs.class_for_config(config.reconstruction)(config.reconstruction, encoder)
-        contrastive: Objective = configs.class_for_config(config.contrastive)(config.contrastive, encoder)
-        if not contrastive.compares:
-            raise BadInput(f"contrastive.name={config.contrastive.name}: compares nothing; use global_local or vicreg")
+        self.reconstruction: Objective = class_for_config(config.reconstruction)(config.reconstruction, encoder)
+        contrastive: Objective = class_for_config(config.contrastive)(config.contrastive, encoder)
+        if not contrastive.is_contrastive:
+            raise BadInput(
+                f"contrastive.name={config.contrastive.name}: not a contrastive objective; use global_local or vicreg"
+            )
         self.contrastive = contrastive
-        self.turns = self.reconstruction.turns and self.contrastive.turns
+        self.allows_spatial_augmentation = (
+            self.reconstruction.allows_spatial_augmentation and self.contrastive.allows_spatial_augmentation
+        )
         self.views = max(self.reconstruction.views, self.contrastive.views)
 
-    def fits(self, x: Float[Tensor, "b c i j k"]) -> None:
-        """Refuses what either refuses."""
-        self.reconstruction.fits(x)
-        self.contrastive.fits(x)
+    def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
+        """Raises BadInput if one of the objectives cannot train on crops of this shape."""
+        self.reconstruction.check_crop(x)
+        self.contrastive.check_crop(x)
 
     def step(self, crops: Crops) -> Step:
-        """Both losses, weighted; every number of both under its objective's name."""
-        a, b = self.reconstruction.step(crops), self.contrastive.step(crops)
-        loss = self.config.reconstruction_weight * a.loss + self.config.contrastive_weight * b.loss
-        logs = {"reconstruction": a.loss.detach(), "contrastive": b.loss.detach()}
-        logs |= {f"reconstruction_{name}": value for name, value in a.logs.items()}
-        return Step(loss, logs | {f"contrastive_{name}": value for name, value in b.logs.items()}, b.pairs)
+        """Computes both losses; the logs of each objective are prefixed."""
+        reconstruction, contrastive = self.reconstruction.step(crops), self.contrastive.step(crops)
+        loss = (
+            self.config.reconstruction_weight * reconstruction.loss + self.config.contrastive_weight * contrastive.loss
+        )
+        logs = {"reconstruction": reconstruction.loss.detach(), "contrastive": contrastive.loss.detach()}
+        logs |= {f"reconstruction_{name}": value for name, value in reconstruction.logs.items()}
+        logs |= {f"contrastive_{name}": value for name, value in contrastive.logs.items()}
+        return Step(loss, logs, contrastive.positive_pairs)
 
     def after_step(self) -> None:
-        """What both do after a step."""
+        """Runs `after_step` of both objectives."""
         self.reconstruction.after_step()
         self.contrastive.after_step()
 
     def transferable(self) -> dict[str, nn.Module]:
-        """The encoder, and the decoder of the reconstruction where it is the downstream one."""
+        """Returns the encoder and the decoder, preferably the one of the reconstruction objective."""
         return self.contrastive.transferable() | self.reconstruction.transferable()
 
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
-        """What both show."""
+        """Returns the previews of both objectives."""
         return self.reconstruction.preview(crops) | self.contrastive.preview(crops)

@@ -1,9 +1,9 @@
-"""Inpainting and restoration: corrupt a crop in several ways and let the U-Net restore it.
+"""Inpainting and restoration: corrupts crops in several ways and trains a U-Net to restore them.
 
 Zhou et al., "Models Genesis" (2021), https://arxiv.org/abs/2004.07882; Pathak et al., "Context encoders" (2016),
 https://arxiv.org/abs/1604.07379; Chen et al., "Self-supervised learning for medical image analysis using image context
-restoration" (2019), https://doi.org/10.1016/j.media.2019.101539. Deviation: voxels that were left intact count little,
-since a loss over the whole volume falls to 0 by copying.
+restoration" (2019), https://doi.org/10.1016/j.media.2019.101539. Deviation: intact voxels have a small weight, since a
+loss over the whole volume could be reduced by copying.
 """
 
 from typing import Annotated, Literal
@@ -14,111 +14,120 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
-from medssl.data.transforms import corruption as corrupt
-from medssl.data.transforms.intensity import bend
-from medssl.nn.decoder import Head, UNetDecoder
+from medssl.data.transforms import corruption
+from medssl.data.transforms.intensity import warp_intensity
+from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.encoder import Encoder
-from medssl.nn.masks import Draws, mean_where
+from medssl.nn.masks import SeededGenerators, masked_mean
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings
 
-Chance = Annotated[float, Field(ge=0, le=1)]
-Share = tuple[Chance, Chance]
+Probability = Annotated[float, Field(ge=0, le=1)]
+FractionRange = tuple[Probability, Probability]
 
 
-class Chances(Settings):
-    """How probable each corruption of a crop is; 0 turns it off."""
+class CorruptionProbabilities(Settings):
+    """The probability of each corruption of a crop; 0 turns it off."""
 
-    voxels: Chance = 0.5
-    cells: Chance = 0.3
-    boxes: Chance = 0.3
-    outside: Chance = 0.1
-    shuffle: Chance = 0.3
-    swap: Chance = 0.3
-    bend: Chance = 0.5
+    voxels: Probability = Field(0.5, description="probability of dropping single voxels")
+    cells: Probability = Field(0.3, description="probability of dropping blocks of a regular grid")
+    boxes: Probability = Field(0.3, description="probability of filling random boxes with noise")
+    outpaint: Probability = Field(0.1, description="probability of filling everything outside random boxes with noise")
+    shuffle: Probability = Field(0.3, description="probability of shuffling the voxels within blocks")
+    swap: Probability = Field(0.3, description="probability of swapping pairs of blocks")
+    nonlinear: Probability = Field(0.5, description="probability of a nonlinear change of all intensities")
 
 
 class Config(Settings):
-    """Which corruptions are drawn, how strong they are, and what an intact voxel counts."""
+    """Settings of the corruptions and of the loss."""
 
-    name: Literal["inpaint"] = "inpaint"
-    chances: Chances = Chances()
-    dropped: Share = Field((0.1, 0.7), description="share of voxels, or of cells, that is dropped; drawn per crop")
-    boxes: int = Field(4, ge=1)
-    block: int = Field(4, ge=2, description="side, in voxels, of the cubes that are dropped, shuffled or swapped")
-    moved: Chance = Field(0.3, description="share of the cubes that is shuffled, or swapped")
-    intact: float = Field(0.1, ge=0, le=0.1, description="weight of the error on voxels that no corruption touched")
-    seed: int = Field(0, ge=0)
+    name: Literal["inpaint"] = Field("inpaint", description="name of the objective")
+    probabilities: CorruptionProbabilities = Field(
+        CorruptionProbabilities(), description="probability of each corruption of a crop"
+    )
+    dropped_fraction: FractionRange = Field(
+        (0.1, 0.7), description="range of the fraction of voxels or blocks to drop; sampled once for each crop"
+    )
+    boxes: int = Field(4, ge=1, description="number of random boxes in a crop")
+    block: int = Field(4, ge=2, description="side in voxels of the blocks that are dropped, shuffled or swapped")
+    swapped_fraction: Probability = Field(0.3, description="fraction of the blocks to shuffle or swap")
+    clean_fraction: float = Field(0.1, ge=0, le=0.1, description="weight of the error on voxels without corruption")
+    seed: int = Field(0, ge=0, description="seed of the corruptions")
 
 
 class Inpaint(Objective):
-    """Restores corrupted crops; the error is a share of the crop's variance, so that 1 is no better than its mean."""
+    """Restores corrupted crops; the error is divided by the variance of the crop, so that predicting its mean has 1."""
 
     config: Config
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.decoder = UNetDecoder(encoder.channels, encoder.strides)
-        self.head = Head(encoder.channels[0], encoder.in_channels, encoder.strides[0])
-        self.draws = Draws(config.seed)
+        self.head = SegmentationHead(encoder.channels[0], encoder.in_channels, encoder.strides[0])
+        self.draws = SeededGenerators(config.seed)
 
     def step(self, crops: Crops) -> Step:
-        """The squared error on touched voxels, and a little of that on intact ones."""
-        x, target = crops.x.flatten(0, 1), crops.target()
-        broken, touched = self.corrupt(x)
+        """Computes the squared error on corrupted voxels plus the weighted squared error on intact ones."""
+        x, target = crops.x.flatten(0, 1), crops.reconstruction_target()
+        corrupted, touched = self.corrupt(x)
         touched = touched | (x != target).any(1, keepdim=True)
         variance = target.float().var((1, 2, 3, 4), keepdim=True).clamp(min=1e-4)
-        error = ((self.restore(broken).float() - target).square() / variance).mean(1, keepdim=True)
-        restored, kept = mean_where(error, touched), mean_where(error, ~touched)
-        logs = {"restored": restored.detach(), "intact": kept.detach(), "touched": touched.float().mean()}
-        return Step(restored + self.config.intact * kept, logs)
+        error = ((self.restore(corrupted).float() - target).square() / variance).mean(1, keepdim=True)
+        restored, intact = masked_mean(error, touched), masked_mean(error, ~touched)
+        logs = {"restored": restored.detach(), "intact": intact.detach(), "touched": touched.float().mean()}
+        return Step(restored + self.config.clean_fraction * intact, logs)
 
     def corrupt(self, x: Float[Tensor, "b c i j k"]) -> tuple[Float[Tensor, "b c i j k"], Bool[Tensor, "b 1 i j k"]]:
-        """Each crop broken in its own way, and where; intensities that were only bent do not count as touched."""
+        """Corrupts each crop in a different way.
+
+        Returns:
+            The corrupted crops, and which voxels were corrupted; a nonlinear change of all intensities does not count.
+        """
         generator = self.draws()
-        broken, touched = zip(*(self._break(crop, generator) for crop in x), strict=True)
-        return torch.stack(broken), torch.stack(touched)[:, None]
+        corrupted, touched = zip(*(self._corrupt_crop(crop, generator) for crop in x), strict=True)
+        return torch.stack(corrupted), torch.stack(touched)[:, None]
 
     def restore(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """The crops as they might have been."""
+        """Predicts the original crops."""
         return self.head(self.decoder(self.encoder(x))[0])
 
     def transferable(self) -> dict[str, nn.Module]:
-        """The encoder and the downstream decoder."""
+        """Returns the encoder and the decoder."""
         return super().transferable() | {"decoder": self.decoder}
 
     @torch.no_grad()
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
-        """The first crop, how it was broken, and how it was restored."""
+        """Returns the first crop, its corrupted version and its restoration."""
         x = crops.x[:1, 0]
-        broken, _ = self.corrupt(x)
-        return {"input": x[0], "broken": broken[0], "restored": self.restore(broken)[0].float()}
+        corrupted, _ = self.corrupt(x)
+        return {"input": x[0], "broken": corrupted[0], "restored": self.restore(corrupted)[0].float()}
 
-    def _break(
+    def _corrupt_crop(
         self, x: Float[Tensor, "c i j k"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "c i j k"], Bool[Tensor, "i j k"]]:
+        """Applies each corruption with its probability; the order of random numbers is part of reproducibility."""
         c, touched = self.config, torch.zeros_like(x[0], dtype=torch.bool)
-        if _happens(c.chances.bend, generator):
-            x = bend(x, generator)
-        cubes = x[0].numel() / c.block**3
-        low, high = c.dropped
-        share = low + (high - low) * float(torch.rand((), generator=generator))
-        ways = (
-            (c.chances.shuffle, lambda x: corrupt.shuffle_blocks(x, c.block, c.moved, generator)),
-            (c.chances.swap, lambda x: corrupt.swap_blocks(
-                x, corrupt.draw_swaps(x.shape[1:], c.block, round(c.moved * cubes / 2), generator))),
-            (c.chances.boxes, lambda x: corrupt.fill_boxes(x, c.boxes, False, generator)),
-            (c.chances.outside, lambda x: corrupt.fill_boxes(x, c.boxes, True, generator)),
-            (c.chances.cells, lambda x: corrupt.drop_cells(x, c.block, share, generator)),
-            (c.chances.voxels, lambda x: corrupt.drop_voxels(x, share, generator)),
+        if _draw_bool(c.probabilities.nonlinear, generator):
+            x = warp_intensity(x, generator)
+        blocks = x[0].numel() / c.block**3
+        low, high = c.dropped_fraction
+        fraction = low + (high - low) * float(torch.rand((), generator=generator))
+        corruptions = (
+            (c.probabilities.shuffle, lambda x: corruption.shuffle_blocks(x, c.block, c.swapped_fraction, generator)),
+            (c.probabilities.swap, lambda x: corruption.swap_blocks(
+                x, corruption.draw_swaps(x.shape[1:], c.block, round(c.swapped_fraction * blocks / 2), generator))),
+            (c.probabilities.boxes, lambda x: corruption.fill_boxes(x, c.boxes, False, generator)),
+            (c.probabilities.outpaint, lambda x: corruption.fill_boxes(x, c.boxes, True, generator)),
+            (c.probabilities.cells, lambda x: corruption.drop_cells(x, c.block, fraction, generator)),
+            (c.probabilities.voxels, lambda x: corruption.drop_voxels(x, fraction, generator)),
         )  # fmt: skip
-        for chance, way in ways:
-            if _happens(chance, generator):
-                x, here = way(x)
-                touched = touched | here
+        for probability, apply in corruptions:
+            if _draw_bool(probability, generator):
+                x, changed = apply(x)
+                touched = touched | changed
         return x, touched
 
 
-def _happens(chance: float, generator: torch.Generator) -> bool:
-    return float(torch.rand((), generator=generator)) < chance
+def _draw_bool(probability: float, generator: torch.Generator) -> bool:
+    return float(torch.rand((), generator=generator)) < probability

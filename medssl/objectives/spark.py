@@ -1,9 +1,9 @@
-"""SparK in 3D: hide cells of a volume from a CNN and let a thrown-away or downstream decoder rebuild them.
+"""SparK in 3D: hides patches of a volume from a CNN and trains it to reconstruct them.
 
 Tian et al., "Designing BERT for Convolutional Networks: Sparse and Hierarchical Masked Modeling" (2023),
 https://arxiv.org/abs/2301.03580; in 3D: Wald et al., "Revisiting MAE pre-training for 3D medical image segmentation"
 (CVPR 2025), https://arxiv.org/abs/2410.23132. Deviation: the input is masked before the first convolution as well, so
-that hidden voxels change nothing, where public 3D code masks features only.
+that hidden voxels have no effect; public 3D code masks features only.
 """
 
 import math
@@ -17,156 +17,169 @@ from torch import Tensor, nn
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn import masks, norms
-from medssl.nn.decoder import Head, LightDecoder, UNetDecoder, light_widths
-from medssl.nn.encoder import Encoder, cells
-from medssl.nn.executor import Layout, Triple, enlarge
-from medssl.nn.masks import mean_where
+from medssl.nn.decoder import LightDecoder, SegmentationHead, UNetDecoder, choose_light_widths
+from medssl.nn.encoder import Encoder, count_patches
+from medssl.nn.executor import Executor, Triple, upsample_mask
+from medssl.nn.masks import masked_mean
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings
 
-LEAST_CELLS = 16
-Ratio = Annotated[float, Field(gt=0, lt=1)]
+MIN_PATCHES = 16
+MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Config(Settings):
-    """How much is hidden, and who rebuilds it."""
+    """Settings of masking and reconstruction."""
 
-    name: Literal["spark"] = "spark"
-    ratio: Ratio | tuple[Ratio, Ratio] = 0.75
-    decoder: Literal["light", "unet"] = "unet"
-    air: float = Field(masks.AIR, ge=0, lt=1)
-    seed: int = Field(0, ge=0)
+    name: Literal["spark"] = Field("spark", description="name of the objective")
+    mask_ratio: MaskRatio | tuple[MaskRatio, MaskRatio] = Field(
+        0.75, description="fraction of the body patches to hide; a range [low, high] is sampled once for each volume"
+    )
+    decoder: Literal["light", "unet"] = Field(
+        "unet", description="unet: the decoder of finetuning, which is transferred; light: a narrow one, discarded"
+    )
+    air_threshold: float = Field(
+        masks.AIR_THRESHOLD, ge=0, lt=1, description="patches with no brighter voxel are air; intensities are 0 to 1"
+    )
+    seed: int = Field(0, ge=0, description="seed of the masks")
 
     @model_validator(mode="after")
-    def _low_to_high(self) -> "Config":
-        if isinstance(self.ratio, tuple) and self.ratio[0] > self.ratio[1]:
-            raise ValueError(f"ratio {self.ratio}: a range runs from low to high")
+    def _check_range(self) -> "Config":
+        if isinstance(self.mask_ratio, tuple) and self.mask_ratio[0] > self.mask_ratio[1]:
+            raise ValueError(f"mask_ratio {self.mask_ratio}: a range must go from low to high")
         return self
 
 
 class Spark(Objective):
-    """Rebuilds hidden cells, each normalised to mean 0 and variance 1, from the visible ones."""
+    """Reconstructs hidden patches, each normalised to mean 0 and variance 1, from the visible patches."""
 
     config: Config
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         light = config.decoder == "light"
-        widths = light_widths(encoder.channels) if light else encoder.channels
+        widths = choose_light_widths(encoder.channels) if light else encoder.channels
         kernels = [3] * (len(widths) - 1) + [1]
         levels = zip(encoder.channels, widths, kernels, strict=True)
-        self.densify = nn.ModuleList(Densify(c, w, k) for c, w, k in levels)
+        self.densify = nn.ModuleList(Densify(c, width, kernel) for c, width, kernel in levels)
         self.decoder = (LightDecoder if light else UNetDecoder)(widths, encoder.strides)
-        self.head = Head(widths[0], encoder.in_channels, encoder.strides[0])
-        self.draws = masks.Draws(config.seed)
+        self.head = SegmentationHead(widths[0], encoder.in_channels, encoder.strides[0])
+        self.draws = masks.SeededGenerators(config.seed)
 
     def step(self, crops: Crops) -> Step:
-        """The squared error on hidden body cells; the error on visible ones is logged beside it."""
-        x, target = crops.x.flatten(0, 1), crops.target()
-        keep, body = self.mask(target)
-        return self.score(self.rebuild(x, keep), target, keep, body)
+        """Computes the squared error on hidden body patches; the error on visible ones is logged only."""
+        x, target = crops.x.flatten(0, 1), crops.reconstruction_target()
+        visible, body = self.sample_mask(target)
+        return self.compute_loss(self.reconstruct(x, visible), target, visible, body)
 
-    def fits(self, x: Float[Tensor, "b c i j k"]) -> None:
-        """Refuses crops of too few cells to hide some of them."""
-        enough_cells(x, self.encoder)
+    def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
+        """Raises BadInput if crops have too few patches to hide some of them."""
+        require_enough_patches(x, self.encoder)
 
-    def mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
-        """Which cells are visible, and which are body."""
-        self.fits(x)
-        body = masks.body(x, self.encoder.cell, self.config.air)
-        return masks.draw(body, self.config.ratio, self.draws()), body
+    def sample_mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
+        """Returns which patches are visible, and which hold body."""
+        self.check_crop(x)
+        body = masks.find_body_patches(x, self.encoder.patch, self.config.air_threshold)
+        return masks.sample_visible(body, self.config.mask_ratio, self.draws()), body
 
-    def rebuild(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"]) -> Float[Tensor, "b c i j k"]:
-        """Every voxel from the visible cells, in units of its own cell's normalised intensities."""
-        on = self.encoder.layout(x, keep)
-        pyramid = self.encoder.features(x, on)
-        filled = [densify(level, on) for densify, level in zip(self.densify, pyramid, strict=True)]
-        return self.head(self.decoder(filled)[0])
+    def reconstruct(
+        self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"]
+    ) -> Float[Tensor, "b c i j k"]:
+        """Predicts all voxels from the visible patches, as intensities normalised within each patch."""
+        executor = self.encoder.build_executor(x, visible)
+        pyramid = self.encoder.features(x, executor)
+        dense = [densify(level, executor) for densify, level in zip(self.densify, pyramid, strict=True)]
+        return self.head(self.decoder(dense)[0])
 
-    def score(
+    def compute_loss(
         self,
-        rebuilt: Float[Tensor, "b c i j k"],
+        reconstruction: Float[Tensor, "b c i j k"],
         x: Float[Tensor, "b c i j k"],
-        keep: Bool[Tensor, "b 1 p q r"],
+        visible: Bool[Tensor, "b 1 p q r"],
         body: Bool[Tensor, "b 1 p q r"],
     ) -> Step:
-        """The loss, and what to hold it against: `flat` is the error of each cell's own mean."""
-        target, _, _ = normalised(x, self.encoder.cell)
-        error = by_cell((rebuilt.float() - target).square(), self.encoder.cell).mean(1, keepdim=True)
-        flat = by_cell(target.square(), self.encoder.cell).mean(1, keepdim=True)
-        hidden = body & ~keep
-        loss = mean_where(error, hidden)
-        seen = mean_where(error, body & keep).detach()
-        share = keep.float().mean()
-        return Step(loss, {"hidden": loss.detach(), "visible": seen, "flat": mean_where(flat, hidden), "kept": share})
+        """Computes the loss on hidden body patches; `flat` in the logs is the error of predicting each patch's mean."""
+        target, _, _ = normalize_patches(x, self.encoder.patch)
+        squared_error = (reconstruction.float() - target).square()
+        error = average_patches(squared_error, self.encoder.patch).mean(1, keepdim=True)
+        flat = average_patches(target.square(), self.encoder.patch).mean(1, keepdim=True)
+        hidden = body & ~visible
+        loss = masked_mean(error, hidden)
+        logs = {
+            "hidden": loss.detach(),
+            "visible": masked_mean(error, body & visible).detach(),
+            "flat": masked_mean(flat, hidden),
+            "kept": visible.float().mean(),
+        }
+        return Step(loss, logs)
 
     def transferable(self) -> dict[str, nn.Module]:
-        """The encoder, and the decoder where it is the downstream one."""
+        """Returns the encoder, and the decoder if finetuning uses the same type."""
         return super().transferable() | ({"decoder": self.decoder} if self.config.decoder == "unet" else {})
 
     @torch.no_grad()
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
-        """The first crop, what of it was visible, and hidden cells rebuilt with their true mean and spread."""
+        """Returns the first crop, its visible voxels, and its reconstruction with the true mean of each patch."""
         x = crops.x[:1, 0]
-        keep, _ = self.mask(x)
-        _, mean, std = normalised(x, self.encoder.cell)
-        visible = enlarge(keep, (x.shape[2], x.shape[3], x.shape[4]))
-        rebuilt = torch.where(visible, x, self.rebuild(x, keep).float() * std + mean)
-        return {"input": x[0], "visible": torch.where(visible, x, 0)[0], "rebuilt": rebuilt[0]}
+        visible, _ = self.sample_mask(x)
+        _, mean, std = normalize_patches(x, self.encoder.patch)
+        mask = upsample_mask(visible, (x.shape[2], x.shape[3], x.shape[4]))
+        rebuilt = torch.where(mask, x, self.reconstruct(x, visible).float() * std + mean)
+        return {"input": x[0], "visible": torch.where(mask, x, 0)[0], "rebuilt": rebuilt[0]}
 
 
 class Densify(nn.Module):
-    """Fills hidden cells of one level with a learned token, and convolves."""
+    """Fills the hidden patches of one level with a learned token, and convolves."""
 
-    def __init__(self, inward: int, outward: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
         super().__init__()
-        self.norm = norms.make("instance", inward)
-        self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(inward), std=0.02))
-        self.conv = nn.Conv3d(inward, outward, kernel, padding=kernel // 2)
+        self.norm = norms.build_norm("instance", in_channels)
+        self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(in_channels), std=0.02))
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, padding=kernel // 2)
 
-    def forward(self, x: Tensor, on: Layout) -> Float[Tensor, "b d i j k"]:
-        """A dense level: nothing but densified maps reaches the decoder."""
-        return on.densify(self.conv, on.norm(self.norm, x), self.token)
+    def forward(self, x: Tensor, executor: Executor) -> Float[Tensor, "b d i j k"]:
+        """Returns a dense feature map for the decoder."""
+        return executor.densify(self.conv, executor.norm(self.norm, x), self.token)
 
 
-def normalised(
-    x: Float[Tensor, "b c i j k"], cell: Triple
+def normalize_patches(
+    x: Float[Tensor, "b c i j k"], patch: Triple
 ) -> tuple[Float[Tensor, "b c i j k"], Float[Tensor, "b c i j k"], Float[Tensor, "b c i j k"]]:
-    """Each cell with mean 0 and variance 1, and the mean and standard deviation taken from each voxel."""
+    """Normalises each patch to mean 0 and variance 1; also returns the mean and standard deviation at each voxel."""
     x = x.float()
     size = (x.shape[2], x.shape[3], x.shape[4])
-    mean = _enlarged(by_cell(x, cell), size)
-    std = _enlarged((by_cell((x - mean).square(), cell) + 1e-6).sqrt(), size)
+    mean = _upsample(average_patches(x, patch), size)
+    std = _upsample((average_patches((x - mean).square(), patch) + 1e-6).sqrt(), size)
     return (x - mean) / std, mean, std
 
 
-def by_cell(x: Float[Tensor, "b c i j k"], cell: Triple) -> Float[Tensor, "b c p q r"]:
-    """The mean of each cell."""
-    return nn.functional.avg_pool3d(x, cell)
+def average_patches(x: Float[Tensor, "b c i j k"], patch: Triple) -> Float[Tensor, "b c p q r"]:
+    """Returns the mean of each patch."""
+    return nn.functional.avg_pool3d(x, patch)
 
 
-def enough_cells(x: Float[Tensor, "b c i j k"], encoder: Encoder) -> None:
-    """Refuses crops of fewer than 16 cells, and says which crop or how many stages would do."""
-    size, cell = (x.shape[2], x.shape[3], x.shape[4]), encoder.cell
-    if math.prod(cells(x, cell)) >= LEAST_CELLS:
+def require_enough_patches(x: Float[Tensor, "b c i j k"], encoder: Encoder) -> None:
+    """Raises BadInput if crops have fewer than 16 patches; the message names a crop or stages that are sufficient."""
+    size, patch = (x.shape[2], x.shape[3], x.shape[4]), encoder.patch
+    if math.prod(count_patches(x, patch)) >= MIN_PATCHES:
         return
-    fits = list(size)
-    while math.prod(n // c for n, c in zip(fits, cell, strict=True)) < LEAST_CELLS:
-        axis = min(range(3), key=lambda a: fits[a] // cell[a])
-        fits[axis] += cell[axis]
+    sufficient = list(size)
+    while math.prod(n // c for n, c in zip(sufficient, patch, strict=True)) < MIN_PATCHES:
+        axis = min(range(3), key=lambda a: sufficient[a] // patch[a])
+        sufficient[axis] += patch[axis]
     stages = len(encoder.strides)
-    while stages > 1 and _cells_of(size, encoder.strides[:stages]) < LEAST_CELLS:
+    while stages > 1 and _count_patches_of_stages(size, encoder.strides[:stages]) < MIN_PATCHES:
         stages -= 1
     raise BadInput(
-        f"crop {size} has {math.prod(cells(x, cell))} cells of {cell}, masking needs {LEAST_CELLS}: "
-        f"use a crop of at least {tuple(fits)}, or {stages} of the encoder's {len(encoder.strides)} stages"
+        f"crop {size} has {math.prod(count_patches(x, patch))} patches of {patch} voxels, masking needs {MIN_PATCHES}: "
+        f"use a crop of at least {tuple(sufficient)}, or {stages} of the encoder's {len(encoder.strides)} stages"
     )
 
 
-def _cells_of(size: Triple, strides: tuple[Triple, ...]) -> int:
+def _count_patches_of_stages(size: Triple, strides: tuple[Triple, ...]) -> int:
     return math.prod(n // math.prod(axis) for n, axis in zip(size, zip(*strides, strict=True), strict=True))
 
 
-def _enlarged(x: Float[Tensor, "b c p q r"], size: Triple) -> Float[Tensor, "b c i j k"]:
+def _upsample(x: Float[Tensor, "b c p q r"], size: Triple) -> Float[Tensor, "b c i j k"]:
     return nn.functional.interpolate(x, size, mode="nearest")

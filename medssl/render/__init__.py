@@ -1,1 +1,1 @@
-"""Pictures of volumes: planes, windows, overlays. No torch, no streamlit."""
+"""Pictures of volumes and reports, as HTML and PDF. Imports neither torch nor streamlit."""

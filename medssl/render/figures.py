@@ -1,4 +1,4 @@
-"""Figures: pictures for reports and training logs, composed of planes."""
+"""Composes pictures of planes for reports and training logs."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,21 @@ import numpy as np
 from jaxtyping import Float, Integer
 from PIL import Image, ImageDraw, ImageFont
 
-from medssl.render.planes import ACROSS, PLANES, Colour, Plane, cut, draw, letters, size_mm
-from medssl.render.windows import Window, first_preset, presets
+from medssl.render.planes import ACROSS, PLANES, Colour, Plane, cut, draw, orientation_letters, plane_size_mm
+from medssl.render.windows import Window, default_preset, window_presets
 from medssl.volume import Spacing, Volume
 
 BACKGROUND, INK, DIM = (11, 14, 19), (226, 232, 240), (138, 150, 168)
-GAP, TITLE, AROUND_MM = 6, 24, 45.0
-DISPUTED = ((255, 200, 60), (255, 110, 60), (235, 50, 120))  # a few differ, many, half
+GAP, TITLE, MARGIN_MM = 6, 24, 45.0
+DISAGREEMENT_COLOURS = ((255, 200, 60), (255, 110, 60), (235, 50, 120))  # few, many or half of the readers differ
 
 
-def preview(
+def reconstruction_preview(
     volumes: Mapping[str, Float[np.ndarray, "c i j k"]], spacing_mm: Spacing = (1.0, 1.0, 1.0), side: int = 240
 ) -> Image.Image:
-    """Volumes on one grid, values in [0, 1], side by side: a column each, the three middle planes below one another.
+    """Returns the three middle planes of volumes with values in [0, 1], with one column per volume.
 
-    NaN is drawn as hidden. Only the first channel is shown.
+    NaN is drawn as hidden, and only the first channel is drawn. `side` is the longest edge in pixels.
     """
     window = Window(0, 1)
     first = next(iter(volumes.values()))
@@ -31,69 +31,74 @@ def preview(
         if voxels.shape != first.shape:
             raise ValueError(f"a preview compares volumes of one shape; got {voxels.shape} and {first.shape}")
         middle = {plane: voxels.shape[1 + ACROSS[plane]] // 2 for plane in PLANES}
-        cuts = {plane: draw(cut(voxels[0], plane, at), window) for plane, at in middle.items()}
-        columns.append([_scaled(rgb, voxels.shape[1:], spacing_mm, plane, side) for plane, rgb in cuts.items()])
-    return _table(columns, list(volumes))
+        cuts = {plane: draw(cut(voxels[0], plane, index), window) for plane, index in middle.items()}
+        columns.append([_resize_plane(rgb, voxels.shape[1:], spacing_mm, plane, side) for plane, rgb in cuts.items()])
+    return _arrange_columns(columns, list(volumes))
 
 
-def sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: int = 4) -> Image.Image:
-    """A contact sheet: axial planes from feet to head, evenly spread, labels outlined."""
-    image = volume.oriented("RAS")
-    mask = None if labels is None else labels.require_same_grid(volume).oriented("RAS").voxels
-    window = presets(image)[first_preset(image)]
+def contact_sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: int = 4) -> Image.Image:
+    """Returns evenly spaced axial planes from feet to head, with the labels outlined."""
+    image = volume.reorient("RAS")
+    mask = None if labels is None else labels.require_same_grid(volume).reorient("RAS").voxels
+    window = window_presets(image)[default_preset(image)]
     levels = np.unique(np.linspace(0, image.shape[2] - 1, columns * rows).round().astype(int))
-    tiles = [_tile(image, mask, window, "axial", int(level), 160) for level in levels]
-    return _table([tiles[column::columns] for column in range(min(columns, len(tiles)))], [])
+    tiles = [_draw_tile(image, mask, window, "axial", int(level), 160) for level in levels]
+    return _arrange_columns([tiles[column::columns] for column in range(min(columns, len(tiles)))], [])
 
 
-def around(volume: Volume, point_mm: tuple[float, float, float], labels: Volume | None = None) -> Image.Image:
-    """The three planes through a point of the patient, in the volume's first preset, with letters."""
-    image = volume.oriented("RAS")
-    mask = None if labels is None else labels.require_same_grid(volume).oriented("RAS").voxels
-    window = presets(image)[first_preset(image)]
-    at = np.rint(image.to_index(np.array(point_mm))).astype(int).clip(0, np.array(image.shape) - 1)
-    tiles = [[_tile(image, mask, window, plane, int(at[ACROSS[plane]]), 320)] for plane in PLANES]
-    return _table(tiles, [str(plane) for plane in PLANES])
+def planes_through(volume: Volume, point_mm: tuple[float, float, float], labels: Volume | None = None) -> Image.Image:
+    """Returns the three planes through a point in patient coordinates, with orientation letters."""
+    image = volume.reorient("RAS")
+    mask = None if labels is None else labels.require_same_grid(volume).reorient("RAS").voxels
+    window = window_presets(image)[default_preset(image)]
+    indices = np.rint(image.to_index(np.array(point_mm))).astype(int).clip(0, np.array(image.shape) - 1)
+    tiles = [[_draw_tile(image, mask, window, plane, int(indices[ACROSS[plane]]), 320)] for plane in PLANES]
+    return _arrange_columns(tiles, [str(plane) for plane in PLANES])
 
 
-def disputed(volume: Volume, apart: Integer[np.ndarray, "i j k"], readers: int) -> Image.Image:
-    """The three planes through the voxel about which readers differ most, with a colour for how many differ.
+def disagreement_map(volume: Volume, num_differing: Integer[np.ndarray, "i j k"], readers: int) -> Image.Image:
+    """Returns the three planes with the most disagreement between readers, coloured by how many readers differ.
 
-    `apart` lies on the volume's grid: how many of `readers` drew something else than most did.
+    Args:
+        volume: The image.
+        num_differing: The number of readers who differ from the majority, on the grid of the image.
+        readers: The number of readers.
     """
-    window = presets(volume)[first_preset(volume)]
-    image, over = volume.oriented("RAS"), replace(volume, voxels=apart, unit="label").oriented("RAS").voxels
-    image, over = _about(image, over)
-    at = [int(np.argmax(over.sum(tuple(other for other in range(3) if other != axis)))) for axis in range(3)]
+    window = window_presets(volume)[default_preset(volume)]
+    image, over = volume.reorient("RAS"), replace(volume, voxels=num_differing, unit="label").reorient("RAS").voxels
+    image, over = _crop_around(image, over)
+    indices = [int(np.argmax(over.sum(tuple(other for other in range(3) if other != axis)))) for axis in range(3)]
     colours = {
-        n: DISPUTED[min(len(DISPUTED), 1 + (n - 1) * len(DISPUTED) // max(1, readers // 2)) - 1]
+        n: DISAGREEMENT_COLOURS[
+            min(len(DISAGREEMENT_COLOURS), 1 + (n - 1) * len(DISAGREEMENT_COLOURS) // max(1, readers // 2)) - 1
+        ]
         for n in range(1, readers)
     }
-    tiles = [[_tile(image, over, window, plane, at[ACROSS[plane]], 320, colours)] for plane in PLANES]
-    return _table(tiles, [str(plane) for plane in PLANES])
+    tiles = [[_draw_tile(image, over, window, plane, indices[ACROSS[plane]], 320, colours)] for plane in PLANES]
+    return _arrange_columns(tiles, [str(plane) for plane in PLANES])
 
 
-def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
+def encode_png(image: Image.Image) -> bytes:
+    """Returns the bytes of a PNG file."""
     out = io.BytesIO()
     image.save(out, format="PNG", optimize=True)
     return out.getvalue()
 
 
-def _about(image: Volume, over: Integer[np.ndarray, "i j k"]) -> tuple[Volume, Integer[np.ndarray, "i j k"]]:
-    """What is coloured, and AROUND_MM more on each side."""
-    found = np.argwhere(over)
-    if not len(found):
+def _crop_around(image: Volume, over: Integer[np.ndarray, "i j k"]) -> tuple[Volume, Integer[np.ndarray, "i j k"]]:
+    """Crops to the coloured voxels with a margin of MARGIN_MM on each side."""
+    coloured = np.argwhere(over)
+    if not len(coloured):
         return image, over
-    reach = np.ceil(AROUND_MM / np.array(image.spacing_mm())).astype(int)
-    low, high = np.maximum(found.min(0) - reach, 0), np.minimum(found.max(0) + reach + 1, image.shape)
+    reach = np.ceil(MARGIN_MM / np.array(image.spacing_mm())).astype(int)
+    low, high = np.maximum(coloured.min(0) - reach, 0), np.minimum(coloured.max(0) + reach + 1, image.shape)
     crop = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     affine = image.affine.copy()
     affine[:3, 3] = image.to_mm(low.astype(float))
     return replace(image, voxels=image.voxels[crop], affine=affine), over[crop]
 
 
-def _tile(
+def _draw_tile(
     image: Volume,
     labels: Integer[np.ndarray, "i j k"] | None,
     window: Window,
@@ -104,16 +109,16 @@ def _tile(
 ) -> Image.Image:
     over = None if labels is None else cut(labels, plane, index)
     rgb = draw(cut(image.voxels, plane, index), window, over, colours)
-    tile = _scaled(rgb, image.shape, image.spacing_mm(), plane, side)
-    _write_letters(tile, letters(image.affine, plane))
+    tile = _resize_plane(rgb, image.shape, image.spacing_mm(), plane, side)
+    _write_letters(tile, orientation_letters(image.affine, plane))
     return tile
 
 
-def _scaled(rgb: np.ndarray, shape: Sequence[int], spacing_mm: Spacing, plane: Plane, side: int) -> Image.Image:
-    """A plane in its true proportions, voxels as blocks; the longest edge of the volume is `side` pixels."""
+def _resize_plane(rgb: np.ndarray, shape: Sequence[int], spacing_mm: Spacing, plane: Plane, side: int) -> Image.Image:
+    """Resizes a plane to its true proportions; the longest edge of the volume gets `side` pixels."""
     pixels_per_mm = side / max(n * mm for n, mm in zip(shape, spacing_mm, strict=True))
     width, height = (
-        max(1, round(mm * pixels_per_mm)) for mm in size_mm((shape[0], shape[1], shape[2]), spacing_mm, plane)
+        max(1, round(mm * pixels_per_mm)) for mm in plane_size_mm((shape[0], shape[1], shape[2]), spacing_mm, plane)
     )
     return Image.fromarray(rgb).resize((width, height), Image.Resampling.NEAREST)
 
@@ -121,13 +126,18 @@ def _scaled(rgb: np.ndarray, shape: Sequence[int], spacing_mm: Spacing, plane: P
 def _write_letters(tile: Image.Image, edges: tuple[str, str, str, str]) -> None:
     pen, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
     width, height = tile.size
-    places = ((3, height / 2, "lm"), (width - 3, height / 2, "rm"), (width / 2, 3, "ma"), (width / 2, height - 3, "md"))
-    for letter, (x, y, anchor) in zip(edges, places, strict=True):
+    positions = (
+        (3, height / 2, "lm"),
+        (width - 3, height / 2, "rm"),
+        (width / 2, 3, "ma"),
+        (width / 2, height - 3, "md"),
+    )
+    for letter, (x, y, anchor) in zip(edges, positions, strict=True):
         pen.text((x, y), letter, fill=INK, font=font, anchor=anchor, stroke_width=2, stroke_fill=BACKGROUND)
 
 
-def _table(columns: list[list[Image.Image]], titles: list[str]) -> Image.Image:
-    """Pictures in columns, each row as high as its highest and each column as wide as its widest."""
+def _arrange_columns(columns: list[list[Image.Image]], titles: list[str]) -> Image.Image:
+    """Arranges pictures in columns; a row is as high and a column as wide as its largest picture."""
     top = TITLE if titles else GAP
     widths = [max(tile.width for tile in column) for column in columns]
     heights = [max(c[row].height for c in columns if row < len(c)) for row in range(max(len(c) for c in columns))]
@@ -135,9 +145,9 @@ def _table(columns: list[list[Image.Image]], titles: list[str]) -> Image.Image:
     page = Image.new("RGB", size, BACKGROUND)
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
     for n, column in enumerate(columns):
-        left = GAP + sum(widths[:n]) + GAP * n
+        x = GAP + sum(widths[:n]) + GAP * n
         if titles:
-            pen.text((left + widths[n] / 2, TITLE / 2), titles[n], fill=DIM, font=font, anchor="mm")
+            pen.text((x + widths[n] / 2, TITLE / 2), titles[n], fill=DIM, font=font, anchor="mm")
         for row, tile in enumerate(column):
-            page.paste(tile, (left + (widths[n] - tile.width) // 2, top + sum(heights[:row]) + GAP * row))
+            page.paste(tile, (x + (widths[n] - tile.width) // 2, top + sum(heights[:row]) + GAP * row))
     return page

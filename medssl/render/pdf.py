@@ -1,31 +1,42 @@
-"""PDF: a report of facts, a table and pictures on A4 pages, each of which carries the same notice."""
+"""Writes a PDF report of facts, a table and pictures on A4 pages, each of which carries the same notice."""
 
-import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+import matplotlib
+from fpdf import FPDF, FontFace
+from fpdf.enums import MethodReturnValue, TableBordersLayout, XPos, YPos
+from fpdf.fonts import TTFFont
 from PIL import Image
 
-from medssl.errors import Doubt
-from medssl.files import atomic
+from medssl.errors import InputWarning
+from medssl.files import atomic_file
 
-A4 = (8.27, 11.69)
-INK, DIM, RULE = "#0f172a", "#64748b", "#cbd5e1"
-LEFT, RIGHT, TOP, BOTTOM = 0.07, 0.93, 0.945, 0.075
-LINE, FIRST_LINES, LINES, PLATES = 0.0185, 42, 44, 3
-LETTERS = 105  # of a line across the page
+INK, DIM, RULE = (15, 23, 42), (100, 116, 139), (203, 213, 225)
+MARGIN_MM, TOP_MM, BOTTOM_MM = 14.7, 24.0, 22.0
+NAME_WIDTH, VALUE_WIDTH = 1, 4  # relative widths of the names and the values of the facts
+LINE_MM, PICTURES_PER_PAGE = 4.4, 3
+MAX_ROW_LINES = 20  # a longer cell continues in a further row
+FONT = "dejavu"
+REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a report says; `widths` are the columns' shares of the line, `plates` pictures with their captions."""
+class PdfReport:
+    """The content of a report.
+
+    Args:
+        title: The title, printed on every page.
+        notice: The notice at the foot of every page.
+        facts: Pairs of a name and a value, above the table.
+        columns: The titles of the table's columns.
+        widths: The relative widths of the columns.
+        rows: The cells of each row of the table.
+        plates: Pictures with their captions, after the table.
+    """
 
     title: str
     notice: str
@@ -36,82 +47,144 @@ class Report:
     plates: Sequence[tuple[str, Image.Image]] = ()
 
 
-def write(report: Report, path: Path) -> None:
-    """Writes the pages as one file; letters that its font lacks become boxes, which is told."""
-    about = {"Title": report.title, "Subject": report.notice}
-    with warnings.catch_warnings(record=True) as heard, atomic(path) as part, PdfPages(part, metadata=about) as pdf:
-        warnings.filterwarnings("always", "Glyph", UserWarning)
-        for page in pages(report):
-            pdf.savefig(page)
-    if heard:
-        warnings.warn(f"{path.name}: its font lacks {len(heard)} letters, which are boxes there", Doubt, stacklevel=2)
+class ReportPdf(FPDF):
+    """A PDF document with the title at the head of each page, and the notice and the page number at its foot.
+
+    The font is DejaVu Sans, which is embedded and covers the Latin, Greek, Cyrillic and several other scripts.
+    `missing` collects the characters that it lacks; each of them is printed as the replacement character U+FFFD.
+    Scripts that are written from right to left or with joined letters are printed letter by letter.
+    """
+
+    def __init__(self, report: PdfReport) -> None:
+        super().__init__(format="A4")
+        self.missing: set[str] = set()
+        fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+        self.add_font(FONT, "", fonts / "DejaVuSans.ttf")
+        self.add_font(FONT, "B", fonts / "DejaVuSans-Bold.ttf")
+        self._characters = set.intersection(
+            *(set(font.cmap) for font in self.fonts.values() if isinstance(font, TTFFont))
+        )
+        self._title, self._notice = self.clean(report.title), self.clean(report.notice)
+        self.set_title(self._title)
+        self.set_subject(self._notice)
+        self.set_creator("medssl")
+        self.set_lang("en")
+        self.set_margins(MARGIN_MM, TOP_MM)
+        self.set_auto_page_break(True, BOTTOM_MM)
+
+    def clean(self, text: str) -> str:
+        """Returns a text on one line, with the replacement character for each character that the font lacks."""
+        text = " ".join(unicodedata.normalize("NFC", text).split())
+        self.missing |= {character for character in text if ord(character) not in self._characters}
+        return "".join(REPLACEMENT if character in self.missing else character for character in text)
+
+    def header(self) -> None:
+        """Prints the title, larger on the first page."""
+        self.set_font(FONT, "B", 15 if self.page_no() == 1 else 10)
+        self.set_text_color(INK)
+        self.set_xy(MARGIN_MM, 12)
+        self.multi_cell(0, 7 if self.page_no() == 1 else 5, self._title, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+        self.set_y(max(TOP_MM, self.get_y() + 3))
+
+    def footer(self) -> None:
+        """Prints the notice and the page number."""
+        self.set_y(7 - BOTTOM_MM)
+        self.set_font(FONT, "B", 8)
+        self.set_text_color(INK)
+        self.cell(self.epw - 16, 5, self._notice)
+        self.set_font(FONT, "", 8)
+        self.set_text_color(DIM)
+        self.cell(16, 5, f"{self.page_no()} / {{nb}}", align="R")
 
 
-def pages(report: Report) -> list[Figure]:
-    """The pages: facts and the first rows, further rows, then the pictures."""
-    drawn = [*_tables(report), *_pictures(report)]
-    for number, page in enumerate(drawn, 1):
-        _say(page, LEFT, 0.04, report.notice, color=INK, size=8, weight="bold")
-        _say(page, RIGHT, 0.04, f"{number} / {len(drawn)}", color=DIM, size=8, ha="right")
-    return drawn
+def write(report: PdfReport, path: Path) -> None:
+    """Writes the report as a PDF file with selectable text.
+
+    Warns:
+        InputWarning: If the font lacks some characters; the file then holds the replacement character U+FFFD.
+    """
+    pdf = build_document(report)
+    with atomic_file(path) as part:
+        pdf.output(str(part))
+    if pdf.missing:
+        warnings.warn(
+            f"{path.name}: its font lacks {len(pdf.missing)} letters of the text; each is printed as {REPLACEMENT}",
+            InputWarning,
+            stacklevel=2,
+        )
 
 
-def _tables(report: Report) -> Iterator[Figure]:
-    page = _page(report.title, 15)
-    y = TOP - 2 * LINE
-    for name, value in report.facts:
-        _say(page, LEFT, y, name, color=DIM, size=9, va="top")
-        _say(page, LEFT + 0.2, y, textwrap.shorten(value, 88, placeholder=" …"), color=INK, size=9, va="top")
-        y -= LINE
-    lines = list(_lines(report))
-    most = max(1, FIRST_LINES - len(report.facts))
-    _table(page, report, lines[:most], y - LINE)
-    yield page
-    for start in range(most, len(lines), LINES):
-        page = _page(report.title, 10)
-        _table(page, report, lines[start : start + LINES], TOP - 2 * LINE)
-        yield page
+def build_document(report: PdfReport) -> ReportPdf:
+    """Returns the laid-out document: the facts and the table, then the pictures on further pages."""
+    pdf = ReportPdf(report)
+    pdf.add_page()
+    _add_facts(pdf, report)
+    _add_table(pdf, report)
+    for n, (caption, image) in enumerate(report.plates):
+        if n % PICTURES_PER_PAGE == 0:
+            pdf.add_page()
+        _add_picture(pdf, pdf.clean(caption), image, n % PICTURES_PER_PAGE)
+    return pdf
 
 
-def _lines(report: Report) -> Iterator[list[str]]:
-    """The rows as lines that fit the columns: a long text goes on in the next line."""
-    room = [max(4, int(LETTERS * width / sum(report.widths))) for width in report.widths]
-    for row in report.rows:
-        cells = [textwrap.wrap(cell, letters) for cell, letters in zip(row, room, strict=True)]
-        for n in range(max(1, *map(len, cells))):
-            yield [cell[n] if n < len(cell) else "" for cell in cells]
+def _add_facts(pdf: ReportPdf, report: PdfReport) -> None:
+    _set_body_font(pdf, 9)
+    widths = (NAME_WIDTH, VALUE_WIDTH)
+    rows = [part for fact in report.facts for part in _split_row(pdf, [pdf.clean(text) for text in fact], widths)]
+    name_style, value_style = FontFace(color=DIM), FontFace(color=INK)
+    with pdf.table(
+        col_widths=widths, line_height=LINE_MM, text_align="LEFT", v_align="TOP", first_row_as_headings=False,
+        borders_layout=TableBordersLayout.NONE, padding=(0.4, 0.8, 0.4, 0),
+    ) as table:  # fmt: skip
+        for name, value in rows:
+            row = table.row()
+            row.cell(name, style=name_style)
+            row.cell(value, style=value_style)
+    pdf.ln(LINE_MM)
 
 
-def _table(page: Figure, report: Report, lines: Sequence[Sequence[str]], y: float) -> None:
-    """The names of the columns, and lines below them; a line with a first cell begins a row."""
-    starts = LEFT + (RIGHT - LEFT) * np.concatenate([[0.0], np.cumsum(report.widths)[:-1]]) / sum(report.widths)
-    for n, line in enumerate([report.columns, *lines]):
-        if line[0] and n:
-            page.add_artist(Line2D((LEFT, RIGHT), (y + 0.2 * LINE,) * 2, color=RULE, linewidth=0.5))
-        for x, value in zip(starts, line, strict=True):
-            _say(page, x, y, value, color=INK if n else DIM, size=8, va="top")
-        y -= LINE
+def _add_table(pdf: ReportPdf, report: PdfReport) -> None:
+    """Adds the table; its column titles are repeated on each page."""
+    _set_body_font(pdf, 8)
+    with pdf.table(
+        col_widths=tuple(report.widths), line_height=LINE_MM, text_align="LEFT", v_align="TOP",
+        headings_style=FontFace(emphasis="", color=DIM), borders_layout=TableBordersLayout.HORIZONTAL_LINES,
+        padding=(0.5, 0.8, 0.5, 0),
+    ) as table:  # fmt: skip
+        table.row([pdf.clean(title) for title in report.columns])
+        for cells in report.rows:
+            for part in _split_row(pdf, [pdf.clean(cell) for cell in cells], report.widths):
+                table.row(part)
 
 
-def _pictures(report: Report) -> Iterator[Figure]:
-    height = (TOP - BOTTOM - 0.03) / PLATES
-    for start in range(0, len(report.plates), PLATES):
-        page = _page(report.title, 10)
-        for n, (caption, image) in enumerate(report.plates[start : start + PLATES]):
-            top = TOP - 0.03 - n * height
-            _say(page, LEFT, top, caption, color=INK, size=9, va="top")
-            axes = page.add_axes((LEFT, top - height + 0.01, RIGHT - LEFT, height - 0.03), anchor="NW")
-            axes.imshow(np.asarray(image), interpolation="nearest")
-            axes.axis("off")
-        yield page
+def _split_row(pdf: ReportPdf, cells: Sequence[str], widths: Sequence[float]) -> Iterator[list[str]]:
+    """Yields a row as parts of at most MAX_ROW_LINES lines, since a table row cannot continue on the next page."""
+    if max(map(len, cells)) < MAX_ROW_LINES:
+        yield list(cells)
+        return
+    columns = []
+    for cell, width in zip(cells, widths, strict=True):
+        width_mm = pdf.epw * width / sum(widths) - 1
+        lines = pdf.multi_cell(width_mm, text=cell, dry_run=True, output=MethodReturnValue.LINES)
+        columns.append(lines if isinstance(lines, list) else [])
+    for start in range(0, max(map(len, columns)), MAX_ROW_LINES):
+        yield [" ".join(lines[start : start + MAX_ROW_LINES]) for lines in columns]
 
 
-def _page(title: str, size: int) -> Figure:
-    page = Figure(figsize=A4)
-    _say(page, LEFT, TOP, title, color=INK, size=size, weight="bold")
-    return page
+def _add_picture(pdf: ReportPdf, caption: str, image: Image.Image, place: int) -> None:
+    """Adds a caption and a picture, as large as it fits, in one of the PICTURES_PER_PAGE places of a page."""
+    height_mm = pdf.eph / PICTURES_PER_PAGE
+    top_mm = TOP_MM + place * height_mm
+    _set_body_font(pdf, 9)
+    pdf.set_xy(MARGIN_MM, top_mm)
+    pdf.multi_cell(0, LINE_MM, caption, align="L", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    picture_mm = pdf.get_y() + 1
+    scale = min(pdf.epw / image.width, (top_mm + height_mm - 4 - picture_mm) / image.height)
+    pdf.image(image, MARGIN_MM, picture_mm, image.width * scale, image.height * scale, alt_text=caption)
 
 
-def _say(page: Figure, x: float, y: float, words: str, **look: Any) -> None:
-    """Words as they are: a dollar sign begins no formula."""
-    page.text(x, y, words, parse_math=False, **look)
+def _set_body_font(pdf: ReportPdf, size: int) -> None:
+    pdf.set_font(FONT, "", size)
+    pdf.set_text_color(INK)
+    pdf.set_draw_color(RULE)
+    pdf.set_line_width(0.2)

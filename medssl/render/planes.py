@@ -1,4 +1,4 @@
-"""Planes: axial, coronal and sagittal cuts as a reader sees them, the patient's right on the left of the screen."""
+"""Cuts axial, coronal and sagittal planes in radiological convention: the patient's right is on the left."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -25,7 +25,7 @@ HIDDEN: Colour = (28, 38, 52)
 
 
 def cut(voxels: Shaped[np.ndarray, "i j k"], plane: Plane, index: int) -> Shaped[np.ndarray, "row column"]:
-    """The voxels of one plane of a RAS volume in screen order, one a pixel: nothing is interpolated."""
+    """Returns the voxels of one plane of a RAS volume in screen order, without interpolation."""
     return voxels.take(index, axis=ACROSS[plane]).T[::-1, ::-1]
 
 
@@ -36,43 +36,45 @@ def draw(
     colours: Mapping[int, Colour] | None = None,
     opacity: float = 0.35,
 ) -> UInt8[np.ndarray, "row column 3"]:
-    """A cut in grey with its labels filled and outlined; values that are not a number are hidden and drawn slate."""
+    """Returns a plane in grey with its labels filled and outlined; NaN is drawn in the colour HIDDEN."""
     hidden = np.isnan(values)
-    rgb = np.repeat(window.grey(np.nan_to_num(values))[..., None], 3, axis=-1)
+    rgb = np.repeat(window.to_grey(np.nan_to_num(values))[..., None], 3, axis=-1)
     rgb[hidden] = HIDDEN
     if labels is None:
         return rgb
     for label in np.unique(labels[labels > 0]):
         inside = labels == label
-        colour = np.array((colours or {}).get(int(label), colour_of(int(label))), np.float64)
+        colour = np.array((colours or {}).get(int(label), default_colour(int(label))), np.float64)
         rgb[inside] = np.rint(rgb[inside] * (1 - opacity) + colour * opacity)
         rgb[outline(inside)] = colour
     return rgb
 
 
-def colour_of(label: int) -> Colour:
-    """The colour a label has where nobody chose one."""
+def default_colour(label: int) -> Colour:
+    """Returns the colour of a label for which none is set."""
     return LABEL_COLOURS[(label - 1) % len(LABEL_COLOURS)]
 
 
 def outline(inside: Bool[np.ndarray, "row column"]) -> Bool[np.ndarray, "row column"]:
-    """The pixels of a mask that touch what is outside it by an edge."""
+    """Returns the pixels of a mask that share an edge with the background."""
     return inside & ~ndimage.binary_erosion(inside, border_value=1)
 
 
-def size_mm(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], plane: Plane) -> tuple[float, float]:
-    """How wide and how high a plane is in the patient."""
+def plane_size_mm(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], plane: Plane
+) -> tuple[float, float]:
+    """Returns the width and the height of a plane in mm."""
     x, y = ALONG[plane]
     return shape[x] * spacing_mm[x], shape[y] * spacing_mm[y]
 
 
-def letters(affine: Float[np.ndarray, "4 4"], plane: Plane) -> tuple[str, str, str, str]:
-    """What lies at the left, right, top and bottom of the screen; two letters where the volume is oblique."""
+def orientation_letters(affine: Float[np.ndarray, "4 4"], plane: Plane) -> tuple[str, str, str, str]:
+    """Returns the letters at the left, right, top and bottom of the screen; two letters each if oblique."""
     x, y = (affine[:3, axis] for axis in ALONG[plane])
-    return _name(x), _name(-x), _name(y), _name(-y)
+    return _format_direction(x), _format_direction(-x), _format_direction(y), _format_direction(-y)
 
 
-def _name(direction: Float[np.ndarray, "3"]) -> str:
+def _format_direction(direction: Float[np.ndarray, "3"]) -> str:
     unit = direction / np.linalg.norm(direction)
     order = np.argsort(-np.abs(unit), kind="stable")[:2]
     return "".join(AXES[axis][int(unit[axis] > 0)] for n, axis in enumerate(order) if n == 0 or abs(unit[axis]) > 0.3)

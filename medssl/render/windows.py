@@ -1,4 +1,4 @@
-"""Windows: which range of values a plane spreads over black to white, and the presets the viewer offers."""
+"""Defines intensity windows, and the presets that the viewer offers for a volume."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,14 @@ class Window:
     low: float
     high: float
 
-    def grey(self, values: Shaped[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
-        """Values -> 0 to 255, rounded half up: the same arithmetic as the viewer's table."""
-        share = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
-        return np.clip(np.floor(share * 255 + 0.5), 0, 255).astype(np.uint8)
+    def to_grey(self, values: Shaped[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
+        """Returns grey values from 0 to 255, rounded half up as in the lookup table of the viewer."""
+        fraction = (np.asarray(values, np.float64) - self.low) / (self.high - self.low)
+        return np.clip(np.floor(fraction * 255 + 0.5), 0, 255).astype(np.uint8)
 
 
-# Centre and width in HU: what radiology departments agree on within a few units.
-HU = {
+# Low and high end in HU; radiology departments agree on these within a few units.
+HU_PRESETS = {
     "lung": Window(-1350, 150),
     "bone": Window(-450, 1050),
     "soft tissue": Window(-160, 240),
@@ -32,43 +32,43 @@ HU = {
 }
 PERCENTILES = {"1-99 %": (1, 99), "0.1-99.9 %": (0.1, 99.9), "5-95 %": (5, 95), "bright half": (50, 99.9)}
 
-LUNG_SHARE = 0.04
+LUNG_FRACTION = 0.04
 
 
-def presets(volume: Volume) -> dict[str, Window]:
-    """The windows on offer for a volume: HU presets, or percentiles of what is there."""
+def window_presets(volume: Volume) -> dict[str, Window]:
+    """Returns the window presets of a volume by name: in HU for CT, else from percentiles of its values."""
     if volume.unit == "HU":
-        return dict(HU)
+        return dict(HU_PRESETS)
     if volume.unit == "probability":
         return {"0-1": Window(0, 1)}
-    values = _sampled(volume.voxels)
+    values = _sample_values(volume.voxels)
     tissue = values[values > values.min()] if values.min() < values.max() else values
-    whole = Window(float(values.min()), _above(float(values.min()), float(values.max())))
-    return {name: _between(tissue, *shares) for name, shares in PERCENTILES.items()} | {"all": whole}
+    whole = Window(float(values.min()), _ensure_above(float(values.min()), float(values.max())))
+    return {name: _percentile_window(tissue, *bounds) for name, bounds in PERCENTILES.items()} | {"all": whole}
 
 
-def first_preset(volume: Volume) -> str:
-    """The name of the preset a volume opens with: of a CT, lung where there are lungs."""
+def default_preset(volume: Volume) -> str:
+    """Returns the name of the preset that a volume opens with; for a CT with lungs it is `lung`."""
     if volume.unit != "HU":
-        return next(iter(presets(volume)))
-    values = _sampled(volume.voxels)
+        return next(iter(window_presets(volume)))
+    values = _sample_values(volume.voxels)
     lungs = float(((values > -950) & (values < -600)).mean())
-    return "lung" if lungs > LUNG_SHARE else "soft tissue"
+    return "lung" if lungs > LUNG_FRACTION else "soft tissue"
 
 
-def _between(values: Shaped[np.ndarray, "n"], low: float, high: float) -> Window:
+def _percentile_window(values: Shaped[np.ndarray, "n"], low: float, high: float) -> Window:
     a, b = (float(v) for v in np.percentile(values, (low, high)))
-    return Window(a, _above(a, b))
+    return Window(a, _ensure_above(a, b))
 
 
-def _above(low: float, high: float) -> float:
-    """A window has a width, even over a constant image."""
+def _ensure_above(low: float, high: float) -> float:
+    """Returns the high end of a window, which has a width even for a constant image."""
     return high if high > low else low + 1
 
 
-def _sampled(voxels: Shaped[np.ndarray, "*c i j k"], most: int = 200_000) -> Shaped[np.ndarray, "n"]:
-    """Evenly spread finite values: percentiles of a large volume need not sort all of it."""
+def _sample_values(voxels: Shaped[np.ndarray, "*c i j k"], max_values: int = 200_000) -> Shaped[np.ndarray, "n"]:
+    """Returns evenly spaced finite values, so that percentiles of a large volume need not sort all of it."""
     flat = voxels.reshape(-1)
-    flat = flat[:: max(1, flat.size // most)]
+    flat = flat[:: max(1, flat.size // max_values)]
     finite = flat[np.isfinite(flat)]
     return finite if finite.size else np.zeros(1)

@@ -1,1 +1,1 @@
-"""Findings, verdicts and the store that loses none of them. No torch."""
+"""Reviews predictions: the event log, readings, worklist, priors, agreement and feedback. Does not import torch."""

@@ -1,4 +1,4 @@
-"""Agreement between readers who did not see each other's verdicts: kappa over findings, Dice over masks."""
+"""Measures the agreement of independent readers: kappa over verdicts, Dice over masks."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -9,109 +9,130 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 
 from medssl.finding import Decision
-from medssl.review.event import VERDICTS
+from medssl.review.event import DECISIONS
 from medssl.review.reading import Reading
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two readers and what each said of every finding that both judged: (case, finding, first, second)."""
+class PairAgreement:
+    """The agreement of two readers.
+
+    Args:
+        readers: The two readers.
+        decisions: A row (case, finding, decision of the first, decision of the second) for each finding that both
+            readers judged.
+    """
 
     readers: tuple[str, str]
-    said: tuple[tuple[str, str, Decision, Decision], ...]
+    decisions: tuple[tuple[str, str, Decision, Decision], ...]
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa of the two."""
-        return cohen([row[2] for row in self.said], [row[3] for row in self.said])
+        """Cohen's kappa; None if it is not defined."""
+        return cohen_kappa([row[2] for row in self.decisions], [row[3] for row in self.decisions])
 
     @property
-    def agreed(self) -> int:
-        """Findings of which both said the same."""
-        return sum(first == second for _, _, first, second in self.said)
+    def num_agreed(self) -> int:
+        """The number of findings on which both readers decided the same."""
+        return sum(first == second for _, _, first, second in self.decisions)
 
 
 @dataclass(frozen=True)
-class Panel:
-    """Three readers or more: how often a finding was judged by `each` of them, and Fleiss' kappa over those."""
+class ReaderAgreement:
+    """The agreement of three or more readers.
+
+    Args:
+        readers: All readers who judged at least one of the findings.
+        readers_per_finding: The number of readers who judged each finding.
+        num_findings: The number of findings.
+        kappa: Fleiss' kappa; None if it is not defined.
+    """
 
     readers: tuple[str, ...]
-    each: int
-    judged: int
+    readers_per_finding: int
+    num_findings: int
     kappa: float | None
 
 
-def panel(readings: Iterable[Reading]) -> Panel | None:
-    """The agreement of all who signed, over the findings that had one number of readers, the commonest above two."""
+def measure_agreement(readings: Iterable[Reading]) -> ReaderAgreement | None:
+    """Returns the agreement of the readers who signed; None if no finding was judged by three or more.
+
+    Fleiss' kappa needs the same number of readers for each finding. Only the findings with the most common number of
+    readers, from three, are used.
+    """
     votes: dict[tuple[str, str], dict[str, Decision]] = {}
     for reading in readings:
         for finding, verdict in reading.verdicts.items() if reading.signed_at else ():
             votes.setdefault((reading.case, finding), {})[reading.reviewer] = verdict.decision
-    counts = Counter(len(said) for said in votes.values() if len(said) > 2)
+    counts = Counter(len(by_reader) for by_reader in votes.values() if len(by_reader) > 2)
     if not counts:
         return None
-    each = max(counts, key=lambda n: (counts[n], n))
-    said = [of for of in votes.values() if len(of) == each]
-    table = np.array([[list(of.values()).count(name) for name in VERDICTS] for of in said])
-    return Panel(tuple(sorted({name for of in said for name in of})), each, len(said), fleiss(table))
+    num_readers = max(counts, key=lambda n: (counts[n], n))
+    used = [by_reader for by_reader in votes.values() if len(by_reader) == num_readers]
+    table = np.array([[list(by_reader.values()).count(name) for name in DECISIONS] for by_reader in used])
+    readers = tuple(sorted({reader for by_reader in used for reader in by_reader}))
+    return ReaderAgreement(readers, num_readers, len(used), fleiss_kappa(table))
 
 
-def disagreement(masks: Sequence[Integer[np.ndarray, "i j k"]]) -> UInt8[np.ndarray, "i j k"]:
-    """How many readers drew something else than most did, voxel by voxel; of two, 1 where they differ."""
+def count_disagreement(masks: Sequence[Integer[np.ndarray, "i j k"]]) -> UInt8[np.ndarray, "i j k"]:
+    """Returns for each voxel the number of readers with another label than the most common one."""
     labels = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
-    most = np.zeros(masks[0].shape, np.uint8)
+    largest_vote = np.zeros(masks[0].shape, np.uint8)
     for label in labels:
-        most = np.maximum(most, np.sum([mask == label for mask in masks], axis=0, dtype=np.uint8))
-    return len(masks) - most
+        largest_vote = np.maximum(largest_vote, np.sum([mask == label for mask in masks], axis=0, dtype=np.uint8))
+    return len(masks) - largest_vote
 
 
-def pairs(readings: Iterable[Reading]) -> list[Pair]:
-    """Every two readers who signed the same cases; what is not signed stays hidden."""
+def compare_pairs(readings: Iterable[Reading]) -> list[PairAgreement]:
+    """Returns the agreement of every two readers who signed a case in common; unsigned readings are ignored."""
     by_reader: dict[str, dict[str, Reading]] = {}
     for reading in readings:
         if reading.signed_at:
             by_reader.setdefault(reading.reviewer, {})[reading.case] = reading
-    found = []
+    agreements = []
     for first, second in combinations(sorted(by_reader), 2):
-        shared = sorted(set(by_reader[first]) & set(by_reader[second]))
-        said = [row for case in shared for row in _both(by_reader[first][case], by_reader[second][case])]
-        if shared:
-            found.append(Pair((first, second), tuple(said)))
-    return found
+        cases = sorted(set(by_reader[first]) & set(by_reader[second]))
+        rows = [row for case in cases for row in _pair_decisions(by_reader[first][case], by_reader[second][case])]
+        if cases:
+            agreements.append(PairAgreement((first, second), tuple(rows)))
+    return agreements
 
 
-def cohen(first: Sequence[str], second: Sequence[str]) -> float | None:
-    """Agreement beyond chance of two readers; None where it is not defined: nothing judged, or no choice was left.
+def cohen_kappa(first: Sequence[str], second: Sequence[str]) -> float | None:
+    """Returns the agreement of two readers beyond chance; None if both always gave the same single decision.
 
     Cohen, "A Coefficient of Agreement for Nominal Scales", 1960 (https://doi.org/10.1177/001316446002000104).
     """
     n = len(first)
-    seen = sum(a == b for a, b in zip(first, second, strict=True))
-    ones, others = Counter(first), Counter(second)
-    chance = sum(ones[name] * others[name] for name in ones)
-    return None if chance == n * n else (n * seen - chance) / (n * n - chance)
+    observed = sum(a == b for a, b in zip(first, second, strict=True))
+    first_counts, second_counts = Counter(first), Counter(second)
+    expected = sum(first_counts[name] * second_counts[name] for name in first_counts)
+    return None if expected == n * n else (n * observed - expected) / (n * n - expected)
 
 
-def fleiss(votes: Integer[np.ndarray, "n k"]) -> float | None:
-    """Agreement beyond chance of any number of readers, from how many voted for each of k decisions on n findings.
+def fleiss_kappa(votes: Integer[np.ndarray, "n k"]) -> float | None:
+    """Returns the agreement of any number of readers beyond chance; None if it is not defined.
 
     Fleiss, "Measuring Nominal Scale Agreement Among Many Raters", 1971 (https://doi.org/10.1037/h0031619).
+
+    Args:
+        votes: The number of readers who chose each of k decisions, for each of n findings.
     """
     readers = int(votes[0].sum()) if len(votes) else 0
     if readers < 2 or (votes.sum(1) != readers).any():
         return None
-    seen = float(((votes**2).sum(1) - readers).mean() / (readers * (readers - 1)))
-    chance = float(((votes.sum(0) / votes.sum()) ** 2).sum())
-    return None if chance == 1 else (seen - chance) / (1 - chance)
+    observed = float(((votes**2).sum(1) - readers).mean() / (readers * (readers - 1)))
+    expected = float(((votes.sum(0) / votes.sum()) ** 2).sum())
+    return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
-def dice(one: Integer[np.ndarray, "i j k"], other: Integer[np.ndarray, "i j k"], label: int) -> float:
-    """The overlap of one label in two readers' masks; 1 where both left it out."""
-    a, b = one == label, other == label
+def compute_dice(first: Integer[np.ndarray, "i j k"], second: Integer[np.ndarray, "i j k"], label: int) -> float:
+    """Returns the Dice coefficient of one label in the masks of two readers; 1 if neither mask contains it."""
+    a, b = first == label, second == label
     total = int(a.sum()) + int(b.sum())
     return 2 * int((a & b).sum()) / total if total else 1.0
 
 
-def _both(first: Reading, second: Reading) -> list[tuple[str, str, Decision, Decision]]:
+def _pair_decisions(first: Reading, second: Reading) -> list[tuple[str, str, Decision, Decision]]:
     shared = [finding for finding in first.verdicts if finding in second.verdicts]
     return [(first.case, f, first.verdicts[f].decision, second.verdicts[f].decision) for f in shared]

@@ -1,4 +1,4 @@
-"""The labels of a case as a reader left them: strokes drawn in, rejected findings gone, relabelled ones renamed."""
+"""Applies the verdicts and strokes of a reader to the predicted labels of a case."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,46 +9,49 @@ from scipy import ndimage
 
 from medssl.errors import BadInput
 from medssl.finding import Finding
-from medssl.review import mask_runs as masks
 from medssl.review.event import Event
+from medssl.review.mask_runs import apply_runs, unpack_runs
 from medssl.review.reading import Reading
 from medssl.volume import NEIGHBOURS_26, Volume
 
 
-def labels_after(labels: Volume, findings: Iterable[Finding], reading: Reading) -> Volume:
-    """What the model drew after one reader's verdicts and strokes; a stroke outlives the verdict on its finding."""
-    out = labels.voxels.copy()
+def apply_reading(labels: Volume, findings: Iterable[Finding], reading: Reading) -> Volume:
+    """Returns the predicted labels without the rejected findings, with relabelled findings and with the strokes.
+
+    A stroke stays even if the finding that it belongs to is rejected.
+    """
+    corrected = labels.voxels.copy()
     for finding in findings:
         verdict = reading.verdicts.get(finding.id)
         if verdict and verdict.decision == "reject":
-            out[part(labels, finding)] = 0
+            corrected[extract_finding_mask(labels, finding)] = 0
         elif verdict and verdict.decision == "relabel" and verdict.label is not None:
-            out[part(labels, finding)] = verdict.label
-    return drawn(replace(labels, voxels=out), reading.strokes)
+            corrected[extract_finding_mask(labels, finding)] = verdict.label
+    return apply_strokes(replace(labels, voxels=corrected), reading.strokes)
 
 
-def drawn(labels: Volume, strokes: Iterable[Event]) -> Volume:
-    """The labels after strokes, on the grid they came on."""
-    ras = labels.oriented("RAS")
+def apply_strokes(labels: Volume, strokes: Iterable[Event]) -> Volume:
+    """Returns the labels after the strokes, on the grid of the input."""
+    ras = labels.reorient("RAS")
     for stroke in strokes:
         if stroke.mask:
-            ras = replace(ras, voxels=masks.apply(ras.voxels, masks.unpack(stroke.mask)))
-    return replace(ras.oriented(labels.orientation()), affine=labels.affine)
+            ras = replace(ras, voxels=apply_runs(ras.voxels, unpack_runs(stroke.mask)))
+    return replace(ras.reorient(labels.orientation()), affine=labels.affine)
 
 
-def part(labels: Volume, finding: Finding) -> Bool[np.ndarray, "i j k"]:
-    """The voxels of a finding: the one connected part of its label that fills the finding's box."""
+def extract_finding_mask(labels: Volume, finding: Finding) -> Bool[np.ndarray, "i j k"]:
+    """Returns the voxels of a finding: the connected component of its label that fills its bounding box."""
     low, high = np.array(finding.low_mm), np.array(finding.high_mm)
     corners = np.array([[(low, high)[n >> axis & 1][axis] for axis in range(3)] for n in range(8)])
     index = labels.to_index(corners)
     first = np.maximum(np.floor(index.min(0)), 0).astype(int)
     crop = tuple(slice(a, b) for a, b in zip(first, np.ceil(index.max(0)).astype(int) + 1, strict=True))
-    numbered, count = ndimage.label(labels.voxels[crop] == finding.label, NEIGHBOURS_26)
-    reach = np.abs(labels.affine[:3, :3]).sum(1) / 2
+    components, count = ndimage.label(labels.voxels[crop] == finding.label, NEIGHBOURS_26)
+    half_voxel = np.abs(labels.affine[:3, :3]).sum(1) / 2
     for n in range(1, count + 1):
-        mm = labels.to_mm((np.argwhere(numbered == n) + first).astype(float))
-        if np.allclose([mm.min(0) - reach, mm.max(0) + reach], [low, high], atol=0.01):
-            out = np.zeros(labels.shape, bool)
-            out[crop] = numbered == n
-            return out
-    raise BadInput(f"{finding.id}: its voxels are not in the labels; findings and labels are of two predictions")
+        mm = labels.to_mm((np.argwhere(components == n) + first).astype(float))
+        if np.allclose([mm.min(0) - half_voxel, mm.max(0) + half_voxel], [low, high], atol=0.01):
+            mask = np.zeros(labels.shape, bool)
+            mask[crop] = components == n
+            return mask
+    raise BadInput(f"{finding.id}: its voxels are not in the labels; findings and labels come from two predictions")

@@ -1,4 +1,4 @@
-"""Event: one thing that one person did, chained by hash to everything done before it."""
+"""Defines the events of a review: the acts of the reviewers, linked into a hash chain."""
 
 import hashlib
 import json
@@ -9,17 +9,41 @@ from pydantic import field_validator
 from sqlalchemy import Column, Index, LargeBinary, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
-from medssl import __version__
 from medssl.finding import Decision
+from medssl.version import __version__
 
 Action = Literal[Decision, "stroke", "measure", "undo", "open", "sign", "reopen", "deliver"]
 Role = Literal["reader", "senior", "admin"]
-VERDICTS: tuple[Decision, ...] = get_args(Decision)
-START = "0" * 64
+DECISIONS: tuple[Decision, ...] = get_args(Decision)
+DECISION_TEXT: dict[Decision, str] = {  # the words that readers see
+    "accept": "accepted", "reject": "rejected", "unsure": "unsure", "edit": "corrected", "relabel": "relabelled",
+    "missed": "added",
+}  # fmt: skip
+START_HASH = "0" * 64
 
 
 class Act(SQLModel):
-    """What a person did to a case. `session` and `number` name it once, so that a repeated delivery is harmless."""
+    """An act of a reviewer on a case.
+
+    The pair (session, number) identifies an act, so that an act that is sent twice is stored once.
+
+    Args:
+        session: The browser session, or the command, that sent the act.
+        number: The number of the act within its session.
+        case: The identifier of the case.
+        reviewer: The login of the reviewer.
+        role: The role of the reviewer, see `Role`.
+        action: What the reviewer did, see `Action`.
+        finding: The identifier of the finding; empty if the act is about the whole case.
+        label: The new label of a relabelled finding.
+        reason: The reason for the verdict, one of `medssl.finding.REASONS` or empty.
+        note: The free text of the reviewer.
+        target: The id of the event that an undo takes back.
+        details: Further data of the act as JSON, for example the ends of the measured axes.
+        mask: The changed voxels of a stroke, packed by `mask_runs.pack_runs`.
+        model: The SHA-256 of the weights that made the reviewed prediction.
+        dwell_ms: The time spent on the finding before the act, in ms.
+    """
 
     model_config = {"extra": "forbid"}
 
@@ -41,23 +65,31 @@ class Act(SQLModel):
 
     @field_validator("action")
     @classmethod
-    def known_action(cls, action: str) -> str:
-        """Refuses an action that no fold would understand."""
-        if action not in (known := get_args(Action)):
-            raise ValueError(f"{action!r} is no action; known: {', '.join(known)}")
+    def validate_action(cls, action: str) -> str:
+        """Raises ValueError for an unknown action."""
+        if action not in get_args(Action):
+            raise ValueError(f"{action!r} is not an action; known: {', '.join(get_args(Action))}")
         return action
 
     @field_validator("role")
     @classmethod
-    def known_role(cls, role: str) -> str:
-        """Refuses a role that has no rights."""
+    def validate_role(cls, role: str) -> str:
+        """Raises ValueError for an unknown role."""
         if role not in get_args(Role):
-            raise ValueError(f"{role!r} is no role; known: {', '.join(get_args(Role))}")
+            raise ValueError(f"{role!r} is not a role; known: {', '.join(get_args(Role))}")
         return role
 
 
 class Event(Act, table=True):
-    """An act as it was stored: when (UTC), by which version, and the hash that ties it to the one before."""
+    """A stored act, linked to the event before it by a hash.
+
+    Args:
+        id: The number of the event, from 1.
+        at: The time of storage in UTC, ISO 8601.
+        version: The version of medssl that stored the event.
+        prev_hash: The hash of the event before it; `START_HASH` for the first event.
+        hash: The hash of this event, see `compute_hash`.
+    """
 
     __table_args__ = (UniqueConstraint("session", "number"), Index("event_by_case", "case"))
 
@@ -68,39 +100,41 @@ class Event(Act, table=True):
     hash: str = ""
 
     @classmethod
-    def after(cls, last: "Event | None", act: Act) -> "Event":
-        """The event that follows `last` in the chain."""
-        said: dict[str, Any] = act.model_dump()
+    def create_after(cls, previous: "Event | None", act: Act) -> "Event":
+        """Returns the event that stores `act` after the event `previous`."""
+        fields: dict[str, Any] = act.model_dump()
         event = cls(
-            **said,
-            id=last.id + 1 if last else 1,
+            **fields,
+            id=previous.id + 1 if previous else 1,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=__version__,
-            prev_hash=last.hash if last else START,
+            prev_hash=previous.hash if previous else START_HASH,
         )
-        event.hash = event.digest()
+        event.hash = event.compute_hash()
         return event
 
-    def digest(self) -> str:
-        """The hash over everything this event says and the hash of the one before."""
-        said: dict[str, Any] = self.model_dump(exclude={"hash", "mask"})
-        said["mask"] = hashlib.sha256(self.mask).hexdigest() if self.mask else None
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    def compute_hash(self) -> str:
+        """Returns the SHA-256 over all fields of this event, which include the hash of the event before it."""
+        fields: dict[str, Any] = self.model_dump(exclude={"hash", "mask"})
+        fields["mask"] = hashlib.sha256(self.mask).hexdigest() if self.mask else None
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
-    def says(self, act: Act) -> bool:
-        """Whether this event stores that very act."""
+    def is_record_of(self, act: Act) -> bool:
+        """Whether this event stores exactly this act."""
         return all(getattr(self, name) == value for name, value in act.model_dump().items())
 
 
-def faults(events: list[Event]) -> list[str]:
-    """Where a chain is broken: an event that was changed, removed or moved; an unbroken chain has none."""
-    found, before, expected = [], START, 1
+def find_chain_faults(events: list[Event]) -> list[str]:
+    """Returns a message for each event that was changed, removed or moved; an unbroken chain has none."""
+    faults, previous_hash, expected_id = [], START_HASH, 1
     for event in events:
-        if event.id != expected:
-            found.append(f"event {expected}: removed; event {event.id} follows")
-        elif event.prev_hash != before:
-            found.append(f"event {event.id}: does not follow the event before it; moved, or that one was replaced")
-        if event.digest() != event.hash:
-            found.append(f"event {event.id}: changed since it was stored at {event.at}")
-        before, expected = event.hash, event.id + 1
-    return found
+        if event.id != expected_id:
+            faults.append(f"event {expected_id}: removed; event {event.id} follows")
+        elif event.prev_hash != previous_hash:
+            faults.append(
+                f"event {event.id}: does not link to the event before it; one of the two was moved or replaced"
+            )
+        if event.compute_hash() != event.hash:
+            faults.append(f"event {event.id}: changed since it was stored at {event.at}")
+        previous_hash, expected_id = event.hash, event.id + 1
+    return faults

@@ -1,4 +1,4 @@
-"""Store: the append-only, hash-chained record of what reviewers did."""
+"""Stores the acts of all reviewers in an append-only, hash-chained event log."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,95 +11,131 @@ from medssl.errors import BadInput
 from medssl.predictions_folder import Index
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.database import Database, is_url
-from medssl.review.event import START, Act, Event, faults
-from medssl.review.reading import Refusal, refusal
-from medssl.review.snapshot import Page
+from medssl.review.event import START_HASH, Act, Event, find_chain_faults
+from medssl.review.reading import ActRejected, find_rejection_reason
+from medssl.review.snapshot import Snapshot
 
 
-class Store:
-    """Every act of every reviewer, in a file or in the database of a URL. What `record` returned is on the disk."""
+class EventStore:
+    """The event log of a review, in a SQLite file or a PostgreSQL database.
 
-    def __init__(self, place: Path | str) -> None:
-        if not is_url(place) and not Path(place).absolute().parent.is_dir():
-            raise BadInput(f"{place}: its folder does not exist; make it, or choose another --store")
-        self._database = Database(place)
-        self._page, self._turn = Page(), Lock()
+    An event that `record` has returned is on disk and survives a killed process.
+
+    Args:
+        location: The path of a SQLite file or the URL of a database; the file is created if it does not exist.
+
+    Raises:
+        BadInput: If the folder of the file does not exist or the database cannot be opened.
+    """
+
+    def __init__(self, location: Path | str) -> None:
+        if not is_url(location) and not Path(location).absolute().parent.is_dir():
+            raise BadInput(f"{location}: its folder does not exist; create it or choose another --audit-db")
+        self._database = Database(location)
+        self._snapshot, self._lock = Snapshot(), Lock()
         self.name = self._database.name
 
     @classmethod
-    def existing(cls, place: Path | str) -> "Store":
-        """A store that is there already."""
-        if not is_url(place) and not Path(place).is_file():
-            raise BadInput(f"{place}: no verdicts here; `medssl review` writes them, --store tells where")
-        return cls(place)
+    def open_existing(cls, location: Path | str) -> "EventStore":
+        """Opens an event log; raises BadInput if its file does not exist."""
+        if not is_url(location) and not Path(location).is_file():
+            raise BadInput(
+                f"{location}: no verdicts here; `medssl review` records them, --audit-db names another file or database"
+            )
+        return cls(location)
 
     def record(self, act: Act) -> Event:
-        """Stores an act, once: the same (session, number) again gives the event that is there. Raises Refusal."""
+        """Stores an act and returns its event; an act that was stored before is not stored again.
+
+        Raises:
+            ActRejected: If the act does not fit the reviewer's reading, or its (session, number) belongs to another.
+        """
         act = type(act).model_validate(act.model_dump())
         with self._database.write() as session:
-            known = session.exec(select(Event).where(Event.session == act.session, Event.number == act.number)).first()
-            if known and known.says(act):
-                return known
-            if known:
-                raise Refusal(f"number {act.number} of this session was used for something else; reload the page")
-            page = self._up_to_date(session)
-            if said := refusal(act, page.reading(act.case, act.reviewer)):
-                raise Refusal(said)
-            stored = Event.after(page.last, act)
-            session.add(stored)
-            return stored
+            same_number = select(Event).where(Event.session == act.session, Event.number == act.number)
+            existing = session.exec(same_number).first()
+            if existing and existing.is_record_of(act):
+                return existing
+            if existing:
+                raise ActRejected(f"number {act.number} of this session was used for something else; reload the page")
+            snapshot = self._advance_snapshot(session)
+            if reason := find_rejection_reason(act, snapshot.get_reading(act.case, act.reviewer)):
+                raise ActRejected(reason)
+            event = Event.create_after(snapshot.last_event, act)
+            session.add(event)
+            return event
 
-    def events(self, case: str | None = None) -> list[Event]:
-        """What happened, in order, to one case or to all."""
+    def read_events(self, case: str | None = None) -> list[Event]:
+        """Returns the events of one case, or of all cases, in the order in which they were stored."""
         with self._database.read() as session:
-            return _of(session, case)
+            return _select_events(session, case)
 
-    def page(self) -> Page:
-        """What all of it adds up to by now, also what other processes stored; only new events are read."""
+    def load_snapshot(self) -> Snapshot:
+        """Returns the readings after all events, including those of other processes; reads only the new events."""
         with self._database.read() as session:
-            return self._up_to_date(session)
+            return self._advance_snapshot(session)
 
-    def faults(self, heads: Iterable[str] = ()) -> list[str]:
-        """Where the chain is broken. `heads` are hashes noted earlier, elsewhere: they must still be in the chain.
+    def find_faults(self, heads: Iterable[str] = ()) -> list[str]:
+        """Returns a message for each fault of the chain; an intact chain has none.
 
-        Without one, a chain whose last events were cut off looks whole.
+        Args:
+            heads: Hashes that were noted outside the database and must still be in the chain. Without them, a chain
+                looks intact if its last events were deleted.
         """
-        events = self.events()
-        known = {START, *(event.hash for event in events)}
-        lost = [head for head in heads if head not in known]
-        return faults(events) + [f"no event has the hash {head}: the chain was cut or written anew" for head in lost]
+        events = self.read_events()
+        hashes = {START_HASH, *(event.hash for event in events)}
+        faults = find_chain_faults(events)
+        return faults + [
+            f"no event has the hash {head}: the chain was cut or rewritten" for head in heads if head not in hashes
+        ]
 
-    def _up_to_date(self, session: Session) -> Page:
-        """The last event is read again with those after it: if another one is in its place, so is another store."""
-        with self._turn:
-            last = self._page.last
-            found = _of(session, start=last.id if last else 1)
-            if last and found[:1] != [last]:
-                self._page, found = Page(), _of(session)
+    def _advance_snapshot(self, session: Session) -> Snapshot:
+        """Adds the new events to the snapshot; starts over if its last event is no longer in the database."""
+        with self._lock:
+            last = self._snapshot.last_event
+            events = _select_events(session, start=last.id if last else 1)
+            if last and events[:1] != [last]:
+                self._snapshot, events = Snapshot(), _select_events(session)
             elif last:
-                del found[0]
-            self._page = self._page.turned(found, lambda case: _of(session, case))
-            return self._page
+                del events[0]
+            self._snapshot = self._snapshot.advance(events, lambda case: _select_events(session, case))
+            return self._snapshot
 
 
-def placed(asked: str | None, predictions: Path) -> str:
-    """Where the verdicts on a predictions folder are: as asked, a URL or a file, or else beside the folder."""
-    return asked if asked and is_url(asked) else str(Path(asked or beside(predictions)).absolute())
+def resolve_database(location: str | None, predictions: Path) -> str:
+    """Returns the location of the verdicts on a predictions folder: the given URL or file, or the default file."""
+    if location and is_url(location):
+        return location
+    return str(Path(location or get_default_database(predictions)).absolute())
 
 
-def beside(predictions: Path) -> Path:
-    """Where the verdicts on a predictions folder go unless told otherwise: not into the folder that was read."""
+def get_default_database(predictions: Path) -> Path:
+    """Returns the default file of the verdicts, next to the predictions folder, which is never written to."""
     folder = predictions.absolute()
     return folder.with_name(f"{folder.name}-review.sqlite")
 
 
-def _of(session: Session, case: str | None = None, start: int = 1) -> list[Event]:
-    asked = select(Event).where(Event.id >= start).order_by(col(Event.id))
-    return list(session.exec(asked if case is None else asked.where(Event.case == case)))
+def record_act(store: EventStore, index: Index, reviewer: Reviewer, case: str, action: str, **fields: Any) -> Event:
+    """Stores an act of a reviewer on a case and returns its event.
+
+    Args:
+        store: The event log.
+        index: The predictions that are reviewed.
+        reviewer: The person who acts.
+        case: The identifier of the case.
+        action: What the person did, see `medssl.review.event.Action`.
+        fields: The other fields of `Act`; session and number are required.
+
+    Raises:
+        ActRejected: If the role does not permit the action, or the act does not fit the reading.
+    """
+    if not reviewer.has_permission(action):
+        raise ActRejected(f"As {reviewer.role} you may not {action}.")
+    return store.record(
+        Act(case=case, action=action, model=index.weights_sha256, reviewer=reviewer.name, role=reviewer.role, **fields)
+    )
 
 
-def record(store: Store, index: Index, who: Reviewer, case: str, action: str, **said: Any) -> Event:
-    """Stores what a person did to what this model predicted; `session` and `number` name it. Raises Refusal."""
-    if not who.may(action):
-        raise Refusal(f"As {who.role} you may not {action}.")
-    return store.record(Act(case=case, action=action, model=index.weights, reviewer=who.name, role=who.role, **said))
+def _select_events(session: Session, case: str | None = None, start: int = 1) -> list[Event]:
+    query = select(Event).where(Event.id >= start).order_by(col(Event.id))
+    return list(session.exec(query if case is None else query.where(Event.case == case)))

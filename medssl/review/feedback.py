@@ -1,4 +1,4 @@
-"""Feedback: what reviewers decided, as a labelled data set that `medssl ingest` reads and a model can learn from."""
+"""Writes the reviewed cases as a labelled data set that `medssl ingest` reads."""
 
 import csv
 import json
@@ -8,130 +8,145 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medssl import __version__
 from medssl.errors import BadInput
-from medssl.files import fresh, write_json
-from medssl.finding import Finding
+from medssl.files import atomic_folder, write_json
 from medssl.io import nifti
 from medssl.predictions_folder import IMAGE, LABELS, NOTICE, Index, read_findings
-from medssl.review.corrected_labels import labels_after
+from medssl.review.corrected_labels import apply_reading
 from medssl.review.event import Event
-from medssl.review.reading import Reading, fold, strays
+from medssl.review.reading import Reading, has_other_model_events, replay
+from medssl.version import __version__
 
 DESCRIPTION, PROVENANCE, PATIENTS = "dataset.json", "provenance.json", "cases.csv"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """Whether a case can be learned from, whose reading it is, and why not."""
+class FeedbackResult:
+    """The result for one case.
+
+    Args:
+        case: The identifier of the case.
+        reading: The reading that becomes the label; None if the case cannot be used.
+        reason: The reason why the case cannot be used; empty if it can.
+    """
 
     case: str
     reading: Reading | None
     reason: str = ""
 
 
-def outcomes(index: Index, events: Iterable[Event]) -> list[Outcome]:
-    """For every case the reading that counts, or why none does."""
-    told = list(events)
-    return [_outcome(case, index, [event for event in told if event.case == case]) for case in index.cases]
+def select_readings(index: Index, events: Iterable[Event]) -> list[FeedbackResult]:
+    """Returns for every case the reading to learn from, or the reason why there is none."""
+    events = list(events)
+    return [_select_reading(case, index, [event for event in events if event.case == case]) for case in index.cases]
 
 
-def write(
-    index: Index, events: list[Event], out: Path, patients: Mapping[str, str], after: Path | None = None
-) -> list[Outcome]:
-    """Writes the data set whole or not at all; with `after`, also an earlier one's cases that were not read anew."""
-    with fresh(out) as made:
-        told = outcomes(index, events)
-        used = [outcome for outcome in told if outcome.reading]
-        if not used:
-            reasons = sorted({outcome.reason for outcome in told})
+def write_feedback(
+    index: Index, events: list[Event], out: Path, patients: Mapping[str, str], previous: Path | None = None
+) -> list[FeedbackResult]:
+    """Writes the data set, whole or not at all, and returns the result of every case.
+
+    Args:
+        index: The reviewed predictions.
+        events: The events of the review.
+        out: The folder to write, which must not exist.
+        patients: The patient of each case, where it differs from the index.
+        previous: An earlier data set; its cases are copied unless they were reviewed again.
+
+    Raises:
+        BadInput: If no case can be used, `out` exists or `previous` is no such data set.
+    """
+    with atomic_folder(out) as folder:
+        results = select_readings(index, events)
+        readings = [result.reading for result in results if result.reading]
+        if not readings:
+            reasons = "; ".join(sorted({result.reason for result in results}))
             raise BadInput(
-                f"{index.folder}: no case can be learned from yet ({'; '.join(reasons)}); `medssl review` it first"
+                f"{index.folder}: no case can be used for training yet ({reasons}); review it with `medssl review`"
             )
-        whose = {case: index.study(case).patient for case in index.cases} | dict(patients)
-        provenance = [_case(made, index, outcome.reading, events, whose) for outcome in used if outcome.reading]
-        before = (
-            _carry_over(after, made, {event.case for event in events if event.action != "open"}) if after else _NOTHING
-        )
-        _describe(made, index, [*before["cases"], *provenance], before["version"] + 1, events[-1].hash)
-    return told
+        patients = {case: index.find_study(case).patient for case in index.cases} | dict(patients)
+        entries = [_write_case(folder, index, reading, events, patients) for reading in readings]
+        earlier_entries: list[dict[str, Any]] = []
+        version = 0
+        if previous:
+            reviewed = {event.case for event in events if event.action != "open"}
+            earlier_entries, version = _copy_earlier_cases(previous, folder, reviewed)
+        _write_metadata(folder, index, [*earlier_entries, *entries], version + 1, events[-1].hash)
+    return results
 
 
-_NOTHING: dict[str, Any] = {"cases": [], "version": 0}
-
-
-def _outcome(case: str, index: Index, events: list[Event]) -> Outcome:
-    """The latest signed reading counts; without one, the latest that has a verdict on every finding."""
-    findings, readings = read_findings(index.case(case)), list(fold(events).values())
+def _select_reading(case: str, index: Index, events: list[Event]) -> FeedbackResult:
+    """Selects the latest signed reading, or else the latest with a verdict on every finding."""
+    findings, readings = read_findings(index.case_folder(case)), list(replay(events).values())
     signed = [r for r in readings if r.signed_at]
-    whole = [r for r in readings if r.verdicts and not r.missing((*findings, *r.added))]
-    chosen = max(signed, key=lambda r: r.signed_at or "", default=None) or max(
-        whole, key=lambda r: r.latest, default=None
-    )
-    if chosen is None:
-        return Outcome(case, None, "not read to the end" if readings else "not read")
-    if strays((event for event in events if event.reviewer == chosen.reviewer), index.weights):
-        return Outcome(case, None, "its verdicts were given on another model's prediction")
-    return Outcome(case, None, reason) if (reason := _doubt(chosen)) else Outcome(case, chosen)
+    complete = [r for r in readings if r.verdicts and not r.list_pending((*findings, *r.added))]
+    reading = max(signed, key=lambda r: r.signed_at or "", default=None)
+    reading = reading or max(complete, key=lambda r: r.latest_event, default=None)
+    if reading is None:
+        return FeedbackResult(case, None, "some findings have no verdict" if readings else "not read")
+    if has_other_model_events((event for event in events if event.reviewer == reading.reviewer), index.weights_sha256):
+        return FeedbackResult(case, None, "its verdicts belong to the prediction of another model")
+    if reason := _find_exclusion_reason(reading):
+        return FeedbackResult(case, None, reason)
+    return FeedbackResult(case, reading)
 
 
-def _doubt(reading: Reading) -> str:
+def _find_exclusion_reason(reading: Reading) -> str:
+    """Returns why a complete reading gives no reliable label; empty if it does."""
     decisions = {verdict.decision for verdict in reading.verdicts.values()}
     if "unsure" in decisions:
         return "a reader was unsure"
-    if not reading.strokes and ("edit" in decisions or any(_stands(reading, f) for f in reading.added)):
-        return "a correction was announced but not drawn"
+    has_addition = any(reading.verdicts[finding.id].decision != "reject" for finding in reading.added)
+    if not reading.strokes and ("edit" in decisions or has_addition):
+        return "a finding was marked as corrected or added, but nothing was drawn"
     return ""
 
 
-def _stands(reading: Reading, finding: Finding) -> bool:
-    return reading.verdicts[finding.id].decision != "reject"
-
-
-def _case(
-    made: Path, index: Index, reading: Reading, events: list[Event], patients: Mapping[str, str]
+def _write_case(
+    folder: Path, index: Index, reading: Reading, events: list[Event], patients: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Writes one case and tells where its label comes from, in nobody's own words: a data set travels far."""
-    folder = index.case(reading.case)
-    labels = labels_after(nifti.read(folder / LABELS, label=True), read_findings(folder), reading)
+    """Writes one case and returns its provenance, without any free text of a reader."""
+    case_folder = index.case_folder(reading.case)
+    labels = apply_reading(nifti.read(case_folder / LABELS, label=True), read_findings(case_folder), reading)
     for name in ("imagesTr", "labelsTr"):
-        (made / name).mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / IMAGE, made / "imagesTr" / f"{reading.case}.nii.gz")
-    nifti.write(labels, made / "labelsTr" / f"{reading.case}.nii.gz")
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(case_folder / IMAGE, folder / "imagesTr" / f"{reading.case}.nii.gz")
+    nifti.write(labels, folder / "labelsTr" / f"{reading.case}.nii.gz")
+    fields = {"id", "at", "action", "finding", "label", "reason", "target", "hash"}
+    own_events = [e for e in events if (e.case, e.reviewer) == (reading.case, reading.reviewer)]
     return {
         "case": reading.case, "patient": patients[reading.case], "unit": index.units[reading.case],
-        "reviewer": reading.reviewer,
-        "signed_at": reading.signed_at, "model": index.model,
-        "events": [_said(e) for e in events if (e.case, e.reviewer) == (reading.case, reading.reviewer)],
+        "reviewer": reading.reviewer, "signed_at": reading.signed_at, "model": index.model,
+        "events": [event.model_dump(include=fields) for event in own_events],
     }  # fmt: skip
 
 
-def _said(event: Event) -> dict[str, Any]:
-    return event.model_dump(include={"id", "at", "action", "finding", "label", "reason", "target", "hash"})
-
-
-def _carry_over(after: Path, made: Path, anew: set[str]) -> dict[str, Any]:
-    path = after / PROVENANCE
+def _copy_earlier_cases(previous: Path, folder: Path, reviewed: set[str]) -> tuple[list[dict[str, Any]], int]:
+    """Copies the cases that were not reviewed again; returns their provenance and the version of the data set."""
+    path = previous / PROVENANCE
     if not path.is_file():
-        raise BadInput(f"{after}: not a data set that `medssl feedback` wrote ({PROVENANCE} is missing)")
-    told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    kept = [case for case in told["cases"] if case["case"] not in anew]
-    for case in kept:
+        raise BadInput(f"{previous}: not a data set that `medssl feedback` wrote ({PROVENANCE} is missing)")
+    provenance: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    entries = [entry for entry in provenance["cases"] if entry["case"] not in reviewed]
+    for entry in entries:
         for name in ("imagesTr", "labelsTr"):
-            shutil.copyfile(after / name / f"{case['case']}.nii.gz", made / name / f"{case['case']}.nii.gz")
-    return told | {"cases": kept}
+            shutil.copyfile(previous / name / f"{entry['case']}.nii.gz", folder / name / f"{entry['case']}.nii.gz")
+    return entries, provenance["version"]
 
 
-def _describe(made: Path, index: Index, cases: list[dict[str, Any]], version: int, head: str) -> None:
-    names = [case["case"] for case in cases]
+def _write_metadata(folder: Path, index: Index, entries: list[dict[str, Any]], version: int, head: str) -> None:
+    """Writes the description, the provenance and the table of patients of the data set."""
+    names = [entry["case"] for entry in entries]
     files = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in names]
-    write_json(made / DESCRIPTION, {
+    write_json(folder / DESCRIPTION, {
         "name": f"reviewed predictions, version {version}", "description": NOTICE, "numTraining": len(files),
-        "modality": {"0": "CT" if all(case["unit"] == "HU" for case in cases) else "MR"},
+        "modality": {"0": "CT" if all(entry["unit"] == "HU" for entry in entries) else "MR"},
         "labels": {"0": "background"} | {str(label.value): label.name for label in index.labels}, "training": files,
     })  # fmt: skip
-    told = {"notice": NOTICE, "version": version, "made_by": __version__, "predictions": index.created, "head": head}
-    write_json(made / PROVENANCE, told | {"cases": cases})
-    with (made / PATIENTS).open("w", newline="", encoding="utf-8") as handle:
-        whose = ((case["case"], case.get("patient") or case["case"]) for case in cases)
-        csv.writer(handle).writerows([("case", "patient"), *whose])
+    write_json(folder / PROVENANCE, {
+        "notice": NOTICE, "version": version, "made_by": __version__, "predictions": index.created, "head": head,
+        "cases": entries,
+    })  # fmt: skip
+    with (folder / PATIENTS).open("w", newline="", encoding="utf-8") as handle:
+        rows = ((entry["case"], entry.get("patient") or entry["case"]) for entry in entries)
+        csv.writer(handle).writerows([("case", "patient"), *rows])

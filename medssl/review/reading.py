@@ -1,4 +1,4 @@
-"""What the events of a case add up to. Pure functions: the same events always give the same state."""
+"""Derives the state of a case from its events; the same events always give the same state."""
 
 import json
 from collections.abc import Iterable
@@ -7,113 +7,140 @@ from dataclasses import dataclass, field, replace
 from pydantic import TypeAdapter
 
 from medssl.finding import Finding, Verdict
-from medssl.review.event import VERDICTS, Act, Event
-from medssl.review.recist import Axes
+from medssl.review.event import DECISIONS, Act, Event
+from medssl.review.recist import RecistAxes
 
-VERDICT, FINDING, AXES = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(Axes)  # each takes a while to make
-NOTED = ("open", "deliver")  # what is written down without changing a reading
-SEALS = ("sign", "reopen")  # beyond which no undo goes back
+# Built once, since building a TypeAdapter is slow.
+VERDICT_ADAPTER, FINDING_ADAPTER, AXES_ADAPTER = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(RecistAxes)
+NEUTRAL_ACTIONS = ("open", "deliver")  # recorded, but without effect on a reading
+UNDO_BARRIERS = ("sign", "reopen")  # no undo reaches back beyond these
 
 
-class Refusal(ValueError):
-    """An act that does not fit what happened before; the message is meant for the reviewer."""
+class ActRejected(ValueError):
+    """An act that does not fit the events before it; the reviewer reads the message."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One reviewer's reading of a case: the latest verdicts, what they added, drew and measured, the sign-off."""
+    """The reading of a case by one reviewer.
+
+    Args:
+        case: The identifier of the case.
+        reviewer: The login of the reviewer.
+        verdicts: The latest verdict on each finding, by the identifier of the finding.
+        added: The findings that the reviewer added.
+        axes: The diameters that the reviewer measured, by the identifier of the finding.
+        strokes: The events of the strokes that the reviewer drew.
+        signed_at: The time of the sign-off in UTC, ISO 8601; None if the reading is not signed.
+        dwell_ms: The total time spent on the case, in ms.
+        undo_target: The id of the event that the next undo takes back; None if there is none.
+        undoable: The ids of the events that an undo may take back: those since the last sign-off or reopening.
+        latest_event: The id of the reviewer's latest event on the case.
+    """
 
     case: str
     reviewer: str
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     added: tuple[Finding, ...] = ()
-    axes: dict[str, Axes] = field(default_factory=dict)
+    axes: dict[str, RecistAxes] = field(default_factory=dict)
     strokes: tuple[Event, ...] = ()
     signed_at: str | None = None
     dwell_ms: int = 0
-    last: int | None = None  # what an undo would take back
-    undoable: tuple[int, ...] = ()  # what it may take back: all since the last sign-off or reopening that still counts
-    latest: int = 0  # the last event of all
+    undo_target: int | None = None
+    undoable: tuple[int, ...] = ()
+    latest_event: int = 0
 
-    def missing(self, findings: Iterable[Finding]) -> list[str]:
-        """The findings that still wait for a verdict."""
-        return [f.id for f in findings if f.id not in self.verdicts]
+    def list_pending(self, findings: Iterable[Finding]) -> list[str]:
+        """Returns the identifiers of the findings without a verdict."""
+        return [finding.id for finding in findings if finding.id not in self.verdicts]
 
 
 Readings = dict[tuple[str, str], Reading]
 
 
-def fold(events: Iterable[Event], earlier: Readings | None = None) -> Readings:
-    """The reading of every (case, reviewer) that did something; `earlier`: readings that no undo here goes back to."""
+def replay(events: Iterable[Event], earlier: Readings | None = None) -> Readings:
+    """Returns the reading of every (case, reviewer) after these events.
+
+    Args:
+        events: The events in the order in which they were stored.
+        earlier: The readings before these events; no undo among the events may reach back into them.
+    """
     events = list(events)
-    gone = undone(events)
+    undone = find_undone(events)
     readings = dict(earlier or {})
     for event in events:
         key = event.case, event.reviewer
         before = readings.get(key) or Reading(*key)
-        live = event.action != "undo" and event.id not in gone
-        after = _step(before, event) if live else before
-        still = () if event.action in SEALS else before.undoable if event.id in gone else (*before.undoable, event.id)
-        readings[key] = replace(after, dwell_ms=before.dwell_ms + event.dwell_ms, latest=event.id, undoable=still)
+        is_effective = event.action != "undo" and event.id not in undone
+        after = _apply_event(before, event) if is_effective else before
+        undoable = before.undoable if event.id in undone else (*before.undoable, event.id)
+        readings[key] = replace(
+            after,
+            dwell_ms=before.dwell_ms + event.dwell_ms,
+            latest_event=event.id,
+            undoable=() if event.action in UNDO_BARRIERS else undoable,
+        )
     return readings
 
 
-def undone(events: Iterable[Event]) -> set[int]:
-    """The ids that an undo took back; an undo that was itself undone takes back nothing."""
-    gone: set[int] = set()
+def find_undone(events: Iterable[Event]) -> set[int]:
+    """Returns the ids of the events that were taken back; an undo that was itself undone takes back nothing."""
+    undone: set[int] = set()
     for event in sorted(events, key=lambda e: -e.id):
-        if event.action == "undo" and event.id not in gone and event.target is not None:
-            gone.add(event.target)
-    return gone
+        if event.action == "undo" and event.id not in undone and event.target is not None:
+            undone.add(event.target)
+    return undone
 
 
-def refusal(act: Act, mine: Reading) -> str:
-    """Why an act does not fit the reviewer's reading so far; empty where it does."""
-    if act.action in NOTED:
+def find_rejection_reason(act: Act, reading: Reading) -> str:
+    """Returns why an act does not fit the reviewer's reading; empty if it fits."""
+    if act.action in NEUTRAL_ACTIONS:
         return ""
     if act.action == "reopen":
-        return "" if mine.signed_at else "this reading is not signed; there is nothing to reopen"
-    if mine.signed_at:
-        return f"signed on {mine.signed_at[:10]}; reopen the reading to change it"
-    if act.action in (*VERDICTS, "measure") and not act.finding:
-        return f"{act.action}: of which finding? none was named"
-    if act.action == "sign" and (waiting := [f for f in json.loads(act.details or "[]") if f not in mine.verdicts]):
-        return f"{len(waiting)} finding{'s' * (len(waiting) > 1)} without a verdict: {', '.join(waiting)}"
-    if act.action == "undo" and act.target not in mine.undoable:
-        return "there is nothing of yours to take back"
+        return "" if reading.signed_at else "this reading is not signed; there is nothing to reopen"
+    if reading.signed_at:
+        return f"signed on {reading.signed_at[:10]}; reopen the reading to change it"
+    if act.action in (*DECISIONS, "measure") and not act.finding:
+        return f"{act.action}: no finding was named; select one first"
+    if act.action == "sign":
+        pending = [finding for finding in json.loads(act.details or "[]") if finding not in reading.verdicts]
+        if pending:
+            return f"{len(pending)} finding{'s' * (len(pending) > 1)} without a verdict: {', '.join(pending)}"
+    if act.action == "undo" and act.target not in reading.undoable:
+        return "you have nothing to undo"
     return ""
 
 
-def strays(events: Iterable[Event], weights: str) -> bool:
-    """Whether any of these changed a reading of another model's prediction than the one with these weights."""
-    return any(event.model not in ("", weights) for event in events if event.action not in NOTED)
+def has_other_model_events(events: Iterable[Event], weights_sha256: str) -> bool:
+    """Whether any event changed a reading of the prediction of another model than the one with these weights."""
+    return any(event.model not in ("", weights_sha256) for event in events if event.action not in NEUTRAL_ACTIONS)
 
 
-def _step(reading: Reading, event: Event) -> Reading:
-    if event.action in NOTED:
+def parse_verdict(event: Event) -> Verdict:
+    """Returns the verdict that an event records."""
+    fields = event.model_dump(include={"finding", "reviewer", "note", "at", "reason", "label"})
+    return VERDICT_ADAPTER.validate_python(fields | {"decision": event.action, "event": event.id})
+
+
+def parse_finding(event: Event) -> Finding:
+    """Returns the finding that a reviewer added with an event."""
+    fields = json.loads(event.details) | {"id": event.finding, "case": event.case, "source": "reader"}
+    return FINDING_ADAPTER.validate_python(fields)
+
+
+def _apply_event(reading: Reading, event: Event) -> Reading:
+    """Returns the reading after an event that is not an undo."""
+    if event.action in NEUTRAL_ACTIONS:
         return reading
     if event.action == "sign":
-        return replace(reading, signed_at=event.at, last=None)
+        return replace(reading, signed_at=event.at, undo_target=None)
     if event.action == "reopen":
-        return replace(reading, signed_at=None, last=None)
+        return replace(reading, signed_at=None, undo_target=None)
     if event.action == "stroke":
-        return replace(reading, strokes=(*reading.strokes, event), last=event.id)
+        return replace(reading, strokes=(*reading.strokes, event), undo_target=event.id)
     if event.action == "measure":
-        axes = AXES.validate_json(event.details)
-        return replace(reading, axes=reading.axes | {event.finding: axes}, last=event.id)
-    added = reading.added
-    if event.action == "missed":
-        added = (*added, finding_of(event))
-    return replace(reading, verdicts=reading.verdicts | {event.finding: verdict(event)}, added=added, last=event.id)
-
-
-def verdict(event: Event) -> Verdict:
-    """The verdict that an event recorded."""
-    said = event.model_dump(include={"finding", "reviewer", "note", "at", "reason", "label"})
-    return VERDICT.validate_python(said | {"decision": event.action, "event": event.id})
-
-
-def finding_of(event: Event) -> Finding:
-    """The finding that a reader added to what the model found."""
-    said = json.loads(event.details) | {"id": event.finding, "case": event.case, "source": "reader"}
-    return FINDING.validate_python(said)
+        axes = AXES_ADAPTER.validate_json(event.details)
+        return replace(reading, axes=reading.axes | {event.finding: axes}, undo_target=event.id)
+    added = (*reading.added, parse_finding(event)) if event.action == "missed" else reading.added
+    verdicts = reading.verdicts | {event.finding: parse_verdict(event)}
+    return replace(reading, verdicts=verdicts, added=added, undo_target=event.id)

@@ -1,4 +1,4 @@
-"""Worklist: the cases in the order in which a reader's time helps most."""
+"""Orders the cases of a reader's worklist."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -7,13 +7,21 @@ from typing import Literal
 from medssl.finding import Finding
 from medssl.review.reading import Reading
 
-State = Literal["new", "open", "signed"]
+CaseState = Literal["new", "open", "signed"]
 Order = Literal["uncertain first", "largest first", "oldest first", "fewest findings first", "as predicted"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One case as one reader sees it in the list."""
+class WorklistItem:
+    """One case in the worklist of one reader.
+
+    Args:
+        number: The position of the case in the index, from 1; it stands for the case in addresses.
+        case: The identifier of the case.
+        findings: The findings of the model and those that the reader added.
+        reading: The reader's reading of the case.
+        date: The date of the study as YYYYMMDD; empty if it is unknown.
+    """
 
     number: int
     case: str
@@ -22,50 +30,56 @@ class Row:
     date: str = ""
 
     @property
-    def state(self) -> State:
-        """Whether this reader has signed, begun, or not touched the case."""
+    def state(self) -> CaseState:
+        """Whether the reader has signed the case, started it or not touched it."""
         if self.reading.signed_at:
             return "signed"
-        begun = self.reading.verdicts or self.reading.strokes or self.reading.axes
-        return "open" if begun else "new"
+        is_started = self.reading.verdicts or self.reading.strokes or self.reading.axes
+        return "open" if is_started else "new"
 
     @property
-    def read(self) -> int:
-        """How many of the findings have a verdict."""
-        return len(self.findings) - len(self.reading.missing(self.findings))
+    def num_read(self) -> int:
+        """The number of findings with a verdict."""
+        return len(self.findings) - len(self.reading.list_pending(self.findings))
 
     @property
-    def day(self) -> int:
-        """The study's date as a number; those without one come last."""
+    def sort_date(self) -> int:
+        """The date of the study as a number; an unknown date sorts last."""
         return int(self.date) if self.date.isdecimal() else 99999999
 
     @property
     def uncertainty(self) -> float:
-        """The uncertainty of the most doubtful finding; 1 - score where the model gave none."""
+        """The largest uncertainty of the findings; 1 - score for a finding without a predicted uncertainty."""
         return max((1 - f.score if f.uncertainty is None else f.uncertainty for f in self.findings), default=0.0)
 
     @property
     def largest_ml(self) -> float:
-        """The volume of the largest finding."""
+        """The volume of the largest finding in ml."""
         return max((f.volume_ml for f in self.findings), default=0.0)
 
 
-_KEYS: Mapping[Order, Callable[[Row], tuple[float, ...]]] = {
-    "uncertain first": lambda row: (-row.uncertainty, -row.largest_ml, row.number),
-    "largest first": lambda row: (-row.largest_ml, row.number),
-    "oldest first": lambda row: (row.day, row.number),
-    "fewest findings first": lambda row: (len(row.findings), row.number),
-    "as predicted": lambda row: (row.number,),
+_SORT_KEYS: Mapping[Order, Callable[[WorklistItem], tuple[float, ...]]] = {
+    "uncertain first": lambda item: (-item.uncertainty, -item.largest_ml, item.number),
+    "largest first": lambda item: (-item.largest_ml, item.number),
+    "oldest first": lambda item: (item.sort_date, item.number),
+    "fewest findings first": lambda item: (len(item.findings), item.number),
+    "as predicted": lambda item: (item.number,),
 }
 
 
-def triage(rows: Iterable[Row], order: Order = "uncertain first") -> list[Row]:
-    """What was begun first, then what is new in the order asked for, then what is signed."""
+def triage(items: Iterable[WorklistItem], order: Order = "uncertain first") -> list[WorklistItem]:
+    """Returns the started cases, then the new ones, then the signed ones, each group in the given order."""
     rank = {"open": 0, "new": 1, "signed": 2}
-    return sorted(rows, key=lambda row: (rank[row.state], *_KEYS[order](row)))
+    return sorted(items, key=lambda item: (rank[item.state], *_SORT_KEYS[order](item)))
 
 
-def following(rows: Iterable[Row], number: int, busy: Container[str] = ()) -> Row | None:
-    """The first case of a sorted list that still waits, other than the one at hand; what others read comes last."""
-    waiting = [row for row in rows if row.state != "signed" and row.number != number]
-    return next((row for row in waiting if row.case not in busy), next(iter(waiting), None))
+def find_next(items: Iterable[WorklistItem], current: int, busy: Container[str] = ()) -> WorklistItem | None:
+    """Returns the next case to read; None if all are signed.
+
+    Args:
+        items: The worklist in the order of reading.
+        current: The number of the case on the screen, which is skipped; 0 if there is none.
+        busy: The cases that other readers have open; they are offered only if no other case is left.
+    """
+    waiting = [item for item in items if item.state != "signed" and item.number != current]
+    return next((item for item in waiting if item.case not in busy), next(iter(waiting), None))

@@ -1,1 +1,1 @@
-"""What is learnt from labels, one task a file; a file's name is the task's name."""
+"""Supervised tasks, one per file; the name of the file is the name of the task."""

@@ -1,4 +1,4 @@
-"""What a task is: an encoder, a decoder, and a step from labelled crops to a loss."""
+"""Contract of a supervised task: an encoder, a loss on labelled crops, and class probabilities."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,43 +14,57 @@ from medssl.volume import Volume
 
 
 class Task(nn.Module):
-    """Learns from labelled crops; has an encoder, and gives class probabilities for a crop.
+    """A network that learns from labelled crops and predicts class probabilities.
 
-    `selects` is the score of `validate` by which the weights of a training are chosen; `by_part` has crops drawn about
-    every connected part of a class alike.
+    Attributes:
+        selection_metric: Name of the score of `validate` that selects the weights of a training; higher is better.
+        by_component: Whether foreground crops are drawn from connected components, each with equal probability,
+            instead of from classes.
+
+    Args:
+        config: Settings of the task.
+        encoder: Encoder of the network.
+        num_classes: Number of classes with background.
+        patch_size: Size of the sliding window in voxels.
     """
 
-    selects = "dice"
-    by_part = False
+    selection_metric = "dice"
+    by_component = False
 
-    def __init__(self, config: Settings, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
+    def __init__(self, config: Settings, encoder: Encoder, num_classes: int, patch_size: tuple[int, int, int]) -> None:
         super().__init__()
         self.config = config
         self.encoder = encoder
-        self.classes = classes
-        self.crop = crop
+        self.num_classes = num_classes
+        self.patch_size = patch_size
 
     def step(self, crops: Crops) -> Step:
-        """The loss on a labelled batch."""
+        """Returns the loss on a labelled batch."""
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """What happens once after each optimiser step; nothing by default."""
+        """Runs once after each optimizer step; does nothing by default."""
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
-        """Class probabilities of a crop, background first."""
+        """Returns the class probabilities of crops, background first."""
         raise NotImplementedError
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
-        """Scores of one whole volume."""
+        """Returns the scores of one whole labelled volume."""
         raise NotImplementedError
 
     def predictor(
         self, prepare: Callable[[Volume], Volume], names: Mapping[int, str], device: str
     ) -> Callable[[Volume, str], Prediction]:
-        """How a volume of a case is predicted: by default, every voxel gets its likeliest class."""
-        return Predictor(self.probability, prepare, self.crop, names, device=device)
+        """Returns a function from a volume and a case id to a prediction; by default, a voxel-wise segmentation.
+
+        Args:
+            prepare: Maps a scan to the network's input.
+            names: Class names by label value, without background.
+            device: Device that predicts.
+        """
+        return Predictor(self.probability, prepare, self.patch_size, names, device=device)
 
     def transferable(self) -> dict[str, nn.Module]:
-        """The parts that are saved and that an objective's weights can fill."""
+        """Returns the parts that are saved, and that pretrained weights can be loaded into."""
         raise NotImplementedError

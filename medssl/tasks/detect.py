@@ -1,4 +1,4 @@
-"""Detection: lesions, each with a score, learnt from a few labelled volumes."""
+"""Detection task: finds lesions, each with a score."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -10,14 +10,14 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
-from medssl.inference.detector import Detector, numbered
+from medssl.inference.detector import Detector, instance_map
 from medssl.inference.lesion_candidates import Candidate
-from medssl.metrics.lesions import Scan, cpm, hungarian
-from medssl.metrics.overlap import part_iou
-from medssl.nn.decoder import Head, UNetDecoder
+from medssl.metrics.lesions import ScanMatches, cpm, match_hungarian
+from medssl.metrics.overlap import component_iou
+from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.detection.box_head import BoxHead
-from medssl.nn.detection.boxes import Boxes, lesions
-from medssl.nn.detection.mining import focal, mined_ce
+from medssl.nn.detection.boxes import Boxes, find_lesions
+from medssl.nn.detection.mining import focal_loss, hard_negative_ce
 from medssl.nn.encoder import Encoder
 from medssl.nn.executor import Triple
 from medssl.nn.losses import dice_ce
@@ -28,79 +28,90 @@ from medssl.volume import Volume
 
 
 class Config(Settings):
-    """How lesions are learnt and found."""
+    """Settings of the detection task."""
 
-    name: Literal["detect"] = "detect"
-    route: Literal["voxel", "box", "both"] = Field("voxel", description="peaks of a probability, boxes, or their mean")
-    loss: Literal["mined", "focal", "dice_ce"] = Field("mined", description="of voxels; Dice makes scores 0 or 1")
-    ratio: PositiveFloat = Field(60.0, description="hard negatives mined for each positive, voxels and anchors alike")
-    gamma: PositiveFloat = Field(2.0, description="focal: how little easy voxels count")
-    width: PositiveInt = Field(32, description="channels of the box head")
-    anchor: PositiveFloat = Field(3.0, description="an anchor's side in strides of its level")
-    least: float = Field(0.05, gt=0, lt=1, description="the lowest score of a candidate")
+    name: Literal["detect"] = Field("detect", description="name of the task")
+    head: Literal["voxel", "box", "both"] = Field(
+        "voxel", description="score lesions by voxel probabilities, by predicted boxes, or by the mean of both"
+    )
+    loss: Literal["mined", "focal", "dice_ce"] = Field(
+        "mined", description="loss of the voxel head: cross-entropy with hard negatives, focal, or Dice + cross-entropy"
+    )
+    negatives_per_positive: PositiveFloat = Field(
+        60.0, description="number of hard negatives per positive, for voxels and for anchors"
+    )
+    focal_gamma: PositiveFloat = Field(2.0, description="loss=focal: exponent that reduces the weight of easy voxels")
+    box_channels: PositiveInt = Field(32, description="number of channels of the box head")
+    anchor_size: PositiveFloat = Field(3.0, description="edge length of an anchor in strides of its level")
+    min_score: float = Field(0.05, gt=0, lt=1, description="smallest score of a predicted lesion")
 
 
-class Detect(Task):
-    """A U-Net whose decoder is also a feature pyramid, with a head for voxels, a head for boxes, or both."""
+class DetectTask(Task):
+    """A U-Net with its decoder as feature pyramid, and a head for voxels, a head for boxes, or both."""
 
     config: Config
-    selects = "found"
-    by_part = True
+    selection_metric = "cpm"
+    by_component = True
 
-    def __init__(self, config: Config, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
-        super().__init__(config, encoder, classes, crop)
+    def __init__(self, config: Config, encoder: Encoder, num_classes: int, patch_size: tuple[int, int, int]) -> None:
+        super().__init__(config, encoder, num_classes, patch_size)
         self.decoder = UNetDecoder(encoder.channels, encoder.strides)
-        self.levels, strides = _levels(encoder)
+        self.levels, strides = _select_levels(encoder)
         channels = [encoder.channels[n] for n in self.levels]
-        self.voxel = Head(encoder.channels[0], classes, encoder.strides[0])
-        self.box = BoxHead(channels, strides, classes, config.width, config.anchor, config.ratio)
+        self.voxel = SegmentationHead(encoder.channels[0], num_classes, encoder.strides[0])
+        self.box = BoxHead(
+            channels, strides, num_classes, config.box_channels, config.anchor_size, config.negatives_per_positive
+        )
 
     def step(self, crops: Crops) -> Step:
-        """The losses of the heads that the route takes, added; connected voxels of a class are one lesion."""
-        label = crops.labels().flatten(0, 1)
-        number, boxes = lesions(label)
-        drawn = crops.drawn_by_view()
-        maps = self._maps(crops.x.flatten(0, 1))
+        """Returns the sum of the losses of the configured heads; connected voxels of one class are one lesion."""
+        label = crops.require_label().flatten(0, 1)
+        lesion, boxes = find_lesions(label)
+        annotated = crops.annotated_per_view()
+        maps = self._decode(crops.x.flatten(0, 1))
         losses = {}
-        if self.config.route != "box":
-            losses["voxel"] = self._voxel_loss(self.voxel(maps[0]), label, number, drawn)
-        if self.config.route != "voxel":
-            losses["box"] = self.box.loss([maps[n] for n in self.levels], boxes, label, drawn)
+        if self.config.head != "box":
+            losses["voxel"] = self._voxel_loss(self.voxel(maps[0]), label, lesion, annotated)
+        if self.config.head != "voxel":
+            losses["box"] = self.box.loss([maps[n] for n in self.levels], boxes, label, annotated)
         return Step(torch.stack(list(losses.values())).sum(), {name: loss.detach() for name, loss in losses.items()})
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
-        """Softmax of the voxel head."""
-        return self.voxel(self._maps(x)[0]).float().softmax(1)
+        """Returns the softmax of the voxel head."""
+        return self.voxel(self._decode(x)[0]).float().softmax(1)
 
     def boxes(self, x: Float[Tensor, "b c i j k"]) -> list[Boxes]:
-        """What the box head sees in each crop."""
-        maps, size = self._maps(x), (x.shape[2], x.shape[3], x.shape[4])
-        return self.box.boxes([maps[n] for n in self.levels], size, self.config.least)
+        """Returns the boxes that the box head predicts in each crop."""
+        maps, size = self._decode(x), (x.shape[2], x.shape[3], x.shape[4])
+        return self.box.predict_boxes([maps[n] for n in self.levels], size, self.config.min_score)
 
     def predictor(self, prepare: Callable[[Volume], Volume], names: Mapping[int, str], device: str = "cpu") -> Detector:
-        """How a volume's lesions are found."""
-        voxels = () if self.config.route == "box" else (self.probability,)
-        boxes = () if self.config.route == "voxel" else (self.boxes,)
-        return Detector(voxels, boxes, prepare, self.crop, names, device=device, least=self.config.least)
+        """Returns a function that predicts the lesions of a volume; see `Task.predictor`."""
+        voxels = () if self.config.head == "box" else (self.probability,)
+        boxes = () if self.config.head == "voxel" else (self.boxes,)
+        return Detector(voxels, boxes, prepare, self.patch_size, names, device=device, min_score=self.config.min_score)
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
-        """`found`: the mean sensitivity at 1/8 to 8 false alarms in this volume; of a healthy one, 1 - its score."""
-        names = {value: str(value) for value in range(1, self.classes)}
+        """Returns the mean sensitivity at 1/8 to 8 false positives in one volume, as `cpm`.
+
+        For a volume without lesions it is 1 minus the highest score.
+        """
+        names = {value: str(value) for value in range(1, self.num_classes)}
         detector = self.predictor(lambda volume: volume, names, str(crops.x.device))
-        found, _, _ = detector.search(crops.x[0, 0].cpu().numpy())
-        told = [one for one in found if crops.drawn is None or crops.drawn[0, one.label]]
-        outcome = hungarian(compared(told, crops.labels()[0].cpu()))
-        return {"found": torch.tensor(cpm([outcome]) if outcome.ill else 1 - outcome.score)}
+        candidates, _, _ = detector.find_candidates(crops.x[0, 0].cpu().numpy())
+        scored = [c for c in candidates if crops.annotated is None or crops.annotated[0, c.label]]
+        result = match_hungarian(match_candidates(scored, crops.require_label()[0].cpu()))
+        return {"cpm": torch.tensor(cpm([result]) if result.has_lesion else 1 - result.score)}
 
     def transferable(self) -> dict[str, nn.Module]:
-        """Encoder, decoder and the heads of the route."""
-        body: dict[str, nn.Module] = {"encoder": self.encoder, "decoder": self.decoder}
+        """Returns encoder, decoder and the configured heads."""
+        parts: dict[str, nn.Module] = {"encoder": self.encoder, "decoder": self.decoder}
         heads = {"voxel": self.voxel, "box": self.box}
-        return body | {name: head for name, head in heads.items() if self.config.route in (name, "both")}
+        return parts | {name: head for name, head in heads.items() if self.config.head in (name, "both")}
 
-    def _maps(self, x: Float[Tensor, "b c i j k"]) -> list[Tensor]:
-        """Decoded maps; none finer than boxes need, where nothing else needs them."""
-        finest = 0 if self.config.route != "box" else len(self.encoder.channels) + self.levels[0]
+    def _decode(self, x: Float[Tensor, "b c i j k"]) -> list[Tensor]:
+        """Returns the decoder maps; without a voxel head, the finest maps are not computed."""
+        finest = 0 if self.config.head != "box" else len(self.encoder.channels) + self.levels[0]
         return self.decoder(self.encoder(x), finest)
 
     def _voxel_loss(
@@ -108,30 +119,36 @@ class Detect(Task):
         logits: Float[Tensor, "b n i j k"],
         label: Int[Tensor, "b i j k"],
         lesion: Int[Tensor, "b i j k"],
-        drawn: Bool[Tensor, "b n"] | None,
+        annotated: Bool[Tensor, "b n"] | None,
     ) -> Float[Tensor, ""]:
+        """Returns the configured loss of the voxel head."""
         if self.config.loss == "mined":
-            return mined_ce(logits, label, lesion, self.config.ratio, drawn)
+            return hard_negative_ce(logits, label, lesion, self.config.negatives_per_positive, annotated)
         if self.config.loss == "focal":
-            return focal(logits, label, self.config.gamma, drawn)
-        return dice_ce(logits, label, drawn)
+            return focal_loss(logits, label, self.config.focal_gamma, annotated)
+        return dice_ce(logits, label, annotated)
 
 
-def _levels(encoder: Encoder) -> tuple[list[int], list[Triple]]:
-    """The levels whose total stride is 2 to 8, or the coarsest, counted back from that, and these strides."""
+def _select_levels(encoder: Encoder) -> tuple[list[int], list[Triple]]:
+    """Returns the levels with a total stride of 2 to 8 (or the coarsest), as negative indices, and their strides."""
     count = len(encoder.strides)
     strides = [np.prod(encoder.strides[: n + 1], axis=0).tolist() for n in range(count)]
-    chosen = [n for n, stride in enumerate(strides) if 1.99 < np.prod(stride) ** (1 / 3) < 8.01] or [count - 1]
-    return [n - count for n in chosen], [(strides[n][0], strides[n][1], strides[n][2]) for n in chosen]
+    levels = [n for n, stride in enumerate(strides) if 1.99 < np.prod(stride) ** (1 / 3) < 8.01] or [count - 1]
+    return [n - count for n in levels], [(strides[n][0], strides[n][1], strides[n][2]) for n in levels]
 
 
-def compared(found: Sequence[Candidate], label: Int[Tensor, "1 i j k"]) -> Scan:
-    """Candidates and drawn lesions by the overlap of their voxels; lesions of another class are no match."""
-    number, (boxes,) = lesions(label)
-    truth, shape = number[0].numpy(), (label.shape[1], label.shape[2], label.shape[3])
-    overlap = np.zeros((len(found), len(boxes.label)))
-    shared = part_iou(numbered(found, shape), truth)
-    overlap[: len(shared)] = shared
-    overlap *= np.equal.outer([one.label for one in found], boxes.label.numpy())
-    size = np.bincount(truth.ravel(), minlength=len(boxes.label) + 1)[1:]
-    return Scan(np.array([one.score for one in found], float), (size * 6 / np.pi) ** (1 / 3), overlap)
+def match_candidates(candidates: Sequence[Candidate], label: Int[Tensor, "1 i j k"]) -> ScanMatches:
+    """Returns scores, reference diameters in voxels and the IoU of candidates and reference lesions of one volume.
+
+    The IoU of a candidate and a lesion of different classes is 0.
+    """
+    lesion, (boxes,) = find_lesions(label)
+    reference, shape = lesion[0].numpy(), (label.shape[1], label.shape[2], label.shape[3])
+    overlap = np.zeros((len(candidates), len(boxes.label)))
+    iou = component_iou(instance_map(candidates, shape), reference)
+    overlap[: len(iou)] = iou
+    overlap *= np.equal.outer([candidate.label for candidate in candidates], boxes.label.numpy())
+    size = np.bincount(reference.ravel(), minlength=len(boxes.label) + 1)[1:]
+    return ScanMatches(
+        np.array([candidate.score for candidate in candidates], float), (size * 6 / np.pi) ** (1 / 3), overlap
+    )

@@ -1,4 +1,4 @@
-"""Segmentation: every voxel gets a class, learnt from a few labelled volumes."""
+"""Segmentation task: predicts the class of every voxel."""
 
 from functools import partial
 from typing import Literal
@@ -10,96 +10,122 @@ from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
-from medssl.inference.sliding_window import slide
+from medssl.inference.sliding_window import sliding_window_inference
 from medssl.metrics.overlap import dice
-from medssl.nn.decoder import Head, UNetDecoder
+from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.encoder import Encoder
-from medssl.nn.losses import Loss, deeply, dice_ce, regions_ce
+from medssl.nn.losses import Loss, deep_supervision, dice_ce, regions_ce
 from medssl.nn.step import Step
 from medssl.settings import Settings
 from medssl.tasks.base import Task
 
 
 class Config(Settings):
-    """What is learnt of the classes, and how deep the supervision goes."""
+    """Settings of the segmentation task."""
 
-    name: Literal["segment"] = "segment"
-    supervised: PositiveInt = Field(3, description="how many of the decoder's levels get a loss")
+    name: Literal["segment"] = Field("segment", description="name of the task")
+    deep_supervision_levels: PositiveInt = Field(3, description="number of decoder levels with a loss, from the finest")
     regions: tuple[tuple[PositiveInt, ...], ...] = Field(
-        (), description="unions of classes to learn in place of classes: whole tumour, core = [[1,2,3],[2,3],[3]]"
+        (),
+        description="regions (unions of classes) to learn instead of classes, for example whole tumour, core and"
+        " enhancing tumour: [[1,2,3],[2,3],[3]]",
     )
-    balance: float = Field(0.0, ge=0, le=1, description="rare classes in the cross-entropy: 0 as voxels, 1 as classes")
-    linear: bool = Field(True, description="tells classes by features before their last activation, which hides half")
+    class_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="class weights in the cross-entropy: 0 weights voxels equally, 1 weights classes equally",
+    )
+    preactivation_head: bool = Field(
+        True, description="the heads take features before the last activation, which would lose their negative half"
+    )
 
 
-class Segment(Task):
+class SegmentTask(Task):
     """A U-Net (Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597) on the encoder, with deep supervision.
 
-    With regions it has a sigmoid each, as nnU-Net for nested structures. A class is the set of regions it lies in, so
-    that independent regions make its score the sum of their logits, and its probability a softmax over the classes.
+    With regions, each region has a sigmoid, as in nnU-Net. A class is the set of regions that contain it. For
+    independent regions the logit of a class is then the sum of the logits of its regions, and class probabilities are
+    the softmax of these sums.
     """
 
     config: Config
     members: Tensor
 
-    def __init__(self, config: Config, encoder: Encoder, classes: int, crop: tuple[int, int, int]) -> None:
-        super().__init__(config, encoder, classes, crop)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides, linear=config.linear)
-        out = len(config.regions) or classes
-        coarser = encoder.channels[1 : config.supervised]
+    def __init__(self, config: Config, encoder: Encoder, num_classes: int, patch_size: tuple[int, int, int]) -> None:
+        super().__init__(config, encoder, num_classes, patch_size)
+        self.decoder = UNetDecoder(encoder.channels, encoder.strides, linear=config.preactivation_head)
+        out = len(config.regions) or num_classes
+        coarser = encoder.channels[1 : config.deep_supervision_levels]
         self.heads = nn.ModuleList(
-            [Head(encoder.channels[0], out, encoder.strides[0]), *(Head(c, out) for c in coarser)]
+            [
+                SegmentationHead(encoder.channels[0], out, encoder.strides[0]),
+                *(SegmentationHead(c, out) for c in coarser),
+            ]
         )
-        self.register_buffer("members", _members(config.regions, classes), persistent=False)
+        self.register_buffer("members", _assign_classes_to_regions(config.regions, num_classes), persistent=False)
 
     def step(self, crops: Crops) -> Step:
-        """The loss at the finest levels; crops of one volume are crops like any other."""
+        """Returns the deep-supervision loss of a batch; views of one volume count as separate crops."""
         maps = self.decoder(self.encoder(crops.x.flatten(0, 1)))
-        said = [head(m) for head, m in zip(self.heads, maps, strict=False)]
-        loss, finest = deeply(said, crops.labels().flatten(0, 1), self._loss(crops))
+        logits = [head(m) for head, m in zip(self.heads, maps, strict=False)]
+        loss, finest = deep_supervision(logits, crops.require_label().flatten(0, 1), self._build_loss(crops))
         return Step(loss, {"finest": finest})
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
-        """Softmax of the finest head."""
-        said = self.heads[0](self.decoder(self.encoder(x))[0]).float()
+        """Returns the class probabilities of the finest head."""
+        logits = self.heads[0](self.decoder(self.encoder(x))[0]).float()
         if self.config.regions:
-            said = torch.einsum("brijk,nr->bnijk", said, self.members.float())
-        return said.softmax(1)
+            logits = torch.einsum("brijk,nr->bnijk", logits, self.members.float())
+        return logits.softmax(1)
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
-        """Dice of every class that was drawn in a whole volume, and their mean.
+        """Returns the Dice of every annotated class in one volume, as `dice_N`, and their mean, as `dice`.
 
-        Of a class that is not there, it is 1 where none is found and 0 otherwise: a healthy volume tells false alarms.
+        For a class without voxels in the label, the Dice is 1 if none is predicted and 0 otherwise.
         """
-        found = slide(crops.x[0, 0], self.probability, self.crop, device=str(crops.x.device)).argmax(0)
-        label = crops.labels()[0, 0].cpu()
-        drawn = [n for n in range(1, self.classes) if crops.drawn is None or crops.drawn[0, n]]
-        each = {f"dice_{n}": dice(((found == n) & (label >= 0)).numpy(), (label == n).numpy()) for n in drawn}
-        mean = sum(each.values()) / max(1, len(each))
-        return {name: torch.tensor(value) for name, value in ({"dice": mean} | each).items()}
+        predicted = sliding_window_inference(
+            crops.x[0, 0], self.probability, self.patch_size, device=str(crops.x.device)
+        ).argmax(0)
+        label = crops.require_label()[0, 0].cpu()
+        annotated = [n for n in range(1, self.num_classes) if crops.annotated is None or crops.annotated[0, n]]
+        is_known = label >= 0
+        scores = {f"dice_{n}": dice(((predicted == n) & is_known).numpy(), (label == n).numpy()) for n in annotated}
+        mean = sum(scores.values()) / max(1, len(scores))
+        return {name: torch.tensor(value) for name, value in ({"dice": mean} | scores).items()}
 
     def transferable(self) -> dict[str, nn.Module]:
-        """Encoder, decoder and heads."""
+        """Returns encoder, decoder and heads."""
         return {"encoder": self.encoder, "decoder": self.decoder, "heads": self.heads}
 
-    def _loss(self, crops: Crops) -> Loss:
-        drawn = crops.drawn_by_view()
+    def _build_loss(self, crops: Crops) -> Loss:
+        """Returns the loss of one level, for the classes that are annotated in the crops."""
+        annotated = crops.annotated_per_view()
         if self.config.regions:
-            return partial(regions_ce, members=self.members, drawn=drawn, balance=self.config.balance)
-        return partial(dice_ce, drawn=drawn, balance=self.config.balance)
+            return partial(
+                regions_ce, members=self.members, annotated=annotated, class_balance=self.config.class_balance
+            )
+        return partial(dice_ce, annotated=annotated, class_balance=self.config.class_balance)
 
 
-def _members(regions: tuple[tuple[int, ...], ...], classes: int) -> Bool[Tensor, "n r"]:
-    """Which class lies in which region, background in none; classes that no region tells apart are refused.
+def _assign_classes_to_regions(regions: tuple[tuple[int, ...], ...], num_classes: int) -> Bool[Tensor, "n r"]:
+    """Returns which class is in which region; background is in none.
 
-    A class in no region is background like a gap in the numbers, as 3 is among the 1, 2 and 4 of BraTS.
+    A label value in no region counts as background. This allows gaps, such as the missing value 3 in BraTS.
+
+    Raises:
+        BadInput: A region contains an unknown class, or two classes are in the same regions.
     """
-    inside = [[n in region for region in regions] for n in range(classes)]
-    members = torch.tensor(inside, dtype=torch.bool).view(classes, len(regions))
+    is_inside = [[n in region for region in regions] for n in range(num_classes)]
+    members = torch.tensor(is_inside, dtype=torch.bool).view(num_classes, len(regions))
     codes = [tuple(row) for row in members.tolist()]
-    alike = [n for n in range(classes) if any(codes[n]) and codes.index(codes[n]) != n]
-    beyond = sorted({n for region in regions for n in region if n >= classes})
-    if regions and (alike or beyond):
-        fault = f"class {beyond[0]} is not there" if beyond else f"nothing tells class {alike[0]} from another"
-        raise BadInput(f"task.regions={[list(r) for r in regions]}: {fault}; the classes are 1 to {classes - 1}")
+    ambiguous = [n for n in range(num_classes) if any(codes[n]) and codes.index(codes[n]) != n]
+    unknown = sorted({n for region in regions for n in region if n >= num_classes})
+    if regions and (ambiguous or unknown):
+        fault = f"class {unknown[0]} does not exist" if unknown else ""
+        fault = fault or f"class {ambiguous[0]} is in the same regions as class {codes.index(codes[ambiguous[0]])}"
+        raise BadInput(
+            f"task.regions={[list(r) for r in regions]}: {fault}; give regions that distinguish the classes"
+            f" 1 to {num_classes - 1}"
+        )
     return members

@@ -1,1 +1,1 @@
-"""The one LightningModule, its schedules and its monitors."""
+"""Pretraining and finetuning: configuration, data loaders, training loop, optimizers and callbacks."""

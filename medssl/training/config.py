@@ -1,4 +1,4 @@
-"""How long, how fast and on what a network is trained."""
+"""Configuration of a training: length, optimizer, learning-rate schedule and hardware."""
 
 from typing import Annotated, Literal
 
@@ -7,8 +7,8 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 from medssl.settings import Settings
 
 
-class Plan(Settings):
-    """Length, optimiser, schedule and machine of a training; `epochs` x `steps` optimiser steps.
+class TrainConfig(Settings):
+    """Settings of the training loop, which runs for `epochs` x `steps_per_epoch` optimizer steps.
 
     Sources: AdamW: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019),
     https://arxiv.org/abs/1711.05101. `lamb`: You et al., "Large batch optimization for deep learning: training BERT in
@@ -16,56 +16,88 @@ class Plan(Settings):
     https://arxiv.org/abs/1608.03983. `infinite`: Singh et al., "Beyond cosine decay" (2025),
     https://arxiv.org/abs/2503.02844. `sawtooth`: Wald et al., "An OpenMind for 3D medical vision self-supervised
     learning" (2025), https://arxiv.org/abs/2412.17041. `layer_decay`: Bao et al., "BEiT" (2022),
-    https://arxiv.org/abs/2106.08254. `heads_lr`: fresh heads distort good features before they fit them, Kumar et al.,
-    "Fine-tuning can distort pretrained features and underperform out-of-distribution" (2022),
+    https://arxiv.org/abs/2106.08254. `head_lr_scale`: fresh heads distort good features before they fit them, Kumar et
+    al., "Fine-tuning can distort pretrained features and underperform out-of-distribution" (2022),
     https://arxiv.org/abs/2202.10054.
     """
 
-    epochs: PositiveInt = 20
-    steps: PositiveInt = 50
-    batch: PositiveInt = 2
-    optimizer: Literal["adamw", "lamb"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    encoder_lr: PositiveFloat = Field(1.0, description="the encoder's learning rate as a share of lr")
-    heads_lr: PositiveFloat = Field(1.0, description="learning rate of the heads as a share of lr")
-    finest_lr: PositiveFloat = Field(1.0, description="that of the finest level of encoder and decoder")
-    coarser_lr: PositiveFloat = Field(1.0, description="that of their other levels")
-    layer_decay: float = Field(1.0, gt=0, le=1, description="each encoder level learns so much of the next coarser one")
-    freeze: float = Field(0.0, ge=0, le=1, description="share of all steps in which the encoder stands still")
-    schedule: Literal["cosine", "infinite", "sawtooth", "constant"] = "cosine"
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps; sawtooth: of each tooth")
-    cooldown: float = Field(0.3, ge=0, le=1, description="infinite: share of all steps from lr down to its plateau")
-    plateau: float = Field(0.55, gt=0, le=1, description="infinite: the constant learning rate as a share of lr")
-    anneal: float = Field(0.2, ge=0, le=1, description="infinite: share of all steps, the last ones, from there to 0")
-    weight_decay: float = Field(0.05, ge=0)
-    clip: PositiveFloat = 1.0
-    accumulate: PositiveInt = 1
-    channel_dropout: float = Field(0.0, ge=0, lt=1, description="chance of each channel of a crop to be missing")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights; 0 keeps the last ones")
-    precision: Annotated[Literal["32", "bf16"], BeforeValidator(str)] = "32"
-    workers: int = Field(0, ge=0)
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    seed: int = 0
+    epochs: PositiveInt = Field(20, description="number of epochs")
+    steps_per_epoch: PositiveInt = Field(
+        50, description="optimizer steps per epoch, independent of the number of volumes"
+    )
+    batch_size: PositiveInt = Field(
+        2, description="volumes per batch, one crop or several views of each; a teacher adds as many unlabelled crops"
+    )
+    optimizer: Literal["adamw", "lamb"] = Field("adamw", description="adamw, or lamb for large batches")
+    lr: PositiveFloat = Field(1e-3, description="peak learning rate")
+    encoder_lr_scale: PositiveFloat = Field(1.0, description="factor on lr for the encoder")
+    head_lr_scale: PositiveFloat = Field(1.0, description="factor on lr for the heads")
+    finest_lr_scale: PositiveFloat = Field(1.0, description="factor on lr for the finest encoder and decoder level")
+    coarser_lr_scale: PositiveFloat = Field(1.0, description="factor on lr for the other encoder and decoder levels")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="factor on lr of an encoder level, relative to the next coarser level; 1 is off"
+    )
+    freeze_fraction: float = Field(
+        0.0, ge=0, le=1, description="fraction of all steps, from the start, in which the encoder is frozen"
+    )
+    schedule: Literal["cosine", "infinite", "sawtooth", "constant"] = Field(
+        "cosine", description="learning-rate schedule after the warm-up"
+    )
+    warmup_fraction: float = Field(
+        0.05, ge=0, lt=1, description="fraction of all steps with linear warm-up; sawtooth: of the steps of each tooth"
+    )
+    decay_fraction: float = Field(
+        0.3, ge=0, le=1, description="infinite: fraction of all steps in which lr decays to the plateau"
+    )
+    plateau_lr_scale: float = Field(0.55, gt=0, le=1, description="infinite: factor on lr at the plateau")
+    anneal_fraction: float = Field(
+        0.2,
+        ge=0,
+        le=1,
+        description="infinite: fraction of all steps, at the end, in which lr anneals from plateau to 0",
+    )
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay; norms, biases and tokens do not decay")
+    gradient_clip: PositiveFloat = Field(1.0, description="maximum norm of the gradient")
+    accumulate_grad_batches: PositiveInt = Field(1, description="batches per optimizer step")
+    channel_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a channel of a crop is blanked; one channel always remains"
+    )
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="decay of the exponential moving average of the weights; 0 keeps the last weights"
+    )
+    precision: Annotated[Literal["32", "bf16"], BeforeValidator(str)] = Field(
+        "32", description="32, or bf16 for mixed precision"
+    )
+    num_workers: int = Field(0, ge=0, description="data loader processes; 0 loads in the main process")
+    accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device type; auto uses a GPU if present")
+    seed: int = Field(0, description="seed of fresh weights, crop positions, augmentation and masks")
 
     @model_validator(mode="after")
-    def _phases_fit(self) -> "Plan":
-        if self.schedule == "infinite" and self.warmup + self.cooldown + self.anneal > 1:
-            raise ValueError("warmup, cooldown and anneal are shares of all steps: together at most 1")
-        if self.schedule == "sawtooth" and not 0 < self.freeze < 1:
-            raise ValueError(f"sawtooth: its first tooth trains the decoder alone; freeze is {self.freeze}, give 0.2")
+    def _check_schedule_phases(self) -> "TrainConfig":
+        phases = self.warmup_fraction + self.decay_fraction + self.anneal_fraction
+        if self.schedule == "infinite" and phases > 1:
+            raise ValueError(
+                "schedule=infinite: warmup_fraction + decay_fraction + anneal_fraction is"
+                f" {phases:.4g}; lower them to at most 1"
+            )
+        if self.schedule == "sawtooth" and not 0 < self.freeze_fraction < 1:
+            raise ValueError(
+                "schedule=sawtooth: the first tooth trains the decoder alone, so freeze_fraction must lie between"
+                f" 0 and 1; it is {self.freeze_fraction}, for example give 0.2"
+            )
         return self
 
     @property
-    def total(self) -> int:
-        """All optimiser steps."""
-        return self.epochs * self.steps
+    def total_steps(self) -> int:
+        """Number of optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
 
     @property
-    def frozen(self) -> int:
-        """The first steps, in which the encoder stands still."""
-        return round(self.freeze * self.total)
+    def frozen_steps(self) -> int:
+        """Number of optimizer steps, from the start, in which the encoder is frozen."""
+        return round(self.freeze_fraction * self.total_steps)
 
     @property
-    def annealing(self) -> int:
-        """The step at which an infinite schedule leaves its plateau, and from which another run can go on."""
-        return self.total - round(self.anneal * self.total)
+    def anneal_start(self) -> int:
+        """Step at which an infinite schedule leaves its plateau; another run can continue from there."""
+        return self.total_steps - round(self.anneal_fraction * self.total_steps)

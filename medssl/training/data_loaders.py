@@ -1,65 +1,91 @@
-"""Loaders: training crops without end and whole volumes to validate on, each a pure function of seed and number."""
+"""Data loaders: endless training crops, and whole volumes to validate on."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.classes import UNKNOWN, Classes
-from medssl.data.crops import CropDataset, Crops, Epochs, Item, collate
+from medssl.data.classes import IGNORE_INDEX, Classes
+from medssl.data.crops import CropDataset, CropItem, Crops, ResumableSampler, collate
 from medssl.data.manifest import Manifest
-from medssl.data.normalization import Recipe
+from medssl.data.normalization import IntensityNormalization
 from medssl.data.store import Store
-from medssl.training.config import Plan
+from medssl.training.config import TrainConfig
 
 
-def crops(dataset: CropDataset, plan: Plan, beside: CropDataset | None = None) -> "DataLoader[Any]":
-    """An epoch is as many crops as the plan's steps take, however many volumes there are.
+@dataclass(frozen=True)
+class DataLoaders:
+    """The data of a training.
 
-    Of others `beside` that have labels every second crop is one; of those that have none there are as many more.
+    Attributes:
+        train: Batches of training crops.
+        val: Whole labelled volumes to validate on, or None to train without validation.
+        val_every_n_epochs: Epochs between two validations.
+        case_ids: Case of each volume number in `Crops.volume`, for error messages.
     """
-    source = Beside(dataset, beside) if beside else dataset
-    batch = plan.batch if beside is None or beside.labelled else 2 * plan.batch
-    epoch = Epochs(plan.steps * batch * plan.accumulate)
+
+    train: "DataLoader[Crops]"
+    val: "DataLoader[Crops] | None" = None
+    val_every_n_epochs: int = 5
+    case_ids: Sequence[str] = ()
+
+
+def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset | None = None) -> "DataLoader[Any]":
+    """Returns a loader with `config.steps_per_epoch` optimizer steps per epoch, for any number of volumes.
+
+    Args:
+        dataset: Crops to train on.
+        config: Batch size, steps and loader processes.
+        extra: Further crops for semi-supervised training. Labelled ones make up every second crop of a batch;
+            unlabelled ones are added to each batch, as many as there are crops of `dataset`.
+    """
+    source = InterleavedDataset(dataset, extra) if extra else dataset
+    batch_size = config.batch_size if extra is None or extra.labelled else 2 * config.batch_size
+    sampler = ResumableSampler(config.steps_per_epoch * batch_size * config.accumulate_grad_batches)
     return DataLoader(
-        source, batch, sampler=epoch, collate_fn=collate, num_workers=plan.workers,
-        multiprocessing_context="spawn" if plan.workers else None, persistent_workers=plan.workers > 0,
+        source, batch_size, sampler=sampler, collate_fn=collate, num_workers=config.num_workers,
+        multiprocessing_context="spawn" if config.num_workers else None, persistent_workers=config.num_workers > 0,
     )  # fmt: skip
 
 
-def wholes(manifest: Manifest, recipe: Recipe, classes: Classes | None = None) -> "DataLoader[Crops]":
-    """Labelled volumes one by one, whole."""
-    return DataLoader(Wholes(manifest, recipe, classes), batch_size=None)
+def volume_loader(
+    manifest: Manifest, normalization: IntensityNormalization, classes: Classes | None = None
+) -> "DataLoader[Crops]":
+    """Returns a loader of whole labelled volumes, one per batch."""
+    return DataLoader(VolumeDataset(manifest, normalization, classes), batch_size=None)
 
 
-class Beside(Dataset[Item]):
-    """Labelled items and others by turns, the latter, where they have no label, with one that says nothing."""
+class InterleavedDataset(Dataset[CropItem]):
+    """Alternates between labelled items and extra items; an extra item without a label gets one of ignored voxels."""
 
-    def __init__(self, labelled: CropDataset, others: CropDataset) -> None:
-        self.labelled, self.others = labelled, others
+    def __init__(self, labelled: CropDataset, extra: CropDataset) -> None:
+        self.labelled, self.extra = labelled, extra
 
     def __len__(self) -> int:
-        return 2 * max(len(self.labelled), len(self.others))
+        return 2 * max(len(self.labelled), len(self.extra))
 
-    def __getitem__(self, number: int) -> Item:
-        at, other = divmod(number, 2)
-        if not other:
-            return self.labelled[at]
-        item, classes = self.others[at], self.labelled.classes
+    def __getitem__(self, number: int) -> CropItem:
+        index, is_extra = divmod(number, 2)
+        if not is_extra:
+            return self.labelled[index]
+        item, classes = self.extra[index], self.labelled.classes
         item = replace(item, volume=len(self.labelled) + item.volume)
         if item.label is not None:
             return item
         v, _, i, j, k = item.x.shape
-        drawn = torch.ones(classes.count, dtype=torch.bool) if classes else None
-        return replace(item, label=torch.full((v, i, j, k), UNKNOWN), drawn=drawn)
+        annotated = torch.ones(classes.count, dtype=torch.bool) if classes else None
+        return replace(item, label=torch.full((v, i, j, k), IGNORE_INDEX), annotated=annotated)
 
 
-class Wholes(Dataset[Crops]):
-    """Item n is case n as a batch of one crop that is the volume."""
+class VolumeDataset(Dataset[Crops]):
+    """Item n is case n as a batch of one crop that covers the whole volume."""
 
-    def __init__(self, manifest: Manifest, recipe: Recipe, classes: Classes | None = None) -> None:
-        self.store, self.recipe, self.classes = Store(manifest), recipe, classes
+    def __init__(
+        self, manifest: Manifest, normalization: IntensityNormalization, classes: Classes | None = None
+    ) -> None:
+        self.store, self.normalization, self.classes = Store(manifest), normalization, classes
 
     def __len__(self) -> int:
         return len(self.store.manifest.cases)
@@ -68,14 +94,14 @@ class Wholes(Dataset[Crops]):
         case = self.store.manifest.cases[number]
         image, label = self.store.image(case), self.store.label(case)
         voxels = label.volume().voxels
-        known = voxels.astype("int64") if self.classes is None else self.classes.target(voxels)
-        x = torch.from_numpy(image.input(self.recipe))
+        target = voxels.astype("int64") if self.classes is None else self.classes.to_target(voxels)
+        x = torch.from_numpy(image.network_input(self.normalization))
         return Crops(
             x=x[None, None],
             corner=torch.zeros(1, 1, 3, dtype=torch.long),
             size=torch.tensor([image.shape]),
             affine=torch.from_numpy(image.affine).float()[None, None],
             volume=torch.tensor([number]),
-            label=torch.from_numpy(known)[None, None],
-            drawn=None if self.classes is None else torch.from_numpy(self.classes.measured(case.id))[None],
+            label=torch.from_numpy(target)[None, None],
+            annotated=None if self.classes is None else torch.from_numpy(self.classes.evaluation_mask(case.id))[None],
         )

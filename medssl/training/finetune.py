@@ -1,224 +1,297 @@
-"""Finetuning: from a few labelled volumes and, if there is one, a pretraining to a closed run."""
+"""Finetuning: trains a segmentation or detection network from few labelled volumes."""
 
 import logging
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
-from torch.utils.data import DataLoader
 
-from medssl import config
-from medssl.data.checks import leakage as leaks
+from medssl.config import module_choice
+from medssl.data.checks import leakage
+from medssl.data.checks.leakage import CaseTrace
 from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
-from medssl.data.transforms.augmentation import Augment
+from medssl.data.registration.atlas import Atlas
+from medssl.data.splits import assign_fold
+from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
-from medssl.models.trained_model import Network, units
+from medssl.models.trained_model import TrainedModel, list_units
 from medssl.nn import lora
-from medssl.nn.encoder import EncoderConfig, Named
-from medssl.nn.interop import weight_transfer as transfer
-from medssl.render import report
+from medssl.nn.encoder import EncoderChoice, EncoderConfig
+from medssl.nn.interop.weight_transfer import TransferReport
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks import segment
 from medssl.tasks.base import Task
-from medssl.training import data_loaders as feed
 from medssl.training import presets
-from medssl.training.config import Plan
-from medssl.training.label_subset import Shown
-from medssl.training.missing_classes import unlearnt
-from medssl.training.semi_supervised.label_propagation import Propagated, Votes
-from medssl.training.semi_supervised.mean_teacher import Taught, Unlabelled
-from medssl.training.trainer import fit
+from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import DataLoaders, train_loader, volume_loader
+from medssl.training.label_subset import LabelSubset
+from medssl.training.missing_classes import warn_about_missing_classes
+from medssl.training.semi_supervised import methods
+from medssl.training.semi_supervised.config import SemiSupervisedConfig
+from medssl.training.semi_supervised.methods import ExtraVolumes
+from medssl.training.trainer import train
 
 log = logging.getLogger(__name__)
-DOUBTFUL = 0.5  # Dice of propagated labels and drawn ones, below which it is said
 
 
-class Finetune(Settings):
-    """What a finetuning is made of; `pretrained=null` is the same recipe from scratch."""
+class FinetuneConfig(Settings):
+    """Settings of a finetuning; without `pretrained` the same training starts from scratch."""
 
-    run: Path
-    manifest: Path
-    pretrained: Path | None = None
-    channels: tuple[int, ...] = Field((), description="of the pretraining's input, those that these scans hold; [] all")
-    labels: PositiveInt | None = Field(None, description="how many labelled volumes; null takes all")
-    task: config.named("medssl.tasks") = segment.Config()  # type: ignore[valid-type]
-    encoder: Named = EncoderConfig()
-    crop: tuple[int, int, int] = (64, 64, 64)
-    foreground: float = Field(0.67, ge=0, le=1, description="share of crops drawn about a labelled voxel")
-    schedule: presets.Schedule = Field("full", description="how the pretrained weights learn; fills in the plan")
-    rescale: bool = Field(False, description="pretrained kernels get the length of fresh ones, and learn as fast")
-    rank: PositiveInt = Field(4, description="schedule=lora: of the adapters")
-    regularise: bool = Field(False, description="more augmentation and decay where labels are few; fills in both")
-    unlabelled: Unlabelled = Field(
-        Unlabelled(), description="none, mean-teacher, pseudo or propagated: learn from the rest of train"
+    run: Path = Field(description="folder to write the run to")
+    manifest: Path = Field(description="manifest.csv of a store with labels")
+    pretrained: Path | None = Field(None, description="finished run to start from; null trains from scratch")
+    channels: tuple[int, ...] = Field(
+        (), description="input channels of the pretraining that these scans have, in their order; [] for all"
     )
-    augment: Augment = Augment()
-    plan: Plan = Plan()
-    validate_every: PositiveInt = 5
-    validate_on: int = Field(8, ge=0, description="at most so many cases of the split val; 0 keeps the last weights")
-    fold: int = Field(0, ge=0, description="with folds: which part of the labelled patients is the split val")
-    folds: int | None = Field(None, ge=2, description="cross-validates: so many parts take turns as the split val")
-    seed: int = Field(0, description="draws the labelled volumes, and deals the folds")
-    allow_absent: bool = Field(False, description="go on where the labelled volumes lack a class")
-    allow_overlap: bool = Field(False, description="go on where the training or pretraining has seen what is tested on")
-    allow_recipe_mismatch: bool = Field(False, description="go on with data windowed otherwise than the pretraining's")
-    resume: bool = False
+    num_labelled: PositiveInt | None = Field(None, description="number of labelled volumes to use; null uses all")
+    task: module_choice("medssl.tasks") = Field(  # type: ignore[valid-type]
+        segment.Config(), description="task to learn: segment or detect, with its settings"
+    )
+    encoder: EncoderChoice = Field(
+        EncoderConfig(), description="architecture of the encoder; with pretrained it must be the same as there"
+    )
+    patch_size: tuple[int, int, int] = Field((64, 64, 64), description="size of the training crops in voxels")
+    foreground_fraction: float = Field(
+        0.67, ge=0, le=1, description="fraction of the crops that are centred on a voxel of a class"
+    )
+    schedule: presets.Schedule = Field(
+        "full", description="preset for how pretrained weights are trained; sets keys of train"
+    )
+    rescale_kernel_norms: bool = Field(
+        False, description="rescale pretrained kernels to the norm of fresh ones, so that they learn as fast"
+    )
+    lora_rank: PositiveInt = Field(4, description="schedule=lora: rank of the adapters")
+    few_label_preset: bool = Field(
+        False, description="stronger augmentation and weight decay for few labels; sets keys of augment and train"
+    )
+    semi_supervised: SemiSupervisedConfig = Field(
+        SemiSupervisedConfig(), description="how to learn from the volumes of split train without labels"
+    )
+    augment: AugmentConfig = Field(AugmentConfig(), description="augmentation of the training crops")
+    train: TrainConfig = Field(TrainConfig(), description="length, optimizer, schedule and hardware of the training")
+    val_every_n_epochs: PositiveInt = Field(5, description="epochs between two validations")
+    max_val_cases: int = Field(
+        8, ge=0, description="largest number of cases of split val to select weights on; 0 keeps the last weights"
+    )
+    fold: int = Field(0, ge=0, description="with num_folds: number of the fold that is split val, from 0")
+    num_folds: int | None = Field(
+        None, ge=2, description="number of folds of a cross-validation over the labelled patients; null uses the splits"
+    )
+    seed: int = Field(0, description="seed of the selection of labelled volumes and of the folds")
+    allow_missing_classes: bool = Field(False, description="continue if no labelled volume contains some class")
+    allow_overlap: bool = Field(False, description="continue if training or pretraining has seen test cases")
+    allow_normalization_mismatch: bool = Field(
+        False, description="continue if the pretraining used another intensity normalization"
+    )
+    resume: bool = Field(False, description="continue an unfinished run, or start it if it does not exist")
 
     @model_validator(mode="before")
     @classmethod
-    def _presets(cls, given: Any) -> Any:
-        return presets.filled(given) if isinstance(given, dict) else given
+    def _apply_presets(cls, values: Any) -> Any:
+        return presets.apply_presets(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
-    def _schedule_fits(self) -> "Finetune":
+    def _check_pretrained(self) -> "FinetuneConfig":
         if self.schedule == "scratch" and self.pretrained:
-            raise ValueError("schedule=scratch starts from nothing; leave pretrained out, or choose another schedule")
-        if self.schedule in ("frozen", "lora") and not self.pretrained:
-            raise ValueError(f"schedule={self.schedule} keeps the encoder as it is, untrained; give pretrained=RUN")
-        if self.schedule in ("sawtooth", "layer-wise", "gentle") and not self.pretrained:
-            raise ValueError(f"schedule={self.schedule} goes easy on pretrained weights; give pretrained=RUN")
-        if self.rescale and not self.pretrained:
-            raise ValueError("rescale=true brings pretrained kernels to the length of fresh ones; give pretrained=RUN")
+            raise ValueError(
+                "schedule=scratch starts from random weights; leave pretrained out, or choose another schedule"
+            )
+        if self.schedule in ("frozen_encoder", "lora") and not self.pretrained:
+            raise ValueError(f"schedule={self.schedule} does not train the encoder's weights; give pretrained=RUN")
+        if self.schedule in ("sawtooth", "layer-wise", "discriminative") and not self.pretrained:
+            raise ValueError(f"schedule={self.schedule} is for pretrained weights; give pretrained=RUN")
+        if self.rescale_kernel_norms and not self.pretrained:
+            raise ValueError("rescale_kernel_norms=true is for pretrained weights; give pretrained=RUN")
         return self
 
-    def filled(self, labels: int) -> "Finetune":
-        """With what `regularise` stands for where all the labelled volumes, so many, are taken."""
-        if self.labels is not None:
+    def with_presets(self, num_labelled: int) -> "FinetuneConfig":
+        """Returns the settings with the few-label preset for a number of labelled volumes, if all of them are used."""
+        if self.num_labelled is not None:
             return self
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        few = Finetune.model_validate(given | {"labels": labels})
-        return few.model_copy(update={"labels": None})
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        preset = FinetuneConfig.model_validate(values | {"num_labelled": num_labelled})
+        return preset.model_copy(update={"num_labelled": None})
 
 
-def finetune(settings: Finetune) -> Run:
-    """A closed run that predicts; the split `test` is never looked at."""
-    manifest = Manifest.read(settings.manifest)
-    if settings.folds:
-        manifest = manifest.fold(settings.fold, settings.folds, settings.seed)
-    shown = Shown.of(manifest, settings.labels, settings.seed)
-    settings = settings.filled(len(shown.few.cases))
-    shown.check(settings.allow_absent)
-    _check_regions(settings.task, shown.classes)
-    if not settings.allow_overlap:
-        shown.apart_from(manifest.by("test"))
-    network = Network.on(shown.few, settings.encoder, settings.crop)
-    meant = units(manifest.by("train").labelled())  # of all that it might have drawn
-    network = network.model_copy(update={"task": settings.task, "labels": dict(shown.classes.names), "units": meant})
-    splits = ("test", "val") if settings.folds else ("test",)  # of a cross-validation, what is held out tests it
-    tested = replace(manifest, cases=tuple(case for case in manifest.cases if case.split in splits))
-    guarded = None if settings.allow_overlap else tested
-    seen = leaks.seen_by(settings.pretrained, guarded)
-    torch.manual_seed(settings.plan.seed)
-    before = Run.open(settings.pretrained) if settings.pretrained else None
-    given = settings.allow_recipe_mismatch, settings.channels, settings.rescale
-    task, ledger = network.started(before, *given) if before else (network.blank(), None)
-    log.info("%s", ledger or "no pretrained weights: from scratch")
-    learner, plan = _learner(task, settings)
-    held = manifest.by("val").labelled().first(settings.validate_on)
-    validation = feed.wholes(held, network.recipe, shown.classes) if held.cases else None
-    votes = _votes(shown, settings)
-    if votes:
-        seen += leaks.apart(leaks.traces(votes.atlas.manifest), votes.atlas.folder, guarded)
-    begin = Run.resume if settings.resume else Run.create
-    run = begin(settings.run, settings, "finetune", **_facts(before, ledger, shown, network))
-    train, pools = _fed(shown, network, settings, task.by_part, _propagated(votes, run) if votes else None)
-    leaks.remember(run.path, [*seen, *(trace for pool in pools for trace in leaks.traces(pool))])
-    cases = [case.id for pool in pools for case in pool.cases]
-    fit(learner, plan, run, train, validation, settings.validate_every, cases)
-    _doubt_unlearnt(learner, train, run, shown.classes)
+def finetune(config: FinetuneConfig) -> Run:
+    """Trains a segmentation or detection network and returns the closed run, which `medssl predict` takes.
+
+    Labels of split train are learnt, labels of split val select the weights. Split test is not used, except to refuse
+    a training that has seen its cases.
+    """
+    data = FinetuneData.select(config)
+    config = config.with_presets(len(data.subset.labelled.cases))
+    model = build_model(config, data)
+    traces = check_leakage(config, data)
+    method = methods.prepare(config.semi_supervised, data.subset, model.task, config.train)
+    begin = Run.resume if config.resume else Run.create
+    run = begin(config.run, config, "finetune", **_describe(data, model))
+    extra = method.extra_volumes(run)
+    loaders = make_loaders(config, data, model, extra)
+    leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)])
+    train(method.learner, loaders, run, method.train_config)
+    warn_about_missing_classes(method.learner, loaders.train, run, data.subset.classes)
     run.close()
     return run
 
 
-def _facts(before: Run | None, ledger: transfer.Ledger | None, shown: Shown, network: Network) -> dict[str, Any]:
-    """What a finetuning is of, beside its settings: it is resumed where these are the same."""
+@dataclass(frozen=True)
+class FinetuneData:
+    """The cases of a finetuning.
+
+    Attributes:
+        manifest: All cases of the store, with the splits of the chosen fold.
+        subset: Cases to train on.
+        val: Labelled cases to select the weights on.
+        held_out: Cases that later predictions are tested on; neither training nor pretraining may have seen them.
+    """
+
+    manifest: Manifest
+    subset: LabelSubset
+    val: Manifest
+    held_out: Manifest
+
+    @classmethod
+    def select(cls, config: FinetuneConfig) -> "FinetuneData":
+        """Selects the cases; raises BadInput if labels are missing, undeclared, or lack a class."""
+        manifest = Manifest.read(config.manifest)
+        if config.num_folds:
+            manifest = assign_fold(manifest, config.fold, config.num_folds, config.seed)
+        subset = LabelSubset.select(manifest, config.num_labelled, config.seed)
+        subset.check_classes(config.allow_missing_classes)
+        _check_regions(config.task, subset.classes)
+        val = manifest.in_split("val").with_labels().head(config.max_val_cases)
+        # The runs of a cross-validation are tested on the cases that each of them holds out.
+        splits = ("test", "val") if config.num_folds else ("test",)
+        held_out = replace(manifest, cases=tuple(case for case in manifest.cases if case.split in splits))
+        return cls(manifest, subset, val, held_out)
+
+    def train_manifests(self, extra: ExtraVolumes | None) -> Sequence[Manifest]:
+        """Returns the labelled volumes and the extra volumes, in the order of `Crops.volume`."""
+        return [self.subset.labelled, *([extra.manifest] if extra else [])]
+
+    def trace_cases(self, extra: ExtraVolumes | None) -> list[CaseTrace]:
+        """Returns the traces of all cases that are trained on."""
+        return [trace for manifest in self.train_manifests(extra) for trace in leakage.trace_cases(manifest)]
+
+
+@dataclass(frozen=True)
+class FinetuneModel:
+    """The network of a finetuning, before training.
+
+    Attributes:
+        task: The network with pretrained or fresh weights.
+        spec: What is needed to build the network again and to prepare its input.
+        pretrained: Run that the weights come from.
+        transfer: What happened to every pretrained tensor.
+    """
+
+    task: Task
+    spec: TrainedModel
+    pretrained: Run | None
+    transfer: TransferReport | None
+
+
+def build_model(config: FinetuneConfig, data: FinetuneData) -> FinetuneModel:
+    """Builds the network, with pretrained weights and adapters if configured."""
+    classes = data.subset.classes
+    spec = TrainedModel.for_manifest(data.subset.labelled, config.encoder, config.patch_size)
+    # Units of all cases that may be selected, so that they do not depend on the selection.
+    units = list_units(data.manifest.in_split("train").with_labels())
+    spec = spec.model_copy(update={"task": config.task, "labels": dict(classes.names), "units": units})
+    torch.manual_seed(config.train.seed)
+    pretrained = Run.open(config.pretrained) if config.pretrained else None
+    transfer: TransferReport | None = None
+    if pretrained:
+        task, transfer = spec.warm_start(
+            pretrained, config.allow_normalization_mismatch, config.channels, config.rescale_kernel_norms
+        )
+    else:
+        task = spec.build_task()
+    log.info("%s", transfer or "no pretrained weights: training from scratch")
+    if config.schedule == "lora":
+        lora.add_adapters(task.encoder, config.lora_rank)
+    return FinetuneModel(task, spec, pretrained, transfer)
+
+
+def check_leakage(config: FinetuneConfig, data: FinetuneData) -> list[CaseTrace]:
+    """Raises BadInput if training, pretraining or atlas contain held-out cases, unless `allow_overlap` is set.
+
+    Returns:
+        The traces of the cases that the pretraining and the atlas have seen.
+    """
+    if not config.allow_overlap:
+        data.subset.require_disjoint_patients(data.manifest.in_split("test"))
+    held_out = None if config.allow_overlap else data.held_out
+    traces = leakage.read_seen_cases(config.pretrained, held_out)
+    if config.semi_supervised.atlas:
+        atlas = Atlas(config.semi_supervised.atlas)
+        traces += leakage.check_overlap(leakage.trace_cases(atlas.manifest), atlas.folder, held_out)
+    return traces
+
+
+def make_loaders(
+    config: FinetuneConfig, data: FinetuneData, model: FinetuneModel, extra: ExtraVolumes | None
+) -> DataLoaders:
+    """Returns crops of the labelled and the extra volumes to train on, and whole volumes to validate on."""
+    classes, normalization = data.subset.classes, model.spec.normalization
+    make_dataset = partial(
+        CropDataset, normalization=normalization, patch_size=config.patch_size, seed=config.train.seed,
+        augment_config=_with_flip_pairs(config.augment, classes),
+    )  # fmt: skip
+    make_labelled = partial(
+        make_dataset, labelled=True, foreground_fraction=config.foreground_fraction,
+        by_component=model.task.by_component,
+    )  # fmt: skip
+    labelled = make_labelled(data.subset.labelled, classes=classes)
+    extra_dataset = None
+    if extra and extra.classes:
+        extra_dataset = make_labelled(extra.manifest, classes=extra.classes)
+    elif extra:
+        extra_dataset = make_dataset(extra.manifest)
+    return DataLoaders(
+        train=train_loader(labelled, config.train, extra_dataset),
+        val=volume_loader(data.val, normalization, classes) if data.val.cases else None,
+        val_every_n_epochs=config.val_every_n_epochs,
+        case_ids=[case.id for manifest in data.train_manifests(extra) for case in manifest.cases],
+    )
+
+
+def _describe(data: FinetuneData, model: FinetuneModel) -> dict[str, Any]:
+    """Returns the metadata of the run, which must be the same when the run is resumed."""
+    pretrained = model.pretrained.metadata if model.pretrained else None
     return {
-        "recipe_of_weights": before and before.card["network"]["recipe"],
-        "start": before.card["kind"] if before else None,
-        "start_sha256": before.card["weights_sha256"] if before else None,
-        "manifest": shown.few.digest(),
-        "network": network.model_dump(mode="json"),
-        "cases": [case.id for case in shown.few.cases],
-        "transfer": ledger.json() if ledger else None,
+        "normalization_of_weights": pretrained and pretrained["network"]["normalization"],
+        "start": pretrained and pretrained["kind"],
+        "start_sha256": pretrained and pretrained["weights_sha256"],
+        "manifest": data.subset.labelled.digest(),
+        "network": model.spec.model_dump(mode="json"),
+        "cases": [case.id for case in data.subset.labelled.cases],
+        "transfer": model.transfer.to_json() if model.transfer else None,
     }
 
 
 def _check_regions(task: Settings, classes: Classes) -> None:
-    """Refuses regions outside of which a declared class lies: it would be learnt as background."""
+    """Raises BadInput if a declared class is in none of the regions, because it would be learnt as background."""
     regions = task.regions if isinstance(task, segment.Config) else ()
-    if left := [name for n, name in classes.names.items() if regions and not any(n in region for region in regions)]:
-        raise BadInput(f"task.regions: {', '.join(left)} lies in none of them; add it to one, or a region of its own")
+    outside = [name for n, name in classes.names.items() if regions and not any(n in region for region in regions)]
+    if outside:
+        raise BadInput(
+            f"task.regions: {', '.join(outside)} is in none of the regions; add it to a region, or add a region for it"
+        )
 
 
-def _doubt_unlearnt(learner: Task, train: DataLoader, run: Run, classes: Classes) -> None:
-    if not isinstance(learner, segment.Segment | Taught) or not (never := unlearnt(learner, train)):
-        return
-    names = ", ".join(classes.names[n] for n in never)
-    told = f"never says {names}, not even in the crops it learnt from; give it more steps, or task.balance=0.5"
-    log.warning("%s: %s", run.path, told)
-    run.note(alarm=told)
-    report.write(run)
-
-
-def _learner(task: Task, settings: Finetune) -> tuple[Task, Plan]:
-    """What is trained: the task, with adapters or beside a teacher where asked; a teacher is the average already."""
-    if settings.schedule == "lora":
-        lora.adapt(task.encoder, settings.rank)
-    how = settings.unlabelled
-    if how.name != "none" and not isinstance(task, segment.Segment):
-        raise BadInput(f"unlabelled={how.name}: is there for task=segment only; give unlabelled=none")
-    if not how.taught:
-        return task, settings.plan
-    return Taught(task, how, settings.plan), settings.plan.model_copy(update={"ema": 0.0})
-
-
-def _votes(shown: Shown, settings: Finetune) -> Votes | None:
-    """What the labelled volumes say of the others, where asked; refuses to learn from others that are not there."""
-    how = settings.unlabelled
-    if how.name != "none" and not shown.rest.cases:
-        raise BadInput(f"{settings.manifest}: split train has no case beside the labelled ones; give unlabelled=none")
-    return Votes(how.atlas, shown.few, shown.rest) if how.atlas else None
-
-
-def _propagated(votes: Votes, run: Run) -> Propagated:
-    """The propagated labels, in the run's folder to be looked at; tells how they agree with the drawn ones."""
-    told = votes.write(run.path / "propagated")
-    told.draw(run.path / "previews")
-    count, agreement = len(told.manifest.cases), told.agreement
-    run.note(propagated={"cases": count, "agreement": None if agreement is None else round(agreement, 4)})
-    log.info("labels propagated to %d scans, to be looked at in %s", count, told.manifest.folder)
-    if agreement is not None and agreement < DOUBTFUL:
-        said = f"carried from one labelled volume to another, labels agree with a Dice of {agreement:.2f} alone"
-        log.warning("%s: %s; look at it, and whether all scans show the same place", told.manifest.folder, said)
-    return told
-
-
-def _fed(
-    shown: Shown, network: Network, settings: Finetune, by_part: bool, told: Propagated | None = None
-) -> tuple[DataLoader, list[Manifest]]:
-    """Crops of the labelled volumes, and of the others where asked; with what they are cut from."""
-    cut = partial(
-        CropDataset, recipe=network.recipe, size=settings.crop, seed=settings.plan.seed,
-        augment=_sided(settings.augment, shown.classes),
-    )  # fmt: skip
-    drawn = partial(cut, labelled=True, foreground=settings.foreground, by_part=by_part)
-    few = drawn(shown.few, classes=shown.classes)
-    if settings.unlabelled.name == "none":
-        return feed.crops(few, settings.plan), [shown.few]
-    beside = drawn(told.manifest, classes=told.classes) if told else cut(shown.rest)
-    return feed.crops(few, settings.plan, beside), [shown.few, beside.store.manifest]
-
-
-def _sided(augment: Augment, classes: Classes) -> Augment:
-    """Left and right change places in a mirror, or there is none."""
-    pairs = classes.mirrored()
+def _with_flip_pairs(augment: AugmentConfig, classes: Classes) -> AugmentConfig:
+    """Adds the classes that a left-right flip exchanges, or disables that flip if a class has no counterpart."""
+    pairs = classes.find_left_right_pairs()
     if pairs is None and augment.flip[0]:
-        log.info("left and right are not mirrored: some class of one side lacks its counterpart")
+        log.info("left-right flips are disabled: a class of one side has no counterpart of the other side")
     flip = augment.flip if pairs is not None else (False, *augment.flip[1:])
-    return augment.model_copy(update={"flip": flip, "swap": pairs or ()})
+    return augment.model_copy(update={"flip": flip, "left_right_pairs": pairs or ()})

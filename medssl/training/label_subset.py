@@ -1,52 +1,79 @@
-"""Shown: the volumes a finetuning learns from, with labels and without, and what is wrong with them."""
+"""Selects the labelled subset for few-label training and checks it for missing classes and patient overlap."""
 
 from dataclasses import dataclass, replace
 
 from medssl.data.classes import Classes
 from medssl.data.manifest import Manifest
-from medssl.data.store import Card, Store
+from medssl.data.splits import select_labelled
+from medssl.data.store import Store, StoreMetadata
 from medssl.errors import BadInput
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Labelled volumes of the split train, the rest of that split as if unlabelled, and what the labels mean."""
+class LabelSubset:
+    """The training split of a store, divided into labelled volumes and volumes that are used without their labels.
 
-    few: Manifest
-    rest: Manifest
+    Attributes:
+        labelled: The selected labelled volumes.
+        unlabelled: All other volumes of the training split with as many channels as the labelled ones.
+        classes: Class names and label conventions of the store.
+    """
+
+    labelled: Manifest
+    unlabelled: Manifest
     classes: Classes
 
     @classmethod
-    def of(cls, manifest: Manifest, labels: int | None, seed: int) -> "Shown":
-        """So many labelled volumes, drawn by the seed; None takes all."""
-        train = manifest.by("train")
-        labelled = train.labelled()
-        few = labelled.few(labels or len(labelled.cases), seed)
-        classes = Classes.of(Card.read(manifest.folder))
-        if not few.cases or not classes.names:
-            where = manifest.folder / "manifest.csv"
-            raise BadInput(f"{where}: no labelled case in split 'train'; ingest a folder with labelsTr/")
-        rest = (c for c in train.cases if c not in few.cases and c.channels == few.cases[0].channels)
-        return cls(few, replace(train, cases=tuple(rest)), classes)
+    def select(cls, manifest: Manifest, num_labelled: int | None, seed: int) -> "LabelSubset":
+        """Selects labelled volumes of the training split; for one seed, smaller subsets are parts of larger ones.
 
-    def check(self, allow_absent: bool) -> None:
-        """Refuses labels with values that the store does not declare, or, unless allowed, without some class."""
-        store = Store(self.few)
-        held = {case.id: {int(value) for value in store.label(case).points} for case in self.few.cases}
-        known = {*self.classes.names, self.classes.unlabelled}
-        for case, values in held.items():
-            if values - known:
-                said = f"holds classes {sorted(values - known)}, the store declares {sorted(self.classes.names)}"
-                raise BadInput(f"label of {case}: {said}; correct the label, or dataset.json, and ingest anew")
-        absent = [name for n, name in self.classes.names.items() if not any(n in values for values in held.values())]
-        if absent and not allow_absent:
-            said = f"{len(held)} labelled volumes hold no {', no '.join(absent)}"
-            raise BadInput(f"{said}; give more labels, another seed, or allow_absent=true")
+        Args:
+            manifest: Cases of a store, of all splits.
+            num_labelled: Number of labelled volumes; None takes all.
+            seed: Seed of the selection.
 
-    def apart_from(self, test: Manifest) -> None:
-        """Refuses patients who are tested on as well."""
-        tested = {case.patient: case.id for case in test.cases}
-        both = [(c.id, tested[c.patient]) for c in (*self.few.cases, *self.rest.cases) if c.patient in tested]
-        if both:
-            said = f"{both[0][0]} of train and {both[0][1]} of test are one patient ({len(both)} such cases)"
-            raise BadInput(f"{test.folder}: {said}; ingest with --resplit, or go on with allow_overlap=true")
+        Raises:
+            BadInput: The training split has no labelled case, or fewer than `num_labelled`.
+        """
+        train = manifest.in_split("train")
+        candidates = train.with_labels()
+        labelled = select_labelled(candidates, num_labelled or len(candidates.cases), seed)
+        classes = Classes.from_metadata(StoreMetadata.read(manifest.folder))
+        if not labelled.cases or not classes.names:
+            path = manifest.folder / "manifest.csv"
+            raise BadInput(f"{path}: no labelled case in split 'train'; ingest a folder with labelsTr/")
+        channels = labelled.cases[0].channels
+        unlabelled = (case for case in train.cases if case not in labelled.cases and case.channels == channels)
+        return cls(labelled, replace(train, cases=tuple(unlabelled)), classes)
+
+    def check_classes(self, allow_missing_classes: bool) -> None:
+        """Raises BadInput if a label has an undeclared value or, unless allowed, if no label contains some class."""
+        store = Store(self.labelled)
+        values_by_case = {
+            case.id: {int(value) for value in store.label(case).sample_points} for case in self.labelled.cases
+        }
+        declared = {*self.classes.names, self.classes.ignore_label}
+        for case_id, values in values_by_case.items():
+            if values - declared:
+                raise BadInput(
+                    f"label of {case_id}: has classes {sorted(values - declared)}, the store declares"
+                    f" {sorted(self.classes.names)}; correct the label or dataset.json, and run ingest again"
+                )
+        present = set().union(*values_by_case.values())
+        missing = [name for n, name in self.classes.names.items() if n not in present]
+        if missing and not allow_missing_classes:
+            raise BadInput(
+                f"none of the {len(values_by_case)} labelled volumes contains {', '.join(missing)};"
+                " use more labelled volumes or another seed, or set allow_missing_classes=true"
+            )
+
+    def require_disjoint_patients(self, test: Manifest) -> None:
+        """Raises BadInput if a patient of the training split is also in the test split."""
+        test_case_of_patient = {case.patient: case.id for case in test.cases}
+        train_cases = (*self.labelled.cases, *self.unlabelled.cases)
+        shared = [(c.id, test_case_of_patient[c.patient]) for c in train_cases if c.patient in test_case_of_patient]
+        if shared:
+            raise BadInput(
+                f"{test.folder}: {shared[0][0]} of train and {shared[0][1]} of test belong to one patient"
+                f" ({len(shared)} such cases); ingest with --resplit, or set allow_overlap=true to continue"
+            )

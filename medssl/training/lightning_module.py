@@ -1,6 +1,7 @@
-"""The one LightningModule: whatever has a `step` from crops to a loss is trained by it."""
+"""The one LightningModule: trains any objective or task that turns crops into a loss."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Int
@@ -11,74 +12,107 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.objectives.base import Objective
 from medssl.tasks.base import Task
-from medssl.training.callbacks.plateau_checkpoint import recall
-from medssl.training.channel_dropout import without_some
-from medssl.training.config import Plan
-from medssl.training.lr_schedules import share
-from medssl.training.optimizers import optimizer
+from medssl.training.callbacks.plateau_checkpoint import load_optimizer
+from medssl.training.config import TrainConfig
+from medssl.training.lr_schedules import lr_scale
+from medssl.training.optimizers import build_optimizer
 
 
-class Training(LightningModule):
-    """Trains an objective or a task by a plan."""
+class LitTraining(LightningModule):
+    """Lightning wrapper of an objective or a task.
+
+    Args:
+        learner: Objective or task to train.
+        config: Optimizer, schedule, encoder freezing and channel dropout.
+        case_ids: Case of each volume number in `Crops.volume`, for error messages.
+        plateau: State that `plateau_checkpoint.read_plateau` returns; the optimizer continues from it.
+    """
 
     def __init__(
-        self, learner: Objective | Task, plan: Plan, cases: Sequence[str] = (),
-        before: Mapping[str, Tensor] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        learner: Objective | Task,
+        config: TrainConfig,
+        case_ids: Sequence[str] = (),
+        plateau: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__()
         self.learner = learner
-        self.plan = plan
-        self.cases = cases
-        self.before = before
-        self.pairs: tuple[Tensor, Tensor] | None = None
-        self.body = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
+        self.config = config
+        self.case_ids = case_ids
+        self.plateau = plateau
+        self.positive_pairs: tuple[Tensor, Tensor] | None = None
+        self.encoder_weights = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
-        """The loss of one batch; voxels or a loss that are not finite stop the training and name the volumes."""
-        # A sum is finite where all voxels are, which lie in [0, 1]; some losses pass over the others without a word.
-        whole = torch.isfinite(crops.x.flatten(1).sum(1))
-        if not whole.all():
-            raise BadInput(f"{self._named(crops.volume[~whole])}: voxels are no numbers (NaN or infinity); ingest anew")
-        if self.plan.channel_dropout:
-            crops = without_some(crops, self.plan.channel_dropout, self._source(index))
+        """Returns the loss of one batch.
+
+        Raises:
+            BadInput: Voxels or the loss are not finite; the message names the cases.
+        """
+        # Voxels lie in [0, 1], so their sum is finite if all of them are. Some losses ignore other voxels silently.
+        finite = torch.isfinite(crops.x.flatten(1).sum(1))
+        if not finite.all():
+            raise BadInput(
+                f"{self._format_cases(crops.volume[~finite])}: voxels are not finite (NaN or infinity);"
+                " correct the image and run ingest again"
+            )
+        if self.config.channel_dropout:
+            crops = drop_channels(crops, self.config.channel_dropout, self._make_generator(index))
         step = self.learner.step(crops)
-        self.pairs = step.pairs
+        self.positive_pairs = step.positive_pairs
         if not torch.isfinite(step.loss):
-            said = f"step {self.global_step}: the loss is {step.loss.item()} on {self._named(crops.volume)}"
-            raise BadInput(f"{said}; look at these cases, or lower plan.lr; resume=true goes on from the last epoch")
+            raise BadInput(
+                f"step {self.global_step}: the loss is {step.loss.item()} on {self._format_cases(crops.volume)};"
+                " check these cases, or lower train.lr; resume=true continues from the last epoch"
+            )
         self.log_dict({"loss": step.loss.detach(), **step.logs}, on_step=False, on_epoch=True, batch_size=len(crops.x))
         return step.loss
 
     def validation_step(self, crops: Crops, index: int) -> None:
-        """A whole volume at a time: what a task scores on it."""
+        """Logs the scores of a task on one whole volume."""
         if not isinstance(self.learner, Task):
             return
         scores = {f"val_{name}": value for name, value in self.learner.validate(crops).items()}
         self.log_dict(scores, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_batch_end(self, outputs: object, batch: Crops, index: int) -> None:
-        """Lets the learner follow its own weights, once an optimiser step."""
-        if (index + 1) % self.plan.accumulate == 0:
+        """Calls the learner's `after_step` hook once per optimizer step."""
+        if (index + 1) % self.config.accumulate_grad_batches == 0:
             self.learner.after_step()
 
     def on_train_batch_start(self, batch: Crops, index: int) -> None:
-        """Holds the encoder still, its norms' running moments as well, for as long as the plan says."""
-        frozen = not self.body or self.global_step < self.plan.frozen
-        for weight in self.body:
+        """Freezes the encoder, including the running statistics of its norms, during the first steps."""
+        frozen = not self.encoder_weights or self.global_step < self.config.frozen_steps
+        for weight in self.encoder_weights:
             weight.requires_grad_(not frozen)
         self.learner.encoder.train(not frozen)
 
-    def _named(self, volumes: Int[Tensor, "n"]) -> str:
-        return ", ".join(self.cases[row] if self.cases else f"volume {row}" for row in volumes.tolist())
-
-    def _source(self, index: int) -> torch.Generator:
-        """Of the plan's seed and the place in the training alone, so that a resumed one draws the same."""
-        return torch.Generator().manual_seed(hash((self.plan.seed, self.current_epoch, index)) % 2**63)
-
     def configure_optimizers(self) -> dict:
-        """The plan's optimiser and schedule; from a plateau on, both go on as they were there."""
-        rule, continued = optimizer(self.learner, self.plan), self.before is not None
-        if self.before is not None:
-            recall(rule, self.learner, self.before)
-        schedule = torch.optim.lr_scheduler.LambdaLR(rule, lambda step: share(step, self.plan, continued))
-        return {"optimizer": rule, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        """Returns the configured optimizer and schedule; both continue from the plateau, if there is one."""
+        optimizer, continued = build_optimizer(self.learner, self.config), self.plateau is not None
+        if self.plateau is not None:
+            load_optimizer(optimizer, self.learner, self.plateau)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_scale(step, self.config, continued))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _format_cases(self, volumes: Int[Tensor, "n"]) -> str:
+        return ", ".join(self.case_ids[n] if self.case_ids else f"volume {n}" for n in volumes.tolist())
+
+    def _make_generator(self, index: int) -> torch.Generator:
+        """Seeds a generator from seed, epoch and batch alone, so that a resumed training draws the same numbers."""
+        return torch.Generator().manual_seed(hash((self.config.seed, self.current_epoch, index)) % 2**63)
+
+
+def drop_channels(crops: Crops, probability: float, generator: torch.Generator) -> Crops:
+    """Blanks each channel of each crop with a probability, but never all channels of a crop.
+
+    The original channels remain in `Crops.x_all_channels`, for objectives that reconstruct them.
+
+    After Neverova et al., "ModDrop: adaptive multi-modal gesture recognition" (2015),
+    https://arxiv.org/abs/1501.00102. A blank channel needs no mark that it is missing: a first convolution responds to
+    it as the same convolution without that channel.
+    """
+    order = torch.rand(crops.x.shape[:3], generator=generator)
+    # The channel with the largest random number always remains.
+    present = (order >= probability) | (order == order.amax(2, keepdim=True))
+    return replace(crops, x=crops.x * present.to(crops.x)[..., None, None, None], x_all_channels=crops.x)

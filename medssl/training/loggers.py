@@ -1,4 +1,4 @@
-"""Logs: the curves of a run, which go on where it stopped."""
+"""Loggers: training curves in the folder of a run, continued when the run resumes."""
 
 import csv
 import io
@@ -14,35 +14,38 @@ FOLDER = "logs"
 CURVES = "metrics.csv"
 
 
-def loggers(folder: Path, last: Path) -> list[Logger]:
-    """What logs into a run's folder; of a run that goes on from the checkpoint `last`, curves keep the steps before.
+def build_loggers(folder: Path, checkpoint: Path) -> list[Logger]:
+    """Returns the CSV and TensorBoard loggers of a run.
 
-    Lightning's own logger would begin the file anew.
+    Lightning's CSV logger would start the file again. When the run resumes, this function therefore keeps the rows of
+    the steps that the checkpoint contains.
+
+    Args:
+        folder: Folder of the run; curves go to its subfolder `logs`.
+        checkpoint: Checkpoint to resume from, if the file exists.
     """
     path = folder / FOLDER / CURVES
-    kept = _before(path, last) if path.is_file() and last.is_file() else ""
+    earlier_rows = _read_rows_before(path, checkpoint) if path.is_file() and checkpoint.is_file() else ""
     path.unlink(missing_ok=True)
     curves = CSVLogger(folder, name="", version=FOLDER)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Experiment logs directory", UserWarning)
         writer = curves.experiment
-    if kept:
-        write_text(path, kept)
-        writer.metrics_keys = kept.partition("\n")[0].split(",")
+    if earlier_rows:
+        write_text(path, earlier_rows)
+        writer.metrics_keys = earlier_rows.partition("\n")[0].split(",")
     return [curves, TensorBoardLogger(folder, name="", version=FOLDER)]
 
 
-def _before(path: Path, last: Path) -> str:
-    """The table up to the steps that the checkpoint has taken; those after it are taken again.
-
-    A row that was not written to its end is left out; of a table without its head nothing is kept.
-    """
-    taken, text = torch.load(last, weights_only=True, mmap=True)["global_step"], io.StringIO()
+def _read_rows_before(path: Path, checkpoint: Path) -> str:
+    """Returns the CSV text up to the steps of the checkpoint, without incomplete rows; "" for a damaged header."""
+    num_steps = torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
     rows = csv.DictReader(path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0].splitlines())
     if "step" not in (rows.fieldnames or ()):
         return ""
-    kept = csv.DictWriter(text, rows.fieldnames or (), lineterminator="\n")
-    kept.writeheader()
-    whole = (row for row in rows if None not in row and (row["step"] or "").isdecimal())
-    kept.writerows(row for row in whole if int(row["step"]) < taken)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows.fieldnames or (), lineterminator="\n")
+    writer.writeheader()
+    complete = (row for row in rows if None not in row and (row["step"] or "").isdecimal())
+    writer.writerows(row for row in complete if int(row["step"]) < num_steps)
     return text.getvalue()

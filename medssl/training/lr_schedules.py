@@ -1,46 +1,54 @@
-"""Schedules: which share of its learning rate a training uses at a step."""
+"""Learning-rate schedules: the factor on the learning rate at each optimizer step."""
 
 import math
 
-from medssl.training.config import Plan
+from medssl.training.config import TrainConfig
 
 
-def share(step: int, plan: Plan, continued: bool = False) -> float:
-    """The share of the learning rate at a step, 0 to 1; a `continued` infinite schedule begins on its plateau."""
-    if plan.schedule == "infinite":
-        return _infinite(step, plan, continued)
-    if plan.schedule == "sawtooth":
-        return _sawtooth(step, plan)
-    if plan.schedule == "constant":
-        return min(1.0, (step + 1) / (plan.warmup * plan.total + 1))
-    return tooth(step, plan.warmup, plan.total)
+def lr_scale(step: int, config: TrainConfig, continued: bool = False) -> float:
+    """Returns the factor on the learning rate at an optimizer step, from 0 to 1.
 
-
-def tooth(step: int, warmup: float, total: int) -> float:
-    """Linear from 0 within the share `warmup` of `total` steps, then half a cosine down to 0."""
-    warm = warmup * total
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1.0, total - warm))))
-
-
-def _sawtooth(step: int, plan: Plan) -> float:
-    """The decoder alone up and down, then everything up and down."""
-    if step < plan.frozen:
-        return tooth(step, plan.warmup, plan.frozen)
-    return tooth(step - plan.frozen, plan.warmup, plan.total - plan.frozen)
-
-
-def _infinite(step: int, plan: Plan, continued: bool) -> float:
-    """Up, a cosine down to the plateau, the plateau, and from there down to 0.
-
-    Deviation: the paper's exponential annealing ends at a fixed small rate; a straight line needs no such bound.
+    Args:
+        step: Optimizer step, counted from 0.
+        config: Schedule and length of the training.
+        continued: Whether the training continues from the plateau of another one; an infinite schedule then skips
+            warm-up and decay.
     """
-    warm, cool = plan.warmup * plan.total, plan.cooldown * plan.total
-    if step >= plan.annealing:
-        return plan.plateau * max(0.0, plan.total - step) / (plan.total - plan.annealing + 1)
-    if continued or step >= warm + cool:
-        return plan.plateau
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    return plan.plateau + (1 - plan.plateau) * 0.5 * (1 + math.cos(math.pi * (step - warm) / cool))
+    if config.schedule == "infinite":
+        return _infinite_scale(step, config, continued)
+    if config.schedule == "sawtooth":
+        return _sawtooth_scale(step, config)
+    if config.schedule == "constant":
+        return min(1.0, (step + 1) / (config.warmup_fraction * config.total_steps + 1))
+    return warmup_cosine(step, config.warmup_fraction, config.total_steps)
+
+
+def warmup_cosine(step: int, warmup_fraction: float, total_steps: int) -> float:
+    """Rises linearly during the warm-up fraction of all steps, then falls to 0 along half a cosine."""
+    warmup = warmup_fraction * total_steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total_steps - warmup))))
+
+
+def _sawtooth_scale(step: int, config: TrainConfig) -> float:
+    """Runs two warm-up and cosine cycles: one for the decoder alone, one for the whole network."""
+    if step < config.frozen_steps:
+        return warmup_cosine(step, config.warmup_fraction, config.frozen_steps)
+    return warmup_cosine(step - config.frozen_steps, config.warmup_fraction, config.total_steps - config.frozen_steps)
+
+
+def _infinite_scale(step: int, config: TrainConfig, continued: bool) -> float:
+    """Warms up, decays along a cosine to the plateau, stays there, and anneals to 0.
+
+    Deviation: the paper anneals exponentially to a fixed small rate; a straight line to 0 needs no such bound.
+    """
+    total, plateau = config.total_steps, config.plateau_lr_scale
+    warmup, decay = config.warmup_fraction * total, config.decay_fraction * total
+    if step >= config.anneal_start:
+        return plateau * max(0.0, total - step) / (total - config.anneal_start + 1)
+    if continued or step >= warmup + decay:
+        return plateau
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return plateau + (1 - plateau) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / decay))

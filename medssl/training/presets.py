@@ -1,38 +1,50 @@
-"""Presets: what a schedule by name, or few labels, stand for in a finetuning's settings."""
+"""Expands a schedule name and the few-label preset into training and augmentation settings."""
 
 from typing import Any, Literal
 
 from medssl.settings import Settings
 
-Schedule = Literal["full", "scratch", "warm-up", "sawtooth", "layer-wise", "gentle", "frozen", "lora"]
+Schedule = Literal["full", "scratch", "warmup", "sawtooth", "layer-wise", "discriminative", "frozen_encoder", "lora"]
 
-PLANS: dict[str, dict[str, Any]] = {
-    "warm-up": {"warmup": 0.2},
-    "sawtooth": {"schedule": "sawtooth", "freeze": 0.2, "warmup": 0.2},
+SCHEDULE_PRESETS: dict[str, dict[str, Any]] = {
+    "warmup": {"warmup_fraction": 0.2},
+    "sawtooth": {"schedule": "sawtooth", "freeze_fraction": 0.2, "warmup_fraction": 0.2},
     "layer-wise": {"layer_decay": 0.65},
-    "gentle": {"heads_lr": 5.0, "finest_lr": 0.5, "coarser_lr": 0.05},
-    "frozen": {"freeze": 1.0},
+    "discriminative": {"head_lr_scale": 5.0, "finest_lr_scale": 0.5, "coarser_lr_scale": 0.05},
+    "frozen_encoder": {"freeze_fraction": 1.0},
 }
-# Up to so many labelled volumes: the fewer there are, the more often each is seen, and the more it is varied.
-FEW: dict[int, dict[str, dict[str, Any]]] = {
-    4: {"augment": {"share": 0.5, "elastic": 0.15, "rotate_deg": 20.0, "scale": 0.2}, "plan": {"weight_decay": 0.1}},
-    16: {"augment": {"share": 0.4}, "plan": {"weight_decay": 0.07}},
+# By the largest number of labelled volumes that a preset is for: fewer volumes repeat more often in a training, so they
+# are augmented and regularized more.
+FEW_LABEL_PRESETS: dict[int, dict[str, dict[str, Any]]] = {
+    4: {
+        "augment": {"probability": 0.5, "elastic": 0.15, "rotate_deg": 20.0, "scale": 0.2},
+        "train": {"weight_decay": 0.1},
+    },
+    16: {"augment": {"probability": 0.4}, "train": {"weight_decay": 0.07}},
 }
 
 
-def filled(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with what their `schedule`, and `regularise` for so many `labels`, stand for; what is given stands."""
-    few = _few(values.get("labels")) if values.get("regularise") else {}
+def apply_presets(values: dict[str, Any]) -> dict[str, Any]:
+    """Adds the settings that `schedule` and `few_label_preset` stand for; settings that are given keep their value.
+
+    Args:
+        values: Unvalidated settings of a finetuning. The few-label preset depends on their `num_labelled`.
+    """
+    few_label = _few_label_preset(values.get("num_labelled")) if values.get("few_label_preset") else {}
     presets = {
-        "augment": few.get("augment", {}),
-        "plan": PLANS.get(values.get("schedule", ""), {}) | few.get("plan", {}),
+        "augment": few_label.get("augment", {}),
+        "train": SCHEDULE_PRESETS.get(values.get("schedule", ""), {}) | few_label.get("train", {}),
     }
-    return values | {group: preset | _given(values.get(group, {})) for group, preset in presets.items() if preset}
+    return values | {group: preset | _as_dict(values.get(group, {})) for group, preset in presets.items() if preset}
 
 
-def _few(labels: Any) -> dict[str, dict[str, Any]]:
-    return next((FEW[most] for most in sorted(FEW) if isinstance(labels, int) and labels <= most), {})
+def _few_label_preset(num_labelled: Any) -> dict[str, dict[str, Any]]:
+    """Returns the preset for a number of labelled volumes; empty for many volumes or an unknown number."""
+    for limit in sorted(FEW_LABEL_PRESETS):
+        if isinstance(num_labelled, int) and num_labelled <= limit:
+            return FEW_LABEL_PRESETS[limit]
+    return {}
 
 
-def _given(group: Any) -> dict[str, Any]:
+def _as_dict(group: Any) -> dict[str, Any]:
     return group.model_dump(exclude_unset=True) if isinstance(group, Settings) else dict(group)

@@ -1,114 +1,167 @@
-"""Pretraining: from unlabelled volumes and an objective to a closed run."""
+"""Pretraining: trains an encoder by self-supervision on unlabelled volumes."""
 
 from pathlib import Path
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl import config
-from medssl.data.checks import leakage as leaks
+from medssl.config import class_for_config, module_choice
+from medssl.data.checks import leakage
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
-from medssl.data.transforms.augmentation import Augment
+from medssl.data.splits import assign_fold
+from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
-from medssl.models.provenance import contract, data_of
-from medssl.models.trained_model import Network
-from medssl.nn.encoder import EncoderConfig, Named
-from medssl.nn.interop import weight_transfer as transfer
-from medssl.nn.interop.weight_transfer import Ledger
+from medssl.models.provenance import encoder_metadata, store_digests
+from medssl.models.trained_model import TrainedModel
+from medssl.nn.encoder import EncoderChoice, EncoderConfig
+from medssl.nn.interop import weight_transfer
+from medssl.nn.interop.weight_transfer import TransferReport
 from medssl.objectives.base import Objective
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.training import data_loaders as feed
-from medssl.training.callbacks import plateau_checkpoint as plateau
-from medssl.training.callbacks.dense_probe import Probe
-from medssl.training.config import Plan
-from medssl.training.trainer import fit
+from medssl.training.callbacks import plateau_checkpoint
+from medssl.training.callbacks.dense_probe import DenseProbe, DenseProbeCallback
+from medssl.training.callbacks.representation_monitor import RepresentationMonitor
+from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import DataLoaders, train_loader
+from medssl.training.trainer import train
 
-FREE = ("site", "modality", "sex")  # labels that a manifest may hold without anybody having labelled
+METADATA_LABELS = ("site", "modality", "sex")  # columns of a manifest that label a volume without annotation
 
 
-class Pretrain(Settings):
-    """What a pretraining is made of."""
+class PretrainConfig(Settings):
+    """Settings of a pretraining."""
 
-    run: Path
-    manifest: Path
-    objective: config.named("medssl.objectives") = Field(  # type: ignore[valid-type]
-        description="a module of medssl/objectives, whose Config tells its keys, as objective.name=spark"
+    run: Path = Field(description="folder to write the run to")
+    manifest: Path = Field(description="manifest.csv of a store")
+    objective: module_choice("medssl.objectives") = Field(  # type: ignore[valid-type]
+        description="objective and its settings: a module of medssl/objectives, for example objective.name=spark"
     )
-    split: str = "train"
-    fold: int = Field(0, ge=0, description="with folds: which part of the labelled patients is not looked at")
-    folds: int | None = Field(None, ge=2, description="as those of the finetunings that this pretraining is for")
-    seed: int = Field(0, description="deals the folds")
-    encoder: Named = EncoderConfig()
-    crop: tuple[int, int, int] = (64, 64, 64)
-    overlap: float | None = None
-    augment: Augment | None = Field(None, description="crops are turned, bent and varied before an objective sees them")
-    start_from: Path | None = Field(None, description="a finished run whose encoder this one begins with")
-    continue_from: Path | None = Field(None, description="a run of plan.schedule=infinite, to go on from its plateau")
-    plan: Plan = Plan()
-    probe: int = Field(0, ge=0, description="labelled volumes that the frozen features are tried on; 0 leaves it out")
-    resume: bool = False
+    split: str = Field("train", description="split to train on")
+    fold: int = Field(
+        0, ge=0, description="with num_folds: number of the fold of labelled patients that is left out, from 0"
+    )
+    num_folds: int | None = Field(
+        None,
+        ge=2,
+        description="number of folds, as in the finetunings that this pretraining is for; null uses the splits",
+    )
+    seed: int = Field(0, description="seed of the folds, as in the finetunings")
+    encoder: EncoderChoice = Field(EncoderConfig(), description="architecture of the encoder")
+    patch_size: tuple[int, int, int] = Field((64, 64, 64), description="size of the crops in voxels")
+    min_view_overlap: float | None = Field(
+        None, description="smallest fraction of the first view's volume that every other view shares; null is free"
+    )
+    augment: AugmentConfig | None = Field(
+        None, description="augmentation of the crops before the objective sees them; null is off"
+    )
+    start_from: Path | None = Field(None, description="finished run with the encoder weights to start from")
+    continue_from: Path | None = Field(
+        None, description="finished run with train.schedule=infinite; this training continues from its plateau"
+    )
+    train: TrainConfig = Field(TrainConfig(), description="length, optimizer, schedule and hardware of the training")
+    num_probe_volumes: int = Field(
+        0, ge=0, description="number of labelled volumes for a dense probe of the frozen features; 0 is off"
+    )
+    resume: bool = Field(False, description="continue an unfinished run, or start it if it does not exist")
 
     @model_validator(mode="after")
-    def _one_beginning(self) -> "Pretrain":
+    def _check_start(self) -> "PretrainConfig":
         if self.start_from and self.continue_from:
-            raise ValueError("start_from takes an encoder, continue_from a whole training: give one of them")
-        if self.continue_from and self.plan.schedule != "infinite":
-            raise ValueError("continue_from goes on from a plateau: give plan.schedule=infinite as well")
+            raise ValueError("start_from loads an encoder, continue_from a whole training: give one of them")
+        if self.continue_from and self.train.schedule != "infinite":
+            raise ValueError("continue_from continues from a plateau: also give train.schedule=infinite")
         return self
 
 
-def pretrain(settings: Pretrain) -> Run:
-    """A closed run, which a finetuning starts from."""
-    manifest = Manifest.read(settings.manifest)
-    if settings.folds:
-        manifest = manifest.fold(settings.fold, settings.folds, settings.seed)
-    pool = manifest.by(settings.split)
-    network = Network.on(pool, settings.encoder, settings.crop)
-    probe = Probe.of(manifest, network, settings.probe, settings.plan.seed) if settings.probe else None
-    torch.manual_seed(settings.plan.seed)
-    objective, before, ledger = _begun(settings, network)
-    if settings.augment and not objective.turns:
-        raise BadInput(f"objective {settings.objective.name} compares places, which augment would move; leave it out")
-    objective.fits(torch.empty(1, network.in_channels, *settings.crop, device="meta"))
-    if len(pool.cases) < settings.plan.batch:
-        held = f"{settings.manifest}: split {settings.split!r} holds {len(pool.cases)} cases"
-        raise BadInput(f"{held}, a batch takes {settings.plan.batch} different ones; lower plan.batch, or ingest more")
-    dataset = CropDataset(
-        pool, network.recipe, settings.crop, views=objective.views, overlap=settings.overlap, seed=settings.plan.seed,
-        augment=settings.augment,
-    )  # fmt: skip
-    seen = leaks.seen_by(settings.start_from or settings.continue_from, None)
-    begin = Run.resume if settings.resume else Run.create
-    facts = {"manifest": pool.digest(), "network": network.model_dump(mode="json")}
-    facts |= contract(objective.encoder, settings.objective.name, data_of(manifest.folder))
-    run = begin(settings.run, settings, "pretrain", **facts, transfer=ledger.json() if ledger else None)
-    leaks.remember(run.path, [*seen, *leaks.traces(pool)])
-    crops = feed.crops(dataset, settings.plan)
-    known = {name: [getattr(case, name) for case in pool.cases] for name in FREE}
-    ids = [case.id for case in pool.cases]
-    fit(objective, settings.plan, run, crops, cases=ids, probe=probe, before=before, known=known)
+def pretrain(config: PretrainConfig) -> Run:
+    """Trains an encoder by self-supervision and returns the closed run, which a finetuning can start from."""
+    manifest = Manifest.read(config.manifest)
+    if config.num_folds:
+        manifest = assign_fold(manifest, config.fold, config.num_folds, config.seed)
+    cases = manifest.in_split(config.split)
+    spec = TrainedModel.for_manifest(cases, config.encoder, config.patch_size)
+    probe = make_probe(config, manifest, spec)
+    objective, plateau, transfer = build_objective(config, spec)
+    check_objective(config, objective, spec, cases)
+    loaders = make_loaders(config, objective, spec, cases)
+    traces = leakage.read_seen_cases(config.start_from or config.continue_from, None)
+    begin = Run.resume if config.resume else Run.create
+    metadata = {"manifest": cases.digest(), "network": spec.model_dump(mode="json")}
+    metadata |= encoder_metadata(objective.encoder, config.objective.name, store_digests(manifest.folder))
+    run = begin(config.run, config, "pretrain", **metadata, transfer=transfer.to_json() if transfer else None)
+    leakage.write_traces(run.path, [*traces, *leakage.trace_cases(cases)])
+    labels = {name: [getattr(case, name) for case in cases.cases] for name in METADATA_LABELS}
+    callbacks: list[Callback] = [RepresentationMonitor(run, labels), *([DenseProbeCallback(probe)] if probe else [])]
+    train(objective, loaders, run, config.train, callbacks, plateau)
     run.close()
     return run
 
 
-def _begun(settings: Pretrain, network: Network) -> tuple[Objective, dict[str, Tensor] | None, Ledger | None]:
-    """The objective as it begins: fresh, on a finished encoder with a ledger, or as it stood on a plateau."""
-    body, make = network.body(), config.class_for_config(settings.objective)
-    path = settings.continue_from or settings.start_from
+def make_probe(config: PretrainConfig, manifest: Manifest, spec: TrainedModel) -> DenseProbe | None:
+    """Returns the configured dense probe, if any."""
+    if not config.num_probe_volumes:
+        return None
+    return DenseProbe.from_manifest(manifest, spec, config.num_probe_volumes, config.train.seed)
+
+
+def build_objective(
+    config: PretrainConfig, spec: TrainedModel
+) -> tuple[Objective, dict[str, Tensor] | None, TransferReport | None]:
+    """Builds the objective with fresh weights, with the encoder of a finished run, or from the plateau of one.
+
+    Returns:
+        The objective, the plateau that the optimizer continues from, and what happened to every pretrained tensor.
+
+    Raises:
+        BadInput: The weights do not fit, or the training would never change an untrained encoder.
+    """
+    torch.manual_seed(config.train.seed)
+    encoder, objective_class = spec.build_encoder(), class_for_config(config.objective)
+    path = config.continue_from or config.start_from
     if path is None:
-        objective: Objective = make(settings.objective, body)
-        if settings.plan.freeze == 1 or not any(weight.requires_grad for weight in body.parameters()):
-            raise BadInput("this pretraining never moves its encoder, which is untrained; give start_from=RUN")
+        objective: Objective = objective_class(config.objective, encoder)
+        if config.train.freeze_fraction == 1 or not any(weight.requires_grad for weight in encoder.parameters()):
+            raise BadInput("this pretraining never changes its encoder, which is untrained; give start_from=RUN")
         return objective, None, None
     run = Run.open(path)
-    network.follows(run)
-    if settings.start_from:
-        # Before the objective is made, which may copy its encoder.
-        ledger = transfer.load(run.weights, {"encoder": body})
-        return make(settings.objective, body), None, ledger
-    objective, before = make(settings.objective, body), plateau.read(run)
-    plateau.restore(objective, before)
-    return objective, before, None
+    spec.require_compatible(run)
+    if config.start_from:
+        # Before the objective is built, because it may copy the encoder.
+        transfer = weight_transfer.load_parts(run.weights, {"encoder": encoder})
+        return objective_class(config.objective, encoder), None, transfer
+    objective, plateau = objective_class(config.objective, encoder), plateau_checkpoint.read_plateau(run)
+    plateau_checkpoint.load_learner(objective, plateau)
+    return objective, plateau, None
+
+
+def check_objective(config: PretrainConfig, objective: Objective, spec: TrainedModel, cases: Manifest) -> None:
+    """Raises BadInput if the objective does not accept the augmentation, the patch size or the number of cases."""
+    if config.augment and not objective.allows_spatial_augmentation:
+        raise BadInput(
+            f"objective {config.objective.name} compares positions in the scan, which augmentation would move;"
+            " leave out augment"
+        )
+    objective.check_crop(torch.empty(1, spec.in_channels, *config.patch_size, device="meta"))
+    if len(cases.cases) < config.train.batch_size:
+        raise BadInput(
+            f"{config.manifest}: split {config.split!r} has {len(cases.cases)} cases, a batch takes"
+            f" {config.train.batch_size} different ones; lower train.batch_size, or ingest more cases"
+        )
+
+
+def make_loaders(config: PretrainConfig, objective: Objective, spec: TrainedModel, cases: Manifest) -> DataLoaders:
+    """Returns crops of the cases, with as many views as the objective needs."""
+    dataset = CropDataset(
+        cases,
+        spec.normalization,
+        config.patch_size,
+        num_views=objective.views,
+        min_overlap=config.min_view_overlap,
+        seed=config.train.seed,
+        augment_config=config.augment,
+    )
+    return DataLoaders(train_loader(dataset, config.train), case_ids=[case.id for case in cases.cases])

@@ -1,4 +1,4 @@
-"""What a training takes of a machine: time, processor and device hours, memory."""
+"""Measures what a training uses of a machine: wall time, CPU and GPU hours, memory."""
 
 import os
 import platform
@@ -14,34 +14,35 @@ from medssl.run import Run
 
 
 @contextmanager
-def spending(run: Run) -> Iterator[None]:
-    """Notes in the run what was spent within, however it ends; a resumed run adds to what it spent before."""
-    began, worked = time.monotonic(), _processor_s()
+def track_resources(run: Run) -> Iterator[None]:
+    """Records the resources used inside the context in run.json, also after an error; a resumed run adds to them."""
+    start, cpu_start = time.monotonic(), _cpu_seconds()
     try:
         yield
     finally:
-        seconds, hours = time.monotonic() - began, (_processor_s() - worked) / 3600
-        run.note(spent=_added(run.card.get("spent", {}), seconds, hours))
+        seconds, cpu_hours = time.monotonic() - start, (_cpu_seconds() - cpu_start) / 3600
+        run.update_metadata(resource_usage=_add_usage(run.metadata.get("resource_usage", {}), seconds, cpu_hours))
 
 
-def _added(before: dict[str, Any], seconds: float, cpu_hours: float) -> dict[str, Any]:
+def _add_usage(previous: dict[str, Any], seconds: float, cpu_hours: float) -> dict[str, Any]:
+    """Returns the previous usage of a run plus this part of it."""
     cuda = torch.cuda.is_initialized() and torch.cuda.max_memory_allocated() > 0
-    peak_gb = torch.cuda.max_memory_allocated() / 2**30 if cuda else _resident_gb()
+    peak_gb = torch.cuda.max_memory_allocated() / 2**30 if cuda else _resident_memory_gb()
     return {
-        "seconds": round(before.get("seconds", 0.0) + seconds, 1),
-        "cpu_hours": round(before.get("cpu_hours", 0.0) + cpu_hours, 4),
-        "gpu_hours": round(before.get("gpu_hours", 0.0) + cuda * seconds / 3600, 4),
-        "peak_memory_gb": round(max(before.get("peak_memory_gb", 0.0), peak_gb), 2),
+        "seconds": round(previous.get("seconds", 0.0) + seconds, 1),
+        "cpu_hours": round(previous.get("cpu_hours", 0.0) + cpu_hours, 4),
+        "gpu_hours": round(previous.get("gpu_hours", 0.0) + cuda * seconds / 3600, 4),
+        "peak_memory_gb": round(max(previous.get("peak_memory_gb", 0.0), peak_gb), 2),
         "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, {os.cpu_count()} cores",
         "torch": torch.__version__,
     }
 
 
-def _processor_s() -> float:
-    """Of this process and of the loader's workers that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
+def _cpu_seconds() -> float:
+    """Returns the CPU time of this process and of its terminated child processes, such as loader workers."""
+    usages = [resource.getrusage(target) for target in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _resident_gb() -> float:
+def _resident_memory_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,4 +1,4 @@
-"""A served app, and a browser to look at it."""
+"""Fixtures that serve the app and open a browser."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.reviewers import SECRET, USER, answering, free
-from medssl.review.access.reviewers import Access
-from medssl.review.event_store import Store
+from medssl.review.access.reviewers import ReviewConfig
+from medssl.review.event_store import EventStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,18 +21,20 @@ ROOT = Path(__file__).resolve().parents[2]
 @dataclass(frozen=True)
 class Served:
     url: str
-    store: Store
+    store: EventStore
     process: subprocess.Popen
 
 
 @pytest.fixture
 def access(predictions, tmp_path):
-    return Access(predictions=str(predictions), store=str(tmp_path / "review.sqlite"), reviewer="ana", key="k" * 32)
+    return ReviewConfig(
+        predictions=str(predictions), audit_db=str(tmp_path / "review.sqlite"), reviewer="ana", key="k" * 32
+    )
 
 
 @pytest.fixture
 def opened(access, monkeypatch):
-    """The settings of `access`, where the app looks for them."""
+    """The configuration `access`, in the environment of the app."""
     for name, value in access.to_environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(ROOT))
@@ -40,34 +42,41 @@ def opened(access, monkeypatch):
 
 
 @contextmanager
-def serving(predictions: Path, *words: str):
+def serve(predictions: Path, *options: str):
     port = free()
     store = predictions.parent / "served.sqlite"
     command = [sys.executable, "-m", "medssl.cli", "review", str(predictions), "--port", str(port)]
-    command += ["--store", str(store), "--reviewer", "ana", *words]
+    command += ["--audit-db", str(store), "--reviewer", "ana", *options]
     with subprocess.Popen(command, cwd=predictions.parent, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         try:
             wait_for(f"http://127.0.0.1:{port}/_stcore/health", process)
-            yield Served(f"http://127.0.0.1:{port}", Store(store), process)
+            yield Served(f"http://127.0.0.1:{port}", EventStore(store), process)
         finally:
             process.kill()
 
 
 @pytest.fixture
 def served(predictions):
-    with serving(predictions) as running:
+    with serve(predictions) as running:
         yield running
 
 
 @pytest.fixture
 def proxied(predictions, tmp_path):
-    """The app as it is served behind a proxy: its address, its port, the store, and what it logs."""
+    """The app behind a proxy: its address, its port, the file of the event log and the file of its log."""
     (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "secret").chmod(0o600)
     (tmp_path / "roles.yaml").write_text("ana: senior")
     log, port = tmp_path / "log.txt", free()
     command = [sys.executable, "-m", "medssl.cli", "review", str(predictions), "--port", str(port)]
-    command += ["--store", str(tmp_path / "s.sqlite"), "--proxy-header", USER, "--roles", str(tmp_path / "roles.yaml")]
+    command += [
+        "--audit-db",
+        str(tmp_path / "s.sqlite"),
+        "--proxy-header",
+        USER,
+        "--roles",
+        str(tmp_path / "roles.yaml"),
+    ]
     command += ["--proxy-secret-file", str(tmp_path / "secret")]
     with log.open("w") as out, subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out) as process:
         try:

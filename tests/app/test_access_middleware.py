@@ -1,4 +1,4 @@
-"""What stands in front of the app: allowed hosts, no other site's page, the proxy's secret, strict headers."""
+"""Requests pass only from allowed hosts, own pages and the proxy, and every response has strict headers."""
 
 import logging
 import warnings
@@ -19,7 +19,7 @@ def knock(opened):
         warnings.simplefilter("ignore")
         from starlette.testclient import TestClient
 
-    from app.access_middleware import middleware
+    from app.access_middleware import build_middleware
 
     async def talk(socket):
         await socket.accept()
@@ -29,12 +29,14 @@ def knock(opened):
     def make(**changed) -> TestClient:
         access = opened.model_copy(update=changed)
         routes = [Route("/", lambda request: PlainTextResponse("in")), WebSocketRoute("/talk", talk)]
-        return TestClient(Starlette(routes=routes, middleware=middleware(access)), base_url="http://localhost:8501")
+        return TestClient(
+            Starlette(routes=routes, middleware=build_middleware(access)), base_url="http://localhost:8501"
+        )
 
     return make
 
 
-def test_every_answer_is_dressed_also_a_refusal(knock):
+def test_every_response_has_the_security_headers(knock):
     for answer in (knock().get("/"), knock().get("/none"), knock().get("/", headers={"Host": "evil.site"})):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
@@ -55,7 +57,7 @@ def test_only_allowed_hosts_are_answered(knock, host, code):
     ("origin", "let_in"),
     [("http://localhost:8501", True), ("https://evil.site", False), ("null", False), ("http://localhost.evil", False)],
 )
-def test_the_page_of_another_site_reaches_nothing(knock, origin, let_in):
+def test_pages_of_other_sites_are_rejected(knock, origin, let_in):
     assert knock().get("/", headers={"Origin": origin}).status_code == (200 if let_in else 403)
     talk = knock().websocket_connect("ws://localhost:8501/talk", headers={"Origin": origin})
     if let_in:
@@ -78,7 +80,7 @@ def test_the_page_of_another_site_reaches_nothing(knock, origin, let_in):
         ([("X-User", "eve"), ("X-User", "ana"), ("X-Proxy-Secret", "s" * 16)], 403),
     ],
 )
-def test_behind_a_proxy_nothing_is_reached_past_it(knock, headers, code):
+def test_requests_that_bypass_the_proxy_are_rejected(knock, headers, code):
     assert knock(**PROXIED).get("/", headers=headers).status_code == code
 
 
@@ -91,7 +93,7 @@ def test_a_log_names_no_case(capsys):
     log.addHandler(handler)
     try:
         with warnings.catch_warnings():
-            logs.nameless()
+            logs.redact_logs()
         try:
             raise ValueError("Mustermann^Max")
         except ValueError as error:
@@ -100,6 +102,6 @@ def test_a_log_names_no_case(capsys):
         logging.setLogRecordFactory(before)
         log.removeHandler(handler)
     assert not logging.getLogger("uvicorn.access").isEnabledFor(logging.CRITICAL)
-    said = capsys.readouterr().err
-    assert "Mustermann" not in said.replace('raise ValueError("Mustermann^Max")', "")
-    assert said.rstrip().endswith("ValueError") and "test_access_middleware.py" in said
+    log_text = capsys.readouterr().err
+    assert "Mustermann" not in log_text.replace('raise ValueError("Mustermann^Max")', "")
+    assert log_text.rstrip().endswith("ValueError") and "test_access_middleware.py" in log_text

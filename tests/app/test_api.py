@@ -1,4 +1,4 @@
-"""The signed route: nobody reads an image without a link that is whole, unexpired and ours."""
+"""An image is served only under a link that is complete, valid and not expired."""
 
 import gzip
 import time
@@ -9,41 +9,41 @@ import pytest
 from starlette.applications import Starlette
 
 from medssl.io import nifti
-from medssl.review import mask_runs as masks
 from medssl.review.access.signed_links import Link
 from medssl.review.event import Act
-from medssl.review.event_store import Store
+from medssl.review.event_store import EventStore
+from medssl.review.mask_runs import pack_runs
 from medssl.viewer import wire
 
 
 @pytest.fixture
 def client(opened):
-    from app.api import routes
+    from app.api import build_routes
 
     with warnings.catch_warnings():  # it prefers a client that is not on every machine
         warnings.simplefilter("ignore")
         from starlette.testclient import TestClient
-    with TestClient(Starlette(routes=routes(opened)), raise_server_exceptions=False) as client:
+    with TestClient(Starlette(routes=build_routes(opened)), raise_server_exceptions=False) as client:
         yield client
 
 
 def token(access, number=1, kind="image", event=0, seconds=60, key=None) -> str:
-    return Link(number, kind, event, int(time.time()) + seconds).token(key or access.key)
+    return Link(number, kind, event, int(time.time()) + seconds).sign(key or access.key)
 
 
 @pytest.mark.parametrize("kind", ["image", "labels", "probability"])
-def test_what_arrives_is_what_was_predicted(client, access, predictions, kind):
+def test_the_served_image_equals_the_predicted_one(client, access, predictions, kind):
     where = f"/api/volume/{token(access, kind=kind)}"
     header = client.get(f"{where}/header.json").json()
     arrived = wire.decode(header, client.get(f"{where}/voxels").content)
-    stored = nifti.read(predictions / "case-a" / f"{kind}.nii.gz").oriented("RAS")
+    stored = nifti.read(predictions / "case-a" / f"{kind}.nii.gz").reorient("RAS")
     scale = 255 if kind == "probability" else 1
     assert np.allclose(arrived.voxels * scale, stored.voxels, atol=0.01)
     assert np.allclose(arrived.affine, stored.affine)
     assert arrived.unit == {"image": "HU", "labels": "label", "probability": "probability"}[kind]
 
 
-def test_slabs_join_to_the_whole_and_travel_compressed(client, access):
+def test_slabs_join_to_the_whole_volume_and_are_compressed(client, access):
     where = f"/api/volume/{token(access)}"
     header = client.get(f"{where}/header.json").json()
     whole = client.get(f"{where}/voxels")
@@ -54,10 +54,10 @@ def test_slabs_join_to_the_whole_and_travel_compressed(client, access):
     assert whole.headers["cache-control"] == "private, no-store"
 
 
-def test_a_slab_is_compressed_once_however_often_it_is_asked_for(client, access, monkeypatch):
+def test_a_slab_is_compressed_once(client, access, monkeypatch):
     packed = []
-    plain = wire.slab
-    monkeypatch.setattr(wire, "slab", lambda *asked: packed.append(asked[2:]) or plain(*asked))
+    plain = wire.compress_slab
+    monkeypatch.setattr(wire, "compress_slab", lambda *args: packed.append(args[2:]) or plain(*args))
     where = f"/api/volume/{token(access)}/voxels"
     first, again = (client.get(f"{where}?from=8&to=16") for _ in range(2))
     assert first.content == again.content and packed == [(8, 16)]
@@ -66,8 +66,8 @@ def test_a_slab_is_compressed_once_however_often_it_is_asked_for(client, access,
 def test_a_range_is_a_part_of_the_compressed_bytes(client, access):
     where = f"/api/volume/{token(access)}/voxels"
 
-    def ask(asked: str) -> tuple[int, bytes, str]:
-        with client.stream("GET", where, headers={"Range": asked}) as answer:
+    def ask(requested: str) -> tuple[int, bytes, str]:
+        with client.stream("GET", where, headers={"Range": requested}) as answer:
             return answer.status_code, b"".join(answer.iter_raw()), answer.headers.get("content-range", "")
 
     with client.stream("GET", where) as answer:
@@ -81,7 +81,7 @@ def test_a_range_is_a_part_of_the_compressed_bytes(client, access):
 
 
 @pytest.mark.parametrize("end", ["header.json", "voxels"])
-def test_no_link_no_image(client, access, end):
+def test_an_invalid_link_serves_no_image(client, access, end):
     whole = token(access)
     bad = [
         "x", whole[:-1], whole.replace("image", "labels"), whole.replace("1.", "2.", 1),
@@ -89,7 +89,7 @@ def test_no_link_no_image(client, access, end):
     ]  # fmt: skip
     for wrong in bad:
         answer = client.get(f"/api/volume/{wrong}/{end}")
-        assert (answer.status_code, answer.text) == (404, "this link is not valid, or no longer")
+        assert (answer.status_code, answer.text) == (404, "this link is invalid or has expired")
         assert answer.headers["cache-control"] == "private, no-store"
 
 
@@ -102,17 +102,17 @@ def test_no_path_leads_out(client, path):
 
 
 @pytest.mark.parametrize("query", ["from=-1&to=2", "from=3&to=3", "from=0&to=99", "from=a&to=2", "from=9&to=2"])
-def test_planes_that_are_not_there_are_refused(client, access, query):
+def test_planes_outside_the_volume_are_rejected(client, access, query):
     assert client.get(f"/api/volume/{token(access)}/voxels?{query}").status_code == 404
 
 
 def test_a_link_shows_the_strokes_of_one_reader_up_to_an_event(client, access, predictions):
     """The voxel of the stroke, in RAS order with i fastest, is where the wire says it is."""
-    store = Store(access.store)
+    store = EventStore(access.audit_db)
 
     def stroke(number: int, reviewer: str, run: list[int]) -> int:
-        said = {"session": "s", "case": "case-a", "reviewer": reviewer, "role": "reader", "action": "stroke"}
-        return store.record(Act(**said, number=number, mask=masks.pack([run]))).id
+        fields = {"session": "s", "case": "case-a", "reviewer": reviewer, "role": "reader", "action": "stroke"}
+        return store.record(Act(**fields, number=number, mask=pack_runs([run]))).id
 
     first = stroke(1, "ana", [0, 3, 2])
     stroke(2, "ben", [10, 3, 2])

@@ -1,4 +1,4 @@
-"""Who sees a case: people with a role, for as long as they are there; and each only what their role may."""
+"""Only people with a role see a case, until they are idle, and each can do only what the role permits."""
 
 import time
 from pathlib import Path
@@ -8,14 +8,14 @@ from streamlit.testing.v1 import AppTest
 
 from medssl.predictions_folder import NOTICE
 from medssl.review.event import Act
-from medssl.review.event_store import Store
+from medssl.review.event_store import EventStore
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def signed_in(access, monkeypatch):
-    """A function from what an identity provider claims to the first page."""
+    """A function from the claims of an identity provider to the first page."""
 
     def page(**claims) -> AppTest:
         oidc = access.model_copy(update={"mode": "oidc", "roles": {"ana@site": "senior"}})
@@ -37,45 +37,46 @@ def text(app: AppTest) -> str:
     return " ".join(str(element.proto) for element in app.main if element.type == "html")
 
 
-def strip() -> None:
-    """The line above a case, as its own script."""
+def case_header_script() -> None:
+    """The header of a case, as its own script."""
     from app import auth, case_header, review_context
+    from app.act_recorder import ActRecorder
 
-    desk = review_context.desk(auth.reviewer(review_context.access()))
-    case_header.draw(desk, desk.row(2), None)
+    context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
+    case_header.render_case_header(context, ActRecorder.from_context(context), context.load_case(2), None)
 
 
-def claimed(minutes_ago: float, **claims):
+def make_claims(minutes_ago: float, **claims):
     return {"is_logged_in": True, "email": "ana@site", "iat": int(time.time() - 60 * minutes_ago)} | claims
 
 
-def test_who_signed_in_and_has_a_role_reads(signed_in):
-    app = signed_in(**claimed(0))
+def test_a_signed_in_person_with_a_role_reads(signed_in):
+    app = signed_in(**make_claims(0))
     assert "case-a" in text(app) and "ana@site" in text(app) and "LOCAL MODE" not in text(app)
 
 
 @pytest.mark.parametrize(
-    ("claims", "said"),
+    ("claims", "title"),
     [
         ({}, "Not signed in"),
         ({"is_logged_in": False}, "Not signed in"),
-        (claimed(0, email="eve@site"), "No role here"),
-        (claimed(0, email_verified=False), "No role here"),
+        (make_claims(0, email="eve@site"), "No role in this review"),
+        (make_claims(0, email_verified=False), "No role in this review"),
     ],
 )
-def test_a_stranger_sees_no_case(signed_in, claims, said):
+def test_a_stranger_sees_no_case(signed_in, claims, title):
     app = signed_in(**claims)
-    assert said in text(app) and NOTICE in text(app) and "case-a" not in text(app)
+    assert title in text(app) and NOTICE in text(app) and "case-a" not in text(app)
 
 
-def test_an_old_sign_in_must_be_made_anew_on_a_new_page_too(signed_in):
-    app = signed_in(**claimed(21))
+def test_an_old_sign_in_expires_on_a_new_page_too(signed_in):
+    app = signed_in(**make_claims(21))
     assert "Paused" in text(app) and NOTICE in text(app) and "case-a" not in text(app)
     assert [b.label for b in app.button] == ["Sign in again"]
 
 
 def test_a_sign_in_that_is_in_use_lasts(signed_in, monkeypatch):
-    claims = claimed(15)
+    claims = make_claims(15)
     assert "case-a" in text(signed_in(**claims))
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 10 * 60)
@@ -88,23 +89,24 @@ def test_an_admin_cannot_sign(opened, monkeypatch):
     admin = opened.model_copy(update={"role": "admin"})
     for name, value in admin.to_environment().items():
         monkeypatch.setenv(name, value)
-    said = {"session": "s", "number": 1, "case": "case-b", "reviewer": "ana", "role": "admin"}
-    Store(opened.store).record(Act(**said, action="accept", finding="case-b-1-1"))
-    app = checked(AppTest.from_function(strip, default_timeout=30).run())
+    fields = {"session": "s", "number": 1, "case": "case-b", "reviewer": "ana", "role": "admin"}
+    EventStore(opened.audit_db).record(Act(**fields, action="accept", finding="case-b-1-1"))
+    app = checked(AppTest.from_function(case_header_script, default_timeout=30).run())
     assert next(b for b in app.button if b.label == "Sign off").disabled
 
 
-def test_what_a_role_may_not_is_not_stored_whatever_the_browser_sends(opened, monkeypatch):
+def test_a_forbidden_act_is_not_stored_whatever_the_browser_sends(opened, monkeypatch):
     admin = opened.model_copy(update={"role": "admin"})
     for name, value in admin.to_environment().items():
         monkeypatch.setenv(name, value)
 
     def forged() -> None:
         from app import auth, review_context
+        from app.act_recorder import ActRecorder
 
-        desk = review_context.desk(auth.reviewer(review_context.access()))
-        desk.record(desk.row(3), "sign", details="[]")
+        context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
+        ActRecorder.from_context(context).record("case-c", "sign", details="[]")
 
     app = checked(AppTest.from_function(forged, default_timeout=30).run())
-    assert Store(opened.store).events() == []
-    assert app.session_state["refusal"] == "As admin you may not sign."
+    assert EventStore(opened.audit_db).read_events() == []
+    assert app.session_state["toast"] == "As admin you may not sign."

@@ -1,4 +1,4 @@
-"""The story in a real browser: worklist, case, accept, reload, still accepted; nothing leaves the machine."""
+"""A reader opens, accepts, reloads and signs a case in a real browser; no request leaves the machine."""
 
 import re
 import signal
@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def decisions(served) -> list[tuple[str, str]]:
-    return [(e.action, e.finding) for e in served.store.events() if e.action != "open"]
+    return [(e.action, e.finding) for e in served.store.read_events() if e.action != "open"]
 
 
 def open_first(page, url: str) -> None:
@@ -44,11 +44,11 @@ def test_what_was_accepted_is_still_accepted_after_a_reload(served, browser):
     page.get_by_role("button", name="Sign off").click()
     page.get_by_text(re.compile("Signed 20")).wait_for()
     assert [action for action, _ in decisions(served)] == ["accept", "reject", "sign"]
-    assert served.store.faults() == []
+    assert served.store.find_faults() == []
     assert outside == [] and errors == []
 
 
-def test_a_stopped_server_loses_no_click(served, browser, predictions):
+def test_a_stopped_server_loses_no_verdict(served, browser, predictions):
     """The click waits in the browser until the server is there again."""
     page = browser.new_page(viewport={"width": 1500, "height": 920})
     open_first(page, served.url)

@@ -1,4 +1,4 @@
-"""What a click costs the server: runs of the page, bytes, events read; counted, so that no busy machine matters."""
+"""A click costs a known number of page runs, bytes and events, which are counted and not timed."""
 
 import gc
 import json
@@ -14,7 +14,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.runtime import Runtime
 
 from medssl.review.event import Act, Event
-from medssl.review.event_store import Store
+from medssl.review.event_store import EventStore
 from medssl.viewer import component
 from tests.app.conftest import ROOT
 
@@ -27,29 +27,29 @@ class Tab:
         self.run()
 
     def run(self, *events):
-        """Tells the viewer's events, as one; what the server says to it."""
-        asked = BackMsg()
-        asked.rerun_script.query_string = "case=1"
+        """Sends the viewer's events together and returns the messages of the server."""
+        request = BackMsg()
+        request.rerun_script.query_string = "case=1"
         if self.page:
-            asked.rerun_script.page_script_hash = self.page
-            widget = asked.rerun_script.widget_states.widgets.add()
+            request.rerun_script.page_script_hash = self.page
+            widget = request.rerun_script.widget_states.widgets.add()
             widget.id = f"$$STREAMLIT_INTERNAL_KEY_{self.viewer}__events"
             widget.json_trigger_value = json.dumps([{"event": "events", "value": events}])
         else:
-            asked.rerun_script.page_name = "case"
-        self.socket.send_bytes(asked.SerializeToString())
-        said = []
-        while not said or said[-1].WhichOneof("type") != "script_finished":
-            said.append(ForwardMsg.FromString(self.socket.receive_bytes()))
-        self._note(said)
-        return said
+            request.rerun_script.page_name = "case"
+        self.socket.send_bytes(request.SerializeToString())
+        messages = []
+        while not messages or messages[-1].WhichOneof("type") != "script_finished":
+            messages.append(ForwardMsg.FromString(self.socket.receive_bytes()))
+        self._read_messages(messages)
+        return messages
 
-    def _note(self, said):
-        self.page = next(m.navigation.page_script_hash for m in said if m.WhichOneof("type") == "navigation")
-        drawn = [m.delta.new_element for m in said if m.WhichOneof("type") == "delta"]
-        (viewer,) = (e.bidi_component for e in drawn if e.WhichOneof("type") == "bidi_component")
+    def _read_messages(self, messages):
+        self.page = next(m.navigation.page_script_hash for m in messages if m.WhichOneof("type") == "navigation")
+        elements = [m.delta.new_element for m in messages if m.WhichOneof("type") == "delta"]
+        (viewer,) = (e.bidi_component for e in elements if e.WhichOneof("type") == "bidi_component")
         self.viewer = viewer.id
-        self.told = json.loads(viewer.mixed.json if viewer.WhichOneof("data") == "mixed" else viewer.json)
+        self.data = json.loads(viewer.mixed.json if viewer.WhichOneof("data") == "mixed" else viewer.json)
 
     def decide(self, finding, decision="accept", **more):
         self.sent += 1
@@ -61,7 +61,7 @@ class Tab:
 def tab(opened, monkeypatch):
     """A case as the server shows it, with the settings that it is served with."""
     monkeypatch.setattr(Runtime, "_instance", None)  # one a process, and a stopped one stays there
-    component._element.cache_clear()
+    component._create_component.cache_clear()
     monkeypatch.setattr(config, "_main_script_path", str(ROOT / "app" / "asgi.py"))
     config.get_config_options(force_reparse=True)
     with warnings.catch_warnings(action="ignore"):  # it prefers a client that is not on every machine
@@ -70,28 +70,28 @@ def tab(opened, monkeypatch):
     wire = {"url": "/_stcore/stream", "subprotocols": ["streamlit"]}
     with TestClient(app) as client, client.websocket_connect(**wire) as socket:
         yield Tab(socket)
-        sessions = [known.session for known in Runtime.instance()._session_mgr.list_sessions()]
+        sessions = [info.session for info in Runtime.instance()._session_mgr.list_sessions()]
         while any(session._scriptrunner for session in sessions):
             time.sleep(0.01)
     for session in sessions:
         session._script_event_loop.close()  # a server that stops does not always come to it
     monkeypatch.undo()
-    component._element.cache_clear()
+    component._create_component.cache_clear()
     config.get_config_options(force_reparse=True)
 
 
-def test_a_verdict_is_one_run_of_the_page_that_says_what_changed_in_a_few_words(tab, opened):
-    said = tab.decide("case-a-1-1", next="case-a-1-2")
-    assert (tab.told["acked_seq"], tab.told["selected"]) == (1, "case-a-1-2")
-    assert [finding["decision"] for finding in tab.told["findings"]] == ["accept", None]
-    assert len(said) <= 24
-    assert sum(message.ByteSize() for message in said) < 12_000
-    assert [e.action for e in Store(opened.store).events()] == ["open", "accept"]
+def test_a_verdict_is_one_small_run_of_the_page(tab, opened):
+    messages = tab.decide("case-a-1-1", next="case-a-1-2")
+    assert (tab.data["acked_seq"], tab.data["selected"]) == (1, "case-a-1-2")
+    assert [finding["decision"] for finding in tab.data["findings"]] == ["accept", None]
+    assert len(messages) <= 24
+    assert sum(message.ByteSize() for message in messages) < 12_000
+    assert [e.action for e in EventStore(opened.audit_db).read_events()] == ["open", "accept"]
 
 
 def test_an_edit_leaves_the_reader_where_they_are(tab):
     tab.decide("case-a-1-1", "edit", next="case-a-1-1")
-    assert tab.told["selected"] == "case-a-1-1"
+    assert tab.data["selected"] == "case-a-1-1"
 
 
 def test_no_run_walks_through_all_memory(tab, monkeypatch):
@@ -105,18 +105,18 @@ def test_no_run_walks_through_all_memory(tab, monkeypatch):
 def test_a_verdict_after_many_reads_no_more_events_than_the_first(tab, opened):
     for n in range(40):
         base = {"session": "before", "number": n, "case": f"case-{'ab'[n % 2]}", "reviewer": "ben", "role": "reader"}
-        Store(opened.store).record(Act(**base, action="accept", finding="f"))
+        EventStore(opened.audit_db).record(Act(**base, action="accept", finding="f"))
     tab.decide("case-a-1-1")
     read = []
     note = lambda event, _: read.append(event.id)  # noqa: E731
     on.listen(Event, "load", note)
     tab.decide("case-a-1-2")
     on.remove(Event, "load", note)
-    last = Store(opened.store).events()[-1].id
+    last = EventStore(opened.audit_db).read_events()[-1].id
     assert set(read) <= {last - 1, last} and len(read) <= 4
 
 
 def test_what_another_reader_does_is_seen_at_the_next_click(tab, opened):
     act = Act(session="t", number=1, case="case-a", reviewer="ben", role="reader", action="open")
-    Store(opened.store).record(act)
-    assert "ben has it open since" in str(tab.decide("case-a-1-1"))
+    EventStore(opened.audit_db).record(act)
+    assert "open by ben since" in str(tab.decide("case-a-1-1"))

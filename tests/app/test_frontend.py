@@ -1,5 +1,6 @@
-"""A page says at once that it is opening, and the viewer's code travels once, under an address of its own."""
+"""Every page starts with a loading state, and browsers cache the files of the viewer by their hash."""
 
+import re
 import warnings
 
 import pytest
@@ -15,7 +16,7 @@ def client():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from starlette.testclient import TestClient
-    return TestClient(Starlette(routes=frontend.routes()))
+    return TestClient(Starlette(routes=frontend.build_routes()))
 
 
 def test_every_page_begins_with_a_loading_state_in_the_place_that_streamlit_fills(client):
@@ -26,13 +27,30 @@ def test_every_page_begins_with_a_loading_state_in_the_place_that_streamlit_fill
 
 
 def test_the_viewer_is_kept_by_the_browser_and_the_page_sends_only_its_address(client):
-    answer = client.get(component.address())
-    assert answer.text == component.javascript() and "immutable" in answer.headers["cache-control"]
-    assert "export default mount" in answer.text and ".mv-bar" in answer.text
-    assert component.address() in component.loader() and len(component.loader()) < 400
+    for name, content in component.load_frontend().items():
+        answer = client.get(f"{component.frontend_folder()}/{name}")
+        assert answer.content == content and "immutable" in answer.headers["cache-control"]
+        assert answer.headers["content-type"].startswith("text/css" if name.endswith(".css") else "text/javascript")
+    modules = component.load_frontend()
+    assert b"export default function mount" in modules["viewer.js"] and b".mv-bar" in modules["viewer.css"]
+    assert component.frontend_folder() in component.loader_script() and len(component.loader_script()) < 400
 
 
-def test_another_viewer_has_another_address(monkeypatch):
-    before = component.address()
-    monkeypatch.setattr(component, "javascript", lambda: "export default 1;")
-    assert component.address() != before
+@pytest.mark.parametrize("path", ["types.d.ts", "component.py", "..%2Fcomponent.py", "viewer.js/", ""])
+def test_nothing_else_is_served_from_the_folder_of_the_viewer(client, path):
+    assert client.get(f"{component.frontend_folder()}/{path}", follow_redirects=False).status_code in (307, 404)
+
+
+def test_every_import_names_a_file_of_the_same_folder():
+    modules = component.load_frontend()
+    source = b"\n".join(modules.values()).decode()
+    imported = set(re.findall(r'^import .* from "(.*)";$', source, re.MULTILINE))
+    assert imported and all(name.startswith("./") and name[2:] in modules for name in imported)
+
+
+def test_a_change_of_any_file_changes_the_address_of_all(monkeypatch):
+    folder = component.frontend_folder()
+    modules = dict(component.load_frontend())
+    for name in modules:
+        monkeypatch.setattr(component, "load_frontend", lambda name=name: modules | {name: modules[name] + b" "})
+        assert component.frontend_folder() != folder

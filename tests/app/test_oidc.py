@@ -1,4 +1,4 @@
-"""Signing in through OIDC, the whole way: button, identity provider, callback, page; and out again."""
+"""Sign-in with OIDC: button, identity provider, callback, page."""
 
 import os
 import subprocess
@@ -23,28 +23,35 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
-def provider(who: dict):
-    """An identity provider that asks nothing and says that everybody is `who`; gives its address."""
+def run_provider(identity: dict):
+    """Runs an identity provider that signs everybody in as `identity`; yields its address."""
     port, key, nonces = free(), RSAKey.generate_key(2048, {"kid": "1"}), []
     base = f"http://127.0.0.1:{port}"
 
-    def told(_):
+    def describe(_):
         ends = {"authorization_endpoint": "authorize", "token_endpoint": "token", "jwks_uri": "jwks"}
         return JSONResponse({"issuer": base} | {name: f"{base}/{end}" for name, end in ends.items()})
 
     def authorize(request):
-        asked = request.query_params
-        nonces.append(asked["nonce"])
-        return RedirectResponse(f"{asked['redirect_uri']}?code=1&state={asked['state']}")
+        query = request.query_params
+        nonces.append(query["nonce"])
+        return RedirectResponse(f"{query['redirect_uri']}?code=1&state={query['state']}")
 
     def token(_):
         now = int(time.time())
-        claims = {"iss": base, "aud": "medssl", "sub": "1", "iat": now, "exp": now + 600, "nonce": nonces[-1]} | who
+        claims = {
+            "iss": base,
+            "aud": "medssl",
+            "sub": "1",
+            "iat": now,
+            "exp": now + 600,
+            "nonce": nonces[-1],
+        } | identity
         signed = jwt.encode({"alg": "RS256", "kid": "1"}, claims, key)
         return JSONResponse({"access_token": "x", "token_type": "Bearer", "expires_in": 600, "id_token": signed})
 
     routes = [
-        Route("/.well-known/openid-configuration", told),
+        Route("/.well-known/openid-configuration", describe),
         Route("/authorize", authorize),
         Route("/token", token, methods=["POST"]),
         Route("/jwks", lambda _: JSONResponse({"keys": [key.as_dict(private=False)]})),
@@ -60,13 +67,19 @@ def provider(who: dict):
 
 
 @contextmanager
-def signing_in(predictions: Path, base: str):
-    """The app that sends people to the provider; gives its address."""
+def run_app(predictions: Path, base: str):
+    """Serves the app with sign-in at the provider; yields its address."""
     folder, port = predictions.parent, free()
     (folder / "roles.yaml").write_text("ana@site: senior")
-    said = {"redirect_uri": f"http://127.0.0.1:{port}/oauth2callback", "cookie_secret": "c" * 32, "client_id": "medssl",
-            "client_secret": "s" * 16, "server_metadata_url": f"{base}/.well-known/openid-configuration"}  # fmt: skip
-    (folder / "secrets.toml").write_text("[auth]\n" + "".join(f'{name} = "{value}"\n' for name, value in said.items()))
+    settings = {
+        "redirect_uri": f"http://127.0.0.1:{port}/oauth2callback",
+        "cookie_secret": "c" * 32,
+        "client_id": "medssl",
+        "client_secret": "s" * 16,
+        "server_metadata_url": f"{base}/.well-known/openid-configuration",
+    }
+    lines = "".join(f'{name} = "{value}"\n' for name, value in settings.items())
+    (folder / "secrets.toml").write_text(f"[auth]\n{lines}")
     (folder / "secrets.toml").chmod(0o600)
     command = [sys.executable, "-m", "medssl.cli", "review", str(predictions), "--port", str(port)]
     command += ["--oidc", str(folder / "secrets.toml"), "--roles", str(folder / "roles.yaml")]
@@ -80,19 +93,19 @@ def signing_in(predictions: Path, base: str):
 
 
 @pytest.mark.parametrize(
-    ("who", "said"),
+    ("identity", "shown_text"),
     [
         ({"email": "Ana@Site", "email_verified": True}, "case-a"),
-        ({"email": "eve@site", "email_verified": True}, "No role here"),
+        ({"email": "eve@site", "email_verified": True}, "No role in this review"),
     ],
 )
-def test_the_provider_says_who_it_is_and_the_roles_what_they_may(predictions, browser, who, said):
-    with provider(who) as base, signing_in(predictions, base) as url:
+def test_the_provider_identifies_a_person_and_the_roles_give_access(predictions, browser, identity, shown_text):
+    with run_provider(identity) as base, run_app(predictions, base) as url:
         page = browser.new_context(viewport={"width": 1500, "height": 920}).new_page()
         page.goto(url)
         page.get_by_text("Not signed in").wait_for(timeout=120_000)
         assert "case-a" not in page.content()
         page.get_by_role("button", name="Sign in").click()
-        page.get_by_text(said).first.wait_for(timeout=120_000)
-        assert ("case-a" in page.content()) == (said == "case-a")
+        page.get_by_text(shown_text).first.wait_for(timeout=120_000)
+        assert ("case-a" in page.content()) == (shown_text == "case-a")
         page.context.close()

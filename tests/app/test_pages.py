@@ -1,4 +1,4 @@
-"""Every page draws, says what it is for, and records."""
+"""Every page shows its state, explains what to do and records the acts of the reader."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from medssl.review.event import Act
-from medssl.review.event_store import Store
+from medssl.review.event_store import EventStore
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTICE = "Research use only. Not for clinical use."
@@ -41,11 +41,17 @@ def case(number: int) -> AppTest:
         import streamlit as st
 
         from app import auth, review_context, theme
+        from app.act_recorder import ActRecorder
+        from app.image_urls import ImageUrls
         from app.pages import case
 
         st.query_params["case"] = str(number)
-        theme.header(review_context.access(), auth.reviewer(review_context.access()))
-        case.page(review_context.desk(auth.reviewer(review_context.access())), st.Page(lambda: None, title="x"))
+        config = review_context.read_config()
+        reviewer = auth.require_reviewer(config)
+        theme.render_header(config, reviewer)
+        context = review_context.load_context(reviewer)
+        recorder, urls = ActRecorder.from_context(context), ImageUrls.from_context(context)
+        case.render_page(context, recorder, urls, st.Page(lambda: None, title="x"))
 
     return checked(AppTest.from_function(script, args=(number,), default_timeout=60).run())
 
@@ -58,9 +64,9 @@ def labels(app: AppTest) -> list[str]:
     return [b.label for b in app.button]
 
 
-def decide(access, finding: str, number: int, action: str = "accept", case: str = "case-a", **said) -> None:
+def decide(access, finding: str, number: int, action: str = "accept", case: str = "case-a", **fields) -> None:
     base = {"session": "viewer", "number": number, "case": case, "reviewer": "ana", "role": "reader"}
-    Store(access.store).record(Act(**(base | said), action=action, finding=finding))
+    EventStore(access.audit_db).record(Act(**(base | fields), action=action, finding=finding))
 
 
 def test_the_worklist_shows_every_case_and_the_notice(opened):
@@ -71,7 +77,7 @@ def test_the_worklist_shows_every_case_and_the_notice(opened):
     assert labels(app).count("Read") == 3
 
 
-def test_a_begun_case_is_offered_first(opened):
+def test_a_started_case_is_offered_first(opened):
     decide(opened, "case-b-1-1", 1, case="case-b")
     app = start()
     assert "Resume reading" in labels(app) and "Resume" in labels(app)
@@ -99,63 +105,66 @@ def test_a_case_cannot_be_signed_before_every_finding_is_read(opened):
     button(app, "Sign off").click()
     app = checked(app.run())
     assert "Signed 20" in text(app) and {"Reopen", "Next case"} <= set(labels(app))
-    last = Store(opened.store).events()[-1]
+    last = EventStore(opened.audit_db).read_events()[-1]
     assert last.action == "sign" and json.loads(last.details) == ["case-a-1-1", "case-a-1-2"]
 
 
-def test_what_was_decided_can_be_taken_back_and_a_signature_reopened(opened):
+def test_the_last_verdict_can_be_undone(opened):
     decide(opened, "case-b-1-1", 1, case="case-b")
     app = case(2)
-    button(app, "Take back").click()
+    button(app, "Undo").click()
     app = checked(app.run())
     assert button(app, "Sign off").disabled
-    assert [e.action for e in Store(opened.store).events()] == ["accept", "open", "undo"]
+    assert [e.action for e in EventStore(opened.audit_db).read_events()] == ["accept", "open", "undo"]
 
 
 def test_a_finding_can_be_given_another_label(opened):
     def script() -> None:
         from app import auth, review_context
+        from app.act_recorder import ActRecorder
         from app.pages import case
 
-        desk = review_context.desk(auth.reviewer(review_context.access()))
+        context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
+        recorder, item = ActRecorder.from_context(context), context.load_case(2)
         event = {"kind": "verdict", "client": "c", "seq": 1, "finding": "case-b-1-1", "decision": "relabel", "label": 2}
-        case._heard(desk, desk.row(2), event | {"reason": "wrong label", "note": "a cyst"})
+        case.handle_event(context.index, recorder, item, event | {"reason": "wrong label", "note": "a cyst"})
 
     checked(AppTest.from_function(script, default_timeout=60).run())
-    last = Store(opened.store).events()[-1]
+    last = EventStore(opened.audit_db).read_events()[-1]
     assert (last.action, last.label, last.finding) == ("relabel", 2, "case-b-1-1")
     assert (last.reason, last.note) == ("wrong label", "a cyst")
-    (finding,) = told(case(2))["findings"]
+    (finding,) = viewer_data(case(2))["findings"]
     assert (finding["decision"], finding["relabelled"]) == ("relabel", 2)
 
 
 @pytest.mark.parametrize(
-    ("least", "said"), [(None, "0.80<"), (0.5, "0.80, counts from 0.50"), (0.9, "0.80, does not count: below 0.90")]
+    ("threshold", "shown_text"),
+    [(None, "0.80<"), (0.5, "0.80, reaches the threshold of 0.50"), (0.9, "0.80, is below the threshold of 0.90")],
 )
-def test_a_finding_tells_whether_its_score_counts(opened, least, said):
+def test_a_finding_shows_whether_its_score_reaches_the_threshold(opened, threshold, shown_text):
     path = Path(opened.predictions) / "index.json"
-    told = json.loads(path.read_text())
-    names = [label["name"] for label in told["labels"]]
-    path.write_text(json.dumps(told | {"thresholds": dict.fromkeys(names, least) if least else {}}))
+    index = json.loads(path.read_text())
+    names = [label["name"] for label in index["labels"]]
+    path.write_text(json.dumps(index | {"thresholds": dict.fromkeys(names, threshold) if threshold else {}}))
     findings = Path(opened.predictions) / "case-a" / "findings.json"
     findings.write_text(json.dumps([row | {"score": 0.8} for row in json.loads(findings.read_text())]))
-    assert said in text(case(1))
+    assert shown_text in text(case(1))
 
 
 def test_the_viewer_gets_links_findings_and_no_voxels(opened):
     app = case(1)
-    said = str(next(e.proto for e in app.main if "viewer" in str(e.proto)))
-    assert "/api/volume/1.image." in said and "case-a-1-2" in said
-    assert len(said.split("json:")[-1]) < 8000
+    proto = str(next(e.proto for e in app.main if "viewer" in str(e.proto)))
+    assert "/api/volume/1.image." in proto and "case-a-1-2" in proto
+    assert len(proto.split("json:")[-1]) < 8000
 
 
-def told(app: AppTest) -> dict:
-    """What the viewer was given."""
+def viewer_data(app: AppTest) -> dict:
+    """The data that the viewer receives."""
     proto = next(e.proto for e in app.get("bidi_component"))
     return json.loads(proto.mixed.json if proto.WhichOneof("data") == "mixed" else proto.json)
 
 
-def test_the_prior_of_a_patient_stands_beside_a_case_with_its_growth(opened, predictions):
+def test_the_prior_is_shown_with_the_growth_of_its_findings(opened, predictions):
     index = json.loads((predictions / "index.json").read_text())
     for scan, date in zip(index["cases"][:2], ("20240901", "20240302"), strict=True):
         scan |= {"patient": "p", "date": date}
@@ -164,66 +173,75 @@ def test_the_prior_of_a_patient_stands_beside_a_case_with_its_growth(opened, pre
     before = json.loads((predictions / "case-a" / "findings.json").read_text())[0]
     findings[0] |= {"centre_mm": before["centre_mm"], "volume_ml": before["volume_ml"] / 2}
     (predictions / "case-b" / "findings.json").write_text(json.dumps(findings))
-    (entry,) = told(page := case(1))["besides"]
+    (entry,) = viewer_data(page := case(1))["comparisons"]
     assert entry["name"] == "Prior 2024-03-02" and entry["volume"].startswith("/api/volume/2.image.")
-    said = "+100 % volume, +0 % diameter in 183 days; volume doubling time 183 days"
-    assert entry["pairs"]["case-a-1-1"]["said"] == said
-    assert list(entry["pairs"]) == ["case-a-1-1"] and entry["only"] == []
-    assert told(page)["name"] == "case-a  2024-09-01"
-    assert told(case(2))["besides"] == []
+    growth = "+100 % volume, +0 % diameter in 183 days; volume doubling time 183 days"
+    assert entry["pairs"]["case-a-1-1"]["text"] == growth
+    assert list(entry["pairs"]) == ["case-a-1-1"] and entry["unmatched"] == []
+    assert viewer_data(page)["name"] == "case-a  2024-09-01"
+    assert viewer_data(case(2))["comparisons"] == []
 
 
-def test_another_model_stands_beside_a_case(opened, predictions, monkeypatch):
-    rival = predictions.with_name("rival")
-    shutil.copytree(predictions, rival)
-    findings = json.loads((rival / "case-a" / "findings.json").read_text())
-    (rival / "case-a" / "findings.json").write_text(json.dumps(findings[1:]))
-    for name, value in opened.model_copy(update={"rival": str(rival)}).to_environment().items():
+def test_another_model_is_shown_as_a_comparison(opened, predictions, monkeypatch):
+    other_model = predictions.with_name("other-model")
+    shutil.copytree(predictions, other_model)
+    findings = json.loads((other_model / "case-a" / "findings.json").read_text())
+    (other_model / "case-a" / "findings.json").write_text(json.dumps(findings[1:]))
+    for name, value in opened.model_copy(update={"comparison": str(other_model)}).to_environment().items():
         monkeypatch.setenv(name, value)
-    seen = told(case(1))
-    (entry,) = seen["besides"]
-    assert entry["volume"] == seen["volume"] and "/api/volume/1.rival." in entry["overlay"]
-    assert list(entry["pairs"]) == ["case-a-1-2"] and entry["none"] == "not found by rival" and entry["only"] == []
+    data = viewer_data(case(1))
+    (entry,) = data["comparisons"]
+    assert entry["volume"] == data["volume"] and "/api/volume/1.comparison." in entry["overlay"]
+    assert (
+        list(entry["pairs"]) == ["case-a-1-2"]
+        and entry["unpaired_text"] == "not found by other-model"
+        and entry["unmatched"] == []
+    )
 
 
-def test_a_case_that_somebody_reads_is_marked_and_no_verdict_of_theirs_is_shown(opened):
+def test_a_case_open_by_another_reader_is_marked_without_their_verdicts(opened):
     decide(opened, "", 1, "open", reviewer="ben")
     decide(opened, "case-a-1-1", 2, "reject", reviewer="ben")
-    said = text(start())
-    assert "open by ben since" in said and "0 of 2" in said
+    worklist = text(start())
+    assert "open by ben since" in worklist and "0 of 2" in worklist
     page = case(1)
-    assert "ben has it open since" in text(page)
-    assert [finding["decision"] for finding in told(page)["findings"]] == [None, None]
+    assert "open by ben since" in text(page)
+    assert [finding["decision"] for finding in viewer_data(page)["findings"]] == [None, None]
 
 
 def test_opening_a_case_is_stored_once(opened):
     page = case(1)
     checked(page.run())
-    assert [(e.action, e.case, e.reviewer) for e in Store(opened.store).events()] == [("open", "case-a", "ana")]
+    assert [(e.action, e.case, e.reviewer) for e in EventStore(opened.audit_db).read_events()] == [
+        ("open", "case-a", "ana")
+    ]
 
 
 @pytest.mark.parametrize("number", ["", "0", "99", "-1", "x"])
-def test_an_unknown_case_leads_back(opened, number):
+def test_an_unknown_case_shows_a_message(opened, number):
     assert "No case is open" in text(case(number))
 
 
 def test_an_unfinished_prediction_says_what_is_missing(opened, predictions):
-    told = json.loads((predictions / "index.json").read_text())
-    told |= {"asked": [*(case["id"] for case in told["cases"]), "case-x", "case-y"], "unread": {"case-x": "is torn"}}
-    (predictions / "index.json").write_text(json.dumps(told))
-    said = start().warning[0].value
-    assert said == "2 of 5 cases are missing here. case-x: is torn; case-y: not predicted yet"
+    index = json.loads((predictions / "index.json").read_text())
+    index |= {
+        "requested": [*(case["id"] for case in index["cases"]), "case-x", "case-y"],
+        "failed": {"case-x": "is torn"},
+    }
+    (predictions / "index.json").write_text(json.dumps(index))
+    warning = start().warning[0].value
+    assert warning == "2 of 5 requested cases have no prediction. case-x: is torn; case-y: not predicted yet"
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("[{}]")])
-def test_a_case_whose_findings_are_lost_is_named_and_the_others_can_be_read(opened, predictions, damage):
+def test_a_case_with_damaged_findings_is_named_and_the_others_can_be_read(opened, predictions, damage):
     damage(predictions / "case-b" / "findings.json")
     app = start()
-    assert app.error[0].value.startswith("case-b: findings gone or damaged")
+    assert app.error[0].value.startswith("Findings missing or damaged: case-b.")
     assert labels(app).count("Read") == 2 and "0 of 2 cases signed" in text(app)
 
 
-def test_missing_predictions_are_said_on_the_page(opened, predictions):
+def test_missing_predictions_are_named_on_the_page(opened, predictions):
     (predictions / "index.json").unlink()
     assert "No predictions to read" in text(start())
 
@@ -236,7 +254,7 @@ def test_a_stranger_sees_no_case(access, monkeypatch):
     assert "Not signed in" in text(app) and "case-a" not in text(app)
 
 
-def test_an_idle_reader_is_asked_before_anything_is_shown(opened):
+def test_an_idle_reader_must_continue_before_anything_is_shown(opened):
     app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=60)
     app.session_state["last_seen"] = 1.0
     app = checked(app.run())
@@ -249,8 +267,8 @@ def test_the_app_loads_no_torch():
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "app").rglob("*.py")]
     names = ", ".join(m for m in modules if m not in ("app.script.entry", "app.asgi") and "__init__" not in m)
     code = f"import sys, {names}; print([m for m in ('torch', 'monai') if m in sys.modules])"
-    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == "[]"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 def agreement() -> AppTest:
@@ -260,7 +278,7 @@ def agreement() -> AppTest:
         from app import auth, review_context
         from app.pages import agreement
 
-        agreement.page(review_context.desk(auth.reviewer(review_context.access())))
+        agreement.render_page(review_context.load_context(auth.require_reviewer(review_context.read_config())))
 
     return checked(AppTest.from_function(script, default_timeout=60).run())
 
@@ -271,14 +289,14 @@ def test_two_signed_readings_are_compared(opened):
         decide(opened, "case-b-1-1", 2 * n, action, "case-b", reviewer=reader)
         decide(opened, "", 2 * n + 1, "sign", "case-b", reviewer=reader)
     app = agreement()
-    assert "0 of 1 findings judged alike" in text(app) and "ben: rejected" in text(app)
+    assert "0 of 1 findings with the same verdict" in text(app) and "ben: rejected" in text(app)
     assert "<span>nodule</span><span>0.000</span>" in text(app)
     assert "data:image/png" in text(app) and "Fleiss" not in text(app)
 
 
 def test_three_readers_get_a_kappa_together_and_the_most_disputed_case_comes_first(opened):
-    said = {"case-a": ("accept", "accept", "accept"), "case-b": ("accept", "reject", "accept")}
-    for case, actions in said.items():
+    decisions = {"case-a": ("accept", "accept", "accept"), "case-b": ("accept", "reject", "accept")}
+    for case, actions in decisions.items():
         for n, (reader, action) in enumerate(zip(("ana", "ben", "eve"), actions, strict=True)):
             decide(opened, f"{case}-1-1", 10 * n + 1, action, case, reviewer=reader, session=f"{reader}-{case}")
             decide(opened, "", 10 * n + 2, "sign", case, reviewer=reader, session=f"{reader}-{case}")
@@ -287,12 +305,12 @@ def test_three_readers_get_a_kappa_together_and_the_most_disputed_case_comes_fir
     assert app.selectbox[0].options == ["case-b", "case-a"]
     assert all(pair in text(app) for pair in ("ana and ben", "ana and eve", "ben and eve"))
     app.selectbox[0].set_value("case-a")
-    assert "Every reader left the same mask" in text(checked(app.run()))
+    assert "All readers have the same mask" in text(checked(app.run()))
 
 
 @pytest.mark.parametrize(("step", "acts"), [("2 of 5", []), ("3 of 5", ["accept"]), ("4 of 5", ["accept", "reject"])])
 def test_the_tour_knows_how_far_the_reader_is(opened, monkeypatch, step, acts):
-    for name, value in opened.model_copy(update={"tour": True}).to_environment().items():
+    for name, value in opened.model_copy(update={"guided_tour": True}).to_environment().items():
         monkeypatch.setenv(name, value)
     for n, action in enumerate(acts, 1):
         decide(opened, f"case-a-1-{n}", n, action)

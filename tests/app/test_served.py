@@ -1,11 +1,11 @@
-"""The served app behind a proxy: who came by it reads, who did not gets nothing, and no log tells of whom."""
+"""Behind a proxy only its readers see cases, and the log contains no names."""
 
 import re
 
 import pytest
 
 from benchmarks.reviewers import SECRET, USER, front
-from medssl.review.event_store import Store
+from medssl.review.event_store import EventStore
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -21,10 +21,10 @@ def test_a_reader_opens_a_case_by_its_address_on_a_server_that_just_started(prox
         page.goto(f"http://127.0.0.1:{door}/case?case=1")
         page.locator(".mv-accept").click(timeout=120_000)
         for _ in range(150):
-            if any(e.action == "accept" for e in Store(store).events()):
+            if any(e.action == "accept" for e in EventStore(store).read_events()):
                 break
             page.wait_for_timeout(200)
-        assert {(e.reviewer, e.role) for e in Store(store).events()} == {("ana", "senior")}
+        assert {(e.reviewer, e.role) for e in EventStore(store).read_events()} == {("ana", "senior")}
 
         (predictions / "case-a" / "findings.json").write_text("[{}]")
         page.goto(f"http://127.0.0.1:{door}/case?case=1")
@@ -35,11 +35,11 @@ def test_a_reader_opens_a_case_by_its_address_on_a_server_that_just_started(prox
         page.get_by_text("Not signed in").wait_for(timeout=120_000)
         assert "case-b" not in page.content()
     assert outside == []
-    said = log.read_text()
-    assert "BadInput" in said and "case-a" not in said and SECRET not in said and ".image." not in said
+    log_text = log.read_text()
+    assert "BadInput" in log_text and "case-a" not in log_text and SECRET not in log_text and ".image." not in log_text
 
 
-def test_past_the_proxy_there_is_nothing(proxied, browser):
+def test_a_request_that_bypasses_the_proxy_is_rejected(proxied, browser):
     page = browser.new_page(extra_http_headers={USER: "ana"})
     answer = page.goto(proxied[0])
     assert (answer.status, page.inner_text("body")) == (403, "not allowed")

@@ -1,16 +1,23 @@
-"""Which crops correspond, on scans whose answer is known."""
+"""Positions and pairs of crops, on scans with a known answer."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.data.crop_geometry import NOWHERE, Places, bounds_mm, places, relate, share_of_scan
+from medssl.data.crop_geometry import (
+    NO_SCAN,
+    CropPositions,
+    crop_positions,
+    positive_and_ignored_pairs,
+    scan_bounds_mm,
+    voxel_to_scan_fraction,
+)
 from medssl.data.crops import Crops
 
 
-def cut(volume_affine, size, corner, crop, volume=0):
-    """One crop of a scan, geometry only."""
+def cut_crop(volume_affine, size, corner, crop, volume=0):
+    """Cuts one crop of a scan, geometry only."""
     shift = torch.eye(4)
     shift[:3, 3] = torch.tensor(corner, dtype=torch.float)
     return Crops(
@@ -21,78 +28,78 @@ def cut(volume_affine, size, corner, crop, volume=0):
 
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(*[st.integers(0, 20)] * 3), st.booleans(), st.integers(0, 2))
-def test_a_crop_is_placed_by_its_share_of_the_scan_however_the_scan_is_stored(corner, flipped, axis):
+def test_a_position_is_a_fraction_of_the_scan_however_the_scan_is_stored(corner, flipped, axis):
     affine = torch.diag(torch.tensor([-0.5 if flipped else 0.5, 2.0, 3.0, 1.0]))
     affine[:3, 3] = torch.tensor([40.0, -70.0, 1000.0])
-    crops = cut(affine, (40, 50, 60), corner, (8, 10, 12))
-    share = (torch.tensor(corner) + torch.tensor((8, 10, 12)) / 2) / torch.tensor((40, 50, 60))
-    expected = 1 - share[0] if flipped and axis == 0 else share[axis]
-    assert places(crops, axis).along.item() == pytest.approx(float(expected), abs=1e-5)
-    assert places(crops, axis).extent_mm[0].tolist() == pytest.approx([20, 100, 180], rel=1e-5)
+    crops = cut_crop(affine, (40, 50, 60), corner, (8, 10, 12))
+    fraction = (torch.tensor(corner) + torch.tensor((8, 10, 12)) / 2) / torch.tensor((40, 50, 60))
+    expected = 1 - fraction[0] if flipped and axis == 0 else fraction[axis]
+    assert crop_positions(crops, axis).along.item() == pytest.approx(float(expected), abs=1e-5)
+    assert crop_positions(crops, axis).extent_mm[0].tolist() == pytest.approx([20, 100, 180], rel=1e-5)
 
 
-def test_the_extent_of_a_turned_scan_is_that_of_the_patient():
+def test_the_extent_of_a_rotated_scan_is_along_the_axes_of_the_patient():
     affine = torch.zeros(4, 4)
     affine[0, 2], affine[1, 0], affine[2, 1], affine[3, 3] = 1, 2, -3, 1
-    low, high = bounds_mm(cut(affine, (10, 20, 30), (1, 2, 3), (4, 4, 4)))
+    low, high = scan_bounds_mm(cut_crop(affine, (10, 20, 30), (1, 2, 3), (4, 4, 4)))
     assert low[0].tolist() == pytest.approx([-0.5, -1, -58.5]) and high[0].tolist() == pytest.approx([29.5, 19, 1.5])
 
 
-def test_corners_of_a_scan_are_shares_zero_and_one():
+def test_corners_of_a_scan_are_at_fractions_zero_and_one():
     affine = torch.diag(torch.tensor([-0.5, 2.0, 3.0, 1.0]))
-    share = share_of_scan(cut(affine, (40, 50, 60), (8, 9, 10), (4, 4, 4)))[0]
+    to_fraction = voxel_to_scan_fraction(cut_crop(affine, (40, 50, 60), (8, 9, 10), (4, 4, 4)))[0]
     first, last = torch.tensor([-8.5, -9.5, -10.5, 1]), torch.tensor([31.5, 40.5, 49.5, 1])
-    assert torch.allclose(share @ first, torch.tensor([1.0, 0, 0, 1]), atol=1e-5)
-    assert torch.allclose(share @ last, torch.tensor([0.0, 1, 1, 1]), atol=1e-5)
+    assert torch.allclose(to_fraction @ first, torch.tensor([1.0, 0, 0, 1]), atol=1e-5)
+    assert torch.allclose(to_fraction @ last, torch.tensor([0.0, 1, 1, 1]), atol=1e-5)
 
 
-def at(volume, along, extent=100.0):
+def make_positions(volume, along, extent=100.0):
     n = len(volume)
-    return Places(torch.tensor(volume), torch.tensor(along), torch.full((n, 3), extent))
+    return CropPositions(torch.tensor(volume), torch.tensor(along), torch.full((n, 3), extent))
 
 
-def by_loops(a, b, pairs, partitions, soft):
+def classify_pairs(a, b, pairs, partitions, soft):
     rows = []
     for v, z, e in zip(a.volume.tolist(), a.along.tolist(), a.extent_mm[:, 0].tolist(), strict=True):
         for w, y, f in zip(b.volume.tolist(), b.along.tolist(), b.extent_mm[:, 0].tolist(), strict=True):
-            shared = max(e / f, f / e) <= 1.1
-            slab = min(int(z * partitions), partitions - 1) == min(int(y * partitions), partitions - 1)
-            if v == w or NOWHERE in (v, w):
+            comparable = max(e / f, f / e) <= 1.1
+            same_slab = min(int(z * partitions), partitions - 1) == min(int(y * partitions), partitions - 1)
+            if v == w or NO_SCAN in (v, w):
                 rows.append("left out")
             elif pairs == "GR":
                 rows.append("negative")
-            elif shared and slab:
+            elif comparable and same_slab:
                 rows.append("positive" if pairs == "GD" else "left out")
             else:
-                rows.append("left out" if not shared and abs(z - y) < soft else "negative")
+                rows.append("left out" if not comparable and abs(z - y) < soft else "negative")
     return rows
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(["GR", "GD-", "GD"]), st.integers(1, 6))
-def test_relations_follow_the_definition_pair_by_pair(seed, pairs, partitions):
+def test_pairs_follow_the_definition_one_by_one(seed, pairs, partitions):
     g = torch.Generator().manual_seed(seed)
 
-    def drawn(n):
+    def draw_positions(n):
         extent = torch.where(torch.rand(n, generator=g) < 0.5, 100.0, 150.0)[:, None].expand(n, 3)
-        return Places(torch.randint(-1, 4, (n,), generator=g), torch.rand(n, generator=g), extent)
+        return CropPositions(torch.randint(-1, 4, (n,), generator=g), torch.rand(n, generator=g), extent)
 
-    a, b = drawn(5), drawn(7)
-    attract, ignore = relate(a, b, pairs, partitions, 0.1, 0.15)
-    assert not (attract & ignore).any()
-    found = zip(attract.flatten(), ignore.flatten(), strict=True)
-    assert ["positive" if p else "left out" if i else "negative" for p, i in found] == by_loops(
+    a, b = draw_positions(5), draw_positions(7)
+    positive, ignore = positive_and_ignored_pairs(a, b, pairs, partitions, 0.1, 0.15)
+    assert not (positive & ignore).any()
+    pairs_of_masks = zip(positive.flatten(), ignore.flatten(), strict=True)
+    assert ["positive" if p else "left out" if i else "negative" for p, i in pairs_of_masks] == classify_pairs(
         a, b, pairs, partitions, 0.15
     )
 
 
-def test_scans_with_different_fields_of_view_never_attract():
-    a, b = at([0], [0.5]), at([1, 2], [0.5, 0.9], extent=300.0)
-    attract, ignore = relate(a, b, "GD", 4, 0.2, 0.1)
-    assert attract.tolist() == [[False, False]] and ignore.tolist() == [[True, False]]
+def test_scans_with_different_fields_of_view_have_no_positives():
+    a, b = make_positions([0], [0.5]), make_positions([1, 2], [0.5, 0.9], extent=300.0)
+    positive, ignore = positive_and_ignored_pairs(a, b, "GD", 4, 0.2, 0.1)
+    assert positive.tolist() == [[False, False]] and ignore.tolist() == [[True, False]]
 
 
-def test_places_travel_together():
-    a, b = at([0, 1], [0.1, 0.2]), at([2], [0.3])
-    both = a.cat(b).map(lambda column: column[[2, 0]])
+def test_columns_stay_together():
+    a, b = make_positions([0, 1], [0.1, 0.2]), make_positions([2], [0.3])
+    both = a.concatenate(b).map_columns(lambda column: column[[2, 0]])
     assert both.volume.tolist() == [2, 0] and both.along.tolist() == pytest.approx([0.3, 0.1])

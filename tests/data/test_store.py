@@ -1,4 +1,4 @@
-"""The store: what is written comes back, crops read only their part, torn files are refused."""
+"""Stored volumes are read back exactly, in whole or in part; truncated files are refused."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def ct(tmp_path_factory):
     return voxels, store.read(path)
 
 
-def test_voxels_affine_and_unit_come_back(ct):
+def test_voxels_affine_and_unit_are_read_back(ct):
     voxels, stored = ct
     volume = stored.volume()
     assert np.array_equal(volume.voxels, voxels) and np.array_equal(volume.affine, AFFINE) and volume.unit == "HU"
@@ -30,42 +30,42 @@ def test_voxels_affine_and_unit_come_back(ct):
 
 @settings(max_examples=60, deadline=None)
 @given(corner=st.tuples(*[st.integers(-50, 80)] * 3), size=st.tuples(*[st.integers(1, 50)] * 3))
-def test_any_crop_is_what_slicing_a_padded_volume_gives(ct, corner, size):
+def test_any_crop_equals_a_slice_of_the_padded_volume(ct, corner, size):
     voxels, stored = ct
     padded = np.pad(voxels, [(0, 0)] + [(100, 100)] * 3, constant_values=-1024)
-    there = tuple(slice(c + 100, c + 100 + s) for c, s in zip(corner, size, strict=True))
-    assert np.array_equal(stored.crop(corner, size), padded[(slice(None), *there)])
+    slices = tuple(slice(c + 100, c + 100 + s) for c, s in zip(corner, size, strict=True))
+    assert np.array_equal(stored.crop(corner, size), padded[(slice(None), *slices)])
 
 
-def test_points_lie_on_their_class(tmp_path):
+def test_sample_points_lie_on_their_class(tmp_path):
     label = np.zeros(SHAPE, np.uint8)
     label[10:20, 5:9, 3:30], label[40:42, 20, 20] = 1, 3
     store.write(tmp_path / "l.b2nd", Volume(label, AFFINE, "label"), {})
-    points = store.read(tmp_path / "l.b2nd").points
+    points = store.read(tmp_path / "l.b2nd").sample_points
     assert set(points) == {"1", "3"}
-    for name, at in points.items():
-        assert (label[tuple(at.T)] == int(name)).all()
+    for name, voxels in points.items():
+        assert (label[tuple(voxels.T)] == int(name)).all()
     assert len(points["3"]) == 2
 
 
-def test_points_of_a_large_class_are_few_and_everywhere(tmp_path):
+def test_sample_points_of_a_large_class_are_few_and_spread_evenly(tmp_path):
     store.write(tmp_path / "l.b2nd", Volume(np.ones(SHAPE, np.uint8), AFFINE, "label"), {})
-    points = store.read(tmp_path / "l.b2nd").points["1"]
-    assert len(points) == store.POINTS
+    points = store.read(tmp_path / "l.b2nd").sample_points["1"]
+    assert len(points) == store.MAX_SAMPLE_POINTS
     assert np.abs(points.mean(0) - (np.array(SHAPE) - 1) / 2).max() < 1
 
 
-def test_the_hash_sees_voxels_and_place_but_not_the_memory_layout():
+def test_the_hash_depends_on_voxels_and_affine_but_not_on_the_memory_layout():
     voxels = np.random.default_rng(0).integers(0, 9, (6, 5, 4)).astype(np.int16)
-    plain = store.content_sha256(Volume(voxels, AFFINE, "HU"))
-    assert plain == store.content_sha256(Volume(np.asfortranarray(voxels), AFFINE, "HU"))
+    original = store.content_sha256(Volume(voxels, AFFINE, "HU"))
+    assert original == store.content_sha256(Volume(np.asfortranarray(voxels), AFFINE, "HU"))
     changed = voxels.copy()
     changed[0, 0, 0] += 1
-    assert plain != store.content_sha256(Volume(changed, AFFINE, "HU"))
-    assert plain != store.content_sha256(Volume(voxels, AFFINE + np.eye(4)[3] * [[1], [0], [0], [0]], "HU"))
+    assert original != store.content_sha256(Volume(changed, AFFINE, "HU"))
+    assert original != store.content_sha256(Volume(voxels, AFFINE + np.eye(4)[3] * [[1], [0], [0], [0]], "HU"))
 
 
-def test_a_torn_file_is_refused(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     path = tmp_path / "a.b2nd"
     store.write(path, Volume(np.ones(SHAPE, np.int16), AFFINE, "HU"), {})
     path.write_bytes(path.read_bytes()[:-100])
@@ -73,9 +73,9 @@ def test_a_torn_file_is_refused(tmp_path):
         store.read(path)
 
 
-def test_a_folder_that_is_no_store_is_refused(tmp_path):
+def test_a_folder_without_store_json_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"store\.json"):
-        store.Card.read(tmp_path)
+        store.StoreMetadata.read(tmp_path)
     (tmp_path / "store.json").write_text("{")
     with pytest.raises(BadInput, match="JSON"):
-        store.Card.read(tmp_path)
+        store.StoreMetadata.read(tmp_path)

@@ -1,3 +1,3 @@
-"""The predictions folder of `tests.helpers.predictions_fixture`."""
+"""Imports the fixtures of `tests.helpers.predictions_fixture`."""
 
 from tests.helpers.predictions_fixture import predictions, references  # noqa: F401

@@ -1,4 +1,4 @@
-"""A comparison pairs by case, claims no more than its interval, and refuses what cannot be paired."""
+"""A comparison pairs scores by case, states only significant differences, and refuses unpaired cases."""
 
 import csv
 
@@ -27,18 +27,18 @@ def scores(rng, shift=0.0) -> dict[tuple[str, str], float]:
     }
 
 
-def test_the_difference_is_that_of_the_means(tmp_path):
+def test_difference_equals_that_of_the_means(tmp_path):
     rng = np.random.default_rng(0)
-    one, other = scores(rng), scores(rng)
-    rows = compare(evaluation(tmp_path / "a", one), evaluation(tmp_path / "b", other))
+    first, second = scores(rng), scores(rng)
+    rows = compare(evaluation(tmp_path / "a", first), evaluation(tmp_path / "b", second))
     assert [r.label for r in rows] == ["a", "b", "all labels"]
     for row in rows:
-        assert row.gap.estimate == pytest.approx(row.first - row.second)
-        assert row.gap.low <= row.gap.estimate <= row.gap.high
-    assert rows[-1].first == pytest.approx(np.mean(list(one.values())))
+        assert row.difference.estimate == pytest.approx(row.first - row.second)
+        assert row.difference.low <= row.difference.estimate <= row.difference.high
+    assert rows[-1].first == pytest.approx(np.mean(list(first.values())))
 
 
-def test_a_steady_gain_is_called_one_and_noise_is_not(tmp_path):
+def test_consistent_gain_is_significant_and_noise_is_not(tmp_path):
     base = scores(np.random.default_rng(0))
     better = {key: value + 0.05 for key, value in base.items()}
     first, second = evaluation(tmp_path / "a", better), evaluation(tmp_path / "b", base)
@@ -53,19 +53,19 @@ def test_a_steady_gain_is_called_one_and_noise_is_not(tmp_path):
 @pytest.mark.parametrize(
     ("metric", "better"), [("dice", "x"), ("nsd", "x"), ("hd95_mm", "y"), ("volume_error_ml", "y")]
 )
-def test_of_distances_the_smaller_is_the_better(tmp_path, metric, better):
+def test_lower_distances_are_better(tmp_path, metric, better):
     base = scores(np.random.default_rng(0))
-    more = {key: value + 0.05 for key, value in base.items()}
-    first, second = evaluation(tmp_path / "a", more, metric), evaluation(tmp_path / "b", base, metric)
+    higher = {key: value + 0.05 for key, value in base.items()}
+    first, second = evaluation(tmp_path / "a", higher, metric), evaluation(tmp_path / "b", base, metric)
     row = compare(first, second, metric)[-1]
-    assert row.verdict("x", "y") == f"{better} is better" and row.gap.estimate == pytest.approx(0.05)
+    assert row.verdict("x", "y") == f"{better} is better" and row.difference.estimate == pytest.approx(0.05)
 
 
-def test_cases_join_on_their_id_and_not_on_their_place(tmp_path):
+def test_cases_are_paired_by_id(tmp_path):
     base = scores(np.random.default_rng(0))
-    turned = dict(reversed(base.items()))
-    rows = compare(evaluation(tmp_path / "a", base), evaluation(tmp_path / "b", turned))
-    assert all(row.gap.estimate == 0 for row in rows)
+    reversed_order = dict(reversed(base.items()))
+    rows = compare(evaluation(tmp_path / "a", base), evaluation(tmp_path / "b", reversed_order))
+    assert all(row.difference.estimate == 0 for row in rows)
 
 
 def test_other_cases_or_another_metric_are_refused(tmp_path):
@@ -80,8 +80,8 @@ def test_other_cases_or_another_metric_are_refused(tmp_path):
         compare(first, tmp_path / "none")
 
 
-def test_two_patients_prove_nothing(tmp_path):
-    few = {key: value for key, value in scores(np.random.default_rng(0)).items() if key[0][:2] in ("00", "01")}
-    better = {key: value + 0.3 for key, value in few.items()}
-    row = compare(evaluation(tmp_path / "a", better), evaluation(tmp_path / "b", few))[-1]
-    assert row.gap.low > 0 and row.verdict("x", "y") == "no difference shown"
+def test_two_patients_are_never_significant(tmp_path):
+    subset = {key: value for key, value in scores(np.random.default_rng(0)).items() if key[0][:2] in ("00", "01")}
+    better = {key: value + 0.3 for key, value in subset.items()}
+    row = compare(evaluation(tmp_path / "a", better), evaluation(tmp_path / "b", subset))[-1]
+    assert row.difference.low > 0 and row.verdict("x", "y") == "no difference shown"

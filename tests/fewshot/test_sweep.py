@@ -12,21 +12,23 @@ import pytest
 
 from medssl import cli, config
 from medssl.data.checks import leakage as leaks
-from medssl.data.ingest.pipeline import Options, ingest
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
+from medssl.data.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.fewshot import cell
-from medssl.fewshot.sweep import Arm, Sweep, sweep
-from medssl.files import alone, write_json
+from medssl.fewshot.sweep import Arm, Sweep, run_sweep
+from medssl.files import exclusive_lock, write_json
 from medssl.io import nifti
 from medssl.run import Run
-from medssl.training.finetune import Finetune
+from medssl.training.finetune import FinetuneConfig
 from medssl.volume import Volume
 
-SIZE = {"encoder.channels": [4, 8], "encoder.strides": [1, 2], "encoder.blocks": [1, 1], "crop": [16, 16, 16]}
-LENGTH = {"plan.epochs": 1, "plan.steps": 2, "plan.batch": 2}
-SMALL = SIZE | LENGTH | {"validate_on": 0}
+SIZE = {"encoder.channels": [4, 8], "encoder.strides": [1, 2], "encoder.blocks": [1, 1], "patch_size": [16, 16, 16]}
+LENGTH = {"train.epochs": 1, "train.steps_per_epoch": 2, "train.batch_size": 2}
+SMALL = SIZE | LENGTH | {"max_val_cases": 0}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,12 @@ def manifest(tmp_path_factory):
         nifti.write(Volume(label, np.eye(4), "label"), out / "scans" / "labelsTr" / f"case{n}.nii.gz")
     told = {"labels": {"0": "background", "1": "head", "2": "tail"}, "modality": {"0": "MRI"}}
     write_json(out / "scans" / "dataset.json", told)
-    ingest(out / "scans", out / "store", Options(shares={"train": 0.6, "test": 0.4}, workers=0), lambda done, of: None)
+    ingest(
+        out / "scans",
+        out / "store",
+        IngestConfig(split_fractions={"train": 0.6, "test": 0.4}, num_workers=0),
+        lambda done, of: None,
+    )
     return out / "store" / "manifest.csv"
 
 
@@ -53,19 +60,24 @@ def asked(manifest, tmp_path):
         changes=SMALL,
         pretraining=SIZE | LENGTH,
         arms={"scratch": Arm(), "mae": Arm(pretrain="configs/pretrain/mae.yaml")},
-        labels=(1, 2),
+        num_labelled=(1, 2),
         seeds=(0, 1),
     )
 
 
 def test_every_cell_is_trained_tested_and_told(asked):
     said = []
-    found = sweep(asked, said.append).lines
+    found = run_sweep(asked, said.append).rows
     overall = [line for line in found if line.structure == found[0].structure]
-    assert [(line.arm, line.labels) for line in overall] == [("scratch", 1), ("mae", 1), ("scratch", 2), ("mae", 2)]
+    assert [(line.arm, line.num_labelled) for line in overall] == [
+        ("scratch", 1),
+        ("mae", 1),
+        ("scratch", 2),
+        ("mae", 2),
+    ]
     assert all(line.seeds == 2 for line in found)
     scratch, pretrained = overall[:2]
-    assert scratch.gap is None and pretrained.gap.estimate == pytest.approx(
+    assert scratch.difference is None and pretrained.difference.estimate == pytest.approx(
         pretrained.score.estimate - scratch.score.estimate
     )
     with (asked.out / "table.csv").open() as handle:
@@ -75,12 +87,12 @@ def test_every_cell_is_trained_tested_and_told(asked):
     assert "finished" in page and "mae" in page and not re.search(r'(src|href)="http', page)
     assert (asked.out / "curve.png").stat().st_size > 1000
     again = []
-    assert [line.score for line in sweep(asked, again.append).lines] == [line.score for line in found]
+    assert [line.score for line in run_sweep(asked, again.append).rows] == [line.score for line in found]
     assert again == ["8 cells, 8 done already"]
 
 
 def test_a_stopped_sweep_goes_on_with_what_is_left(asked, monkeypatch):
-    work, seen = cell.work, []
+    work, seen = cell.run_cell, []
 
     def stops(one):
         seen.append(one.name)
@@ -88,46 +100,46 @@ def test_a_stopped_sweep_goes_on_with_what_is_left(asked, monkeypatch):
             raise KeyboardInterrupt
         return work(one)
 
-    monkeypatch.setattr(cell, "work", stops)
+    monkeypatch.setattr(cell, "run_cell", stops)
     with pytest.raises(KeyboardInterrupt):
-        sweep(asked, lambda said: None)
+        run_sweep(asked, lambda said: None)
     assert "2 of 8 cells done" in (asked.out / "report.html").read_text()
     said = []
-    sweep(asked, said.append)
+    run_sweep(asked, said.append)
     assert said[0] == "8 cells, 2 done already" and len(seen) == 3 + 6
     assert seen[2] == seen[3]
 
 
 def test_a_cell_whose_run_is_finished_is_only_tested(asked, monkeypatch):
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
-    first = sweep(asked, lambda said: None).lines
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
+    first = run_sweep(asked, lambda said: None).rows
     (asked.out / "cells" / "scratch-k1-s0" / "cases.csv").unlink()
     monkeypatch.setattr(cell, "finetune", None)
-    assert [line.score for line in sweep(asked, lambda said: None).lines] == [line.score for line in first]
+    assert [line.score for line in run_sweep(asked, lambda said: None).rows] == [line.score for line in first]
 
 
 @pytest.mark.parametrize("error", [BadInput, OSError, RuntimeError, MemoryError])
 def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch, error):
     finetune = cell.finetune
 
-    def breaks(settings: Finetune):
-        if settings.seed == 1 and settings.labels == 2:
+    def breaks(settings: FinetuneConfig):
+        if settings.seed == 1 and settings.num_labelled == 2:
             raise error("the loss is nan on case-7")
         return finetune(settings)
 
     monkeypatch.setattr(cell, "finetune", breaks)
     said = []
-    found = sweep(asked.model_copy(update={"arms": {"scratch": Arm()}}), said.append).lines
+    found = run_sweep(asked.model_copy(update={"arms": {"scratch": Arm()}}), said.append).rows
     assert said[-1] == "4 of 4: scratch, 2 labelled, seed 1: the loss is nan on case-7"
-    assert {line.labels: line.seeds for line in found} == {1: 2, 2: 1}
+    assert {line.num_labelled: line.seeds for line in found} == {1: 2, 2: 1}
     assert "the loss is nan on case-7" in (asked.out / "report.html").read_text()
 
 
 def test_a_sweep_with_cells_that_failed_is_no_success(asked, monkeypatch, capsys):
-    def breaks(settings: Finetune):
+    def breaks(settings: FinetuneConfig):
         raise BadInput("the loss is nan")
 
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,)})
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,)})
     path = asked.out.with_suffix(".yaml")
     path.write_text(config.dump(asked))
     assert cli.run("fewshot", [str(path), "seeds=[0]"]) == 0
@@ -144,17 +156,17 @@ def test_a_pretraining_that_fails_costs_its_own_arms_alone(asked, monkeypatch):
         raise BadInput("the loss is nan on case-7")
 
     monkeypatch.setattr("medssl.fewshot.sweep.pretrain", breaks)
-    swept = sweep(asked.model_copy(update={"labels": (1,)}), lambda said: None)
-    assert set(swept.failed) == {"mae, 1 labelled, seed 0", "mae, 1 labelled, seed 1"}
-    assert {line.arm for line in swept.lines} == {"scratch"} and {line.seeds for line in swept.lines} == {2}
+    swept = run_sweep(asked.model_copy(update={"num_labelled": (1,)}), lambda said: None)
+    assert set(swept.failures) == {"mae, 1 labelled, seed 0", "mae, 1 labelled, seed 1"}
+    assert {line.arm for line in swept.rows} == {"scratch"} and {line.seeds for line in swept.rows} == {2}
     assert "its pretraining failed: the loss is nan on case-7" in (asked.out / "report.html").read_text()
 
 
 def test_a_sweep_that_was_stopped_before_it_wrote_anything_begins_anew(asked):
     asked.out.mkdir()
     (asked.out / ".lock").touch()
-    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
-    assert not sweep(short, lambda said: None).failed
+    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
+    assert not run_sweep(short, lambda said: None).failures
 
 
 @pytest.mark.parametrize("arm", ["scratch", "mae"])
@@ -162,27 +174,27 @@ def test_a_sweep_that_was_moved_goes_on_with_a_cell_half_trained(asked, monkeypa
     def stops(*words, **more):
         raise KeyboardInterrupt
 
-    changed = {"labels": (1,), "seeds": (0,), "arms": {arm: asked.arms[arm]}, "reference": arm}
+    changed = {"num_labelled": (1,), "seeds": (0,), "arms": {arm: asked.arms[arm]}, "reference": arm}
     short = asked.model_copy(update=changed)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("medssl.training.finetune.fit", stops)
-        sweep(short, lambda said: None)
+        patch.setattr("medssl.training.finetune.train", stops)
+        run_sweep(short, lambda said: None)
     asked.out.rename(tmp_path / "moved")
-    assert not sweep(short.model_copy(update={"out": tmp_path / "moved"}), lambda said: None).failed
+    assert not run_sweep(short.model_copy(update={"out": tmp_path / "moved"}), lambda said: None).failures
 
 
 def test_cells_measured_before_regions_were_are_measured_again(manifest, asked, monkeypatch, tmp_path):
     shutil.copytree(manifest.parents[1], tmp_path / "both")
     place = tmp_path / "both" / "store"
     card = json.loads((place / "store.json").read_text())
-    changed = {"labels": (1,), "arms": {"scratch": Arm()}, "manifest": place / "manifest.csv"}
+    changed = {"num_labelled": (1,), "arms": {"scratch": Arm()}, "manifest": place / "manifest.csv"}
     short = asked.model_copy(update=changed)
-    sweep(short.model_copy(update={"seeds": (0,)}), lambda said: None)
+    run_sweep(short.model_copy(update={"seeds": (0,)}), lambda said: None)
     write_json(place / "store.json", card | {"regions": {"whole": [1, 2]}})
     said = []
-    swept = sweep(short, said.append)
-    assert said[0] == "2 cells, 0 done already" and not swept.failed
-    assert {(line.structure, line.seeds) for line in swept.lines} == {
+    swept = run_sweep(short, said.append)
+    assert said[0] == "2 cells, 0 done already" and not swept.failures
+    assert {(line.structure, line.seeds) for line in swept.rows} == {
         (name, 2) for name in ("all labels", "head", "tail", "whole")
     }
 
@@ -190,17 +202,24 @@ def test_cells_measured_before_regions_were_are_measured_again(manifest, asked, 
 def test_labels_without_some_class_are_told_before_anything_is_trained(asked, tmp_path):
     place = tmp_path / "some"
     shutil.copytree(asked.manifest.parents[1] / "scans", place / "scans")
-    drawn = Manifest.read(asked.manifest).by("train").labelled().few(1, 1).cases[0]
+    drawn = select_labelled(Manifest.read(asked.manifest).in_split("train").with_labels(), 1, 1).cases[0]
     path = place / "scans" / "labelsTr" / f"{drawn.id}.nii.gz"
     label = nifti.read(path, label=True)
     nifti.write(replace(label, voxels=np.minimum(label.voxels, 1)), path)
-    ingest(place / "scans", place / "store", Options(shares={"train": 0.6, "test": 0.4}, workers=0), lambda d, of: None)
+    ingest(
+        place / "scans",
+        place / "store",
+        IngestConfig(split_fractions={"train": 0.6, "test": 0.4}, num_workers=0),
+        lambda d, of: None,
+    )
     asked = asked.model_copy(update={"manifest": place / "store" / "manifest.csv", "arms": {"scratch": Arm()}})
-    with pytest.raises(BadInput, match=r"scratch, 1 labelled, seed 1: 1 labelled volumes hold no tail; .*allow_absent"):
-        sweep(asked, lambda said: None)
+    with pytest.raises(
+        BadInput, match=r"scratch, 1 labelled, seed 1: none of the 1 labelled volumes contains tail; .*allow_missing"
+    ):
+        run_sweep(asked, lambda said: None)
     assert not asked.out.exists()
-    allowed = asked.model_copy(update={"changes": SMALL | {"allow_absent": True}, "labels": (1,)})
-    assert not sweep(allowed, lambda said: None).failed
+    allowed = asked.model_copy(update={"changes": SMALL | {"allow_missing_classes": True}, "num_labelled": (1,)})
+    assert not run_sweep(allowed, lambda said: None).failures
 
 
 def test_a_network_of_a_mixed_set_is_measured_on_all_of_it(asked, tmp_path):
@@ -212,56 +231,65 @@ def test_a_network_of_a_mixed_set_is_measured_on_all_of_it(asked, tmp_path):
         nifti.write(replace(scan, voxels=scan.voxels - 1000 * (n % 2)), path)
     card = json.loads((place / "scans" / "dataset.json").read_text())
     write_json(place / "scans" / "dataset.json", {"labels": card["labels"]})
-    ingest(place / "scans", place / "store", Options(shares={"train": 0.6, "test": 0.4}, workers=0), lambda d, of: None)
+    ingest(
+        place / "scans",
+        place / "store",
+        IngestConfig(split_fractions={"train": 0.6, "test": 0.4}, num_workers=0),
+        lambda d, of: None,
+    )
     manifest = place / "store" / "manifest.csv"
     assert {case.unit for case in Manifest.read(manifest).cases} == {"HU", "a.u."}
-    changed = {"labels": (1,), "arms": {"scratch": Arm()}, "manifest": manifest}
-    assert not sweep(asked.model_copy(update=changed), lambda said: None).failed
+    changed = {"num_labelled": (1,), "arms": {"scratch": Arm()}, "manifest": manifest}
+    assert not run_sweep(asked.model_copy(update=changed), lambda said: None).failures
 
 
 def test_two_processes_do_not_work_on_one_sweep(asked):
     asked.out.mkdir()
     (asked.out / "sweep.yaml").write_text(config.dump(asked))
-    with alone(asked.out, ""), pytest.raises(BadInput, match="another process works on this sweep"):
-        sweep(asked.model_copy(update={"seeds": (5,)}), lambda said: None)
+    with exclusive_lock(asked.out, ""), pytest.raises(BadInput, match="another process works on this sweep"):
+        run_sweep(asked.model_copy(update={"seeds": (5,)}), lambda said: None)
     assert (asked.out / "sweep.yaml").read_text() == config.dump(asked)
 
 
 def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, asked):
     run = Run(asked.out / "cells" / "scratch-k1-s0" / "run")
-    sweep(asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)}), lambda said: None)
+    run_sweep(
+        asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)}), lambda said: None
+    )
     shutil.copytree(manifest.parents[1], tmp_path / "both")
     place = tmp_path / "both" / "store"
     card = json.loads((place / "store.json").read_text())
     write_json(place / "store.json", card | {"regions": {"whole": [1, 2]}})
-    rows, _ = cell.tested(run, Manifest.read(place / "manifest.csv"), 2.0)
+    rows, _ = cell.evaluate_run(run, Manifest.read(place / "manifest.csv"), 2.0)
     assert {row.label for row in rows} == {"head", "tail", "whole"}
 
 
 def test_cells_train_in_processes_to_the_same_scores(asked):
     asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "seeds": (0,)})
-    here = sweep(asked, lambda said: None).lines
-    apart = sweep(asked.model_copy(update={"out": asked.out.with_name("apart"), "workers": 2}), lambda said: None).lines
+    here = run_sweep(asked, lambda said: None).rows
+    apart = run_sweep(
+        asked.model_copy(update={"out": asked.out.with_name("apart"), "num_workers": 2}), lambda said: None
+    ).rows
     assert [line.score.estimate for line in apart] == pytest.approx([line.score.estimate for line in here], abs=1e-3)
 
 
 @pytest.mark.slow
 def test_cells_train_on_a_cluster_too(asked):
     distributed = pytest.importorskip("distributed", reason="needs dask (the `cluster` extra)")
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,)})
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,)})
     with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
-        found = sweep(asked.model_copy(update={"scheduler": cluster.scheduler_address}), lambda said: None).lines
+        found = run_sweep(asked.model_copy(update={"scheduler": cluster.scheduler_address}), lambda said: None).rows
     assert found[0].seeds == 2
 
 
 def test_a_cluster_that_is_not_there_is_told(asked):
-    with pytest.raises(BadInput, match="no dask scheduler answers there"):
-        sweep(asked.model_copy(update={"scheduler": "tcp://127.0.0.1:1"}), lambda said: None)
+    with pytest.raises(BadInput, match="no dask scheduler answers"):
+        run_sweep(asked.model_copy(update={"scheduler": "tcp://127.0.0.1:1"}), lambda said: None)
 
 
 def test_subsets_are_nested_and_alike_for_all_arms(asked):
-    sweep(asked, lambda said: None)
-    chosen = {path.name: set(Run.open(path / "run").card["cases"]) for path in (asked.out / "cells").iterdir()}
+    run_sweep(asked, lambda said: None)
+    chosen = {path.name: set(Run.open(path / "run").metadata["cases"]) for path in (asked.out / "cells").iterdir()}
     assert len(chosen) == 8
     for seed in (0, 1):
         assert chosen[f"scratch-k1-s{seed}"] < chosen[f"scratch-k2-s{seed}"]
@@ -271,15 +299,15 @@ def test_subsets_are_nested_and_alike_for_all_arms(asked):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"labels": (1, 99)}, "99 labelled cases asked for"),
-        ({"arms": {"scratch": Arm(changes={"plan.epoch": 3})}}, "plan.epoch"),
+        ({"num_labelled": (1, 99)}, "99 labelled cases requested"),
+        ({"arms": {"scratch": Arm(changes={"train.epoch": 3})}}, "train.epoch"),
         ({"arms": {"scratch": Arm(pretrained="nowhere")}}, "nowhere: no run here"),
         ({"lesions": ("nodule",)}, "lesions: nodule: no label of .*; it has head, tail"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_before_anything_is_trained(asked, changed, said):
     with pytest.raises(BadInput, match=said):
-        sweep(asked.model_copy(update=changed), lambda line: None)
+        run_sweep(asked.model_copy(update=changed), lambda line: None)
     assert not (asked.out / "cells").exists()
 
 
@@ -287,8 +315,8 @@ def test_lesions_that_no_test_case_has_drawn_are_refused_before_anything_is_trai
     known = References.read(asked.manifest)
     partly = replace(known, classes=replace(known.classes, present={key: [1] for key in known.sources}))
     monkeypatch.setattr(References, "read", lambda place: partly)
-    with pytest.raises(BadInput, match=r"lesions: tail was drawn in no test case of .*; leave it out"):
-        sweep(asked.model_copy(update={"lesions": ("head", "tail")}), lambda line: None)
+    with pytest.raises(BadInput, match=r"lesions: tail is annotated in no test case of .*; leave it out"):
+        run_sweep(asked.model_copy(update={"lesions": ("head", "tail")}), lambda line: None)
     assert not (asked.out / "cells").exists()
 
 
@@ -296,17 +324,21 @@ def test_patients_on_both_sides_are_refused_before_anything_is_trained(asked, tm
     shelved = Manifest.read(asked.manifest)
     train, test = (next(case for case in shelved.cases if case.split == split) for split in ("train", "test"))
     twin = tuple(replace(case, patient=train.patient) if case.id == test.id else case for case in shelved.cases)
-    both = asked.model_copy(update={"manifest": asked.manifest.with_name("twins.csv"), "seeds": (0,), "labels": (1,)})
+    both = asked.model_copy(
+        update={"manifest": asked.manifest.with_name("twins.csv"), "seeds": (0,), "num_labelled": (1,)}
+    )
     replace(shelved, cases=twin).write(both.manifest)
-    with pytest.raises(BadInput, match="are one patient"):
-        sweep(both, lambda line: None)
+    with pytest.raises(BadInput, match="belong to one patient"):
+        run_sweep(both, lambda line: None)
     start = tmp_path / "seen"
     network = {"kind": "pretrain", "state": "open"}
     start.mkdir()
     write_json(start / "run.json", network)
-    leaks.remember(start, leaks.traces(shelved.by("test")))
+    leaks.write_traces(start, leaks.trace_cases(shelved.in_split("test")))
     with pytest.raises(BadInput, match=r"overlaps between .*seen"):
-        sweep(asked.model_copy(update={"arms": {"scratch": Arm(), "seen": Arm(pretrained=start)}}), lambda line: None)
+        run_sweep(
+            asked.model_copy(update={"arms": {"scratch": Arm(), "seen": Arm(pretrained=start)}}), lambda line: None
+        )
     assert not asked.out.exists()
 
 
@@ -314,22 +346,25 @@ def test_test_labels_that_are_not_where_they_were_are_told_before_anything_is_tr
     known = asked.manifest.parent.with_name("store.private")
     known.rename(known.with_name("away"))
     try:
-        with pytest.raises(BadInput, match="which is not there; put it back"):
-            sweep(asked, lambda said: None)
+        with pytest.raises(BadInput, match="is missing; restore it"):
+            run_sweep(asked, lambda said: None)
     finally:
         known.with_name("away").rename(known)
     assert not (asked.out / "cells").exists()
 
 
 def test_another_question_does_not_go_into_the_same_folder(asked):
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
-    sweep(asked, lambda said: None)
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
+    run_sweep(asked, lambda said: None)
     with pytest.raises(BadInput, match="begun with another tolerance_mm; choose another out"):
-        sweep(asked.model_copy(update={"tolerance_mm": 3.0}), lambda said: None)
-    for change in ({"changes": SMALL | {"plan.steps": 3}}, {"arms": {"scratch": Arm(changes={"plan.steps": 3})}}):
-        with pytest.raises(BadInput, match=r"scratch-k1-s0/run was trained with another plan; choose another out"):
-            sweep(asked.model_copy(update=change), lambda said: None)
-    assert len(sweep(asked.model_copy(update={"labels": (1, 2)}), lambda said: None).lines) > 0
+        run_sweep(asked.model_copy(update={"tolerance_mm": 3.0}), lambda said: None)
+    for change in (
+        {"changes": SMALL | {"train.steps_per_epoch": 3}},
+        {"arms": {"scratch": Arm(changes={"train.steps_per_epoch": 3})}},
+    ):
+        with pytest.raises(BadInput, match=r"scratch-k1-s0/run was trained with another train; choose another out"):
+            run_sweep(asked.model_copy(update=change), lambda said: None)
+    assert len(run_sweep(asked.model_copy(update={"num_labelled": (1, 2)}), lambda said: None).rows) > 0
 
 
 def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked, tmp_path):
@@ -338,62 +373,64 @@ def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked
     files["recipe"].write_text(Path("configs/finetune/segment.yaml").read_text())
     files["mae"].write_text(Path("configs/pretrain/mae.yaml").read_text())
     arms = {"scratch": Arm(), "mae": Arm(pretrain=str(files["mae"]))}
-    asked = asked.model_copy(update={"recipe": files["recipe"], "arms": arms, "labels": (1,), "seeds": (0,)})
-    sweep(asked, lambda said: None)
+    asked = asked.model_copy(
+        update={"finetune_config": files["recipe"], "arms": arms, "num_labelled": (1,), "seeds": (0,)}
+    )
+    run_sweep(asked, lambda said: None)
     shorter = asked.model_copy(update={"arms": {"scratch": Arm()}})
-    assert len({line.arm for line in sweep(shorter, lambda said: None).lines}) == 1
-    assert len({line.arm for line in sweep(asked, lambda said: None).lines}) == 2
+    assert len({line.arm for line in run_sweep(shorter, lambda said: None).rows}) == 1
+    assert len({line.arm for line in run_sweep(asked, lambda said: None).rows}) == 2
 
-    spoilt = arms | {"mae": Arm(pretrain=str(files["mae"]), changes={"plan.steps": 3})}
-    with pytest.raises(BadInput, match=r"cells/mae-k1-s0/run was trained with another plan; choose another out"):
-        sweep(asked.model_copy(update={"arms": spoilt}), lambda said: None)
+    spoilt = arms | {"mae": Arm(pretrain=str(files["mae"]), changes={"train.steps_per_epoch": 3})}
+    with pytest.raises(BadInput, match=r"cells/mae-k1-s0/run was trained with another train; choose another out"):
+        run_sweep(asked.model_copy(update={"arms": spoilt}), lambda said: None)
     for name, place in (("recipe", r"cells/scratch-k1-s0/run"), ("mae", r"pretrained/mae")):
         before = files[name].read_text()
-        files[name].write_text(before.replace("plan: {", "plan: {clip: 0.5, "))
-        with pytest.raises(BadInput, match=f"{place} was trained with another plan"):
-            sweep(asked, lambda said: None)
+        files[name].write_text(before.replace("train: {", "train: {gradient_clip: 0.5, "))
+        with pytest.raises(BadInput, match=f"{place} was trained with another train"):
+            run_sweep(asked, lambda said: None)
         files[name].write_text(before)
-    assert len({line.arm for line in sweep(asked, lambda said: None).lines}) == 2
+    assert len({line.arm for line in run_sweep(asked, lambda said: None).rows}) == 2
 
 
 def test_cells_that_started_from_other_weights_are_no_cells_of_this_table(asked):
-    asked = asked.model_copy(update={"labels": (1,), "seeds": (0,)})
-    sweep(asked, lambda said: None)
+    asked = asked.model_copy(update={"num_labelled": (1,), "seeds": (0,)})
+    run_sweep(asked, lambda said: None)
     mae = asked.out / "pretrained" / "mae"
     mae.rename(mae.with_name("before"))
     told = []
     with pytest.raises(BadInput, match="cells/mae-k1-s0/run was trained with another pretrained"):
-        longer = {**asked.pretraining, "plan.epochs": LENGTH["plan.epochs"] + 1}
-        sweep(asked.model_copy(update={"pretraining": longer}), told.append)
+        longer = {**asked.pretraining, "train.epochs": LENGTH["train.epochs"] + 1}
+        run_sweep(asked.model_copy(update={"pretraining": longer}), told.append)
     assert told == ["pretraining for mae"]
     mae.rename(mae.with_name("longer"))
     mae.with_name("before").rename(mae)
-    assert {line.arm for line in sweep(asked, told.append).lines} == {"scratch", "mae"}
+    assert {line.arm for line in run_sweep(asked, told.append).rows} == {"scratch", "mae"}
 
 
 def test_cells_of_other_volumes_are_no_cells_of_this_table(asked):
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
-    sweep(asked, lambda said: None)
+    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
+    run_sweep(asked, lambda said: None)
     path = asked.out / "cells" / "scratch-k1-s0" / "run" / "run.json"
     path.write_text(path.read_text().replace('"cases": [', '"cases": ["another", '))
     with pytest.raises(BadInput, match="trained with another choice of labelled volumes"):
-        sweep(asked, lambda said: None)
+        run_sweep(asked, lambda said: None)
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(asked):
     asked.out.mkdir(parents=True)
     (asked.out / "report.html").write_text("another's")
     with pytest.raises(BadInput, match="holds something else than a sweep; choose another out"):
-        sweep(asked, lambda said: None)
+        run_sweep(asked, lambda said: None)
     assert [path.name for path in asked.out.iterdir()] == ["report.html"]
 
 
 def test_a_folder_that_was_moved_goes_on(asked, tmp_path):
-    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "labels": (1,), "seeds": (0,)})
-    sweep(short, lambda line: None)
+    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
+    run_sweep(short, lambda line: None)
     asked.out.rename(tmp_path / "elsewhere")
     told: list[str] = []
-    sweep(short.model_copy(update={"out": tmp_path / "elsewhere"}), told.append)
+    run_sweep(short.model_copy(update={"out": tmp_path / "elsewhere"}), told.append)
     assert told == ["1 cells, 1 done already"]
 
 
@@ -409,23 +446,25 @@ def test_both_starts_at_once_are_refused():
 
 def test_arms_with_the_same_pretraining_share_it_and_one_may_have_its_own_length(asked):
     mae = asked.arms["mae"]
-    frozen = mae.model_copy(update={"changes": {"schedule": "frozen"}})
-    long = mae.model_copy(update={"pretraining": {"plan.epochs": LENGTH["plan.epochs"] + 1}})
+    frozen = mae.model_copy(update={"changes": {"schedule": "frozen_encoder"}})
+    long = mae.model_copy(update={"pretraining": {"train.epochs": LENGTH["train.epochs"] + 1}})
     arms = {"mae": mae, "frozen mae": frozen, "long mae": long}
     told: list[str] = []
-    sweep(asked.model_copy(update={"arms": arms, "reference": "mae", "labels": (1,), "seeds": (0,)}), told.append)
+    run_sweep(
+        asked.model_copy(update={"arms": arms, "reference": "mae", "num_labelled": (1,), "seeds": (0,)}), told.append
+    )
     assert [line for line in told if "pretraining" in line] == ["pretraining for mae", "pretraining for long mae"]
-    plans = {path.name: Run.open(path).settings()["plan"] for path in (asked.out / "pretrained").iterdir()}
+    plans = {path.name: Run.open(path).read_settings()["train"] for path in (asked.out / "pretrained").iterdir()}
     assert {name: plan["epochs"] for name, plan in plans.items()} == {"mae": 1, "long mae": 2}
 
 
 def test_changes_of_a_pretraining_that_an_arm_has_not_are_refused():
     with pytest.raises(ValueError, match="changes nothing without pretrain"):
-        Arm(pretrained="a", pretraining={"plan.epochs": 3})
+        Arm(pretrained="a", pretraining={"train.epochs": 3})
 
 
 def test_the_gap_is_that_of_the_paired_scores(asked):
-    found = sweep(asked, lambda said: None).lines
+    found = run_sweep(asked, lambda said: None).rows
     scores = {}
     for folder in (asked.out / "cells").iterdir():
         with (folder / "cases.csv").open() as handle:
@@ -433,28 +472,28 @@ def test_the_gap_is_that_of_the_paired_scores(asked):
         cases = sorted({row["case"] for row in rows})
         scores[folder.name] = [np.mean([float(r["dice"]) for r in rows if r["case"] == case]) for case in cases]
     gaps = [np.mean(np.subtract(scores[f"mae-k2-s{s}"], scores[f"scratch-k2-s{s}"])) for s in (0, 1)]
-    line = next(line for line in found if (line.arm, line.labels) == ("mae", 2))
-    assert line.gap.estimate == pytest.approx(np.mean(gaps), abs=1e-12)
+    line = next(line for line in found if (line.arm, line.num_labelled) == ("mae", 2))
+    assert line.difference.estimate == pytest.approx(np.mean(gaps), abs=1e-12)
 
 
 def test_a_sweep_of_detectors_tells_how_lesions_are_found(asked):
-    changes = SMALL | {"task.route": "both", "augment.flip": [False, False, False]}
+    changes = SMALL | {"task.head": "both", "augment.flip": [False, False, False]}
     asked = asked.model_copy(
         update={
-            "recipe": Path("configs/finetune/detect.yaml"),
+            "finetune_config": Path("configs/finetune/detect.yaml"),
             "changes": changes,
             "lesions": ("tail",),
-            "labels": (2,),
+            "num_labelled": (2,),
         }
     )
-    told = sweep(asked, lambda said: None).lines
+    told = run_sweep(asked, lambda said: None).rows
     assert [(line.arm, line.structure, line.metric) for line in told[:4]] == [
         (arm, "tail", metric) for metric in ("sensitivity at 1 false alarm", "CPM") for arm in ("scratch", "mae")
     ]
-    assert told[0].gap is None and told[1].gap.estimate == pytest.approx(
+    assert told[0].difference is None and told[1].difference.estimate == pytest.approx(
         told[1].score.estimate - told[0].score.estimate
     )
     assert {line.metric for line in told[4:]} == {"Dice"}
     page = (asked.out / "report.html").read_text()
     assert "sensitivity at 1 false alarm over the test patients" in page and "CPM [95 %]" in page
-    assert [line.score for line in sweep(asked, lambda said: None).lines] == [line.score for line in told]
+    assert [line.score for line in run_sweep(asked, lambda said: None).rows] == [line.score for line in told]

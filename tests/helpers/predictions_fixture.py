@@ -1,17 +1,17 @@
-"""Predictions folders to read and to measure."""
+"""Fixtures: a predictions folder and a folder of reference labels."""
 
 import pytest
 
-from medssl.inference.prediction_writer import Writer
+from medssl.inference.prediction_writer import PredictionWriter
 from medssl.io import nifti
-from tests.helpers.prediction_scenes import NAMES, PREDICTED, REFERENCE, image, prediction
+from tests.helpers.prediction_scenes import NAMES, PREDICTED, REFERENCE, make_image, make_prediction
 
 
 @pytest.fixture
 def predictions(tmp_path):
-    writer = Writer.create(tmp_path / "predictions", NAMES, {"run": "runs/a", "weights_sha256": "0" * 64})
+    writer = PredictionWriter.create(tmp_path / "predictions", NAMES, {"run": "runs/a", "weights_sha256": "0" * 64})
     for case, labels in PREDICTED.items():
-        writer = writer.add(case, image(labels), prediction(labels, case))
+        writer = writer.add(case, make_image(labels), make_prediction(labels, case))
     return tmp_path / "predictions"
 
 

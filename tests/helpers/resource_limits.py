@@ -1,4 +1,4 @@
-"""What reading a broken file may cost."""
+"""Limits the CPU time and memory that reading a broken file may take."""
 
 import resource
 import time
@@ -10,26 +10,26 @@ MIB = 1 << 20
 
 
 @contextmanager
-def bounded(cpu_s: float = 2.0, mib: int = 256) -> Iterator[None]:
-    """Fails where what is done within takes longer, children included, or needs more memory at its peak.
+def limit_resources(cpu_s: float = 2.0, mib: int = 256) -> Iterator[None]:
+    """Fails if the block takes more CPU time, child processes included, or more memory at its peak.
 
-    CPU time, as a machine may be busy with other things; whoever waits for ever is caught by the test's own timeout.
+    CPU time does not depend on how busy the machine is; a block that waits for ever is stopped by the test's timeout.
     """
-    before, began = _resident("VmRSS"), _cpu_s()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    start_memory, start_s = _read_memory("VmRSS"), _read_cpu_s()
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     try:
         yield
     finally:
-        took, grown = _cpu_s() - began, _resident("VmHWM") - before
-        assert took < cpu_s, f"took {took:.1f} s of CPU time"
-        assert grown < mib * MIB, f"took {grown // MIB} MiB"
+        used_s, used_bytes = _read_cpu_s() - start_s, _read_memory("VmHWM") - start_memory
+        assert used_s < cpu_s, f"took {used_s:.1f} s of CPU time"
+        assert used_bytes < mib * MIB, f"took {used_bytes // MIB} MiB"
 
 
-def _cpu_s() -> float:
+def _read_cpu_s() -> float:
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _resident(name: str) -> int:
+def _read_memory(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))

@@ -1,4 +1,4 @@
-"""Toys to train: an objective and batches so small that a training takes a second."""
+"""Small objectives, batches and stores, on which a training takes a second."""
 
 from pathlib import Path
 
@@ -9,26 +9,27 @@ from torch.utils.data import DataLoader
 from medssl.data import store
 from medssl.data.crops import Crops
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import Card
+from medssl.data.store import StoreMetadata
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives.spark import Config, Spark
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.training.config import Plan
+from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import DataLoaders
 from medssl.volume import Volume
 
 
-class Plain(Settings):
+class RunSettings(Settings):
     run: Path
 
 
-def batch(seed: int, label: bool = False) -> Crops:
+def make_batch(seed: int, label: bool = False) -> Crops:
     g = torch.Generator().manual_seed(seed)
     x = torch.rand(2, 1, 1, 32, 32, 32, generator=g)
     eye = torch.eye(4).expand(2, 1, 4, 4)
-    where = torch.zeros(2, 1, 3, dtype=torch.long)
+    corner = torch.zeros(2, 1, 3, dtype=torch.long)
     y = (x[:, :, 0] > 0.5).long() if label else None
-    return Crops(x, where, torch.full((2, 3), 32), eye, torch.arange(2), y)
+    return Crops(x, corner, torch.full((2, 3), 32), eye, torch.arange(2), y)
 
 
 class Batches(torch.utils.data.Dataset):
@@ -39,47 +40,51 @@ class Batches(torch.utils.data.Dataset):
         return self.n
 
     def __getitem__(self, index: int) -> Crops:
-        crops = batch(index, self.label)
+        crops = make_batch(index, self.label)
         if index == self.broken:
             crops.x[1, 0, 0, 3, 3, 3] = float("nan")
         return crops
 
 
-def loader(n: int = 3, **how) -> DataLoader:
-    return DataLoader(Batches(n, **how), batch_size=None)
+def make_loader(n: int = 3, **options) -> DataLoader:
+    return DataLoader(Batches(n, **options), batch_size=None)
 
 
-def encoder() -> ResEncoder:
+def make_loaders(n: int = 3, case_ids: tuple[str, ...] = (), **options) -> DataLoaders:
+    return DataLoaders(make_loader(n, **options), case_ids=case_ids)
+
+
+def make_encoder() -> ResEncoder:
     torch.manual_seed(0)
     return ResEncoder((4, 8, 8), (1, 2, 2))
 
 
-def spark() -> Spark:
+def make_spark() -> Spark:
     torch.manual_seed(0)
-    return Spark(Config(), encoder())
+    return Spark(Config(), make_encoder())
 
 
-def run(path: Path) -> Run:
-    return Run.resume(path, Plain(run=path), "pretrain")
+def open_run(path: Path) -> Run:
+    return Run.resume(path, RunSettings(run=path), "pretrain")
 
 
-PLAN = Plan(epochs=4, steps=3, lr=1e-2)
+SHORT_TRAINING = TrainConfig(epochs=4, steps_per_epoch=3, lr=1e-2)
 
 
-def shelf(folder: Path, cases: int = 4, channels: int = 1, side: int = 20) -> Path:
-    """A manifest of small noisy MRs with a bright ball, labelled; further channels show the ball dark."""
+def write_store(folder: Path, cases: int = 4, channels: int = 1, side: int = 20) -> Path:
+    """Writes a store of small noisy MRs with a labelled bright ball, which is dark in further channels."""
     folder.mkdir()
-    at = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"))
-    made = []
+    index = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"))
+    rows = []
     for n in range(cases):
         random = np.random.default_rng(n)
-        ball = np.linalg.norm(at - random.uniform(7, 13, 3)[:, None, None, None], axis=0) < 5
+        ball = np.linalg.norm(index - random.uniform(7, 13, 3)[:, None, None, None], axis=0) < 5
         voxels = np.stack([0.4 + (0.3 if c == 0 else -0.3) * ball for c in range(channels)])
         voxels = (voxels + random.normal(0, 0.03, voxels.shape)).astype(np.float16)
         store.write(folder / f"c{n}.b2nd", Volume(voxels, np.eye(4), "a.u."), {})
         store.write(folder / f"l{n}.b2nd", Volume(ball.astype(np.uint8), np.eye(4), "label"), {})
         files, split = (f"c{n}", f"p{n}", f"c{n}.b2nd", f"l{n}.b2nd"), "val" if n == cases - 1 else "train"
-        made.append(Case(*files, "MR", "a.u.", (1.0, 1.0, 1.0), (side,) * 3, channels, split, "", ""))
-    Card(labels={0: "background", 1: "ball"}).write(folder)
-    Manifest(tuple(made), folder).write(folder / "manifest.csv")
+        rows.append(Case(*files, "MR", "a.u.", (1.0, 1.0, 1.0), (side,) * 3, channels, split, "", ""))
+    StoreMetadata(labels={0: "background", 1: "ball"}).write(folder)
+    Manifest(tuple(rows), folder).write(folder / "manifest.csv")
     return folder / "manifest.csv"

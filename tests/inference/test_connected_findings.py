@@ -1,4 +1,4 @@
-"""Findings measured on shapes whose answer is known."""
+"""Findings measured on shapes with known volume, centre and diameter."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from medssl.errors import Doubt
-from medssl.inference.connected_findings import feret_mm, find
+from medssl.errors import InputWarning
+from medssl.inference.connected_findings import extract_findings, measure_feret_mm
 from medssl.volume import Volume
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 2.5), (3.0, 1.0, 0.5)]
@@ -15,50 +15,50 @@ SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 2.5), (3.0, 1.0, 0.5)]
 
 def rotation(axis, degrees):
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    turn = np.eye(3)
+    matrix = np.eye(3)
     a, b = [n for n in range(3) if n != axis]
-    turn[a, a] = turn[b, b] = c
-    turn[a, b], turn[b, a] = -s, s
-    return turn
+    matrix[a, a] = matrix[b, b] = c
+    matrix[a, b], matrix[b, a] = -s, s
+    return matrix
 
 
-def grid(shape, spacing=(1.0, 1.0, 1.0), turn=None, origin=(-40.0, 15.0, 7.0)):
+def grid(shape, spacing=(1.0, 1.0, 1.0), rotation_matrix=None, origin=(-40.0, 15.0, 7.0)):
     affine = np.eye(4)
-    affine[:3, :3] = (np.eye(3) if turn is None else turn) @ np.diag(spacing)
+    affine[:3, :3] = (np.eye(3) if rotation_matrix is None else rotation_matrix) @ np.diag(spacing)
     affine[:3, 3] = origin
     return Volume(np.zeros(shape, np.uint8), affine, "label")
 
 
-def ball(on, centre_mm, diameter_mm):
-    at = on.to_mm(np.indices(on.shape).reshape(3, -1).T.astype(float))
-    return (np.linalg.norm(at - centre_mm, axis=1) <= diameter_mm / 2).reshape(on.shape)
+def ball(volume, centre_mm, diameter_mm):
+    points_mm = volume.to_mm(np.indices(volume.shape).reshape(3, -1).T.astype(float))
+    return (np.linalg.norm(points_mm - centre_mm, axis=1) <= diameter_mm / 2).reshape(volume.shape)
 
 
-def found(labels, **options):
+def find(labels, **options):
     zero = np.zeros(labels.shape, np.float32)
-    return find(
+    return extract_findings(
         labels, options.pop("confidence", zero), options.pop("entropy", zero), "a", {1: "one", 2: "two"}, **options
     )
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("turn", [np.eye(3), rotation(2, 30) @ rotation(0, 20)])
-def test_a_ball_has_its_volume_centre_and_diameter_on_any_grid(spacing, turn):
-    labels = grid([int(60 / s) for s in spacing], spacing, turn)
+@pytest.mark.parametrize("rotation_matrix", [np.eye(3), rotation(2, 30) @ rotation(0, 20)])
+def test_a_ball_has_its_volume_centre_and_diameter_on_any_grid(spacing, rotation_matrix):
+    labels = grid([int(60 / s) for s in spacing], spacing, rotation_matrix)
     centre = labels.to_mm((np.array(labels.shape) / 2 + 0.2)[None])[0]
     labels.voxels[ball(labels, centre, 30.0)] = 1
-    (one,) = found(labels)
-    assert one.volume_ml == pytest.approx(4 / 3 * np.pi * 15**3 / 1000, rel=0.03)
-    assert np.allclose(one.centre_mm, centre, atol=0.25)
-    assert one.diameter_mm == pytest.approx(30, abs=max(spacing) * 1.2)
-    assert np.allclose(np.subtract(one.high_mm, one.low_mm), 30, atol=2 * sum(spacing))
+    (finding,) = find(labels)
+    assert finding.volume_ml == pytest.approx(4 / 3 * np.pi * 15**3 / 1000, rel=0.03)
+    assert np.allclose(finding.centre_mm, centre, atol=0.25)
+    assert finding.diameter_mm == pytest.approx(30, abs=max(spacing) * 1.2)
+    assert np.allclose(np.subtract(finding.high_mm, finding.low_mm), 30, atol=2 * sum(spacing))
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_a_cuboid_is_measured_exactly_on_an_upright_grid(spacing):
     labels = grid((20, 20, 20), spacing)
     labels.voxels[3:8, 4:7, 5:15] = 2
-    (box,) = found(labels)
+    (box,) = find(labels)
     sides = np.array([5, 3, 10]) * spacing
     assert box.volume_ml == pytest.approx(np.prod(sides) / 1000)
     assert np.allclose(box.low_mm, labels.to_mm(np.array([[2.5, 3.5, 4.5]]))[0])
@@ -71,16 +71,16 @@ def test_a_cuboid_is_measured_exactly_on_an_upright_grid(spacing):
 def test_a_single_voxel_is_as_long_as_its_longest_side():
     labels = grid((3, 3, 3), (0.5, 1.0, 4.0))
     labels.voxels[1, 1, 1] = 1
-    assert found(labels)[0].diameter_mm == pytest.approx(4.0)
+    assert find(labels)[0].diameter_mm == pytest.approx(4.0)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 40), st.sampled_from(SPACINGS), st.sampled_from([0, 25]))
-def test_the_diameter_is_that_of_all_pairs_of_face_centres(seed, count, spacing, degrees):
+def test_diameter_equals_the_largest_distance_of_face_centres(seed, count, spacing, degrees):
     voxels = np.unique(np.random.default_rng(seed).integers(0, 9, (count, 3)), axis=0)
-    on = grid((9, 9, 9), spacing, rotation(1, degrees))
+    volume = grid((9, 9, 9), spacing, rotation(1, degrees))
     faces = np.concatenate([voxels + sign * half for half in np.eye(3) / 2 for sign in (1, -1)])
-    assert feret_mm(voxels, on) == pytest.approx(pdist(on.to_mm(faces)).max())
+    assert measure_feret_mm(voxels, volume) == pytest.approx(pdist(volume.to_mm(faces)).max())
 
 
 def test_voxels_that_touch_by_a_corner_are_one_finding_and_labels_never_merge():
@@ -88,16 +88,16 @@ def test_voxels_that_touch_by_a_corner_are_one_finding_and_labels_never_merge():
     labels.voxels[1, 1, 1] = labels.voxels[2, 2, 2] = 1
     labels.voxels[3, 3, 3] = 2
     labels.voxels[6, 6, 6] = 1
-    parts = found(labels)
-    assert [(f.label, round(f.volume_ml * 1000)) for f in parts] == [(1, 2), (1, 1), (2, 1)]
-    assert [f.id for f in parts] == ["a-1-1", "a-1-2", "a-2-1"]
+    findings = find(labels)
+    assert [(f.label, round(f.volume_ml * 1000)) for f in findings] == [(1, 2), (1, 1), (2, 1)]
+    assert [f.id for f in findings] == ["a-1-1", "a-1-2", "a-2-1"]
 
 
-def test_small_parts_are_left_out_on_request():
+def test_small_components_are_left_out_on_request():
     labels = grid((8, 8, 8), (2.0, 2.0, 2.0))
     labels.voxels[1:3, 1:3, 1:3] = 1
     labels.voxels[6, 6, 6] = 1
-    assert [f.volume_ml for f in found(labels, smallest_ml=0.01)] == [pytest.approx(0.064)]
+    assert [f.volume_ml for f in find(labels, min_volume_ml=0.01)] == [pytest.approx(0.064)]
 
 
 def test_the_score_is_the_peak_and_the_uncertainty_the_mean():
@@ -106,21 +106,21 @@ def test_the_score_is_the_peak_and_the_uncertainty_the_mean():
     confidence, entropy = np.zeros((2, 4, 4, 4), np.float32)
     confidence[1, 1, 1:3] = 0.6, 0.9
     entropy[1, 1, 1:3] = 0.2, 0.4
-    (one,) = found(labels, confidence=confidence, entropy=entropy)
-    assert one.score == pytest.approx(0.9)
-    assert one.uncertainty == pytest.approx(0.3)
+    (finding,) = find(labels, confidence=confidence, entropy=entropy)
+    assert finding.score == pytest.approx(0.9)
+    assert finding.uncertainty == pytest.approx(0.3)
 
 
 def test_nothing_labelled_gives_no_finding():
-    assert found(grid((4, 4, 4))) == ()
+    assert find(grid((4, 4, 4))) == ()
 
 
-def test_a_scatter_of_specks_is_cut_short_with_a_doubt():
+def test_too_many_components_are_cut_off_with_a_warning():
     labels = grid((30, 30, 30))
     labels.voxels[::2, ::2, ::2] = 1
     labels.voxels[:5, :5, :5] = 1
-    with pytest.warns(Doubt, match="the 500 largest"):
-        parts = found(labels)
-    assert len(parts) == 500
-    assert parts[0].volume_ml == pytest.approx(0.125)
-    assert found(labels, smallest_ml=0.002) == parts[:1]
+    with pytest.warns(InputWarning, match="the 500 largest"):
+        findings = find(labels)
+    assert len(findings) == 500
+    assert findings[0].volume_ml == pytest.approx(0.125)
+    assert find(labels, min_volume_ml=0.002) == findings[:1]

@@ -1,4 +1,4 @@
-"""Masks of other tools become predictions, whatever they are named, and nothing is guessed that they do not say."""
+"""Masks of other tools become predictions under all supported file names, and invalid masks are refused."""
 
 import csv
 import json
@@ -10,15 +10,15 @@ import pytest
 from medssl.cli import run
 from medssl.io import nifti
 from medssl.predictions_folder import read_findings, read_index
-from tests.helpers.prediction_scenes import LESION, OTHER, PREDICTED, image, scene
+from tests.helpers.prediction_scenes import LESION, OTHER, PREDICTED, make_image, make_labels
 
-NAMED = {"labels": {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}, "file_ending": ".nii.gz"}
+DATASET = {"labels": {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}, "file_ending": ".nii.gz"}
 
 
 @pytest.fixture
 def scans(tmp_path):
     for case, label in PREDICTED.items():
-        nifti.write(image(label), tmp_path / "scans" / f"{case}.nii.gz")
+        nifti.write(make_image(label), tmp_path / "scans" / f"{case}.nii.gz")
     return tmp_path / "scans"
 
 
@@ -26,18 +26,18 @@ def scans(tmp_path):
 def masks(tmp_path):
     for case, label in PREDICTED.items():
         nifti.write(label, tmp_path / "masks" / f"{case}.nii.gz")
-    (tmp_path / "masks" / "dataset.json").write_text(json.dumps(NAMED))
+    (tmp_path / "masks" / "dataset.json").write_text(json.dumps(DATASET))
     return tmp_path / "masks"
 
 
-def taken(masks, scans, *more):
+def import_predictions(masks, scans, *options):
     out = masks.parent / "out"
-    words = (masks, scans, "--out", out, "--by", "nnU-Net 2.6.2", "--modality", "CT", *more)
-    return run("import-predictions", [str(word) for word in words]), out
+    args = (masks, scans, "--out", out, "--tool", "nnU-Net 2.6.2", "--modality", "CT", *options)
+    return run("import-predictions", [str(arg) for arg in args]), out
 
 
-def test_masks_are_evaluated_as_predictions_of_our_own(masks, scans, references):
-    code, out = taken(masks, scans)
+def test_masks_are_evaluated_like_own_predictions(masks, scans, references):
+    code, out = import_predictions(masks, scans)
     assert code == 0
     index = read_index(out)
     assert (index.model["run"], [label.name for label in index.labels]) == ("nnU-Net 2.6.2", ["organ", "lesion"])
@@ -49,14 +49,16 @@ def test_masks_are_evaluated_as_predictions_of_our_own(masks, scans, references)
     assert {finding.score for finding in read_findings(out / "perfect")} == {1}
 
 
-def test_probabilities_that_nnunet_wrote_beside_give_findings_their_scores(masks, scans):
-    label = scene(LESION, OTHER)
+def test_nnunet_probabilities_become_scores(masks, scans):
+    label = make_labels(LESION, OTHER)
     nifti.write(label, masks / "perfect.nii.gz")
     p = np.full((3, *label.shape), 0.02, np.float32)
     p[0][label.voxels == 0], p[2][label.voxels == 2] = 0.96, 0.96
-    p[:, 14:17, 12:15, 9:12] = np.array([0.3, 0.1, 0.6])[:, None, None, None]  # the second lesion is less sure
+    p[:, 14:17, 12:15, 9:12] = np.array([0.3, 0.1, 0.6])[
+        :, None, None, None
+    ]  # the second lesion has a lower probability
     np.savez_compressed(masks / "perfect.npz", probabilities=p.transpose(0, 3, 2, 1))
-    code, out = taken(masks, scans)
+    code, out = import_predictions(masks, scans)
     assert code == 0
     first, second = read_findings(out / "perfect")
     assert (first.score, second.score) == (pytest.approx(0.96), pytest.approx(0.6))
@@ -66,81 +68,84 @@ def test_probabilities_that_nnunet_wrote_beside_give_findings_their_scores(masks
 
 
 @pytest.mark.parametrize("name", ["{}_trans", "{}/{}_trans", "{}/segmentation", "{}_0000"])
-def test_masks_may_be_named_as_bundles_name_theirs(masks, scans, name):
+def test_bundle_file_names_are_accepted(masks, scans, name):
     for case in PREDICTED:
         path = masks / f"{name.format(case, case)}.nii.gz"
         path.parent.mkdir(exist_ok=True)
         (masks / f"{case}.nii.gz").rename(path)
-    code, out = taken(masks, scans)
+    code, out = import_predictions(masks, scans)
     assert code == 0 and set(read_index(out).cases) == set(PREDICTED)
 
 
-def test_a_name_that_another_begins_with_keeps_its_own_mask(masks, scans):
+def test_case_id_that_is_a_prefix_keeps_its_own_mask(masks, scans):
     for case, lesion in (("scan_1", LESION), ("scan_1_2", OTHER)):
-        nifti.write(image(scene(lesion)), scans / f"{case}.nii.gz")
-        nifti.write(scene(lesion), masks / f"{case}_seg.nii.gz")
-    code, out = taken(masks, scans)
+        nifti.write(make_image(make_labels(lesion)), scans / f"{case}.nii.gz")
+        nifti.write(make_labels(lesion), masks / f"{case}_seg.nii.gz")
+    code, out = import_predictions(masks, scans)
     assert code == 0
     for case, lesion in (("scan_1", LESION), ("scan_1_2", OTHER)):
-        assert np.array_equal(nifti.read(out / case / "labels.nii.gz", label=True).voxels, scene(lesion).voxels)
+        assert np.array_equal(nifti.read(out / case / "labels.nii.gz", label=True).voxels, make_labels(lesion).voxels)
 
 
-def test_masks_with_other_axes_are_turned_and_nothing_is_interpolated(masks, scans):
-    turned = PREDICTED["perfect"].oriented("SPL")
-    assert turned.shape != PREDICTED["perfect"].shape
-    nifti.write(turned, masks / "perfect.nii.gz")
-    _, out = taken(masks, scans)
+def test_masks_with_other_axes_are_reordered_without_interpolation(masks, scans):
+    reoriented = PREDICTED["perfect"].reorient("SPL")
+    assert reoriented.shape != PREDICTED["perfect"].shape
+    nifti.write(reoriented, masks / "perfect.nii.gz")
+    _, out = import_predictions(masks, scans)
     assert np.array_equal(nifti.read(out / "perfect" / "labels.nii.gz", label=True).voxels, PREDICTED["perfect"].voxels)
 
 
-def test_cases_without_a_mask_are_named_and_the_others_taken(masks, scans, capsys):
+def test_cases_without_a_mask_are_reported(masks, scans, capsys):
     (masks / "missed.nii.gz").unlink()
-    code, out = taken(masks, scans, "--names", "liver,tumour")
+    code, out = import_predictions(masks, scans, "--names", "liver,tumour")
     assert code == 0 and "no mask for 1 of 3 cases: missed" in capsys.readouterr().out
     assert [label.name for label in read_index(out).labels] == ["liver", "tumour"]
 
 
-def spoilt(masks, how):
+def damage_masks(masks, damage):
     label = PREDICTED["perfect"]
-    match how:
+    match damage:
         case "unnamed":
             nifti.write(replace(label, voxels=label.voxels * 3), masks / "perfect.nii.gz")
         case "shifted":
             nifti.write(replace(label, affine=label.affine + 0.2 * np.eye(4, k=3)), masks / "perfect.nii.gz")
         case "no names":
             (masks / "dataset.json").unlink()
-        case "torn names":
+        case "damaged names":
             (masks / "dataset.json").write_text("{")
         case "one file a class":
             (masks / "perfect.nii.gz").unlink()
             for name in ("liver", "spleen"):
                 nifti.write(label, masks / "perfect" / f"{name}.nii.gz")
-        case "strangers":
+        case "other names":
             for n, path in enumerate(sorted(masks.glob("*.nii.gz"))):
                 path.rename(masks / f"{n}.nii.gz")
-        case "torn npz":
+        case "damaged npz":
             (masks / "perfect.npz").write_bytes(b"PK")
         case "other npz":
             np.savez(masks / "perfect.npz", probabilities=np.full((3, *label.shape[::-1]), 1 / 3))
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("damage", "message"),
     [
-        ("unnamed", "perfect.nii.gz: holds [3, 6], named are [1, 2]"),
+        ("unnamed", "perfect.nii.gz: holds [3, 6], but only [1, 2] have names"),
         ("shifted", "perfect.nii.gz: does not lie on its image's grid"),
-        ("no names", "dataset.json: not there to name the classes; give --names"),
-        ("torn names", "dataset.json: names no classes"),
+        ("no names", "dataset.json: no such file; name the classes 1, 2, ... with --names"),
+        ("damaged names", "dataset.json: has no class names"),
         ("one file a class", "2 masks of perfect (perfect/liver.nii.gz, perfect/spleen.nii.gz)"),
-        ("strangers", "a mask is named after its case, as false-alarm.nii.gz; here is 0.nii.gz, 1.nii.gz, 2.nii.gz"),
-        ("torn npz", "perfect.npz: no probabilities of nnU-Net"),
-        ("other npz", "perfect.npz: says other classes than perfect.nii.gz"),
+        (
+            "other names",
+            "masks must be named after their case, as false-alarm.nii.gz; found 0.nii.gz, 1.nii.gz, 2.nii.gz",
+        ),
+        ("damaged npz", "perfect.npz: no nnU-Net probabilities"),
+        ("other npz", "perfect.npz: disagrees with the classes of perfect.nii.gz"),
     ],
 )
-def test_bad_masks_are_refused_in_a_line_and_leave_whole_cases(masks, scans, capsys, how, said):
-    spoilt(masks, how)
-    code, out = taken(masks, scans)
-    told = capsys.readouterr().err.strip().splitlines()
-    assert code == 2 and said in told[-1]
+def test_invalid_masks_are_refused_and_leave_complete_cases(masks, scans, capsys, damage, message):
+    damage_masks(masks, damage)
+    code, out = import_predictions(masks, scans)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2 and message in lines[-1]
     assert not list(masks.parent.glob(".part-*"))
     assert not out.exists() or "perfect" not in read_index(out).cases

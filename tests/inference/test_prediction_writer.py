@@ -1,4 +1,4 @@
-"""A predictions folder is whole at any moment, and reads back as it was written."""
+"""A predictions folder is complete at every moment and reads back as written."""
 
 import json
 import subprocess
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from medssl.errors import BadInput
-from medssl.inference.prediction_writer import Writer
+from medssl.inference.prediction_writer import PredictionWriter
 from medssl.io import nifti
 from medssl.predictions_folder import NOTICE, read_findings, read_index
-from tests.helpers.prediction_scenes import NAMES, PREDICTED, image, prediction
+from tests.helpers.prediction_scenes import NAMES, PREDICTED, make_image, make_prediction
 
 
-def test_it_reads_back_as_it_was_written(predictions):
+def test_folder_reads_back_as_written(predictions):
     index = read_index(predictions)
     assert index.cases == tuple(PREDICTED)
     assert index.notice == NOTICE
@@ -23,48 +23,48 @@ def test_it_reads_back_as_it_was_written(predictions):
     assert {label.value: label.name for label in index.labels} == NAMES
     assert all(label.colour.startswith("#") and len(label.colour) == 7 for label in index.labels)
     for case, labels in PREDICTED.items():
-        folder = index.case(case)
+        folder = index.case_folder(case)
         assert np.array_equal(nifti.read(folder / "labels.nii.gz", label=True).voxels, labels.voxels)
-        assert np.array_equal(nifti.read(folder / "image.nii.gz").voxels, image(labels).voxels)
+        assert np.array_equal(nifti.read(folder / "image.nii.gz").voxels, make_image(labels).voxels)
         assert nifti.read(folder / "probability.nii.gz").voxels.max() == round(0.8 * 255)
         assert np.allclose(nifti.read(folder / "labels.nii.gz", label=True).affine, labels.affine)
-        assert read_findings(folder) == prediction(labels, case).findings
+        assert read_findings(folder) == make_prediction(labels, case).findings
 
 
-def test_a_failed_case_leaves_the_folder_as_it_was(predictions, tmp_path):
-    writer = Writer(read_index(predictions))
+def test_failed_case_leaves_the_folder_unchanged(predictions, tmp_path):
+    writer = PredictionWriter(read_index(predictions))
     labels = PREDICTED["perfect"]
-    bad = image(labels)
+    bad = make_image(labels)
     bad = type(bad)(bad.voxels.astype(np.complex64), bad.affine, bad.unit)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(BadInput):
-        writer.add("another", bad, prediction(labels, "another"))
+        writer.add("another", bad, make_prediction(labels, "another"))
     assert sorted(tmp_path.rglob("*")) == before
-    fresh = Writer.create(tmp_path / "fresh", NAMES, {})
+    fresh = PredictionWriter.create(tmp_path / "fresh", NAMES, {})
     with pytest.raises(BadInput):
-        fresh.add("another", bad, prediction(labels, "another"))
+        fresh.add("another", bad, make_prediction(labels, "another"))
     assert not (tmp_path / "fresh").exists()
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "index.json", "perfect"])
-def test_names_that_would_leave_the_folder_or_repeat_are_refused(predictions, name):
+def test_unsafe_or_repeated_names_are_refused(predictions, name):
     labels = PREDICTED["perfect"]
     with pytest.raises(BadInput, match="cannot name"):
-        Writer(read_index(predictions)).add(name, image(labels), prediction(labels, name))
+        PredictionWriter(read_index(predictions)).add(name, make_image(labels), make_prediction(labels, name))
 
 
 def test_a_folder_that_exists_is_refused(predictions):
     with pytest.raises(BadInput, match="exists already"):
-        Writer.create(predictions, NAMES, {})
+        PredictionWriter.create(predictions, NAMES, {})
 
 
-def test_what_is_no_predictions_folder_is_told_in_one_line(tmp_path, predictions):
+def test_invalid_folders_fail_with_one_line(tmp_path, predictions):
     with pytest.raises(BadInput, match="no predictions here"):
         read_index(tmp_path)
     with pytest.raises(BadInput, match="no such file"):
         read_findings(tmp_path)
-    told = json.loads((predictions / "index.json").read_text())
-    (predictions / "index.json").write_text(json.dumps({k: told[k] for k in told if k != "labels"}))
+    fields = json.loads((predictions / "index.json").read_text())
+    (predictions / "index.json").write_text(json.dumps({k: fields[k] for k in fields if k != "labels"}))
     with pytest.raises(BadInput, match="labels"):
         read_index(predictions)
     (predictions / "missed" / "findings.json").write_text('[{"id": 1}]')
@@ -74,7 +74,7 @@ def test_what_is_no_predictions_folder_is_told_in_one_line(tmp_path, predictions
 
 def test_an_unknown_case_is_refused(predictions):
     with pytest.raises(BadInput, match="is no case"):
-        read_index(predictions).case("../perfect")
+        read_index(predictions).case_folder("../perfect")
 
 
 def test_reading_needs_no_torch():

@@ -1,4 +1,4 @@
-"""NIfTI: what is written comes back, and what cannot be trusted is refused."""
+"""A NIfTI file that is written reads back exactly."""
 
 import numpy as np
 import pytest
@@ -27,13 +27,13 @@ def test_a_written_volume_comes_back_exactly(tmp_path, seed, dtype, order, flips
         affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() @ affine[:3, :3]
     affine[:3, 3] = rng.uniform(-500, 500, 3)
     voxels = rng.integers(0, 250, (4, 5, 6)).astype(dtype)
-    back = path_and_back(tmp_path / f"v{ending}", Volume(voxels, affine, "a.u."))
+    back = write_and_read(tmp_path / f"v{ending}", Volume(voxels, affine, "a.u."))
     assert back.voxels.dtype == dtype
     np.testing.assert_array_equal(back.voxels, voxels)
     np.testing.assert_allclose(back.affine, affine, atol=1e-4)
 
 
-def path_and_back(path, volume):
+def write_and_read(path, volume):
     nifti.write(volume, path)
     return nifti.read(path)
 

@@ -7,8 +7,13 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 
 from medssl.errors import BadInput
-from medssl.metrics.calibration import conformal, reliability, surprise, temperature
-from medssl.metrics.lesions import Outcome
+from medssl.metrics.calibration import (
+    compute_reliability,
+    estimate_temperature,
+    fit_conformal_threshold,
+    negative_log_likelihood,
+)
+from medssl.metrics.lesions import MatchResult
 
 
 def samples(n=20_000, seed=0):
@@ -21,7 +26,7 @@ def samples(n=20_000, seed=0):
 @pytest.mark.parametrize("true", [0.4, 1.0, 3.0])
 def test_the_temperature_that_was_applied_is_found(true):
     logits, target = samples()
-    assert temperature(logits * true, target) == pytest.approx(true, rel=0.05)
+    assert estimate_temperature(logits * true, target) == pytest.approx(true, rel=0.05)
 
 
 @given(st.integers(0, 999), st.floats(0.05, 20), st.integers(2, 40))
@@ -29,15 +34,15 @@ def test_the_temperature_that_was_applied_is_found(true):
 def test_a_temperature_never_fits_worse_than_none(seed, sharper, count):
     rng = np.random.default_rng(seed)
     logits, target = rng.normal(0, sharper, (count, 3)), rng.integers(0, 3, count)
-    found = temperature(logits, target)
-    assert surprise(logits / found, target) <= surprise(logits, target)
+    found = estimate_temperature(logits, target)
+    assert negative_log_likelihood(logits / found, target) <= negative_log_likelihood(logits, target)
 
 
 def test_calibrated_scores_have_next_to_no_error_and_overconfident_ones_do():
     logits, target = samples()
     for sharper, low, high in ((1.0, 0.0, 0.02), (4.0, 0.1, 1.0)):
         p = softmax(logits * sharper, 1)
-        said = reliability(p.max(1), p.argmax(1) == target).ece()
+        said = compute_reliability(p.max(1), p.argmax(1) == target).ece()
         assert low <= said <= high
 
 
@@ -50,13 +55,13 @@ def test_ece_equals_its_definition():
         inside = (confidence >= edges[n]) & ((confidence < edges[n + 1]) | (n == 14))
         if inside.any():
             expected += abs(confidence[inside].mean() - right[inside].mean()) * inside.mean()
-    assert reliability(confidence, right).ece() == pytest.approx(expected)
-    halves = reliability(confidence[:100], right[:100]) + reliability(confidence[100:], right[100:])
+    assert compute_reliability(confidence, right).ece() == pytest.approx(expected)
+    halves = compute_reliability(confidence[:100], right[:100]) + compute_reliability(confidence[100:], right[100:])
     assert halves.ece() == pytest.approx(expected)
 
 
 def test_reliability_of_nothing_is_empty():
-    said = reliability(np.zeros(0), np.zeros(0, bool))
+    said = compute_reliability(np.zeros(0), np.zeros(0, bool))
     assert said.ece() == 0
     assert said.count.sum() == 0
 
@@ -65,7 +70,9 @@ def patients(rng, n):
     told = []
     for _ in range(n):
         scores = rng.beta(4, 2, rng.integers(1, 4)) + 0.2 * rng.random()
-        told.append(Outcome(np.where(rng.random(scores.shape) < 0.02, -np.inf, scores), np.zeros(0), 0 * scores, 1.0))
+        told.append(
+            MatchResult(np.where(rng.random(scores.shape) < 0.02, -np.inf, scores), np.zeros(0), 0 * scores, 1.0)
+        )
     return told
 
 
@@ -73,8 +80,8 @@ def test_the_conformal_promise_is_kept_on_new_patients():
     rng = np.random.default_rng(2)
     sensitivity = []
     for _ in range(120):
-        said = conformal(patients(rng, 25), 0.85)
-        sensitivity += [(o.found >= said.threshold).mean() for o in patients(rng, 20)]
+        said = fit_conformal_threshold(patients(rng, 25), 0.85)
+        sensitivity += [(o.hit_scores >= said.threshold).mean() for o in patients(rng, 20)]
     assert 0.85 <= np.mean(sensitivity) < 0.90
 
 
@@ -85,33 +92,33 @@ SCORES = st.lists(st.floats(0.05, 0.95), min_size=1, max_size=3)
 @settings(max_examples=60, deadline=None)
 def test_whichever_patient_is_the_new_one_the_promise_holds_on_average(scores, sensitivity):
     """Exchangeable patients: each is as likely as the next to be the one that comes after calibration."""
-    told = [Outcome(np.array(s), np.zeros(0), np.ones(len(s)), max(s)) for s in scores]
+    told = [MatchResult(np.array(s), np.zeros(0), np.ones(len(s)), max(s)) for s in scores]
     kept = []
     for n, new in enumerate(told):
-        threshold = conformal([*told[:n], *told[n + 1 :]], sensitivity).threshold
-        kept.append((new.found >= threshold).mean())
+        threshold = fit_conformal_threshold([*told[:n], *told[n + 1 :]], sensitivity).threshold
+        kept.append((new.hit_scores >= threshold).mean())
     assert np.mean(kept) >= sensitivity - 1e-9
 
 
 def test_the_conformal_threshold_is_the_strictest_that_may_be():
-    told = [Outcome(np.array([s]), np.zeros(0), np.ones(1), s) for s in np.arange(1, 20) / 20]
+    told = [MatchResult(np.array([s]), np.zeros(0), np.ones(1), s) for s in np.arange(1, 20) / 20]
     # 19 patients and 90 %: of 20 reckoned patients two may be missed, one of which is the new one.
-    assert conformal(told, 0.9).threshold == pytest.approx(0.1)
+    assert fit_conformal_threshold(told, 0.9).threshold == pytest.approx(0.1)
 
 
 def test_too_few_patients_or_too_many_misses_are_refused_in_words():
-    one = Outcome(np.array([0.9]), np.zeros(0), np.ones(1), 0.9)
-    blind = Outcome(np.array([-np.inf]), np.zeros(0), np.ones(1), 0.0)
+    one = MatchResult(np.array([0.9]), np.zeros(0), np.ones(1), 0.9)
+    blind = MatchResult(np.array([-np.inf]), np.zeros(0), np.ones(1), 0.0)
     with pytest.raises(BadInput, match="needs 9 patients with lesions, 8 are here"):
-        conformal([one] * 8, 0.9)
-    assert conformal([one] * 9, 0.9).threshold == 0.9
+        fit_conformal_threshold([one] * 8, 0.9)
+    assert fit_conformal_threshold([one] * 9, 0.9).threshold == 0.9
     with pytest.raises(BadInput, match="out of reach"):
-        conformal([one] * 10 + [blind] * 10, 0.9)
+        fit_conformal_threshold([one] * 10 + [blind] * 10, 0.9)
     with pytest.raises(BadInput, match="infinitely many"):
-        conformal([one], 1.0)
+        fit_conformal_threshold([one], 1.0)
 
 
 def test_the_guarantee_says_what_it_rests_on():
-    one = Outcome(np.array([0.9]), np.zeros(0), np.ones(1), 0.9)
-    assert "90%" in conformal([one] * 9, 0.9).guarantee
-    assert "9 calibration patients" in conformal([one] * 9, 0.9).guarantee
+    one = MatchResult(np.array([0.9]), np.zeros(0), np.ones(1), 0.9)
+    assert "90%" in fit_conformal_threshold([one] * 9, 0.9).guarantee
+    assert "9 calibration patients" in fit_conformal_threshold([one] * 9, 0.9).guarantee

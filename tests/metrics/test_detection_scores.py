@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_roc_auc
 
-from medssl.metrics.detection_scores import Detected, patients, summary
-from medssl.metrics.lesions import Scan
+from medssl.metrics.detection_scores import CaseDetections, summarize, summarize_patients
+from medssl.metrics.lesions import ScanMatches
 
 
 def detected(case, patient, scores, lesions):
     """A scan whose first candidates each meet one of its lesions in full."""
     overlap = np.eye(len(scores), lesions)
-    scan = Scan(np.array(scores, float), np.full(lesions, 8.0), overlap)
-    return Detected(case, patient, scan, scan)
+    scan = ScanMatches(np.array(scores, float), np.full(lesions, 8.0), overlap)
+    return CaseDetections(case, patient, scan, scan)
 
 
 def some(seed, count=12):
@@ -33,10 +33,10 @@ def some(seed, count=12):
 @given(st.integers(0, 10_000))
 def test_the_auroc_is_that_of_patients_by_either_score(seed):
     cases = some(seed)
-    told, said = patients("nodule", cases), summary(cases, draws=2)
+    told, said = summarize_patients("nodule", cases), summarize(cases, draws=2)
     ill = np.array([one.lesions > 0 for one in told])
     assert (said["patients"], said["patients_with_lesions"]) == (len(told), ill.sum())
-    for name, key in (("surest", "auroc"), ("noisy_or", "auroc_noisy_or")):
+    for name, key in (("max_score", "auroc"), ("noisy_or", "auroc_noisy_or")):
         score = np.array([getattr(one, name) for one in told])
         if ill.all() or not ill.any():
             assert said[key]["estimate"] is None
@@ -50,12 +50,12 @@ def test_the_auroc_is_that_of_patients_by_either_score(seed):
 @given(st.integers(0, 10_000))
 def test_a_patients_scores_are_those_of_all_candidates_in_all_scans(seed):
     cases = some(seed)
-    for one in patients("nodule", cases):
+    for one in summarize_patients("nodule", cases):
         mine = [case for case in cases if case.patient == one.patient]
         scores = [float(score) for case in mine for score in case.by_overlap.scores]
         assert (one.kind, one.scans) == ("nodule", len(mine))
-        assert one.lesions == sum(case.picai.found.size for case in mine)
-        assert one.surest == max(scores, default=0)
+        assert one.lesions == sum(case.picai.hit_scores.size for case in mine)
+        assert one.max_score == max(scores, default=0)
         worlds = product(*[((True, p), (False, 1 - p)) for p in scores])
         any_real = sum(np.prod([p for _, p in world]) for world in worlds if any(real for real, _ in world))
         assert one.noisy_or == pytest.approx(any_real)
@@ -68,14 +68,14 @@ def test_two_scans_of_a_patient_are_one_of_whom_one_scan_suffices():
         detected("b", "b", [0.3, 0.3], 0),
         detected("c", "c", [0.4], 1),
     ]
-    assert summary(cases, draws=2)["auroc"]["estimate"] == 1
-    assert summary(cases, draws=2)["auroc_noisy_or"]["estimate"] == 0.5
-    wrong = summary([detected(c.case, c.case, c.by_overlap.scores, len(c.picai.found)) for c in cases], draws=2)
+    assert summarize(cases, draws=2)["auroc"]["estimate"] == 1
+    assert summarize(cases, draws=2)["auroc_noisy_or"]["estimate"] == 0.5
+    wrong = summarize([detected(c.case, c.case, c.by_overlap.scores, len(c.picai.hit_scores)) for c in cases], draws=2)
     assert wrong["auroc"]["estimate"] == 0.75  # a planted fault: every scan a patient of its own
 
 
 def test_the_interval_of_an_auroc_draws_patients():
-    told = summary([detected(f"c{n}", f"p{n}", [n / 40], n % 2) for n in range(40)])["auroc"]
+    told = summarize([detected(f"c{n}", f"p{n}", [n / 40], n % 2) for n in range(40)])["auroc"]
     assert told["low"] < told["estimate"] < told["high"] and told["high"] - told["low"] > 0.2
-    few = summary([detected(f"c{n}", f"p{n % 4}", [n / 40], n % 2) for n in range(40)])["auroc"]
+    few = summarize([detected(f"c{n}", f"p{n % 4}", [n / 40], n % 2) for n in range(40)])["auroc"]
     assert (few["estimate"], few["low"], few["high"]) == (0.75, 0, 1)  # four patients, however many scans

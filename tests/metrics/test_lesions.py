@@ -14,28 +14,28 @@ from medssl.finding import Finding
 from medssl.metrics import lesions
 from medssl.metrics.lesions import (
     CPM_RATES,
-    Outcome,
-    Scan,
-    at_ious,
+    MatchResult,
+    ScanMatches,
     average_precision,
-    by_centre,
-    by_iou,
+    compare_by_centre,
+    compare_by_iou,
+    compute_operating_points,
     cpm,
-    curve,
-    greedy,
-    hungarian,
     interpolated_precision,
-    luna,
+    match_at_ious,
+    match_greedy,
+    match_hungarian,
+    match_luna,
     mean_average_precision,
     sensitivity_at,
     sensitivity_by_size,
     threshold_at,
 )
-from medssl.metrics.overlap import part_iou
+from medssl.metrics.overlap import component_iou
 
 
 def auroc(told):
-    return lesions.auroc(np.array([o.ill for o in told], bool), np.array([o.score for o in told], float))
+    return lesions.auroc(np.array([o.has_lesion for o in told], bool), np.array([o.score for o in told], float))
 
 
 def finding(centre, diameter=10.0, score=0.5):
@@ -58,7 +58,7 @@ def random_pairs(seed, scans=6, most=4):
     return pairs
 
 
-def outcomes(pairs, match=hungarian, scan=by_iou):
+def outcomes(pairs, match=match_hungarian, scan=compare_by_iou):
     return [match(scan(candidates, real)) for candidates, real in pairs]
 
 
@@ -71,23 +71,23 @@ def test_hungarian_matching_equals_trying_all(seed):
     rng = np.random.default_rng(seed)
     p, r = (int(n) for n in rng.integers(1, 5, 2))
     overlap = rng.random((p, r)) * (rng.random((p, r)) < 0.6) * 0.3
-    scan = Scan(rng.random(p), np.full(r, 5.0), overlap)
-    told = hungarian(scan)
+    scan = ScanMatches(rng.random(p), np.full(r, 5.0), overlap)
+    told = match_hungarian(scan)
     ways = ([(c, n) for n, c in enumerate(way) if c < p] for way in permutations([*range(p), *[p] * r], r))
     worth = [[overlap[pair] for pair in way if overlap[pair] >= 0.1] for way in ways]
     most, total = max((len(overlaps), sum(overlaps)) for overlaps in worth)
-    used = [int(np.flatnonzero(scan.scores == s)[0]) for s in told.found[np.isfinite(told.found)]]
-    pairs = list(zip(used, np.flatnonzero(np.isfinite(told.found)), strict=True))
+    used = [int(np.flatnonzero(scan.scores == s)[0]) for s in told.hit_scores[np.isfinite(told.hit_scores)]]
+    pairs = list(zip(used, np.flatnonzero(np.isfinite(told.hit_scores)), strict=True))
     assert len(set(used)) == len(used) == most
     assert sum(overlap[pair] for pair in pairs) == pytest.approx(total)
-    assert sorted(told.false) == sorted(scan.scores[(overlap < 0.1).all(1)])
+    assert sorted(told.false_positive_scores) == sorted(scan.scores[(overlap < 0.1).all(1)])
 
 
 def picai_list(pairs):
     """The challenge's list of (is lesion, confidence): a missed lesion is a lesion of confidence 0."""
     rows = []
     for o in outcomes(pairs):
-        rows += [(1, s if np.isfinite(s) else 0.0) for s in o.found] + [(0, s) for s in o.false]
+        rows += [(1, s if np.isfinite(s) else 0.0) for s in o.hit_scores] + [(0, s) for s in o.false_positive_scores]
     return rows
 
 
@@ -133,18 +133,20 @@ PICAI_EVAL = [(0.072953, 0.449495, 15), (0.072865, 0.42, 12), (0.134293, 0.64, 2
 @pytest.mark.parametrize(("number", "told"), list(enumerate(PICAI_EVAL)))
 def test_toy_cases_score_as_the_challenges_own_code_says(number, told):
     cases = [toy(100 * number + n) for n in range(20)]
-    scans = [Scan(scores, np.full(real.max(), 5.0), part_iou(said, real)) for said, scores, real in cases]
-    mine = [hungarian(scan) for scan in scans]
-    found = sum(np.isfinite(outcome.found).sum() for outcome in mine)
+    scans = [ScanMatches(scores, np.full(real.max(), 5.0), component_iou(said, real)) for said, scores, real in cases]
+    mine = [match_hungarian(scan) for scan in scans]
+    found = sum(np.isfinite(outcome.hit_scores).sum() for outcome in mine)
     assert (average_precision(mine), auroc(mine), found) == pytest.approx(told, abs=1e-6)
-    assert average_precision([hungarian(scan, 0.2) for scan in scans]) < told[0]  # a planted fault: less is no hit
+    assert (
+        average_precision([match_hungarian(scan, 0.2) for scan in scans]) < told[0]
+    )  # a planted fault: less is no hit
 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_auroc_equals_the_share_of_ordered_pairs(seed):
     told = outcomes(random_pairs(seed, scans=9, most=2))
-    ill, healthy = [o.score for o in told if o.ill], [o.score for o in told if not o.ill]
+    ill, healthy = [o.score for o in told if o.has_lesion], [o.score for o in told if not o.has_lesion]
     pairs = [(a > b) + (a == b) / 2 for a in ill for b in healthy]
     said = auroc(told)
     assert said == pytest.approx(np.mean(pairs)) if pairs else np.isnan(said)
@@ -154,8 +156,8 @@ def test_auroc_equals_the_share_of_ordered_pairs(seed):
 @given(seeds)
 def test_froc_equals_counting_at_every_threshold(seed):
     pairs = random_pairs(seed)
-    told = outcomes(pairs, luna, by_centre)
-    points = curve(told)
+    told = outcomes(pairs, match_luna, compare_by_centre)
+    points = compute_operating_points(told)
     total = sum(len(real) for _, real in pairs)
     for n, t in enumerate(points.threshold):
         hits = alarms = 0
@@ -172,7 +174,7 @@ def test_froc_equals_counting_at_every_threshold(seed):
 
 
 def test_cpm_is_linear_between_points_and_level_after_the_last():
-    told = [Outcome(np.array([0.9, 0.7, -np.inf]), np.array([0.8, 0.3]), np.full(3, 5.0), 0.9)]
+    told = [MatchResult(np.array([0.9, 0.7, -np.inf]), np.array([0.8, 0.3]), np.full(3, 5.0), 0.9)]
     # Points (false alarms, sensitivity): (0, 1/3), (1, 1/3), (1, 2/3), (2, 2/3).
     assert np.allclose(sensitivity_at(told), [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
     assert cpm(told) == pytest.approx((3 * 1 / 3 + 4 * 2 / 3) / 7)
@@ -202,24 +204,24 @@ def test_map_equals_monais_coco_metric(seed):
         gt_classes=[np.zeros(len(r), int) for _, r in pairs],
     )
     expected = metric(matched)[0]["mAP_IoU_0.10_0.50_0.05_MaxDet_100"]
-    scans = [at_ious(by_iou(candidates, real)) for candidates, real in pairs]
+    scans = [match_at_ious(compare_by_iou(candidates, real)) for candidates, real in pairs]
     assert mean_average_precision(scans) == pytest.approx(expected, abs=1e-6)
 
 
 def test_a_duplicate_is_false_for_coco_and_forgiven_by_picai_and_luna():
-    scan = Scan(np.array([0.9, 0.8]), np.array([10.0]), np.array([[0.6], [0.7]]))
-    assert list(greedy(scan, 0.1).false) == [0.8]
-    assert list(hungarian(scan).false) == []
-    assert list(luna(scan).found) == [0.9]
+    scan = ScanMatches(np.array([0.9, 0.8]), np.array([10.0]), np.array([[0.6], [0.7]]))
+    assert list(match_greedy(scan, 0.1).false_positive_scores) == [0.8]
+    assert list(match_hungarian(scan).false_positive_scores) == []
+    assert list(match_luna(scan).hit_scores) == [0.9]
 
 
-@pytest.mark.parametrize("match", [hungarian, luna, lambda scan: greedy(scan, 0.1)])
+@pytest.mark.parametrize("match", [match_hungarian, match_luna, lambda scan: match_greedy(scan, 0.1)])
 def test_perfect_missed_and_false_alarm_never_average_to_perfect(match):
     real = finding((0, 0, 0))
     three = [([finding((0, 0, 0), score=0.9)], [real]), ([], [real]), ([finding((0, 0, 0), score=0.9)], [])]
     told = outcomes(three, match)
     assert average_precision(told) == pytest.approx(0.25)
-    assert curve(told).sensitivity.max() == pytest.approx(0.5)
+    assert compute_operating_points(told).sensitivity.max() == pytest.approx(0.5)
     assert cpm(told) <= 0.5
     assert interpolated_precision(told) < 0.3
     assert auroc(told) < 0.5
@@ -244,7 +246,7 @@ def test_without_candidates_nothing_is_found():
 
 
 def test_sensitivity_by_size_counts_each_range():
-    told = [Outcome(np.array([0.9, -np.inf, 0.2, 0.6]), np.zeros(0), np.array([4.0, 5.0, 12.0, 30.0]), 0.9)]
+    told = [MatchResult(np.array([0.9, -np.inf, 0.2, 0.6]), np.zeros(0), np.array([4.0, 5.0, 12.0, 30.0]), 0.9)]
     rows = sensitivity_by_size(told, 0.5, (0.0, 6.0, 10.0, 20.0, np.inf))
     assert [(n, s) for _, _, n, s in rows if n] == [(2, 0.5), (1, 0.0), (1, 1.0)]
     assert np.isnan(rows[1][3])
@@ -253,15 +255,15 @@ def test_sensitivity_by_size_counts_each_range():
 def test_the_operating_point_keeps_the_false_alarms_in_bounds():
     told = outcomes(random_pairs(3, scans=20))
     t = threshold_at(told, 0.5)
-    assert sum((o.false >= t).sum() for o in told) / len(told) <= 0.5
-    lower = curve(told).threshold[curve(told).threshold < t].max(initial=-np.inf)
-    assert sum((o.false >= lower).sum() for o in told) / len(told) > 0.5
+    assert sum((o.false_positive_scores >= t).sum() for o in told) / len(told) <= 0.5
+    lower = compute_operating_points(told).threshold[compute_operating_points(told).threshold < t].max(initial=-np.inf)
+    assert sum((o.false_positive_scores >= lower).sum() for o in told) / len(told) > 0.5
 
 
 def test_ignoring_missed_lesions_would_be_seen(monkeypatch):
     """A planted fault: an evaluator that forgets the lesions nobody found."""
     pairs = [([finding((0, 0, 0), score=0.9)], [finding((0, 0, 0))]), ([], [finding((0, 0, 0))])]
     right = average_precision(outcomes(pairs))
-    kept = lesions._all
-    monkeypatch.setattr(lesions, "_all", lambda o, name: (v := kept(o, name))[np.isfinite(v)])
+    kept = lesions._concatenate
+    monkeypatch.setattr(lesions, "_concatenate", lambda o, name: (v := kept(o, name))[np.isfinite(v)])
     assert average_precision(outcomes(pairs)) != right

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medssl.metrics import surface
-from medssl.metrics.overlap import box_iou, dice, part_iou, volume_error_ml
-from medssl.metrics.surface import surfaces
+from medssl.metrics.overlap import box_iou, component_iou, dice, volume_error_ml
+from medssl.metrics.surface import compute_surface_distances
 
 spacings = st.sampled_from([(1.0, 1.0, 1.0), (0.7, 1.3, 2.5), (3.0, 0.4, 0.9)])
 
@@ -38,7 +38,7 @@ def published(monkeypatch):
 def test_surface_metrics_equal_the_published_package(published, seed, spacing):
     ours, theirs = blobs(seed, (9, 8, 11), 0.15 + 0.03 * seed)
     assert ours.any() and theirs.any()
-    said = surfaces(ours, theirs, spacing)
+    said = compute_surface_distances(ours, theirs, spacing)
     told = published.compute_surface_distances(theirs, ours, spacing)
     for tolerance in (0.0, 0.8, 2.0, 5.0):
         assert said.nsd(tolerance) == pytest.approx(
@@ -60,7 +60,7 @@ def test_surface_metrics_equal_their_definition_over_all_pairs(seed, spacing, to
     (at, mm2), (at_b, mm2_b) = elements(ours, spacing, table), elements(theirs, spacing, table)
     apart = np.linalg.norm(at[:, None] - at_b[None], axis=-1)
     nearest, nearest_b = apart.min(1), apart.min(0)
-    said = surfaces(ours, theirs, spacing)
+    said = compute_surface_distances(ours, theirs, spacing)
     assume(np.abs(np.r_[nearest, nearest_b] - tolerance).min() > 1e-6)
     near = mm2[nearest <= tolerance].sum() + mm2_b[nearest_b <= tolerance].sum()
     total = mm2.sum() + mm2_b.sum()
@@ -83,13 +83,15 @@ def elements(mask, spacing, table):
 def test_the_area_of_a_ball_is_that_of_a_sphere():
     at = np.indices((61, 61, 25)).reshape(3, -1).T * (0.5, 0.5, 1.25) - (15, 15, 15)
     ball = (np.linalg.norm(at, axis=1) <= 12).reshape(61, 61, 25)
-    assert surfaces(ball, ball, (0.5, 0.5, 1.25)).reference_mm2.sum() == pytest.approx(4 * np.pi * 144, rel=0.15)
+    assert compute_surface_distances(ball, ball, (0.5, 0.5, 1.25)).reference_mm2.sum() == pytest.approx(
+        4 * np.pi * 144, rel=0.15
+    )
 
 
 def test_a_shifted_slab_lies_as_far_as_it_was_shifted():
     slab, shifted = np.zeros((2, 30, 30, 30), bool)
     slab[5:10, 1:29, 1:29], shifted[8:13, 1:29, 1:29] = True, True
-    said = surfaces(slab, shifted, (2.0, 1.0, 1.0))
+    said = compute_surface_distances(slab, shifted, (2.0, 1.0, 1.0))
     assert said.hd95_mm() == pytest.approx(6.0)
     assert 0 < said.nsd(5.9) < 0.7
     assert said.nsd(6.1) == pytest.approx(1.0)
@@ -108,13 +110,13 @@ def masks(outcome):
 
 @pytest.mark.parametrize("outcome", [PERFECT, BOTH_EMPTY])
 def test_agreement_is_perfect_also_over_nothing(outcome):
-    said = surfaces(*masks(outcome), (1.0, 1.0, 1.0))
+    said = compute_surface_distances(*masks(outcome), (1.0, 1.0, 1.0))
     assert (dice(*masks(outcome)), said.nsd(1.0), said.hd95_mm(), said.assd_mm()) == (1, 1, 0, 0)
 
 
 @pytest.mark.parametrize("outcome", [MISSED, FALSE_ALARM])
 def test_one_empty_mask_scores_worst(outcome):
-    said = surfaces(*masks(outcome), (1.0, 2.0, 3.0))
+    said = compute_surface_distances(*masks(outcome), (1.0, 2.0, 3.0))
     diagonal = pytest.approx(np.sqrt(6**2 + 16**2 + 30**2))
     assert (dice(*masks(outcome)), said.nsd(100.0)) == (0, 0)
     assert (said.hd95_mm(), said.assd_mm()) == (diagonal, diagonal)
@@ -122,7 +124,7 @@ def test_one_empty_mask_scores_worst(outcome):
 
 def test_perfect_missed_and_false_alarm_never_average_to_perfect():
     three = [masks(outcome) for outcome in (PERFECT, MISSED, FALSE_ALARM)]
-    both = [surfaces(*pair, (1.0, 1.0, 1.0)) for pair in three]
+    both = [compute_surface_distances(*pair, (1.0, 1.0, 1.0)) for pair in three]
     assert np.mean([dice(*pair) for pair in three]) == pytest.approx(1 / 3)
     assert np.mean([s.nsd(2.0) for s in both]) == pytest.approx(1 / 3)
     assert np.mean([s.hd95_mm() for s in both]) > 5
@@ -159,7 +161,7 @@ def test_box_overlap_equals_the_count_of_voxels(seed):
 def test_the_overlap_of_parts_equals_that_of_their_masks(seed):
     ours, theirs = (np.random.default_rng(seed + n).integers(0, 4, (4, 4, 4)) for n in (0, 5000))
     ours[theirs == 3] = 0
-    said = part_iou(ours, theirs)
+    said = component_iou(ours, theirs)
     assert said.shape == (ours.max(), theirs.max())
     for n, m in np.ndindex(said.shape):
         a, b = ours == n + 1, theirs == m + 1

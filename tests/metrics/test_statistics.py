@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from medssl.metrics.statistics import (
     Interval,
-    caution,
+    bootstrap_interval,
     crossed_interval,
-    difference,
-    interval,
+    crossed_permutation_p,
+    difference_interval,
+    is_significant,
     mean_interval,
     permutation_p,
-    shown,
-    swapped_p,
+    small_sample_warning,
 )
 
 
@@ -40,13 +40,13 @@ def test_seeds_that_disagree_widen_the_interval():
 def test_pairing_by_case_is_used():
     rng = np.random.default_rng(2)
     hard = rng.normal(0, 10, (1, 30))
-    said = difference(hard + 0.5 + rng.normal(0, 0.1, (1, 30)), hard)
+    said = difference_interval(hard + 0.5 + rng.normal(0, 0.1, (1, 30)), hard)
     assert 0.4 < said.low < said.high < 0.6
 
 
 def test_one_seed_gives_the_plain_bootstrap():
     values = np.random.default_rng(3).random((1, 25))
-    plain = interval(range(25), lambda at: float(values[0, at].mean()), draws=4000)
+    plain = bootstrap_interval(range(25), lambda at: float(values[0, at].mean()), draws=4000)
     crossed = mean_interval(values)
     assert (plain.low, plain.high) == pytest.approx((crossed.low, crossed.high), abs=0.01)
 
@@ -61,7 +61,7 @@ def test_the_cases_of_one_patient_count_as_one():
     ]
     assert width[1] == pytest.approx(width[0], rel=0.05)
     assert width[2] < 0.85 * width[0]
-    told = interval(patients, lambda at: float(twice[0, at].mean()))
+    told = bootstrap_interval(patients, lambda at: float(twice[0, at].mean()))
     alone = mean_interval(single[:1])
     assert (told.low, told.high) == pytest.approx((alone.low, alone.high), abs=0.02)
     zeros = np.zeros_like
@@ -74,7 +74,7 @@ def test_a_seed_repeats_the_interval():
 
 
 def test_resamples_without_a_value_are_left_out():
-    said = interval(range(4), lambda at: float("nan") if 0 in at else 1.0, draws=300)
+    said = bootstrap_interval(range(4), lambda at: float("nan") if 0 in at else 1.0, draws=300)
     assert (said.low, said.high) == (1, 1)
 
 
@@ -110,27 +110,29 @@ def test_a_statistic_that_is_a_mean_has_the_interval_and_the_p_of_the_mean():
     a, b = draw.normal(0.3, 1, (3, 40)), draw.normal(0, 1, (3, 40))
     patients = [n // 2 for n in range(40)]
     crossed = crossed_interval(lambda seed, at: float((a - b)[seed, at].mean()), 3, patients, draws=4000)
-    plain = difference(a, b, patients)
+    plain = difference_interval(a, b, patients)
     assert crossed.estimate == pytest.approx(plain.estimate)
     assert (crossed.low, crossed.high) == pytest.approx((plain.low, plain.high), abs=0.05)
 
     def gap(swap):
         return float(np.where(swap, b - a, a - b).mean())
 
-    assert swapped_p(gap, patients, draws=4000) == pytest.approx(permutation_p(a, b, patients), abs=0.02)
-    assert swapped_p(lambda swap: gap(swap) + 100 * (not swap.any()), patients) == 1 / 500
+    assert crossed_permutation_p(gap, patients, draws=4000) == pytest.approx(permutation_p(a, b, patients), abs=0.02)
+    assert crossed_permutation_p(lambda swap: gap(swap) + 100 * (not swap.any()), patients) == 1 / 500
 
 
 def test_nothing_is_shown_where_there_is_no_number():
     nothing = float("nan")
-    assert np.isnan(swapped_p(lambda swap: nothing, [0, 1, 2]))
-    assert not shown(Interval(nothing, nothing, nothing), 0.001) and not shown(Interval(0.1, 0.05, 0.2), nothing)
-    assert shown(Interval(0.1, 0.05, 0.2), 0.001) and shown(Interval(-0.1, -0.2, -0.05), 0.001)
+    assert np.isnan(crossed_permutation_p(lambda swap: nothing, [0, 1, 2]))
+    assert not is_significant(Interval(nothing, nothing, nothing), 0.001) and not is_significant(
+        Interval(0.1, 0.05, 0.2), nothing
+    )
+    assert is_significant(Interval(0.1, 0.05, 0.2), 0.001) and is_significant(Interval(-0.1, -0.2, -0.05), 0.001)
 
 
 @pytest.mark.parametrize("patients", range(1, 9))
 def test_a_warning_stands_where_no_difference_can_be_shown(patients):
     score, other = np.linspace(0.9, 0.95, patients)[None], np.zeros((1, patients))
     least = permutation_p(score, other)
-    assert bool(caution(patients)) == (least > 0.05)
-    assert not caution(patients) or f"below {least:.2g}" in caution(patients)
+    assert bool(small_sample_warning(patients)) == (least > 0.05)
+    assert not small_sample_warning(patients) or f"below {least:.2g}" in small_sample_warning(patients)

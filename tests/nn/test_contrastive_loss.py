@@ -1,4 +1,4 @@
-"""The matrix form of the contrastive loss against loops that follow the paper line by line."""
+"""Tests the matrix form of the contrastive loss against loops that follow the paper line by line."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.nn.contrastive_loss import contrast, gathered
+from medssl.nn.contrastive_loss import all_gather_rows, contrastive_loss
 
 
 def by_loops(q, k, positive, ignore, temperature):
@@ -30,35 +30,35 @@ def test_the_matrix_form_equals_the_loops(seed, n, m, attract, leave):
     g = torch.Generator().manual_seed(seed)
     q, k = (torch.randn(size, 5, generator=g, dtype=torch.float64) for size in (n, m))
     positive, ignore = (torch.rand(n, m, generator=g) < share for share in (attract, leave))
-    ours = contrast(q.float(), k.float(), positive, ignore, 0.1)
+    ours = contrastive_loss(q.float(), k.float(), positive, ignore, 0.1)
     assert float(ours) == pytest.approx(by_loops(q, k, positive, ignore, 0.1), abs=1e-6, rel=2e-6)
 
 
-def test_groups_are_apart_from_one_another():
+def test_groups_are_independent():
     q, k = torch.randn(3, 4, 5), torch.randn(3, 6, 5)
     positive, ignore = torch.rand(3, 4, 6) < 0.3, torch.rand(3, 4, 6) < 0.2
     ignore[0], ignore[2] = True, True
-    alone = contrast(q[1], k[1], positive[1], ignore[1], 0.2)
-    assert float(contrast(q, k, positive, ignore, 0.2)) == pytest.approx(float(alone), rel=1e-5)
+    alone = contrastive_loss(q[1], k[1], positive[1], ignore[1], 0.2)
+    assert float(contrastive_loss(q, k, positive, ignore, 0.2)) == pytest.approx(float(alone), rel=1e-5)
 
 
 @pytest.mark.parametrize("all_positive", [True, False])
 def test_rows_without_negatives_or_positives_keep_gradients_finite(all_positive):
     q = torch.randn(4, 5, requires_grad=True)
     positive = torch.full((4, 4), all_positive)
-    loss = contrast(q, q, positive, torch.zeros(4, 4, dtype=torch.bool), 0.1)
+    loss = contrastive_loss(q, q, positive, torch.zeros(4, 4, dtype=torch.bool), 0.1)
     loss.backward()
     assert loss == 0 and q.grad is not None and q.grad.isfinite().all()
 
 
-def test_what_is_left_out_gets_no_gradient():
+def test_ignored_pairs_get_no_gradient():
     q, k = torch.randn(2, 4), torch.randn(3, 4, requires_grad=True)
     positive = torch.tensor([[True, False, False], [False, False, True]])
     ignore = torch.tensor([[False, True, False], [False, True, False]])
-    contrast(q, k, positive, ignore, 0.1).backward()
+    contrastive_loss(q, k, positive, ignore, 0.1).backward()
     assert k.grad[1].abs().max() == 0 and k.grad[0].abs().max() > 0
 
 
 def test_one_process_gathers_itself():
     x = torch.randn(2, 3)
-    assert gathered(x) is x
+    assert all_gather_rows(x) is x

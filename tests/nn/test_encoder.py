@@ -1,4 +1,4 @@
-"""The encoder's promises under a mask, each kept by the network and broken by a planted fault."""
+"""Tests that a masked encoder fulfils its contract, and that planted faults break it."""
 
 from itertools import product
 
@@ -9,76 +9,76 @@ from torch.nn import functional as F
 
 from medssl import config
 from medssl.errors import BadInput
-from medssl.nn.encoder import EncoderConfig, ResEncoder, build
+from medssl.nn.encoder import EncoderConfig, ResEncoder, build_encoder
 from medssl.nn.encoders import base as encoders
-from medssl.nn.executor import Layout, Masked, enlarge
-from medssl.nn.norms import Moments, affine, moments, scale_and_shift
-from tests.helpers.small_networks import CASES, KINDS, masked_volumes, shaken
+from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
+from medssl.nn.norms import Moments, apply_scale_shift, compute_moments, compute_scale_shift
+from tests.helpers.small_networks import CASES, KINDS, make_encoder, masked_volumes
 
 
-def hidden_voxels_change_nothing(net):
-    x, keep = masked_volumes(net)
-    visible = enlarge(keep, tuple(x.shape[2:]))
-    other = torch.where(visible, x, torch.full_like(x, float("nan")))
-    for a, b in zip(net(x, keep), net(other, keep), strict=True):
+def check_hidden_voxels_have_no_effect(net):
+    x, visible = masked_volumes(net)
+    voxel_mask = upsample_mask(visible, tuple(x.shape[2:]))
+    other = torch.where(voxel_mask, x, torch.full_like(x, float("nan")))
+    for a, b in zip(net(x, visible), net(other, visible), strict=True):
         assert (a - b).abs().max() == 0
 
 
-def hidden_cells_are_empty_at_every_level(net):
-    x, keep = masked_volumes(net)
-    for level in net(x, keep):
-        assert torch.equal((level != 0).any(1, keepdim=True), enlarge(keep, tuple(level.shape[2:])))
+def check_hidden_patches_are_zero_at_every_level(net):
+    x, visible = masked_volumes(net)
+    for level in net(x, visible):
+        assert torch.equal((level != 0).any(1, keepdim=True), upsample_mask(visible, tuple(level.shape[2:])))
 
 
-def hidden_surroundings_change_nothing(net):
-    """A hidden rim only pads with zeros, as the border does: it would change norms that count it."""
-    x, keep = masked_volumes(net)
-    i, j, k = net.cell
-    wide = net(F.pad(x, (k, 0, 0, 2 * j, i, i), value=7.0), F.pad(keep, (1, 0, 0, 2, 1, 1)))
-    for a, b in zip(net(x, keep), wide, strict=True):
-        visible = enlarge(keep, tuple(a.shape[2:]))
-        p, q, r = (n // g for n, g in zip(a.shape[2:], keep.shape[2:], strict=True))
+def check_hidden_surroundings_have_no_effect(net):
+    """A hidden rim must act like zero padding at the border; a norm that counts it changes the features."""
+    x, visible = masked_volumes(net)
+    i, j, k = net.patch
+    wide = net(F.pad(x, (k, 0, 0, 2 * j, i, i), value=7.0), F.pad(visible, (1, 0, 0, 2, 1, 1)))
+    for a, b in zip(net(x, visible), wide, strict=True):
+        voxel_mask = upsample_mask(visible, tuple(a.shape[2:]))
+        p, q, r = (n // g for n, g in zip(a.shape[2:], visible.shape[2:], strict=True))
         inner = b[:, :, p:-p, : -2 * q, r:]
-        assert torch.allclose(a[visible.expand_as(a)], inner[visible.expand_as(a)], atol=2e-5)
+        assert torch.allclose(a[voxel_mask.expand_as(a)], inner[voxel_mask.expand_as(a)], atol=2e-5)
 
 
-def all_visible_is_the_plain_network(net):
-    x, keep = masked_volumes(net.double())
-    for a, b in zip(net(x.double(), torch.ones_like(keep)), net(x.double()), strict=True):
+def check_all_visible_equals_the_plain_network(net):
+    x, visible = masked_volumes(net.double())
+    for a, b in zip(net(x.double(), torch.ones_like(visible)), net(x.double()), strict=True):
         assert torch.allclose(a, b, atol=1e-9)
 
 
 CONTRACTS = (
-    hidden_voxels_change_nothing,
-    hidden_cells_are_empty_at_every_level,
-    hidden_surroundings_change_nothing,
-    all_visible_is_the_plain_network,
+    check_hidden_voxels_have_no_effect,
+    check_hidden_patches_are_zero_at_every_level,
+    check_hidden_surroundings_have_no_effect,
+    check_all_visible_equals_the_plain_network,
 )
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda c: c.__name__)
 @pytest.mark.parametrize(("kind", "norm", "strides"), CASES)
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "blocks"])
-def test_a_masked_network_keeps_its_contract(dense, kind, norm, strides, contract):
-    contract(shaken(norm, strides, dense=dense, kind=kind))
+def test_a_masked_network_fulfils_its_contract(dense, kind, norm, strides, contract):
+    contract(make_encoder(norm, strides, dense=dense, kind=kind))
 
 
-class InputUnmasked(Masked):
-    def enter(self, x):
+class InputUnmasked(MaskedExecutor):
+    def to_features(self, x):
         return x
 
 
-class ConvUnmasked(Masked):
+class ConvUnmasked(MaskedExecutor):
     def conv(self, conv, x):
         return conv(x)
 
 
-class NormUnmasked(Masked):
+class NormUnmasked(MaskedExecutor):
     def norm(self, norm, x):
-        return affine(x, *scale_and_shift(norm, moments(x, self.mask(x))))
+        return apply_scale_shift(x, *compute_scale_shift(norm, compute_moments(x, self.mask_like(x))))
 
 
-class ShortcutUnmasked(Masked):
+class ShortcutUnmasked(MaskedExecutor):
     last = 3
 
     def conv(self, conv, x):
@@ -89,26 +89,28 @@ class ShortcutUnmasked(Masked):
         return NormUnmasked.norm(self, norm, x) if self.last == 1 else super().norm(norm, x)
 
 
-class PlainNorm(Masked):
+class PlainNorm(MaskedExecutor):
     def norm(self, norm, x):
-        return norm(x) * self.mask(x)
+        return norm(x) * self.mask_like(x)
 
 
-class VarianceOverEverything(Masked):
+class VarianceOverEverything(MaskedExecutor):
     def norm(self, norm, x):
-        seen = moments(x, self.mask(x))
-        share = seen.count / x[0, 0].numel()
-        return affine(x, *scale_and_shift(norm, Moments(seen.mean, seen.var * share, seen.count)), self.mask(x))
+        stats = compute_moments(x, self.mask_like(x))
+        fraction = stats.count / x[0, 0].numel()
+        return apply_scale_shift(
+            x, *compute_scale_shift(norm, Moments(stats.mean, stats.var * fraction, stats.count)), self.mask_like(x)
+        )
 
 
-class MaskOfNeighbour(Masked):
-    def mask(self, x):
-        mask = super().mask(x)
+class MaskOfNeighbour(MaskedExecutor):
+    def mask_like(self, x):
+        mask = super().mask_like(x)
         return mask.roll(1, -1) if x.shape[-1] == 6 else mask
 
 
-class NeverMasked(Layout):
-    def __init__(self, keep):
+class NeverMasked(Executor):
+    def __init__(self, visible):
         pass
 
 
@@ -124,26 +126,26 @@ MUTANTS = (
 )
 
 
-NO_SHORTCUT = ("segresnet", ShortcutUnmasked)  # no convolution of one voxel to plant this fault behind
+NO_SHORTCUT = ("segresnet", ShortcutUnmasked)  # has no convolution of one voxel for this fault
 
 
 @pytest.mark.parametrize(("kind", "mutant"), [c for c in product(KINDS, MUTANTS) if c != NO_SHORTCUT])
 def test_a_planted_fault_breaks_a_contract(mutant, kind, monkeypatch):
-    monkeypatch.setattr(encoders, "Masked", mutant)
+    monkeypatch.setattr(encoders, "MaskedExecutor", mutant)
     with pytest.raises(AssertionError):
         for contract in CONTRACTS:
-            contract(shaken(dense=True, kind=kind))
+            contract(make_encoder(dense=True, kind=kind))
 
 
 class Plain(nn.Module):
-    """The same network written out without a word about masks."""
+    """The same network without support for masks."""
 
-    def __init__(self, of):
+    def __init__(self, encoder):
         super().__init__()
-        self.stem = self.pair(1, of.channels[0], 3, 1)
+        self.stem = self.pair(1, encoder.channels[0], 3, 1)
         self.levels = nn.ModuleList()
-        width = of.channels[0]
-        for channels, stride, level in zip(of.channels, of.strides, of.levels, strict=True):
+        width = encoder.channels[0]
+        for channels, stride, level in zip(encoder.channels, encoder.strides, encoder.levels, strict=True):
             blocks = nn.ModuleList()
             for n in range(len(level)):
                 block = nn.ModuleDict({"first": self.pair(width, channels, 3, stride if n == 0 else 1)})
@@ -153,7 +155,7 @@ class Plain(nn.Module):
                 blocks.append(block)
                 width = channels
             self.levels.append(blocks)
-        self.strides = of.strides
+        self.strides = encoder.strides
 
     def pair(self, a, b, kernel, stride):
         conv = nn.Conv3d(a, b, kernel, stride, padding=kernel // 2, bias=False)
@@ -174,8 +176,8 @@ class Plain(nn.Module):
         return out
 
 
-def test_weights_load_strictly_into_a_network_that_knows_no_masks():
-    net = shaken(strides="anisotropic")
+def test_weights_load_strictly_into_a_network_without_masks():
+    net = make_encoder(strides="anisotropic")
     plain = Plain(net)
     plain.load_state_dict(net.state_dict(), strict=True)
     x, _ = masked_volumes(net)
@@ -183,51 +185,51 @@ def test_weights_load_strictly_into_a_network_that_knows_no_masks():
         assert torch.allclose(a, b, atol=1e-5)
 
 
-def test_batch_norm_remembers_what_was_visible():
-    net, plain = shaken("batch"), shaken("batch")
-    x, keep = masked_volumes(net)
-    net(x, torch.ones_like(keep))
+def test_batch_norm_tracks_the_statistics_of_visible_voxels():
+    net, plain = make_encoder("batch"), make_encoder("batch")
+    x, visible = masked_volumes(net)
+    net(x, torch.ones_like(visible))
     plain(x)
     for (name, a), b in zip(net.state_dict().items(), plain.state_dict().values(), strict=True):
         assert torch.allclose(a.float(), b.float(), atol=1e-5), name
     net.eval()
-    hidden_voxels_change_nothing(net)
-    hidden_cells_are_empty_at_every_level(net)
+    check_hidden_voxels_have_no_effect(net)
+    check_hidden_patches_are_zero_at_every_level(net)
 
 
 def test_norms_measure_visible_voxels_in_full_precision():
     x = torch.full((1, 1, 4, 4, 4), 100.0) + torch.randn(1, 1, 4, 4, 4)
     m = torch.rand(1, 1, 4, 4, 4) < 0.3
-    seen = moments((x * m).bfloat16(), m)
+    stats = compute_moments((x * m).bfloat16(), m)
     chosen = x.bfloat16().float()[m]
-    assert torch.allclose(seen.mean, chosen.mean().view(1, 1))
-    assert torch.allclose(seen.var, chosen.var(correction=0).view(1, 1), rtol=1e-4)
+    assert torch.allclose(stats.mean, chosen.mean().view(1, 1))
+    assert torch.allclose(stats.var, chosen.var(correction=0).view(1, 1), rtol=1e-4)
 
 
 def test_every_weight_gets_a_finite_gradient_even_where_nothing_is_visible():
-    net = shaken("group")
-    x, keep = masked_volumes(net)
-    keep[0] = False
-    sum(level.square().sum() for level in net(x, keep)).backward()
+    net = make_encoder("group")
+    x, visible = masked_volumes(net)
+    visible[0] = False
+    sum(level.square().sum() for level in net(x, visible)).backward()
     assert all(torch.isfinite(p.grad).all() and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
 def test_a_crop_that_does_not_divide_is_refused_with_one_that_does():
     with pytest.raises(BadInput, match=r"\(12, 10, 12\).*\(12, 12, 12\)"):
-        shaken()(torch.rand(1, 1, 12, 10, 12))
+        make_encoder()(torch.rand(1, 1, 12, 10, 12))
 
 
 def test_a_mask_of_another_grid_is_refused():
     with pytest.raises(BadInput, match=r"\(1, 1, 3, 3, 3\)"):
-        shaken()(torch.rand(1, 1, 12, 12, 12), torch.ones(1, 1, 6, 6, 6, dtype=torch.bool))
+        make_encoder()(torch.rand(1, 1, 12, 12, 12), torch.ones(1, 1, 6, 6, 6, dtype=torch.bool))
 
 
 def test_a_config_builds_the_network_it_describes():
-    written = EncoderConfig(channels=(8, 16), strides=(1, (1, 2, 2)), blocks=(1, 2), norm="group")
-    read = config.check(written.model_dump(mode="json"), EncoderConfig, "run")
-    assert read == written
-    net = build(read, in_channels=2)
-    assert isinstance(net, ResEncoder) and net.cell == (1, 2, 2)
+    settings = EncoderConfig(channels=(8, 16), strides=(1, (1, 2, 2)), blocks=(1, 2), norm="group")
+    loaded = config.check(settings.model_dump(mode="json"), EncoderConfig, "run")
+    assert loaded == settings
+    net = build_encoder(loaded, in_channels=2)
+    assert isinstance(net, ResEncoder) and net.patch == (1, 2, 2)
     assert [tuple(p.shape) for p in net(torch.rand(1, 2, 4, 4, 4))] == [(1, 8, 4, 4, 4), (1, 16, 4, 2, 2)]
 
 

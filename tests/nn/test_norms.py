@@ -1,4 +1,4 @@
-"""The group norm that learns fast is torch's own in every order of memory, in value and in gradient."""
+"""Tests that the fast group norm equals torch's in value and gradient for each memory order."""
 
 import pytest
 import torch
@@ -10,34 +10,34 @@ ORDERS = {"usual": torch.contiguous_format, "channels last": torch.channels_last
 CLOSE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.05}
 
 
-def learnt(norm, x, pull):
+def run_backward(norm, x, grad):
     x = x.detach().clone().requires_grad_()
     norm.zero_grad()
     y = norm(x)
-    y.backward(pull)
+    y.backward(grad)
     return y, x.grad, norm.weight.grad, norm.bias.grad
 
 
-@pytest.mark.parametrize("kind", CLOSE)
+@pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", ["instance", "group"])
-def test_values_and_gradients_are_torchs(name, order, kind):
+def test_values_and_gradients_are_torchs(name, order, dtype):
     torch.manual_seed(0)
-    made = norms.make(name, 12)
-    nn.init.normal_(made.weight)
-    nn.init.normal_(made.bias)
-    own = nn.GroupNorm(made.num_groups, 12)
-    own.load_state_dict(made.state_dict())
-    both = torch.float32 if kind == torch.bfloat16 else kind
-    made, own = made.to(both), own.to(both)
-    x, pull = ((away + torch.randn(2, 12, 5, 6, 4)).to(kind).to(memory_format=ORDERS[order]) for away in (3, 0))
-    for mine, theirs in zip(learnt(made, x, pull), learnt(own, x, pull), strict=True):
-        assert mine.dtype == theirs.dtype
-        assert (mine - theirs).abs().max() <= CLOSE[kind] * theirs.abs().max()
+    ours = norms.build_norm(name, 12)
+    nn.init.normal_(ours.weight)
+    nn.init.normal_(ours.bias)
+    reference = nn.GroupNorm(ours.num_groups, 12)
+    reference.load_state_dict(ours.state_dict())
+    weight_dtype = torch.float32 if dtype == torch.bfloat16 else dtype
+    ours, reference = ours.to(weight_dtype), reference.to(weight_dtype)
+    x, grad = ((offset + torch.randn(2, 12, 5, 6, 4)).to(dtype).to(memory_format=ORDERS[order]) for offset in (3, 0))
+    for actual, expected in zip(run_backward(ours, x, grad), run_backward(reference, x, grad), strict=True):
+        assert actual.dtype == expected.dtype
+        assert (actual - expected).abs().max() <= CLOSE[dtype] * expected.abs().max()
 
 
-def test_the_order_of_memory_is_kept_and_nothing_is_kept_for_learning_where_none_happens():
-    made, x = norms.make("instance", 4), torch.randn(2, 4, 5, 6, 4).to(memory_format=torch.channels_last_3d)
-    assert made(x).is_contiguous(memory_format=torch.channels_last_3d)
+def test_the_memory_order_is_kept_and_nothing_is_saved_without_gradients():
+    ours, x = norms.build_norm("instance", 4), torch.randn(2, 4, 5, 6, 4).to(memory_format=torch.channels_last_3d)
+    assert ours(x).is_contiguous(memory_format=torch.channels_last_3d)
     with torch.no_grad():
-        assert torch.equal(made(x), nn.GroupNorm.forward(made, x)) and made(x).grad_fn is None
+        assert torch.equal(ours(x), nn.GroupNorm.forward(ours, x)) and ours(x).grad_fn is None

@@ -1,4 +1,4 @@
-"""Visible-block execution is the masked network: the same features, the same gradients."""
+"""Tests that running visible patches only gives the features and gradients of the masked network."""
 
 import copy
 
@@ -9,177 +9,195 @@ from hypothesis import strategies as st
 from torch import nn
 
 from medssl.nn.encoders import base as encoders
-from medssl.nn.executor import Masked
+from medssl.nn.executor import MaskedExecutor
 from medssl.nn.norms import Moments
-from medssl.nn.sparse import Blocks, Reach
-from tests.helpers.small_networks import CASES, NORMS, STRIDES, masked_volumes, shaken
+from medssl.nn.sparse import Footprint, VisibleBlocks
+from tests.helpers.small_networks import CASES, NORMS, STRIDES, make_encoder, masked_volumes
 
 
-def run(net, x, keep, dense):
+def run_network(net, x, visible, dense):
     net = copy.deepcopy(net)
     net.dense = dense
     x = x.clone().requires_grad_()
-    pyramid = net(x, keep)
+    pyramid = net(x, visible)
     sum((level.float() * torch.sin(torch.arange(level.numel())).view_as(level)).sum() for level in pyramid).backward()
     state = {k: v for k, v in net.state_dict().items() if "running" in k}
     return pyramid, {"input": x.grad} | {n: p.grad for n, p in net.named_parameters()}, state
 
 
-def apart(a, b):
-    """The largest difference relative to the largest value."""
+def relative_error(a, b):
+    """Returns the largest difference relative to the largest value."""
     return float(((a - b).abs().max() / b.abs().max().clamp_min(1e-6)).detach())
 
 
-def blocks_are_the_masked_network(net, x, keep, tolerance=1e-4):
-    for theirs, ours in zip(run(net, x, keep, dense=True), run(net, x, keep, dense=False), strict=True):
-        ours, theirs = (dict(enumerate(s)) if isinstance(s, list) else s for s in (ours, theirs))
-        for name in theirs:
-            assert apart(ours[name], theirs[name]) < tolerance, name
+def check_blocks_equal_the_masked_network(net, x, visible, tolerance=1e-4):
+    for expected, actual in zip(
+        run_network(net, x, visible, dense=True), run_network(net, x, visible, dense=False), strict=True
+    ):
+        actual, expected = (dict(enumerate(s)) if isinstance(s, list) else s for s in (actual, expected))
+        for name in expected:
+            assert relative_error(actual[name], expected[name]) < tolerance, name
 
 
 @pytest.mark.parametrize(("kind", "norm", "strides"), CASES)
-def test_features_and_gradients_are_those_of_the_masked_network(kind, norm, strides):
-    """In double precision where biases stand before norms: their gradients are zero but for what is rounded off."""
-    net = shaken(norm, strides, in_channels=2, kind=kind)
-    x, keep = masked_volumes(net)
+def test_features_and_gradients_equal_those_of_the_masked_network(kind, norm, strides):
+    """In double precision where a norm follows a bias, since its gradient is zero except for rounding."""
+    net = make_encoder(norm, strides, in_channels=2, kind=kind)
+    x, visible = masked_volumes(net)
     if kind == "residual":
-        blocks_are_the_masked_network(net, x, keep)
+        check_blocks_equal_the_masked_network(net, x, visible)
     else:
-        blocks_are_the_masked_network(net.double(), x.double(), keep, tolerance=1e-6)
+        check_blocks_equal_the_masked_network(net.double(), x.double(), visible, tolerance=1e-6)
 
 
 @settings(deadline=None, max_examples=10)
 @given(st.sampled_from(NORMS), st.integers(0, 10**6), st.floats(0.05, 1))
-def test_nothing_is_approximated_for_any_mask(norm, seed, share):
-    """In double precision: a norm over one visible voxel multiplies what single precision rounds off."""
-    net = shaken(norm, in_channels=2).double()
-    x, keep = masked_volumes(net, (2, 3, 2), seed=seed, share=share)
-    blocks_are_the_masked_network(net, x.double(), keep, tolerance=1e-9)
+def test_nothing_is_approximated_for_any_mask(norm, seed, fraction):
+    """In double precision, since a norm over a single visible voxel amplifies rounding errors."""
+    net = make_encoder(norm, in_channels=2).double()
+    x, visible = masked_volumes(net, (2, 3, 2), seed=seed, fraction=fraction)
+    check_blocks_equal_the_masked_network(net, x.double(), visible, tolerance=1e-9)
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.data())
-def test_any_convolution_over_cells_is_the_masked_one(data):
-    kernel, stride, cells, width = (
+def test_any_convolution_of_patches_is_the_masked_one(data):
+    kernel, stride, grid, patch = (
         tuple(data.draw(st.sampled_from(v)) for _ in range(3)) for v in ((1, 3, 5), (1, 2), (1, 2, 3), (1, 2, 4))
     )
     torch.manual_seed(data.draw(st.integers(0, 10**6)))
     groups, dilation = data.draw(st.sampled_from((1, 2))), data.draw(st.sampled_from((1, 1, 2)))
-    stride = [min(s, w) for s, w in zip(stride, width, strict=True)]
+    stride = [min(s, w) for s, w in zip(stride, patch, strict=True)]
     padding = [dilation * (k // 2) for k in kernel]
     conv = nn.Conv3d(4, 6, kernel, stride, padding, dilation, groups, bias=data.draw(st.booleans()))
-    x = torch.randn(2, 4, *(n * w for n, w in zip(cells, width, strict=True)))
-    keep = torch.rand(2, 1, *cells) < 0.6
-    keep[0, 0, 0, 0, 0] = True
+    x = torch.randn(2, 4, *(n * w for n, w in zip(grid, patch, strict=True)))
+    visible = torch.rand(2, 1, *grid) < 0.6
+    visible[0, 0, 0, 0, 0] = True
     results = []
-    for on in (Masked(keep), Blocks(keep)):
+    for executor in (MaskedExecutor(visible), VisibleBlocks(visible)):
         conv.zero_grad()
-        inward = x.clone().requires_grad_()
-        y = on.leave(on.conv(conv, on.enter(inward)))
+        x_copy = x.clone().requires_grad_()
+        y = executor.to_dense(executor.conv(conv, executor.to_features(x_copy)))
         y.pow(2).sum().backward()
-        results.append([y.detach(), inward.grad, *(p.grad.clone() for p in conv.parameters())])
-    for theirs, ours in zip(*results, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+        results.append([y.detach(), x_copy.grad, *(p.grad.clone() for p in conv.parameters())])
+    for expected, actual in zip(*results, strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_volume_enters_and_leaves_unchanged_where_visible():
-    net = shaken(strides="anisotropic")
-    x, keep = masked_volumes(net)
-    on, masked = Blocks(keep), Masked(keep)
-    assert torch.equal(on.leave(on.enter(x)), masked.enter(x))
+@pytest.mark.parametrize(("kernel", "stride"), [(5, 2), (7, 3), (4, 2), (1, 2), (3, 2), (2, 2)])
+def test_the_input_gradient_of_a_strided_convolution_reaches_the_end_of_each_patch(kernel, stride):
+    conv = nn.Conv3d(1, 1, (1, kernel, 1), (1, stride, 1), (0, (kernel - 1) // 2, 0)).double()
+    visible = torch.tensor([True, True, False, True]).view(1, 1, 1, 4, 1)
+    gradients = []
+    for executor in (MaskedExecutor(visible), VisibleBlocks(visible)):
+        x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(1, 1, 1, 24, 1).requires_grad_()
+        executor.to_dense(executor.conv(conv, executor.to_features(x))).pow(2).sum().backward()
+        gradients.append(x.grad)
+    assert torch.allclose(*gradients, atol=1e-12) and not torch.equal(gradients[0], torch.zeros(1).double())
+
+
+def test_a_volume_is_unchanged_where_visible_after_both_conversions():
+    net = make_encoder(strides="anisotropic")
+    x, visible = masked_volumes(net)
+    executor, masked = VisibleBlocks(visible), MaskedExecutor(visible)
+    assert torch.equal(executor.to_dense(executor.to_features(x)), masked.to_features(x))
     fill = torch.tensor([7.0])
-    assert torch.equal(on.leave(on.enter(x), fill), masked.leave(masked.enter(x), fill))
+    assert torch.equal(executor.to_dense(executor.to_features(x), fill), masked.to_dense(masked.to_features(x), fill))
 
 
 @pytest.mark.parametrize("strides", STRIDES)
-def test_densified_levels_are_those_of_the_masked_network(strides):
-    net = shaken(strides=strides).double()
-    x, keep = masked_volumes(net)
+def test_densified_levels_equal_those_of_the_masked_network(strides):
+    net = make_encoder(strides=strides).double()
+    x, visible = masked_volumes(net)
     conv, token = nn.Conv3d(8, 5, 3, padding=1).double(), torch.randn(8, dtype=torch.float64, requires_grad=True)
     results = []
-    for on in (Masked(keep), Blocks(keep)):
+    for executor in (MaskedExecutor(visible), VisibleBlocks(visible)):
         net.zero_grad(), conv.zero_grad()
         token.grad = None
-        y = on.densify(conv, net.features(x.double(), on)[0], token)
+        y = executor.densify(conv, net.features(x.double(), executor)[0], token)
         y.pow(3).sum().backward()
         results.append([y, token.grad, *(p.grad.clone() for p in (*conv.parameters(), *net.levels[0].parameters()))])
-    for theirs, ours in zip(*results, strict=True):
-        assert apart(ours, theirs) < 1e-9
+    for expected, actual in zip(*results, strict=True):
+        assert relative_error(actual, expected) < 1e-9
 
 
 def test_half_precision_agrees_within_its_precision():
-    net = shaken()
-    x, keep = masked_volumes(net)
-    exact = run(net, x, keep, dense=True)[0]
+    net = make_encoder()
+    x, visible = masked_volumes(net)
+    exact = run_network(net, x, visible, dense=True)[0]
     with torch.autocast("cpu", torch.bfloat16):
-        ours, theirs = (run(net, x, keep, dense)[0] for dense in (False, True))
-    for a, b, c in zip(ours, theirs, exact, strict=True):
-        assert apart(a.float(), b.float()) < 0.05
+        actual, expected = (run_network(net, x, visible, dense)[0] for dense in (False, True))
+    for a, b, c in zip(actual, expected, exact, strict=True):
+        assert relative_error(a.float(), b.float()) < 0.05
         assert (a.float() - c).square().mean() < 2 * (b.float() - c).square().mean() + 1e-9
 
 
 def test_running_statistics_are_used_and_left_alone_outside_of_training():
-    net = shaken("batch").eval()
-    x, keep = masked_volumes(net)
-    blocks_are_the_masked_network(net, x, keep)
-    assert all((v == 0).all() for k, v in run(net, x, keep, dense=False)[2].items() if "mean" in k)
+    net = make_encoder("batch").eval()
+    x, visible = masked_volumes(net)
+    check_blocks_equal_the_masked_network(net, x, visible)
+    assert all((v == 0).all() for k, v in run_network(net, x, visible, dense=False)[2].items() if "mean" in k)
 
 
-class HiddenNeighboursRead(Blocks):
-    def _table(self, width, low, high):
-        table = super()._table(width, low, high)
+class HiddenNeighboursRead(VisibleBlocks):
+    def _build_halo_table(self, patch, low, high):
+        table = super()._build_halo_table(patch, low, high)
         return torch.where(table == table.max(), 0, table)
 
 
-class NoHalo(Blocks):
-    def _table(self, width, low, high):
-        self.neighbours = torch.full_like(self.neighbours, len(self.slots))
-        self.neighbours[:, 13] = torch.arange(len(self.slots))
-        return super()._table(width, low, high)
+class NoHalo(VisibleBlocks):
+    def _build_halo_table(self, patch, low, high):
+        self.neighbours = torch.full_like(self.neighbours, len(self.visible_index))
+        self.neighbours[:, 13] = torch.arange(len(self.visible_index))
+        return super()._build_halo_table(patch, low, high)
 
 
-class NoCorners(Blocks):
-    def _table(self, width, low, high):
-        self.neighbours[:, [0, 2, 6, 8, 18, 20, 24, 26]] = len(self.slots)
-        return super()._table(width, low, high)
+class NoCorners(VisibleBlocks):
+    def _build_halo_table(self, patch, low, high):
+        self.neighbours[:, [0, 2, 6, 8, 18, 20, 24, 26]] = len(self.visible_index)
+        return super()._build_halo_table(patch, low, high)
 
 
-class BatchAsOneSample(Blocks):
-    def _merged(self, cell):
-        seen = super()._merged(cell)
-        return Moments(seen.mean.mean(0).expand_as(seen.mean), seen.var, seen.count)
+class BatchAsOneSample(VisibleBlocks):
+    def _merge_moments(self, patches):
+        stats = super()._merge_moments(patches)
+        return Moments(stats.mean.mean(0).expand_as(stats.mean), stats.var, stats.count)
 
 
-class MeansOfVariances(Blocks):
-    def _merged(self, cell):
-        seen, flat = super()._merged(cell), super()._merged(Moments(cell.mean * 0, cell.var, cell.count))
-        return Moments(seen.mean, flat.var, seen.count)
+class MeansOfVariances(VisibleBlocks):
+    def _merge_moments(self, patches):
+        stats, flat = (
+            super()._merge_moments(patches),
+            super()._merge_moments(Moments(patches.mean * 0, patches.var, patches.count)),
+        )
+        return Moments(stats.mean, flat.var, stats.count)
 
 
-class NeighboursAcrossTheBatch(Blocks):
-    def __init__(self, keep):
-        super().__init__(keep)
+class NeighboursAcrossTheBatch(VisibleBlocks):
+    def __init__(self, visible):
+        super().__init__(visible)
         self.neighbours = self.neighbours.roll(1, 0)
 
 
-class ReachTooShort(Reach):
-    def outputs(self):
-        return (0, 0, 0), super().outputs()[1]
+class HaloTooSmall(Footprint):
+    @property
+    def output_halo(self):
+        return (0, 0, 0), super().output_halo[1]
 
 
 MUTANTS = (HiddenNeighboursRead, NoHalo, NoCorners, BatchAsOneSample, MeansOfVariances, NeighboursAcrossTheBatch)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.__name__)
-def test_a_planted_fault_is_seen(mutant, monkeypatch):
-    net = shaken()
-    monkeypatch.setattr(encoders, "Blocks", mutant)
+def test_a_planted_fault_is_detected(mutant, monkeypatch):
+    net = make_encoder()
+    monkeypatch.setattr(encoders, "VisibleBlocks", mutant)
     with pytest.raises(AssertionError):
-        blocks_are_the_masked_network(net, *masked_volumes(net))
+        check_blocks_equal_the_masked_network(net, *masked_volumes(net))
 
 
-def test_a_wrong_reach_on_the_way_back_is_seen(monkeypatch):
-    net = shaken()
-    monkeypatch.setattr("medssl.nn.sparse.Reach", ReachTooShort)
+def test_a_wrong_halo_in_the_backward_pass_is_detected(monkeypatch):
+    net = make_encoder()
+    monkeypatch.setattr("medssl.nn.sparse.Footprint", HaloTooSmall)
     with pytest.raises((AssertionError, RuntimeError)):
-        blocks_are_the_masked_network(net, *masked_volumes(net))
+        check_blocks_equal_the_masked_network(net, *masked_volumes(net))

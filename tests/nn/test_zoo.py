@@ -1,4 +1,4 @@
-"""Every encoder that can be chosen keeps one contract, and says so where a mask does not reach all of it."""
+"""Tests that every encoder fulfils the same contract, and warns if a mask does not reach all of its layers."""
 
 import math
 import pkgutil
@@ -12,10 +12,10 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn import encoders
 from medssl.nn.decoder import UNetDecoder
-from medssl.nn.encoder import Named, build
+from medssl.nn.encoder import EncoderChoice, build_encoder
 from medssl.nn.encoders import convnext, dynunet, resenc, residual, segresnet, swinunetr
-from medssl.nn.executor import Layout, Masked, enlarge
-from medssl.nn.sparse import Blocks
+from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
+from medssl.nn.sparse import VisibleBlocks
 from medssl.tasks.segment import Config as Segment
 
 ODD = {"channels": (5, 7, 9), "strides": (1, 2, (1, 2, 2))}
@@ -30,14 +30,14 @@ SMALL = {
 SPARSE = [name for name in SMALL if name != "swinunetr"]
 
 
-def made(name, in_channels=3):
+def make_network(name, in_channels=3):
     torch.manual_seed(0)
-    return build(SMALL[name], in_channels)
+    return build_encoder(SMALL[name], in_channels)
 
 
 def volumes(net, batch=1):
-    """Two cells an axis, or as few as the network takes."""
-    size = (64, 32, 32) if net.cell == (32, 32, 32) else [2 * c for c in net.cell]
+    """Returns volumes of two patches along each axis, or the smallest that the network accepts."""
+    size = (64, 32, 32) if net.patch == (32, 32, 32) else [2 * c for c in net.patch]
     return torch.rand(batch, net.in_channels, *size, generator=torch.Generator().manual_seed(1))
 
 
@@ -50,23 +50,23 @@ def test_every_encoder_that_can_be_chosen_is_tried_here():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_choice_is_written_down_and_builds_the_same_network_again(name):
-    choice = TypeAdapter(Named).validate_python(SMALL[name].model_dump(mode="json"))
+def test_a_stored_config_rebuilds_the_same_network(name):
+    choice = TypeAdapter(EncoderChoice).validate_python(SMALL[name].model_dump(mode="json"))
     assert choice == SMALL[name] and choice.name == name
-    first, again = made(name).state_dict(), made(name).state_dict()
+    first, again = make_network(name).state_dict(), make_network(name).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_the_pyramid_has_the_channels_and_strides_it_says_and_decodes(name):
-    net = made(name)
+    net = make_network(name)
     x = volumes(net)
     size = list(x.shape[2:])
     pyramid = net(x)
     for level, channels, stride in zip(pyramid, net.channels, net.strides, strict=True):
         size = [n // s for n, s in zip(size, stride, strict=True)]
         assert level.shape == (1, channels, *size)
-    assert net.cell == tuple(math.prod(axis) for axis in zip(*net.strides, strict=True))
+    assert net.patch == tuple(math.prod(axis) for axis in zip(*net.strides, strict=True))
     maps = UNetDecoder(net.channels, net.strides)(pyramid)
     assert [m.shape for m in maps] == [level.shape for level in pyramid]
     assert all(torch.equal(a, b) for a, b in zip(pyramid, net(x), strict=True))
@@ -74,7 +74,7 @@ def test_the_pyramid_has_the_channels_and_strides_it_says_and_decodes(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_weight_gets_a_finite_gradient(name):
-    net = made(name)
+    net = make_network(name)
     loss_of(net(volumes(net))).backward()
     check_gradients(net)
 
@@ -87,8 +87,8 @@ def check_gradients(net):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_half_precision_learns_the_same_within_its_precision(name):
-    net = made(name)
-    x = torch.rand(1, 3, 3 * net.cell[0], *volumes(net).shape[3:])
+    net = make_network(name)
+    x = torch.rand(1, 3, 3 * net.patch[0], *volumes(net).shape[3:])
     with torch.autocast("cpu", torch.bfloat16):
         half = net(x)
     for a, b in zip(half, net(x), strict=True):
@@ -97,58 +97,60 @@ def test_half_precision_learns_the_same_within_its_precision(name):
     check_gradients(net)
 
 
-def test_a_depth_that_torch_cannot_learn_from_in_half_precision_is_refused():
-    net = made("residual")
+def test_a_depth_with_wrong_gradients_in_half_precision_is_refused():
+    net = make_network("residual")
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             net(volumes(net))
-        with pytest.raises(BadInput, match=r"use a crop of 6 there, or plan\.precision=32"):
+        with pytest.raises(BadInput, match=r"use a crop of 6 there, or train\.precision=32"):
             net(volumes(net))
 
 
-def visible(x, net):
-    keep = torch.ones(len(x), 1, *(n // c for n, c in zip(x.shape[2:], net.cell, strict=True)), dtype=torch.bool)
-    keep[:, :, 0, 0, 0] = False
-    return keep
+def hide_first_patch(x, net):
+    visible = torch.ones(len(x), 1, *(n // c for n, c in zip(x.shape[2:], net.patch, strict=True)), dtype=torch.bool)
+    visible[:, :, 0, 0, 0] = False
+    return visible
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_hidden_voxels_change_nothing_and_hidden_cells_are_empty(name):
-    net = made(name)
+def test_hidden_voxels_have_no_effect_and_hidden_patches_are_zero(name):
+    net = make_network(name)
     x = volumes(net)
-    keep = visible(x, net)
-    other = torch.where(enlarge(keep, tuple(x.shape[2:])), x, torch.nan)
-    for a, b in zip(net(x, keep), net(other, keep), strict=True):
+    visible = hide_first_patch(x, net)
+    other = torch.where(upsample_mask(visible, tuple(x.shape[2:])), x, torch.nan)
+    for a, b in zip(net(x, visible), net(other, visible), strict=True):
         assert (a - b).abs().max() == 0
-        assert not (a != 0).any(1, keepdim=True)[~enlarge(keep, tuple(a.shape[2:]))].any()
+        assert not (a != 0).any(1, keepdim=True)[~upsample_mask(visible, tuple(a.shape[2:]))].any()
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_sparse_encoder_runs_on_visible_cells_and_another_says_why_not(name, caplog):
-    net = made(name)
+def test_a_sparse_encoder_runs_visible_patches_only_and_another_warns(name, caplog):
+    net = make_network(name)
     x = volumes(net)
-    assert type(net.layout(x, None)) is Layout
-    assert type(net.layout(x, visible(x, net))) is (Blocks if name in SPARSE else Masked)
-    net.layout(x, visible(x, net))
+    assert type(net.build_executor(x, None)) is Executor
+    assert type(net.build_executor(x, hide_first_patch(x, net))) is (
+        VisibleBlocks if name in SPARSE else MaskedExecutor
+    )
+    net.build_executor(x, hide_first_patch(x, net))
     assert net.sparse == (name in SPARSE)
-    assert caplog.text.count("take hidden cells for zeros") == (0 if net.sparse else 1)
+    assert caplog.text.count("treat hidden patches as zeros") == (0 if net.sparse else 1)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_only_a_sparse_encoder_leaves_hidden_cells_out_of_what_it_measures(name):
-    """What `sparse` claims: more hidden cells about a volume are not seen, by norms least of all."""
-    net = made(name, in_channels=1).double()
+def test_only_a_sparse_encoder_excludes_hidden_patches_from_its_norms(name):
+    """Additional hidden patches next to a volume must not change a sparse encoder, in particular not its norms."""
+    net = make_network(name, in_channels=1).double()
     x = volumes(net).double()
-    wide = torch.nn.functional.pad(x, (0, net.cell[2]))
-    keep = torch.ones(1, 1, *(n // c for n, c in zip(wide.shape[2:], net.cell, strict=True)), dtype=torch.bool)
-    keep[..., -1] = False
-    narrow, wider = net(x, keep[..., :-1])[-1], net(wide, keep)[-1]
+    wide = torch.nn.functional.pad(x, (0, net.patch[2]))
+    visible = torch.ones(1, 1, *(n // c for n, c in zip(wide.shape[2:], net.patch, strict=True)), dtype=torch.bool)
+    visible[..., -1] = False
+    narrow, wider = net(x, visible[..., :-1])[-1], net(wide, visible)[-1]
     assert torch.allclose(narrow, wider[..., : narrow.shape[-1]], atol=1e-9) == net.sparse
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_finetuning_steps_on_it(name):
-    net = made(name, in_channels=1)
+def test_a_finetuning_step_reduces_the_loss(name):
+    net = make_network(name, in_channels=1)
     x = volumes(net)[:, None]
     size = torch.tensor([x.shape[3:]])
     crops = Crops(
@@ -176,11 +178,11 @@ def test_a_finetuning_steps_on_it(name):
     ],
     ids=lambda w: "-".join(map(str, w.values())),
 )
-def test_a_network_that_cannot_be_is_refused(wrong):
+def test_an_impossible_network_is_refused(wrong):
     with pytest.raises(ValueError, match=r"level|1 or 2|at least 3|Input should be"):
-        TypeAdapter(Named).validate_python(wrong)
+        TypeAdapter(EncoderChoice).validate_python(wrong)
 
 
 def test_a_crop_too_small_for_swin_is_refused():
     with pytest.raises(BadInput, match="64 voxels"):
-        made("swinunetr")(torch.rand(1, 3, 32, 32, 32))
+        make_network("swinunetr")(torch.rand(1, 3, 32, 32, 32))

@@ -1,4 +1,4 @@
-"""Every objective keeps one contract, and objectives with planted faults are caught by it."""
+"""Tests that every objective fulfils the same contract, which detects objectives with planted faults."""
 
 import dataclasses
 import pkgutil
@@ -29,7 +29,7 @@ def encoder():
 
 
 def crops(views, seed=0):
-    """Overlapping crops of four smooth scans whose sizes differ; two scans share a field of view."""
+    """Returns overlapping crops of four smooth scans of different sizes; two scans have the same field of view."""
     g = torch.Generator().manual_seed(seed)
     size = torch.tensor([[30, 40, 60], [31, 38, 64], [70, 40, 90], [16, 16, 24]])
     corner = (torch.rand(4, views, 3, generator=g) * (size[:, None] - torch.tensor(SHAPE) + 1)).long()
@@ -45,7 +45,7 @@ def crops(views, seed=0):
 def check_loss_and_logs(make):
     objective = make()
     step = objective.step(crops(objective.views))
-    assert step.loss.shape == () and step.loss.requires_grad and step.loss.isfinite(), "the loss is no finite scalar"
+    assert step.loss.shape == () and step.loss.requires_grad and step.loss.isfinite(), "the loss is not a finite scalar"
     for name, value in step.logs.items():
         assert value.shape == () and not value.requires_grad and value.isfinite(), f"{name} is not detached or finite"
 
@@ -78,11 +78,11 @@ def eval_loss(objective, batch):
     return loss
 
 
-def check_input_and_global_random_state_stay(make):
+def check_input_and_global_random_state_are_unchanged(make):
     objective = make()
     batch, same, state = crops(objective.views), crops(objective.views), torch.get_rng_state()
     objective.step(batch)
-    assert torch.equal(torch.get_rng_state(), state), "a hidden generator was drawn from"
+    assert torch.equal(torch.get_rng_state(), state), "the global random generator was used"
     for field in dataclasses.fields(Crops):
         if getattr(same, field.name) is not None:
             assert torch.equal(getattr(batch, field.name), getattr(same, field.name)), f"{field.name} was written to"
@@ -102,16 +102,16 @@ def check_resuming(make):
         a.step(crops(a.views))
         a.after_step()
     b.load_state_dict(a.state_dict())
-    assert a.step(crops(a.views)).loss.item() == b.step(crops(b.views)).loss.item(), "a resumed run goes another way"
+    assert a.step(crops(a.views)).loss.item() == b.step(crops(b.views)).loss.item(), "a resumed run differs"
 
 
-def check_true_pairs(make):
+def check_positive_pairs(make):
     objective = make()
     batch = crops(objective.views)
-    pairs = objective.step(batch).pairs
-    assert (pairs is not None) == objective.compares, "what compares embeddings gives true pairs of them"
-    for z in pairs or ():
-        assert z.shape == (len(batch.x) * objective.views, pairs[0].shape[1]), "one row a crop"
+    positive_pairs = objective.step(batch).positive_pairs
+    assert (positive_pairs is not None) == objective.is_contrastive, "a contrastive objective returns positive pairs"
+    for z in positive_pairs or ():
+        assert z.shape == (len(batch.x) * objective.views, positive_pairs[0].shape[1]), "one row for each crop"
         assert not z.requires_grad and z.isfinite().all(), "pairs are not detached or finite"
 
 
@@ -132,42 +132,42 @@ def check_previews(make):
 CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")}
 
 
-def maker(name):
-    chosen = import_module(f"medssl.objectives.{name}").Config()
-    return lambda: config.class_for_config(chosen)(chosen, encoder())
+def make_factory(name):
+    settings = import_module(f"medssl.objectives.{name}").Config()
+    return lambda: config.class_for_config(settings)(settings, encoder())
 
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_objective_keeps_the_contract(name, check):
-    CHECKS[check](maker(name))
+def test_every_objective_fulfils_the_contract(name, check):
+    CHECKS[check](make_factory(name))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_names_its_file_and_reads_back_equal(name, tmp_path):
     module = import_module(f"medssl.objectives.{name}")
-    chosen = module.Config()
-    assert chosen.name == name
-    (tmp_path / "run.yaml").write_text(config.dump(chosen))
-    assert config.read(tmp_path / "run.yaml", [], module.Config) == chosen
+    settings = module.Config()
+    assert settings.name == name
+    (tmp_path / "run.yaml").write_text(config.dump(settings))
+    assert config.read(tmp_path / "run.yaml", [], module.Config) == settings
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_configs_that_come_along_are_valid(path):
-    chosen = yaml.safe_load(path.read_text())["objective"]
-    config.check(chosen, import_module(f"medssl.objectives.{chosen['name']}").Config, str(path))
+def test_the_packaged_configs_are_valid(path):
+    settings = yaml.safe_load(path.read_text())["objective"]
+    config.check(settings, import_module(f"medssl.objectives.{settings['name']}").Config, str(path))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_holds_one_objective(name):
-    own = [c for c in vars(import_module(f"medssl.objectives.{name}")).values() if isinstance(c, type)]
-    here = [c for c in own if issubclass(c, Objective) and c.__module__ == f"medssl.objectives.{name}"]
-    assert len(here) == 1
+    members = [c for c in vars(import_module(f"medssl.objectives.{name}")).values() if isinstance(c, type)]
+    classes = [c for c in members if issubclass(c, Objective) and c.__module__ == f"medssl.objectives.{name}"]
+    assert len(classes) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bf16_gives_a_finite_loss(name):
-    objective = maker(name)()
+    objective = make_factory(name)()
     with torch.autocast("cpu", torch.bfloat16):
         step = objective.step(crops(objective.views))
     step.loss.backward()
@@ -176,7 +176,7 @@ def test_bf16_gives_a_finite_loss(name):
 
 
 class Faulty(Mae):
-    """A sound objective, to plant faults in."""
+    """An objective without faults, which the following classes add."""
 
     def __init__(self) -> None:
         super().__init__(MaeConfig(), encoder())
@@ -195,7 +195,7 @@ class AttachedLogs(Faulty):
 
 
 class ForgetsTheCoarsestLevel(Faulty):
-    def rebuild(self, x, visible):
+    def reconstruct(self, x, visible):
         *fine, coarse = self.encoder(torch.where(visible, x, 0))
         return self.head(self.decoder([*fine, torch.zeros_like(coarse)])[0])
 
@@ -240,7 +240,7 @@ MUTANTS = {
     ForgetsTheCoarsestLevel: "gradients",
     Climbs: "learning",
     DrawsFromTheGlobalGenerator: "a_seed_repeats_the_step",
-    WritesIntoItsInput: "input_and_global_random_state_stay",
+    WritesIntoItsInput: "input_and_global_random_state_are_unchanged",
     ForgetsItsCounter: "resuming",
     HandsOnAWrapper: "transfer",
     ShowsGradients: "previews",
@@ -254,5 +254,5 @@ def test_a_planted_fault_is_caught(mutant):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_what_faults_are_planted_in_is_sound(check):
+def test_the_base_of_the_planted_faults_fulfils_the_contract(check):
     CHECKS[check](Faulty)

@@ -1,4 +1,4 @@
-"""What inpainting and masked reconstruction see, score and leave alone."""
+"""Tests inputs and losses of inpainting, masked reconstruction and hybrid objectives."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives import hybrid, inpaint, mae
 
-OFF = dict.fromkeys(inpaint.Chances.model_fields, 0.0)
+OFF = dict.fromkeys(inpaint.CorruptionProbabilities.model_fields, 0.0)
 
 
 def encoder():
@@ -23,104 +23,108 @@ def crops(b=2, views=1):
     return Crops(x, corner, torch.full((b, 3), 16), affine, torch.arange(b))
 
 
-def restorer(**chances):
-    return inpaint.Inpaint(inpaint.Config(chances=inpaint.Chances(**OFF | chances)), encoder())
+def make_inpaint(**probabilities):
+    return inpaint.Inpaint(
+        inpaint.Config(probabilities=inpaint.CorruptionProbabilities(**OFF | probabilities)), encoder()
+    )
 
 
-@pytest.mark.parametrize("way", [w for w in OFF if w != "bend"])
-def test_each_corruption_can_stand_alone(way):
+@pytest.mark.parametrize("corruption", [name for name in OFF if name != "nonlinear"])
+def test_each_corruption_can_be_used_alone(corruption):
     x = crops().x[:, 0]
-    broken, touched = restorer(**{way: 1.0}).corrupt(x)
+    corrupted, touched = make_inpaint(**{corruption: 1.0}).corrupt(x)
     assert touched.any((1, 2, 3, 4)).all()
-    assert torch.equal(torch.where(touched, 0, broken), torch.where(touched, 0, x))
+    assert torch.equal(torch.where(touched, 0, corrupted), torch.where(touched, 0, x))
 
 
 def test_without_corruptions_the_input_is_the_target():
     x = crops().x[:, 0]
-    broken, touched = restorer().corrupt(x)
-    assert torch.equal(broken, x) and not touched.any()
+    corrupted, touched = make_inpaint().corrupt(x)
+    assert torch.equal(corrupted, x) and not touched.any()
 
 
-def test_bent_intensities_touch_no_voxel_and_leave_the_target_clean():
-    learner, batch = restorer(bend=1.0), crops()
-    broken, touched = learner.corrupt(batch.x[:, 0])
-    assert not touched.any() and not torch.allclose(broken, batch.x[:, 0], atol=0.01)
-    seen = []
-    learner.restore = lambda x: seen.append(x) or batch.x[:, 0]
-    assert learner.step(batch).loss == 0 and not torch.equal(seen[0], batch.x[:, 0])
+def test_a_nonlinear_change_touches_no_voxel_and_leaves_the_target_unchanged():
+    model, batch = make_inpaint(nonlinear=1.0), crops()
+    corrupted, touched = model.corrupt(batch.x[:, 0])
+    assert not touched.any() and not torch.allclose(corrupted, batch.x[:, 0], atol=0.01)
+    inputs = []
+    model.restore = lambda x: inputs.append(x) or batch.x[:, 0]
+    assert model.step(batch).loss == 0 and not torch.equal(inputs[0], batch.x[:, 0])
 
 
-def test_copying_is_no_way_to_a_low_loss():
-    learner = restorer(cells=1.0)
-    learner.restore = lambda x: x
-    step = learner.step(crops())
+def test_copying_has_a_high_loss():
+    model = make_inpaint(cells=1.0)
+    model.restore = lambda x: x
+    step = model.step(crops())
     assert step.logs["intact"] == 0 and step.loss > 1
 
 
-def test_intact_voxels_count_a_tenth_at_most():
-    learner = restorer(voxels=1.0)
-    learner.restore = torch.zeros_like
-    step = learner.step(crops())
+def test_intact_voxels_have_a_weight_of_at_most_a_tenth():
+    model = make_inpaint(voxels=1.0)
+    model.restore = torch.zeros_like
+    step = model.step(crops())
     assert step.loss.item() == pytest.approx(float(step.logs["restored"] + 0.1 * step.logs["intact"]), rel=1e-5)
-    with pytest.raises(BadInput, match="intact"):
-        config.check({"intact": 0.5}, inpaint.Config, "run.yaml")
+    with pytest.raises(BadInput, match="clean_fraction"):
+        config.check({"clean_fraction": 0.5}, inpaint.Config, "run.yaml")
 
 
-def test_the_crops_mean_scores_one():
-    learner, batch = restorer(voxels=1.0), crops()
-    learner.restore = lambda x: batch.x[:, 0].mean((1, 2, 3, 4), keepdim=True).expand_as(x)
-    assert float(learner.step(batch).logs["restored"]) == pytest.approx(1, abs=0.1)
+def test_predicting_the_mean_of_a_crop_has_a_loss_of_one():
+    model, batch = make_inpaint(voxels=1.0), crops()
+    model.restore = lambda x: batch.x[:, 0].mean((1, 2, 3, 4), keepdim=True).expand_as(x)
+    assert float(model.step(batch).logs["restored"]) == pytest.approx(1, abs=0.1)
 
 
-def masker(**settings):
+def make_mae(**settings):
     return mae.Mae(mae.Config(**settings), encoder())
 
 
-def test_hidden_voxels_do_not_reach_what_is_rebuilt():
-    learner, x = masker(), crops().x[:, 0]
-    visible, _ = learner.mask(x)
+def test_hidden_voxels_do_not_affect_the_reconstruction():
+    model, x = make_mae(), crops().x[:, 0]
+    visible, _ = model.sample_mask(x)
     other = torch.where(visible, x, torch.rand_like(x))
-    assert torch.equal(learner.rebuild(x, visible), learner.rebuild(other, visible))
+    assert torch.equal(model.reconstruct(x, visible), model.reconstruct(other, visible))
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.75])
-def test_the_asked_share_is_hidden_in_whole_cells(ratio):
-    visible, body = masker(ratio=ratio).mask(crops().x[:, 0])
+def test_the_given_fraction_is_hidden_in_whole_patches(ratio):
+    visible, body = make_mae(mask_ratio=ratio).sample_mask(crops().x[:, 0])
     assert body.all() and (~visible).float().mean() == ratio
     assert torch.equal(
         visible, visible[..., ::4, ::4, ::4].repeat_interleave(4, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
     )
 
 
-def test_each_cells_mean_scores_one_and_visible_cells_do_not_count():
-    learner, batch = masker(), crops()
-    learner.rebuild = lambda x, visible: torch.where(visible, 9.0, torch.zeros_like(x))
-    step = learner.step(batch)
+def test_predicting_patch_means_has_a_loss_of_one_and_visible_patches_do_not_count():
+    model, batch = make_mae(), crops()
+    model.reconstruct = lambda x, visible: torch.where(visible, 9.0, torch.zeros_like(x))
+    step = model.step(batch)
     assert step.loss.item() == pytest.approx(1, abs=1e-3) and step.logs["visible"] > 9
 
 
 def test_a_hybrid_is_the_weighted_sum_of_its_parts():
-    chosen = hybrid.Config(reconstruction="mae", contrastive="vicreg", reconstruction_weight=2, contrastive_weight=0.5)
-    learner, batch = hybrid.Hybrid(chosen, encoder()), crops()
-    step = learner.step(batch)
+    settings = hybrid.Config(
+        reconstruction="mae", contrastive="vicreg", reconstruction_weight=2, contrastive_weight=0.5
+    )
+    model, batch = hybrid.Hybrid(settings, encoder()), crops()
+    step = model.step(batch)
     assert step.loss.item() == pytest.approx(
         float(2 * step.logs["reconstruction"] + 0.5 * step.logs["contrastive"]), rel=1e-5
     )
-    assert learner.transferable()["decoder"] is learner.reconstruction.decoder
+    assert model.transferable()["decoder"] is model.reconstruction.decoder
 
 
 def test_a_hybrid_takes_as_many_views_as_either_part_and_nests_settings():
     values = {
-        "contrastive": {"name": "global_local", "views": 2, "queue": 8},
-        "reconstruction": {"name": "mae", "ratio": 0.5},
+        "contrastive": {"name": "global_local", "num_views": 2, "queue_size": 8},
+        "reconstruction": {"name": "mae", "mask_ratio": 0.5},
     }
-    chosen = config.check(values, hybrid.Config, "run.yaml")
-    learner = hybrid.Hybrid(chosen, encoder())
-    assert learner.views == 2 and learner.step(crops(views=2)).loss.isfinite()
-    with pytest.raises(BadInput, match=r"contrastive\.queue"):
-        config.check({"contrastive": {"name": "global_local", "queue": -1}}, hybrid.Config, "run.yaml")
+    settings = config.check(values, hybrid.Config, "run.yaml")
+    model = hybrid.Hybrid(settings, encoder())
+    assert model.views == 2 and model.step(crops(views=2)).loss.isfinite()
+    with pytest.raises(BadInput, match=r"contrastive\.queue_size"):
+        config.check({"contrastive": {"name": "global_local", "queue_size": -1}}, hybrid.Config, "run.yaml")
 
 
-def test_a_hybrid_refuses_a_contrast_that_compares_nothing():
+def test_a_hybrid_refuses_an_objective_that_is_not_contrastive():
     with pytest.raises(BadInput, match="mae"):
         hybrid.Hybrid(hybrid.Config(contrastive="mae"), encoder())

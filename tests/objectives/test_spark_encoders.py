@@ -1,12 +1,12 @@
-"""SparK on every encoder: nothing leaks, visible cells suffice, and what is learnt loads into the plain network."""
+"""Tests SparK with every encoder: no leaks, sparse equals dense, and weights load into the plain network."""
 
 import pytest
 import torch
 
 from medssl.data.crops import Crops
 from medssl.nn.encoders import base, convnext, dynunet, residual, segresnet, swinunetr
-from medssl.nn.executor import Layout, enlarge
-from medssl.nn.sparse import Blocks
+from medssl.nn.executor import Executor, upsample_mask
+from medssl.nn.sparse import VisibleBlocks
 from medssl.objectives.spark import Config, Spark
 
 SHAPE = {"channels": (8, 12, 16), "strides": (1, 2, 2)}
@@ -23,84 +23,84 @@ ENCODERS = {
 SWIN = swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2)
 
 
-def learner(choice):
+def make_spark(settings):
     torch.manual_seed(0)
-    return Spark(Config(ratio=0.6, decoder="light"), choice.build(1))
+    return Spark(Config(mask_ratio=0.6, decoder="light"), settings.build(1))
 
 
-def volumes(choice, batch=2):
-    size = (64, 64, 128) if choice is SWIN else (16, 16, 16)
+def volumes(settings, batch=2):
+    size = (64, 64, 128) if settings is SWIN else (16, 16, 16)
     return torch.rand(batch, 1, *size, generator=torch.Generator().manual_seed(0))
 
 
-def crops(choice):
-    x = volumes(choice)
+def crops(settings):
+    x = volumes(settings)
     b, _, *size = x.shape
     affine = torch.eye(4).expand(b, 1, 4, 4)
     return Crops(x[:, None], torch.zeros(b, 1, 3).long(), torch.tensor([size] * b), affine, torch.arange(b))
 
 
-def nothing_leaks(choice, batch=2):
-    spark, x = learner(choice), volumes(choice, batch)
-    keep, _ = spark.mask(x)
-    other = torch.where(enlarge(keep, tuple(x.shape[2:])), x, torch.rand_like(x))
+def check_no_leak(settings, batch=2):
+    spark, x = make_spark(settings), volumes(settings, batch)
+    visible, _ = spark.sample_mask(x)
+    other = torch.where(upsample_mask(visible, tuple(x.shape[2:])), x, torch.rand_like(x))
     with torch.no_grad():
         spark.eval()
-        assert (spark.rebuild(x, keep) - spark.rebuild(other, keep)).abs().max() == 0
+        assert (spark.reconstruct(x, visible) - spark.reconstruct(other, visible)).abs().max() == 0
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_hidden_voxels_do_not_reach_what_is_rebuilt(name):
-    nothing_leaks(ENCODERS[name])
+def test_hidden_voxels_do_not_affect_the_reconstruction(name):
+    check_no_leak(ENCODERS[name])
 
 
 @pytest.mark.slow
-def test_hidden_voxels_do_not_reach_what_is_rebuilt_where_the_mask_is_not_followed_within(caplog):
-    nothing_leaks(SWIN, batch=1)
-    assert "take hidden cells for zeros" in caplog.text
+def test_hidden_voxels_do_not_affect_the_reconstruction_of_an_encoder_with_unmasked_layers(caplog):
+    check_no_leak(SWIN, batch=1)
+    assert "treat hidden patches as zeros" in caplog.text
 
 
-class SeesEverything(Blocks):
-    """Halos from hidden neighbours as well: the layers of an encoder without a mask."""
+class SeesEverything(VisibleBlocks):
+    """Uses halos of hidden neighbours as well, like an encoder without a mask."""
 
     def conv(self, conv, x):
-        whole = Layout().conv(conv, self.everything) if x is self.entered else conv(self.leave(x))
-        return self.enter(whole)
+        dense = Executor().conv(conv, self.volume) if x is self.features else conv(self.to_dense(x))
+        return self.to_features(dense)
 
-    def enter(self, x):
-        self.everything, self.entered = x, super().enter(x)
-        return self.entered
+    def to_features(self, x):
+        self.volume, self.features = x, super().to_features(x)
+        return self.features
 
 
-@pytest.mark.parametrize("name", [n for n in ENCODERS if "convnext" not in n])  # whose stem never leaves its cell
-def test_an_encoder_that_looks_at_hidden_cells_is_caught(name, monkeypatch):
-    monkeypatch.setattr(base, "Blocks", SeesEverything)
+@pytest.mark.parametrize("name", [n for n in ENCODERS if "convnext" not in n])  # its stem never reads beyond a patch
+def test_an_encoder_that_reads_hidden_patches_is_caught(name, monkeypatch):
+    monkeypatch.setattr(base, "VisibleBlocks", SeesEverything)
     with pytest.raises(AssertionError):
-        nothing_leaks(ENCODERS[name])
+        check_no_leak(ENCODERS[name])
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_visible_cells_alone_give_the_loss_and_the_gradients_of_the_masked_network(name):
+def test_visible_patches_alone_give_the_loss_and_gradients_of_the_masked_network(name):
     steps = []
     for dense in (True, False):
-        spark = learner(ENCODERS[name]).double()
+        spark = make_spark(ENCODERS[name]).double()
         spark.encoder.dense = dense
         x = volumes(ENCODERS[name]).double()
-        keep, body = spark.mask(x)
-        loss = spark.score(spark.rebuild(x, keep).double(), x, keep, body).loss
+        visible, body = spark.sample_mask(x)
+        loss = spark.compute_loss(spark.reconstruct(x, visible).double(), x, visible, body).loss
         loss.backward()
         steps.append([loss.detach(), *(p.grad for p in spark.encoder.parameters())])
-    for ours, theirs in zip(*steps, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-7)
+    for actual, expected in zip(*steps, strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_what_is_learnt_loads_strictly_into_the_plain_network(name):
-    choice = ENCODERS[name]
-    spark = learner(choice)
-    spark.step(crops(choice)).loss.backward()
+def test_trained_weights_load_strictly_into_the_plain_network(name):
+    settings = ENCODERS[name]
+    spark = make_spark(settings)
+    spark.step(crops(settings)).loss.backward()
     assert all(p.grad.isfinite().all() for p in spark.encoder.parameters())
-    taught, plain = spark.transferable()["encoder"].eval(), choice.build(1).eval()
-    plain.load_state_dict(taught.state_dict(), strict=True)
-    x = volumes(choice)
-    assert all(torch.equal(a, b) for a, b in zip(taught(x), plain(x), strict=True))
+    trained, plain = spark.transferable()["encoder"].eval(), settings.build(1).eval()
+    plain.load_state_dict(trained.state_dict(), strict=True)
+    x = volumes(settings)
+    assert all(torch.equal(a, b) for a, b in zip(trained(x), plain(x), strict=True))

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medssl.render.planes import HIDDEN, PLANES, cut, draw, letters, outline, size_mm
-from medssl.render.windows import HU, Window, first_preset, presets
+from medssl.render.planes import HIDDEN, PLANES, cut, draw, orientation_letters, outline, plane_size_mm
+from medssl.render.windows import HU_PRESETS, Window, default_preset, window_presets
 from medssl.volume import Volume
 
 
@@ -18,36 +18,36 @@ def test_left_is_right_anterior_is_up_and_superior_is_up():
 
 
 def test_letters_are_those_of_a_light_box():
-    assert letters(np.eye(4), "axial") == ("R", "L", "A", "P")
-    assert letters(np.eye(4), "coronal") == ("R", "L", "S", "I")
-    assert letters(np.eye(4), "sagittal") == ("A", "P", "S", "I")
+    assert orientation_letters(np.eye(4), "axial") == ("R", "L", "A", "P")
+    assert orientation_letters(np.eye(4), "coronal") == ("R", "L", "S", "I")
+    assert orientation_letters(np.eye(4), "sagittal") == ("A", "P", "S", "I")
 
 
 def test_planes_have_the_size_of_the_patient():
-    sizes = [size_mm((10, 20, 30), (1.0, 2.0, 3.0), plane) for plane in PLANES]
+    sizes = [plane_size_mm((10, 20, 30), (1.0, 2.0, 3.0), plane) for plane in PLANES]
     assert sizes == [(10, 40), (10, 90), (40, 90)]
 
 
 @given(st.floats(-2000, 2000), st.floats(1, 4000), st.lists(st.floats(-3000, 3000), min_size=1))
 def test_a_window_is_black_below_white_above_and_never_falls(low, width, values):
     window = Window(low, low + width)
-    grey = window.grey(np.sort(np.array([*values, low - 1, low + width + 1])))
+    grey = window.to_grey(np.sort(np.array([*values, low - 1, low + width + 1])))
     assert grey[0] == 0 and grey[-1] == 255 and (np.diff(grey.astype(int)) >= 0).all()
 
 
 def test_presets_of_a_ct_are_in_hu_and_open_where_there_is_something_to_see():
     lungs = Volume(np.full((6, 6, 6), -800, np.int16), np.eye(4), "HU")
     head = Volume(np.full((6, 6, 6), 40, np.int16), np.eye(4), "HU")
-    assert (first_preset(lungs), first_preset(head)) == ("lung", "soft tissue")
-    assert presets(lungs) == HU and list(HU)[:3] == ["lung", "bone", "soft tissue"]
+    assert (default_preset(lungs), default_preset(head)) == ("lung", "soft tissue")
+    assert window_presets(lungs) == HU_PRESETS and list(HU_PRESETS)[:3] == ["lung", "bone", "soft tissue"]
 
 
 @pytest.mark.parametrize("fill", [0, 5])
 def test_presets_of_an_mr_follow_its_values_and_have_a_width(fill):
     constant = Volume(np.full((4, 4, 4), fill, np.float32), np.eye(4), "a.u.")
-    assert all(w.high > w.low for w in presets(constant).values())
+    assert all(w.high > w.low for w in window_presets(constant).values())
     ramp = Volume(np.arange(1000, dtype=np.float32).reshape(10, 10, 10), np.eye(4), "a.u.")
-    window = presets(ramp)[first_preset(ramp)]
+    window = window_presets(ramp)[default_preset(ramp)]
     assert window.low == pytest.approx(10, abs=2) and window.high == pytest.approx(989, abs=2)
 
 

@@ -1,4 +1,4 @@
-"""Places for verdicts: a file, and a PostgreSQL server where there is one."""
+"""Locations for an event log: a file, and a PostgreSQL server if there is one."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ NUMBERS = count()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def place(request, tmp_path):
+def location(request, tmp_path):
     """Where a store can be opened: a file that is not there yet, or the URL of an empty database."""
     if request.param == "sqlite":
         yield tmp_path / "review.sqlite"
@@ -49,14 +49,14 @@ def postgresql():
 
 @contextmanager
 def _running(initdb: str, postgres: str, folder: Path):
-    who = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}  # it refuses to run as root
-    if who:
-        shutil.chown(folder, *who.values())
-    said = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    made = [initdb, "--no-sync", "--auth", "trust", "--username", "medssl", "-D", str(folder / "data")]
-    subprocess.run(made, check=True, timeout=120, **said, **who)
+    user = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}  # it refuses to run as root
+    if user:
+        shutil.chown(folder, *user.values())
+    output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [initdb, "--no-sync", "--auth", "trust", "--username", "medssl", "-D", str(folder / "data")]
+    subprocess.run(command, check=True, timeout=120, **output, **user)
     flags = ["-k", str(folder), "-c", "listen_addresses=", "-c", "fsync=off"]
-    with subprocess.Popen([postgres, "-D", str(folder / "data"), *flags], **said, **who) as server:
+    with subprocess.Popen([postgres, "-D", str(folder / "data"), *flags], **output, **user) as server:
         url = f"postgresql+psycopg://medssl@/postgres?host={folder}"
         try:
             _wait_for(url)

@@ -1,4 +1,4 @@
-"""The store: nothing acknowledged is lost, nothing is stored twice, nothing can be changed unnoticed."""
+"""An acknowledged act is never lost, never stored twice, and no change of the event log stays unnoticed."""
 
 import sqlite3
 import subprocess
@@ -16,8 +16,8 @@ from sqlmodel import SQLModel
 from medssl.errors import BadInput
 from medssl.review.database import is_url
 from medssl.review.event import Act, Event
-from medssl.review.event_store import Store
-from medssl.review.reading import Refusal
+from medssl.review.event_store import EventStore
+from medssl.review.reading import ActRejected
 
 # The schema of stores that were made before there were migrations.
 FIRST = """
@@ -32,53 +32,53 @@ CREATE TRIGGER no_delete BEFORE DELETE ON event BEGIN SELECT RAISE(ABORT, 'event
 """
 
 
-def act(number: int, **more) -> Act:
-    said = {"case": "case-1", "reviewer": "ana", "role": "reader", "action": "accept", "finding": "f1"}
-    return Act(**({"session": "s", "number": number} | said | more))
+def act(number: int, **changes) -> Act:
+    fields = {"case": "case-1", "reviewer": "ana", "role": "reader", "action": "accept", "finding": "f1"}
+    return Act(**({"session": "s", "number": number} | fields | changes))
 
 
-def engine_of(place):
-    return create_engine(place if is_url(place) else f"sqlite:///{place}", poolclass=NullPool)
+def engine_of(location):
+    return create_engine(location if is_url(location) else f"sqlite:///{location}", poolclass=NullPool)
 
 
-def behind(place, *statements: str, **values) -> None:
+def behind(location, *statements: str, **values) -> None:
     """Writes past the store, as somebody with the password of the database could."""
-    with engine_of(place).begin() as connection:
+    with engine_of(location).begin() as connection:
         for statement in statements:
             connection.execute(text(statement), values)
 
 
-def tamper(place, *statements: str, **values) -> None:
+def tamper(location, *statements: str, **values) -> None:
     """The same by somebody who takes the guards off first."""
     off = (
         ["ALTER TABLE event DISABLE TRIGGER USER"]
-        if is_url(place)
+        if is_url(location)
         else ["DROP TRIGGER no_update", "DROP TRIGGER no_delete"]
     )
-    behind(place, *off, *statements, **values)
+    behind(location, *off, *statements, **values)
 
 
 @pytest.fixture
-def store(place):
-    return Store(place)
+def store(location):
+    return EventStore(location)
 
 
 def test_events_come_back_in_order_and_unbroken(store):
     stored = [store.record(act(n, finding=f"f{n}", mask=b"m" if n == 2 else None)) for n in range(5)]
-    assert store.events() == stored
+    assert store.read_events() == stored
     assert [e.id for e in stored] == [1, 2, 3, 4, 5]
-    assert store.faults() == []
+    assert store.find_faults() == []
 
 
-def test_delivering_an_act_again_stores_it_once(store):
+def test_an_act_that_is_sent_twice_is_stored_once(store):
     first = store.record(act(1))
     assert store.record(act(1)).id == first.id
-    assert len(store.events()) == 1
+    assert len(store.read_events()) == 1
 
 
 def test_a_number_used_for_another_act_is_refused(store):
     store.record(act(1))
-    with pytest.raises(Refusal, match="something else"):
+    with pytest.raises(ActRejected, match="something else"):
         store.record(act(1, finding="f2"))
 
 
@@ -89,55 +89,55 @@ def test_eight_threads_lose_nothing(store):
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(click, range(8)))
-    events = store.events()
+    events = store.read_events()
     assert {(e.session, e.number) for e in events} == {(f"s{t}", n) for t in range(8) for n in range(6)}
-    assert store.faults() == []
+    assert store.find_faults() == []
 
 
-def test_eight_servers_that_start_at_once_make_one_schema(place):
+def test_eight_servers_that_start_at_once_make_one_schema(location):
     with ThreadPoolExecutor(8) as pool:
-        stores = list(pool.map(lambda _: Store(place), range(8)))
+        stores = list(pool.map(lambda _: EventStore(location), range(8)))
     stores[0].record(act(1))
-    assert len(stores[7].events()) == 1
+    assert len(stores[7].read_events()) == 1
 
 
-def test_a_killed_process_loses_nothing_it_acknowledged(place):
+def test_a_killed_process_loses_nothing_it_acknowledged(location):
     script = """
 import sys
 from medssl.review.event import Act
-from medssl.review.event_store import Store
-store = Store(sys.argv[1])
+from medssl.review.event_store import EventStore
+store = EventStore(sys.argv[1])
 for n in range(10_000):
     store.record(Act(session="s", number=n, case="c", reviewer="ana", role="reader", action="accept", finding=f"f{n}"))
     print(n, flush=True)
 """
-    command = [sys.executable, "-c", script, str(place)]
+    command = [sys.executable, "-c", script, str(location)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        said = [int(process.stdout.readline()) for _ in range(20)]
+        numbers = [int(process.stdout.readline()) for _ in range(20)]
         process.kill()
-        said += [int(line) for line in process.stdout if line.endswith("\n")]
-    store = Store(place)
-    assert set(said) <= {e.number for e in store.events()}
-    assert store.faults() == []
+        numbers += [int(line) for line in process.stdout if line.endswith("\n")]
+    store = EventStore(location)
+    assert set(numbers) <= {e.number for e in store.read_events()}
+    assert store.find_faults() == []
 
 
 @pytest.mark.parametrize("statement", ["UPDATE event SET note = 'x'", "DELETE FROM event"])
-def test_the_database_itself_refuses_changes(store, place, statement):
+def test_the_database_itself_refuses_changes(store, location, statement):
     store.record(act(1))
     with pytest.raises(DBAPIError, match="append-only"):
-        behind(place, statement)
+        behind(location, statement)
 
 
-def test_two_events_of_one_number_cannot_stand_in_the_database(store, place):
+def test_two_events_of_one_number_cannot_stand_in_the_database(store, location):
     store.record(act(1))
     names = [f'"{column.name}"' for column in SQLModel.metadata.tables["event"].columns]
     values = ", ".join("id + 1" if name == '"id"' else name for name in names)
     with pytest.raises(DBAPIError, match="session"):
-        behind(place, f"INSERT INTO event ({', '.join(names)}) SELECT {values} FROM event")
+        behind(location, f"INSERT INTO event ({', '.join(names)}) SELECT {values} FROM event")
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         ("DELETE FROM event WHERE id = 2", "event 2: removed"),
         ("DELETE FROM event WHERE id = 1", "event 1: removed"),
@@ -145,103 +145,103 @@ def test_two_events_of_one_number_cannot_stand_in_the_database(store, place):
         ("UPDATE event SET id = id + 1 WHERE id = 4", "event 4: removed"),
     ],
 )
-def test_what_was_removed_or_moved_is_found(store, place, statement, said):
+def test_removed_and_moved_events_are_found(store, location, statement, message):
     for n in range(4):
         store.record(act(n, mask=b"runs"))
-    tamper(place, statement, "UPDATE event SET id = -id WHERE id < 0")
-    assert any(said in fault for fault in store.faults())
+    tamper(location, statement, "UPDATE event SET id = -id WHERE id < 0")
+    assert any(message in fault for fault in store.find_faults())
 
 
-def test_a_change_of_any_column_is_found(store, place):
+def test_a_change_of_any_column_is_found(store, location):
     """Each column of the table in turn, on one event of three; then put back, and the chain is whole again."""
     stored = [store.record(act(n, mask=b"runs", label=1, target=1)) for n in range(3)][1]
-    tamper(place, "SELECT 1")
+    tamper(location, "SELECT 1")
     for column in SQLModel.metadata.tables["event"].columns:
         if column.name == "id":
             continue
         before = getattr(stored, column.name)
         after = before + 7 if isinstance(before, int) else before + b"x" if isinstance(before, bytes) else f"{before}x"
         for value in [after, *([None] if column.nullable else [])]:
-            behind(place, f'UPDATE event SET "{column.name}" = :value WHERE id = 2', value=value)
-            assert store.faults(), f"{column.name} was changed to {value!r} and nobody saw it"
-        behind(place, f'UPDATE event SET "{column.name}" = :value WHERE id = 2', value=before)
-        assert store.faults() == []
+            behind(location, f'UPDATE event SET "{column.name}" = :value WHERE id = 2', value=value)
+            assert store.find_faults(), f"{column.name} was changed to {value!r} and nobody saw it"
+        behind(location, f'UPDATE event SET "{column.name}" = :value WHERE id = 2', value=before)
+        assert store.find_faults() == []
 
 
-def test_a_cut_tail_is_found_with_a_head_noted_elsewhere(store, place):
+def test_a_cut_tail_is_found_with_an_anchor(store, location):
     head = [store.record(act(n)).hash for n in range(3)][-1]
-    assert store.faults([head]) == []
-    tamper(place, "DELETE FROM event WHERE id = 3")
-    assert store.faults() == []
-    assert "cut" in store.faults([head])[0]
+    assert store.find_faults([head]) == []
+    tamper(location, "DELETE FROM event WHERE id = 3")
+    assert store.find_faults() == []
+    assert "cut" in store.find_faults([head])[0]
 
 
-def test_an_act_nobody_understands_is_refused():
+def test_an_unknown_action_or_role_is_rejected():
     with pytest.raises(ValueError, match="known: accept"):
         Act.model_validate(act(1).model_dump() | {"action": "maybe"})
     with pytest.raises(ValueError, match="known: reader"):
         Act.model_validate(act(1).model_dump() | {"role": "king"})
 
 
-def test_what_was_refused_leaves_no_trace(store):
+def test_a_rejected_act_is_not_stored(store):
     store.record(act(1))
     store.record(act(2, action="sign", finding=""))
-    with pytest.raises(Refusal, match="signed"):
+    with pytest.raises(ActRejected, match="signed"):
         store.record(act(3, action="reject"))
-    assert [e.action for e in store.events()] == ["accept", "sign"]
+    assert [e.action for e in store.read_events()] == ["accept", "sign"]
 
 
 def test_a_store_from_before_there_were_migrations_is_brought_up_to_date(tmp_path):
-    path, first = tmp_path / "old.sqlite", Event.after(None, act(1, mask=b"runs"))
+    path, first = tmp_path / "old.sqlite", Event.create_after(None, act(1, mask=b"runs"))
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(FIRST)
-        told = first.model_dump()
-        names = ", ".join(f'"{name}"' for name in told)
-        db.execute(f"INSERT INTO event ({names}) VALUES ({', '.join('?' * len(told))})", list(told.values()))
+        fields = first.model_dump()
+        names = ", ".join(f'"{name}"' for name in fields)
+        db.execute(f"INSERT INTO event ({names}) VALUES ({', '.join('?' * len(fields))})", list(fields.values()))
     for _ in range(2):
-        store = Store(path)
-        assert store.events()[0] == first and store.faults() == []
+        store = EventStore(path)
+        assert store.read_events()[0] == first and store.find_faults() == []
     assert store.record(act(2)).prev_hash == first.hash
     up_to_date(path)
 
 
-def test_the_migrations_lead_to_the_schema_of_the_code(store, place):
-    up_to_date(place)
+def test_the_migrations_lead_to_the_schema_of_the_code(store, location):
+    up_to_date(location)
 
 
-def up_to_date(place) -> None:
-    with engine_of(place).connect() as connection:
+def up_to_date(location) -> None:
+    with engine_of(location).connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), SQLModel.metadata) == []
 
 
-def test_a_store_of_a_newer_medssl_is_refused_and_left_alone(store, place):
+def test_a_database_of_a_newer_medssl_is_rejected_and_unchanged(store, location):
     store.record(act(1))
-    behind(place, "UPDATE alembic_version SET version_num = 'from the future'")
+    behind(location, "UPDATE alembic_version SET version_num = 'from the future'")
     with pytest.raises(BadInput, match="newer medssl"):
-        Store(place)
-    assert len(store.events()) == 1
+        EventStore(location)
+    assert len(store.read_events()) == 1
 
 
 def test_a_missing_folder_is_bad_input(tmp_path):
     with pytest.raises(BadInput, match="does not exist"):
-        Store(tmp_path / "none" / "review.sqlite")
+        EventStore(tmp_path / "none" / "review.sqlite")
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("location", "message"),
     [
-        ("postgresql+psycopg://ana:secret@127.0.0.1:1/review", "cannot keep verdicts"),
-        ("mysql://ana@site/review", "no database of ours"),
+        ("postgresql+psycopg://ana:secret@127.0.0.1:1/review", "cannot store verdicts"),
+        ("mysql://ana@site/review", "not a supported database"),
         ("://review", "not the URL"),
     ],
 )
-def test_a_database_that_is_not_there_is_bad_input_without_its_password(place, said):
-    with pytest.raises(BadInput, match=said) as refused:
-        Store(place)
-    assert "secret" not in str(refused.value)
+def test_a_database_that_is_not_there_is_bad_input_without_its_password(location, message):
+    with pytest.raises(BadInput, match=message) as error:
+        EventStore(location)
+    assert "secret" not in str(error.value)
 
 
-def test_a_file_that_is_no_store_is_bad_input(tmp_path):
+def test_a_file_that_is_not_a_database_is_bad_input(tmp_path):
     (tmp_path / "notes.txt").write_text("not a database at all, but long enough to look like one" * 9)
-    with pytest.raises(BadInput, match="cannot keep verdicts"):
-        Store.existing(tmp_path / "notes.txt")
+    with pytest.raises(BadInput, match="cannot store verdicts"):
+        EventStore.open_existing(tmp_path / "notes.txt")

@@ -1,4 +1,4 @@
-"""One encoder serves any subset of its co-registered sequences, from the files to the prediction."""
+"""One encoder works on any subset of its co-registered sequences, from the files to the prediction."""
 
 from dataclasses import replace
 
@@ -12,77 +12,79 @@ from torch.utils.data import DataLoader
 
 from medssl import config
 from medssl.data.crops import Crops
-from medssl.data.ingest.pipeline import Options, ingest
-from medssl.data.phantoms.datasets import demo_folder, head
-from medssl.data.transforms.intensity import vary
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.pipeline import ingest
+from medssl.data.phantoms.datasets import simulate_head_mr, write_demo_folder
+from medssl.data.transforms.intensity import perturb_intensity
 from medssl.errors import BadInput
-from medssl.models.trained_model import Network, predictor
+from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.nn.encoder import ResEncoder
-from medssl.nn.interop import weight_transfer as transfer
+from medssl.nn.interop import weight_transfer
 from medssl.objectives import inpaint, mae, spark
-from medssl.tasks.segment import Config, Segment
-from medssl.training.channel_dropout import without_some
-from medssl.training.config import Plan
-from medssl.training.finetune import Finetune, finetune
-from medssl.training.pretrain import Pretrain, pretrain
-from medssl.training.trainer import fit
-from tests.helpers.toy_training import batch, run
+from medssl.tasks.segment import Config, SegmentTask
+from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import DataLoaders
+from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.lightning_module import drop_channels
+from medssl.training.pretrain import PretrainConfig, pretrain
+from medssl.training.trainer import train
+from tests.helpers.toy_training import make_batch, open_run
 
 
-def source(seed: int = 0) -> torch.Generator:
+def make_generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def sequences(channels: int, b: int = 2, side: int = 16) -> Crops:
-    x = 0.1 + 0.8 * torch.rand(b, 1, channels, side, side, side, generator=source(1))
-    one = batch(0)
-    return replace(one, x=x, size=torch.full((b, 3), side))
+    x = 0.1 + 0.8 * torch.rand(b, 1, channels, side, side, side, generator=make_generator(1))
+    return replace(make_batch(0), x=x, size=torch.full((b, 3), side))
 
 
 @examples(max_examples=20, deadline=None)
 @given(st.integers(1, 4), st.floats(0, 0.99), st.integers(0, 99))
-def test_what_is_left_is_never_nothing_and_as_it_was(channels, chance, seed):
+def test_one_channel_always_remains_unchanged(channels, chance, seed):
     crops = sequences(channels, side=2)
-    left = without_some(crops, chance, source(seed))
-    blank = (left.x == 0).all((3, 4, 5))
+    dropped = drop_channels(crops, chance, make_generator(seed))
+    blank = (dropped.x == 0).all((3, 4, 5))
     assert not blank.all(2).any()
-    assert torch.equal(left.x, torch.where(blank[..., None, None, None], 0, crops.x))
-    assert torch.equal(left.target(), crops.x.flatten(0, 1))
-    assert torch.equal(left.x, without_some(crops, chance, source(seed)).x)
+    assert torch.equal(dropped.x, torch.where(blank[..., None, None, None], 0, crops.x))
+    assert torch.equal(dropped.reconstruction_target(), crops.x.flatten(0, 1))
+    assert torch.equal(dropped.x, drop_channels(crops, chance, make_generator(seed)).x)
 
 
-def test_channels_are_missing_about_as_often_as_asked():
+def test_channels_are_dropped_with_the_given_probability():
     crops = sequences(2000, side=1)
-    assert (without_some(crops, 0.3, source()).x == 0).float().mean() == pytest.approx(0.3, abs=0.03)
+    assert (drop_channels(crops, 0.3, make_generator()).x == 0).float().mean() == pytest.approx(0.3, abs=0.03)
 
 
-def test_a_training_leaves_out_channels_and_the_same_ones_when_it_is_repeated(tmp_path):
-    seen: dict[int, list[torch.Tensor]] = {0: [], 1: []}
-    for turn, blanks in seen.items():
+def test_a_repeated_training_drops_the_same_channels(tmp_path):
+    recorded: dict[int, list[torch.Tensor]] = {0: [], 1: []}
+    for repetition, blanks in recorded.items():
         torch.manual_seed(0)
         learner = mae.Mae(mae.Config(), ResEncoder((4, 8), (1, 2), in_channels=2))
         step = learner.step
 
-        def watched(crops: Crops, blanks=blanks, step=step):
+        def record(crops: Crops, blanks=blanks, step=step):
             blanks.append((crops.x == 0).all((3, 4, 5)))
             return step(crops)
 
-        learner.step = watched
-        plan = Plan(epochs=2, steps=2, channel_dropout=0.5)
-        fit(learner, plan, run(tmp_path / str(turn)), DataLoader([sequences(2), sequences(2)], batch_size=None))
-    last = torch.stack(seen[0][-4:])
+        learner.step = record
+        config_ = TrainConfig(epochs=2, steps_per_epoch=2, channel_dropout=0.5)
+        loaders = DataLoaders(DataLoader([sequences(2), sequences(2)], batch_size=None))
+        train(learner, loaders, open_run(tmp_path / str(repetition)), config_)
+    last = torch.stack(recorded[0][-4:])
     assert last.any() and not last.all() and not torch.equal(*last[[0, 2]])
-    assert torch.equal(last, torch.stack(seen[1][-4:]))
+    assert torch.equal(last, torch.stack(recorded[1][-4:]))
 
 
-def test_a_blank_channel_stays_blank_in_every_look():
+def test_a_blank_channel_stays_blank_in_every_view():
     x = sequences(2).x[:, 0] * torch.tensor([1.0, 0.0])[:, None, None, None]
-    looks = vary(x, source(), 1.0)
-    assert not looks[:, 1].any() and looks[:, 0].any()
+    views = perturb_intensity(x, make_generator(), 1.0)
+    assert not views[:, 1].any() and views[:, 0].any()
 
 
 @pytest.mark.parametrize("module", [spark, mae, inpaint])
-def test_a_reconstruction_is_held_against_the_missing_channel_too(module):
+def test_a_reconstruction_is_compared_with_the_missing_channel_too(module):
     torch.manual_seed(0)
     learner = config.class_for_config(module.Config())(
         module.Config(), ResEncoder((4, 8, 8), (1, 2, 2), in_channels=2)
@@ -92,52 +94,58 @@ def test_a_reconstruction_is_held_against_the_missing_channel_too(module):
     blank[:, :, 1] = 0
     other = crops.x.clone()
     other[:, :, 1] = crops.x[:, :, 1].flip(-1)
-    losses = [learner.step(replace(crops, x=blank, whole=whole)).loss.item() for whole in (crops.x, other)]
+    losses = [learner.step(replace(crops, x=blank, x_all_channels=target)).loss.item() for target in (crops.x, other)]
     assert losses[0] != losses[1]
 
 
 def test_a_network_of_fewer_channels_is_the_whole_one_on_blank_channels():
     torch.manual_seed(0)
-    whole = Segment(Config(), ResEncoder((4, 8), (1, 2), in_channels=3), 2, (16, 16, 16)).eval()
-    part = Segment(Config(), ResEncoder((4, 8), (1, 2), in_channels=2), 2, (16, 16, 16)).eval()
+    whole = SegmentTask(Config(), ResEncoder((4, 8), (1, 2), in_channels=3), 2, (16, 16, 16)).eval()
+    part = SegmentTask(Config(), ResEncoder((4, 8), (1, 2), in_channels=2), 2, (16, 16, 16)).eval()
     tensors = {f"{n}.{k}": v for n, m in whole.transferable().items() for k, v in m.state_dict().items()}
-    ledger = transfer.fill(tensors, part.transferable(), "here", (2, 0))
-    assert ledger.count("skipped") == 0 and "input channels 2, 0 of 3" in str(ledger)
+    report = weight_transfer.fill_parts(tensors, part.transferable(), "here", (2, 0))
+    assert report.count("skipped") == 0 and "input channels 2, 0 of 3" in str(report)
     x = sequences(3).x[:, 0]
     x[:, 1] = 0
     with torch.no_grad():
         assert torch.allclose(whole.probability(x), part.probability(x[:, [2, 0]]), atol=1e-6)
 
 
-SMALL = {"crop": [16, 16, 16], "encoder": {"channels": [4, 8, 8], "strides": [1, 2, 2]}}
+SMALL = {"patch_size": [16, 16, 16], "encoder": {"channels": [4, 8, 8], "strides": [1, 2, 2]}}
 
 
 @pytest.mark.slow
 def test_two_sequences_run_from_files_to_predictions_of_either_alone(tmp_path):
-    demo_folder(tmp_path / "scans", 0, 4, 0, shape=(24, 24, 24), spacing_mm=8.0, kind="head")
-    options = Options(shares={"train": 0.75, "val": 0.25}, spacing_mm="native")
+    write_demo_folder(tmp_path / "scans", 0, 4, 0, shape=(24, 24, 24), spacing_mm=8.0, kind="head")
+    options = IngestConfig(split_fractions={"train": 0.75, "val": 0.25}, spacing_mm="native")
     manifest = ingest(tmp_path / "scans" / "curated", tmp_path / "store", options, lambda jobs, _: jobs).manifest
     assert {case.channels for case in manifest.cases} == {2}
-    plan = {"epochs": 1, "steps": 2, "channel_dropout": 0.4}
-    given_ = {"manifest": str(tmp_path / "store" / "manifest.csv"), "plan": plan, **SMALL}
-    before = pretrain(config.check(given_ | {"run": str(tmp_path / "a"), "objective": "spark"}, Pretrain, "test"))
-    after = given_ | {"run": str(tmp_path / "b"), "pretrained": str(before.path), "allow_absent": True}
-    tuned = finetune(config.check(after, Finetune, "test"))
-    image = head(9, (24, 24, 24), (8.0,) * 3).image
+    train_options = {"epochs": 1, "steps_per_epoch": 2, "channel_dropout": 0.4}
+    values = {"manifest": str(tmp_path / "store" / "manifest.csv"), "train": train_options, **SMALL}
+    pretrained = pretrain(
+        config.check(values | {"run": str(tmp_path / "a"), "objective": "spark"}, PretrainConfig, "test")
+    )
+    finetune_values = values | {
+        "run": str(tmp_path / "b"),
+        "pretrained": str(pretrained.path),
+        "allow_missing_classes": True,
+    }
+    tuned = finetune(config.check(finetune_values, FinetuneConfig, "test"))
+    image = simulate_head_mr(9, (24, 24, 24), (8.0,) * 3).image
     for channels in ((), (0,), (1,)):
-        seen = image if not channels else replace(image, voxels=image.voxels[list(channels)])
-        said = predictor(tuned, channels=channels)(seen, "case")
-        assert said.labels.shape == image.shape and np.isfinite(said.probability.voxels).all()
+        scan = image if not channels else replace(image, voxels=image.voxels[list(channels)])
+        prediction = build_predictor(tuned, channels=channels)(scan, "case")
+        assert prediction.labels.shape == image.shape and np.isfinite(prediction.probability.voxels).all()
     with pytest.raises(BadInput, match=r"channels=\[2\]: the network knows 0 to 1"):
-        predictor(tuned, channels=(2,))
+        build_predictor(tuned, channels=(2,))
     with pytest.raises(BadInput, match="2 channels, the network wants 1"):
-        predictor(tuned, channels=(1,))(image, "case")
+        build_predictor(tuned, channels=(1,))(image, "case")
 
 
-def test_a_subset_keeps_what_the_recipe_says_of_its_channels():
-    recipe = {"landmarks": [[0.1] * 9, [0.2] * 9, [0.3] * 9]}
-    whole = {"encoder": {"channels": [4, 8], "strides": [1, 2]}, "in_channels": 3, "recipe": recipe}
-    network = config.check(whole | {"spacing_mm": None, "crop": [16, 16, 16]}, Network, "test")
-    part = network.having((2, 0))
-    assert part.in_channels == 2 and part.recipe.landmarks == ((0.3,) * 9, (0.1,) * 9)
-    assert network.having(()) == network
+def test_a_subset_of_channels_keeps_their_normalization():
+    normalization = {"landmarks": [[0.1] * 9, [0.2] * 9, [0.3] * 9]}
+    whole = {"encoder": {"channels": [4, 8], "strides": [1, 2]}, "in_channels": 3, "normalization": normalization}
+    model = config.check(whole | {"spacing_mm": None, "patch_size": [16, 16, 16]}, TrainedModel, "test")
+    part = model.select_channels((2, 0))
+    assert part.in_channels == 2 and part.normalization.landmarks == ((0.3,) * 9, (0.1,) * 9)
+    assert model.select_channels(()) == model

@@ -1,4 +1,4 @@
-"""Propagated labels lie where the contents of a scan lie; what cannot be propagated is refused in one line."""
+"""Propagated labels match the contents of a scan; unusable input is refused with a one-line message."""
 
 import shutil
 from dataclasses import replace
@@ -8,230 +8,259 @@ import pytest
 
 from medssl import cli
 from medssl.data import store
-from medssl.data.classes import UNKNOWN
+from medssl.data.classes import IGNORE_INDEX
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
-from medssl.data.normalization import Recipe
+from medssl.data.normalization import IntensityNormalization
 from medssl.data.registration import atlas, parcels
-from medssl.data.registration.atlas import Atlas, spread
-from medssl.data.store import Card, Store
+from medssl.data.registration.atlas import Atlas, grid_coordinates
+from medssl.data.store import Store, StoreMetadata
 from medssl.errors import BadInput
 from medssl.metrics.overlap import dice
 from medssl.run import Run
-from medssl.training import data_loaders as feed
-from medssl.training.config import Plan
-from medssl.training.semi_supervised import label_propagation as propagated
-from medssl.training.semi_supervised.label_propagation import Votes
+from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import train_loader
+from medssl.training.semi_supervised.label_propagation import LabelPropagation, vote_fractions
 from medssl.volume import Volume
-from tests.helpers.registered_scenes import MOVES, SIDES, classes, scans
+from tests.helpers.registered_scenes import OFFSETS, SHAPE, draw_classes, write_scans
 
 FINE = np.diag((0.5, 0.5, 0.5, 1.0))
-NETWORK = ["encoder.channels=[4,8]", "encoder.strides=[1,2]", "crop=[16,16,16]", "validate_on=0"]
-SHORT = [*NETWORK, "plan={epochs: 2, steps: 2, batch: 2, lr: 1e-2}", "labels=2", "augment.flip=[false,false,false]"]
+NETWORK = ["encoder.channels=[4,8]", "encoder.strides=[1,2]", "patch_size=[16,16,16]", "max_val_cases=0"]
+SHORT = [
+    *NETWORK,
+    "train={epochs: 2, steps_per_epoch: 2, batch_size: 2, lr: 1e-2}",
+    "num_labelled=2",
+    "augment.flip=[false,false,false]",
+]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A labelled store, and beside it its atlas."""
-    folder = tmp_path_factory.mktemp("place")
-    manifest = scans(folder / "store", labelled=True)
-    parcels.make(manifest, folder / "atlas", parcels.Options(parcels=8), lambda *told: None)
+def store_manifest(tmp_path_factory):
+    """The manifest of a labelled store; its atlas is in the folder `atlas` next to the store."""
+    folder = tmp_path_factory.mktemp("propagation")
+    manifest = write_scans(folder / "store", labelled=True)
+    parcels.build_atlas(manifest, folder / "atlas", parcels.AtlasConfig(num_parcels=8), lambda *_: None)
     return manifest
 
 
-def shared(place, few=("c0",)):
+def atlas_of(manifest):
+    return manifest.parent.parent / "atlas"
+
+
+def split_cases(path, labelled=("c0",)):
     """The labelled cases of a store, and the others."""
-    whole = Manifest.read(place)
-    sides = ([case for case in whole.cases if (case.id in few) == here] for here in (True, False))
-    return [replace(whole, cases=tuple(side)) for side in sides]
+    manifest = Manifest.read(path)
+    sides = ([case for case in manifest.cases if (case.id in labelled) == is_in] for is_in in (True, False))
+    return [replace(manifest, cases=tuple(side)) for side in sides]
 
 
-def relabelled(place, name, change):
-    """Writes a case's label anew."""
-    manifest = Manifest.read(place)
-    path = manifest.label_path(next(case for case in manifest.cases if case.id == name))
-    volume = store.read(path).volume()
-    path.unlink()
-    store.write(path, replace(volume, voxels=change(volume.voxels)), {})
+def change_label(path, case_id, change):
+    """Replaces the label of a case."""
+    manifest = Manifest.read(path)
+    label_path = manifest.label_path(next(case for case in manifest.cases if case.id == case_id))
+    volume = store.read(label_path).volume()
+    label_path.unlink()
+    store.write(label_path, replace(volume, voxels=change(volume.voxels)), {})
 
 
-def copied(place, folder):
-    """The store anew, to be spoilt; its atlas is that of the first."""
-    manifest = scans(folder / "store", labelled=True)
-    return manifest, place.parent.parent / "atlas"
+def copy_store(path, folder):
+    """A copy of the store that a test may change, and the atlas of the original."""
+    return write_scans(folder / "store", labelled=True), atlas_of(path)
 
 
-def score(told) -> float:
+def mean_dice(propagated) -> float:
     """The mean Dice of propagated labels and the contents of each scan."""
-    shelf, numbers = Store(told.manifest), {f"c{n}": moved for n, moved in enumerate(MOVES)}
-    found = [(shelf.label(case).volume().voxels, classes(numbers[case.id])) for case in told.manifest.cases]
-    return float(np.mean([dice(a == n, b == n) for a, b in found for n in (1, 2)]))
+    cases, offsets = Store(propagated.manifest), {f"c{n}": offset for n, offset in enumerate(OFFSETS)}
+    pairs = [(cases.label(case).volume().voxels, draw_classes(offsets[case.id])) for case in propagated.manifest.cases]
+    return float(np.mean([dice(a == n, b == n) for a, b in pairs for n in (1, 2)]))
 
 
-def test_labels_follow_what_scans_show_and_not_where_it_lies(place, tmp_path):
-    told = Votes(place.parent.parent / "atlas", *shared(place)).write(tmp_path / "out")
-    assert [case.id for case in told.manifest.cases] == ["c1", "c2", "c3", "c4"]
-    still = np.mean([dice(classes() == n, classes(moved) == n) for moved in MOVES[1:] for n in (1, 2)])
-    assert score(told) > 0.85 and score(told) > still + 0.1
-    assert told.classes.names == {1: "rod", 2: "ball"} and told.agreement is None
-    again = Manifest.read(tmp_path / "out" / "manifest.csv")
-    assert all(again.path(case).is_file() and again.label_path(case).is_file() for case in again.cases)
+def test_labels_follow_the_contents_of_scans_and_not_their_position(store_manifest, tmp_path):
+    propagated = LabelPropagation(atlas_of(store_manifest), *split_cases(store_manifest)).write(tmp_path / "out")
+    assert [case.id for case in propagated.manifest.cases] == ["c1", "c2", "c3", "c4"]
+    pairs = [(draw_classes(), draw_classes(offset)) for offset in OFFSETS[1:]]
+    unmoved = np.mean([dice(a == n, b == n) for a, b in pairs for n in (1, 2)])
+    assert mean_dice(propagated) > 0.85 and mean_dice(propagated) > unmoved + 0.1
+    assert propagated.classes.names == {1: "rod", 2: "ball"} and propagated.agreement is None
+    manifest = Manifest.read(tmp_path / "out" / "manifest.csv")
+    assert all(manifest.path(case).is_file() and manifest.label_path(case).is_file() for case in manifest.cases)
 
 
-def test_places_that_are_told_in_another_order_are_noticed(place, tmp_path, monkeypatch):
-    """The fault that this test plants is the order of the axes of a displacement."""
-    right = Atlas.places
-    still = np.indices(SIDES, np.float32)
-    monkeypatch.setattr(Atlas, "places", lambda self, case: still + (right(self, case) - still)[::-1])
-    told = Votes(place.parent.parent / "atlas", *shared(place)).write(tmp_path / "out")
-    assert score(told) < 0.85
+def test_swapped_axes_of_a_displacement_are_noticed(store_manifest, tmp_path, monkeypatch):
+    load_deformation = Atlas.load_deformation
+    identity = np.indices(SHAPE, np.float32)
+
+    def load_swapped(self, case):
+        return identity + (load_deformation(self, case) - identity)[::-1]
+
+    monkeypatch.setattr(Atlas, "load_deformation", load_swapped)
+    propagated = LabelPropagation(atlas_of(store_manifest), *split_cases(store_manifest)).write(tmp_path / "out")
+    assert mean_dice(propagated) < 0.85
 
 
-def test_volumes_vote_and_their_agreement_is_that_of_each_with_the_others(place, tmp_path):
-    votes = Votes(place.parent.parent / "atlas", *shared(place, ("c0", "c1", "c2")))
-    assert 0.85 < votes.agreement() <= 1
-    (case, *_), total = votes.few.cases, votes.total
-    alone = Votes(place.parent.parent / "atlas", *shared(place, ("c1", "c2")))
-    of_two = alone.label(case, propagated.shared(alone.total))
-    mine = np.mean([dice(of_two == n, classes() == n) for n in (1, 2)])
-    assert np.mean(votes._agreement(case)) == pytest.approx(mine)
-    assert np.allclose(total, sum(votes._of(one) for one in votes.few.cases))
+def test_the_agreement_compares_each_volume_with_the_votes_of_the_others(store_manifest, tmp_path):
+    propagation = LabelPropagation(atlas_of(store_manifest), *split_cases(store_manifest, ("c0", "c1", "c2")))
+    assert 0.85 < propagation.measure_agreement() <= 1
+    (case, *_), votes = propagation.labelled.cases, propagation.votes
+    others = LabelPropagation(atlas_of(store_manifest), *split_cases(store_manifest, ("c1", "c2")))
+    label = others.label_case(case, vote_fractions(others.votes))
+    expected = np.mean([dice(label == n, draw_classes() == n) for n in (1, 2)])
+    assert np.mean(propagation._score_agreement(case)) == pytest.approx(expected)
+    assert np.allclose(votes, sum(propagation._warp_label(labelled) for labelled in propagation.labelled.cases))
 
 
-def test_a_volume_whose_label_is_wrong_is_outvoted_and_lowers_the_agreement(place, tmp_path):
-    spoilt, folder = copied(place, tmp_path)
-    relabelled(spoilt, "c1", lambda label: np.roll(label, 9, 1))
-    good, bad = (Votes(folder, *shared(one, ("c0", "c1", "c2"))) for one in (place, spoilt))
-    assert bad.agreement() < good.agreement() - 0.15
-    assert score(bad.write(tmp_path / "out")) > 0.8
+def test_a_wrong_label_is_outvoted_and_lowers_the_agreement(store_manifest, tmp_path):
+    changed, folder = copy_store(store_manifest, tmp_path)
+    change_label(changed, "c1", lambda label: np.roll(label, 9, 1))
+    good, bad = (LabelPropagation(folder, *split_cases(path, ("c0", "c1", "c2"))) for path in (store_manifest, changed))
+    assert bad.measure_agreement() < good.measure_agreement() - 0.15
+    assert mean_dice(bad.write(tmp_path / "out")) > 0.8
 
 
-def test_where_no_labelled_volume_says_anything_nothing_is_known(place, tmp_path):
-    """The upper half of the one label is not drawn: above, all scans have the class to be ignored."""
-    half, folder = copied(place, tmp_path)
-    Card(labels={1: "rod", 2: "ball", 7: "ignore"}).write(half.parent)
-    relabelled(half, "c0", lambda label: np.where(np.indices(SIDES)[1] > 14, 7, label).astype(np.uint8))
-    told = Votes(folder, *shared(half)).write(tmp_path / "out")
-    shelf = Store(told.manifest)
-    for case in told.manifest.cases:
-        known = told.classes.target(shelf.label(case).volume().voxels) != UNKNOWN
+def test_voxels_without_votes_are_ignored(store_manifest, tmp_path):
+    """The upper half of the one label is not annotated, so the upper half of all scans gets the ignore class."""
+    half, folder = copy_store(store_manifest, tmp_path)
+    StoreMetadata(labels={1: "rod", 2: "ball", 7: "ignore"}).write(half.parent)
+    change_label(half, "c0", lambda label: np.where(np.indices(SHAPE)[1] > 14, 7, label).astype(np.uint8))
+    propagated = LabelPropagation(folder, *split_cases(half)).write(tmp_path / "out")
+    cases = Store(propagated.manifest)
+    for case in propagated.manifest.cases:
+        known = propagated.classes.to_target(cases.label(case).volume().voxels) != IGNORE_INDEX
         assert known[:, :11].mean() > 0.99 and known[:, 19:].mean() < 0.01
 
 
-def test_only_volumes_in_which_a_class_was_drawn_vote_on_it(place, tmp_path):
-    """The ball was not drawn in two of three volumes: the third alone says where it is, and none if it did not."""
-    partly, folder = copied(place, tmp_path)
-    few = shared(partly, ("c0", "c1", "c2"))
+def test_only_volumes_that_are_annotated_for_a_class_vote_on_it(store_manifest, tmp_path):
+    """The ball is not annotated in two of three volumes, so the third decides alone; without it nobody does."""
+    partly, folder = copy_store(store_manifest, tmp_path)
+    cases = split_cases(partly, ("c0", "c1", "c2"))
     for name in ("c1", "c2"):
-        relabelled(partly, name, lambda label: np.where(label == 2, 0, label))
-    outvoted = score(Votes(folder, *few).write(tmp_path / "outvoted"))
-    Card(labels={1: "rod", 2: "ball"}, present_labels={"c1": [1], "c2": [1]}).write(partly.parent)
-    told = Votes(folder, *few).write(tmp_path / "out")
-    assert score(told) > 0.85 > outvoted + 0.2
-    assert all(told.classes.drawn(case.id).all() for case in told.manifest.cases)
-    alone = Votes(folder, *shared(partly, ("c1", "c2"))).write(tmp_path / "alone")
-    assert all(alone.classes.drawn(case.id).tolist() == [True, True, False] for case in alone.manifest.cases)
+        change_label(partly, name, lambda label: np.where(label == 2, 0, label))
+    outvoted = mean_dice(LabelPropagation(folder, *cases).write(tmp_path / "outvoted"))
+    StoreMetadata(labels={1: "rod", 2: "ball"}, present_labels={"c1": [1], "c2": [1]}).write(partly.parent)
+    propagated = LabelPropagation(folder, *cases).write(tmp_path / "out")
+    assert mean_dice(propagated) > 0.85 > outvoted + 0.2
+    assert all(propagated.classes.annotation_mask(case.id).all() for case in propagated.manifest.cases)
+    alone = LabelPropagation(folder, *split_cases(partly, ("c1", "c2"))).write(tmp_path / "alone")
+    assert all(alone.classes.annotation_mask(case.id).tolist() == [True, True, False] for case in alone.manifest.cases)
 
 
-def test_a_finer_scan_than_the_atlas_keeps_its_own_grid(place, tmp_path):
-    """Every second voxel of a label on twice as many voxels is the label."""
-    few, rest = shared(place)
+def test_a_scan_finer_than_the_atlas_keeps_its_own_grid(store_manifest, tmp_path):
+    labelled, unlabelled = split_cases(store_manifest)
     fine = tmp_path / "fine"
     cases = []
-    shape = tuple(2 * n for n in SIDES)
-    for case in few.cases:
-        voxels = Store(few).image(case).volume().voxels.repeat(2, 1).repeat(2, 2).repeat(2, 3)
+    shape = tuple(2 * n for n in SHAPE)
+    for case in labelled.cases:
+        voxels = Store(labelled).image(case).volume().voxels.repeat(2, 1).repeat(2, 2).repeat(2, 3)
         store.write(fine / case.image, Volume(voxels, FINE, "a.u."), {})
-        label = classes().repeat(2, 0).repeat(2, 1).repeat(2, 2)
+        label = draw_classes().repeat(2, 0).repeat(2, 1).repeat(2, 2)
         store.write(fine / case.label, Volume(label, FINE, "label"), {})
         cases.append(replace(case, shape=shape))
-    Card(labels={1: "rod", 2: "ball"}).write(fine)
-    votes = Votes(place.parent.parent / "atlas", replace(few, cases=tuple(cases), folder=fine), rest)
-    found = votes.label(cases[0], propagated.shared(votes.total))
-    assert found.shape == shape
-    assert min(dice(found == n, label == n) for n in (1, 2)) > 0.9
+    StoreMetadata(labels={1: "rod", 2: "ball"}).write(fine)
+    labelled = replace(labelled, cases=tuple(cases), folder=fine)
+    propagation = LabelPropagation(atlas_of(store_manifest), labelled, unlabelled)
+    propagated = propagation.label_case(cases[0], vote_fractions(propagation.votes))
+    assert propagated.shape == shape
+    assert min(dice(propagated == n, label == n) for n in (1, 2)) > 0.9
 
 
-def test_what_is_gathered_is_all_that_lies_in_the_atlas_and_a_grid_is_its_own(place):
-    x = np.random.default_rng(0).random((2, *SIDES))
-    assert np.allclose(atlas.gathered(x, np.indices(SIDES, np.float32)), x)
-    away = np.indices(SIDES, np.float32) + np.array([3.0, 0, 0], np.float32)[:, None, None, None]
-    assert np.allclose(atlas.gathered(x, away)[:, 3:], x[:, :-3]) and not atlas.gathered(x, away)[:, :3].any()
-    assert np.allclose(atlas.sampled(x[0].astype(np.float32), spread(SIDES, SIDES)), x[0], atol=1e-6)
+def test_splatting_keeps_what_is_inside_the_atlas_and_a_grid_maps_to_itself(store_manifest):
+    x = np.random.default_rng(0).random((2, *SHAPE))
+    assert np.allclose(atlas.splat(x, np.indices(SHAPE, np.float32)), x)
+    shifted = np.indices(SHAPE, np.float32) + np.array([3.0, 0, 0], np.float32)[:, None, None, None]
+    assert np.allclose(atlas.splat(x, shifted)[:, 3:], x[:, :-3]) and not atlas.splat(x, shifted)[:, :3].any()
+    assert np.allclose(atlas.interpolate(x[0].astype(np.float32), grid_coordinates(SHAPE, SHAPE)), x[0], atol=1e-6)
 
 
-def test_every_second_crop_is_one_with_propagated_labels(place, tmp_path):
-    few, rest = shared(place)
-    told = Votes(place.parent.parent / "atlas", few, rest).write(tmp_path / "out")
-    drawn, others = (
-        CropDataset(one, Recipe(), (16, 16, 16), labelled=True, foreground=1.0, classes=told.classes)
-        for one in (few, told.manifest)
+def test_every_second_crop_is_one_with_propagated_labels(store_manifest, tmp_path):
+    labelled, unlabelled = split_cases(store_manifest)
+    propagated = LabelPropagation(atlas_of(store_manifest), labelled, unlabelled).write(tmp_path / "out")
+    labelled_crops, propagated_crops = (
+        CropDataset(
+            manifest,
+            IntensityNormalization(),
+            (16, 16, 16),
+            labelled=True,
+            foreground_fraction=1.0,
+            classes=propagated.classes,
+        )
+        for manifest in (labelled, propagated.manifest)
     )
-    plan = Plan(epochs=1, steps=4, batch=2)
-    batches = list(feed.crops(drawn, plan, others))
+    config = TrainConfig(epochs=1, steps_per_epoch=4, batch_size=2)
+    batches = list(train_loader(labelled_crops, config, propagated_crops))
     assert len(batches) == 4
     for crops in batches:
-        assert crops.volume[0] == 0 and crops.volume[1] > 0 and (crops.labels() > 0).flatten(1).any(1).all()
+        assert crops.volume[0] == 0 and crops.volume[1] > 0 and (crops.require_label() > 0).flatten(1).any(1).all()
 
 
-def test_a_finetuning_learns_from_them_and_leaves_them_to_be_looked_at(place, tmp_path, capsys):
+def test_a_finetuning_learns_from_propagated_labels_and_keeps_them(store_manifest, tmp_path, capsys):
     run = tmp_path / "run"
-    words = [f"manifest={place}", f"run={run}", f"unlabelled={{name: propagated, atlas: {place.parent.parent}/atlas}}"]
+    args = [
+        f"manifest={store_manifest}",
+        f"run={run}",
+        f"semi_supervised={{method: label-propagation, atlas: {store_manifest.parent.parent}/atlas}}",
+    ]
     config = tmp_path / "finetune.yaml"
     config.write_text("task: segment\n")
-    assert cli.run("finetune", [str(config), *SHORT, *words]) == 0
-    told = Run.open(run).card["propagated"]
-    assert told["cases"] == 3 and told["agreement"] > 0.85
+    assert cli.run("finetune", [str(config), *SHORT, *args]) == 0
+    metadata = Run.open(run).metadata["propagated"]
+    assert metadata["cases"] == 3 and metadata["agreement"] > 0.85
     assert len(Manifest.read(run / "propagated" / "manifest.csv").cases) == 3
     assert cli.run("verify", [str(run / "propagated")]) == 0
 
 
-def refused(capsys, tmp_path, *words) -> str:
-    """The one line of a refused finetuning, which has left no run."""
+def run_refused(capsys, tmp_path, *args) -> str:
+    """Runs a finetuning, which must refuse and leave no run, and returns the error line."""
     config = tmp_path / "finetune.yaml"
     config.write_text("task: segment\n")
-    assert cli.run("finetune", [str(config), *SHORT, f"run={tmp_path}/run", *words]) == 2
+    assert cli.run("finetune", [str(config), *SHORT, f"run={tmp_path}/run", *args]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert not (tmp_path / "run").exists()
     return line
 
 
-def test_what_cannot_be_propagated_is_one_line(place, tmp_path, capsys):
-    manifest, folder = copied(place, tmp_path)
-    ask = f"unlabelled={{name: propagated, atlas: {folder}}}"
-    assert "go together" in refused(capsys, tmp_path, f"manifest={manifest}", "unlabelled=propagated")
-    none = f"unlabelled={{name: propagated, atlas: {tmp_path}}}"
-    assert "no atlas (displacements/ is missing)" in refused(capsys, tmp_path, f"manifest={manifest}", none)
-    said = refused(capsys, tmp_path, f"manifest={manifest}", ask, "task=detect")
-    assert "is there for task=segment only" in said
-    whole = Manifest.read(manifest)
-    replace(whole, cases=(*whole.cases[:4], replace(whole.cases[4], split="test"))).write(manifest)
-    assert "overlaps between" in refused(capsys, tmp_path, f"manifest={manifest}", ask)
-    replace(whole, cases=tuple(replace(case, sha256="other") for case in whole.cases)).write(manifest)
-    assert "is labelled and does not lie in this atlas" in refused(capsys, tmp_path, f"manifest={manifest}", ask)
-    few, rest = shared(place)
-    with pytest.raises(BadInput, match=r"no unlabelled case of .* lies in this atlas"):
-        Votes(folder, few, replace(rest, cases=tuple(replace(case, sha256="other") for case in rest.cases)))
+def test_unusable_input_is_refused_in_one_line(store_manifest, tmp_path, capsys):
+    manifest, folder = copy_store(store_manifest, tmp_path)
+    override = f"semi_supervised={{method: label-propagation, atlas: {folder}}}"
+    assert "needs an atlas" in run_refused(
+        capsys, tmp_path, f"manifest={manifest}", "semi_supervised=label-propagation"
+    )
+    no_atlas = f"semi_supervised={{method: label-propagation, atlas: {tmp_path}}}"
+    assert "no atlas (displacements/ is missing)" in run_refused(capsys, tmp_path, f"manifest={manifest}", no_atlas)
+    message = run_refused(capsys, tmp_path, f"manifest={manifest}", override, "task=detect")
+    assert "only available for task=segment" in message
+    original = Manifest.read(manifest)
+    replace(original, cases=(*original.cases[:4], replace(original.cases[4], split="test"))).write(manifest)
+    assert "overlaps between" in run_refused(capsys, tmp_path, f"manifest={manifest}", override)
+    replace(original, cases=tuple(replace(case, sha256="other") for case in original.cases)).write(manifest)
+    assert "is not in this atlas (2 such cases)" in run_refused(capsys, tmp_path, f"manifest={manifest}", override)
+    labelled, unlabelled = split_cases(store_manifest)
+    unlabelled = replace(unlabelled, cases=tuple(replace(case, sha256="other") for case in unlabelled.cases))
+    with pytest.raises(BadInput, match=r"no unlabelled case of .* is in this atlas"):
+        LabelPropagation(folder, labelled, unlabelled)
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:200])])
-def test_a_damaged_atlas_is_told_by_the_file(place, tmp_path, spoil):
+def test_a_damaged_atlas_is_reported_by_file(store_manifest, tmp_path, spoil):
     folder = tmp_path / "atlas"
-    shutil.copytree(place.parent.parent / "atlas", folder)
-    few, rest = shared(place)
-    whole = Manifest.read(folder / "manifest.csv")
-    assert all(Atlas(folder).places(case).shape == (3, *SIDES) for case in whole.cases)
+    shutil.copytree(atlas_of(store_manifest), folder)
+    labelled, unlabelled = split_cases(store_manifest)
+    manifest = Manifest.read(folder / "manifest.csv")
+    assert all(Atlas(folder).load_deformation(case).shape == (3, *SHAPE) for case in manifest.cases)
     spoil(folder / "displacements" / "c0.npy")
-    with pytest.raises(BadInput, match=r"c0\.npy: is gone or damaged .*run `medssl atlas` again"):
-        Votes(folder, few, rest)
+    with pytest.raises(BadInput, match=r"c0\.npy: is missing or damaged .*run `medssl atlas` again"):
+        LabelPropagation(folder, labelled, unlabelled)
 
 
-def test_labels_that_hardly_agree_are_doubted(place, tmp_path, capsys, caplog):
-    manifest, folder = copied(place, tmp_path)
+def test_propagated_labels_that_hardly_agree_cause_a_warning(store_manifest, tmp_path, capsys, caplog):
+    manifest, folder = copy_store(store_manifest, tmp_path)
     for n in range(5):
-        relabelled(manifest, f"c{n}", lambda label, n=n: np.roll(label, 5 * n, 0))
+        change_label(manifest, f"c{n}", lambda label, n=n: np.roll(label, 5 * n, 0))
     config = tmp_path / "finetune.yaml"
     config.write_text("task: segment\n")
-    words = [f"manifest={manifest}", f"run={tmp_path}/run", f"unlabelled={{name: propagated, atlas: {folder}}}"]
-    assert cli.run("finetune", [str(config), *SHORT, *words]) == 0
-    assert f"{tmp_path}/run/propagated: carried from one labelled volume to another" in caplog.text
+    args = [
+        f"manifest={manifest}",
+        f"run={tmp_path}/run",
+        f"semi_supervised={{method: label-propagation, atlas: {folder}}}",
+    ]
+    assert cli.run("finetune", [str(config), *SHORT, *args]) == 0
+    assert f"{tmp_path}/run/propagated: labels that are propagated between the labelled volumes agree" in caplog.text

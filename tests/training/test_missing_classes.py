@@ -1,4 +1,4 @@
-"""A class that a finished finetuning never says is told of, and none that it says somewhere."""
+"""Classes that a finetuned network never predicts are reported, and no others."""
 
 import json
 from dataclasses import replace
@@ -7,54 +7,56 @@ import pytest
 import torch
 
 from medssl import config
-from medssl.data.classes import UNKNOWN
+from medssl.data.classes import IGNORE_INDEX
 from medssl.run import Run
-from medssl.tasks.segment import Config, Segment
-from medssl.training.finetune import Finetune, finetune
-from medssl.training.missing_classes import unlearnt
-from tests.helpers.toy_training import encoder, loader, shelf
+from medssl.tasks.segment import Config, SegmentTask
+from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.missing_classes import find_missing_classes
+from tests.helpers.toy_training import make_encoder, make_loader, write_store
 
 
-class Says(Segment):
-    """Names voxels as it was told to, whatever it sees."""
+class ConstantTask(SegmentTask):
+    """Predicts one class for all voxels."""
 
     def __init__(self, value: int, classes: int = 3) -> None:
-        super().__init__(Config(), encoder(), classes, (32, 32, 32))
+        super().__init__(Config(), make_encoder(), classes, (32, 32, 32))
         self.value = value
 
     def probability(self, x):
-        p = torch.zeros(len(x), self.classes, *x.shape[2:])
+        p = torch.zeros(len(x), self.num_classes, *x.shape[2:])
         p[:, self.value] = 1
         return p
 
 
-@pytest.mark.parametrize(("value", "never"), [(0, [1]), (1, []), (2, [1])])
-def test_only_what_lies_in_the_crops_and_is_never_said_counts(value, never):
-    assert unlearnt(Says(value), loader(2, label=True)) == never
+@pytest.mark.parametrize(("value", "missing"), [(0, [1]), (1, []), (2, [1])])
+def test_only_classes_in_the_crops_that_are_never_predicted_count(value, missing):
+    assert find_missing_classes(ConstantTask(value), make_loader(2, label=True)) == missing
 
 
-def test_one_voxel_that_is_named_rightly_is_enough_and_unknown_ones_tell_nothing():
-    crops = next(iter(loader(1, label=True)))
-    label = torch.full_like(crops.labels(), UNKNOWN)
+def test_one_correct_voxel_is_enough_and_ignored_voxels_do_not_count():
+    crops = next(iter(make_loader(1, label=True)))
+    label = torch.full_like(crops.require_label(), IGNORE_INDEX)
     label[0, 0, 0, 0, 0] = 2
-    told = [replace(crops, label=label)]
-    assert unlearnt(Says(2), told) == [] and unlearnt(Says(1), told) == [2]
+    batches = [replace(crops, label=label)]
+    assert find_missing_classes(ConstantTask(2), batches) == [] and find_missing_classes(ConstantTask(1), batches) == [
+        2
+    ]
 
 
-def test_a_finetuning_that_never_says_a_class_warns_and_its_report_shows_it(tmp_path, caplog):
-    plan = {"epochs": 1, "steps": 1, "batch": 1, "lr": 1e-9, "ema": 0.0}
-    small = {"encoder": {"channels": [4, 8], "strides": [1, 2]}, "crop": [16, 16, 16], "validate_on": 0}
-    asked = small | {"manifest": shelf(tmp_path / "shelf"), "run": tmp_path / "run", "plan": plan}
-    heads = Segment.__init__
+def test_a_finetuning_that_never_predicts_a_class_warns_and_its_report_shows_it(tmp_path, caplog):
+    train_options = {"epochs": 1, "steps_per_epoch": 1, "batch_size": 1, "lr": 1e-9, "ema_decay": 0.0}
+    small = {"encoder": {"channels": [4, 8], "strides": [1, 2]}, "patch_size": [16, 16, 16], "max_val_cases": 0}
+    values = small | {"manifest": write_store(tmp_path / "shelf"), "run": tmp_path / "run", "train": train_options}
+    init = SegmentTask.__init__
 
-    def mute(self, *words):
-        heads(self, *words)
+    def init_with_background_bias(self, *args):
+        init(self, *args)
         torch.nn.init.constant_(self.heads[0].conv.bias[1:], -1e3)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Segment, "__init__", mute)
-        finetune(config.check(asked, Finetune, "test"))
-    assert "run: never says ball, not even in the crops it learnt from; give it more steps" in caplog.text
-    assert Run.open(tmp_path / "run").closed
-    assert "never says ball" in json.loads((tmp_path / "run" / "run.json").read_text())["alarm"]
-    assert "never says ball" in (tmp_path / "run" / "report.html").read_text()
+        patch.setattr(SegmentTask, "__init__", init_with_background_bias)
+        finetune(config.check(values, FinetuneConfig, "test"))
+    assert "run: the network never predicts ball, not even on its training crops; train for more steps" in caplog.text
+    assert Run.open(tmp_path / "run").is_closed
+    assert "never predicts ball" in json.loads((tmp_path / "run" / "run.json").read_text())["alarm"]
+    assert "never predicts ball" in (tmp_path / "run" / "report.html").read_text()

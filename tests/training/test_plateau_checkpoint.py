@@ -1,4 +1,4 @@
-"""A training that goes on from a plateau is the training that never stopped."""
+"""A training that continues from a plateau equals a training that was never interrupted."""
 
 import pytest
 import torch
@@ -6,71 +6,83 @@ from safetensors.torch import load_file
 
 from medssl.errors import BadInput
 from medssl.objectives.global_local import Config, GlobalLocal
-from medssl.training.callbacks import plateau_checkpoint as plateau
-from medssl.training.config import Plan
-from medssl.training.optimizers import optimizer
-from medssl.training.trainer import fit
-from tests.helpers.toy_training import batch, encoder, loader, run, spark
+from medssl.training.callbacks import plateau_checkpoint
+from medssl.training.config import TrainConfig
+from medssl.training.optimizers import build_optimizer
+from medssl.training.trainer import train
+from tests.helpers.toy_training import make_batch, make_encoder, make_loaders, make_spark, open_run
 
 
-def plan(epochs: int, steps: int = 2) -> Plan:
-    """Two steps up, two down, the last two to nothing; the plateau is as long as is left."""
+def make_config(epochs: int, steps: int = 2) -> TrainConfig:
+    """Two steps of warm-up, two of decay, two of annealing at the end, and the plateau in between."""
     n = epochs * steps
-    return Plan(
-        epochs=epochs, steps=steps, lr=1e-2, schedule="infinite", warmup=2 / n, cooldown=2 / n, anneal=2 / n, ema=0.5
+    return TrainConfig(
+        epochs=epochs,
+        steps_per_epoch=steps,
+        lr=1e-2,
+        schedule="infinite",
+        warmup_fraction=2 / n,
+        decay_fraction=2 / n,
+        anneal_fraction=2 / n,
+        ema_decay=0.5,
     )
 
 
-def test_a_continued_training_is_the_one_that_never_stopped(tmp_path):
-    fit(spark(), plan(6), run(tmp_path / "whole"), loader(2))
-    fit(spark(), plan(4), run(tmp_path / "first"), loader(2))
-    before, learner = plateau.read(run(tmp_path / "first")), spark()
-    plateau.restore(learner, before)
-    fit(learner, plan(3), run(tmp_path / "second"), loader(2), before=before)
-    ends = [load_file(tmp_path / name / plateau.NAME) for name in ("whole", "second")]
+def test_a_continued_training_equals_an_uninterrupted_one(tmp_path):
+    train(make_spark(), make_loaders(2), open_run(tmp_path / "whole"), make_config(6))
+    train(make_spark(), make_loaders(2), open_run(tmp_path / "first"), make_config(4))
+    plateau, learner = plateau_checkpoint.read_plateau(open_run(tmp_path / "first")), make_spark()
+    plateau_checkpoint.load_learner(learner, plateau)
+    train(learner, make_loaders(2), open_run(tmp_path / "second"), make_config(3), plateau=plateau)
+    ends = [load_file(tmp_path / name / plateau_checkpoint.FILE_NAME) for name in ("whole", "second")]
     assert ends[0].keys() == ends[1].keys()
     for name, value in ends[0].items():
         assert torch.equal(value, ends[1][name]), name
     assert any("exp_avg_sq" in name for name in ends[0])
 
 
-def test_a_training_that_never_anneals_leaves_its_end(tmp_path):
-    endless = plan(3).model_copy(update={"anneal": 0.0, "ema": 0.0})
-    fit(spark(), endless, run(tmp_path / "run"), loader(2))
-    kept, end = (load_file(tmp_path / "run" / name) for name in ("weights.safetensors", plateau.NAME))
-    assert all(torch.equal(end[name], value) for name, value in kept.items())
+def test_a_training_without_annealing_saves_its_end(tmp_path):
+    without_annealing = make_config(3).model_copy(update={"anneal_fraction": 0.0, "ema_decay": 0.0})
+    train(make_spark(), make_loaders(2), open_run(tmp_path / "run"), without_annealing)
+    weights, end = (
+        load_file(tmp_path / "run" / name) for name in ("weights.safetensors", plateau_checkpoint.FILE_NAME)
+    )
+    assert all(torch.equal(end[name], value) for name, value in weights.items())
 
 
-def contrast() -> GlobalLocal:
+def make_contrastive() -> GlobalLocal:
     torch.manual_seed(0)
-    return GlobalLocal(Config(queue=8, regions=2, width=4), encoder())
+    return GlobalLocal(Config(queue_size=8, num_regions=2, width=4), make_encoder())
 
 
-def test_what_was_remembered_of_single_volumes_is_forgotten():
-    learner, other = contrast(), contrast()
-    rule = optimizer(learner, Plan())
-    learner.step(batch(0)).loss.backward()
-    rule.step()
-    assert learner.queue.filled()["volume"].numel()
-    plateau.restore(other, plateau.state(learner, rule))
-    assert other.queue.filled()["volume"].numel() == 0
+def test_ring_buffers_are_emptied():
+    learner, other = make_contrastive(), make_contrastive()
+    optimizer = build_optimizer(learner, TrainConfig())
+    learner.step(make_batch(0)).loss.backward()
+    optimizer.step()
+    assert learner.queue.valid_rows()["volume"].numel()
+    plateau_checkpoint.load_learner(other, plateau_checkpoint.plateau_state(learner, optimizer))
+    assert other.queue.valid_rows()["volume"].numel() == 0
     assert torch.equal(other.encoder.stem.conv.weight, learner.encoder.stem.conv.weight)
 
 
-def test_an_optimiser_remembers_by_name_whatever_its_groups():
-    learner, other = spark(), spark()
-    rule = optimizer(learner, Plan())
-    learner.step(batch(0)).loss.backward()
-    rule.step()
-    later = optimizer(other, Plan(layer_decay=0.5))
-    plateau.recall(later, other, plateau.state(learner, rule))
+def test_optimizer_state_is_restored_by_name_for_any_groups():
+    learner, other = make_spark(), make_spark()
+    optimizer = build_optimizer(learner, TrainConfig())
+    learner.step(make_batch(0)).loss.backward()
+    optimizer.step()
+    later = build_optimizer(other, TrainConfig(layer_decay=0.5))
+    plateau_checkpoint.load_optimizer(later, other, plateau_checkpoint.plateau_state(learner, optimizer))
     for (name, a), (_, b) in zip(learner.named_parameters(), other.named_parameters(), strict=True):
-        assert rule.state[a].keys() == later.state[b].keys(), name
-        assert all(torch.equal(v, later.state[b][k]) for k, v in rule.state[a].items())
+        assert optimizer.state[a].keys() == later.state[b].keys(), name
+        assert all(torch.equal(v, later.state[b][k]) for k, v in optimizer.state[a].items())
 
 
 def test_a_run_without_a_plateau_and_a_plateau_of_another_network_are_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"left no plateau; .*plan\.schedule=infinite"):
-        plateau.read(run(tmp_path / "run"))
-    with pytest.raises(BadInput, match="of another network: densify"):
-        plateau.restore(spark(), plateau.state(contrast(), optimizer(contrast(), Plan())))
+    with pytest.raises(BadInput, match=r"has no plateau; .*train\.schedule=infinite"):
+        plateau_checkpoint.read_plateau(open_run(tmp_path / "run"))
+    with pytest.raises(BadInput, match="belongs to another network, which differs in densify"):
+        plateau_checkpoint.load_learner(
+            make_spark(),
+            plateau_checkpoint.plateau_state(make_contrastive(), build_optimizer(make_contrastive(), TrainConfig())),
+        )

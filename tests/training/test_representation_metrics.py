@@ -1,4 +1,4 @@
-"""Monitors tell a run that learns from one that does not, and change nothing by looking."""
+"""Metrics distinguish a network that learns from one that collapses, and measuring changes nothing."""
 
 import math
 
@@ -13,12 +13,12 @@ from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder, ResEncoder
 from medssl.objectives import mae, vicreg
 from medssl.training.representation_metrics import (
-    Alarm,
-    Memory,
+    CollapseAlarm,
+    EmbeddingBuffer,
     alignment,
-    dense_probe,
-    embedded,
+    dense_probe_dice,
     knn_accuracy,
+    paired_embeddings,
     rank_me,
     spread,
     uniformity,
@@ -54,13 +54,13 @@ def test_alignment_is_the_squared_distance_whatever_the_length(scale, seed):
 
 def test_neighbours_of_the_same_volume_do_not_vote():
     z = torch.tensor([[1.0, 0], [1, 0.01], [0, 1], [0.01, 1]])
-    label, alone = torch.tensor([0, 0, 1, 1]), torch.arange(4)
-    assert knn_accuracy(z, label, alone, k=1) == 1
+    label, single = torch.tensor([0, 0, 1, 1]), torch.arange(4)
+    assert knn_accuracy(z, label, single, k=1) == 1
     assert knn_accuracy(z, label, torch.tensor([0, 0, 1, 1]), k=1) == 0
     assert math.isnan(knn_accuracy(z, label, torch.zeros(4, dtype=torch.long)))
 
 
-def test_labels_that_embeddings_know_nothing_of_are_guessed_by_chance():
+def test_labels_unrelated_to_the_embeddings_are_predicted_by_chance():
     label = torch.arange(300) % 3
     assert knn_accuracy(normal(300, 8), label, torch.arange(300)) == pytest.approx(1 / 3, abs=0.12)
 
@@ -84,82 +84,82 @@ def encoder():
     return ResEncoder((6, 8, 12), (1, 2, 2))
 
 
-def watched(objective, steps, lr=1e-2):
-    """What a run's alarm says after each few steps of training on ever new crops."""
+def train_with_alarm(objective, steps, lr=1e-2):
+    """The messages of the alarm after each step of a training on new crops."""
     optimizer = torch.optim.AdamW(objective.parameters(), lr)
-    memory, alarm, said = Memory(24, objective.config.width), Alarm(), []
+    buffer, alarm, messages = EmbeddingBuffer(24, objective.config.width), CollapseAlarm(), []
     for step in range(steps):
         batch = blobs(3, 16, seed=step)
         optimizer.zero_grad()
-        taken = objective.step(batch)
-        taken.loss.backward()
+        result = objective.step(batch)
+        result.loss.backward()
         optimizer.step()
-        a, b = taken.pairs
-        memory.push(a=a, b=b, volume=batch.volume, part=batch.volume)
-        said.append(alarm.look(memory.measure()))
-    return said
+        a, b = result.positive_pairs
+        buffer.push(a=a, b=b, volume=batch.volume, part=batch.volume)
+        messages.append(alarm.check(buffer.measure()))
+    return messages
 
 
 @pytest.mark.slow
 def test_a_collapsed_run_raises_the_alarm_and_a_healthy_one_does_not():
     def run(**weights):
-        return watched(vicreg.VicReg(vicreg.Config(width=16, points=32, **weights), encoder()), 50)
+        return train_with_alarm(vicreg.VicReg(vicreg.Config(width=16, num_points=32, **weights), encoder()), 50)
 
     assert not any(run())
-    rung = [said for said in run(variance=0.0, covariance=0.0) if said]
-    assert rung and "collapse" in rung[0]
+    messages = [message for message in run(variance=0.0, covariance=0.0) if message]
+    assert messages and "collapse" in messages[0]
 
 
-def test_before_the_memory_spans_volumes_nothing_is_said():
-    memory, alarm = Memory(9, 2), Alarm()
-    memory.push(a=torch.ones(7, 2), b=torch.ones(7, 2), **cut_from(torch.arange(7)))
-    assert memory.measure() == {} and alarm.look({}) is None
-    memory.push(a=torch.ones(9, 2), b=torch.ones(9, 2), **cut_from(torch.zeros(9, dtype=torch.long)))
-    assert memory.measure() == {}
-    memory.push(a=normal(4, 2), b=normal(4, 2), **cut_from(torch.arange(4)))
-    assert {"rank", "knn", "knn_chance"} <= memory.measure().keys()
+def test_a_buffer_of_one_volume_is_not_measured():
+    buffer, alarm = EmbeddingBuffer(9, 2), CollapseAlarm()
+    buffer.push(a=torch.ones(7, 2), b=torch.ones(7, 2), **cut_from(torch.arange(7)))
+    assert buffer.measure() == {} and alarm.check({}) is None
+    buffer.push(a=torch.ones(9, 2), b=torch.ones(9, 2), **cut_from(torch.zeros(9, dtype=torch.long)))
+    assert buffer.measure() == {}
+    buffer.push(a=normal(4, 2), b=normal(4, 2), **cut_from(torch.arange(4)))
+    assert {"rank", "knn", "knn_chance"} <= buffer.measure().keys()
 
 
 def cut_from(volume):
     return {"volume": volume, "part": volume % 2}
 
 
-def test_neighbours_name_what_is_known_of_a_volume_for_nothing():
-    memory = Memory(16, 2)
+def test_neighbours_predict_the_metadata_of_a_volume():
+    buffer = EmbeddingBuffer(16, 2)
     volume = torch.arange(8).repeat(2)
     site = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])[volume]
-    near = torch.stack([1.0 * (site == 0), 1.0 * (site == 1)], 1) + 0.01 * normal(16, 2)
-    memory.push(a=near, b=near, volume=volume, part=torch.zeros(16, dtype=torch.long))
+    embeddings = torch.stack([1.0 * (site == 0), 1.0 * (site == 1)], 1) + 0.01 * normal(16, 2)
+    buffer.push(a=embeddings, b=embeddings, volume=volume, part=torch.zeros(16, dtype=torch.long))
     words = {"site": ["a", "b"] * 4, "sex": ["F", "M", "M", "F"] * 2, "modality": ["MR"] * 8}
-    measured = memory.measure(words)
-    assert measured["knn_site"] == 1 and measured["knn_site_chance"] == 0.5
-    assert measured["knn_sex"] < 0.9 and "knn_modality" not in measured and "knn" not in measured
-    some = memory.measure({"site": ["a", "b", "", "", "", "", "", "b"]})
-    assert some["knn_site_chance"] == pytest.approx(2 / 3)
+    metrics = buffer.measure(words)
+    assert metrics["knn_site"] == 1 and metrics["knn_site_chance"] == 0.5
+    assert metrics["knn_sex"] < 0.9 and "knn_modality" not in metrics and "knn" not in metrics
+    partial = buffer.measure({"site": ["a", "b", "", "", "", "", "", "b"]})
+    assert partial["knn_site_chance"] == pytest.approx(2 / 3)
 
 
-def test_older_rows_do_not_hide_that_the_latest_have_drawn_together():
-    memory, alarm = Memory(64, 4), Alarm()
-    memory.push(a=normal(40, 4), b=normal(40, 4), **cut_from(torch.arange(40)))
-    assert alarm.look(memory.measure()) is None
-    memory.push(a=torch.ones(8, 4), b=torch.ones(8, 4), **cut_from(torch.arange(8)))
-    assert "spread fell" in alarm.look(memory.measure())
+def test_older_rows_do_not_hide_a_collapse_of_the_latest():
+    buffer, alarm = EmbeddingBuffer(64, 4), CollapseAlarm()
+    buffer.push(a=normal(40, 4), b=normal(40, 4), **cut_from(torch.arange(40)))
+    assert alarm.check(buffer.measure()) is None
+    buffer.push(a=torch.ones(8, 4), b=torch.ones(8, 4), **cut_from(torch.arange(8)))
+    assert "spread fell" in alarm.check(buffer.measure())
 
 
-def test_what_compares_nothing_is_paired_with_a_brighter_or_darker_look_at_itself():
+def test_pairs_without_a_contrastive_objective_differ_in_intensity():
     objective = mae.Mae(mae.Config(), encoder())
-    a, b = embedded(objective, blobs())
-    again, other = embedded(objective, blobs(), seed=1)
+    a, b = paired_embeddings(objective, blobs())
+    again, other = paired_embeddings(objective, blobs(), seed=1)
     assert torch.equal(a, again) and a.shape == b.shape == (4, 12)
     assert 0 < alignment(a, b) != alignment(again, other)
 
 
-def test_looking_leaves_no_gradient_no_mode_and_no_random_state_behind():
+def test_measuring_changes_no_gradient_no_mode_and_no_random_state():
     objective = mae.Mae(mae.Config(), encoder())
     objective.decoder.ups.eval()
     state, before = torch.get_rng_state(), {k: v.clone() for k, v in objective.state_dict().items()}
-    a, _ = embedded(objective, blobs())
-    dense_probe(objective.encoder, blobs(), blobs(seed=1))
+    a, _ = paired_embeddings(objective, blobs())
+    dense_probe_dice(objective.encoder, blobs(), blobs(seed=1))
     assert not a.requires_grad and all(p.grad is None for p in objective.parameters())
     assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -167,26 +167,28 @@ def test_looking_leaves_no_gradient_no_mode_and_no_random_state_behind():
     assert all(p.requires_grad for p in objective.parameters())
 
 
-class Knowing(Encoder):
-    """Features of which one tells the class; or, blind, none does."""
+class InformedEncoder(Encoder):
+    """Its features separate the classes, or are blank."""
 
     in_channels, channels, strides = 1, (1, 2), ((1, 1, 1), (2, 2, 2))
 
-    def __init__(self, blind):
+    def __init__(self, blank):
         super().__init__()
-        self.blind = blind
+        self.blank = blank
 
     def forward(self, x, keep=None):
-        seen = torch.zeros_like(x) if self.blind else nn.functional.avg_pool3d(x, 3, stride=1, padding=1)
-        return [seen, nn.functional.avg_pool3d(torch.cat([seen, seen.square()], 1), 2)]
+        smoothed = torch.zeros_like(x) if self.blank else nn.functional.avg_pool3d(x, 3, stride=1, padding=1)
+        return [smoothed, nn.functional.avg_pool3d(torch.cat([smoothed, smoothed.square()], 1), 2)]
 
 
-def test_the_probe_finds_what_features_tell_and_nothing_where_they_tell_nothing():
-    assert dense_probe(Knowing(False), blobs(2), blobs(3, seed=1)) > 0.9
-    assert dense_probe(Knowing(True), blobs(2), blobs(3, seed=1)) < 0.3
+def test_the_probe_scores_high_on_informative_and_low_on_blank_features():
+    assert dense_probe_dice(InformedEncoder(False), blobs(2), blobs(3, seed=1)) > 0.9
+    assert dense_probe_dice(InformedEncoder(True), blobs(2), blobs(3, seed=1)) < 0.3
 
 
 def test_the_probe_refuses_crops_without_labels():
     with pytest.raises(BadInput, match="labelled"):
-        bare = blobs()
-        dense_probe(Knowing(False), Crops(bare.x, bare.corner, bare.size, bare.affine, bare.volume), bare)
+        crops = blobs()
+        dense_probe_dice(
+            InformedEncoder(False), Crops(crops.x, crops.corner, crops.size, crops.affine, crops.volume), crops
+        )

@@ -1,4 +1,4 @@
-"""A training that is watched trains as if nobody looked, rings when it collapses, and reports itself."""
+"""The monitor does not change a training, reports its collapse, and appears in the report."""
 
 import math
 import pkgutil
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
@@ -19,14 +18,15 @@ from medssl.objectives import spark, vicreg
 from medssl.render import report
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.training import trainer as fitting
-from medssl.training.callbacks import representation_monitor as observe
-from medssl.training.callbacks.dense_probe import Probe
-from medssl.training.config import Plan
-from medssl.training.trainer import fit
+from medssl.training.callbacks import representation_monitor
+from medssl.training.callbacks.dense_probe import DenseProbe, DenseProbeCallback
+from medssl.training.callbacks.representation_monitor import RepresentationMonitor
+from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import DataLoaders
+from medssl.training.trainer import train
 
 
-class Plain(Settings):
+class RunSettings(Settings):
     run: Path
 
 
@@ -45,107 +45,116 @@ def balls(seed: int, volumes: int = 4, side: int = 16) -> Crops:
     return Crops(x[:, None, None], corner, size, affine, torch.arange(volumes), label[:, None])
 
 
-def net() -> ResEncoder:
+def make_encoder() -> ResEncoder:
     torch.manual_seed(0)
     return ResEncoder((4, 6, 8), (1, 2, 2))
 
 
-def contrasted(**weights: float) -> vicreg.VicReg:
-    return vicreg.VicReg(vicreg.Config(width=12, points=16, **weights), net())
+def make_vicreg(**weights: float) -> vicreg.VicReg:
+    return vicreg.VicReg(vicreg.Config(width=12, num_points=16, **weights), make_encoder())
 
 
-def rebuilding() -> spark.Spark:
-    return spark.Spark(spark.Config(), net())
+def make_spark() -> spark.Spark:
+    return spark.Spark(spark.Config(), make_encoder())
 
 
-def trained(learner, path: Path, steps: int = 4, epochs: int = 2, lr: float = 1e-2, **how) -> Run:
-    run = Run.resume(path, Plain(run=path), "pretrain", manifest="digest-1")
-    loader = DataLoader([balls(n) for n in range(steps)], batch_size=None)
-    fit(learner, Plan(epochs=epochs, steps=steps, lr=lr), run, loader, **how)
+def train_run(
+    learner, path: Path, steps: int = 4, epochs: int = 2, lr: float = 1e-2, monitored: bool = True, probe=None
+) -> Run:
+    run = Run.resume(path, RunSettings(run=path), "pretrain", manifest="digest-1")
+    loaders = DataLoaders(DataLoader([balls(n) for n in range(steps)], batch_size=None))
+    callbacks = [RepresentationMonitor(run)] if monitored else []
+    callbacks += [DenseProbeCallback(probe)] if probe else []
+    train(learner, loaders, run, TrainConfig(epochs=epochs, steps_per_epoch=steps, lr=lr), callbacks)
     return run
 
 
 @pytest.fixture
-def always(monkeypatch):
-    """Monitors that look at every step, whatever the clock says."""
-    monkeypatch.setattr(observe, "BUDGET", math.inf)
+def unlimited_budget(monkeypatch):
+    """The monitor samples every step, without a time budget."""
+    monkeypatch.setattr(representation_monitor, "BUDGET", math.inf)
 
 
-@pytest.mark.parametrize("make", [contrasted, rebuilding])
-def test_a_training_that_is_watched_ends_in_the_same_weights(make, always, monkeypatch, tmp_path):
-    probe = Probe(balls(8), balls(9), net())
-    watched = load_file(trained(make(), tmp_path / "watched", probe=probe).path / "weights.safetensors")
-    monkeypatch.setattr(fitting, "Monitors", lambda run, known: Callback())
-    alone = load_file(trained(make(), tmp_path / "alone").path / "weights.safetensors")
-    assert watched.keys() == alone.keys() and all(torch.equal(watched[key], alone[key]) for key in alone)
+@pytest.mark.parametrize("make", [make_vicreg, make_spark])
+def test_a_monitored_training_ends_in_the_same_weights(make, unlimited_budget, tmp_path):
+    probe = DenseProbe(balls(8), balls(9), make_encoder())
+    monitored = load_file(train_run(make(), tmp_path / "monitored", probe=probe).path / "weights.safetensors")
+    plain = load_file(train_run(make(), tmp_path / "plain", monitored=False).path / "weights.safetensors")
+    assert monitored.keys() == plain.keys() and all(torch.equal(monitored[key], plain[key]) for key in plain)
 
 
 @pytest.mark.slow
-def test_a_collapse_is_told_within_the_epoch_and_health_is_not(always, tmp_path, caplog):
-    fallen = trained(contrasted(variance=0.0, covariance=0.0), tmp_path / "fallen", steps=30, epochs=1)
-    assert fallen.card["collapsed"] is True and "the embeddings collapse" in fallen.card["alarm"]
+def test_a_collapse_is_reported_within_the_epoch_and_only_a_collapse(unlimited_budget, tmp_path, caplog):
+    collapsed = train_run(make_vicreg(variance=0.0, covariance=0.0), tmp_path / "collapsed", steps=30, epochs=1)
+    assert collapsed.metadata["collapsed"] is True and "the embeddings collapse" in collapsed.metadata["alarm"]
     assert [r.message for r in caplog.records if "the embeddings collapse" in r.message]
-    assert 'class="alarm"' in (fallen.path / "report.html").read_text()
-    well = trained(contrasted(), tmp_path / "well", steps=30, epochs=1)
-    assert "collapsed" not in well.card
-    assert 'class="alarm"' not in (well.path / "report.html").read_text()
+    assert 'class="alarm"' in (collapsed.path / "report.html").read_text()
+    healthy = train_run(make_vicreg(), tmp_path / "healthy", steps=30, epochs=1)
+    assert "collapsed" not in healthy.metadata
+    assert 'class="alarm"' not in (healthy.path / "report.html").read_text()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base"))
-def test_no_objective_raises_the_alarm_while_it_learns(name, always, tmp_path):
-    chosen = import_module(f"medssl.objectives.{name}").Config()
-    run = trained(config.class_for_config(chosen)(chosen, net()), tmp_path / "run", steps=12, lr=1e-3)
-    assert "collapsed" not in run.card and run.card["scores"]["monitor_spread"] > 0
+def test_no_objective_raises_the_alarm_while_it_learns(name, unlimited_budget, tmp_path):
+    settings = import_module(f"medssl.objectives.{name}").Config()
+    run = train_run(config.class_for_config(settings)(settings, make_encoder()), tmp_path / "run", steps=12, lr=1e-3)
+    assert "collapsed" not in run.metadata and run.metadata["scores"]["monitor_spread"] > 0
 
 
-def test_what_the_step_compared_is_looked_at_without_a_forward(always, monkeypatch, tmp_path):
-    monkeypatch.setattr(observe, "embedded", None)
-    assert trained(contrasted(), tmp_path / "run").card["scores"]["monitor_alignment"] >= 0
+def test_pairs_of_a_contrastive_step_need_no_extra_forward_pass(unlimited_budget, monkeypatch, tmp_path):
+    monkeypatch.setattr(representation_monitor, "paired_embeddings", None)
+    assert train_run(make_vicreg(), tmp_path / "run").metadata["scores"]["monitor_alignment"] >= 0
 
 
 @pytest.mark.slow
-def test_monitors_are_logged_and_go_on_after_a_stop(always, tmp_path):
-    whole = trained(rebuilding(), tmp_path / "whole", epochs=3)
-    wanted = {f"monitor_{name}" for name in ("spread", "alignment", "uniformity", "rank", "knn", "knn_chance", "share")}
-    assert wanted <= whole.card["scores"].keys()
-    learner = rebuilding()
-    step, seen = learner.step, []
+def test_metrics_are_logged_and_continue_after_a_resume(unlimited_budget, tmp_path):
+    whole = train_run(make_spark(), tmp_path / "whole", epochs=3)
+    names = {f"monitor_{name}" for name in ("spread", "alignment", "uniformity", "rank", "knn", "knn_chance", "share")}
+    assert names <= whole.metadata["scores"].keys()
+    learner = make_spark()
+    step, calls = learner.step, []
 
-    def fails(crops):
-        seen.append(1)
-        return step(crops) if len(seen) < 10 else 1 / 0
+    def fail_at_call_ten(crops):
+        calls.append(1)
+        return step(crops) if len(calls) < 10 else 1 / 0
 
-    learner.step = fails
+    learner.step = fail_at_call_ten
     with pytest.raises(ZeroDivisionError):
-        trained(learner, tmp_path / "torn", epochs=3)
-    assert "stopped after epoch 2" in (tmp_path / "torn" / "report.html").read_text()
-    torn = trained(rebuilding(), tmp_path / "torn", epochs=3)
-    for name in wanted - {"monitor_share"}:
-        assert torn.card["scores"][name] == whole.card["scores"][name], name
+        train_run(learner, tmp_path / "resumed", epochs=3)
+    assert "stopped after epoch 2" in (tmp_path / "resumed" / "report.html").read_text()
+    resumed = train_run(make_spark(), tmp_path / "resumed", epochs=3)
+    for name in names - {"monitor_share"}:
+        assert resumed.metadata["scores"][name] == whole.metadata["scores"][name], name
 
 
-def test_looking_waits_until_it_can_be_afforded(monkeypatch, tmp_path):
-    monkeypatch.setattr(observe, "BUDGET", 0.0)
-    looks = []
-    monkeypatch.setattr(observe, "embedded", lambda *given: looks.append(1) or (torch.randn(4, 3), torch.randn(4, 3)))
-    trained(rebuilding(), tmp_path / "run")
-    assert len(looks) == 2, "eight rows to begin with, and no more"
+def test_samples_stay_within_the_time_budget(monkeypatch, tmp_path):
+    monkeypatch.setattr(representation_monitor, "BUDGET", 0.0)
+    samples = []
+
+    def embed(*args):
+        samples.append(1)
+        return torch.randn(4, 3), torch.randn(4, 3)
+
+    monkeypatch.setattr(representation_monitor, "paired_embeddings", embed)
+    train_run(make_spark(), tmp_path / "run")
+    assert len(samples) == 2, "the first eight rows, and no more"
 
 
 def test_a_probe_scores_trained_and_untrained_features(tmp_path):
-    scores = trained(rebuilding(), tmp_path / "run", probe=Probe(balls(8), balls(9), net())).card["scores"]
+    probe = DenseProbe(balls(8), balls(9), make_encoder())
+    scores = train_run(make_spark(), tmp_path / "run", probe=probe).metadata["scores"]
     assert 0 < scores["probe_dice_random"] <= 1 and 0 < scores["probe_dice"] <= 1
 
 
-def test_the_report_holds_all_and_refers_to_nothing_outside(always, tmp_path):
-    run = trained(rebuilding(), tmp_path / "run", epochs=3)
+def test_the_report_is_complete_and_self_contained(unlimited_budget, tmp_path):
+    run = train_run(make_spark(), tmp_path / "run", epochs=3)
     page = (run.path / "report.html").read_text()
     assert not re.search(r"https?:|src=\"(?!data:)|href=|@import|url\(", page)
     logged = [row.split(",") for row in (run.path / "logs" / "metrics.csv").read_text().splitlines()]
     losses = [float(row[logged[0].index("loss")]) for row in logged[1:]]
     assert f"{min(losses):.4g} to {max(losses):.4g}" in page and len(losses) == 3
-    for said in (
+    for text in (
         "Research use only",
         "<b>share</b>",
         "crops per s",
@@ -154,12 +163,12 @@ def test_the_report_holds_all_and_refers_to_nothing_outside(always, tmp_path):
         "peak memory gb",
         "digest-1",
     ):
-        assert said in page, said
+        assert text in page, text
 
 
-def test_a_report_tells_what_a_name_says_and_runs_none_of_it(tmp_path):
-    run = Run.create(tmp_path / "run", Plain(run=tmp_path), "finetune", cases=["<script>"])
-    entry = {"key": "encoder.stem", "fate": "skipped", "shape": [8, 1], "reason": "<b>not</b> in the file"}
-    run.note(transfer=[entry], collapsed=True, alarm="<i>spread</i>")
-    page = report.page(run)
+def test_a_report_escapes_all_text(tmp_path):
+    run = Run.create(tmp_path / "run", RunSettings(run=tmp_path), "finetune", cases=["<script>"])
+    entry = {"key": "encoder.stem", "status": "skipped", "shape": [8, 1], "reason": "<b>not</b> in the file"}
+    run.update_metadata(transfer=[entry], collapsed=True, alarm="<i>spread</i>")
+    page = report.render_html(run)
     assert "<script>" not in page and "<i>spread" not in page and "&lt;b&gt;not" in page and "1 skipped" in page

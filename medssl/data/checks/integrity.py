@@ -1,14 +1,13 @@
-"""Verify: reads every file of a store, a run or predictions again, and names what is not as it was written."""
+"""Integrity check: reads every file of a store, a run or predictions again and finds the files that changed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medssl.data import store
-from medssl.data import worker_pool as pool
+from medssl.data import store, worker_pool
 from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
-from medssl.files import SEALS, read_checksums, sha256
+from medssl.files import CHECKSUMS, read_checksums, sha256
 from medssl.predictions_folder import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, read_index
 from medssl.run import Run
 
@@ -18,12 +17,19 @@ REMEDIES = {
     "run.json": "restore it from a copy, or train again",
     INDEX: "restore it from a copy, or predict again into another folder",
 }
-Watch = Callable[[int, int], None]  # told how many files are read, of how many
+VOXELS_REMEDY = "remove it and run the same `medssl ingest` again"
+ProgressCallback = Callable[[int, int], None]  # called with the number of checked files and of all files
 
 
 @dataclass(frozen=True)
-class Checked:
-    """One file, what is wrong with it (nothing: an empty text), and how to have it again."""
+class FileCheck:
+    """The result for one file.
+
+    Attributes:
+        path: The file.
+        fault: What is wrong with it; empty if nothing is.
+        remedy: How to restore it.
+    """
 
     path: Path
     fault: str
@@ -32,69 +38,76 @@ class Checked:
 
 @dataclass(frozen=True)
 class _Job:
-    """A file and the hash it must have: that of its voxels if it is one of a store."""
+    """A file and the hash it must have: of its voxels if it is a volume of a store, else of its bytes."""
 
     path: Path
     sha256: str
     remedy: str
-    voxels: bool = False
+    has_voxels: bool = False
 
 
-def verify(place: Path, workers: int, watch: Watch) -> list[Checked]:
-    """Every file of the store, the run or the predictions at `place`, read in processes that damage may kill."""
+def verify(folder: Path, num_workers: int, on_progress: ProgressCallback) -> list[FileCheck]:
+    """Checks every file of a store, a run or predictions.
+
+    Args:
+        folder: The folder of the store, the finished run or the predictions.
+        num_workers: Number of processes, which damaged files may kill; with 0 this process reads the files.
+        on_progress: Called with the number of checked files and of all files.
+
+    Returns:
+        One result per file, ordered by path.
+    """
     try:
-        sealed, torn = read_checksums(place), ""
+        checksums, checksums_fault = read_checksums(folder), ""
     except BadInput as error:
-        sealed, torn = {}, str(error)
-    kind = next((name for name in REMEDIES if name in sealed or (place / name).is_file()), None)
+        checksums, checksums_fault = {}, str(error)
+    kind = next((name for name in REMEDIES if name in checksums or (folder / name).is_file()), None)
     if kind is None:
-        raise BadInput(
-            f"{place}: neither a store nor a run nor predictions; give the folder one of them was written to"
-        )
-    if kind == "run.json" and not sealed and not torn and not Run.open(place).closed:
-        raise BadInput(f"{place}: this run is not finished, so that nothing is sealed yet; verify it when it is")
-    jobs = [_Job(place / name, told, REMEDIES[kind]) for name, told in sealed.items()]
-    jobs += _voxels(place, sealed) if kind == "store.json" else []
-    done = [] if sealed else [Checked(place / SEALS, torn or "is gone", REMEDIES[kind])]
-    done += [Checked(path, "was never sealed", REMEDIES[kind]) for path in _unsealed(place, kind, sealed)]
-    watch(0, len(jobs))
-    for number, (_, checked) in enumerate(pool.run(jobs, _check, _dead, workers), 1):
-        done.append(checked)
-        watch(number, len(jobs))
-    return sorted(done, key=lambda c: c.path)
+        raise BadInput(f"{folder}: neither a store nor a run nor predictions; give the folder of one of them")
+    if kind == "run.json" and not checksums and not checksums_fault and not Run.open(folder).is_closed:
+        raise BadInput(f"{folder}: this run is not finished and has no checksums yet; verify it when it is finished")
+    jobs = [_Job(folder / name, digest, REMEDIES[kind]) for name, digest in checksums.items()]
+    jobs += _list_voxel_jobs(folder, checksums) if kind == "store.json" else []
+    missing = FileCheck(folder / CHECKSUMS, checksums_fault or "is gone", REMEDIES[kind])
+    checks = [] if checksums else [missing]
+    checks += [FileCheck(path, "was never sealed", REMEDIES[kind]) for path in _find_unsealed(folder, kind, checksums)]
+    on_progress(0, len(jobs))
+    for number, (_, check) in enumerate(worker_pool.run_jobs(jobs, _check_file, _report_death, num_workers), 1):
+        checks.append(check)
+        on_progress(number, len(jobs))
+    return sorted(checks, key=lambda check: check.path)
 
 
-def _voxels(place: Path, sealed: dict[str, str]) -> list[_Job]:
-    """The images and labels of a store, held against its manifest, or each against itself if that is damaged."""
-    manifest, again = place / MANIFEST, "remove it and run the same `medssl ingest` again"
-    if not manifest.is_file() or sha256(manifest) != sealed.get(MANIFEST):
-        return [_Job(path, "", again, voxels=True) for path in place.glob("*/*.b2nd")]
+def _list_voxel_jobs(folder: Path, checksums: dict[str, str]) -> list[_Job]:
+    """Lists the volumes of a store with the hashes of its manifest, or without hashes if the manifest is damaged."""
+    manifest = folder / MANIFEST
+    if not manifest.is_file() or sha256(manifest) != checksums.get(MANIFEST):
+        return [_Job(path, "", VOXELS_REMEDY, has_voxels=True) for path in folder.glob("*/*.b2nd")]
     cases = Manifest.read(manifest).cases
-    named = [(c.image, c.sha256) for c in cases] + [(c.label, c.label_sha256) for c in cases]
-    return [_Job(place / name, told, again, voxels=True) for name, told in named if name]
+    volumes = [(c.image, c.sha256) for c in cases] + [(c.label, c.label_sha256) for c in cases]
+    return [_Job(folder / name, digest, VOXELS_REMEDY, has_voxels=True) for name, digest in volumes if name]
 
 
-def _unsealed(place: Path, kind: str, sealed: dict[str, str]) -> list[Path]:
-    """Files of predicted cases that stand in no seal, as a killed prediction leaves them."""
-    if kind != INDEX or not sealed:
+def _find_unsealed(folder: Path, kind: str, checksums: dict[str, str]) -> list[Path]:
+    """Finds files of predicted cases without a checksum, as a killed prediction leaves them."""
+    if kind != INDEX or not checksums:
         return []
     try:
-        cases = read_index(place).cases
+        cases = read_index(folder).cases
     except (BadInput, UnicodeDecodeError):
         return []
     files = [f"{case}/{name}" for case in cases for name in (IMAGE, LABELS, PROBABILITY, FINDINGS)]
-    return [place / name for name in files if name not in sealed]
+    return [folder / name for name in files if name not in checksums]
 
 
-def _check(job: _Job) -> Checked:
+def _check_file(job: _Job) -> FileCheck:
     if not job.path.is_file():
-        return Checked(job.path, "is gone", job.remedy)
-    if job.voxels:
-        return Checked(job.path, store.fault(job.path, job.sha256), job.remedy)
-    return Checked(
-        job.path, "" if sha256(job.path) == job.sha256 else "holds other bytes than were written", job.remedy
-    )
+        return FileCheck(job.path, "is gone", job.remedy)
+    if job.has_voxels:
+        return FileCheck(job.path, store.find_damage(job.path, job.sha256), job.remedy)
+    fault = "" if sha256(job.path) == job.sha256 else "holds other bytes than were written"
+    return FileCheck(job.path, fault, job.remedy)
 
 
-def _dead(job: _Job) -> Checked:
-    return Checked(job.path, "is so damaged that reading it kills the process", job.remedy)
+def _report_death(job: _Job) -> FileCheck:
+    return FileCheck(job.path, "is so damaged that reading it kills the process", job.remedy)

@@ -1,4 +1,4 @@
-"""Marks: lesions told by boxes or by points with a diameter, drawn as labels that a training can learn from."""
+"""Turns lesions that are given as boxes, or as points with a diameter, into label maps."""
 
 import csv
 import json
@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from medssl.data.ingest import metadata_tables as tables
-from medssl.errors import BadInput, Doubt
+from medssl.data.ingest.metadata_tables import CaseMetadata, read_case_metadata
+from medssl.errors import BadInput, InputWarning
 from medssl.volume import NEIGHBOURS_26, Volume
 
 LESION = "lesion"
@@ -23,8 +23,15 @@ POINT_MM = ("x_mm", "y_mm", "z_mm", "diameter_mm")
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A box in mm (RAS+) or in voxel corners of the image as it is stored, and the class of what is in it."""
+class BoxAnnotation:
+    """A box around a lesion.
+
+    Attributes:
+        low: The corner with the smallest coordinates.
+        high: The corner with the largest coordinates.
+        in_mm: Whether the corners are in mm (RAS+); if not, they are voxel corners of the image as it is stored.
+        name: The class of the lesion.
+    """
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
@@ -32,122 +39,145 @@ class Mark:
     name: str = LESION
 
     @classmethod
-    def of(cls, told: Mapping[str, Any], where: str, name: str = LESION) -> "Mark":
-        """From a table's row or a JSON's entry, which has corners in voxels, corners in mm, or a point and diameter.
+    def from_mapping(cls, entry: Mapping[str, Any], location: str, name: str = LESION) -> "BoxAnnotation":
+        """Parses a row of a table or an entry of a JSON file.
 
-        It may have a `label` too, the name of its class, in place of `name`.
+        Args:
+            entry: Corners in voxels (x0 ... z1), corners in mm (x0_mm ... z1_mm), or a point and a diameter in mm.
+                An entry `label` is the name of the class.
+            location: The file and the line, for error messages.
+            name: The class of an entry without a `label`.
         """
-        name = str(told.get("label") or name)
-        for names, in_mm in ((BOX, False), (BOX_MM, True)):
-            if set(names) <= set(told):
-                return cls._checked(_numbers(told, names, where), in_mm, name, where)
-        if set(POINT_MM) <= set(told):
-            x, y, z, diameter = _numbers(told, POINT_MM, where)
-            half = diameter / 2
-            sides = (x - half, y - half, z - half, x + half, y + half, z + half)
-            return cls._checked(sides, True, name, where)
-        raise BadInput(f"{where}: no box or point; it needs {','.join(BOX)} in voxels, or {','.join(POINT_MM)}")
+        name = str(entry.get("label") or name)
+        for keys, in_mm in ((BOX, False), (BOX_MM, True)):
+            if set(keys) <= set(entry):
+                return cls._from_corners(_parse_numbers(entry, keys, location), in_mm, name, location)
+        if set(POINT_MM) <= set(entry):
+            x, y, z, diameter = _parse_numbers(entry, POINT_MM, location)
+            radius = diameter / 2
+            corners = (x - radius, y - radius, z - radius, x + radius, y + radius, z + radius)
+            return cls._from_corners(corners, True, name, location)
+        raise BadInput(
+            f"{location}: no box or point; it needs {','.join(BOX)} in voxels, {','.join(BOX_MM)}, or "
+            f"{','.join(POINT_MM)}"
+        )
 
     @classmethod
-    def _checked(cls, numbers: tuple[float, ...], in_mm: bool, name: str, where: str) -> "Mark":
-        a, b, c, p, q, r = numbers
-        if not (np.isfinite(numbers).all() and a < p and b < q and c < r):
-            raise BadInput(f"{where}: {list(numbers)} is no box; its first corner must lie below its second")
+    def _from_corners(cls, corners: tuple[float, ...], in_mm: bool, name: str, location: str) -> "BoxAnnotation":
+        a, b, c, p, q, r = corners
+        if not (np.isfinite(corners).all() and a < p and b < q and c < r):
+            raise BadInput(f"{location}: {list(corners)} is not a box; the first corner must be below the second")
         return cls((a, b, c), (p, q, r), in_mm, name)
 
 
-def read(place: Path, name: str = LESION) -> dict[str, list[Mark]]:
-    """Case -> marks, from a CSV with a column `case`, or a folder with NAME.json a case; an empty list is healthy.
+def read_boxes(path: Path, name: str = LESION) -> dict[str, list[BoxAnnotation]]:
+    """Reads the boxes of each case; a case with an empty list is healthy.
 
-    `name` is the class of those that have no `label`.
+    Args:
+        path: A CSV with a column `case`, or a folder with one NAME.json per case.
+        name: The class of boxes without a `label`.
     """
-    if place.is_dir():
-        return {path.stem: _of_json(path, name) for path in sorted(place.glob("*.json"))}
+    if path.is_dir():
+        return {file.stem: _read_json(file, name) for file in sorted(path.glob("*.json"))}
     try:
-        with place.open(newline="", encoding="utf-8-sig") as handle:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.DictReader(handle))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{place}: no table of marks ({error}); give a CSV or a folder of JSON files") from None
-    found: dict[str, list[Mark]] = {}
+        raise BadInput(f"{path}: not a table of boxes ({error}); give a CSV or a folder of JSON files") from None
+    boxes: dict[str, list[BoxAnnotation]] = {}
     for line, row in enumerate(rows, 2):
         if not row.get("case"):
-            raise BadInput(f"{place}, line {line}: no `case`; a row says case and box, or case and point")
-        found.setdefault(row["case"], []).append(Mark.of(row, f"{place}, line {line}", name))
-    return found
+            raise BadInput(f"{path}, line {line}: no `case`; each row needs a case, and a box or a point")
+        boxes.setdefault(row["case"], []).append(BoxAnnotation.from_mapping(row, f"{path}, line {line}", name))
+    return boxes
 
 
-def whose(place: Path) -> dict[str, tables.Told]:
-    """Case -> its patient, where the marks tell it."""
-    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
-    return {case: told for file in files for case, told in tables.read(file).items()}
+def read_patients(path: Path) -> dict[str, CaseMetadata]:
+    """Returns the patient of each case, where the file or folder of boxes has it."""
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    return {case: metadata for file in files for case, metadata in read_case_metadata(file).items()}
 
 
-def names(told: Mapping[str, list[Mark]], name: str = LESION) -> list[str]:
-    """The classes of all marks, in the order of their numbers from 1; `name` where there is no mark."""
-    return sorted({mark.name for marks in told.values() for mark in marks}) or [name]
+def list_class_names(boxes: Mapping[str, list[BoxAnnotation]], name: str = LESION) -> list[str]:
+    """Returns the classes of all boxes in the order of their numbers from 1, or `name` if there is no box."""
+    return sorted({box.name for case_boxes in boxes.values() for box in case_boxes}) or [name]
 
 
-def draw(marks: list[Mark], image: Volume, where: str, classes: Sequence[str] = (LESION,)) -> Volume:
-    """The number of its class in the ellipsoid that fills each box, at least a voxel; boxes stay inside the image."""
+def rasterize(boxes: list[BoxAnnotation], image: Volume, location: str, classes: Sequence[str] = (LESION,)) -> Volume:
+    """Draws the ellipsoid that fills each box, at least one voxel.
+
+    Args:
+        boxes: The boxes of one case; they must lie within the image.
+        image: The image, whose grid the label gets.
+        location: The case, for messages.
+        classes: Names of the classes, in the order of their numbers from 1.
+    """
     label = np.zeros(image.shape, np.uint8)
-    for number, mark in enumerate(marks, 1):
-        drawn = _inside(mark, image, f"{where}, mark {number}")
-        if (ndimage.binary_dilation(drawn, NEIGHBOURS_26) & (label > 0)).any():
+    for number, box in enumerate(boxes, 1):
+        mask = _draw_ellipsoid(box, image, f"{location}, box {number}")
+        if (ndimage.binary_dilation(mask, NEIGHBOURS_26) & (label > 0)).any():
             warnings.warn(
-                f"{where}: mark {number} touches another; both become one lesion, or the later hides the other",
-                Doubt,
+                f"{location}: box {number} touches another; they become one lesion, or the later one hides the other",
+                InputWarning,
                 stacklevel=2,
             )
-        label[drawn] = classes.index(mark.name) + 1
+        label[mask] = classes.index(box.name) + 1
     return Volume(label, image.affine, "label")
 
 
-def _of_json(path: Path, name: str) -> list[Mark]:
+def _read_json(path: Path, name: str) -> list[BoxAnnotation]:
     try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["boxes"]
-        return [Mark.of(_flat(told), f"{path}, box {n}", name) for n, told in enumerate(listed, 1)]
+        entries = json.loads(path.read_text(encoding="utf-8"))["boxes"]
+        return [
+            BoxAnnotation.from_mapping(_flatten(entry), f"{path}, box {number}", name)
+            for number, entry in enumerate(entries, 1)
+        ]
+    except BadInput:
+        raise
     except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path}: not a list of boxes ({error}); see the guide's `Marks`") from None
+        raise BadInput(f"{path}: not a list of boxes ({error}); see docs/how-to/detect.md for the format") from None
 
 
-def _flat(told: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry with its lists spread over the names that a table has."""
-    flat = dict(told)
+def _flatten(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an entry whose lists are replaced by the keys that a table has."""
+    flat = dict(entry)
     for key, names in (("box_voxel", BOX), ("box_ras_mm", BOX_MM), ("center_ras_mm", POINT_MM[:3])):
-        flat |= dict(zip(names, told.get(key, ()), strict=False))
+        flat |= dict(zip(names, entry.get(key, ()), strict=False))
     return flat
 
 
-def _numbers(told: Mapping[str, Any], names: tuple[str, ...], where: str) -> tuple[float, ...]:
+def _parse_numbers(entry: Mapping[str, Any], keys: tuple[str, ...], location: str) -> tuple[float, ...]:
     try:
-        return tuple(float(told[name]) for name in names)
+        return tuple(float(entry[key]) for key in keys)
     except (TypeError, ValueError):
-        raise BadInput(f"{where}: {', '.join(names)} must be numbers; it says {[told[n] for n in names]}") from None
+        values = [entry[key] for key in keys]
+        raise BadInput(f"{location}: {', '.join(keys)} must be numbers, but are {values}") from None
 
 
-def _inside(mark: Mark, image: Volume, where: str) -> Bool[np.ndarray, "i j k"]:
-    """The voxels whose centre lies in the ellipsoid, or the one nearest to its middle."""
-    middle, half = np.add(mark.low, mark.high) / 2, np.subtract(mark.high, mark.low) / 2
-    at = np.indices(image.shape).reshape(3, -1).T.astype(float)
-    centre = image.to_index(middle[None])[0] if mark.in_mm else middle - 0.5
-    _require_within(mark, image, centre, where)
-    off = ((image.to_mm(at) if mark.in_mm else at + 0.5) - middle) / half
-    drawn = ((off**2).sum(1) <= 1).reshape(image.shape)
-    drawn[tuple(np.rint(centre).astype(int).clip(0, np.array(image.shape) - 1))] = True
-    return drawn
+def _draw_ellipsoid(box: BoxAnnotation, image: Volume, location: str) -> Bool[np.ndarray, "i j k"]:
+    """Returns the voxels with their centre in the ellipsoid, and the voxel nearest to its centre."""
+    middle, half = np.add(box.low, box.high) / 2, np.subtract(box.high, box.low) / 2
+    index = np.indices(image.shape).reshape(3, -1).T.astype(float)
+    centre = image.to_index(middle[None])[0] if box.in_mm else middle - 0.5
+    _require_within(box, image, centre, location)
+    offset = ((image.to_mm(index) if box.in_mm else index + 0.5) - middle) / half
+    mask = ((offset**2).sum(1) <= 1).reshape(image.shape)
+    mask[tuple(np.rint(centre).astype(int).clip(0, np.array(image.shape) - 1))] = True
+    return mask
 
 
-def _require_within(mark: Mark, image: Volume, centre: Float[np.ndarray, "3"], where: str) -> None:
-    """Refuses a box of which more than a voxel lies outside; the ball about a point may, its middle may not."""
-    ends = np.array([mark.low, mark.high])
-    if mark.in_mm:
-        reach = np.abs(np.linalg.inv(image.affine[:3, :3])) @ ((ends[1] - ends[0]) / 2)
-        ends = np.array([centre + 0.5 - reach, centre + 0.5 + reach])
-    cube = mark.in_mm and np.allclose(np.diff(np.subtract(mark.high, mark.low)), 0)
+def _require_within(box: BoxAnnotation, image: Volume, centre: Float[np.ndarray, "3"], location: str) -> None:
+    """Raises BadInput if a box extends more than one voxel beyond the image; of a ball only the centre is checked."""
+    corners = np.array([box.low, box.high])
+    if box.in_mm:
+        extent = np.abs(np.linalg.inv(image.affine[:3, :3])) @ ((corners[1] - corners[0]) / 2)
+        corners = np.array([centre + 0.5 - extent, centre + 0.5 + extent])
+    is_ball = box.in_mm and np.allclose(np.diff(np.subtract(box.high, box.low)), 0)
     shape = np.array(image.shape)
-    beyond = (ends[0] < -1).any() or (ends[1] > shape + 1).any()
-    if (centre < -0.5).any() or (centre > shape - 0.5).any() or (beyond and not cube):
-        low, high = (np.round(end, 1).tolist() for end in ends)
+    is_beyond = (corners[0] < -1).any() or (corners[1] > shape + 1).any()
+    if (centre < -0.5).any() or (centre > shape - 0.5).any() or (is_beyond and not is_ball):
+        low, high = (np.round(corner, 1).tolist() for corner in corners)
         raise BadInput(
-            f"{where}: voxels {low} to {high} lie outside the image of {list(image.shape)}; another scan's, or in LPS?"
+            f"{location}: voxels {low} to {high} are outside the image of {list(image.shape)} voxels; check that the "
+            "box belongs to this image, and that mm are in RAS+, not LPS"
         )

@@ -1,215 +1,264 @@
-"""Veil: what a store tells of the scans it was made from, and what is kept beside it for its owner alone."""
+"""De-identification of a store: pseudonyms replace names and paths; the lookup tables go to a private folder.
+
+An ingestion calls `rename` once it has found the cases, and `write_ledger` once it has prepared them.
+"""
 
 import csv
 import io
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from medssl.data.ingest import file_ledger as ledger
-from medssl.data.ingest.dataset_layouts import Layout
-from medssl.data.ingest.file_ledger import Row, refused
-from medssl.data.ingest.safe_messages import known
-from medssl.data.ingest.source import Source, pseudonym
+from medssl.data.ingest import file_ledger
+from medssl.data.ingest.dataset_layouts import DatasetLayout
+from medssl.data.ingest.file_ledger import COLUMNS, LedgerRow, rejected_rows
+from medssl.data.ingest.source import Source, make_pseudonym
 from medssl.data.manifest import Case
-from medssl.errors import BadInput, Doubt
+from medssl.errors import BadInput, InputWarning, Message, as_message, restore_message
 from medssl.files import write_text
-from medssl.io.dicom.deidentify import OLDEST_YEARS, Key, structure
+from medssl.io.dicom.deidentify import MAX_AGE_YEARS, PseudonymKey, redact_structure_name
 
 HIDDEN = "hidden-"
-BURNED_IN = "text may stand in the pixels: such images are not de-identified"
+BURNED_IN = Message("text may stand in the pixels: such images are not de-identified")
 
 
 @dataclass(frozen=True)
-class Open:
-    """Names, paths and reasons as they are."""
+class NoPseudonyms:
+    """Writes names, paths and reasons to the store as they are."""
 
     store: Path
     key_file: Path | None = None
 
     @property
-    def mark(self) -> str:
-        """What tells in the store's card which key was used; empty without one."""
+    def key_fingerprint(self) -> str:
+        """The fingerprint of the key, which store.json records; empty without a key."""
         return ""
-
-    def begin(self, new: bool, mark: str) -> None:
-        """Refuses a store whose names are hidden; `mark` is that of its card."""
-        if mark:
-            raise BadInput(f"{self.store}: its names are hidden; leave out --no-deidentify or use another --out")
 
     @property
     def records(self) -> Path:
-        """Where it is written down which cases are done."""
+        """The folder with a record of each case that is done."""
         return self.store / "records"
 
-    def over(self, found: Layout) -> Layout:
-        """What was found, as the store names it."""
-        return found
+    def open_store(self, is_new: bool, fingerprint: str) -> None:
+        """Raises BadInput if the names of the store are hidden, i.e. if it has the fingerprint of a key."""
+        if fingerprint:
+            raise BadInput(f"{self.store}: its names are hidden; omit --no-deidentify or use another --out")
 
-    def where(self, source: str) -> str:
-        """Where a case was read from, as the manifest tells it."""
-        return source
+    def rename(self, layout: DatasetLayout, other_ids: Collection[str]) -> DatasetLayout:
+        """Returns the layout with the ids, locations and reasons that the store may show.
 
-    def said(self, reason: str) -> str:
-        """What the store, and the terminal, tell of a reason or of a doubt."""
-        return reason
+        Args:
+            layout: What was found in the folder of scans.
+            other_ids: Ids that the store uses for cases of other folders.
+        """
+        renamed = {source.id: self._rename_source(source) for source in layout.sources}
+        for case, source in renamed.items():
+            if source.id in other_ids:
+                suffix = make_pseudonym(self._public_location(str(source.images[0])))
+                renamed[case] = replace(source, id=f"{source.id}-{suffix}")
+        present = {renamed[case].id: classes for case, classes in layout.present_labels.items() if case in renamed}
+        rows = [replace(row, public_reason=self._public_reason(row)) for row in layout.rows]
+        return replace(layout, sources=list(renamed.values()), rows=rows, present_labels=present)
 
-    def write(self, rows: Iterable[Row], sources: Mapping[str, str]) -> tuple[Row, ...]:
-        """Writes the ledger and gives its rows; `sources` are the places that the cases were read from."""
-        told = tuple(rows)
-        ledger.write(self.store / "ledger.csv", told)
-        return told
+    def write_ledger(self, rows: Iterable[LedgerRow], sources: Mapping[str, str]) -> tuple[LedgerRow, ...]:
+        """Writes the ledger and returns its rows.
+
+        Args:
+            rows: A row for every file, with real paths and reasons.
+            sources: The real location of each case.
+        """
+        public = tuple(replace(row, public_reason="", public_warnings="") for row in rows)
+        file_ledger.write_ledger(self.store / "ledger.csv", public)
+        return public
+
+    def _rename_source(self, source: Source) -> Source:
+        return replace(source, location=self._public_location(source.real_location))
+
+    def _public_location(self, location: str) -> str:
+        return location
+
+    def _public_reason(self, row: LedgerRow) -> str:
+        return row.reason
 
 
 @dataclass(frozen=True)
-class Veil(Open):
-    """Pseudonyms in the place of names and paths; what they stand for lies in the private folder beside the store.
+class Pseudonymizer(NoPseudonyms):
+    """Replaces names and paths by pseudonyms; the private folder next to the store holds the real ones.
 
-    Cases of published layouts keep their names unless `hide_names`; `own_patients` are those of the user's own table.
+    Cases of published data sets keep their names unless `hide_names`.
+
+    Attributes:
+        hide_names: Whether published names are replaced, too.
+        has_patient_table: Whether the patients come from a table of the user.
     """
 
     hide_names: bool = False
-    own_patients: bool = False
+    has_patient_table: bool = False
 
     @property
-    def mark(self) -> str:
-        """What tells in the store's card which key was used."""
-        return self._key().pseudonym("mark", "")
-
-    def begin(self, new: bool, mark: str) -> None:
-        """Makes the private folder and, for a new store, its key; refuses a store of another key or of none."""
-        if not new and not mark:
-            raise BadInput(f"{self.store}: its names are not hidden; add --no-deidentify or use another --out")
-        folder = private(self.store)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if new and self.key_file == folder / "key" and not self.key_file.exists():
-            Key.make(self.key_file)
-        if not new and mark != self.mark:
-            raise BadInput(f"{self.store}: was not made with {self.key_file}; give its key with --key FILE")
+    def key_fingerprint(self) -> str:
+        """The fingerprint of the key, which store.json records."""
+        return self._read_key().make_pseudonym("mark", "")
 
     @property
     def records(self) -> Path:
-        """Where it is written down which cases are done: not in the store, as real paths stand there."""
-        return private(self.store) / "records"
+        """The folder with a record of each case that is done; it is private because records hold real paths."""
+        return private_dir(self.store) / "records"
 
-    def over(self, found: Layout) -> Layout:
-        """Cases under pseudonyms; those with text in their pixels are refused."""
-        key = self._key()
-        burned = [row for s in found.sources if s.burned_in for row in refused(s.files, BURNED_IN)]
-        renamed = {s.id: self._renamed(s, key) for s in found.sources if not s.burned_in}
-        drawn = any(s.series and s.label for s in found.sources)
-        labels = {n: structure(name, key) if drawn else name for n, name in found.labels.items()}
-        present = {renamed[case].id: classes for case, classes in found.present.items() if case in renamed}
-        return Layout(list(renamed.values()), [*found.rows, *burned], labels, present, found.regions)
+    def open_store(self, is_new: bool, fingerprint: str) -> None:
+        """Creates the private folder and, for a new store, its key.
 
-    def where(self, source: str) -> str:
-        """A pseudonym of the place and, of a DICOM series, one of the series too."""
-        place, hash_mark, series = source.partition("#")
-        key = self._key()
-        return HIDDEN + key.pseudonym("place", place) + (hash_mark and "#" + key.pseudonym("series", series))
+        Raises:
+            BadInput: The store was made without a key, or its fingerprint is that of another key.
+        """
+        if not is_new and not fingerprint:
+            raise BadInput(f"{self.store}: its names are not hidden; add --no-deidentify or use another --out")
+        folder = private_dir(self.store)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if is_new and self.key_file == folder / "key" and not self.key_file.exists():
+            PseudonymKey.create(self.key_file)
+        if not is_new and fingerprint != self.key_fingerprint:
+            raise BadInput(f"{self.store}: was not made with the key {self.key_file}; give its key with --key FILE")
 
-    def said(self, reason: str) -> str:
-        """The part of a reason or a doubt that stands on the list of harmless phrases."""
-        return _said(reason, self.store)
+    def rename(self, layout: DatasetLayout, other_ids: Collection[str]) -> DatasetLayout:
+        """Returns the layout with pseudonyms, and with refused rows for the cases whose pixels may show text."""
+        burned_in = [row for s in layout.sources if s.burned_in for row in rejected_rows(s.files, BURNED_IN)]
+        has_structures = any(s.series and s.label for s in layout.sources)
+        key = self._read_key()
+        labels = {n: redact_structure_name(name, key) if has_structures else name for n, name in layout.labels.items()}
+        sources = [s for s in layout.sources if not s.burned_in]
+        rows = [*layout.rows, *burned_in]
+        return super().rename(replace(layout, sources=sources, rows=rows, labels=labels), other_ids)
 
-    def write(self, rows: Iterable[Row], sources: Mapping[str, str]) -> tuple[Row, ...]:
-        """Writes the private tables first, so that whatever the store names can be found."""
-        key = self._key()
-        named = sorted((HIDDEN + key.pseudonym("file", row.path), row) for row in rows)
-        folder = private(self.store)
-        _write(folder / "files.csv", ("name", *NAMES), ((name, *astuple(row)) for name, row in named))
-        _write(folder / "sources.csv", ("case", "source"), sorted(sources.items()))
-        return super().write((self._row(name, row) for name, row in named), sources)
+    def write_ledger(self, rows: Iterable[LedgerRow], sources: Mapping[str, str]) -> tuple[LedgerRow, ...]:
+        """Writes the private tables, then the ledger, so that every name in the ledger can be resolved."""
+        key = self._read_key()
+        named = sorted(((HIDDEN + key.make_pseudonym("file", row.path), row) for row in rows), key=lambda pair: pair[0])
+        folder = private_dir(self.store)
+        _write_table(folder / "files.csv", ("name", *COLUMNS), ((name, *row.columns) for name, row in named))
+        _write_table(folder / "sources.csv", ("case", "source"), sorted(sources.items()))
+        return super().write_ledger((self._public_row(name, row) for name, row in named), sources)
 
-    def _row(self, name: str, row: Row) -> Row:
-        return replace(row, path=name, reason=self.said(row.reason), doubts=self.said(row.doubts))
+    def _public_row(self, name: str, row: LedgerRow) -> LedgerRow:
+        public_warnings = row.public_warnings or private_note(self.store) if row.warnings else ""
+        return replace(row, path=name, reason=self._public_reason(row), warnings=public_warnings)
 
-    def _renamed(self, source: Source, key: Key) -> Source:
-        """A case without a name; ages over 89 become 90 and only a listed sex is told."""
-        kept = source.published and not self.hide_names
-        first = str(source.images[0])
+    def _public_reason(self, row: LedgerRow) -> str:
+        return row.public_reason or private_note(self.store) if row.reason else ""
+
+    def _public_location(self, location: str) -> str:
+        """Returns pseudonyms of the files or the folder, and of the series if there is one."""
+        place, hash_mark, series = location.partition("#")
+        key = self._read_key()
+        return HIDDEN + key.make_pseudonym("place", place) + (hash_mark and "#" + key.make_pseudonym("series", series))
+
+    def _rename_source(self, source: Source) -> Source:
+        """Replaces the names; ages over 89 become 90, and a sex other than M, F and O becomes empty."""
+        key = self._read_key()
+        keeps_name = source.published and not self.hide_names
+        path = str(source.images[0])
         kind = "image" if source.series is None else source.modalities[0]
-        case = source.id.replace(pseudonym(first), key.pseudonym("file", first)) if kept else ""
-        own = self.own_patients or not kept
-        site = key.pseudonym("site", source.site) if own and source.site else source.site
-        if source.series and not self.own_patients:  # of a scanner, the vendor is no secret
+        case = source.id.replace(make_pseudonym(path), key.make_pseudonym("file", path)) if keeps_name else ""
+        is_private = self.has_patient_table or not keeps_name
+        site = key.make_pseudonym("site", source.site) if is_private and source.site else source.site
+        if source.series and not self.has_patient_table:  # the vendor of a scanner is not private
             site = f"{source.site.rpartition(' ')[0]} {site[:6]}".strip()
         return replace(
-            source,
-            id=case or f"{kind}-{key.pseudonym('case', source.id)}",
-            patient=key.pseudonym("patient", source.patient) if own else source.patient,
+            super()._rename_source(source),
+            id=case or f"{kind}-{key.make_pseudonym('case', source.id)}",
+            patient=key.make_pseudonym("patient", source.patient) if is_private else source.patient,
             site=site,
-            age_years=source.age_years and min(source.age_years, OLDEST_YEARS + 1),
+            age_years=source.age_years and min(source.age_years, MAX_AGE_YEARS + 1),
             sex=source.sex if source.sex in ("M", "F", "O") else "",
         )
 
-    def _key(self) -> Key:
+    def _read_key(self) -> PseudonymKey:
         assert self.key_file is not None
-        return Key.read(self.key_file)
+        return PseudonymKey.read(self.key_file)
 
 
-NAMES = tuple(f.name for f in fields(Row))
-
-
-def private(store: Path) -> Path:
-    """The folder beside a store that only its owner may read: the key, and what the pseudonyms stand for."""
+def private_dir(store: Path) -> Path:
+    """Returns the folder next to a store that only its owner may read; it holds the key and the lookup tables."""
     return store.absolute().with_name(f"{store.absolute().name}.private")
 
 
-def real_sources(cases: Iterable[Case], store: Path) -> dict[str, str]:
-    """The place that each case of a store was read from, behind the veil."""
-    told = {case.id: case.source for case in cases}
-    hidden = {case for case, source in told.items() if source.startswith(HIDDEN)}
-    found = {row["case"]: row["source"] for row in _read(private(store) / "sources.csv")} if hidden else {}
-    if lost := sorted(hidden - set(found)):
-        raise BadInput(f"{lost[0]}: where it was read from is private; put {private(store)} back, beside the store")
-    return told | {case: found[case] for case in hidden}
+def private_note(store: Path) -> str:
+    """Returns the text that replaces a message without a public version."""
+    return f"see {private_dir(store).name}/files.csv"
+
+
+def read_real_sources(cases: Iterable[Case], store: Path) -> dict[str, str]:
+    """Returns the real location of each case of a store, from the private folder where locations are hidden."""
+    locations = {case.id: case.source for case in cases}
+    hidden = {case for case, location in locations.items() if location.startswith(HIDDEN)}
+    rows = _read_table(private_dir(store) / "sources.csv") if hidden else []
+    real = {row["case"]: row["source"] for row in rows}
+    if missing := sorted(hidden - set(real)):
+        folder = private_dir(store)
+        raise BadInput(f"{missing[0]}: its location is private; restore the folder {folder} next to the store")
+    return locations | {case: real[case] for case in hidden}
+
+
+def read_real_rows(store: Path) -> list[LedgerRow]:
+    """Returns the ledger of a store with real paths, reasons and warnings."""
+    ledger = file_ledger.read_ledger(store / "ledger.csv")
+    if not any(row.path.startswith(HIDDEN) for row in ledger):
+        return ledger
+    public = {row.path: row for row in ledger}
+    rows = _read_table(private_dir(store) / "files.csv")
+    if not rows:
+        raise BadInput(f"{store}: the folder {private_dir(store)} with the names of its files is missing; restore it")
+    return [_restore_row(row, public.get(row["name"])) for row in rows]
 
 
 @contextmanager
-def hushed(case: str, hidden: bool, store: Path) -> Iterator[None]:
-    """What reading a case from its hidden place says, faults and doubts, without names."""
+def redact_warnings(case: str, hidden: bool, store: Path) -> Iterator[None]:
+    """Reduces the errors and warnings of reading a case to their public versions.
+
+    Args:
+        case: The case that is read; the messages begin with it.
+        hidden: Whether the location of the case is hidden; if not, messages pass unchanged.
+        store: The store of the case.
+    """
     if not hidden:
         yield
         return
     try:
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
     except BadInput as error:
-        raise BadInput(f"{case}: {_said(str(error), store)}") from None
-    for warning in heard:
-        if issubclass(warning.category, Doubt):
-            warnings.warn(f"{case}: {_said(str(warning.message), store)}", Doubt, stacklevel=4)
+        raise BadInput(_redact(error.message, case, store)) from None
+    for warning in caught:
+        if issubclass(warning.category, InputWarning):
+            message = as_message(warning.message.args[0]) if isinstance(warning.message, Warning) else Message("")
+            warnings.warn(_redact(message, case, store), InputWarning, stacklevel=4)
 
 
-def real_rows(store: Path) -> list[Row]:
-    """The ledger of a store, behind the veil."""
-    told = ledger.read(store / "ledger.csv")
-    if not any(row.path.startswith(HIDDEN) for row in told):
-        return told
-    found = _read(private(store) / "files.csv")
-    if not found:
-        raise BadInput(f"{store}: its files are told in {private(store)}, which is not there; put it back")
-    rows: list[Any] = [{name: row[name] for name in NAMES} for row in found]
-    return [Row(**row) for row in rows]
+def _redact(message: Message, case: str, store: Path) -> Message:
+    public = message.redact(private_note(store))
+    return restore_message(f"{case}: {public}", public.public)
 
 
-def _said(text: str, store: Path) -> str:
-    return known(text, f"see {private(store).name}/files.csv")
+def _restore_row(private: Mapping[str, str], public: LedgerRow | None) -> LedgerRow:
+    """Joins a row of the private table with its public row, whose reason and warnings are public already."""
+    values: dict[str, Any] = {name: private[name] for name in COLUMNS}
+    if public is not None:
+        values |= {"public_reason": public.reason, "public_warnings": public.warnings}
+    return LedgerRow(**values)
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _read_table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
         return list(csv.DictReader(handle))
 
 
-def _write(path: Path, names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([names, *rows])
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
     write_text(path, out.getvalue())

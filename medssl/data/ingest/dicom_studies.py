@@ -1,17 +1,16 @@
-"""Studies: DICOM files sorted into cases, each with the structures that were drawn on it."""
+"""Groups DICOM files into cases, each with the structures that were drawn on it."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medssl.data.ingest.file_ledger import Row, refused
-from medssl.data.ingest.source import Source, pseudonym
-from medssl.errors import BadInput
-from medssl.io.dicom import annotations as labels
-from medssl.io.dicom import reader as dicom
+from medssl.data.ingest.file_ledger import LedgerRow, rejected_rows
+from medssl.data.ingest.source import Source, make_pseudonym
+from medssl.errors import BadInput, Message
+from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.annotations import Annotation
-from medssl.io.rejected import Refused
+from medssl.io.rejected import RejectedFiles
 
 VENDORS = (
     "Siemens", "GE", "Philips", "Canon", "Toshiba", "Hitachi", "Fujifilm", "United Imaging", "UIH", "Shimadzu",
@@ -20,74 +19,108 @@ VENDORS = (
 
 
 @dataclass(frozen=True)
-class Studies:
-    """A case a series, ledger rows of the files that belong to none, the class names, and who has which class."""
+class DicomStudies:
+    """The DICOM series of a folder.
+
+    Attributes:
+        sources: One case per series.
+        rows: A ledger row for each file that is not part of a case.
+        labels: Class number to the name of a structure.
+        present_labels: Case to the classes that were drawn in it.
+    """
 
     sources: list[Source] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    rows: list[LedgerRow] = field(default_factory=list)
     labels: dict[int, str] = field(default_factory=dict)
-    present: dict[str, list[int]] = field(default_factory=dict)
+    present_labels: dict[str, list[int]] = field(default_factory=dict)
 
 
-def find(files: Sequence[Path], allow_gaps: bool) -> Studies:
-    """Reads the headers of DICOM files; the names of all structures, in order, number the classes."""
-    found = Studies()
-    of_series: dict[str, list[int]] = {}
-    drawn: list[Annotation] = []
-    for item in dicom.read(files, allow_gaps) if files else ():
-        if isinstance(item, Refused):
-            annotation = _annotation(item)
-            drawn.extend([annotation] if annotation else [])
-            found.rows.extend([] if annotation else refused(item.files, _reason(item)))
+def discover_series(files: Sequence[Path], allow_gaps: bool) -> DicomStudies:
+    """Groups DICOM files by series; reads headers only.
+
+    The classes are numbered in the alphabetical order of the names of all structures.
+
+    Args:
+        files: All files that are not image files.
+        allow_gaps: Accept series with missing slices.
+    """
+    studies = DicomStudies()
+    cases_of_series: dict[str, list[int]] = {}
+    drawings: list[Annotation] = []
+    for item in reader.read(files, allow_gaps) if files else ():
+        if isinstance(item, RejectedFiles):
+            if annotation := _read_annotation(item):
+                drawings.append(annotation)
+            else:
+                studies.rows.extend(rejected_rows(item.files, _rejection_reason(item)))
         else:
-            of_series.setdefault(item.uid, []).append(len(found.sources))
-            found.sources.append(_source(item))
-    names = sorted({name for annotation in drawn for name in annotation.names})
-    found.labels.update(enumerate(names, 1))
-    for annotation in drawn:
-        _attach(found, annotation, of_series.get(annotation.series, []), names)
-    return found
+            cases_of_series.setdefault(item.uid, []).append(len(studies.sources))
+            studies.sources.append(_make_source(item))
+    names = sorted({name for annotation in drawings for name in annotation.names})
+    studies.labels.update(enumerate(names, 1))
+    for annotation in drawings:
+        _attach_annotation(studies, annotation, cases_of_series.get(annotation.series, []), names)
+    return studies
 
 
-def series_name(series: dicom.Series) -> str:
-    """What a series is called outside: a pseudonym of its UID, and of its part where one UID holds several volumes."""
-    return pseudonym(f"{series.uid}{series.part}")
+def name_series(series: reader.Series) -> str:
+    """Returns the name of a series: a pseudonym of its UID and, if one UID holds several volumes, of the volume."""
+    return make_pseudonym(f"{series.uid}{series.sub_volume}")
 
 
-def _source(item: dicom.Series) -> Source:
-    series = series_name(item)
-    name, patient = f"{item.modality}-{series}", pseudonym(item.patient)
-    burned = not set(item.doubts).isdisjoint(dicom.BURNED_IN)
-    person = item.person
-    return Source(
-        name, patient, item.files, (item.modality,), series=series, burned_in=burned, site=site(person.scanner),
-        age_years=person.age_years, sex=person.sex, date=person.date,
-    )  # fmt: skip
-
-
-def site(scanner: str) -> str:
-    """The vendor, as far as it is a known one, and a pseudonym of the model: free text may hold anything."""
+def describe_site(scanner: str) -> str:
+    """Returns the vendor of a scanner, if it is a known one, and a pseudonym of the model, which is free text."""
     vendor = next((v for v in VENDORS if re.search(rf"\b{v}\b", scanner, re.IGNORECASE)), "unknown")
-    return f"{vendor} {pseudonym(scanner)[:6]}" if scanner else ""
+    return f"{vendor} {make_pseudonym(scanner)[:6]}" if scanner else ""
 
 
-def _annotation(item: Refused) -> Annotation | None:
-    """The structures of a file that holds no image but contours or masks."""
+def _make_source(series: reader.Series) -> Source:
+    name = name_series(series)
+    info = series.patient_info
+    return Source(
+        id=f"{series.modality}-{name}",
+        patient=make_pseudonym(series.patient),
+        images=series.files,
+        modalities=(series.modality,),
+        series=name,
+        site=describe_site(info.scanner),
+        age_years=info.age_years,
+        sex=info.sex,
+        date=info.date,
+        burned_in=not set(series.warnings).isdisjoint(reader.BURNED_IN),
+    )
+
+
+def _read_annotation(item: RejectedFiles) -> Annotation | None:
+    """Returns the structures of a file with contours or masks, else None."""
     try:
-        return labels.read(item.files[0]) if item.code == "annotation" else None
+        return annotations.read(item.files[0]) if item.code == "annotation" else None
     except BadInput:
         return None
 
 
-def _attach(found: Studies, annotation: Annotation, at: list[int], names: list[str]) -> None:
-    if len(at) != 1 or found.sources[at[0]].label:
-        why = "other structures of its series are used" if len(at) == 1 else "it was drawn on a series that is not here"
-        found.rows.extend(refused([annotation.path], f"structures: {why}"))
+def _attach_annotation(studies: DicomStudies, annotation: Annotation, cases: list[int], names: list[str]) -> None:
+    """Makes an annotation the label of its case, or refuses it.
+
+    Args:
+        studies: The cases.
+        annotation: The structures.
+        cases: Indices of the cases of its series.
+        names: The names of all classes, in order from 1.
+    """
+    if len(cases) != 1:
+        reason = Message("structures: the series that they were drawn on is not here")
+        studies.rows.extend(rejected_rows([annotation.path], reason))
+        return
+    source = studies.sources[cases[0]]
+    if source.label:
+        reason = Message("structures: other structures of their series are used")
+        studies.rows.extend(rejected_rows([annotation.path], reason))
         return
     classes = tuple(names.index(name) + 1 for name in annotation.names)
-    found.sources[at[0]] = replace(found.sources[at[0]], label=annotation.path, classes=classes)
-    found.present[found.sources[at[0]].id] = sorted(classes)
+    studies.sources[cases[0]] = replace(source, label=annotation.path, classes=classes)
+    studies.present_labels[source.id] = sorted(classes)
 
 
-def _reason(item: Refused) -> str:
-    return "neither an image nor DICOM" if item.code == "not-dicom" else item.reason
+def _rejection_reason(item: RejectedFiles) -> Message:
+    return Message("neither an image nor DICOM") if item.code == "not-dicom" else item.reason

@@ -1,4 +1,4 @@
-"""Fetch: a public data set downloaded, checked and unpacked."""
+"""Downloads public data sets, checks them against their MD5 and unpacks them."""
 
 import hashlib
 import logging
@@ -17,16 +17,16 @@ from medssl.errors import BadInput
 
 log = logging.getLogger(__name__)
 MIRROR = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
-BLOCK = 1 << 20
-PATIENCE_S = 30.0
-BROKEN = (urllib.error.URLError, ConnectionError, TimeoutError, HTTPException)
-Watch = Callable[[int, int | None], None]  # told how many bytes are here, of how many if that is known
-AtOnce = Callable[[str, Path, str], None]  # brings what lies at a URL, with this MD5, to a path; whole or not at all
+BLOCK_BYTES = 1 << 20
+TIMEOUT_S = 30.0
+NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, HTTPException)
+ByteProgress = Callable[[int, int | None], None]  # called with the bytes so far and in total, None if unknown
+Downloader = Callable[[str, Path, str], None]  # downloads a URL with this MD5 to a path, completely or not at all
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A tar of the Medical Segmentation Decathlon and the MD5 that its publisher gives.
+    """An archive of the Medical Segmentation Decathlon, and its MD5 as MONAI lists it.
 
     Antonelli et al., The Medical Segmentation Decathlon, 2022, https://doi.org/10.1038/s41467-022-30695-9.
     """
@@ -49,90 +49,106 @@ DECATHLON = {
 }
 
 
-def fetch(name: str, out: Path, watch: Watch, mirror: str = MIRROR, at_once: AtOnce | None = None) -> Path:
-    """Downloads and unpacks a task of the Decathlon into `out`, unless it is there; returns its folder.
+def download_dataset(
+    name: str, out: Path, on_progress: ByteProgress, mirror: str = MIRROR, downloader: Downloader | None = None
+) -> Path:
+    """Downloads and unpacks a task of the Decathlon, unless it is there already; removes the archive.
 
-    It is tried `at_once`; what fails so is fetched block by block, and such a download that broke off is continued.
-    The archive is removed once all its files are in place.
+    Args:
+        name: The task, see `DECATHLON`.
+        out: The parent folder of the data set.
+        on_progress: Called with the bytes so far and in total.
+        mirror: The address of the archives.
+        downloader: Tried first; if it fails, the file is downloaded in blocks, which can be resumed.
+
+    Returns:
+        The folder of the data set.
     """
     if name not in DECATHLON:
-        raise BadInput(f"{name!r} is no data set known here; choose one of {', '.join(DECATHLON)}")
+        raise BadInput(f"{name!r} is not a known data set; choose one of {', '.join(DECATHLON)}")
     archive = DECATHLON[name]
     folder = out / archive.task
     if folder.exists():
         return folder
     out.mkdir(parents=True, exist_ok=True)
     tar = out / f"{archive.task}.tar"
-    download(f"{mirror.rstrip('/')}/{tar.name}", tar, archive.md5, watch, at_once)
-    unpack(tar, folder)
+    download_file(f"{mirror.rstrip('/')}/{tar.name}", tar, archive.md5, on_progress, downloader)
+    unpack_tar(tar, folder)
     tar.unlink()
     return folder
 
 
-def download(url: str, path: Path, md5: str, watch: Watch, at_once: AtOnce | None = None) -> None:
-    """The file at `url`, whole and with the given MD5; what an earlier try left in PATH.part is continued."""
+def download_file(
+    url: str, path: Path, md5: str, on_progress: ByteProgress, downloader: Downloader | None = None
+) -> None:
+    """Downloads a file with the given MD5; an interrupted download in PATH.part is resumed."""
     part = path.with_name(path.name + ".part")
     if not path.exists():
-        if part.exists() or not at_once or not _came(at_once, url, part, md5):
-            _continue(url, part, watch)
+        if part.exists() or not downloader or not _try_downloader(downloader, url, part, md5):
+            _resume_download(url, part, on_progress)
         part.rename(path)
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
-    if found != md5:
+        digest = hashlib.file_digest(file, "md5").hexdigest()
+    if digest != md5:
         path.unlink()
-        raise BadInput(f"{url}: its MD5 is {found}, published is {md5}; fetch it again, or from another --mirror")
+        raise BadInput(f"{url}: its MD5 is {digest}, expected is {md5}; download it again, or from another --url")
 
 
-def unpack(tar: Path, folder: Path) -> None:
-    """The folder of a tar file, put in place only once it is whole; members that lead outside are refused."""
+def unpack_tar(tar: Path, folder: Path) -> None:
+    """Unpacks the folder of a tar file and moves it into place once it is complete.
+
+    Raises:
+        BadInput: The file is damaged, lacks the folder, or has members that lead out of it.
+    """
     with TemporaryDirectory(dir=tar.parent, prefix=".part-") as scratch:
         try:
-            with tarfile.open(tar) as opened:
-                opened.extractall(scratch, filter="data")
+            with tarfile.open(tar) as archive:
+                archive.extractall(scratch, filter="data")
         except tarfile.FilterError as error:
-            raise BadInput(f"{tar}: {error}; nothing was unpacked, and the archive is not to be trusted") from None
+            raise BadInput(f"{tar}: {error}; nothing was unpacked, do not trust this archive") from None
         except (tarfile.TarError, EOFError) as error:
-            raise BadInput(f"{tar}: not a whole tar file ({error}); remove it and fetch it again") from None
+            raise BadInput(f"{tar}: not a complete tar file ({error}); remove it and download it again") from None
         unpacked = Path(scratch) / folder.name
         if not unpacked.is_dir():
-            raise BadInput(f"{tar}: holds no folder {folder.name}; fetch it from another --mirror")
+            raise BadInput(f"{tar}: holds no folder {folder.name}; download it from another --url")
         shutil.move(unpacked, folder)
 
 
-def _came(at_once: AtOnce, url: str, part: Path, md5: str) -> bool:
-    """Whether a file could be fetched as a whole; a server that falls silent is given up."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE_S)
+def _try_downloader(downloader: Downloader, url: str, part: Path, md5: str) -> bool:
+    """Returns whether the downloader succeeded; a server that stops responding is given up after a timeout."""
+    default_timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_S)
     try:
-        at_once(url, part, md5)
+        downloader(url, part, md5)
     except (OSError, HTTPException, RuntimeError, ValueError) as error:
-        log.info("%s: not to be had at once (%s); block by block, then", url, error)
+        log.info("%s: the download failed (%s); downloading it in blocks", url, error)
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(default_timeout)
     return part.exists()
 
 
-def _continue(url: str, part: Path, watch: Watch) -> None:
-    """Adds what is missing of `url` to `part`."""
-    have = part.stat().st_size if part.exists() else 0
+def _resume_download(url: str, part: Path, on_progress: ByteProgress) -> None:
+    """Appends the missing bytes of a URL to a file."""
+    num_bytes = part.stat().st_size if part.exists() else 0
     try:
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer, part.open("ab") as file:
-            if answer.status != 206:  # the server cannot continue: from the start
-                have = 0
+        headers = {"Range": f"bytes={num_bytes}-"} if num_bytes else {}
+        request = urllib.request.Request(url, headers=headers)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response, part.open("ab") as file:
+            if response.status != 206:  # the server cannot resume: download from the start
+                num_bytes = 0
                 file.truncate(0)
-            length = answer.headers.get("Content-Length")
-            total = have + int(length) if length else None
-            while block := answer.read(BLOCK):
+            length = response.headers.get("Content-Length")
+            total = num_bytes + int(length) if length else None
+            while block := response.read(BLOCK_BYTES):
                 file.write(block)
-                have += len(block)
-                watch(have, total)
+                num_bytes += len(block)
+                on_progress(num_bytes, total)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # all of it was here already
+        if error.code == 416:  # the file is complete already
             return
-        raise BadInput(f"{url}: the server says {error.code} {error.reason}; try another --mirror") from None
-    except (*BROKEN, ValueError) as error:
-        told = getattr(error, "reason", error)
-        raise BadInput(f"{url}: cannot be fetched ({told}); check the network or try another --mirror") from None
-    if total and have < total:
-        raise BadInput(f"{url}: broke off after {have} of {total} bytes; run the command again to continue")
+        raise BadInput(f"{url}: the server answers {error.code} {error.reason}; try another --url") from None
+    except (*NETWORK_ERRORS, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise BadInput(f"{url}: cannot be downloaded ({reason}); check the network or try another --url") from None
+    if total and num_bytes < total:
+        raise BadInput(f"{url}: broke off after {num_bytes} of {total} bytes; run the command again to resume")

@@ -1,44 +1,71 @@
-"""Ledger: what became of every input file."""
+"""The file ledger: one row for every input file, used or refused."""
 
 import csv
 import io
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from medssl.errors import as_message
 from medssl.files import write_text
+
+COLUMNS = ("path", "status", "case", "reason", "warnings")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One input file: used in a case, or refused with the reason; and the doubts that reading it raised."""
+class LedgerRow:
+    """One input file.
+
+    Attributes:
+        path: The file; a pseudonym in a de-identified store.
+        status: Whether the file is part of a case.
+        case: The case that the file is part of; empty if there is none.
+        reason: Why the file was refused, or what it is used for.
+        warnings: What to check about the case.
+        public_reason: The reason as the store may show it. Not written to the ledger.
+        public_warnings: The warnings as the store may show them. Not written to the ledger.
+    """
 
     path: str
     status: Literal["used", "refused"]
     case: str = ""
     reason: str = ""
-    doubts: str = ""
+    warnings: str = ""
+    public_reason: str = ""
+    public_warnings: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The values of the columns of a ledger."""
+        return tuple(getattr(self, name) for name in COLUMNS)
 
 
-def refused(files: Iterable[Path], reason: str) -> list[Row]:
-    """Rows of files that are refused for one reason."""
-    return [Row(str(f), "refused", "", reason) for f in files]
+def rejected_rows(files: Iterable[Path], reason: str) -> list[LedgerRow]:
+    """Returns the rows of files that are refused for one reason."""
+    message = as_message(reason)
+    return [LedgerRow(str(f), "refused", "", str(message), public_reason=message.public) for f in files]
 
 
-def read(path: Path) -> list[Row]:
-    """The rows of a ledger.csv; none where there is no file yet."""
+def used_rows(files: Iterable[Path], purpose: str) -> list[LedgerRow]:
+    """Returns the rows of files that are used but are not part of a case."""
+    message = as_message(purpose)
+    return [LedgerRow(str(f), "used", "", str(message), public_reason=message.public) for f in files]
+
+
+def read_ledger(path: Path) -> list[LedgerRow]:
+    """Returns the rows of a ledger.csv; none if the file does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
         rows: list[Any] = list(csv.DictReader(handle))
-    return [Row(**row) for row in rows]
+    return [LedgerRow(**row) for row in rows]
 
 
-def write(path: Path, rows: Iterable[Row]) -> None:
+def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:
     """Writes the ledger atomically, ordered by path."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([f.name for f in fields(Row)])
-    writer.writerows(astuple(row) for row in sorted(rows, key=lambda r: r.path))
+    writer.writerow(COLUMNS)
+    writer.writerows(row.columns for row in sorted(rows, key=lambda r: r.path))
     write_text(path, out.getvalue())

@@ -1,4 +1,4 @@
-"""Ingestion: a folder of scans becomes a store, a manifest, and a ledger that accounts for every file."""
+"""Ingestion: turns a folder of scans into a store with a manifest, and a ledger that lists every file."""
 
 import os
 import shutil
@@ -8,261 +8,289 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from medssl.data import normalization_fit as fitted
-from medssl.data import worker_pool as pool
-from medssl.data.ingest import dataset_layouts as layouts
-from medssl.data.ingest import prepare_case as prepare
-from medssl.data.ingest.dataset_layouts import Layout
-from medssl.data.ingest.deidentification import Open, Veil, private, real_rows, real_sources
-from medssl.data.ingest.file_ledger import Row
-from medssl.data.ingest.prepare_case import Job, Outcome, dead, work
-from medssl.data.ingest.read_source import read_image, source_text, within
-from medssl.data.ingest.source import Source, pseudonym
+from medssl.data import normalization_fit, worker_pool
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.dataset_layouts import DatasetLayout, discover_dataset
+from medssl.data.ingest.deidentification import (
+    NoPseudonyms,
+    Pseudonymizer,
+    private_dir,
+    read_real_rows,
+    read_real_sources,
+)
+from medssl.data.ingest.file_ledger import LedgerRow
+from medssl.data.ingest.prepare_case import (
+    PrepareJob,
+    PrepareResult,
+    load_previous_result,
+    prepare_case,
+    record_killed_process,
+)
+from medssl.data.ingest.read_source import is_inside, read_image
+from medssl.data.ingest.source import Source
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalization import Recipe
-from medssl.data.splits import joined
-from medssl.data.store import Card
+from medssl.data.normalization import IntensityNormalization
+from medssl.data.splits import assign_new_patients, assign_splits
+from medssl.data.store import StoreMetadata
 from medssl.errors import BadInput
-from medssl.files import alone, seal
-from medssl.settings import Settings
+from medssl.files import exclusive_lock, write_checksums
 from medssl.volume import Spacing
 
-SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
-PROBES = 32  # cases whose spacing is looked at for the median
-Watch = Callable[[int, int], None]  # told how many cases are done, of how many
-
-
-class Options(Settings):
-    """How to ingest."""
-
-    spacing_mm: Literal["auto", "native"] | Spacing = "auto"
-    modality: Literal["", "CT", "MR"] = ""
-    window_hu: Literal["auto"] | tuple[float, float] | None = None
-    recipe: Literal["auto"] | Path | None = None
-    workers: int = Field(2, ge=0)
-    shares: dict[str, Annotated[float, Field(ge=0)]] | None = Field(None, min_length=1)
-    seed: int | None = None
-    resplit: bool = False
-    patients: Path | None = None
-    allow_gaps: bool = False
-    scheduler: str | None = None
-    deidentify: bool = True
-    hide_names: bool = False
-    key: Path | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> "Options":
-        if self.shares is not None and not sum(self.shares.values()):
-            raise ValueError("shares: all are 0; give one of them more")
-        if self.recipe is not None and self.window_hu is not None:
-            raise ValueError("recipe: holds a window too; give one of recipe and window_hu")
-        return self
+DEFAULT_SPLIT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
+MAX_SPACING_SAMPLES = 32  # cases whose spacing is read for the median
+ProgressCallback = Callable[[int, int], None]  # called with the number of finished cases and of all cases
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What an ingestion did."""
+class IngestSummary:
+    """The result of an ingestion.
+
+    Attributes:
+        manifest: All cases of the store.
+        rows: The file ledger.
+        prepared: Number of cases that were prepared now.
+    """
 
     manifest: Manifest
-    rows: tuple[Row, ...]
+    rows: tuple[LedgerRow, ...]
     prepared: int
 
-    def line(self) -> str:
-        """One sentence for the person who waited."""
-        used = sum(row.status == "used" for row in self.rows)
+    def describe(self) -> str:
+        """Returns one line with the number of cases and files."""
+        num_used = sum(row.status == "used" for row in self.rows)
         splits = Counter(case.split for case in self.manifest.cases)
-        parts = ", ".join(f"{name} {splits[name]}" for name in sorted(splits))
-        did = f"{self.prepared} cases prepared" if self.prepared else "nothing to do"
-        holds = f"the store holds {len(self.manifest.cases)} ({parts})"
-        return f"{did}; {holds}; files: {used} used, {len(self.rows) - used} refused"
+        sizes = ", ".join(f"{name} {splits[name]}" for name in sorted(splits))
+        work = f"{self.prepared} cases prepared" if self.prepared else "nothing to do"
+        total = f"the store holds {len(self.manifest.cases)} ({sizes})"
+        return f"{work}; {total}; files: {num_used} used, {len(self.rows) - num_used} refused"
 
-    def reasons(self) -> list[tuple[str, int]]:
-        """Why files were refused, the most frequent reasons first."""
+    def count_rejections(self) -> list[tuple[str, int]]:
+        """Returns the most frequent reasons for refused files, with the number of files."""
         return Counter(row.reason for row in self.rows if row.status == "refused").most_common(8)
 
 
-def ingest(scans: Path, out: Path, options: Options, watch: Watch) -> Summary:
-    """Prepares every case under `scans` into the store `out`; what an earlier run did is kept."""
-    scans, out = Path(os.path.normpath(scans.absolute())), out.absolute()  # no `..`, as in what a dataset.json lists
+def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCallback) -> IngestSummary:
+    """Prepares every case under a folder for a store; cases that an earlier run has prepared are kept.
+
+    Args:
+        scans: The folder of scans.
+        out: The folder of the store; new, empty, or a store that the cases are added to.
+        config: The options.
+        on_progress: Called with the number of finished cases and of all cases.
+    """
+    scans, out = Path(os.path.normpath(scans.absolute())), out.absolute()  # as in dataset.json, without `..`
     if scans == out or scans in out.parents:
         raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
-    found = layouts.find(scans, options.modality, options.patients, options.allow_gaps)
-    veil = _veil(out, options)
-    _check_found(scans, found, veil)
-    fresh = not (out / "store.json").exists()
-    if fresh and out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
-        raise BadInput(f"{out}: exists and is no store; choose an empty folder or a new name")
-    known = private(out).exists()
+    layout = discover_dataset(scans, config.modality, config.patients, config.allow_gaps)
+    pseudonymizer = _make_pseudonymizer(out, config)
+    is_new = not (out / "store.json").exists()
+    if is_new and out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
+        raise BadInput(f"{out}: exists and is not a store; choose an empty folder or a new name")
+    had_private_dir = private_dir(out).exists()
     out.mkdir(parents=True, exist_ok=True)
-    with alone(out, "another ingestion is writing here; wait for its end or use another --out"):
-        for part in out.rglob(".part-*"):  # a killed run left it half-written
+    with exclusive_lock(out, "another ingestion is writing here; wait until it ends or use another --out"):
+        for part in out.rglob(".part-*"):  # left half-written by a killed run
             part.unlink()
         try:
-            veil.begin(fresh, "" if fresh else Card.read(out).key)
-            return _fill(scans, found, veil, options, watch)
+            pseudonymizer.open_store(is_new, "" if is_new else StoreMetadata.read(out).key_fingerprint)
+            return _update_store(scans, layout, pseudonymizer, config, on_progress)
         except BadInput:
-            if fresh:
+            if is_new:
                 shutil.rmtree(out)
-            if fresh and not known:
-                shutil.rmtree(private(out), ignore_errors=True)
+            if is_new and not had_private_dir:
+                shutil.rmtree(private_dir(out), ignore_errors=True)
             raise
 
 
-def _veil(out: Path, options: Options) -> Open:
-    if not options.deidentify:
-        return Open(out)
-    key = options.key.absolute() if options.key else private(out) / "key"
-    return Veil(out, key, options.hide_names, options.patients is not None)
+def _make_pseudonymizer(out: Path, config: IngestConfig) -> NoPseudonyms:
+    if not config.deidentify:
+        return NoPseudonyms(out)
+    key_file = config.pseudonym_key.absolute() if config.pseudonym_key else private_dir(out) / "key"
+    return Pseudonymizer(out, key_file, config.hide_names, config.patients is not None)
 
 
-def _check_found(scans: Path, found: Layout, veil: Open) -> None:
-    if not found.sources:
-        reasons = Counter(r.reason for r in found.rows if r.status == "refused").most_common(1)
-        why = f" ({reasons[0][1]} files: {veil.said(reasons[0][0])})" if reasons else ""
-        raise BadInput(f"{scans}: holds no scan{why}; give a folder with DICOM, NIfTI, NRRD or MHA files")
-
-
-def _fill(scans: Path, read: Layout, veil: Open, options: Options, watch: Watch) -> Summary:
-    """The store with the cases of one folder added, or brought up to date."""
-    out, found = veil.store, veil.over(read)
-    _check_found(scans, found, veil)
-    card = _card(found, veil, options)
-    places = real_sources(_earlier(out), out)
-    kept = [c for c in _earlier(out) if not within(places[c.id], scans)]
-    sources = _renamed(found.sources, kept, veil)
-    places |= {s.id: source_text(s) for s in sources}
-    jobs = [Job(s, out, card.recipe, card.spacing_mm, veil.where(places[s.id]), veil) for s in sources]
-    outcomes, prepared = _outcomes(jobs, pool.runner(options.workers, options.scheduler), watch)
-    cases = [replace(o.case, doubts=veil.said(o.case.doubts)) for o in outcomes if o.case]
+def _update_store(
+    scans: Path, real_layout: DatasetLayout, pseudonymizer: NoPseudonyms, config: IngestConfig,
+    on_progress: ProgressCallback,
+) -> IngestSummary:  # fmt: skip
+    """Adds the cases of one folder to the store, or updates them."""
+    out = pseudonymizer.store
+    earlier = _read_cases(out)
+    locations = read_real_sources(earlier, out)
+    others = [case for case in earlier if not is_inside(locations[case.id], scans)]
+    layout = pseudonymizer.rename(real_layout, {case.id for case in others})
+    _require_cases(scans, layout)
+    metadata = _update_metadata(out, layout, pseudonymizer.key_fingerprint, config)
+    records, key_file = pseudonymizer.records, pseudonymizer.key_file
+    jobs = [
+        PrepareJob(source, out, metadata.normalization, metadata.spacing_mm, records, key_file)
+        for source in layout.sources
+    ]
+    results, num_prepared = _prepare_all(jobs, config, on_progress)
+    cases = [result.case for result in results if result.case]
     if not cases:
-        why = veil.said(outcomes[0].rows[0].reason)
-        raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {why}")
-    manifest = Manifest(tuple(sorted(_split(kept, cases, _earlier(out), card, options), key=lambda c: c.id)), out)
+        reason = results[0].rows[0].public_reason
+        raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {reason}")
+    assigned = _assign_splits(others, cases, earlier, metadata, config)
+    manifest = Manifest(tuple(sorted(assigned, key=lambda case: case.id)), out)
     if not (out / "manifest.csv").exists():
-        card = card.model_copy(update={"recipe": _fitted(manifest, card.recipe, options)})
-    card.write(out)
-    rows = [r for r in real_rows(out) if not Path(r.path).is_relative_to(scans)]
-    rows += [row for outcome in outcomes for row in outcome.rows] + found.rows
-    told = veil.write(rows, {c.id: places[c.id] for c in manifest.cases})
+        normalization = _fit_normalization(manifest, metadata.normalization, config)
+        metadata = metadata.model_copy(update={"normalization": normalization})
+    metadata.write(out)
+    rows = [row for row in read_real_rows(out) if not Path(row.path).is_relative_to(scans)]
+    rows += [row for result in results for row in result.rows] + layout.rows
+    locations |= {source.id: source.real_location for source in layout.sources}
+    public_rows = pseudonymizer.write_ledger(rows, {case.id: locations[case.id] for case in manifest.cases})
     manifest.write(out / "manifest.csv")
-    seal(out, ("store.json", "ledger.csv", "manifest.csv"))
-    return Summary(manifest, told, prepared)
+    write_checksums(out, ("store.json", "ledger.csv", "manifest.csv"))
+    return IngestSummary(manifest, public_rows, num_prepared)
 
 
-def _card(found: Layout, veil: Open, options: Options) -> Card:
-    """What holds for the store: an existing card rules, and what contradicts it is refused."""
-    out, hu = veil.store, _hu_channels(found.sources, options)
-    if not (out / "store.json").exists():
-        recipe = _recipe(options, Recipe(hu_channels=hu))
-        spacing, shares = _spacing(found.sources, options.spacing_mm), options.shares or {}
-        Card(recipe=recipe, spacing_mm=spacing, shares=shares, seed=options.seed or 0, key=veil.mark).write(out)
-    card = Card.read(out)
-    shares = card.shares if options.shares is None else options.shares
-    seed = card.seed if options.seed is None else options.seed
-    if (shares, seed) != (card.shares, card.seed) and not options.resplit:
-        was = f"shares {card.shares or SHARES}, seed {card.seed}"
-        raise BadInput(f"{out}: was split with {was}; --resplit draws the split anew, another --out keeps both")
-    recipe = _recipe(options, card.recipe)
-    asked = {"auto": card.spacing_mm, "native": None}.get(str(options.spacing_mm), options.spacing_mm)
-    for name, here, told in (
-        ("spacing in mm", card.spacing_mm, asked),
-        ("window in HU", card.recipe.window_hu, recipe.window_hu),
-        ("recipe", card.recipe, recipe),
-        ("list of CT channels", card.recipe.hu_channels, hu or card.recipe.hu_channels),
-        ("classes", card.labels | found.labels, found.labels | card.labels),
-        ("regions", card.regions | found.regions, found.regions | card.regions),
-    ):
-        if here != told:
-            raise BadInput(f"{out}: its {name} is {here}, asked is {told}; use another --out")
-    classes = {"labels": card.labels | found.labels, "present_labels": card.present_labels | found.present}
-    classes["regions"] = card.regions | found.regions
-    return card.model_copy(update=classes | {"shares": shares, "seed": seed})
-
-
-def _recipe(options: Options, otherwise: Recipe) -> Recipe:
-    """The recipe asked for; one that is fitted to its scans comes once they are prepared."""
-    if isinstance(options.recipe, Path):
-        return fitted.taken(options.recipe)
-    window = {"window_hu": options.window_hu} if isinstance(options.window_hu, tuple) else {}
-    return otherwise.model_copy(update=window)
-
-
-def _fitted(manifest: Manifest, recipe: Recipe, options: Options) -> Recipe:
-    """The recipe of a new store, fitted to its scans where that was asked for."""
-    if options.recipe == "auto":
-        return fitted.fitted(manifest, recipe)
-    return fitted.windowed(manifest, recipe) if options.window_hu == "auto" else recipe
-
-
-def _hu_channels(sources: Sequence[Source], options: Options) -> tuple[int, ...]:
-    """Which channels are CT where channels are mixed; all cases with channels must agree on it."""
-    kinds = {s.modalities for s in sources if len(set(s.modalities)) > 1}
-    if len(kinds) > 1:
-        raise BadInput(f"cases with channels {sorted(kinds)}; ingest each kind into a store of its own")
-    found = tuple(i for kind in kinds for i, modality in enumerate(kind) if modality == "CT")
-    if options.window_hu == "auto" and found:
-        raise BadInput("--window-hu auto: CT among other channels is windowed when it is prepared; give LOW,HIGH")
-    return found
-
-
-def _spacing(sources: Sequence[Source], asked: str | Spacing) -> Spacing | None:
-    """The spacing of a new store; `auto` is the median along each axis of some of its cases."""
-    if not isinstance(asked, str):
-        return asked
-    if asked == "native":
-        return None
-    seen: list[Spacing] = []
-    for source in sources[:: -(-len(sources) // PROBES)]:
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # its own turn comes, with reason and doubt
-            seen.append(read_image(source)[0].oriented("RAS").spacing_mm())
-    if not seen:
-        return None
-    i, j, k = (round(float(v), 3) for v in np.median(seen, axis=0))
-    return i, j, k
-
-
-def _outcomes(jobs: list[Job], runner: pool.Runner, watch: Watch) -> tuple[list[Outcome], int]:
-    """What became of each case, in the order of the jobs, and how many were done now."""
-    done = {job.source.id: past for job in jobs if (past := prepare.recorded(job))}
-    todo = [job for job in jobs if job.source.id not in done]
-    for job in todo[:1]:
-        for part in (job.out / "images", job.out / "labels", job.record.parent):
-            part.mkdir(parents=True, exist_ok=True)
-    watch(len(done), len(jobs))
-    for job, outcome in runner(todo, work, dead):
-        done[job.source.id] = outcome
-        watch(len(done), len(jobs))
-    return [done[job.source.id] for job in jobs], len(todo)
-
-
-def _earlier(out: Path) -> tuple[Case, ...]:
+def _read_cases(out: Path) -> tuple[Case, ...]:
     return Manifest.read(out / "manifest.csv").cases if (out / "manifest.csv").exists() else ()
 
 
-def _renamed(sources: Sequence[Source], kept: Sequence[Case], veil: Open) -> list[Source]:
-    """Sources whose names are not those of cases from other folders."""
-    taken = {case.id for case in kept}
-    return [replace(s, id=f"{s.id}-{pseudonym(veil.where(str(s.images[0])))}") if s.id in taken else s for s in sources]
+def _require_cases(scans: Path, layout: DatasetLayout) -> None:
+    if not layout.sources:
+        counts = Counter(row.public_reason for row in layout.rows if row.status == "refused").most_common(1)
+        reason = f" ({counts[0][1]} files: {counts[0][0]})" if counts else ""
+        raise BadInput(f"{scans}: holds no scan{reason}; give a folder with DICOM, NIfTI, NRRD or MHA files")
 
 
-def _split(
-    kept: Sequence[Case], cases: Sequence[Case], earlier: Sequence[Case], card: Card, options: Options
+def _update_metadata(out: Path, layout: DatasetLayout, key_fingerprint: str, config: IngestConfig) -> StoreMetadata:
+    """Returns the metadata of the store with the classes of the layout.
+
+    A new store gets the metadata that the config asks for.
+
+    Raises:
+        BadInput: The config or the layout contradicts an existing store.
+    """
+    hu_channels = _find_hu_channels(layout.sources, config)
+    if not (out / "store.json").exists():
+        StoreMetadata(
+            normalization=_choose_normalization(config, IntensityNormalization(hu_channels=hu_channels)),
+            spacing_mm=_choose_spacing(layout.sources, config.spacing_mm),
+            split_fractions=config.split_fractions or {},
+            seed=config.seed or 0,
+            key_fingerprint=key_fingerprint,
+        ).write(out)
+    stored = StoreMetadata.read(out)
+    fractions = stored.split_fractions if config.split_fractions is None else config.split_fractions
+    seed = stored.seed if config.seed is None else config.seed
+    if (fractions, seed) != (stored.split_fractions, stored.seed) and not config.resplit:
+        used = f"fractions {stored.split_fractions or DEFAULT_SPLIT_FRACTIONS} and seed {stored.seed}"
+        raise BadInput(f"{out}: was split with {used}; use --resplit to split it again, or another --out to keep both")
+    normalization = _choose_normalization(config, stored.normalization)
+    spacing_mm = {"auto": stored.spacing_mm, "native": None}.get(str(config.spacing_mm), config.spacing_mm)
+    for name, current, requested in (
+        ("spacing in mm", stored.spacing_mm, spacing_mm),
+        ("window in HU", stored.normalization.window_hu, normalization.window_hu),
+        ("normalization", stored.normalization, normalization),
+        ("list of CT channels", stored.normalization.hu_channels, hu_channels or stored.normalization.hu_channels),
+        ("classes", stored.labels | layout.labels, layout.labels | stored.labels),
+        ("regions", stored.regions | layout.regions, layout.regions | stored.regions),
+    ):
+        if current != requested:
+            raise BadInput(f"{out}: its {name} is {current}, requested is {requested}; use another --out")
+    return stored.model_copy(
+        update={
+            "labels": stored.labels | layout.labels,
+            "present_labels": stored.present_labels | layout.present_labels,
+            "regions": stored.regions | layout.regions,
+            "split_fractions": fractions,
+            "seed": seed,
+        }
+    )
+
+
+def _choose_normalization(config: IngestConfig, default: IntensityNormalization) -> IntensityNormalization:
+    """Returns the requested normalization; `auto` values are fitted later, when the scans are prepared."""
+    if isinstance(config.normalization, Path):
+        return normalization_fit.load_normalization(config.normalization)
+    window = {"window_hu": config.window_hu} if isinstance(config.window_hu, tuple) else {}
+    return default.model_copy(update=window)
+
+
+def _fit_normalization(
+    manifest: Manifest, normalization: IntensityNormalization, config: IngestConfig
+) -> IntensityNormalization:
+    """Returns the normalization of a new store, fitted to its scans if that is requested."""
+    if config.normalization == "auto":
+        return normalization_fit.fit_normalization(manifest, normalization)
+    if config.window_hu == "auto":
+        return normalization_fit.fit_window(manifest, normalization)
+    return normalization
+
+
+def _find_hu_channels(sources: Sequence[Source], config: IngestConfig) -> tuple[int, ...]:
+    """Returns which channels are CT in cases of mixed channels; all such cases must have the same channels."""
+    combinations = {s.modalities for s in sources if len(set(s.modalities)) > 1}
+    if len(combinations) > 1:
+        raise BadInput(f"cases with channels {sorted(combinations)}; ingest each combination into a separate store")
+    hu_channels = tuple(i for names in combinations for i, modality in enumerate(names) if modality == "CT")
+    if config.window_hu == "auto" and hu_channels:
+        raise BadInput("--window-hu auto: a CT among other channels is windowed when it is prepared; give LOW,HIGH")
+    return hu_channels
+
+
+def _choose_spacing(sources: Sequence[Source], requested: str | Spacing) -> Spacing | None:
+    """Returns the spacing of a new store; `auto` is the median along each axis of a sample of its cases."""
+    if not isinstance(requested, str):
+        return requested
+    if requested == "native":
+        return None
+    spacings: list[Spacing] = []
+    for source in sources[:: -(-len(sources) // MAX_SPACING_SAMPLES)]:
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # reported when the case is prepared
+            spacings.append(read_image(source)[0].reorient("RAS").spacing_mm())
+    if not spacings:
+        return None
+    i, j, k = (round(float(v), 3) for v in np.median(spacings, axis=0))
+    return i, j, k
+
+
+def _prepare_all(
+    jobs: list[PrepareJob], config: IngestConfig, on_progress: ProgressCallback
+) -> tuple[list[PrepareResult], int]:
+    """Returns the result of each job, in order, and the number of jobs that had no earlier result."""
+    results = {job.source.id: result for job in jobs if (result := load_previous_result(job))}
+    todo = [job for job in jobs if job.source.id not in results]
+    for job in todo[:1]:
+        for folder in (job.out / "images", job.out / "labels", job.records):
+            folder.mkdir(parents=True, exist_ok=True)
+    on_progress(len(results), len(jobs))
+    run_jobs = worker_pool.make_job_runner(config.num_workers, config.scheduler)
+    for job, result in run_jobs(todo, prepare_case, record_killed_process):
+        results[job.source.id] = result
+        on_progress(len(results), len(jobs))
+    return [results[job.source.id] for job in jobs], len(todo)
+
+
+def _assign_splits(
+    others: Sequence[Case],
+    cases: Sequence[Case],
+    earlier: Sequence[Case],
+    metadata: StoreMetadata,
+    config: IngestConfig,
 ) -> list[Case]:
-    """All cases with their split: what the patient has already, then what the data set declares, then the shares."""
-    known = {c.patient: c.split for c in cases if c.split and not options.shares}
-    known |= {c.patient: c.split for c in earlier}
-    if options.resplit:
-        known, earlier = {}, ()
-    everyone = [*kept, *cases]
-    drawn = tuple(c for c in everyone if c.patient not in known)
-    shares = card.shares or SHARES
+    """Returns all cases with their split.
+
+    A patient keeps the split that the store has, or else gets the one that the data set declares. All others are
+    assigned by the fractions.
+    """
+    split_of = {c.patient: c.split for c in cases if c.split and not config.split_fractions}
+    split_of |= {c.patient: c.split for c in earlier}
+    if config.resplit:
+        split_of, earlier = {}, ()
+    everyone = [*others, *cases]
+    unassigned = tuple(c for c in everyone if c.patient not in split_of)
+    fractions = metadata.split_fractions or DEFAULT_SPLIT_FRACTIONS
     if earlier:
-        split = known | joined(earlier, drawn, shares, card.seed)
+        split_of |= assign_new_patients(earlier, unassigned, fractions, metadata.seed)
     else:
-        split = known | {c.patient: c.split for c in Manifest(drawn, Path()).split(shares, card.seed).cases}
-    return [replace(c, split=split[c.patient]) for c in everyone]
+        assigned = assign_splits(Manifest(unassigned, Path()), fractions, metadata.seed).cases
+        split_of |= {c.patient: c.split for c in assigned}
+    return [replace(c, split=split_of[c.patient]) for c in everyone]

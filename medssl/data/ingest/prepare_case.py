@@ -1,4 +1,4 @@
-"""Prepares one case: read, checked, brought to the store's form and written, or refused with the reason."""
+"""Prepares one case for a store: reads and checks it, normalizes and writes it, or refuses it with a reason."""
 
 import errno
 import hashlib
@@ -6,142 +6,181 @@ import json
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from medssl import __version__
 from medssl.data import store
-from medssl.data.ingest.deidentification import Open
-from medssl.data.ingest.file_ledger import Row
+from medssl.data.ingest.deidentification import private_note
+from medssl.data.ingest.file_ledger import LedgerRow
 from medssl.data.ingest.read_source import read_image, read_label
 from medssl.data.ingest.source import Source
 from medssl.data.manifest import Case
-from medssl.data.normalization import Recipe
-from medssl.errors import BadInput, Doubt
+from medssl.data.normalization import IntensityNormalization
+from medssl.errors import BadInput, InputWarning, Message, join_messages, restore_message
 from medssl.files import write_json
 from medssl.io import dates
-from medssl.io.dicom.deidentify import Key, header
+from medssl.io.dicom.deidentify import PseudonymKey, read_allowed_header
+from medssl.version import __version__
 from medssl.volume import Spacing, Volume
 
 
 @dataclass(frozen=True)
-class Job:
-    """One case to prepare, and how; `where` it was read from and its DICOM header are told as the `veil` allows."""
+class PrepareJob:
+    """One case to prepare.
+
+    Attributes:
+        source: The case, under the names that the store may show.
+        out: The folder of the store.
+        normalization: Prepares the voxels.
+        spacing_mm: Spacing of the stored voxels in mm along the axes R, A and S; None for that of the scan.
+        records: The folder with a record of each case that is done.
+        key_file: The key that hides dates and names; None if the store is not de-identified.
+    """
 
     source: Source
     out: Path
-    recipe: Recipe
+    normalization: IntensityNormalization
     spacing_mm: Spacing | None
-    where: str
-    veil: Open
+    records: Path
+    key_file: Path | None = None
 
-    def key(self) -> str:
-        """Changes with the files, with the options and with the program: another key means work to do."""
-        files = [(str(f), *_state(f)) for f in self.source.files]
-        how = (__version__, self.recipe.stored(), self.spacing_mm, asdict(self.source), self.where)
-        return hashlib.sha256(json.dumps([files, how], default=str).encode()).hexdigest()
+    def digest(self) -> str:
+        """Returns a hash of the files, the options and the version; a case is prepared again when it changes."""
+        files = [(str(f), *_size_and_mtime(f)) for f in self.source.files]
+        options = (__version__, self.normalization.storage_parameters(), self.spacing_mm, asdict(self.source))
+        return hashlib.sha256(json.dumps([files, options], default=str).encode()).hexdigest()
 
     @property
     def record(self) -> Path:
-        """Where it is written down that this case is done."""
-        return self.veil.records / f"{self.source.id}.json"
+        """The file with the result of the job."""
+        return self.records / f"{self.source.id}.json"
+
+    def redact(self, message: Message) -> str:
+        """Returns the message as the store may show it."""
+        return str(message if self.key_file is None else message.redact(private_note(self.out)))
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The case, or None where it was refused, and what became of its files."""
+class PrepareResult:
+    """The prepared case, or None if it was refused, and a ledger row for each of its files."""
 
     case: Case | None
-    rows: tuple[Row, ...]
+    rows: tuple[LedgerRow, ...]
 
 
-def work(job: Job) -> Outcome:
-    """Prepares a case; its record is written last, so that a case without one counts as not begun."""
+def prepare_case(job: PrepareJob) -> PrepareResult:
+    """Prepares a case and writes its record last, so that a case without a record counts as not prepared.
+
+    Raises:
+        OSError: The disk is full. All other errors refuse the case.
+    """
     try:
-        with warnings.catch_warnings(record=True) as heard:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            case = _stored(job)
-        doubts = "; ".join(dict.fromkeys(str(w.message) for w in heard if issubclass(w.category, Doubt)))
-        case = replace(case, doubts=doubts)
-        done = Outcome(case, tuple(Row(str(f), "used", case.id, "", doubts) for f in job.source.files))
+            case = _store_case(job)
+        messages = [w.message.args[0] for w in caught if isinstance(w.message, InputWarning)]
+        message = join_messages(messages)
+        case = replace(case, warnings=job.redact(message))
+        result = PrepareResult(case, _make_rows(job, "used", case.id, warnings=message))
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        done = _refusal(job, _said(error))
-    write_json(job.record, {"key": job.key(), "outcome": asdict(done)})
-    return done
+        result = PrepareResult(None, _make_rows(job, "refused", reason=_failure_message(error)))
+    _write_record(job, result)
+    return result
 
 
-def dead(job: Job) -> Outcome:
-    """The outcome of a case that killed its process."""
-    done = _refusal(job, "reading it killed the process: a broken codec, or more memory than there is")
-    write_json(job.record, {"key": job.key(), "outcome": asdict(done)})
-    return done
+def record_killed_process(job: PrepareJob) -> PrepareResult:
+    """Records and returns the result of a case that killed its process."""
+    message = Message("reading it killed the process: the codec crashed or the memory was exhausted")
+    result = PrepareResult(None, _make_rows(job, "refused", reason=message))
+    _write_record(job, result)
+    return result
 
 
-def recorded(job: Job) -> Outcome | None:
-    """What an earlier run made of the same files in the same way, if its result still stands."""
+def load_previous_result(job: PrepareJob) -> PrepareResult | None:
+    """Returns the recorded result of the same job, or None if there is none or its files are gone."""
     try:
-        told = json.loads(job.record.read_text())
-        done = _outcome(told["outcome"])
-        kept = done.case is None or all((job.out / p).is_file() for p in (done.case.image, done.case.label) if p)
-        return done if kept and told["key"] == job.key() else None
+        record = json.loads(job.record.read_text())
+        result = _parse_result(record["outcome"])
+        files = (result.case.image, result.case.label) if result.case else ()
+        is_complete = all((job.out / file).is_file() for file in files if file)
+        return result if is_complete and record["key"] == job.digest() else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _outcome(told: dict[str, Any]) -> Outcome:
-    values: Any = told["case"] and {n: tuple(v) if isinstance(v, list) else v for n, v in told["case"].items()}
-    return Outcome(Case(**values) if values else None, tuple(Row(**row) for row in told["rows"]))
+def _write_record(job: PrepareJob, result: PrepareResult) -> None:
+    write_json(job.record, {"key": job.digest(), "outcome": asdict(result)})
 
 
-def _stored(job: Job) -> Case:
+def _parse_result(record: dict[str, Any]) -> PrepareResult:
+    fields: Any = record["case"] and {n: tuple(v) if isinstance(v, list) else v for n, v in record["case"].items()}
+    return PrepareResult(Case(**fields) if fields else None, tuple(LedgerRow(**row) for row in record["rows"]))
+
+
+def _make_rows(
+    job: PrepareJob,
+    status: Literal["used", "refused"],
+    case: str = "",
+    reason: Message = Message(""),  # noqa: B008
+    warnings: Message = Message(""),  # noqa: B008
+) -> tuple[LedgerRow, ...]:
+    """Returns the ledger rows of all files of a case."""
+    public_reason, public_warnings = job.redact(reason), job.redact(warnings)
+    return tuple(
+        LedgerRow(str(file), status, case, str(reason), str(warnings), public_reason, public_warnings)
+        for file in job.source.files
+    )
+
+
+def _store_case(job: PrepareJob) -> Case:
+    """Writes the image and the label of a case to the store and returns its row of the manifest."""
     source = job.source
     image, modality = read_image(source)
-    prepared = _channels(job.recipe.prepare(image, job.spacing_mm))
+    prepared = _add_channel_axis(job.normalization.prepare(image, job.spacing_mm))
     image_name, label_name = (f"{kind}/{source.id}.b2nd" for kind in ("images", "labels"))
-    label = None if source.label is None else _label(read_label(source, image), prepared)
-    origin = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": job.where}
-    if source.series is not None and job.veil.key_file is not None:
-        origin["header"] = header(source.images[0], Key.read(job.veil.key_file))
-    label_sha = "" if label is None else store.write(job.out / label_name, label, origin)
-    sha = store.write(job.out / image_name, prepared, origin)
+    label = None if source.label is None else _resample_label(read_label(source, image), prepared)
+    provenance = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": source.location}
+    if source.series is not None and job.key_file is not None:
+        provenance["header"] = read_allowed_header(source.images[0], PseudonymKey.read(job.key_file))
+    label_sha256 = "" if label is None else store.write(job.out / label_name, label, provenance)
+    sha256 = store.write(job.out / image_name, prepared, provenance)
     return Case(
         source.id, source.patient, image_name, None if label is None else label_name, modality, image.unit,
-        prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, job.where, sha,
-        site=source.site, age_years=source.age_years, sex=source.sex, label_sha256=label_sha, day=_day(job),
+        prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, source.location, sha256,
+        site=source.site, age_years=source.age_years, sex=source.sex, label_sha256=label_sha256,
+        study_day=_study_day(job),
     )  # fmt: skip
 
 
-def _day(job: Job) -> int | None:
-    """The day of the study: behind a veil counted from a secret day of the patient's, else as the calendar does."""
-    if job.veil.key_file is not None:
-        return Key.read(job.veil.key_file).counted(job.source.patient, job.source.date)
-    return dates.number(job.source.date)
+def _study_day(job: PrepareJob) -> int | None:
+    """Returns the day of the study: in a de-identified store counted from a secret day of the patient."""
+    if job.key_file is not None:
+        return PseudonymKey.read(job.key_file).count_relative_days(job.source.patient, job.source.date)
+    return dates.to_ordinal(job.source.date)
 
 
-def _refusal(job: Job, reason: str) -> Outcome:
-    return Outcome(None, tuple(Row(str(f), "refused", "", reason) for f in job.source.files))
+def _resample_label(label: Volume, image: Volume) -> Volume:
+    """Returns the label on the grid of the prepared image, in the smallest type that holds its classes."""
+    dtype = np.uint8 if label.voxels.max() < 256 else np.int16
+    resampled = label.resample_to(image, order=0)
+    return replace(resampled, voxels=resampled.voxels.astype(dtype))
 
 
-def _label(label: Volume, prepared: Volume) -> Volume:
-    """The label on the prepared image's grid, in the smallest type that holds its classes."""
-    kind = np.uint8 if label.voxels.max() < 256 else np.int16
-    placed = label.resample_to(prepared, order=0)
-    return replace(placed, voxels=placed.voxels.astype(kind))
-
-
-def _channels(volume: Volume) -> Volume:
+def _add_channel_axis(volume: Volume) -> Volume:
     return replace(volume, voxels=volume.voxels.reshape(-1, *volume.shape))
 
 
-def _state(path: Path) -> tuple[int, int]:
-    """Size and time of a file, or of the archive it is a member of."""
-    real = next(p for p in (path, *path.parents) if p.exists())
-    return real.stat().st_size, real.stat().st_mtime_ns
+def _size_and_mtime(path: Path) -> tuple[int, int]:
+    """Returns the size and the modification time of a file, or of the archive that contains it."""
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    return existing.stat().st_size, existing.stat().st_mtime_ns
 
 
-def _said(error: Exception) -> str:
+def _failure_message(error: Exception) -> Message:
     text = " ".join(str(error).split())
-    return text if isinstance(error, BadInput) else f"cannot be read: {type(error).__name__}: {text}"
+    if isinstance(error, BadInput):
+        return restore_message(text, error.message.public)
+    return Message("cannot be read: {error}: {text}", error=type(error).__name__, text=text)

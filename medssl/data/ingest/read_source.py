@@ -1,4 +1,4 @@
-"""Reads a case's original voxels, in their own grid."""
+"""Reads the original voxels of a case on the scanner's grid."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,51 +8,32 @@ from pathlib import Path
 
 import numpy as np
 
-from medssl.data.ingest import dataset_layouts as layouts
-from medssl.data.ingest.deidentification import hushed, real_sources
-from medssl.data.ingest.dicom_studies import series_name
-from medssl.data.ingest.source import Source, place_parts, place_text
+from medssl.data.ingest.dataset_layouts import discover_dataset
+from medssl.data.ingest.deidentification import read_real_sources, redact_warnings
+from medssl.data.ingest.dicom_studies import name_series
+from medssl.data.ingest.source import Source, parse_location
 from medssl.data.manifest import Case, Manifest
-from medssl.errors import BadInput, Doubt
+from medssl.errors import BadInput, InputWarning, Message, join_messages
 from medssl.io import dates, images
-from medssl.io.dicom import annotations as labels
-from medssl.io.dicom import reader as dicom
-from medssl.io.rejected import Refused
-from medssl.io.voxels import present
+from medssl.io.dicom import annotations, reader
+from medssl.io.rejected import RejectedFiles
+from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
 
-
-def read_source(case: Case, manifest: Manifest) -> Volume:
-    """The volume a case was prepared from: the scanner's grid, CT in HU, all else in arbitrary units."""
-    place = real_sources([case], manifest.folder)[case.id]
-    with hushed(case.id, place != case.source, manifest.folder):
-        return _read_place(case, manifest, place)
-
-
-def _read_place(case: Case, manifest: Manifest, place: str) -> Volume:
-    told, series = place_parts(place)
-    paths = [Path(manifest.folder, path) for path in told]
-    gone = [str(p) for p in paths if not p.exists()]
-    if gone:
-        raise BadInput(
-            f"{case.id}: the scan is no longer at {', '.join(gone)}; put it back or ingest it from its new place"
-        )
-    if series:
-        return read_series(paths[0], series)
-    kinds = case.modality.split("+")
-    return _channels(paths, kinds if len(kinds) == len(paths) else kinds * len(paths))[0]
-
-
-def read_image(source: Source) -> tuple[Volume, str]:
-    """The image of a case in its own grid, and its modality."""
-    if source.series is not None:
-        return read_series(source.images, source.series), source.modalities[0]
-    return _channels(source.images, source.modalities)
+LOWEST_MR = -200  # values at or below it are Hounsfield units
 
 
 @dataclass(frozen=True)
-class Scan:
-    """A case that can be read: whose it is, and its day on a scale of the patient's own; a folder's has a date, too."""
+class ScanRef:
+    """A scan that can be read.
+
+    Attributes:
+        case: The name of the case.
+        patient: The patient.
+        day: Day of the study; days of one patient can be compared. None if it is unknown.
+        read: Reads the voxels.
+        date: Date of the study; empty for the cases of a store.
+    """
 
     case: str
     patient: str
@@ -61,107 +42,164 @@ class Scan:
     date: str = ""
 
 
-def scans(place: Path, split: str, modality: str) -> list[Scan]:
-    """Every case of a manifest's split, or of a folder of scans, whose patients are called after their first case."""
+def list_scans(place: Path, split: str, modality: str) -> list[ScanRef]:
+    """Lists the cases of a split of a manifest, or of a folder of scans.
+
+    Args:
+        place: A manifest.csv or a folder of scans; a patient in a folder is named after the first of their cases.
+        split: The split of the manifest; ignored for a folder.
+        modality: The modality of the image files of a folder; empty if it is to be guessed.
+    """
     if place.is_file():
-        if not (cases := stored(Manifest.read(place).by(split))):
+        if not (scans := list_stored_scans(Manifest.read(place).in_split(split))):
             raise BadInput(f"{place}: no case in split {split!r}; choose another --split")
-        return cases
-    sources = layouts.find(place, modality).sources
+        return scans
+    sources = discover_dataset(place, modality).sources
     if not sources:
         raise BadInput(f"{place}: holds no scan; give a folder with DICOM, NIfTI, NRRD or MHA files")
-    name = {s.patient: s.id for s in reversed(sources)}
-    return [Scan(s.id, name[s.patient], dates.number(s.date), partial(_first, s), s.date) for s in sources]
+    patients = {s.patient: s.id for s in reversed(sources)}
+    return [
+        ScanRef(s.id, patients[s.patient], dates.to_ordinal(s.date), partial(_read_volume, s), s.date) for s in sources
+    ]
 
 
-def stored(manifest: Manifest) -> list[Scan]:
-    """Every case of a manifest, as it was before it was prepared."""
-    return [Scan(case.id, case.patient, case.day, partial(read_source, case, manifest)) for case in manifest.cases]
+def list_stored_scans(manifest: Manifest) -> list[ScanRef]:
+    """Lists the original scans of the cases of a store."""
+    return [
+        ScanRef(case.id, case.patient, case.study_day, partial(read_source, case, manifest)) for case in manifest.cases
+    ]
 
 
-def _first(source: Source) -> Volume:
-    return read_image(source)[0]
+def read_source(case: Case, manifest: Manifest) -> Volume:
+    """Reads the volume that a case was prepared from: on the scanner's grid, CT in HU, others in arbitrary units."""
+    location = read_real_sources([case], manifest.folder)[case.id]
+    with redact_warnings(case.id, location != case.source, manifest.folder):
+        return _read_location(case, manifest, location)
 
 
-def source_text(source: Source) -> str:
-    """Where a case was read from, as the manifest keeps it: its files, or a folder and its series."""
-    return place_text(source.images, source.series)
-
-
-def within(source: str, folder: Path) -> bool:
-    """Whether a case with this source was read from somewhere under `folder`."""
-    return place_parts(source)[0][0].is_relative_to(folder)
+def read_image(source: Source) -> tuple[Volume, str]:
+    """Returns the image of a case on its own grid, and its modality."""
+    if source.series is not None:
+        return read_series(source.images, source.series), source.modalities[0]
+    return _read_channels(source.images, source.modalities)
 
 
 def read_series(place: Path | Sequence[Path], series: str) -> Volume:
-    """One DICOM series of a folder or of some files, known by the pseudonym of its UID."""
+    """Reads one DICOM series.
+
+    Args:
+        place: The folder or the files of the series.
+        series: The name of the series, see `name_series`.
+    """
     reasons = []
-    for item in dicom.read(place, allow_gaps=True):  # a series with gaps is here because they were allowed
-        if isinstance(item, Refused):
+    for item in reader.read(place, allow_gaps=True):  # the ingestion has refused the gaps that are not allowed
+        if isinstance(item, RejectedFiles):
             reasons.append(item.reason)
-        elif series_name(item) == series:
+        elif name_series(item) == series:
             return item.volume()
-    raise BadInput(f"the series is not readable any more: {'; '.join(reasons) or 'its files are gone'}")
-
-
-def _channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:
-    """The channels of one image, which must share a grid, and its modality: guessed where it is not told."""
-    volumes = [images.read(path) for path in paths]
-    kinds = [kind or _guess(volume) for kind, volume in zip(modalities, volumes, strict=True)]
-    modality = kinds[0] if len(set(kinds)) == 1 else "+".join(kinds)
-    first = replace(volumes[0], unit="HU" if modality == "CT" else "a.u.")
-    for path, volume in zip(paths[1:], volumes[1:], strict=True):
-        _same_grid(volume, first, f"channel {path.name}")
-    if len(volumes) == 1:
-        return first, modality
-    return replace(first, voxels=np.stack([v.voxels.astype(np.float32, copy=False) for v in volumes])), modality
+    reason = join_messages(reasons or [Message("its files are missing")])
+    raise BadInput(Message("the series cannot be read any more: {reason}", reason=reason))
 
 
 def read_label(source: Source, image: Volume) -> Volume:
-    """A case's label, checked against its image's grid and the declared classes; instances become their class."""
+    """Reads the label of a case; the objects of an instance mask become their class.
+
+    Raises:
+        BadInput: The label is not on the grid of the image, or holds classes that the data set does not declare.
+    """
     if source.label is None:
         raise BadInput(f"{source.id}: has no label")
     if source.series is not None:
-        return _structures(source, image)
+        return _read_structures(source, image)
     label = images.read(source.label, label=True)
-    _same_grid(label, image, f"label {source.label.name}")
-    numbers = present(label.voxels)
+    _require_same_grid(label, image, f"label {source.label.name}")
+    values = list_label_values(label.voxels)
     if source.instances is not None:
-        return _classes(label, numbers, source.instances)
-    unknown = sorted(set(numbers) - {0, *source.classes})
+        return _instances_to_classes(label, values, source.instances)
+    unknown = sorted(set(values) - {0, *source.classes})
     if source.classes and unknown:
         raise BadInput(
-            f"label {source.label.name} holds classes {unknown}, dataset.json declares {list(source.classes)}"
+            Message(
+                "label {name} holds classes {unknown}, dataset.json declares {declared}",
+                name=source.label.name,
+                unknown=unknown,
+                declared=list(source.classes),
+            )
         )
     return label
 
 
-def _structures(source: Source, image: Volume) -> Volume:
-    """Contours or masks drawn on a DICOM series, with the classes their names have in the whole store."""
-    drawn = labels.read(source.label or Path()).volume(image)
-    return replace(drawn, voxels=np.array([0, *source.classes], np.int16)[drawn.voxels])
+def is_inside(location: str, folder: Path) -> bool:
+    """Whether a case with this real location was read from a file under the folder."""
+    return parse_location(location)[0][0].is_relative_to(folder)
 
 
-def _classes(label: Volume, numbers: list[int], instances: tuple[int, ...]) -> Volume:
-    if set(numbers) - {0} != set(range(1, len(instances) + 1)):
-        raise BadInput(f"the mask holds instances {numbers}, dataset.json lists {len(instances)}")
+def _read_location(case: Case, manifest: Manifest, location: str) -> Volume:
+    names, series = parse_location(location)
+    paths = [Path(manifest.folder, name) for name in names]
+    missing = [str(p) for p in paths if not p.exists()]
+    if missing:
+        raise BadInput(
+            Message(
+                "{case}: the scan is no longer at {paths}; put it back or ingest it from its new location",
+                case=case.id,
+                paths=", ".join(missing),
+            )
+        )
+    if series:
+        return read_series(paths[0], series)
+    modalities = case.modality.split("+")
+    return _read_channels(paths, modalities if len(modalities) == len(paths) else modalities * len(paths))[0]
+
+
+def _read_volume(source: Source) -> Volume:
+    return read_image(source)[0]
+
+
+def _read_channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:
+    """Reads image files with a common grid as channels; returns the modality, too, guessed where it is empty."""
+    volumes = [images.read(path) for path in paths]
+    names = [name or _guess_modality(volume) for name, volume in zip(modalities, volumes, strict=True)]
+    modality = names[0] if len(set(names)) == 1 else "+".join(names)
+    image = replace(volumes[0], unit="HU" if modality == "CT" else "a.u.")
+    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+        _require_same_grid(volume, image, f"channel {path.name}")
+    if len(volumes) == 1:
+        return image, modality
+    return replace(image, voxels=np.stack([v.voxels.astype(np.float32, copy=False) for v in volumes])), modality
+
+
+def _guess_modality(volume: Volume) -> str:
+    """CT if the values go far below zero, as only HU do; else MR."""
+    lowest = float(volume.voxels.min())
+    modality = Message("CT") if lowest <= LOWEST_MR else Message("MR")
+    message = Message(
+        "modality not given; assumed to be {modality} because the lowest value is {lowest:g} (set it with --modality)",
+        modality=modality,
+        lowest=lowest,
+    )
+    warnings.warn(message, InputWarning, stacklevel=2)
+    return str(modality)
+
+
+def _read_structures(source: Source, image: Volume) -> Volume:
+    """Draws the structures of a DICOM annotation with the classes that their names have in the whole data set."""
+    label = annotations.read(source.label or Path()).volume(image)
+    return replace(label, voxels=np.array([0, *source.classes], np.int16)[label.voxels])
+
+
+def _instances_to_classes(label: Volume, values: list[int], instances: tuple[int, ...]) -> Volume:
+    if set(values) - {0} != set(range(1, len(instances) + 1)):
+        raise BadInput(
+            Message(
+                "the mask holds instances {values}, dataset.json lists {count}", values=values, count=len(instances)
+            )
+        )
     return replace(label, voxels=np.array([0, *instances], np.int16)[label.voxels])
 
 
-def _same_grid(one: Volume, other: Volume, name: str) -> None:
+def _require_same_grid(volume: Volume, image: Volume, name: str) -> None:
     try:
-        one.require_same_grid(other)
+        volume.require_same_grid(image)
     except ValueError as error:
-        raise BadInput(f"{name} does not lie on its image's grid: {error}") from None
-
-
-def _guess(volume: Volume) -> str:
-    """CT where values go far below zero, as only HU do; else MR."""
-    low = float(volume.voxels.min())
-    modality = "CT" if low <= -200 else "MR"
-    warnings.warn(
-        f"modality not told; taken as {modality} since the lowest value is {low:g} (--modality says it)",
-        Doubt,
-        stacklevel=2,
-    )
-    return modality
+        raise BadInput(Message("{name} does not lie on its image's grid: {error}", name=name, error=error)) from None

@@ -1,4 +1,4 @@
-"""References: the labels, as they were drawn, that predictions are measured against."""
+"""Reference labels: the labels as they were drawn, on the scanner's grid, against which predictions are scored."""
 
 import os
 import re
@@ -8,91 +8,109 @@ from pathlib import Path
 
 import numpy as np
 
-from medssl.data.classes import UNKNOWN, Classes
-from medssl.data.ingest import dataset_layouts as layouts
-from medssl.data.ingest.deidentification import hushed, real_rows
+from medssl.data.classes import IGNORE_INDEX, Classes
+from medssl.data.ingest.dataset_layouts import discover_dataset
+from medssl.data.ingest.deidentification import read_real_rows, redact_warnings
 from medssl.data.ingest.read_source import read_label
 from medssl.data.ingest.source import Source
 from medssl.data.manifest import Manifest
-from medssl.data.store import Card
-from medssl.errors import BadInput
+from medssl.data.store import StoreMetadata
+from medssl.errors import BadInput, Message
 from medssl.io.images import is_image
 from medssl.volume import Volume
 
 
 @dataclass(frozen=True)
 class References:
-    """Labelled cases by name, and what is told of their classes.
+    """Labelled cases by name.
 
-    `unlabelled` are cases that are known to have no label, and so are left out of what is measured; where names are
-    `hidden`, what reading a label says tells none.
+    Attributes:
+        path: The manifest or the folder of the labels.
+        sources: The files of each labelled case.
+        classes: The classes of the labels.
+        unlabelled: Cases that are known to have no label; they are left out of the scores.
+        hidden: Whether the names of the files are private, so that errors and warnings must not show them.
     """
 
-    place: Path
+    path: Path
     sources: Mapping[str, Source]
     classes: Classes = field(default_factory=lambda: Classes({}))
     unlabelled: frozenset[str] = frozenset()
     hidden: bool = False
 
     @classmethod
-    def read(cls, place: Path) -> "References":
-        """From a store's manifest.csv, a folder of labels named as the cases are, or a data set with its images."""
-        if place.is_file():
-            return _of_manifest(place)
-        if not place.is_dir():
-            raise BadInput(f"{place}: no such labels; give a folder of labels or a store's manifest.csv")
-        named = {_case(path): path for path in sorted([*place.glob("*"), *place.glob("*/labels.*")]) if is_image(path)}
-        if named:
-            return cls(place, {case: Source(case, case, (), (), path) for case, path in named.items()})
-        found = layouts.find(place)
-        card = Card(labels=found.labels, present_labels=found.present, regions=found.regions)
-        return cls(place, {s.id: s for s in found.sources if s.label}, Classes.of(card))
+    def read(cls, path: Path) -> "References":
+        """Lists the labels of a manifest.csv, of a folder of labels named after the cases, or of a data set."""
+        if path.is_file():
+            return _read_manifest(path)
+        if not path.is_dir():
+            raise BadInput(f"{path}: no such labels; give a folder of labels or the manifest.csv of a store")
+        label_files = [file for file in sorted([*path.glob("*"), *path.glob("*/labels.*")]) if is_image(file)]
+        if label_files:
+            by_case = {_case_name(file): file for file in label_files}
+            return cls(path, {case: Source(case, case, (), (), file) for case, file in by_case.items()})
+        layout = discover_dataset(path)
+        metadata = StoreMetadata(labels=layout.labels, present_labels=layout.present_labels, regions=layout.regions)
+        return cls(path, {s.id: s for s in layout.sources if s.label}, Classes.from_metadata(metadata))
 
-    def measured(self, cases: Sequence[str]) -> list[str]:
-        """The cases that have a label; those of which nothing is known are refused, all at once."""
-        lacking = [case for case in cases if case not in self.sources and case not in self.unlabelled]
-        if lacking:
-            some = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
+    def select_labelled(self, cases: Sequence[str]) -> list[str]:
+        """Returns the cases that have a label.
+
+        Raises:
+            BadInput: Some cases are neither labelled nor known to be unlabelled; the message lists them.
+        """
+        unknown = [case for case in cases if case not in self.sources and case not in self.unlabelled]
+        if unknown:
+            names = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise BadInput(
-                f"{self.place}: no label for {some}; add them, named as the cases are, or predict fewer cases"
+                f"{self.path}: no label for {names}; add labels named after the cases, or predict fewer cases"
             )
         return [case for case in cases if case in self.sources]
 
-    def label(self, case: str, image: Volume) -> Volume:
-        """A case's label, which must stand on the image's grid; negative where nobody labelled."""
-        with hushed(case, self.hidden, self.place.parent):
+    def read_label(self, case: str, image: Volume) -> Volume:
+        """Reads the label of a case, which must be on the grid of the image.
+
+        Returns:
+            The label; voxels that were not labelled have a negative value.
+        """
+        with redact_warnings(case, self.hidden, self.path.parent):
             try:
-                drawn = read_label(self.sources[case], image)
+                label = read_label(self.sources[case], image)
             except BadInput as error:
-                raise BadInput(f"{case}: {error}") from None
-        blank = self.classes.unlabelled
-        return drawn if blank is None else _unknown(drawn, blank)
+                raise BadInput(Message("{case}: {reason}", case=case, reason=error.message)) from None
+        ignored = self.classes.ignore_label
+        return label if ignored is None else _mark_ignored(label, ignored)
 
 
-def _unknown(drawn: Volume, blank: int) -> Volume:
-    return replace(drawn, voxels=np.where(drawn.voxels == blank, np.int16(UNKNOWN), drawn.voxels.astype(np.int16)))
+def _mark_ignored(label: Volume, ignored: int) -> Volume:
+    voxels = np.where(label.voxels == ignored, np.int16(IGNORE_INDEX), label.voxels.astype(np.int16))
+    return replace(label, voxels=voxels)
 
 
-def _case(path: Path) -> str:
-    """labels/NAME.nii.gz and NAME/labels.nii.gz are both of case NAME."""
+def _case_name(path: Path) -> str:
+    """Returns the case of a label file, which is named NAME.nii.gz or NAME/labels.nii.gz."""
     stem = re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", "", path.name, flags=re.IGNORECASE)
     return path.parent.name if stem == "labels" else stem
 
 
-def _of_manifest(path: Path) -> References:
-    """The files that each case of a store was read from, found again through its ledger."""
-    manifest, card = Manifest.read(path), Card.read(path.parent)
+def _read_manifest(path: Path) -> References:
+    """Finds the files that each case of a store was read from with the help of its ledger."""
+    manifest, metadata = Manifest.read(path), StoreMetadata.read(path.parent)
     files: dict[str, set[str]] = {}
-    for row in real_rows(path.parent):
+    for row in read_real_rows(path.parent):
         if row.status == "used" and row.case:
             files.setdefault(row.case, set()).add(row.path)
-    used = [file for case in manifest.labelled().cases for file in files.get(case.id, ())]
+    used = [file for case in manifest.with_labels().cases for file in files.get(case.id, ())]
     if not used:
         raise BadInput(f"{path}: no case of this store has a label; give a folder of labels")
-    found = layouts.find(Path(os.path.commonpath([str(Path(file).parent) for file in used])))
-    by_files = {frozenset(map(str, s.files)): s for s in found.sources if s.label}
-    known = {case: by_files.get(frozenset(paths)) for case, paths in files.items()}
-    patient = {case.id: case.patient for case in manifest.cases}
-    bare = frozenset(case.id for case in manifest.cases if not case.label)
-    sources = {case: replace(s, id=case, patient=patient[case]) for case, s in known.items() if s and case in patient}
-    return References(path, sources, Classes.of(card), bare, bool(card.key))
+    layout = discover_dataset(Path(os.path.commonpath([str(Path(file).parent) for file in used])))
+    by_files = {frozenset(map(str, s.files)): s for s in layout.sources if s.label}
+    labelled = {case: by_files.get(frozenset(paths)) for case, paths in files.items()}
+    patients = {case.id: case.patient for case in manifest.cases}
+    sources = {
+        case: replace(source, id=case, patient=patients[case])
+        for case, source in labelled.items()
+        if source and case in patients
+    }
+    unlabelled = frozenset(case.id for case in manifest.cases if not case.label)
+    return References(path, sources, Classes.from_metadata(metadata), unlabelled, bool(metadata.key_fingerprint))

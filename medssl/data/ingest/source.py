@@ -1,4 +1,4 @@
-"""Source: the files that one case is read from."""
+"""The files that one case is read from, and the notation for them in a manifest."""
 
 import hashlib
 import os
@@ -7,17 +7,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ESCAPED = r"[%#|\udc80-\udcff]"  # what divides a place, and bytes of names that are no UTF-8
+ESCAPED = r"[%#|\udc80-\udcff]"  # the separators of a location, and bytes of file names that are not UTF-8
 
 
 @dataclass(frozen=True)
 class Source:
     """The channels of an image on one grid, or a DICOM series; with or without a label.
 
-    `classes` are those the label may hold (of a DICOM series: the class of each drawn structure); `instances` are the
-    classes of the objects that a mask numbers; `parts` are files that a header file refers to; `site` is where it was
-    scanned, as a table says or as the scanner is called; `published` cases are named by a data set, not by their path;
-    `burned_in` ones may show text. `date` is that of the study as it is; a store counts days from a secret one.
+    Attributes:
+        id: The case.
+        patient: The patient; equal to the case if the patient is unknown.
+        images: One file per channel, or all files of a DICOM series.
+        modalities: One per channel; empty where it is unknown.
+        label: The file with the label map, the instance mask or the DICOM annotation.
+        series: The name of the DICOM series; None for image files.
+        split: The split that the data set declares, if any.
+        classes: The classes that the label may hold; for a DICOM annotation the class of each structure.
+        instances: The class of each object of an instance mask; None if the label is not an instance mask.
+        parts: Voxel files that a header file refers to.
+        site: Where the case was scanned, from a table or from the name of the scanner.
+        age_years: Age of the patient at the time of the scan.
+        sex: Sex of the patient.
+        date: Date of the study as it was read; a store keeps it as a number of days only.
+        published: The case is named by a published data set, not by its path.
+        burned_in: The pixels may show text.
+        location: Where the case was read from, as the manifest states it; set by `NoPseudonyms.rename`.
     """
 
     id: str
@@ -36,35 +50,42 @@ class Source:
     date: str = ""
     published: bool = False
     burned_in: bool = False
+    location: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file this case is read from."""
+        """Every file that the case is read from."""
         return self.images + self.parts + ((self.label,) if self.label else ())
 
+    @property
+    def real_location(self) -> str:
+        """The real location of the case: its image files, or a folder and the name of its series."""
+        return format_location(self.images, self.series)
 
-def place_text(paths: Sequence[Path], series: str | None) -> str:
-    """Where a case was read from, as the manifest keeps it: its files, or a folder and its series; plain UTF-8."""
+
+def format_location(paths: Sequence[Path], series: str | None) -> str:
+    """Returns the image files of a case, or a folder and the name of a series in it, as one text in plain UTF-8."""
     if series is None:
-        return "|".join(_escaped(str(path)) for path in paths)
-    return f"{_escaped(os.path.commonpath([path.parent for path in paths]))}#{series}"
+        return "|".join(_escape(str(path)) for path in paths)
+    return f"{_escape(os.path.commonpath([path.parent for path in paths]))}#{series}"
 
 
-def place_parts(text: str) -> tuple[list[Path], str]:
-    """The files of a case, or a folder and the name of a series in it."""
+def parse_location(text: str) -> tuple[list[Path], str]:
+    """Returns the image files of a case, or a folder and the name of a series in it."""
     paths, _, series = text.partition("#")
-    return [Path(_unescaped(path)) for path in paths.split("|")], series
+    return [Path(_unescape(path)) for path in paths.split("|")], series
 
 
-def pseudonym(text: str) -> str:
-    """A short name that does not tell the one it stands for."""
+def make_pseudonym(text: str) -> str:
+    """Returns a short hash of a text."""
     return hashlib.sha256(f"medssl:{text}".encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
-def _escaped(text: str) -> str:
-    return re.sub(ESCAPED, lambda odd: f"%{ord(odd[0]) & 0xFF:02X}", text)
+def _escape(text: str) -> str:
+    return re.sub(ESCAPED, lambda match: f"%{ord(match[0]) & 0xFF:02X}", text)
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     plain = {"25": "%", "23": "#", "7C": "|"}
-    return re.sub(r"%(25|23|7C|[89A-F][0-9A-F])", lambda odd: plain.get(odd[1]) or chr(0xDC00 + int(odd[1], 16)), text)
+    pattern = r"%(25|23|7C|[89A-F][0-9A-F])"
+    return re.sub(pattern, lambda match: plain.get(match[1]) or chr(0xDC00 + int(match[1], 16)), text)

@@ -1,1 +1,1 @@
-"""Phantoms: synthetic scans with known labels, for tests, the demo and documentation."""
+"""Simulates scans of invented patients with known labels, for tests, the demo and documentation."""

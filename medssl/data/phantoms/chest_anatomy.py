@@ -1,7 +1,8 @@
-"""The anatomy of a phantom chest: one invented patient, whom any scanner grid may cut.
+"""Defines the anatomy of a phantom chest, which can be rendered on any scanner grid.
 
-Laid out in mm of a standard small adult, x to the right, y to the front, z to the head; `frame` places, turns and
-scales the patient in the scanner, and `warp` bends them so that no organ stays an ellipsoid.
+Coordinates are mm of a standard small adult: x to the right, y to the front, z to the head. `ChestPhantom.frame`
+places, rotates and scales the patient in the scanner, and `ChestPhantom.warp` deforms the patient so that no organ
+stays an ellipsoid. Distances are signed, in mm, and negative inside.
 """
 
 from dataclasses import dataclass, replace
@@ -10,16 +11,24 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32
 from scipy.spatial.transform import Rotation
 
-from medssl.data.phantoms.shapes import Affine, Field, Points, Warp, Waves, ellipsoid, ring
-from medssl.data.phantoms.vessels import Tube, airways, lung_vessels
+from medssl.data.phantoms.shapes import (
+    Affine,
+    DistanceField,
+    Points,
+    Warp,
+    Waves,
+    ellipsoid_distance,
+    rounded_rectangle_distance,
+)
+from medssl.data.phantoms.vessels import Tube, draw_airways, draw_lung_vessels
 
-MOST_NODULES = 30
-HEART_TURN = np.array([[-0.72, 0.52, -0.46], [0.58, 0.81, 0.0], [0.37, -0.27, -0.89]])
+MAX_NODULES = 30
+HEART_AXES = np.array([[-0.72, 0.52, -0.46], [0.58, 0.81, 0.0], [0.37, -0.27, -0.89]])
 
 
 @dataclass(frozen=True)
 class Nodule:
-    """A ball in the lung of one `hu`, or of a haze of that `hu` round a solid core of `core_mm`."""
+    """A solid ball in the lung, or a ground-glass ball around a solid core if `core_mm`, its diameter, is not 0."""
 
     centre_mm: tuple[float, float, float]
     diameter_mm: float
@@ -28,8 +37,26 @@ class Nodule:
 
 
 @dataclass(frozen=True)
-class Chest:
-    """One patient: everything that is theirs and not the scanner's."""
+class ChestPhantom:
+    """One patient, independently of the grid of the scanner.
+
+    Attributes:
+        frame: Patient coordinates -> scanner coordinates.
+        warp: Scanner-independent deformation of the anatomy.
+        texture: Random field that modulates tissue values.
+        fat_mm: Thickness of the subcutaneous fat.
+        contrast_hu: Enhancement of blood; 0 without contrast agent.
+        noise_hu: Standard deviation of the noise.
+        lung_hu: Mean value of the lungs.
+        liver_hu: Mean value of the liver without contrast agent.
+        dome_mm: Height of the right and of the left dome of the diaphragm.
+        heart_mm: Centre and radii of the heart.
+        liver_mm: Centre and radii of the liver.
+        rib_mm: Distance between ribs, and offset of the first one.
+        vessels: Vessels of the lungs.
+        airways: Trachea and bronchi.
+        nodules: Lung nodules, in scanner coordinates.
+    """
 
     frame: Affine
     warp: Warp
@@ -48,10 +75,10 @@ class Chest:
     nodules: tuple[Nodule, ...] = ()
 
 
-def draw_patient(rng: np.random.Generator, nodules: int | None) -> Chest:
-    """An invented patient; `nodules=None` draws 0 to 4 of them."""
-    patient = Chest(
-        frame=_frame(rng),
+def draw_patient(rng: np.random.Generator, num_nodules: int | None) -> ChestPhantom:
+    """Draws a random patient with the given number of nodules, or with 0 to 4 if it is None."""
+    patient = ChestPhantom(
+        frame=_draw_frame(rng),
         warp=Warp.draw(rng, 5, 6.0, 110, 240),
         texture=Waves.draw(rng, 7, 14, 40),
         fat_mm=rng.uniform(5, 17),
@@ -63,77 +90,78 @@ def draw_patient(rng: np.random.Generator, nodules: int | None) -> Chest:
         heart_mm=rng.normal([[-19, 18, -34], [52, 37, 37]], 3).astype(np.float32),
         liver_mm=rng.normal([[56, 4, -98], [62, 70, 58]], 4).astype(np.float32),
         rib_mm=rng.uniform((21, 0), (26, 24)).astype(np.float32),
-        vessels=tuple(lung_vessels(rng)),
-        airways=tuple(airways(rng)),
+        vessels=tuple(draw_lung_vessels(rng)),
+        airways=tuple(draw_airways(rng)),
     )
-    count = int(rng.integers(0, 5)) if nodules is None else nodules
-    if count > MOST_NODULES:
-        raise ValueError(f"{count} nodules have no room in the lungs; ask for at most {MOST_NODULES}")
-    return replace(patient, nodules=tuple(_nodules(rng, patient, count)))
+    count = int(rng.integers(0, 5)) if num_nodules is None else num_nodules
+    if count > MAX_NODULES:
+        raise ValueError(f"{count} nodules do not fit into the lungs; choose at most {MAX_NODULES}")
+    return replace(patient, nodules=tuple(_draw_nodules(rng, patient, count)))
 
 
-def cavity(p: Points) -> Field:
-    """The distance to the inside of the rib cage, which closes above the lungs and runs on into the abdomen."""
-    up = np.clip((p[2] - 5) / 100, 0, 0.999)
-    narrow = np.sqrt(1 - up * up)
-    return ring(p[0], p[1] - 2, 104 * narrow, 68 * narrow)
+def rib_cage_distance(p: Points) -> DistanceField:
+    """Computes the distance to the inside of the rib cage, closed above the lungs and open towards the abdomen."""
+    height = np.clip((p[2] - 5) / 100, 0, 0.999)
+    narrowing = np.sqrt(1 - height * height)
+    return rounded_rectangle_distance(p[0], p[1] - 2, 104 * narrowing, 68 * narrowing)
 
 
-def dome(p: Points, patient: Chest) -> Field:
-    """The height of the diaphragm: two domes, the right one higher, falling off steeply to the back."""
-    right, left = patient.dome_mm
-    over_right = right - 42 * (((p[0] - 50) / 60) ** 2 + ((p[1] - 12) / 66) ** 2)
-    over_left = left - 42 * (((p[0] + 52) / 58) ** 2 + ((p[1] - 12) / 66) ** 2)
-    return np.maximum(np.maximum(over_right, over_left), -118)
+def diaphragm_height(p: Points, patient: ChestPhantom) -> DistanceField:
+    """Computes the z of the diaphragm: two domes, the right one higher, that fall off steeply to the back."""
+    right_mm, left_mm = patient.dome_mm
+    right_dome = right_mm - 42 * (((p[0] - 50) / 60) ** 2 + ((p[1] - 12) / 66) ** 2)
+    left_dome = left_mm - 42 * (((p[0] + 52) / 58) ** 2 + ((p[1] - 12) / 66) ** 2)
+    return np.maximum(np.maximum(right_dome, left_dome), -118)
 
 
-def lungs(p: Points, patient: Chest) -> Field:
-    """The distance to both lungs: the cavity above the diaphragm, less mediastinum, heart and spine."""
-    middle = 9 + 15 * np.exp(-(((p[1] + 8) / 30) ** 2)) + 5 * np.clip((p[2] - 40) / 50, 0, 1)
-    inside = np.maximum(cavity(p) + 4, (dome(p, patient) - p[2]) * np.float32(0.8))
-    inside = np.maximum(inside, middle - np.abs(p[0] + 2))
-    inside = np.maximum(inside, 3 - heart(p, patient))
-    return np.maximum(inside, 23 - np.hypot(p[0], p[1] + 64 - bend(p)))
+def lung_distance(p: Points, patient: ChestPhantom) -> DistanceField:
+    """Computes the distance to the lungs: the rib cage above the diaphragm without mediastinum, heart and spine."""
+    mediastinum = 9 + 15 * np.exp(-(((p[1] + 8) / 30) ** 2)) + 5 * np.clip((p[2] - 40) / 50, 0, 1)
+    inside = np.maximum(rib_cage_distance(p) + 4, (diaphragm_height(p, patient) - p[2]) * np.float32(0.8))
+    inside = np.maximum(inside, mediastinum - np.abs(p[0] + 2))
+    inside = np.maximum(inside, 3 - heart_distance(p, patient))
+    return np.maximum(inside, 23 - np.hypot(p[0], p[1] + 64 - spine_curve(p)))
 
 
-def heart(p: Points, patient: Chest) -> Field:
-    """The distance to the heart, whose long axis points to the left, the front and the feet."""
-    return ellipsoid(p, patient.heart_mm[0], patient.heart_mm[1], HEART_TURN)
+def heart_distance(p: Points, patient: ChestPhantom) -> DistanceField:
+    """Computes the distance to the heart, whose long axis points to the left, the front and the feet."""
+    return ellipsoid_distance(p, patient.heart_mm[0], patient.heart_mm[1], HEART_AXES)
 
 
-def bend(p: Points) -> Field:
-    """How far the spine lies in front of its lowest point: the curve of the chest to the back."""
+def spine_curve(p: Points) -> DistanceField:
+    """Computes the y of the curved spine relative to a straight one."""
     return (p[2] / 130) ** 2 * 9 - 4
 
 
-def _frame(rng: np.random.Generator) -> Affine:
-    """Patient coordinates -> scanner coordinates."""
+def _draw_frame(rng: np.random.Generator) -> Affine:
+    """Draws the affine from patient to scanner coordinates."""
     frame = np.eye(4)
-    turn = Rotation.from_euler("xyz", rng.normal(0, (3, 2.5, 4)), degrees=True).as_matrix()
-    frame[:3, :3] = turn * rng.uniform((0.9, 0.88, 0.9), (1.04, 1.06, 1.04))
+    rotation = Rotation.from_euler("xyz", rng.normal(0, (3, 2.5, 4)), degrees=True).as_matrix()
+    frame[:3, :3] = rotation * rng.uniform((0.9, 0.88, 0.9), (1.04, 1.06, 1.04))
     frame[:3, 3] = rng.uniform(-8, 8, 3)
     return frame
 
 
-def _nodules(rng: np.random.Generator, patient: Chest, count: int) -> list[Nodule]:
-    """Balls that lie inside the lungs and apart from each other."""
-    found: list[Nodule] = []
-    places = rng.uniform((-100, -75, -80), (100, 75, 95), (4000, 3)).astype(np.float32).T
-    room = -lungs(patient.warp(places), patient)
-    centres = (patient.frame[:3, :3] @ places + patient.frame[:3, 3:]).T
+def _draw_nodules(rng: np.random.Generator, patient: ChestPhantom, count: int) -> list[Nodule]:
+    """Draws nodules inside the lungs that do not touch each other."""
+    nodules: list[Nodule] = []
+    points = rng.uniform((-100, -75, -80), (100, 75, 95), (4000, 3)).astype(np.float32).T
+    room = -lung_distance(patient.warp(points), patient)
+    centres = (patient.frame[:3, :3] @ points + patient.frame[:3, 3:]).T
     for _ in range(count):
         diameter = float(np.exp(rng.uniform(np.log(6), np.log(24))))
-        while not (free := np.flatnonzero((room > diameter * 0.6 + 2) & _apart(centres, found, diameter))).size:
+        while not (free := np.flatnonzero((room > diameter * 0.6 + 2) & _is_clear_of(centres, nodules, diameter))).size:
             diameter *= 0.8
         x, y, z = (float(v) for v in centres[rng.choice(free)])
         part_solid = diameter > 10 and rng.random() < 0.3
         hu = rng.uniform(-600, -420) if part_solid else rng.uniform(0, 70)
-        found.append(Nodule((x, y, z), diameter, float(hu), diameter * 0.45 if part_solid else 0.0))
-    return found
+        nodules.append(Nodule((x, y, z), diameter, float(hu), diameter * 0.45 if part_solid else 0.0))
+    return nodules
 
 
-def _apart(centres: Float[np.ndarray, "n 3"], found: list[Nodule], diameter_mm: float) -> Bool[np.ndarray, "n"]:
-    apart = np.ones(len(centres), bool)
-    for other in found:
-        apart &= np.linalg.norm(centres - other.centre_mm, axis=1) > (diameter_mm + other.diameter_mm) / 2 + 6
-    return apart
+def _is_clear_of(centres: Float[np.ndarray, "n 3"], nodules: list[Nodule], diameter_mm: float) -> Bool[np.ndarray, "n"]:
+    """Tests which centres leave a gap between a new nodule of this diameter and all existing ones."""
+    is_clear = np.ones(len(centres), bool)
+    for other in nodules:
+        is_clear &= np.linalg.norm(centres - other.centre_mm, axis=1) > (diameter_mm + other.diameter_mm) / 2 + 6
+    return is_clear

@@ -1,1 +1,1 @@
-"""Registration of scans to an atlas and what is derived from it."""
+"""Registers scans to an atlas and derives labels from it."""

@@ -1,9 +1,9 @@
-"""Parcels: labels that nobody drew, the pieces of an atlas of scans that show the same place, brought to each scan.
+"""Divides an atlas into parcels and maps them to each scan, as labels that need no annotation.
 
-A network that has learnt to say them knows where in the body it is before it sees the first drawn label. That classes
-found by where they lie teach more than one scan's pixels is from Haghighi et al., "Transferable visual words" (2021),
-https://arxiv.org/abs/2102.10680, that correspondence between scans does from He et al., "Geometric visual similarity
-learning" (CVPR 2023), https://arxiv.org/abs/2303.00874.
+A network trained on parcels learns where in the body it is before it sees the first annotated label. Haghighi et al.,
+"Transferable visual words" (2021), https://arxiv.org/abs/2102.10680, show that classes defined by position teach more
+than the pixels of one scan; He et al., "Geometric visual similarity learning" (CVPR 2023),
+https://arxiv.org/abs/2303.00874, show the same for correspondence between scans.
 """
 
 from collections.abc import Iterator
@@ -17,78 +17,110 @@ from scipy.cluster.vq import kmeans2
 
 from medssl.data.manifest import Case, Manifest
 from medssl.data.registration import atlas
-from medssl.data.registration.atlas import Grid, Image, Moved, Scans, Watch
+from medssl.data.registration.atlas import GriddedScans, GridShape, ImageArray, ProgressCallback, RegisteredScan
 from medssl.data.relabel import relabel
 from medssl.errors import BadInput
-from medssl.files import fresh
+from medssl.files import atomic_folder
 from medssl.settings import Settings
 from medssl.volume import Volume
 
-BRIGHT = 0.9  # what a standard deviation of intensity counts beside the width of a parcel
+INTENSITY_WEIGHT = 0.9  # weight of a standard deviation of intensity relative to the width of a parcel
 
 
-class Options(Settings):
-    """How many parcels, of which cases."""
+class AtlasConfig(Settings):
+    """Which cases form the atlas, and into how many parcels it is divided."""
 
-    parcels: int = Field(64, ge=2, le=255)
-    split: str = "train"
-    seed: int = Field(0, ge=0, description="of where the parcels begin")
+    num_parcels: int = Field(64, ge=2, le=255, description="number of parcels; fewer if some stay empty")
+    split: str = Field("train", description="split that the cases of the atlas belong to")
+    seed: int = Field(0, ge=0, description="seed of the initial parcel centres")
 
 
 @dataclass(frozen=True)
-class Made:
-    """What came of it: the manifest, how alike scans and atlas are, as correlation, before and after; and the atlas."""
+class AtlasResult:
+    """An atlas that was written.
+
+    Attributes:
+        manifest: Path of the manifest of the new store.
+        correlation_before: Mean correlation of scans and atlas without registration.
+        correlation_after: Mean correlation of scans and atlas after registration.
+        atlas: The mean of the registered scans.
+        parcels: Parcels of the atlas.
+    """
 
     manifest: Path
-    before: float
-    after: float
+    correlation_before: float
+    correlation_after: float
     atlas: Volume
     parcels: Volume
 
 
-def make(place: Path, out: Path, options: Options, watch: Watch) -> Made:
-    """Writes an atlas: a store that has the images of another and parcels for labels, and where in it each case lies.
+def build_atlas(manifest_path: Path, out: Path, config: AtlasConfig, on_progress: ProgressCallback) -> AtlasResult:
+    """Writes a store with parcels as labels, the images of an existing store and the deformation of each case.
 
-    It is of the cases of one split. Scans are laid over each other by their extents before they are registered: they
-    have to show the same place.
+    Scans are aligned by their extents before they are registered, so that all of them must show the same body region.
+
+    Args:
+        manifest_path: manifest.csv of the existing store; its labels are not used.
+        out: Folder of the new store.
+        config: Which cases to use, and the number of parcels.
+        on_progress: Called with the name of the step, the scans finished and all scans.
     """
-    pool = Manifest.read(place).by(options.split)
-    if len(pool.cases) < 2:
-        raise BadInput(f"{place}: split {options.split!r} holds {len(pool.cases)} cases; an atlas takes two or more")
-    with fresh(out) as part:
-        scans = Scans(pool)
-        first = scans.mean()
-        before = scans.alike(first)
-        mean = atlas.register(scans, first, watch)
-        parcels = pieces(mean, options.parcels, options.seed)
+    manifest = Manifest.read(manifest_path).in_split(config.split)
+    if len(manifest.cases) < 2:
+        raise BadInput(
+            f"{manifest_path}: split {config.split!r} holds {len(manifest.cases)} cases; an atlas needs two or more"
+        )
+    with atomic_folder(out) as part:
+        scans = GriddedScans(manifest)
+        initial = scans.compute_mean()
+        correlation_before = scans.mean_correlation(initial)
+        mean = atlas.refine_atlas(scans, initial, on_progress)
+        parcels = parcellate(mean, config.num_parcels, config.seed)
         names = {n: f"parcel {n}" for n in range(1, int(parcels.max()) + 1)}
-        alike: list[float] = []
+        correlations: list[float] = []
 
-        def labels() -> Iterator[tuple[Case, Int[np.ndarray, "p q r"]]]:
-            for done, one in enumerate(scans.moves(mean, *atlas.LAST), 1):
-                atlas.save(part, one)
-                yield one.case, _brought(parcels, one, scans.store.image(one.case).shape)
-                alike.append(one.alike(mean))
-                watch("labels", done, len(pool.cases))
+        def generate_labels() -> Iterator[tuple[Case, Int[np.ndarray, "p q r"]]]:
+            for number, scan in enumerate(scans.register_all(mean, *atlas.FINAL_REGISTRATION), 1):
+                atlas.save_displacement(part, scan)
+                yield scan.case, _warp_parcels(parcels, scan, scans.store.image(scan.case).shape)
+                correlations.append(scan.correlate_with(mean))
+                on_progress("labels", number, len(manifest.cases))
 
-        relabel(pool, names, labels(), part, out)
-    shown = Volume(mean, scans.affine(), "a.u."), Volume(parcels, scans.affine(), "label")
-    return Made(out / "manifest.csv", before, float(np.mean(alike)), *shown)
+        relabel(manifest, names, generate_labels(), part, out)
+    affine = scans.grid_affine()
+    return AtlasResult(
+        manifest=out / "manifest.csv",
+        correlation_before=correlation_before,
+        correlation_after=float(np.mean(correlations)),
+        atlas=Volume(mean, affine, "a.u."),
+        parcels=Volume(parcels, affine, "label"),
+    )
 
 
-def pieces(atlas: Image, count: int, seed: int) -> Int[np.ndarray, "i j k"]:
-    """The voxels of an atlas in compact pieces of one brightness, numbered from 1; a few less where some stay empty."""
+def parcellate(atlas: ImageArray, count: int, seed: int) -> Int[np.ndarray, "i j k"]:
+    """Divides an atlas into compact parcels of similar intensity by k-means over position and intensity.
+
+    Args:
+        atlas: Image to divide.
+        count: Number of parcels; the result has fewer if some stay empty.
+        seed: Seed of the initial parcel centres.
+
+    Returns:
+        The parcel of each voxel, numbered from 1.
+    """
     width = (atlas.size / count) ** (1 / 3)
-    features = np.stack([*(np.indices(atlas.shape) / width), BRIGHT * atlas / max(float(atlas.std()), 1e-6)])
-    rows = features.reshape(4, -1).T
-    begin = rows[np.random.default_rng(seed).choice(len(rows), count, replace=False)]
-    _, of = kmeans2(rows, begin, iter=30, minit="matrix", missing="warn")
-    _, of = np.unique(of, return_inverse=True)
-    return of.reshape(atlas.shape).astype(np.int64) + 1
+    features = np.stack([*(np.indices(atlas.shape) / width), INTENSITY_WEIGHT * atlas / max(float(atlas.std()), 1e-6)])
+    points = features.reshape(4, -1).T
+    centres = points[np.random.default_rng(seed).choice(len(points), count, replace=False)]
+    _, parcel_of_voxel = kmeans2(points, centres, iter=30, minit="matrix", missing="warn")
+    _, parcel_of_voxel = np.unique(parcel_of_voxel, return_inverse=True)
+    return parcel_of_voxel.reshape(atlas.shape).astype(np.int64) + 1
 
 
-def _brought(parcels: Int[np.ndarray, "i j k"], moved: Moved, shape: Grid) -> Int[np.ndarray, "p q r"]:
-    """The parcels of a case, on its own grid of this shape."""
-    at = np.rint(atlas.stretched(moved.places, shape)).astype(int)
-    i, j, k = (axis.clip(0, n - 1) for axis, n in zip(at, parcels.shape, strict=True))
+def _warp_parcels(
+    parcels: Int[np.ndarray, "i j k"], registered: RegisteredScan, shape: GridShape
+) -> Int[np.ndarray, "p q r"]:
+    """Maps the parcels of the atlas to the grid, of this shape, of a case."""
+    nearest = np.rint(atlas.resample_deformation(registered.deformation, shape)).astype(int)
+    i, j, k = (axis.clip(0, n - 1) for axis, n in zip(nearest, parcels.shape, strict=True))
     return parcels[i, j, k]

@@ -1,1 +1,1 @@
-"""Transforms of crops: augmentation, intensity changes and corruption."""
+"""Transforms of crops: augmentation, intensity changes and corruptions."""

@@ -1,4 +1,4 @@
-"""Augmentation: a crop seen slightly otherwise, as a pure function of the crop, its label and a generator."""
+"""Augments a crop and its label together, as a pure function of both and a random generator."""
 
 import math
 
@@ -10,143 +10,175 @@ from torch.nn import functional as F
 
 from medssl.settings import Settings
 
-CONTROL = 5  # control points an axis of a bend
-FURTHEST = 0.4  # of their distance, that they move: below a half, so that neighbours never change places
+CONTROL_POINTS = 5  # of an elastic deformation, along each axis
+MAX_DISPLACEMENT = 0.4  # of a control point, in distances between them; below 0.5 neighbours never change places
 
-Pair = tuple[Float[Tensor, "c i j k"], Int[Tensor, "i j k"] | None]
+ImageAndLabel = tuple[Float[Tensor, "c i j k"], Int[Tensor, "i j k"] | None]
 
 
-class Augment(Settings):
-    """How strongly each change is made, and how often: `share` is the probability of each of them.
+class AugmentConfig(Settings):
+    """Probability and strength of each random change.
 
     The defaults follow nnU-Net's: Isensee et al., nnU-Net: a self-configuring method for deep learning-based
-    biomedical image segmentation, 2021, https://doi.org/10.1038/s41592-020-01008-z; milder, as few epochs need, and
-    without mirroring left and right, which the names of paired organs depend on. `elastic` bends as Ronneberger et
-    al., U-Net, 2015, https://arxiv.org/abs/1505.04597: few control points move at random, linear in between, which
-    costs little beside the turn's own resampling and never folds.
+    biomedical image segmentation, 2021, https://doi.org/10.1038/s41592-020-01008-z. They are milder, as suits few
+    epochs, and do not mirror left and right, which the names of paired organs depend on. `elastic` deforms as in
+    Ronneberger et al., U-Net, 2015, https://arxiv.org/abs/1505.04597: few control points move at random, with linear
+    interpolation in between. It shares the resampling of rotation and scaling, and never folds.
     """
 
-    share: float = Field(0.3, ge=0, le=1)
-    flip: tuple[bool, bool, bool] = Field((False, True, True), description="mirrors: left-right, back-front, up-down")
-    swap: tuple[tuple[int, int], ...] = Field((), description="classes that change places with left and right")
-    rotate_deg: float = 15.0
-    scale: float = 0.15
-    elastic: float = Field(0.1, ge=0, le=0.2, description="standard deviation, in distances of control points")
-    gamma: float = 0.3
-    contrast: float = 0.25
-    brightness: float = 0.1
-    noise: float = 0.05
-    blur: float = 1.0
-    zoom: float = 0.5
+    probability: float = Field(0.3, ge=0, le=1, description="probability of each change except flips")
+    flip: tuple[bool, bool, bool] = Field(
+        (False, True, True), description="axes to mirror with probability 0.5: left-right, back-front, up-down"
+    )
+    left_right_pairs: tuple[tuple[int, int], ...] = Field(
+        (), description="pairs of label values that a left-right mirror exchanges"
+    )
+    rotate_deg: float = Field(15.0, description="largest rotation about each axis, in degrees")
+    scale: float = Field(0.15, description="largest change of size, as a fraction")
+    elastic: float = Field(
+        0.1,
+        ge=0,
+        le=0.2,
+        description="largest standard deviation of an elastic deformation, in control point distances",
+    )
+    gamma: float = Field(0.3, description="largest absolute logarithm of the gamma exponent")
+    contrast: float = Field(0.25, description="largest change of contrast, as a fraction")
+    brightness: float = Field(0.1, description="largest change of brightness, in units of network input")
+    noise: float = Field(0.05, description="largest standard deviation of Gaussian noise, in units of network input")
+    blur: float = Field(1.0, description="largest standard deviation of Gaussian blur, in voxels")
+    zoom: float = Field(0.5, description="lowest resolution of a simulated coarse scan, as a fraction of the original")
 
 
-def augment(how: Augment, x: Float[Tensor, "c i j k"], label: Int[Tensor, "i j k"] | None, source: Generator) -> Pair:
-    """The crop and its label after one random round of changes; values stay in [0, 1], labels stay whole numbers."""
-    x, label = _flip(how, x, label, source)
-    x, label = _move(how, x, label, source)
-    for change in (_blur, _lower, _noise, _light, _gamma):
-        if _chance(how, source):
-            x = change(how, x, source)
+def augment(
+    config: AugmentConfig, x: Float[Tensor, "c i j k"], label: Int[Tensor, "i j k"] | None, generator: Generator
+) -> ImageAndLabel:
+    """Applies one random round of changes to a crop and its label.
+
+    Args:
+        config: Probability and strength of each change.
+        x: Intensities in [0, 1]; the result stays within them.
+        label: Label values, which are never interpolated; None for a crop without label.
+        generator: Source of all randomness.
+    """
+    x, label = _flip(config, x, label, generator)
+    x, label = _resample(config, x, label, generator)
+    for change in (_blur, _lower_resolution, _add_noise, _change_contrast_and_brightness, _apply_gamma):
+        if _draw_chance(config, generator):
+            x = change(config, x, generator)
     return x.clamp(0, 1), label
 
 
-def _uniform(source: Generator, low: float, high: float) -> float:
-    return low + (high - low) * torch.rand((), generator=source).item()
+def _draw_uniform(generator: Generator, low: float, high: float) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()
 
 
-def _chance(how: Augment, source: Generator) -> bool:
-    return _uniform(source, 0, 1) < how.share
+def _draw_chance(config: AugmentConfig, generator: Generator) -> bool:
+    return _draw_uniform(generator, 0, 1) < config.probability
 
 
-def _flip(how: Augment, x: Float[Tensor, "c i j k"], label: Int[Tensor, "i j k"] | None, source: Generator) -> Pair:
-    heads = torch.rand(3, generator=source).tolist()
-    axes = [axis - 3 for axis in range(3) if how.flip[axis] and heads[axis] < 0.5]
+def _flip(
+    config: AugmentConfig, x: Float[Tensor, "c i j k"], label: Int[Tensor, "i j k"] | None, generator: Generator
+) -> ImageAndLabel:
+    coins = torch.rand(3, generator=generator).tolist()
+    axes = [axis - 3 for axis in range(3) if config.flip[axis] and coins[axis] < 0.5]
     if label is not None and -3 in axes:
-        label = _swapped(how, label)
+        label = _swap_left_right(config, label)
     return x.flip(axes), None if label is None else label.flip(axes)
 
 
-def _swapped(how: Augment, label: Int[Tensor, "i j k"]) -> Int[Tensor, "i j k"]:
-    """A stored volume runs from left to right along i, so that a mirror along i makes a left kidney a right one."""
-    other = {a: b for pair in how.swap for a, b in (pair, pair[::-1])}
-    new = label.clone()
-    for a, b in other.items():
-        new[label == a] = b
-    return new
+def _swap_left_right(config: AugmentConfig, label: Int[Tensor, "i j k"]) -> Int[Tensor, "i j k"]:
+    """Exchanges the label values of left and right; stored volumes run from left to right along i."""
+    counterpart = {a: b for pair in config.left_right_pairs for a, b in (pair, pair[::-1])}
+    swapped = label.clone()
+    for a, b in counterpart.items():
+        swapped[label == a] = b
+    return swapped
 
 
-def _move(how: Augment, x: Float[Tensor, "c i j k"], label: Int[Tensor, "i j k"] | None, source: Generator) -> Pair:
-    """Turns, scales and bends, in one resampling: linear for the image, nearest for the label."""
-    turns, bends = _chance(how, source), _chance(how, source) and how.elastic > 0
-    if not turns and not bends:
+def _resample(
+    config: AugmentConfig, x: Float[Tensor, "c i j k"], label: Int[Tensor, "i j k"] | None, generator: Generator
+) -> ImageAndLabel:
+    """Rotates, scales and deforms in one resampling: linear for the image, nearest for the label."""
+    has_rotation = _draw_chance(config, generator)
+    has_elastic = _draw_chance(config, generator) and config.elastic > 0
+    if not has_rotation and not has_elastic:
         return x, label
-    matrix = _turned(how, x, source) if turns else torch.eye(3)
+    matrix = _draw_rotation_and_scale(config, x, generator) if has_rotation else torch.eye(3)
     grid = F.affine_grid(torch.cat([matrix, torch.zeros(3, 1)], 1)[None], [1, 1, *x.shape[1:]], align_corners=False)
-    if bends:
-        grid = grid + _bent(how, x, source)
-    moved = F.grid_sample(x[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    if has_elastic:
+        grid = grid + _draw_elastic_displacement(config, x, generator)
+    image = F.grid_sample(x[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
     if label is None:
-        return moved, None
-    near = F.grid_sample(label[None, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return moved, near[0, 0].to(label.dtype)
+        return image, None
+    nearest = F.grid_sample(label[None, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return image, nearest[0, 0].to(label.dtype)
 
 
-def _turned(how: Augment, x: Float[Tensor, "c i j k"], source: Generator) -> Float[Tensor, "3 3"]:
-    """A rotation in voxels about the middle, and a scale."""
-    turn = torch.eye(3)
+def _draw_rotation_and_scale(
+    config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator
+) -> Float[Tensor, "3 3"]:
+    """Draws a rotation, rigid in voxels, about the centre of the crop, and a scale."""
+    rotation = torch.eye(3)
     for axis in range(3):
-        angle = math.radians(_uniform(source, -how.rotate_deg, how.rotate_deg))
+        angle = math.radians(_draw_uniform(generator, -config.rotate_deg, config.rotate_deg))
         a, b = [other for other in range(3) if other != axis]
-        one = torch.eye(3)
-        one[a, a] = one[b, b] = math.cos(angle)
-        one[a, b], one[b, a] = -math.sin(angle), math.sin(angle)
-        turn = turn @ one
-    turn = turn / _uniform(source, 1 - how.scale, 1 + how.scale)
-    # grid_sample counts in half widths, and names axes k j i: a rotation in voxels is conjugated by the shape.
-    half = torch.tensor(x.shape[:0:-1], dtype=torch.float32)
-    return turn * half[None] / half[:, None]
+        about_axis = torch.eye(3)
+        about_axis[a, a] = about_axis[b, b] = math.cos(angle)
+        about_axis[a, b], about_axis[b, a] = -math.sin(angle), math.sin(angle)
+        rotation = rotation @ about_axis
+    rotation = rotation / _draw_uniform(generator, 1 - config.scale, 1 + config.scale)
+    # grid_sample counts in half widths, and orders axes k j i: a rotation in voxels is conjugated by the shape.
+    half_widths = torch.tensor(x.shape[:0:-1], dtype=torch.float32)
+    return rotation * half_widths[None] / half_widths[:, None]
 
 
-def _bent(how: Augment, x: Float[Tensor, "c i j k"], source: Generator) -> Float[Tensor, "1 i j k 3"]:
-    """How far each voxel is moved, in half widths."""
-    step = 2 / (CONTROL - 1)
-    moves = torch.randn(1, 3, CONTROL, CONTROL, CONTROL, generator=source) * _uniform(source, 0, how.elastic)
-    moves = moves.clamp(-FURTHEST, FURTHEST) * step
-    return F.interpolate(moves, size=x.shape[1:], mode="trilinear", align_corners=True).movedim(1, -1)
+def _draw_elastic_displacement(
+    config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator
+) -> Float[Tensor, "1 i j k 3"]:
+    """Draws a smooth displacement of each voxel, in half widths of the crop."""
+    step = 2 / (CONTROL_POINTS - 1)
+    noise = torch.randn(1, 3, CONTROL_POINTS, CONTROL_POINTS, CONTROL_POINTS, generator=generator)
+    displacement = noise * _draw_uniform(generator, 0, config.elastic)
+    displacement = displacement.clamp(-MAX_DISPLACEMENT, MAX_DISPLACEMENT) * step
+    return F.interpolate(displacement, size=x.shape[1:], mode="trilinear", align_corners=True).movedim(1, -1)
 
 
-def _blur(how: Augment, x: Float[Tensor, "c i j k"], source: Generator) -> Float[Tensor, "c i j k"]:
-    """A Gaussian of up to `blur` voxels, one axis after the other."""
-    sigma = _uniform(source, 0.3, max(0.3, how.blur))
-    reach = math.ceil(2 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+def _blur(config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator) -> Float[Tensor, "c i j k"]:
+    """Blurs with a Gaussian of up to `blur` voxels, one axis after the other."""
+    sigma = _draw_uniform(generator, 0.3, max(0.3, config.blur))
+    radius = math.ceil(2 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).to(x)
     for axis in range(3):
         shape = [1, 1, 1, 1, 1]
         shape[2 + axis] = len(kernel)
         pad = [0] * 6
-        pad[4 - 2 * axis] = pad[5 - 2 * axis] = reach
+        pad[4 - 2 * axis] = pad[5 - 2 * axis] = radius
         x = F.conv3d(F.pad(x[:, None], pad, mode="replicate"), kernel.view(shape))[:, 0]
     return x
 
 
-def _lower(how: Augment, x: Float[Tensor, "c i j k"], source: Generator) -> Float[Tensor, "c i j k"]:
-    """A coarser scan, brought back to the grid."""
-    zoom = _uniform(source, how.zoom, 1)
-    small = [max(1, round(n * zoom)) for n in x.shape[1:]]
-    coarse = F.interpolate(x[None], size=small, mode="trilinear", align_corners=False)
+def _lower_resolution(
+    config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator
+) -> Float[Tensor, "c i j k"]:
+    """Resamples to a coarser grid and back."""
+    zoom = _draw_uniform(generator, config.zoom, 1)
+    coarse_shape = [max(1, round(n * zoom)) for n in x.shape[1:]]
+    coarse = F.interpolate(x[None], size=coarse_shape, mode="trilinear", align_corners=False)
     return F.interpolate(coarse, size=x.shape[1:], mode="trilinear", align_corners=False)[0]
 
 
-def _noise(how: Augment, x: Float[Tensor, "c i j k"], source: Generator) -> Float[Tensor, "c i j k"]:
-    return x + _uniform(source, 0, how.noise) * torch.randn(x.shape, generator=source)
+def _add_noise(config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator) -> Float[Tensor, "c i j k"]:
+    return x + _draw_uniform(generator, 0, config.noise) * torch.randn(x.shape, generator=generator)
 
 
-def _light(how: Augment, x: Float[Tensor, "c i j k"], source: Generator) -> Float[Tensor, "c i j k"]:
+def _change_contrast_and_brightness(
+    config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator
+) -> Float[Tensor, "c i j k"]:
     mean = x.mean((1, 2, 3), keepdim=True)
-    contrast = _uniform(source, 1 - how.contrast, 1 + how.contrast)
-    return (x - mean) * contrast + mean + _uniform(source, -how.brightness, how.brightness)
+    contrast = _draw_uniform(generator, 1 - config.contrast, 1 + config.contrast)
+    return (x - mean) * contrast + mean + _draw_uniform(generator, -config.brightness, config.brightness)
 
 
-def _gamma(how: Augment, x: Float[Tensor, "c i j k"], source: Generator) -> Float[Tensor, "c i j k"]:
-    return x.clamp(0, 1) ** math.exp(_uniform(source, -how.gamma, how.gamma))
+def _apply_gamma(config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator) -> Float[Tensor, "c i j k"]:
+    return x.clamp(0, 1) ** math.exp(_draw_uniform(generator, -config.gamma, config.gamma))

@@ -1,4 +1,4 @@
-"""DICOM in and out: series as volumes, segmentations, structured reports and de-identification."""
+"""Reads and writes DICOM: image series, segmentations and structured reports; also removes identifying data."""
 
 from medssl.io.dicom.reader import Series, read
 

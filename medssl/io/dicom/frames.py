@@ -1,4 +1,4 @@
-"""Frames: the slices a DICOM file holds, each with its place, its encoding and the meaning of its numbers."""
+"""Reads the slices of a DICOM file, each with its position, its pixel encoding and its rescale."""
 
 import math
 from collections.abc import Iterator
@@ -21,11 +21,20 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from medssl.io.dicom.header import Attributes, Header, Layers, items, numbers, text, whole
-from medssl.io.dicom.pixel_data.encoding import Layout, layout
-from medssl.io.rejected import Refusal
+from medssl.errors import Message
+from medssl.io.dicom.header import (
+    Attributes,
+    Header,
+    MergedDatasets,
+    get_floats,
+    get_int,
+    get_items,
+    get_text,
+)
+from medssl.io.dicom.pixel_data.encoding import PixelEncoding, read_encoding
+from medssl.io.rejected import ReadRejected
 
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, for which pydicom has no name yet
+LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, for which pydicom has no name yet
 CLASSIC = {CTImageStorage: "CT", MRImageStorage: "MR", PositronEmissionTomographyImageStorage: "PT"}
 ENHANCED = {
     EnhancedCTImageStorage: "CT",
@@ -36,8 +45,8 @@ ENHANCED = {
     LegacyConvertedEnhancedPETImageStorage: "PT",
 }
 MODALITY = {**CLASSIC, **ENHANCED}
-# What tells several volumes of one series apart, the most telling first.
-MARKS = (
+# The tags that distinguish several volumes of one series, the most specific first.
+VOLUME_TAGS = (
     "EchoTime", "EffectiveEchoTime", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier",
     "TemporalPositionIndex", "AcquisitionNumber", "NominalPercentageOfCardiacPhase", "TriggerTime",
     "NominalCardiacTriggerDelayTime", "FrameReferenceTime", "InversionTime", "FlipAngle", "ImageType", "FrameType",
@@ -46,8 +55,8 @@ MARKS = (
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Who and what was imaged: equal for all slices of one series."""
+class SeriesKey:
+    """The identifiers that all slices of a series share."""
 
     patient: str
     study: str
@@ -58,12 +67,28 @@ class Origin:
 
 @dataclass(frozen=True)
 class Frame:
-    """One slice: where it lies (mm, LPS), how it is stored, and how its numbers become values."""
+    """One slice of a DICOM file.
+
+    Args:
+        path: The file.
+        index: The number of the frame in the file, from 0.
+        series_key: The identifiers of the series.
+        encoding: How the stored values are encoded.
+        position: The centre of the first pixel in mm, LPS.
+        axes: The direction of a row and of a column, LPS.
+        pixel_mm: The distance between columns and between rows.
+        slope: The factor from stored values to output values.
+        intercept: The offset that is added after the factor.
+        padding: The lowest and the highest stored value that marks pixels outside the image.
+        tilt_deg: The gantry tilt in the header.
+        sop_instance: The UID of the SOP instance.
+        volume_tags: The tags that can distinguish several volumes of one series.
+    """
 
     path: Path
     index: int
-    origin: Origin
-    layout: Layout
+    series_key: SeriesKey
+    encoding: PixelEncoding
     position: tuple[float, ...]
     axes: tuple[float, ...]
     pixel_mm: tuple[float, float]
@@ -71,109 +96,136 @@ class Frame:
     intercept: float
     padding: tuple[int, int] | None
     tilt_deg: float
-    sop: str
-    marks: dict[str, str]
+    sop_instance: str
+    volume_tags: dict[str, str]
 
 
 def check_kind(header: Header) -> None:
-    """Refuses, by name, what holds no slices of CT, MR or PET."""
-    kind = text(header.data, "SOPClassUID")
+    """Rejects files without slices of CT, MR or PET; the message names their kind."""
+    kind = get_text(header.data, "SOPClassUID")
     if kind == "" and "DirectoryRecordSequence" in header.data:
-        raise Refusal("not-an-image", "a DICOMDIR: an index of other files, not an image")
-    if kind in (RTStructureSetStorage, SegmentationStorage, LABEL_MAP):
-        raise Refusal("annotation", f"{header.kind}: drawn labels; they are read together with their series")
-    if kind not in MODALITY:
-        raise Refusal("not-an-image", f"{header.kind}: not a CT, MR or PET image")
-    if "LOCALIZER" in text(header.data, "ImageType").upper().split("\\"):
-        raise Refusal("localizer", "a localizer (scout): an overview, not part of a volume")
-
-
-def frames(header: Header) -> tuple[Frame, ...]:
-    """The slices of a file that holds an image."""
-    found, whose = layout(header), _origin(header)
-    if text(header.data, "SOPClassUID") in ENHANCED:
-        return tuple(
-            _frame(header, n, data, found, whose) for n, data in enumerate(functional_groups(header, found.frames))
+        raise ReadRejected("not-an-image", Message("a DICOMDIR: an index of other files, not an image"))
+    if kind in (RTStructureSetStorage, SegmentationStorage, LABEL_MAP_STORAGE):
+        raise ReadRejected(
+            "annotation", Message("{kind}: labels; they are read together with their series", kind=header.kind)
         )
-    if found.frames > 1:
-        raise Refusal("mixed", f"{found.frames} frames in a file of the single-frame kind {header.kind}")
-    return (_frame(header, 0, header.data, found, whose),)
+    if kind not in MODALITY:
+        raise ReadRejected("not-an-image", Message("{kind}: not a CT, MR or PET image", kind=header.kind))
+    if "LOCALIZER" in get_text(header.data, "ImageType").upper().split("\\"):
+        raise ReadRejected("localizer", Message("a localizer (scout): an overview, not part of a volume"))
 
 
-def functional_groups(header: Header, count: int) -> Iterator[Layers]:
-    """For each frame of a multi-frame file: its own attributes, over the shared ones, over the file's."""
-    own = items(header.data, "PerFrameFunctionalGroupsSequence")
-    if len(own) != count:
-        raise Refusal("geometry", f"describes {len(own)} of its {count} frames")
-    shared = _flat(items(header.data, "SharedFunctionalGroupsSequence")[:1])
-    for group in own:
-        yield Layers((*_flat([group]), *shared, header.data))
+def read_frames(header: Header) -> tuple[Frame, ...]:
+    """Returns the slices of an image file."""
+    encoding, series_key = read_encoding(header), _read_series_key(header)
+    if get_text(header.data, "SOPClassUID") in ENHANCED:
+        return tuple(
+            _build_frame(header, n, data, encoding, series_key)
+            for n, data in enumerate(merge_functional_groups(header, encoding.frames))
+        )
+    if encoding.frames > 1:
+        raise ReadRejected(
+            "mixed",
+            Message(
+                "{frames} frames in a file of the single-frame kind {kind}", frames=encoding.frames, kind=header.kind
+            ),
+        )
+    return (_build_frame(header, 0, header.data, encoding, series_key),)
 
 
-def _flat(groups: list[Dataset]) -> tuple[Dataset, ...]:
-    """The single items of the sequences in a functional group."""
+def merge_functional_groups(header: Header, count: int) -> Iterator[MergedDatasets]:
+    """Returns the attributes of each frame: its own before the shared ones before those of the file."""
+    per_frame = get_items(header.data, "PerFrameFunctionalGroupsSequence")
+    if len(per_frame) != count:
+        raise ReadRejected(
+            "geometry", Message("describes {num_items} of its {count} frames", num_items=len(per_frame), count=count)
+        )
+    shared = _flatten_groups(get_items(header.data, "SharedFunctionalGroupsSequence")[:1])
+    for group in per_frame:
+        yield MergedDatasets((*_flatten_groups([group]), *shared, header.data))
+
+
+def _flatten_groups(groups: list[Dataset]) -> tuple[Dataset, ...]:
+    """Returns the single items of the sequences in functional groups."""
     names = ((group, keyword_for_tag(tag)) for group in groups for tag, _ in group.items())
-    return tuple(item for group, name in names for item in items(group, name)[:1])
+    return tuple(item for group, name in names for item in get_items(group, name)[:1])
 
 
-def _origin(header: Header) -> Origin:
+def _read_series_key(header: Header) -> SeriesKey:
+    """Reads the identifiers that all slices of a series share."""
     data = header.data
-    series, study = text(data, "SeriesInstanceUID"), text(data, "StudyInstanceUID")
+    series, study = get_text(data, "SeriesInstanceUID"), get_text(data, "StudyInstanceUID")
     if not series or not study:
-        raise Refusal("mixed", "has no series or study identifier: what it belongs to is unknown")
-    modality = MODALITY[text(data, "SOPClassUID")]
-    return Origin(text(data, "PatientID"), study, series, modality, text(data, "FrameOfReferenceUID"))
+        raise ReadRejected("mixed", Message("has no series or study identifier, so its series is unknown"))
+    modality = MODALITY[get_text(data, "SOPClassUID")]
+    return SeriesKey(get_text(data, "PatientID"), study, series, modality, get_text(data, "FrameOfReferenceUID"))
 
 
-def _frame(header: Header, index: int, data: Attributes, layout: Layout, origin: Origin) -> Frame:
-    between_rows, between_columns = needed(data, "PixelSpacing", 2)
-    slope, intercept = _rescale(data, origin.modality)
+def _build_frame(header: Header, index: int, data: Attributes, encoding: PixelEncoding, series_key: SeriesKey) -> Frame:
+    """Builds a slice from the attributes of its frame."""
+    between_rows, between_columns = require_numbers(data, "PixelSpacing", 2)
+    slope, intercept = _read_rescale(data, series_key.modality)
     return Frame(
         path=header.path,
         index=index,
-        origin=origin,
-        layout=layout,
-        position=needed(data, "ImagePositionPatient", 3),
-        axes=needed(data, "ImageOrientationPatient", 6),
+        series_key=series_key,
+        encoding=encoding,
+        position=require_numbers(data, "ImagePositionPatient", 3),
+        axes=require_numbers(data, "ImageOrientationPatient", 6),
         pixel_mm=(between_columns, between_rows),
         slope=slope,
         intercept=intercept,
-        padding=_padding(data),
-        tilt_deg=(numbers(data, "GantryDetectorTilt", 1) or (0.0,))[0],
-        sop=text(data, "SOPInstanceUID"),
-        marks={name: told for name in MARKS if (told := text(data, name))},
+        padding=_read_padding(data),
+        tilt_deg=(get_floats(data, "GantryDetectorTilt", 1) or (0.0,))[0],
+        sop_instance=get_text(data, "SOPInstanceUID"),
+        volume_tags={name: value for name in VOLUME_TAGS if (value := get_text(data, name))},
     )
 
 
-def needed(data: Attributes, keyword: str, count: int) -> tuple[float, ...]:
-    """The numbers that say where a slice lies."""
+def require_numbers(data: Attributes, keyword: str, count: int) -> tuple[float, ...]:
+    """Returns the numbers of an attribute that the position of a slice depends on; rejects it if they are missing."""
     try:
-        given = numbers(data, keyword, count)
-    except Refusal as refusal:
-        raise Refusal("geometry", str(refusal)) from None
-    if given is None:
-        raise Refusal("geometry", f"{keyword} is missing: where the slice lies is unknown")
-    if max(map(abs, given)) > 1e5:
-        raise Refusal("geometry", f"{keyword} is {', '.join(f'{n:g}' for n in given)}: impossible")
-    return given
+        numbers = get_floats(data, keyword, count)
+    except ReadRejected as error:
+        raise ReadRejected("geometry", error.message) from None
+    if numbers is None:
+        raise ReadRejected(
+            "geometry", Message("{keyword} is missing, so the position of the slice is unknown", keyword=keyword)
+        )
+    if max(map(abs, numbers)) > 1e5:
+        raise ReadRejected(
+            "geometry",
+            Message(
+                "{keyword} is {values}, which is impossible",
+                keyword=keyword,
+                values=", ".join(f"{n:g}" for n in numbers),
+            ),
+        )
+    return numbers
 
 
-def _rescale(data: Attributes, modality: str) -> tuple[float, float]:
-    if items(data, "ModalityLUTSequence"):
-        raise Refusal("values", "its values go through a modality lookup table, which is not read")
-    slope, intercept = numbers(data, "RescaleSlope", 1), numbers(data, "RescaleIntercept", 1)
+def _read_rescale(data: Attributes, modality: str) -> tuple[float, float]:
+    """Returns slope and intercept; only MR may lack both."""
+    if get_items(data, "ModalityLUTSequence"):
+        raise ReadRejected("values", Message("its values need a modality lookup table, which is not supported"))
+    slope, intercept = get_floats(data, "RescaleSlope", 1), get_floats(data, "RescaleIntercept", 1)
     if slope is None and intercept is None and modality == "MR":
         return 1.0, 0.0
     if slope is None or intercept is None:
-        raise Refusal("values", "RescaleSlope or RescaleIntercept is missing: what its numbers mean is unknown")
+        raise ReadRejected(
+            "values", Message("RescaleSlope or RescaleIntercept is missing, so the meaning of its values is unknown")
+        )
     if slope[0] == 0 or not math.isfinite(slope[0] * 2**32 + intercept[0]):
-        raise Refusal("values", f"RescaleSlope is {slope[0]:g}: no such scale")
+        raise ReadRejected(
+            "values", Message("RescaleSlope is {slope}; a finite slope other than 0 is needed", slope=f"{slope[0]:g}")
+        )
     return slope[0], intercept[0]
 
 
-def _padding(data: Attributes) -> tuple[int, int] | None:
-    value = whole(data, "PixelPaddingValue")
+def _read_padding(data: Attributes) -> tuple[int, int] | None:
+    """Returns the range of stored values that mark pixels outside the image."""
+    value = get_int(data, "PixelPaddingValue")
     if value is None:
         return None
-    limit = whole(data, "PixelPaddingRangeLimit")
+    limit = get_int(data, "PixelPaddingRangeLimit")
     return (value, value) if limit is None else (min(value, limit), max(value, limit))

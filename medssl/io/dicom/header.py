@@ -1,4 +1,4 @@
-"""Header: the attributes of one DICOM file, parsed strictly, and where its pixels lie."""
+"""Parses the attributes of a DICOM file strictly and locates its pixel data."""
 
 import math
 import re
@@ -22,145 +22,164 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medssl.io.rejected import Refusal
+from medssl.errors import Message
+from medssl.io.rejected import ReadRejected
 
-HEADER_BYTES = 256 << 20
-ELEMENT_BYTES = 16 << 20  # a longer attribute is passed over: none that is read is as long
-INFLATED_BYTES, FREE_BYTES, BOMB_RATIO = 2 << 30, 64 << 20, 50
+MAX_HEADER_BYTES = 256 << 20
+MAX_ELEMENT_BYTES = 16 << 20  # longer attributes are skipped; none that is read is as long
+MAX_INFLATED_BYTES, FREE_BYTES, BOMB_RATIO = 2 << 30, 64 << 20, 50
 PIXEL_GROUP, PIXEL_DATA, LAST_GROUPS = 0x7FE0, 0x7FE00010, (0x7FE0, 0xFFFA, 0xFFFC)
 UNDEFINED = 0xFFFFFFFF
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
-BARE = re.compile(rb"[\x02\x08]\x00[\x00-\xff]\x00")
+NO_PREAMBLE = re.compile(rb"[\x02\x08]\x00[\x00-\xff]\x00")
 
 
 @dataclass(frozen=True)
 class Header:
-    """What one DICOM file says before its pixels, and where in the (inflated) file those start."""
+    """The attributes of a DICOM file before its pixels, and the position of the pixels in the (inflated) file."""
 
     path: Path
     data: Dataset
     syntax: str
-    pixels_at: int | None
-    pixels_bytes: int
-    encapsulated: bool
-    bytes: int
+    pixels_start: int | None
+    num_pixel_bytes: int
+    is_encapsulated: bool
+    num_bytes: int
 
     @property
     def kind(self) -> str:
-        """What the file is, in the standard's words."""
-        uid = text(self.data, "SOPClassUID")
+        """The name of the SOP class in the DICOM standard."""
+        uid = get_text(self.data, "SOPClassUID")
         return UID(uid).name if uid else "DICOM without a SOP class"
 
 
 @dataclass(frozen=True)
-class Layers:
-    """Attributes of one frame: those of the first layer that has them."""
+class MergedDatasets:
+    """The attributes of a frame, each taken from the first layer that has it."""
 
     layers: tuple[Any, ...]
 
     def get(self, keyword: str) -> Any:
-        """The value of an attribute, None where no layer has it."""
+        """Returns the value of an attribute; None if no layer has it."""
         return next((value for layer in self.layers if (value := layer.get(keyword)) is not None), None)
 
 
-Attributes: TypeAlias = Dataset | Layers
+Attributes: TypeAlias = Dataset | MergedDatasets
 
 
 def parse(path: Path, file: BufferedIOBase) -> Header:
-    """The header of an open file; refuses what is no DICOM, what is broken and what is absurdly large."""
+    """Parses the header of an open file; rejects files that are not DICOM, damaged or implausibly large."""
     try:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
             return _parse(path, file)
-    except Refusal:
+    except ReadRejected:
         raise
-    except Exception as error:  # whatever a parser of foreign bytes may raise
-        raise Refusal("unreadable", f"damaged before its pixels ({type(error).__name__})") from None
+    except Exception as error:  # a parser of damaged bytes can raise any exception
+        raise ReadRejected(
+            "unreadable", Message("damaged before its pixels ({error})", error=type(error).__name__)
+        ) from None
 
 
-def inflated(file: BufferedIOBase) -> tuple[BufferedIOBase, str]:
-    """The data set's stream, inflated within a budget where it was deflated, and its transfer syntax."""
-    lead = file.read(132)
-    if lead[128:] != b"DICM":
-        if not BARE.match(lead):
-            raise Refusal("not-dicom", "not a DICOM file")
+def open_dataset(file: BufferedIOBase) -> tuple[BufferedIOBase, str]:
+    """Returns the stream after the meta header, inflated up to a limit if it is deflated, and its transfer syntax."""
+    preamble = file.read(132)
+    if preamble[128:] != b"DICM":
+        if not NO_PREAMBLE.match(preamble):
+            raise ReadRejected("not-dicom", Message("not a DICOM file"))
         file.seek(0)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    syntax = str(meta.get("TransferSyntaxUID", "")) or _guessed(file)
+    syntax = str(meta.get("TransferSyntaxUID", "")) or _guess_syntax(file)
     if syntax == DeflatedExplicitVRLittleEndian:
-        return _unpacked(file), ExplicitVRLittleEndian
+        return _inflate(file), ExplicitVRLittleEndian
     return file, syntax
 
 
-def text(data: Attributes, keyword: str) -> str:
-    """An attribute as text; empty where absent, several values joined by a backslash."""
-    value = _value(data, keyword)
+def get_text(data: Attributes, keyword: str) -> str:
+    """Returns an attribute as text, multiple values joined by a backslash; empty if it is missing."""
+    value = _get_value(data, keyword)
     if value is None:
         return ""
     return "\\".join(str(v) for v in value) if isinstance(value, MultiValue) else str(value).strip()
 
 
-def numbers(data: Attributes, keyword: str, count: int) -> tuple[float, ...] | None:
-    """Exactly `count` finite numbers, or None where the attribute is absent or empty."""
-    value = _value(data, keyword)
+def get_floats(data: Attributes, keyword: str, count: int) -> tuple[float, ...] | None:
+    """Returns exactly `count` finite numbers; None if the attribute is missing or empty."""
+    value = _get_value(data, keyword)
     if value is None or value == "":
         return None
     values = list(value) if isinstance(value, MultiValue | list | tuple) else [value]
     try:
-        given = tuple(float(v) for v in values)
+        parsed = tuple(float(v) for v in values)
     except (TypeError, ValueError, OverflowError):
-        given = ()
-    if len(given) != count or not all(math.isfinite(v) for v in given):
-        told = ", ".join(str(v) for v in values)[:60]
-        raise Refusal("values", f"{keyword} is [{told}]; {count} finite number(s) must stand there")
-    return given
+        parsed = ()
+    if len(parsed) != count or not all(math.isfinite(v) for v in parsed):
+        shown_values = ", ".join(str(v) for v in values)[:60]
+        raise ReadRejected(
+            "values",
+            Message(
+                "{keyword} is [{values}]; {count} finite number(s) are needed",
+                keyword=keyword,
+                values=shown_values,
+                count=count,
+            ),
+        )
+    return parsed
 
 
-def whole(data: Attributes, keyword: str) -> int | None:
-    """One whole number, or None where absent."""
-    given = numbers(data, keyword, 1)
-    if given is not None and given[0] != int(given[0]):
-        raise Refusal("values", f"{keyword} is {given[0]:g}; a whole number must stand there")
-    return None if given is None else int(given[0])
+def get_int(data: Attributes, keyword: str) -> int | None:
+    """Returns one whole number; None if the attribute is missing."""
+    values = get_floats(data, keyword, 1)
+    if values is not None and values[0] != int(values[0]):
+        raise ReadRejected(
+            "values",
+            Message("{keyword} is {value}; a whole number is needed", keyword=keyword, value=f"{values[0]:g}"),
+        )
+    return None if values is None else int(values[0])
 
 
-def items(data: Attributes, keyword: str) -> list[Dataset]:
-    """The items of a sequence; none where it is absent."""
-    value = _value(data, keyword)
+def get_items(data: Attributes, keyword: str) -> list[Dataset]:
+    """Returns the items of a sequence; empty if it is missing."""
+    value = _get_value(data, keyword)
     return list(value) if isinstance(value, Sequence) else []
 
 
 def _parse(path: Path, file: BufferedIOBase) -> Header:
-    stream, syntax = inflated(file)
-    found: list[tuple[int, int]] = []
+    """Parses the attributes and checks that the file ends after the pixels."""
+    stream, syntax = open_dataset(file)
+    pixels: list[tuple[int, int]] = []
     data = read_dataset(
         stream, syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian,
-        stop_when=_at_pixels(stream, found), defer_size=ELEMENT_BYTES,
+        stop_when=_stop_at_pixels(stream, pixels), defer_size=MAX_ELEMENT_BYTES,
     )  # fmt: skip
     if not data:
-        raise Refusal("unreadable", "holds no DICOM attributes")
-    start, length = found[0] if found else (None, 0)
+        raise ReadRejected("unreadable", Message("holds no DICOM attributes"))
+    start, length = pixels[0] if pixels else (None, 0)
     encapsulated = start is not None and length == UNDEFINED
     if encapsulated:
-        length = _fragment_bytes(stream, found[0][0])
+        length = _measure_fragments(stream, pixels[0][0])
     if start is not None and length >= 0:
-        _check_rest(stream, start + length, "big" if syntax == ExplicitVRBigEndian else "little")
+        _check_trailing_bytes(stream, start + length, "big" if syntax == ExplicitVRBigEndian else "little")
     return Header(path, data, syntax, start, length, encapsulated, stream.seek(0, 2))
 
 
-def _at_pixels(stream: BufferedIOBase, found: list[tuple[int, int]]) -> Callable[[Any, str | None, int], bool]:
-    def stop(tag: Any, vr: str | None, length: int) -> bool:
-        if stream.tell() > HEADER_BYTES:
-            raise Refusal("too-big", f"the header alone is larger than {HEADER_BYTES >> 20} MiB")
+def _stop_at_pixels(stream: BufferedIOBase, pixels: list[tuple[int, int]]) -> Callable[[Any, str | None, int], bool]:
+    """Returns a function that stops the parser at the pixels and appends their position and length to a list."""
+
+    def is_at_pixels(tag: Any, vr: str | None, length: int) -> bool:
+        if stream.tell() > MAX_HEADER_BYTES:
+            raise ReadRejected(
+                "too-big", Message("the header alone is larger than {limit} MiB", limit=MAX_HEADER_BYTES >> 20)
+            )
         if tag == PIXEL_DATA:
-            found.append((stream.tell(), length))
+            pixels.append((stream.tell(), length))
         return tag.group >= PIXEL_GROUP
 
-    return stop
+    return is_at_pixels
 
 
-def _fragment_bytes(stream: BufferedIOBase, start: int) -> int:
-    """The length of the encapsulated pixels from `start`; -1 if they break off."""
+def _measure_fragments(stream: BufferedIOBase, start: int) -> int:
+    """Returns the number of bytes of the encapsulated pixels from `start`; -1 if they are truncated."""
     end = stream.seek(0, 2)
     stream.seek(start)
     while (tag := stream.read(4)) == ITEM:
@@ -168,37 +187,43 @@ def _fragment_bytes(stream: BufferedIOBase, start: int) -> int:
     return stream.tell() + 4 - start if tag == DELIMITER and stream.tell() <= end else -1
 
 
-def _check_rest(stream: BufferedIOBase, end: int, order: Literal["big", "little"]) -> None:
-    """After the pixels only padding or signatures may stand; anything else means that bytes were moved."""
+def _check_trailing_bytes(stream: BufferedIOBase, end: int, order: Literal["big", "little"]) -> None:
+    """Rejects anything but padding and signatures after the pixels, since it means that bytes were moved."""
     stream.seek(end)
-    rest = stream.read(4)
-    if rest and int.from_bytes(rest[:2], order) not in LAST_GROUPS:
-        raise Refusal("pixels", "more bytes stand behind its pixels than it declares")
+    trailing = stream.read(4)
+    if trailing and int.from_bytes(trailing[:2], order) not in LAST_GROUPS:
+        raise ReadRejected("pixels", Message("more bytes follow its pixels than it declares"))
 
 
-def _guessed(file: BufferedIOBase) -> str:
-    """Of a file without a transfer syntax: explicit if a value representation stands after the first tag."""
+def _guess_syntax(file: BufferedIOBase) -> str:
+    """Guesses the missing transfer syntax: explicit if a value representation follows the first tag."""
     first = file.read(6)
     file.seek(-len(first), 1)
     return ExplicitVRLittleEndian if re.fullmatch(rb"[A-Z]{2}", first[4:]) else ImplicitVRLittleEndian
 
 
-def _unpacked(file: BufferedIOBase) -> BufferedIOBase:
-    machine = zlib.decompressobj(-zlib.MAX_WBITS)
-    packed = file.read()
-    budget = min(INFLATED_BYTES, max(FREE_BYTES, BOMB_RATIO * len(packed)))
-    plain = machine.decompress(packed, budget)
-    if machine.unconsumed_tail:
-        raise Refusal("too-big", f"unpacks to more than {budget >> 20} MiB: a bomb")
-    if not machine.eof:
-        raise Refusal("unreadable", "its deflated stream breaks off")
-    return BytesIO(plain)
+def _inflate(file: BufferedIOBase) -> BufferedIOBase:
+    """Inflates a deflated data set up to a limit."""
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS)
+    deflated = file.read()
+    limit = min(MAX_INFLATED_BYTES, max(FREE_BYTES, BOMB_RATIO * len(deflated)))
+    inflated = decompressor.decompress(deflated, limit)
+    if decompressor.unconsumed_tail:
+        raise ReadRejected(
+            "too-big", Message("unpacks to more than {limit} MiB: a decompression bomb", limit=limit >> 20)
+        )
+    if not decompressor.eof:
+        raise ReadRejected("unreadable", Message("its deflated stream breaks off"))
+    return BytesIO(inflated)
 
 
-def _value(data: Attributes, keyword: str) -> Any:
+def _get_value(data: Attributes, keyword: str) -> Any:
+    """Returns the value of an attribute, which pydicom parses on access."""
     try:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
             return data.get(keyword)
     except Exception as error:
-        raise Refusal("values", f"{keyword} cannot be read ({type(error).__name__})") from None
+        raise ReadRejected(
+            "values", Message("{keyword} cannot be read ({error})", keyword=keyword, error=type(error).__name__)
+        ) from None

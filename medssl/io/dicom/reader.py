@@ -1,4 +1,4 @@
-"""DICOM folders read into series, or refused with a reason; nothing in between."""
+"""Reads DICOM folders as series; files that cannot be used are listed with the reason."""
 
 import re
 import warnings
@@ -7,30 +7,37 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-from medssl.errors import Doubt
-from medssl.io import archives as archive
-from medssl.io.dicom.frames import Frame, check_kind, frames
-from medssl.io.dicom.header import Header, parse, text
-from medssl.io.dicom.pixel_data.read_pixels import same, stack
-from medssl.io.dicom.regular_grid import filled, straightened
-from medssl.io.dicom.slice_geometry import Grid, grid
-from medssl.io.dicom.split_volumes import parts
-from medssl.io.rejected import Refusal, Refused
+from medssl.errors import InputWarning, Message, join_messages
+from medssl.io import archives
+from medssl.io.dicom.frames import Frame, check_kind, read_frames
+from medssl.io.dicom.header import Header, get_text, parse
+from medssl.io.dicom.pixel_data.read_pixels import have_same_content, stack_slices
+from medssl.io.dicom.regular_grid import correct_gantry_tilt, interpolate_missing_slices
+from medssl.io.dicom.slice_geometry import Grid, fit_grid
+from medssl.io.dicom.split_volumes import split_into_volumes
+from medssl.io.rejected import ReadRejected, RejectedFiles
 from medssl.volume import Volume
 
 AIR_HU = -1024.0
-HIGHEST_HU = 40_000
+MAX_HU = 40_000
 BURNED_IN = (
-    "BurnedInAnnotation is YES: text may stand in the pixels",
-    "a saved screen: values may be those of a display",
+    Message("BurnedInAnnotation is YES: text may stand in the pixels"),
+    Message("a saved screen: values may be those of a display"),
 )
 
-PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
+UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
 
 @dataclass(frozen=True)
-class Person:
-    """Who was scanned when with what, as far as the header tells; nothing of it is needed to read the volume."""
+class PatientInfo:
+    """Facts about the patient and the scan, as far as the header has them; reading a volume needs none.
+
+    Args:
+        age_years: The age at the time of the scan.
+        sex: "M", "F", "O" or empty.
+        scanner: The manufacturer and the model.
+        date: The date of the study, YYYYMMDD.
+    """
 
     age_years: float | None = None
     sex: str = ""
@@ -40,9 +47,21 @@ class Person:
 
 @dataclass(frozen=True)
 class Series:
-    """One volume of one patient: the files it is made of, and how to get its voxels.
+    """One volume of one patient: its files, its geometry and, on request, its voxels.
 
-    `part` names the tags that tell apart several volumes of one series ("EchoTime 4.6"); else it is empty.
+    Args:
+        uid: The SeriesInstanceUID.
+        study: The StudyInstanceUID.
+        patient: The PatientID.
+        modality: "CT", "MR" or "PT".
+        description: The SeriesDescription.
+        files: The files that hold its slices.
+        frame_of_reference: The FrameOfReferenceUID.
+        frames: The slices in the order of the files.
+        grid: The order of the slices and the geometry of the volume.
+        sub_volume: The tags that distinguish several volumes of one series ("EchoTime 4.6"); else empty.
+        warnings: What should be checked about the series.
+        patient_info: Facts about the patient and the scan.
     """
 
     uid: str
@@ -54,149 +73,192 @@ class Series:
     frame_of_reference: str = field(repr=False)
     frames: tuple[Frame, ...] = field(repr=False)
     grid: Grid = field(repr=False)
-    part: str = ""
-    doubts: tuple[str, ...] = ()
-    person: Person = field(default_factory=Person, repr=False)
+    sub_volume: str = ""
+    warnings: tuple[Message, ...] = ()
+    patient_info: PatientInfo = field(default_factory=PatientInfo, repr=False)
 
     def volume(self) -> Volume:
-        """The voxels in HU (CT) or arbitrary units, on their grid in mm, RAS+; `BadInput` if they cannot be decoded."""
-        for doubt in self.doubts:
-            warnings.warn(doubt, Doubt, stacklevel=2)
-        hounsfield = self.modality == "CT" and self.frames[0].marks.get("RescaleType", "HU") in ("HU", "US")
-        background = AIR_HU if hounsfield else 0.0
-        voxels = stack([self.frames[o] for o in self.grid.order], background)
-        if hounsfield and voxels.max() > HIGHEST_HU:
-            raise Refusal("values", f"values up to {voxels.max()} HU are impossible: the sign or the rescale is wrong")
+        """Reads the voxels in HU (CT) or arbitrary units, on a straight grid with its affine in mm, RAS+.
+
+        Raises:
+            BadInput: If the pixels are damaged or cannot be decoded.
+        """
+        for message in self.warnings:
+            warnings.warn(message, InputWarning, stacklevel=2)
+        is_hu = self.modality == "CT" and self.frames[0].volume_tags.get("RescaleType", "HU") in ("HU", "US")
+        background = AIR_HU if is_hu else 0.0
+        voxels = stack_slices([self.frames[o] for o in self.grid.order], background)
+        if is_hu and voxels.max() > MAX_HU:
+            raise ReadRejected(
+                "values",
+                Message(
+                    "values up to {highest} HU are impossible: the sign or the rescale is wrong", highest=voxels.max()
+                ),
+            )
         if voxels.min() == voxels.max():
-            warnings.warn(f"every voxel is {voxels.flat[0]}", Doubt, stacklevel=2)
-        if self.grid.between is not None:
-            voxels = filled(voxels, self.grid.between)
-        volume = Volume(voxels, self.grid.affine, "HU" if hounsfield else "a.u.")
-        return straightened(volume, background) if self.grid.tilted else volume
+            warnings.warn(Message("every voxel is {value}", value=voxels.flat[0]), InputWarning, stacklevel=2)
+        if self.grid.slice_positions is not None:
+            voxels = interpolate_missing_slices(voxels, self.grid.slice_positions)
+        volume = Volume(voxels, self.grid.affine, "HU" if is_hu else "a.u.")
+        return correct_gantry_tilt(volume, background) if self.grid.is_tilted else volume
 
 
-def read(source: Path | Sequence[Path], allow_gaps: bool = False) -> Iterator[Series | Refused]:
-    """Every series of a folder (or of a list of files), and every file that is not used with the reason.
+def read(source: Path | Sequence[Path], allow_gaps: bool = False) -> Iterator[Series | RejectedFiles]:
+    """Reads the headers of all DICOM files of a folder and groups them into series.
 
-    Each file is listed once, in a series or refused; only a multi-frame file of several volumes is in each of them.
+    Args:
+        source: A folder, a file, or a list of files; zip archives are opened.
+        allow_gaps: Whether missing slices are interpolated instead of rejecting the series.
+
+    Yields:
+        Every series, and every file that is not used with the reason. Each file occurs once, except multi-frame files
+        of several volumes, which occur in each of them.
     """
-    groups: dict[str, list[_File]] = {}
-    for path in archive.walk(source):
-        if isinstance(path, Refused):
+    groups: dict[str, list[_SeriesFile]] = {}
+    for path in archives.walk_files(source):
+        if isinstance(path, RejectedFiles):
             yield path
             continue
         try:
-            with archive.opened(path) as file:
+            with archives.open_file(path) as file:
                 header = parse(path, file)
             check_kind(header)
-            groups.setdefault(text(header.data, "SeriesInstanceUID"), []).append(_file(header))
-        except Refusal as refusal:
-            yield Refused((path,), f"{path.name}: {refusal}", refusal.code)
+            groups.setdefault(get_text(header.data, "SeriesInstanceUID"), []).append(_describe_file(header))
+        except ReadRejected as error:
+            yield RejectedFiles((path,), Message("{path.name}: {reason}", path=path, reason=error.message), error.code)
     for uid in sorted(groups):
-        yield from _series(groups[uid], allow_gaps)
+        yield from _assemble_series(groups[uid], allow_gaps)
 
 
 @dataclass(frozen=True)
-class _File:
-    """What one file adds to a series: its slices, or what is wrong with it."""
+class _SeriesFile:
+    """What one file contributes to a series: its slices, or the reason why it is rejected."""
 
     path: Path
-    sop: str
+    sop_instance: str
     description: str
-    person: Person
-    doubts: tuple[str, ...]
+    patient_info: PatientInfo
+    warnings: tuple[Message, ...]
     frames: tuple[Frame, ...]
-    fault: Refusal | None
+    fault: ReadRejected | None
 
 
-def _file(header: Header) -> _File:
+def _describe_file(header: Header) -> _SeriesFile:
+    """Reads the slices of a file; if they are rejected, the reason is kept for its series."""
     path, data = header.path, header.data
     try:
-        sop, description = text(data, "SOPInstanceUID"), text(data, "SeriesDescription")
-        return _File(path, sop, description, _person(header), _doubts(header), frames(header), None)
-    except Refusal as fault:
-        return _File(path, "", "", Person(), (), (), fault)
+        sop_instance, description = get_text(data, "SOPInstanceUID"), get_text(data, "SeriesDescription")
+        return _SeriesFile(
+            path,
+            sop_instance,
+            description,
+            _read_patient_info(header),
+            _find_warnings(header),
+            read_frames(header),
+            None,
+        )
+    except ReadRejected as fault:
+        return _SeriesFile(path, "", "", PatientInfo(), (), (), fault)
 
 
-def _person(header: Header) -> Person:
+def _read_patient_info(header: Header) -> PatientInfo:
+    """Reads the facts about the patient and the scan."""
     data = header.data
-    scanner = " ".join(filter(None, (text(data, "Manufacturer"), text(data, "ManufacturerModelName"))))
-    age = re.fullmatch(r"(\d{3})([DWMY])", text(data, "PatientAge"))
-    years = int(age[1]) / PER_YEAR[age[2]] if age else None
-    return Person(years, text(data, "PatientSex"), scanner, text(data, "StudyDate"))
+    scanner = " ".join(filter(None, (get_text(data, "Manufacturer"), get_text(data, "ManufacturerModelName"))))
+    age = re.fullmatch(r"(\d{3})([DWMY])", get_text(data, "PatientAge"))
+    years = int(age[1]) / UNITS_PER_YEAR[age[2]] if age else None
+    return PatientInfo(years, get_text(data, "PatientSex"), scanner, get_text(data, "StudyDate"))
 
 
-def _doubts(header: Header) -> tuple[str, ...]:
-    found = []
-    if text(header.data, "BurnedInAnnotation").upper() == "YES":
-        found.append(BURNED_IN[0])
-    if text(header.data, "PhotometricInterpretation") == "MONOCHROME1":
-        found.append("MONOCHROME1: shown inverted; the values are kept as they are")
-    if text(header.data, "LossyImageCompression") == "01":
-        found.append("its pixels went through a lossy compression")
-    if "SCREEN SAVE" in text(header.data, "ImageType").upper() or text(header.data, "ConversionType"):
-        found.append(BURNED_IN[1])
-    return tuple(found)
+def _find_warnings(header: Header) -> tuple[Message, ...]:
+    """Returns what should be checked about a file."""
+    messages = []
+    if get_text(header.data, "BurnedInAnnotation").upper() == "YES":
+        messages.append(BURNED_IN[0])
+    if get_text(header.data, "PhotometricInterpretation") == "MONOCHROME1":
+        messages.append(Message("MONOCHROME1: displayed inverted; the values are unchanged"))
+    if get_text(header.data, "LossyImageCompression") == "01":
+        messages.append(Message("its pixels went through lossy compression"))
+    if "SCREEN SAVE" in get_text(header.data, "ImageType").upper() or get_text(header.data, "ConversionType"):
+        messages.append(BURNED_IN[1])
+    return tuple(messages)
 
 
-def _series(files: Sequence[_File], allow_gaps: bool) -> Iterator[Series | Refused]:
-    """The volumes that the files of one series identifier make, or one refusal for all of them."""
+def _assemble_series(files: Sequence[_SeriesFile], allow_gaps: bool) -> Iterator[Series | RejectedFiles]:
+    """Builds the volumes of the files of one series UID, or rejects all of these files with one reason."""
     paths = tuple(file.path for file in files)
     try:
-        if broken := [file for file in files if file.fault]:
-            raise _together(broken[0], len(files))
-        kept, copies = _without_copies(files)
-        _check_one_origin(kept)
-        found = parts(list(chain.from_iterable(file.frames for file in kept)))
-        volumes = [_volume(kept, name, slices, allow_gaps) for name, slices in found]
-    except Refusal as refusal:
-        yield Refused(paths, str(refusal), refusal.code)
+        if rejected := [file for file in files if file.fault]:
+            raise _reject_series(rejected[0], len(files))
+        unique, copies = _drop_copies(files)
+        _check_one_origin(unique)
+        parts = split_into_volumes(list(chain.from_iterable(file.frames for file in unique)))
+        volumes = [_build_series(unique, tags, slices, allow_gaps) for tags, slices in parts]
+    except ReadRejected as error:
+        yield RejectedFiles(paths, error.message, error.code)
         return
     yield from copies
     yield from volumes
 
 
-def _together(file: _File, count: int) -> Refusal:
+def _reject_series(file: _SeriesFile, count: int) -> ReadRejected:
+    """Returns the error of one file, extended to the other files of its series."""
     assert file.fault is not None
-    others = f"; the other {count - 1} files of its series are left out with it" if count > 1 else ""
-    return Refusal(file.fault.code, f"{file.path.name}: {file.fault}{others}")
+    reason = Message("{name}: {fault}", name=file.path.name, fault=file.fault.message)
+    if count > 1:
+        others = Message("the other {num_others} files of its series are rejected with it", num_others=count - 1)
+        reason = join_messages([reason, others])
+    return ReadRejected(file.fault.code, reason)
 
 
-def _without_copies(files: Sequence[_File]) -> tuple[list[_File], list[Refused]]:
-    """Each SOP instance once; a second file of one must hold the same slices, or the series is refused."""
-    kept: dict[str, _File] = {}
-    copies = [(file, first) for file in files if (first := kept.setdefault(file.sop or str(file.path), file)) != file]
+def _drop_copies(files: Sequence[_SeriesFile]) -> tuple[list[_SeriesFile], list[RejectedFiles]]:
+    """Keeps each SOP instance once; a second file of one must hold the same slices."""
+    unique: dict[str, _SeriesFile] = {}
+    copies = [
+        (file, first)
+        for file in files
+        if (first := unique.setdefault(file.sop_instance or str(file.path), file)) != file
+    ]
     firsts = [frame for _, first in copies for frame in first.frames]
-    if copies and not same(firsts, [frame for file, _ in copies for frame in file.frames]):
-        told = ", ".join(f"{file.path.name} and {first.path.name}" for file, first in copies[:4])
-        raise Refusal("mixed", f"files of one SOP instance differ in content: {told}")
-    told_apart = [(file, f"{file.path.name}: a copy of {first.path.name}, which is used") for file, first in copies]
-    return list(kept.values()), [Refused((file.path,), reason, "copy") for file, reason in told_apart]
+    if copies and not have_same_content(firsts, [frame for file, _ in copies for frame in file.frames]):
+        names = ", ".join(f"{file.path.name} and {first.path.name}" for file, first in copies[:4])
+        raise ReadRejected("mixed", Message("files of one SOP instance differ in content: {values}", values=names))
+    reasons = [
+        Message("{path.name}: a copy of {first.name}, which is used", path=file.path, first=first.path)
+        for file, first in copies
+    ]
+    rejected = [RejectedFiles((file.path,), reason, "copy") for (file, _), reason in zip(copies, reasons, strict=True)]
+    return list(unique.values()), rejected
 
 
-def _check_one_origin(files: Sequence[_File]) -> None:
+def _check_one_origin(files: Sequence[_SeriesFile]) -> None:
+    """Rejects files of one series UID that belong to different patients, studies, modalities or frames of reference."""
     slices = list(chain.from_iterable(file.frames for file in files))
     for name in ("patient", "study", "modality", "frame_of_reference"):
-        if len({getattr(s.origin, name) for s in slices}) > 1:
-            raise Refusal("mixed", f"one series identifier, but more than one {name.replace('_', ' ')}")
+        if len({getattr(s.series_key, name) for s in slices}) > 1:
+            raise ReadRejected(
+                "mixed",
+                Message("one series identifier, but more than one {attribute}", attribute=name.replace("_", " ")),
+            )
 
 
-def _volume(files: Sequence[_File], part: str, slices: tuple[Frame, ...], allow_gaps: bool) -> Series:
-    first = slices[0].origin
-    found = grid(slices, allow_gaps)
-    used = {s.path for s in slices}
-    doubts = dict.fromkeys(chain.from_iterable(file.doubts for file in files if file.path in used))
+def _build_series(files: Sequence[_SeriesFile], sub_volume: str, slices: tuple[Frame, ...], allow_gaps: bool) -> Series:
+    """Builds the series of one volume from its slices."""
+    key = slices[0].series_key
+    grid = fit_grid(slices, allow_gaps)
+    used_paths = {s.path for s in slices}
+    messages = dict.fromkeys(chain.from_iterable(file.warnings for file in files if file.path in used_paths))
     return Series(
-        uid=first.series,
-        study=first.study,
-        patient=first.patient,
-        modality=first.modality,
+        uid=key.series,
+        study=key.study,
+        patient=key.patient,
+        modality=key.modality,
         description=files[0].description,
-        files=tuple(file.path for file in files if file.path in used),
-        frame_of_reference=first.frame_of_reference,
+        files=tuple(file.path for file in files if file.path in used_paths),
+        frame_of_reference=key.frame_of_reference,
         frames=slices,
-        grid=found,
-        part=part,
-        doubts=(*doubts, *found.doubts),
-        person=files[0].person,
+        grid=grid,
+        sub_volume=sub_volume,
+        warnings=(*messages, *grid.warnings),
+        patient_info=files[0].patient_info,
     )

@@ -1,4 +1,4 @@
-"""Slices brought onto a straight and even grid: gaps filled, a gantry's tilt undone."""
+"""Resamples slices onto a regular grid: fills gaps and corrects a gantry tilt."""
 
 from dataclasses import replace
 
@@ -8,22 +8,27 @@ from jaxtyping import Float, Real
 from medssl.volume import Volume
 
 
-def filled(voxels: Real[np.ndarray, "i j n"], between: Float[np.ndarray, "k"]) -> Real[np.ndarray, "i j k"]:
-    """Slices at fractional places `between` those given, linearly interpolated."""
-    low = np.minimum(np.floor(between).astype(int), voxels.shape[2] - 2)
-    share = (between - low).astype(np.float32)
-    mixed = voxels[:, :, low] * (1 - share) + voxels[:, :, low + 1] * share
-    return (np.rint(mixed) if np.issubdtype(voxels.dtype, np.integer) else mixed).astype(voxels.dtype)
+def interpolate_missing_slices(
+    voxels: Real[np.ndarray, "i j n"], positions: Float[np.ndarray, "k"]
+) -> Real[np.ndarray, "i j k"]:
+    """Interpolates slices linearly at fractional slice positions."""
+    low = np.minimum(np.floor(positions).astype(int), voxels.shape[2] - 2)
+    weight = (positions - low).astype(np.float32)
+    interpolated = voxels[:, :, low] * (1 - weight) + voxels[:, :, low + 1] * weight
+    return (np.rint(interpolated) if np.issubdtype(voxels.dtype, np.integer) else interpolated).astype(voxels.dtype)
 
 
-def straightened(volume: Volume, fill: float) -> Volume:
-    """A volume with a sheared affine sampled on a grid whose third axis is the slices' normal; i and j stay."""
+def correct_gantry_tilt(volume: Volume, fill: float) -> Volume:
+    """Resamples a volume with a sheared affine onto a grid with the normal of the slices as third axis.
+
+    The axes i and j keep their directions; `fill` is the value outside the volume.
+    """
     across, down, step = volume.affine[:3, :3].T
     normal = np.cross(across, down)
     normal *= (step @ normal) / (normal @ normal)
-    slide = np.linalg.lstsq(np.stack([across, down], 1), step - normal, rcond=None)[0] * (volume.shape[2] - 1)
-    first = np.floor(np.minimum(0, slide) + 1e-6)
-    last = np.ceil(np.maximum(0, slide) - 1e-6)
+    shift = np.linalg.lstsq(np.stack([across, down], 1), step - normal, rcond=None)[0] * (volume.shape[2] - 1)
+    first = np.floor(np.minimum(0, shift) + 1e-6)
+    last = np.ceil(np.maximum(0, shift) - 1e-6)
     affine = volume.affine.copy()
     affine[:3, 2] = normal
     affine[:3, 3] += first[0] * across + first[1] * down

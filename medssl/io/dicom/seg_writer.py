@@ -1,4 +1,4 @@
-"""DICOM SEG: numbered structures on the slices of the series that they were found in."""
+"""Writes label maps as DICOM SEG on the slices of their series."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,99 +12,129 @@ from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescr
 from pydicom import Dataset
 
 from medssl.errors import BadInput
-from medssl.files import atomic
-from medssl.io.dicom import annotations as labels
-from medssl.io.dicom import codes as terms
+from medssl.files import atomic_file
+from medssl.io.dicom import annotations
+from medssl.io.dicom.codes import NETWORK, describe_private_scheme, find_structure_codes
 from medssl.io.dicom.reader import Series
 from medssl.io.dicom.slice_geometry import TO_RAS
-from medssl.io.dicom.source_headers import headers, next_number, quiet
+from medssl.io.dicom.source_headers import choose_series_number, ignore_highdicom_warnings, read_headers
 from medssl.volume import Volume
 
 Kind = Literal["BINARY", "LABELMAP"]
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One structure: its own name, what it is, its UID over all documents, and whether a person drew in it."""
+class SegSegment:
+    """One segment.
+
+    Args:
+        name: The label of the segment.
+        structure: The name of the structure, which decides on its code.
+        tracking_id: The identifier of the finding.
+        tracking_uid: The UID of the finding, the same in all documents.
+        colour: Red, green and blue, 0 to 255.
+        is_corrected: Whether a person corrected the mask.
+    """
 
     name: str
-    what: str
+    structure: str
     tracking_id: str
     tracking_uid: str
     colour: tuple[int, int, int]
-    corrected: bool = False
+    is_corrected: bool = False
 
 
 @dataclass(frozen=True)
-class Maker:
-    """What made the segments: the model by the hash of its weights, its code's version, and what must be said of it."""
+class AlgorithmInfo:
+    """The model that made a document: the hash of its weights, the version of its code and the notice on its use."""
 
     weights_sha256: str
     version: str
     notice: str
 
 
-def write(series: Series, parts: Volume, segments: Sequence[Segment], maker: Maker, path: Path, kind: Kind) -> Dataset:
-    """Writes the parts (n + 1 is `segments[n]`) on the series' slices and gives what was written.
+def write(
+    series: Series, labels: Volume, segments: Sequence[SegSegment], algorithm: AlgorithmInfo, path: Path, kind: Kind
+) -> Dataset:
+    """Writes a label map as a DICOM SEG on the slices of a series.
 
-    A BINARY one is read back and compared voxel for voxel before it gets its name.
+    Args:
+        series: The series that the labels belong to.
+        labels: The label map on the grid of the series; the label n + 1 is `segments[n]`.
+        segments: The segments.
+        algorithm: The model that made the labels.
+        path: The file to write.
+        kind: "BINARY" or "LABELMAP". A binary one is read back and compared voxel for voxel before it gets its name.
+
+    Returns:
+        The data set that was written.
+
+    Raises:
+        BadInput: If the series is irregular or lacks attributes that a SEG needs.
     """
-    check(series)
+    require_regular_grid(series)
     image = series.volume()
-    parts = parts.oriented(image.orientation()).require_same_grid(image)
-    made = _made(series, parts, segments, maker, kind)
-    with atomic(path) as part:
-        made.save_as(part)
+    labels = labels.reorient(image.orientation()).require_same_grid(image)
+    segmentation = _build_segmentation(series, labels, segments, algorithm, kind)
+    with atomic_file(path) as part:
+        segmentation.save_as(part)
         if kind == "BINARY":
-            _check_back(part, parts, series)
-    return made
+            _check_round_trip(part, labels, series)
+    return segmentation
 
 
-def check(series: Series) -> None:
-    """Refuses a series whose volume is not its stored slices, as no segment could be laid on them."""
-    if irregular(series):
-        raise BadInput(f"its series is irregular ({'; '.join(series.grid.doubts)}): a SEG needs evenly stacked slices")
+def require_regular_grid(series: Series) -> None:
+    """Rejects a series with a resampled volume, since segments must lie on the stored slices."""
+    if is_irregular(series):
+        raise BadInput(
+            f"its series is irregular ({'; '.join(series.grid.warnings)}): a SEG needs evenly stacked slices"
+        )
 
 
-def irregular(series: Series) -> bool:
-    """Whether the volume of a series was resampled from its slices."""
-    return series.grid.tilted or series.grid.between is not None
+def is_irregular(series: Series) -> bool:
+    """Returns whether the volume of a series is resampled from its slices."""
+    return series.grid.is_tilted or series.grid.slice_positions is not None
 
 
-def _made(series: Series, parts: Volume, segments: Sequence[Segment], maker: Maker, kind: Kind) -> Segmentation:
-    sources = headers(series)
-    described = [_described(n, segment, maker) for n, segment in enumerate(segments, 1)]
+def _build_segmentation(
+    series: Series, labels: Volume, segments: Sequence[SegSegment], algorithm: AlgorithmInfo, kind: Kind
+) -> Segmentation:
+    """Builds the data set with the headers of the series."""
+    sources = read_headers(series)
+    descriptions = [_describe_segment(n, segment, algorithm) for n, segment in enumerate(segments, 1)]
     try:
-        with quiet():
+        with ignore_highdicom_warnings():
             return Segmentation(
-                sources, _placed(parts, series), kind, described, hd.UID(), next_number(sources), hd.UID(), 1,
-                "medssl", "medssl", maker.version, maker.weights_sha256 or "unknown", content_description=maker.notice,
-                content_label="PREDICTION", series_description=maker.notice, coding_schemes=[terms.scheme()],
-                omit_empty_frames=True,
+                sources, _to_highdicom_volume(labels, series), kind, descriptions, hd.UID(),
+                choose_series_number(sources), hd.UID(), 1, "medssl", "medssl", algorithm.version,
+                algorithm.weights_sha256 or "unknown", content_description=algorithm.notice,
+                content_label="PREDICTION", series_description=algorithm.notice,
+                coding_schemes=[describe_private_scheme()], omit_empty_frames=True,
             )  # fmt: skip
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"its series cannot be segmented ({error})") from error
 
 
-def _described(number: int, segment: Segment, maker: Maker) -> SegmentDescription:
-    """A segment that a person corrected is semi-automatic."""
-    kinds = SegmentAlgorithmTypeValues
-    category, kind = terms.what(segment.what)
+def _describe_segment(number: int, segment: SegSegment, algorithm: AlgorithmInfo) -> SegmentDescription:
+    """Describes a segment; one that a person corrected is semi-automatic."""
+    types = SegmentAlgorithmTypeValues
+    category, type_ = find_structure_codes(segment.structure)
     return SegmentDescription(
-        number, segment.name, category, kind, kinds.SEMIAUTOMATIC if segment.corrected else kinds.AUTOMATIC,
-        hd.AlgorithmIdentificationSequence("medssl", terms.NETWORK, maker.version),
+        number, segment.name, category, type_, types.SEMIAUTOMATIC if segment.is_corrected else types.AUTOMATIC,
+        hd.AlgorithmIdentificationSequence("medssl", NETWORK, algorithm.version),
         segment.tracking_uid, segment.tracking_id, display_color=CIELabColor.from_rgb(*segment.colour),
     )  # fmt: skip
 
 
-def _placed(parts: Volume, series: Series) -> hd.Volume:
-    """The same voxels as highdicom counts them: slice, row, column; mm towards the left and the back."""
-    affine = (TO_RAS @ parts.affine)[:, [2, 1, 0, 3]]
-    dtype = np.uint8 if parts.voxels.max() < 256 else np.uint16
-    return hd.Volume(parts.voxels.transpose(2, 1, 0).astype(dtype), affine, "PATIENT", series.frame_of_reference)
+def _to_highdicom_volume(labels: Volume, series: Series) -> hd.Volume:
+    """Returns the same voxels with the axes of highdicom: slice, row, column, and mm in LPS."""
+    affine = (TO_RAS @ labels.affine)[:, [2, 1, 0, 3]]
+    dtype = np.uint8 if labels.voxels.max() < 256 else np.uint16
+    return hd.Volume(labels.voxels.transpose(2, 1, 0).astype(dtype), affine, "PATIENT", series.frame_of_reference)
 
 
-def _check_back(path: Path, parts: Volume, series: Series) -> None:
-    again = labels.read(path)
-    if again.series != series.uid or not np.array_equal(again.volume(parts).voxels, parts.voxels):
-        raise BadInput("the SEG does not read back as it was written; nothing is delivered of this case")
+def _check_round_trip(path: Path, labels: Volume, series: Series) -> None:
+    """Reads a SEG back and rejects it if a voxel differs."""
+    annotation = annotations.read(path)
+    if annotation.series != series.uid or not np.array_equal(annotation.volume(labels).voxels, labels.voxels):
+        raise BadInput("the SEG does not read back as it was written, so this case is not exported; report this bug")

@@ -1,4 +1,4 @@
-"""Source headers: those of a series' files as derived objects copy them, with everything in place that they need."""
+"""Reads the headers of a series' files in the form in which derived objects copy them."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -7,24 +7,25 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 
-from medssl.io import archives as archive
+from medssl.io import archives
 from medssl.io.dicom.reader import Series
 
-# Type 2: must be there, may be empty. Archives leave them out all the same.
+# Attributes of type 2, which must be present but may be empty; some archives omit them.
 MAY_BE_EMPTY = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName", "PositionReferenceIndicator",
 )  # fmt: skip
 
 
-def headers(series: Series) -> list[Dataset]:
-    """A copy of each file's header, without pixels, in UTF-8, every attribute of type 2 there."""
-    return [_header(path) for path in series.files]
+def read_headers(series: Series) -> list[Dataset]:
+    """Returns a copy of each file's header without pixels, in UTF-8, with all attributes of type 2."""
+    return [_read_header(path) for path in series.files]
 
 
-def _header(path: Path) -> Dataset:
-    with archive.opened(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is odd about the series was told when it was read
+def _read_header(path: Path) -> Dataset:
+    """Reads the header of one file and completes it."""
+    with archives.open_file(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # warnings about the series were issued when it was read
         data = dcmread(file, stop_before_pixels=True, force=True)
         data.decode()
         for keyword in MAY_BE_EMPTY:
@@ -36,13 +37,13 @@ def _header(path: Path) -> Dataset:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without highdicom's warnings: they tell the patient's name, and nothing that could be done about it."""
+def ignore_highdicom_warnings() -> Iterator[None]:
+    """Suppresses the warnings of highdicom, which contain the patient's name and no remedy."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 
 
-def next_number(sources: Sequence[Dataset]) -> int:
-    """A series number that tells a derived series from the one it was derived from."""
+def choose_series_number(sources: Sequence[Dataset]) -> int:
+    """Returns the number of a derived series, which differs from the number of its source."""
     return 1000 + max(0, int(sources[0].get("SeriesNumber") or 0))

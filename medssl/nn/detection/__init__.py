@@ -1,1 +1,1 @@
-"""Networks and losses for lesion detection: anchor boxes, the box head, losses for rare voxels."""
+"""Networks and losses for lesion detection: anchor boxes, the box head and voxel losses."""

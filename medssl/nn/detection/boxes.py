@@ -1,6 +1,8 @@
-"""Boxes in voxel corners, low then high: of the lesions in a crop, and how anchors stand for them.
+"""Boxes of lesions, anchors, and the offsets between them.
 
-Anchors, matching and the choice of negatives are MONAI's; its RetinaNet, which trains with torchvision only, is not.
+A box is (low i, low j, low k, high i, high j, high k) in voxels, where `high` is the first voxel behind the box, as in
+MONAI. Anchors, matching and negative sampling are MONAI's. MONAI's RetinaNet is not used, since its training requires
+torchvision.
 """
 
 from collections.abc import Sequence
@@ -16,27 +18,46 @@ from torch import Tensor
 from medssl.nn.executor import Triple
 from medssl.volume import NEIGHBOURS_26
 
-GROWTH = 4.0  # the largest logarithm by which a side may change: exp of more is no lesion
+MAX_LOG_SCALE = 4.0  # of a side of a predicted box relative to its anchor
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of one crop, the class of each, counted from 1, and how sure it is: 1 where it was drawn."""
+    """The boxes of one crop.
+
+    Attributes:
+        corners: Low and high corner of each box in voxels.
+        label: Class of each box, from 1.
+        score: Score of each box; 1 for a reference box.
+    """
 
     corners: Float[Tensor, "m 6"]
     label: Int[Tensor, "m"]
     score: Float[Tensor, "m"]
 
 
-def lesions(label: Int[Tensor, "b i j k"]) -> tuple[Int[Tensor, "b i j k"], list[Boxes]]:
-    """The lesions of each crop, numbered from 1, and their boxes: connected voxels of one class are one lesion."""
-    found = [_numbered(one) for one in label.cpu().numpy()]
-    numbers = torch.from_numpy(np.stack([number for number, _ in found])).to(label.device)
-    return numbers, [_boxes(rows, label.device) for _, rows in found]
+def find_lesions(label: Int[Tensor, "b i j k"]) -> tuple[Int[Tensor, "b i j k"], list[Boxes]]:
+    """Finds the lesions of each crop: connected voxels of one class, with 26 neighbours.
+
+    Args:
+        label: Class of each voxel; 0 is background, negative is unknown.
+
+    Returns:
+        The number of the lesion of each voxel, from 1 in each crop, and the boxes of the lesions in the same order.
+    """
+    crops = [_number_lesions(crop) for crop in label.cpu().numpy()]
+    numbers = torch.from_numpy(np.stack([number for number, _ in crops])).to(label.device)
+    return numbers, [_to_boxes(rows, label.device) for _, rows in crops]
 
 
-def anchors(size: Triple, strides: Sequence[Triple], side: float) -> list[Float[Tensor, "m 6"]]:
-    """Of every level one box a cell, `side` strides long, about the cell's middle; in the order i j k."""
+def generate_anchors(size: Triple, strides: Sequence[Triple], side: float) -> list[Float[Tensor, "m 6"]]:
+    """Generates one anchor at the center of each position of each level, in the order i j k.
+
+    Args:
+        size: Shape of the crop in voxels.
+        strides: Total stride of each level.
+        side: Side of the anchors in strides.
+    """
     ratios = [((j / i, k / i),) for i, j, k in strides]
     lengths = [(side * (i * j * k) ** (1 / 3),) for i, j, k in strides]
     counts = [[n // s for n, s in zip(size, stride, strict=True)] for stride in strides]
@@ -44,18 +65,23 @@ def anchors(size: Triple, strides: Sequence[Triple], side: float) -> list[Float[
     return AnchorGenerator(lengths, ratios).grid_anchors(counts, steps)
 
 
-def moved(anchor: Float[Tensor, "*b m 6"], moves: Float[Tensor, "*b m 6"]) -> Float[Tensor, "*b m 6"]:
-    """Anchors shifted by shares of their sides, and grown by powers of e."""
+def decode_offsets(anchor: Float[Tensor, "*b m 6"], offset: Float[Tensor, "*b m 6"]) -> Float[Tensor, "*b m 6"]:
+    """Applies offsets to anchors.
+
+    Args:
+        anchor: Boxes in voxels.
+        offset: The shift of the center as a fraction of each side, then the logarithm of the scale of each side.
+    """
     low, high = anchor.chunk(2, -1)
-    shift, growth = moves.chunk(2, -1)
+    shift, log_scale = offset.chunk(2, -1)
     side = high - low
-    middle = (low + high) / 2 + shift * side
-    half = side * growth.clamp(-GROWTH, GROWTH).exp() / 2
-    return torch.cat([middle - half, middle + half], -1)
+    center = (low + high) / 2 + shift * side
+    half = side * log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() / 2
+    return torch.cat([center - half, center + half], -1)
 
 
-def moves_to(anchor: Float[Tensor, "m 6"], corners: Float[Tensor, "m 6"]) -> Float[Tensor, "m 6"]:
-    """What moves each anchor onto a box: the inverse of `moved`, for sides that differ by no more than e to GROWTH."""
+def encode_offsets(anchor: Float[Tensor, "m 6"], corners: Float[Tensor, "m 6"]) -> Float[Tensor, "m 6"]:
+    """Returns the offsets from anchors to boxes: the inverse of `decode_offsets` up to its limit of the scale."""
     low, high = anchor.chunk(2, -1)
     start, end = corners.chunk(2, -1)
     side = high - low
@@ -64,32 +90,34 @@ def moves_to(anchor: Float[Tensor, "m 6"], corners: Float[Tensor, "m 6"]) -> Flo
 
 
 def giou(a: Float[Tensor, "m 6"], b: Float[Tensor, "m 6"]) -> Float[Tensor, "m"]:
-    """Generalised overlap of pairs, from -1 for far apart to 1 for the same; boxes that are no boxes count as empty.
+    """Returns the generalised intersection over union of pairs of boxes, from -1 for distant to 1 for equal boxes.
 
-    Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019 (https://arxiv.org/abs/1902.09630).
+    Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019 (https://arxiv.org/abs/1902.09630). Degenerate
+    boxes count as empty and NaN is passed on, so that training never stops here; MONAI's `box_pair_giou` raises an
+    error for both, and takes at least twice as long.
     """
-    shared = _volume(torch.maximum(a[:, :3], b[:, :3]), torch.minimum(a[:, 3:], b[:, 3:]))
-    around = _volume(torch.minimum(a[:, :3], b[:, :3]), torch.maximum(a[:, 3:], b[:, 3:]))
-    either = _volume(a[:, :3], a[:, 3:]) + _volume(b[:, :3], b[:, 3:]) - shared
-    return shared / either.clamp_min(1e-6) - (around - either) / around.clamp_min(1e-6)
+    intersection = _box_volume(torch.maximum(a[:, :3], b[:, :3]), torch.minimum(a[:, 3:], b[:, 3:]))
+    enclosure = _box_volume(torch.minimum(a[:, :3], b[:, :3]), torch.maximum(a[:, 3:], b[:, 3:]))
+    union = _box_volume(a[:, :3], a[:, 3:]) + _box_volume(b[:, :3], b[:, 3:]) - intersection
+    return intersection / union.clamp_min(1e-6) - (enclosure - union) / enclosure.clamp_min(1e-6)
 
 
-def _volume(low: Float[Tensor, "m 3"], high: Float[Tensor, "m 3"]) -> Float[Tensor, "m"]:
+def _box_volume(low: Float[Tensor, "m 3"], high: Float[Tensor, "m 3"]) -> Float[Tensor, "m"]:
     return (high - low).clamp_min(0).prod(-1)
 
 
-def _numbered(label: Int[np.ndarray, "i j k"]) -> tuple[Int[np.ndarray, "i j k"], list[tuple[int, ...]]]:
-    """Lesions as numbers, and a row of box and class for each."""
-    whole = np.zeros(label.shape, np.int64)
+def _number_lesions(label: Int[np.ndarray, "i j k"]) -> tuple[Int[np.ndarray, "i j k"], list[tuple[int, ...]]]:
+    """Numbers the lesions of one crop and returns a row of box and class for each."""
+    numbers = np.zeros(label.shape, np.int64)
     rows: list[tuple[int, ...]] = []
     for value in np.unique(label[label > 0]).tolist():
-        numbered, _ = ndimage.label(label == value, NEIGHBOURS_26)
-        whole += np.where(numbered > 0, numbered + len(rows), 0)
-        sides = ndimage.find_objects(numbered)
-        rows += [(*(s.start for s in side), *(s.stop for s in side), value) for side in sides]
-    return whole, rows
+        components, _ = ndimage.label(label == value, NEIGHBOURS_26)
+        numbers += np.where(components > 0, components + len(rows), 0)
+        boxes = ndimage.find_objects(components)
+        rows += [(*(s.start for s in box), *(s.stop for s in box), value) for box in boxes]
+    return numbers, rows
 
 
-def _boxes(rows: list[tuple[int, ...]], device: torch.device) -> Boxes:
+def _to_boxes(rows: list[tuple[int, ...]], device: torch.device) -> Boxes:
     table = torch.tensor(rows, dtype=torch.float32, device=device).reshape(-1, 7)
     return Boxes(table[:, :6], table[:, 6].long(), torch.ones(len(rows), device=device))

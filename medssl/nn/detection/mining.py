@@ -1,63 +1,75 @@
-"""Losses for lesions, few among very many easy voxels: hard negatives are mined, and every lesion counts alike."""
+"""Voxel losses for lesion detection, where few lesion voxels face a large number of easy background voxels."""
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.nn.losses import marginal
+from medssl.nn.losses import marginal_log_softmax
 
-LEAST = 512  # negatives of a crop that are mined even where it holds no lesion
+MIN_NEGATIVES = 512  # mined for each crop, in addition to those for its lesions
 
 
-def mined_ce(
+def hard_negative_ce(
     logits: Float[Tensor, "b n i j k"],
     label: Int[Tensor, "b i j k"],
     lesion: Int[Tensor, "b i j k"],
     ratio: float,
-    drawn: Bool[Tensor, "b n"] | None = None,
+    annotated: Bool[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the lesions, each lesion counting the same, plus that of the hardest negatives.
+    """Returns the cross-entropy of lesions plus the cross-entropy of the hardest negatives.
 
-    Of a batch, `ratio` negatives are kept for each positive voxel, the worst ones (Shrivastava et al., "Training
-    Region-based Object Detectors with Online Hard Example Mining", CVPR 2016, https://arxiv.org/abs/1604.03540). With
-    3 for each a network of full resolution stayed at chance, twice ln 2; with 60 it left it (docs/few-labels.md).
-    `lesion` numbers the lesions of each crop from 1, so that a small one weighs as much as a large one, as in Kofler
-    et al., "blob loss", IPMI 2023 (https://arxiv.org/abs/2205.08209). Classes that were not `drawn` in a crop's volume
-    count as its background, as in `losses.dice_ce`.
+    Each lesion has the same weight whatever its size, as in Kofler et al., "blob loss", IPMI 2023
+    (https://arxiv.org/abs/2205.08209). The negatives of a batch are mined as in Shrivastava et al., "Training
+    Region-based Object Detectors with Online Hard Example Mining", CVPR 2016 (https://arxiv.org/abs/1604.03540).
+
+    Args:
+        logits: One channel for each class.
+        label: Class of each voxel, negative where unknown.
+        lesion: Number of the lesion of each voxel, from 1 in each crop.
+        ratio: Number of negatives for each positive voxel. At full resolution, a ratio of 3 left a network at chance
+            (a loss of twice ln 2); a ratio of 60 did not (docs/few-labels.md).
+        annotated: Which classes are annotated in the volume of each crop; the others count as background, as in
+            `losses.dice_ce`. None is all.
     """
-    ce = F.nll_loss(marginal(logits, drawn), label.clamp_min(0), reduction="none")
-    known, positive = label >= 0, label > 0
-    hard = _hardest(ce[known & ~positive], ratio * int(positive.sum()) + LEAST * len(label))
-    return _by_lesion(ce, lesion, positive) + hard
+    ce = F.nll_loss(marginal_log_softmax(logits, annotated), label.clamp_min(0), reduction="none")
+    valid, positive = label >= 0, label > 0
+    count = ratio * int(positive.sum()) + MIN_NEGATIVES * len(label)
+    return _average_over_lesions(ce, lesion, positive) + _average_hardest(ce[valid & ~positive], count)
 
 
-def focal(
+def focal_loss(
     logits: Float[Tensor, "b n i j k"],
     label: Int[Tensor, "b i j k"],
     gamma: float,
-    drawn: Bool[Tensor, "b n"] | None = None,
+    annotated: Bool[Tensor, "b n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Focal loss over all known voxels, divided by the number of positive ones; `drawn` as in `mined_ce`.
+    """Returns the focal loss, summed over known voxels and divided by the number of positive voxels.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (https://arxiv.org/abs/1708.02002).
+
+    Args:
+        logits: One channel for each class.
+        label: Class of each voxel, negative where unknown.
+        gamma: Exponent that reduces the weight of easy voxels.
+        annotated: As in `hard_negative_ce`.
     """
-    ce = F.nll_loss(marginal(logits, drawn), label.clamp_min(0), reduction="none")
-    known = label >= 0
-    return (ce * (1 - (-ce).exp()) ** gamma)[known].sum() / (label > 0).sum().clamp_min(LEAST)
+    ce = F.nll_loss(marginal_log_softmax(logits, annotated), label.clamp_min(0), reduction="none")
+    valid = label >= 0
+    return (ce * (1 - (-ce).exp()) ** gamma)[valid].sum() / (label > 0).sum().clamp_min(MIN_NEGATIVES)
 
 
-def _hardest(ce: Float[Tensor, "m"], count: float) -> Float[Tensor, ""]:
-    """The mean of the largest terms; 0 where there are none."""
-    few = min(len(ce), round(count))
-    return ce.topk(few, sorted=False).values.sum() / max(1, few)
+def _average_hardest(ce: Float[Tensor, "m"], count: float) -> Float[Tensor, ""]:
+    """Returns the mean of the `count` largest terms, or 0 if there are none."""
+    size = min(len(ce), round(count))
+    return ce.topk(size, sorted=False).values.sum() / max(1, size)
 
 
-def _by_lesion(
+def _average_over_lesions(
     ce: Float[Tensor, "b i j k"], lesion: Int[Tensor, "b i j k"], positive: Bool[Tensor, "b i j k"]
 ) -> Float[Tensor, ""]:
-    """The mean over lesions of the mean over a lesion's voxels; 0 without lesions."""
+    """Returns the mean over lesions of the mean over the voxels of a lesion, or 0 without lesions."""
     crop = torch.arange(len(lesion), device=lesion.device).view(-1, 1, 1, 1)
     number = (crop * (lesion.max() + 1) + lesion)[positive]
-    _, place, count = number.unique(return_inverse=True, return_counts=True)
-    return (ce[positive] / count[place]).sum() / max(1, len(count))
+    _, index, count = number.unique(return_inverse=True, return_counts=True)
+    return (ce[positive] / count[index]).sum() / max(1, len(count))

@@ -1,1 +1,1 @@
-"""The encoders that a run chooses from by name: a file each, with a `Config` that builds it."""
+"""The encoders that a config can select by name; each file holds one encoder and its `Config`."""

@@ -1,4 +1,4 @@
-"""What an encoder is: a volume and, on request, which of its cells are visible, give a pyramid."""
+"""The base class of encoders, which turn a volume, fully or partly visible, into a feature pyramid."""
 
 import logging
 import math
@@ -7,108 +7,132 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.errors import BadInput
-from medssl.nn.executor import Layout, Masked, Triple
-from medssl.nn.sparse import Blocks
+from medssl.nn.executor import Executor, MaskedExecutor, Triple
+from medssl.nn.sparse import VisibleBlocks
 from medssl.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
 class Encoder(nn.Module):
-    """Gives a pyramid of features, fine to coarse; `channels` and `strides` have one entry a level.
+    """Computes a feature pyramid, fine to coarse.
 
-    `unmasked` names the layers that no mask reaches, if there are any. Then `sparse` is False: hidden voxels still
-    change nothing, but those layers take hidden cells for zeros, and all of the volume is computed.
+    Attributes:
+        in_channels: Number of channels of the input volume.
+        channels: Width of each level, fine to coarse.
+        strides: Stride of each level, relative to the previous one.
+        unmasked: Describes the layers that ignore a mask; "" if there are none. Such layers treat hidden patches as
+            zeros and compute the whole volume; the values of hidden voxels still have no effect.
+        upstream: The project with the same network, so that weights are interchangeable; "" if there is none.
+        dense: Under a mask, runs dense kernels and masks their results instead of running visible patches only.
     """
 
     in_channels: int
     channels: tuple[int, ...]
     strides: tuple[Triple, ...]
     unmasked = ""
-    origin: Literal["", "nnunet", "monai"] = ""  # whose network this is, so that theirs takes its weights
-    said = False  # whether it was told that there are unmasked layers
-    dense = False  # True: under a mask, run dense kernels and mask what they gave
+    upstream: Literal["", "nnunet", "monai"] = ""
+    dense = False
+    _has_warned = False
 
     @property
     def sparse(self) -> bool:
-        """Whether every layer keeps to visible cells."""
+        """Whether all layers compute visible patches only."""
         return not self.unmasked
 
     @property
-    def cell(self) -> Triple:
-        """The total stride: the voxels of one cell, hidden or visible as a whole."""
+    def patch(self) -> Triple:
+        """The patch size of the mask in voxels, which is the total stride: a patch is hidden or visible as a whole."""
         i, j, k = (math.prod(axis) for axis in zip(*self.strides, strict=True))
         return i, j, k
 
-    def forward(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"] | None = None) -> list[Tensor]:
-        """Features at every level; with `keep`, hidden cells are empty at every level and change nothing."""
-        on = self.layout(x, keep)
-        return [on.leave(level) for level in self.features(x, on)]
+    def forward(self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"] | None = None) -> list[Tensor]:
+        """Computes the features of each level, fine to coarse.
 
-    def features(self, x: Float[Tensor, "b c i j k"], on: Layout) -> list[Tensor]:
-        """Features at every level, as the layout stores them."""
+        Args:
+            x: The input volume.
+            visible: Which patches are visible; None is all. Hidden patches have no effect, and are zero at every level.
+
+        Raises:
+            BadInput: If the patches do not tile the volume, or the mask has another shape than the grid of patches.
+        """
+        executor = self.build_executor(x, visible)
+        return [executor.to_dense(level) for level in self.features(x, executor)]
+
+    def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
+        """Computes the features of each level in the storage format of the executor."""
         raise NotImplementedError
 
-    def layout(self, x: Float[Tensor, "b c i j k"], keep: Bool[Tensor, "b 1 p q r"] | None) -> Layout:
-        """Where this network would run its layers: on everything, or on visible cells."""
-        wanted = (len(x), 1, *cells(x, self.cell))
-        _sound(x, wanted[2])
-        if keep is None:
-            return Layout()
-        if keep.shape != wanted:
-            raise BadInput(f"keep is {tuple(keep.shape)}, these crops with cells of {self.cell} voxels need {wanted}")
-        if self.unmasked and not self.said:
+    def build_executor(self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"] | None) -> Executor:
+        """Builds the executor that runs the layers for a volume and a mask; see `forward`."""
+        expected = (len(x), 1, *count_patches(x, self.patch))
+        _check_bf16_depth(x, expected[2])
+        if visible is None:
+            return Executor()
+        if visible.shape != expected:
+            raise BadInput(
+                f"the mask is {tuple(visible.shape)}, these crops with patches of {self.patch} voxels need {expected}"
+            )
+        if self.unmasked and not self._has_warned:
             name = type(self).__name__
-            log.warning("%s: %s take hidden cells for zeros; nothing leaks, and nothing is saved", name, self.unmasked)
-            self.said = True
-        return Masked(keep) if self.dense or not self.sparse else Blocks(keep)
+            log.warning(
+                "%s: %s treat hidden patches as zeros; hidden voxels do not leak, but no computation is saved",
+                name, self.unmasked,
+            )  # fmt: skip
+            self._has_warned = True
+        return MaskedExecutor(visible) if self.dense or not self.sparse else VisibleBlocks(visible)
 
 
-class Choice(Settings):
-    """The settings of one encoder, by which a run chooses it and builds it again."""
+class BaseEncoderConfig(Settings):
+    """The base class of the settings of an encoder; a run stores them to rebuild it."""
 
-    name: str
+    name: str = Field(description="name of the encoder")
 
     def build(self, in_channels: int) -> Encoder:
-        """The encoder with fresh weights."""
+        """Builds the encoder with fresh weights."""
         raise NotImplementedError
 
 
-def triples(strides: Sequence[int | Triple]) -> tuple[Triple, ...]:
-    """Strides with one number an axis."""
+def as_triples(strides: Sequence[int | Triple]) -> tuple[Triple, ...]:
+    """Expands each stride to one number for each axis."""
     return tuple((s, s, s) if isinstance(s, int) else s for s in strides)
 
 
 def check_levels(
     channels: Sequence[int], strides: Sequence[int | Triple], blocks: int | Sequence[int]
 ) -> tuple[int, ...]:
-    """How many blocks each level has; a ValueError where channels, strides and blocks disagree."""
+    """Returns the number of blocks of each level, or raises ValueError if channels, strides and blocks disagree."""
     levels = len(channels)
     depths = (blocks,) * levels if isinstance(blocks, int) else tuple(blocks)
     if len(strides) != levels or len(depths) != levels:
-        raise ValueError(f"channels, strides and blocks need one entry a level; channels has {levels}")
-    if min(*channels, *depths, *(min(s) for s in triples(strides))) < 1:
-        raise ValueError("channels, strides and blocks are at least 1")
+        raise ValueError(
+            f"channels has {levels} levels, strides {len(strides)}, blocks {len(depths)}; give one entry for each level"
+        )
+    if min(*channels, *depths, *(min(s) for s in as_triples(strides))) < 1:
+        raise ValueError("channels, strides and blocks must be at least 1")
     return depths
 
 
-def cells(x: Float[Tensor, "b c i j k"], cell: Triple) -> Triple:
-    """How many cells a volume has an axis; a volume that its cells do not fill is refused."""
+def count_patches(x: Float[Tensor, "b c i j k"], patch: Triple) -> Triple:
+    """Returns the number of patches along each axis, or raises BadInput if they do not tile the volume."""
     size = tuple(x.shape[2:])
-    if any(n % c for n, c in zip(size, cell, strict=True)):
-        fits = tuple(-(-n // c) * c for n, c in zip(size, cell, strict=True))
-        raise BadInput(f"crop {size} does not divide by the network's total stride {cell}; use {fits} or other strides")
-    return size[0] // cell[0], size[1] // cell[1], size[2] // cell[2]
-
-
-def _sound(x: Float[Tensor, "b c i j k"], cells: int) -> None:
-    """Refuses what torch (2.13) learns from memory it never wrote: bf16 on a CPU, on maps of a depth of two."""
-    learns = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") and x.device.type == "cpu"
-    if learns and cells < 3:
+    if any(n % c for n, c in zip(size, patch, strict=True)):
+        divisible = tuple(-(-n // c) * c for n, c in zip(size, patch, strict=True))
         raise BadInput(
-            f"crop {tuple(x.shape[2:])}: torch computes wrong gradients in bf16 on a CPU with fewer than 3 cells along "
-            f"the first axis; use a crop of {3 * x.shape[2] // cells} there, or plan.precision=32"
+            f"crop {size} is not divisible by the network's total stride {patch}; use {divisible} or other strides"
+        )
+    return size[0] // patch[0], size[1] // patch[1], size[2] // patch[2]
+
+
+def _check_bf16_depth(x: Float[Tensor, "b c i j k"], patches: int) -> None:
+    """Refuses crops for which torch 2.13 computes gradients in bf16 on a CPU from uninitialised memory."""
+    is_training = torch.is_grad_enabled() and torch.is_autocast_enabled("cpu") and x.device.type == "cpu"
+    if is_training and patches < 3:
+        raise BadInput(
+            f"crop {tuple(x.shape[2:])}: torch computes wrong gradients in bf16 on a CPU with fewer than 3 patches "
+            f"along the first axis; use a crop of {3 * x.shape[2] // patches} there, or train.precision=32"
         )

@@ -1,7 +1,7 @@
-"""The encoder of MONAI's DynUNet, with its layers and their names.
+"""The encoder of MONAI's DynUNet, with the same layers and state dict keys.
 
-Isensee et al., "nnU-Net" (2018), https://arxiv.org/abs/1809.10486, as MONAI builds it; with residual blocks by
-default, whose shortcut strides where nnU-Net's own residual encoder pools.
+Isensee et al., "nnU-Net" (2018), https://arxiv.org/abs/1809.10486, as implemented by MONAI. Residual blocks are the
+default; their shortcut has a strided convolution, unlike nnU-Net's residual encoder, which pools.
 """
 
 import math
@@ -13,43 +13,45 @@ from monai.networks.nets import DynUNet
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl.nn.encoders.base import Choice, Encoder, check_levels, triples
-from medssl.nn.executor import Layout, Triple
-from medssl.nn.norms import MonaiNorm, norm_of
+from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, check_levels
+from medssl.nn.executor import Executor, Triple
+from medssl.nn.norms import MonaiNorm, to_monai_norm
 
 
-class Config(Choice):
-    """Widths and strides, one entry a level."""
+class Config(BaseEncoderConfig):
+    """Settings with one entry for each level."""
 
-    name: Literal["dynunet"] = "dynunet"
-    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=3)
-    strides: tuple[int | Triple, ...] = (1, 2, 2, 2)
-    norm: MonaiNorm = "instance"
-    residual: bool = True
+    name: Literal["dynunet"] = Field("dynunet", description="name of the encoder")
+    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=3, description="width of each level")
+    strides: tuple[int | Triple, ...] = Field(
+        (1, 2, 2, 2), description="stride of each level, 1 or 2: one number, or one for each axis"
+    )
+    norm: MonaiNorm = Field("instance", description="normalisation layer behind each convolution")
+    residual: bool = Field(True, description="use residual blocks instead of plain convolutions")
 
     @model_validator(mode="after")
-    def _levels_agree(self) -> "Config":
+    def _check_levels(self) -> "Config":
         check_levels(self.channels, self.strides, 1)
-        if max(max(s) for s in triples(self.strides)) > 2:
-            raise ValueError(f"strides {self.strides}: MONAI's DynUNet strides by 1 or 2")
+        if max(max(s) for s in as_triples(self.strides)) > 2:
+            raise ValueError(f"strides {self.strides}: the strides of MONAI's DynUNet must be 1 or 2")
         return self
 
     def build(self, in_channels: int) -> Encoder:
-        """The encoder with fresh weights."""
+        """Builds the encoder with fresh weights."""
         return DynEncoder(self, in_channels)
 
 
 class DynEncoder(Encoder):
-    """What DynUNet does before it goes up again; every layer of it can be masked."""
+    """The downsampling path of DynUNet; all layers can be masked."""
 
-    origin = "monai"
+    upstream = "monai"
 
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.channels = config.channels
-        self.strides = triples(config.strides)
-        whole = DynUNet(
+        self.strides = as_triples(config.strides)
+        network = DynUNet(
             spatial_dims=3,
             in_channels=in_channels,
             out_channels=1,
@@ -57,26 +59,26 @@ class DynEncoder(Encoder):
             strides=self.strides,
             upsample_kernel_size=self.strides[1:],
             filters=self.channels,
-            norm_name=norm_of(config.norm, math.gcd(*self.channels)),
+            norm_name=to_monai_norm(config.norm, math.gcd(*self.channels)),
             res_block=config.residual,
         )
-        self.input_block = whole.input_block
-        self.downsamples = whole.downsamples
-        self.bottleneck = whole.bottleneck
+        self.input_block = network.input_block
+        self.downsamples = network.downsamples
+        self.bottleneck = network.bottleneck
 
-    def features(self, x: Float[Tensor, "b c i j k"], on: Layout) -> list[Tensor]:
-        """Features at every level, as the layout stores them."""
-        x = on.enter(x)
+    def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
+        """Computes the features of each level in the storage format of the executor."""
+        x = executor.to_features(x)
         pyramid: list[Tensor] = []
         for block in (self.input_block, *self.downsamples, self.bottleneck):
-            x = _run(block, x, on)
+            x = _run_block(block, x, executor)
             pyramid.append(x)
         return pyramid
 
 
-def _run(block: UnetBasicBlock | UnetResBlock, x: Tensor, on: Layout) -> Tensor:
-    y = block.lrelu(on.norm(block.norm1, on.conv(block.conv1.conv, x)))
-    y = on.norm(block.norm2, on.conv(block.conv2.conv, y))
+def _run_block(block: UnetBasicBlock | UnetResBlock, x: Tensor, executor: Executor) -> Tensor:
+    y = block.lrelu(executor.norm(block.norm1, executor.conv(block.conv1.conv, x)))
+    y = executor.norm(block.norm2, executor.conv(block.conv2.conv, y))
     if isinstance(block, UnetResBlock):
-        y = y + (on.norm(block.norm3, on.conv(block.conv3.conv, x)) if block.downsample else x)
+        y = y + (executor.norm(block.norm3, executor.conv(block.conv3.conv, x)) if block.downsample else x)
     return block.lrelu(y)

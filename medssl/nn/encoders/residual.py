@@ -1,4 +1,4 @@
-"""A residual CNN of any widths, strides and depths."""
+"""A residual encoder with configurable widths, strides and depths."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,37 +11,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nn import norms
-from medssl.nn.encoders.base import Choice, Encoder, check_levels, triples
-from medssl.nn.executor import Layout, Triple
+from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, check_levels
+from medssl.nn.executor import Executor, Triple
 
-UNIT = (1, 1, 1)
+UNIT_STRIDE = (1, 1, 1)
 
 
-class Config(Choice):
-    """Widths, strides and numbers of blocks, one entry a level."""
+class Config(BaseEncoderConfig):
+    """Settings with one entry for each level."""
 
-    name: Literal["residual"] = "residual"
-    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1)
-    strides: tuple[int | Triple, ...] = (1, 2, 2, 2)
-    blocks: int | tuple[int, ...] = 1
-    norm: norms.Norm = "instance"
-    bias: bool = Field(False, description="of the convolutions, as nnU-Net has it; those of shortcuts have none")
+    name: Literal["residual"] = Field("residual", description="name of the encoder")
+    channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, description="width of each level")
+    strides: tuple[int | Triple, ...] = Field(
+        (1, 2, 2, 2), description="stride of each level: one number, or one for each axis"
+    )
+    blocks: int | tuple[int, ...] = Field(1, description="residual blocks of each level; one number is for all levels")
+    norm: norms.Norm = Field("instance", description="normalisation layer behind each convolution")
+    bias: bool = Field(False, description="give all convolutions except shortcuts a bias, as in nnU-Net")
 
     @model_validator(mode="after")
-    def _levels_agree(self) -> "Config":
+    def _check_levels(self) -> "Config":
         check_levels(self.channels, self.strides, self.blocks)
         return self
 
     def build(self, in_channels: int) -> Encoder:
-        """The encoder with fresh weights."""
+        """Builds the encoder with fresh weights."""
         return ResEncoder(self.channels, self.strides, self.blocks, in_channels, self.norm, self.bias)
 
 
 class ResEncoder(Encoder):
-    """A stem and, per level, residual blocks of which the first one strides.
+    """A stem, and for each level residual blocks of which the first one is strided; `Config` describes the arguments.
 
-    The block of He et al. (2016), https://arxiv.org/abs/1512.03385, with the average-pooled shortcut of He et al.
-    (2019), https://arxiv.org/abs/1812.01187, as in nnU-Net's residual encoders, https://arxiv.org/abs/2404.09556.
+    The block is that of He et al. (2016), https://arxiv.org/abs/1512.03385, with the average-pooled shortcut of He et
+    al. (2019), https://arxiv.org/abs/1812.01187, as in nnU-Net's residual encoders, https://arxiv.org/abs/2404.09556.
     """
 
     def __init__(
@@ -54,75 +56,85 @@ class ResEncoder(Encoder):
         bias: bool = False,
     ) -> None:
         super().__init__()
-        self.origin = "nnunet" if norm in ("instance", "batch") else ""
+        self.upstream = "nnunet" if norm in ("instance", "batch") else ""
         self.in_channels = in_channels
         self.channels = tuple(channels)
-        self.strides = triples(strides)
+        self.strides = as_triples(strides)
         depths = check_levels(channels, strides, blocks)
         self.stem = ConvNorm(in_channels, channels[0], norm, bias=bias)
         widths = pairwise((channels[0], *channels))
         levels = zip(widths, self.strides, depths, strict=True)
         self.levels = nn.ModuleList(Level(a, b, stride, depth, norm, bias) for (a, b), stride, depth in levels)
-        # Convolutions of volumes run 1.4 times as fast in this order on CPU; the values and the keys are the same.
+        # 3D convolutions on a CPU run 1.4 times as fast in this memory order; values and keys stay the same.
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
-    def features(self, x: Float[Tensor, "b c i j k"], on: Layout) -> list[Tensor]:
-        """Features at every level, as the layout stores them."""
-        x = _activate(self.stem(on.enter(x), on))
+    def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
+        """Computes the features of each level in the storage format of the executor."""
+        x = _activate(self.stem(executor.to_features(x), executor))
         pyramid = []
         for level in self.levels:
-            x = level(x, on)
+            x = level(x, executor)
             pyramid.append(x)
         return pyramid
 
 
 class ConvNorm(nn.Module):
-    """A convolution and a norm, run by a layout."""
+    """A convolution followed by a norm."""
 
     def __init__(
-        self, inward: int, outward: int, norm: norms.Norm, kernel: int = 3, stride: Triple = UNIT, bias: bool = False
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: norms.Norm,
+        kernel: int = 3,
+        stride: Triple = UNIT_STRIDE,
+        bias: bool = False,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(inward, outward, kernel, stride, padding=kernel // 2, bias=bias)
-        self.norm = norms.make(norm, outward)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
+        self.norm = norms.build_norm(norm, out_channels)
 
-    def forward(self, x: Float[Tensor, "b c i j k"], on: Layout) -> Float[Tensor, "b d p q r"]:
-        """Normalised features."""
-        return on.norm(self.norm, on.conv(self.conv, x))
+    def forward(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> Float[Tensor, "b d p q r"]:
+        """Returns the normalised features."""
+        return executor.norm(self.norm, executor.conv(self.conv, x))
 
 
-class Block(nn.Module):
-    """Two convolutions beside a shortcut, which pools and projects where the block changes size or width."""
+class ResidualBlock(nn.Module):
+    """Two convolutions and a shortcut, which pools and projects if the block changes the resolution or the width."""
 
-    def __init__(self, inward: int, outward: int, stride: Triple, norm: norms.Norm, bias: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: Triple, norm: norms.Norm, bias: bool) -> None:
         super().__init__()
         self.stride = stride
-        self.first = ConvNorm(inward, outward, norm, stride=stride, bias=bias)
-        self.second = ConvNorm(outward, outward, norm, bias=bias)
-        self.skip = ConvNorm(inward, outward, norm, kernel=1) if inward != outward else None
+        self.first = ConvNorm(in_channels, out_channels, norm, stride=stride, bias=bias)
+        self.second = ConvNorm(out_channels, out_channels, norm, bias=bias)
+        self.skip = ConvNorm(in_channels, out_channels, norm, kernel=1) if in_channels != out_channels else None
 
-    def forward(self, x: Float[Tensor, "b c i j k"], on: Layout) -> Float[Tensor, "b d p q r"]:
-        """The features after the block."""
-        y = self.second(_activate(self.first(x, on)), on)
-        # A pool's window never leaves its cell, so that hidden cells stay zero without a mask.
-        short = x if max(self.stride) == 1 else F.avg_pool3d(x, self.stride)
-        return _activate(y + (short if self.skip is None else self.skip(short, on)))
+    def forward(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> Float[Tensor, "b d p q r"]:
+        """Applies the block."""
+        y = self.second(_activate(self.first(x, executor)), executor)
+        # A pooling window never crosses the border of its patch, so that hidden patches stay zero without a mask.
+        shortcut = x if max(self.stride) == 1 else F.avg_pool3d(x, self.stride)
+        return _activate(y + (shortcut if self.skip is None else self.skip(shortcut, executor)))
 
 
 class Level(nn.ModuleList):
-    """Blocks at one resolution, the first of which strides to it."""
+    """The blocks at one resolution, of which the first one is strided."""
 
-    def __init__(self, inward: int, outward: int, stride: Triple, depth: int, norm: norms.Norm, bias: bool) -> None:
-        first = Block(inward, outward, stride, norm, bias)
-        super().__init__([first, *(Block(outward, outward, UNIT, norm, bias) for _ in range(depth - 1))])
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: Triple, depth: int, norm: norms.Norm, bias: bool
+    ) -> None:
+        blocks = [ResidualBlock(in_channels, out_channels, stride, norm, bias)]
+        for _ in range(depth - 1):
+            blocks.append(ResidualBlock(out_channels, out_channels, UNIT_STRIDE, norm, bias))
+        super().__init__(blocks)
 
-    def forward(self, x: Float[Tensor, "b c i j k"], on: Layout) -> Float[Tensor, "b d p q r"]:
-        """The features of the level."""
+    def forward(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> Float[Tensor, "b d p q r"]:
+        """Applies the blocks in sequence."""
         for block in self:
-            x = block(x, on)
+            x = block(x, executor)
         return x
 
 
 def _activate(x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-    """In place: what a norm or a sum gave is kept by nobody else."""
+    """Applies a leaky ReLU in place, which is safe behind a norm or a sum: nothing else uses their result."""
     return F.leaky_relu(x, 0.01, inplace=True)

@@ -1,1 +1,1 @@
-"""Weights of other projects: their names, MONAI bundles, and what is transferred tensor by tensor."""
+"""Exchange of weights: tensor names of other projects, MONAI bundles, and transfer with a report of each tensor."""

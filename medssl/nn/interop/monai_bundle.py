@@ -1,8 +1,8 @@
-"""Bundle: the encoder of a MONAI bundle, from what its configuration says of the network; nothing of it is run.
+"""Imports the encoder of a MONAI bundle without running any code of the bundle.
 
-MONAI's own reader evaluates expressions (`$...`) and calls whatever `_target_` names. Here a configuration is plain
-values about one of three networks of MONAI, and weights are tensors alone; TorchScript, which is code, is not read.
-The format: https://docs.monai.io/en/stable/mb_specification.html.
+MONAI's own reader evaluates expressions (`$...`) and calls any function that `_target_` names. This reader accepts only
+plain values that describe one of three networks of MONAI, and weights that consist of tensors only. TorchScript is code
+and is not read. The format: https://docs.monai.io/en/stable/mb_specification.html.
 """
 
 from collections.abc import Mapping
@@ -10,142 +10,168 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
-from medssl import config
+from medssl.config import check
 from medssl.errors import BadInput
 from medssl.nn.encoders import dynunet, segresnet, swinunetr
-from medssl.nn.encoders.base import Choice
+from medssl.nn.encoders.base import BaseEncoderConfig
 from medssl.nn.executor import Triple
-from medssl.nn.interop import state_dict_names as keymap
-from medssl.nn.interop.state_dict_names import Adopted
+from medssl.nn.interop.state_dict_names import ImportedEncoder, load_encoder, read_checkpoint
 from medssl.nn.norms import MonaiNorm
 from medssl.settings import Settings
 
 WEIGHTS = Path("models/model.pt")
 CONFIGS = [Path("configs") / f"{name}.{kind}" for name in ("inference", "train") for kind in ("json", "yaml", "yml")]
 KEYS = ("network_def", "network")
-USUAL = {"num_groups": 8, "affine": True, "inplace": True, "negative_slope": 0.01}
+DEFAULT_OPTIONS = {"num_groups": 8, "affine": True, "inplace": True, "negative_slope": 0.01}
 
 
-def _plain(told: Any) -> Any:
-    """The name alone of a layer that MONAI lets be a name, or a name with options, in small letters."""
-    match told:
-        case [str(name), dict(options)] if all(value == USUAL.get(key) for key, value in options.items()):
+def _parse_layer_name(value: Any) -> Any:
+    """Returns the lower-case name of a layer, which MONAI writes as a name or as a pair of a name and options."""
+    match value:
+        case [str(name), dict(options)] if all(option == DEFAULT_OPTIONS.get(key) for key, option in options.items()):
             return name.lower()
         case str(name):
             return name.lower()
-    raise ValueError(f"{told!r} is not built here; a name with nothing but {USUAL} is")
+    raise ValueError(f"{value!r} is not supported; supported are a name, or a name with options of {DEFAULT_OPTIONS}")
 
 
-Norm = Annotated[MonaiNorm, BeforeValidator(_plain)]
+Norm = Annotated[MonaiNorm, BeforeValidator(_parse_layer_name)]
+Unused = Annotated[Any, Field(description="ignored: does not change the encoder")]
 
 
-class Bundled(Settings):
-    """What all three networks are told; of the way up, and of training, anything may be said."""
+class MonaiNetworkConfig(Settings):
+    """The arguments that the three networks of MONAI share; arguments of decoder and training accept any value."""
 
-    spatial_dims: Literal[3] = 3
-    in_channels: PositiveInt = 1
-    out_channels: Any = None
+    spatial_dims: Literal[3] = Field(3, description="number of spatial axes")
+    in_channels: PositiveInt = Field(1, description="channels of the input volume")
+    out_channels: Unused = None
 
-    def choice(self) -> Choice:
-        """The encoder of ours that this network begins with."""
+    def to_encoder_config(self) -> BaseEncoderConfig:
+        """Returns the config of the medssl encoder that is equal to the encoder of this network."""
         raise NotImplementedError
 
 
-class SegResNet(Bundled):
-    """MONAI's SegResNet, with its defaults."""
+class SegResNet(MonaiNetworkConfig):
+    """The arguments of MONAI's SegResNet with their defaults."""
 
-    init_filters: PositiveInt = 8
-    blocks_down: tuple[PositiveInt, ...] = (1, 2, 2, 4)
-    norm: Norm = "group"
-    act: Annotated[Literal["relu"], BeforeValidator(_plain)] = "relu"
-    blocks_up: Any = None
-    dropout_prob: Any = None
-    upsample_mode: Any = None
-    use_conv_final: Any = None
+    init_filters: PositiveInt = Field(8, description="channels of the first level")
+    blocks_down: tuple[PositiveInt, ...] = Field((1, 2, 2, 4), description="residual blocks of each level")
+    norm: Norm = Field("group", description="normalisation layer")
+    act: Annotated[Literal["relu"], BeforeValidator(_parse_layer_name)] = Field("relu", description="activation")
+    blocks_up: Unused = None
+    dropout_prob: Unused = None
+    upsample_mode: Unused = None
+    use_conv_final: Unused = None
 
-    def choice(self) -> Choice:
-        """The encoder of ours that this network begins with."""
+    def to_encoder_config(self) -> BaseEncoderConfig:
+        """Returns the config of the SegResNet encoder."""
         if self.norm == "group" and self.init_filters % 8:
-            raise BadInput(f"init_filters {self.init_filters}: a group norm has eight groups in MONAI")
+            raise BadInput(
+                f"init_filters {self.init_filters}: MONAI's group norm has eight groups; expected a multiple of 8"
+            )
         return segresnet.Config(init_filters=self.init_filters, blocks_down=self.blocks_down, norm=self.norm)
 
 
-class DynUNet(Bundled):
-    """MONAI's DynUNet, with its defaults."""
+class DynUNet(MonaiNetworkConfig):
+    """The arguments of MONAI's DynUNet with their defaults."""
 
-    kernel_size: tuple[Literal[3] | tuple[Literal[3], Literal[3], Literal[3]], ...]
-    strides: tuple[int | Triple, ...]
-    filters: tuple[PositiveInt, ...] | None = None
-    norm_name: Annotated[Literal["instance", "batch"], BeforeValidator(_plain)] = "instance"
-    act_name: Annotated[Literal["leakyrelu"], BeforeValidator(_plain)] = "leakyrelu"
-    res_block: bool = False
-    upsample_kernel_size: Any = None
-    dropout: Any = None
-    deep_supervision: Any = None
-    deep_supr_num: Any = None
-    trans_bias: Any = None
+    kernel_size: tuple[Literal[3] | tuple[Literal[3], Literal[3], Literal[3]], ...] = Field(
+        description="kernel of each level in voxels"
+    )
+    strides: tuple[int | Triple, ...] = Field(description="stride of each level")
+    filters: tuple[PositiveInt, ...] | None = Field(
+        None, description="width of each level; null doubles from 32 up to 320"
+    )
+    norm_name: Annotated[Literal["instance", "batch"], BeforeValidator(_parse_layer_name)] = Field(
+        "instance", description="normalisation layer"
+    )
+    act_name: Annotated[Literal["leakyrelu"], BeforeValidator(_parse_layer_name)] = Field(
+        "leakyrelu", description="activation"
+    )
+    res_block: bool = Field(False, description="use residual blocks")
+    upsample_kernel_size: Unused = None
+    dropout: Unused = None
+    deep_supervision: Unused = None
+    deep_supr_num: Unused = None
+    trans_bias: Unused = None
 
-    def choice(self) -> Choice:
-        """The encoder of ours that this network begins with."""
+    def to_encoder_config(self) -> BaseEncoderConfig:
+        """Returns the config of the DynUNet encoder."""
         channels = self.filters or tuple(min(2 ** (5 + n), 320) for n in range(len(self.strides)))
-        told = {"channels": channels, "strides": self.strides, "norm": self.norm_name, "residual": self.res_block}
-        return config.check(told, dynunet.Config, "network_def")
+        values = {"channels": channels, "strides": self.strides, "norm": self.norm_name, "residual": self.res_block}
+        return check(values, dynunet.Config, "network_def")
 
 
-class SwinUNETR(Bundled):
-    """MONAI's SwinUNETR, with its defaults."""
+class SwinUNETR(MonaiNetworkConfig):
+    """The arguments of MONAI's SwinUNETR with their defaults."""
 
-    feature_size: int = 24
-    depths: tuple[int, ...] = (2, 2, 2, 2)
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    window_size: PositiveInt = 7
-    norm_name: Annotated[Literal["instance"], BeforeValidator(_plain)] = "instance"
-    normalize: Literal[True] = True
-    use_v2: Literal[False] = False
-    downsample: Literal["merging"] = "merging"
-    img_size: Any = None
-    use_checkpoint: Any = None
-    drop_rate: Any = None
-    attn_drop_rate: Any = None
-    dropout_path_rate: Any = None
+    feature_size: int = Field(24, description="width of the patch embedding")
+    depths: tuple[int, ...] = Field((2, 2, 2, 2), description="transformer blocks of each stage")
+    num_heads: tuple[int, ...] = Field((3, 6, 12, 24), description="attention heads of each stage")
+    window_size: PositiveInt = Field(7, description="side of an attention window in tokens")
+    norm_name: Annotated[Literal["instance"], BeforeValidator(_parse_layer_name)] = Field(
+        "instance", description="normalisation layer of the convolution blocks"
+    )
+    normalize: Literal[True] = Field(True, description="normalise the output of each stage")
+    use_v2: Literal[False] = Field(False, description="use SwinUNETR-V2")
+    downsample: Literal["merging"] = Field("merging", description="how stages are downsampled")
+    img_size: Unused = None
+    use_checkpoint: Unused = None
+    drop_rate: Unused = None
+    attn_drop_rate: Unused = None
+    dropout_path_rate: Unused = None
 
-    def choice(self) -> Choice:
-        """The encoder of ours that this network begins with."""
-        told = self.model_dump(include={"feature_size", "depths", "num_heads", "window_size"})
-        return config.check(told, swinunetr.Config, "network_def")
+    def to_encoder_config(self) -> BaseEncoderConfig:
+        """Returns the config of the SwinUNETR encoder."""
+        values = self.model_dump(include={"feature_size", "depths", "num_heads", "window_size"})
+        return check(values, swinunetr.Config, "network_def")
 
 
-NETWORKS: Mapping[str, type[Bundled]] = {one.__name__: one for one in (SegResNet, DynUNet, SwinUNETR)}
+NETWORKS: Mapping[str, type[MonaiNetworkConfig]] = {
+    network.__name__: network for network in (SegResNet, DynUNet, SwinUNETR)
+}
 
 
-def adopt(folder: Path) -> Adopted:
-    """The encoder of a bundle's network with the bundle's weights; refused where a tensor of it is not there."""
-    network = described(folder)
+def import_bundle(folder: Path) -> ImportedEncoder:
+    """Builds the encoder of a bundle's network with the weights of the bundle.
+
+    Raises:
+        BadInput: If the folder is no bundle of a supported network, or a tensor of the encoder is missing.
+    """
+    network = read_network_config(folder)
     if not (folder / WEIGHTS).is_file():
-        raise BadInput(f"{folder}: no {WEIGHTS}; TorchScript (model.ts) is code, and is not read")
-    return keymap.filled(network.choice(), network.in_channels, keymap.read(folder / WEIGHTS), str(folder / WEIGHTS))
+        raise BadInput(f"{folder}: no {WEIGHTS}; TorchScript (model.ts) is code and is not read")
+    return load_encoder(
+        network.to_encoder_config(), network.in_channels, read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS)
+    )
 
 
-def described(folder: Path) -> Bundled:
-    """What a bundle's configuration says of its network."""
-    place = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-    if place is None:
-        raise BadInput(f"{folder}: no MONAI bundle (configs/inference.json is missing)")
+def read_network_config(folder: Path) -> MonaiNetworkConfig:
+    """Reads the arguments of a bundle's network from its configuration.
+
+    Raises:
+        BadInput: If the folder is no bundle, or its network is not supported.
+    """
+    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
+    if path is None:
+        raise BadInput(f"{folder}: not a MONAI bundle (configs/inference.json is missing)")
     try:
-        told = yaml.safe_load(place.read_text(encoding="utf-8"))
-        network = next(told[key] for key in KEYS if isinstance(told.get(key), dict))
-        values = {key: _value(value, told) for key, value in network.items() if not key.startswith("_")}
+        configuration = yaml.safe_load(path.read_text(encoding="utf-8"))
+        network = next(configuration[key] for key in KEYS if isinstance(configuration.get(key), dict))
+        values = {
+            key: _resolve_reference(value, configuration) for key, value in network.items() if not key.startswith("_")
+        }
         target = str(network["_target_"])
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, KeyError, StopIteration):
-        raise BadInput(f"{place}: tells of no network under network_def") from None
+        raise BadInput(f"{path}: has no network with a _target_ under network_def") from None
     package, _, name = target.rpartition(".")
     if name not in NETWORKS or not f"{package}.".startswith(("monai.networks.nets.", ".")):
-        raise BadInput(f"{place}: its network is {target}; encoders are taken of MONAI's {', '.join(NETWORKS)}")
-    return config.check(values, NETWORKS[name], f"{place}: network_def")
+        raise BadInput(f"{path}: the network is {target}; supported are MONAI's {', '.join(NETWORKS)}")
+    return check(values, NETWORKS[name], f"{path}: network_def")
 
 
-def _value(value: Any, told: Mapping[str, Any]) -> Any:
-    """A plain value, or what `@name` at the top of the configuration is; expressions stay words, which no number is."""
-    return told.get(value[1:], value) if isinstance(value, str) and value.startswith("@") else value
+def _resolve_reference(value: Any, configuration: Mapping[str, Any]) -> Any:
+    """Replaces `@name` by the top-level value of that name; `$...` stays a string, which validation refuses."""
+    return configuration.get(value[1:], value) if isinstance(value, str) and value.startswith("@") else value

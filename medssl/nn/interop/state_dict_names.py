@@ -1,7 +1,7 @@
-"""Encoder weights under other people's names: nnU-Net's residual encoders read and written, MONAI's networks written.
+"""Maps the tensor names of encoders to those of nnU-Net and MONAI, to import and export weights.
 
-A ResEncoder is, tensor by tensor, the encoder of `dynamic-network-architectures`, which nnU-Net and nnssl (OpenMind)
-train; the encoders taken from MONAI keep MONAI's names. Nothing is ever unpickled.
+`ResEncoder` has the same tensors as the encoder of `dynamic-network-architectures`, which nnU-Net and nnssl (OpenMind)
+train. The encoders from MONAI keep MONAI's names. Nothing is unpickled.
 """
 
 import logging
@@ -18,180 +18,230 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from medssl.errors import BadInput
-from medssl.files import atomic
+from medssl.files import atomic_file
 from medssl.nn.encoders import resenc, residual
-from medssl.nn.encoders.base import Choice, Encoder, triples
+from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples
 from medssl.nn.executor import Triple
-from medssl.nn.interop import weight_transfer as transfer
-from medssl.nn.interop.weight_transfer import Entry, Ledger
+from medssl.nn.interop.weight_transfer import TensorStatus, TransferReport, fill_parts, read_tensors
 
 log = logging.getLogger(__name__)
-PLACES = {"first": "conv1", "second": "conv2"}
-SECOND = {".conv.": ".all_modules.0.", ".norm.": ".all_modules.1."}  # a layer is stored by name and by number
+LAYER_NAMES = {"first": "conv1", "second": "conv2"}
+DUPLICATE_NAMES = {".conv.": ".all_modules.0.", ".norm.": ".all_modules.1."}  # nnU-Net stores each layer twice
 BLOCK = re.compile(r"encoder\.stages\.(\d+)\.blocks\.(\d+)\.conv1\.conv\.weight")
-# Numbers of numpy, which trainers leave in their logs; the name of what makes them changed with numpy 2.
-SCALAR: Any = np.float64(0).__reduce__()[0]
-KINDS: list[Any] = [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType, np.dtypes.BoolDType]
-HARMLESS = [np.dtype, *KINDS, (SCALAR, "numpy.core.multiarray.scalar"), (SCALAR, "numpy._core.multiarray.scalar")]
+# Trainers log numpy scalars; the name of the function that builds them changed in numpy 2.
+BUILD_SCALAR: Any = np.float64(0).__reduce__()[0]
+SCALAR_TYPES: list[Any] = [np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType, np.dtypes.BoolDType]
+SAFE_GLOBALS = [
+    np.dtype,
+    *SCALAR_TYPES,
+    (BUILD_SCALAR, "numpy.core.multiarray.scalar"),
+    (BUILD_SCALAR, "numpy._core.multiarray.scalar"),
+]
 
 
 @dataclass(frozen=True)
-class Adopted:
-    """An encoder filled from somebody else's file, how to build it again, and what became of every tensor."""
+class ImportedEncoder:
+    """An encoder with weights of another project, the config that rebuilds it, and the status of each tensor."""
 
-    choice: Choice
+    config: BaseEncoderConfig
     encoder: Encoder
-    ledger: Ledger
+    report: TransferReport
 
 
-def names(encoder: Encoder) -> dict[str, str]:
-    """For each tensor of an encoder its name in the network it comes from; empty where that is ours alone."""
-    if encoder.origin == "monai":
+def get_upstream_names(encoder: Encoder) -> dict[str, str]:
+    """Returns the name of each tensor of an encoder in its upstream network; empty if it has no upstream network."""
+    if encoder.upstream == "monai":
         return {key: key for key in encoder.state_dict()}
-    if not encoder.origin:
+    if not encoder.upstream:
         return {}
-    pooled = [max(stride) > 1 for stride in encoder.strides]
-    return {key: _nnunet(key, pooled) for key in encoder.state_dict()}
+    is_pooled = [max(stride) > 1 for stride in encoder.strides]
+    return {key: _to_nnunet_name(key, is_pooled) for key in encoder.state_dict()}
 
 
-def read(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint of nnU-Net or nnssl, or of a safetensors file, by their names there."""
+def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
+    """Reads the tensors of a checkpoint of nnU-Net or nnssl, or of a safetensors file, under their original names.
+
+    Raises:
+        BadInput: If the file is missing or holds objects other than tensors and plain values.
+    """
     path = Path(path)
     if path.suffix == ".safetensors":
-        return transfer.read(path)
+        return read_tensors(path)
     if not path.is_file():
-        raise BadInput(f"{path}: no checkpoint here")
+        raise BadInput(f"{path}: no such checkpoint")
     try:
-        with torch.serialization.safe_globals(HARMLESS):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        said = str(error).partition("\n")[0]
-        raise BadInput(f"{path}: more than tensors, or torn ({said}); save its state dict as safetensors") from None
+        message = str(error).partition("\n")[0]
+        raise BadInput(
+            f"{path}: holds objects other than tensors, or is damaged ({message}); save its state dict as safetensors"
+        ) from None
     for key in ("network_weights", "state_dict"):
-        found = found[key] if isinstance(found, dict) and key in found else found
-    tensors = {k: v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+        checkpoint = checkpoint[key] if isinstance(checkpoint, dict) and key in checkpoint else checkpoint
+    values = checkpoint if isinstance(checkpoint, dict) else {}
+    tensors = {k: v for k, v in values.items() if isinstance(v, Tensor)}
     return {k.removeprefix("module.").removeprefix("_orig_mod."): v for k, v in tensors.items()}
 
 
-def adopt(tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | None, where: str) -> Adopted:
-    """The residual encoder that a checkpoint holds; refused where a tensor of it is missing or of another shape."""
-    choice = describe(tensors, strides, where)
-    return filled(choice, tensors["encoder.stem.convs.0.conv.weight"].shape[1], tensors, where)
+def import_encoder(
+    tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | None, where: str
+) -> ImportedEncoder:
+    """Builds the residual encoder of a checkpoint of nnU-Net or nnssl.
+
+    Args:
+        tensors: The tensors by their names in nnU-Net.
+        strides: The stride of each stage; None infers them from the decoder.
+        where: Name of the file, for error messages.
+
+    Raises:
+        BadInput: If the checkpoint holds no such encoder, or a tensor is missing or has another shape.
+    """
+    config = infer_encoder_config(tensors, strides, where)
+    return load_encoder(config, tensors["encoder.stem.convs.0.conv.weight"].shape[1], tensors, where)
 
 
-def filled(choice: Choice, in_channels: int, tensors: Mapping[str, Tensor], where: str) -> Adopted:
-    """An encoder with the tensors that a checkpoint has for it; refused where one is missing or of another shape."""
-    encoder = choice.build(in_channels)
-    ours = {theirs: f"encoder.{key}" for key, theirs in names(encoder).items()}
-    second = {key: first for key in tensors if (first := _first(key)) != key and first in tensors}
-    named = {ours.get(key, key): value for key, value in tensors.items() if key not in second}
-    fates = transfer.fill(named, {"encoder": encoder}, where).entries
-    theirs = {key: f"is {name} there" for name, key in ours.items()}
-    told = [replace(e, reason=theirs[e.key]) if e.fate == "loaded" else e for e in fates]
-    copies = [_copy(tensors, key, first) for key, first in second.items()]
-    ledger = Ledger((*told, *copies))
-    if lacking := [f"{e.key} ({e.reason})" for e in told if e.fate != "loaded" and e.key in theirs]:
-        shown = "; ".join(lacking[:4])
-        raise BadInput(f"{where}: {len(lacking)} tensors of the encoder are not there as they must be: {shown}")
-    return Adopted(choice, encoder, ledger)
+def load_encoder(
+    config: BaseEncoderConfig, in_channels: int, tensors: Mapping[str, Tensor], where: str
+) -> ImportedEncoder:
+    """Builds an encoder with the tensors of a checkpoint under upstream names.
+
+    Raises:
+        BadInput: If a tensor of the encoder is missing or has another shape.
+    """
+    encoder = config.build(in_channels)
+    keys = {name: f"encoder.{key}" for key, name in get_upstream_names(encoder).items()}
+    duplicates = {
+        key: original for key in tensors if (original := _to_original_name(key)) != key and original in tensors
+    }
+    renamed = {keys.get(name, name): value for name, value in tensors.items() if name not in duplicates}
+    entries = fill_parts(renamed, {"encoder": encoder}, where).entries
+    upstream = {key: f"named {name} in the file" for name, key in keys.items()}
+    entries = tuple(replace(e, reason=upstream[e.key]) if e.status == "loaded" else e for e in entries)
+    report = TransferReport((*entries, *(_report_duplicate(tensors, key, name) for key, name in duplicates.items())))
+    if missing := [f"{e.key} ({e.reason})" for e in entries if e.status != "loaded" and e.key in upstream]:
+        raise BadInput(
+            f"{where}: {len(missing)} tensors of the encoder are missing or have another shape: "
+            f"{'; '.join(missing[:4])}; use a checkpoint of this architecture"
+        )
+    return ImportedEncoder(config, encoder, report)
 
 
-def describe(tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | None, where: str) -> Choice:
-    """The encoder that a checkpoint's names and shapes tell of; strides, if not given, are those of its decoder."""
+def infer_encoder_config(
+    tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | None, where: str
+) -> BaseEncoderConfig:
+    """Infers the config of a residual encoder from the names and shapes of a checkpoint; see `import_encoder`."""
     blocks = [match.groups() for key in tensors if (match := BLOCK.fullmatch(key))]
     if "encoder.stem.convs.0.conv.weight" not in tensors or not blocks:
-        some = ", ".join(sorted(tensors)[:3]) or "none"
+        examples = ", ".join(sorted(tensors)[:3]) or "none"
         raise BadInput(
-            f"{where}: no residual encoder of nnU-Net; its tensors are {some}, wanted encoder.stem.convs.0..."
+            f"{where}: not a residual encoder of nnU-Net; its tensors are {examples}, expected encoder.stem.convs.0..."
         )
     depths = [sum(int(s) == stage for s, _ in blocks) for stage in range(1 + max(int(s) for s, _ in blocks))]
     if 0 in depths:
-        raise BadInput(f"{where}: its stage {depths.index(0)} has no block; the checkpoint is torn")
+        raise BadInput(f"{where}: stage {depths.index(0)} has no block; the checkpoint is incomplete")
     weights = [tensors[f"encoder.stages.{stage}.blocks.0.conv1.conv.weight"] for stage in range(len(depths))]
     if any(w.shape[2:] != (3, 3, 3) for w in weights):
-        raise BadInput(f"{where}: kernels of {[tuple(w.shape[2:]) for w in weights]}; 3x3x3 alone is built here")
-    steps = tuple(strides) if strides else _strides(tensors, len(depths))
+        raise BadInput(f"{where}: kernels are {[tuple(w.shape[2:]) for w in weights]}; only 3x3x3 is supported")
+    steps = tuple(strides) if strides else _infer_strides(tensors, len(depths))
     if len(steps) != len(depths):
-        raise BadInput(f"{where}: {len(steps)} strides for {len(depths)} stages")
-    batch = "encoder.stem.convs.0.norm.running_mean" in tensors
-    bias = "encoder.stem.convs.0.conv.bias" in tensors
-    found = residual.Config(
+        raise BadInput(f"{where}: got {len(steps)} strides for {len(depths)} stages; give one stride for each stage")
+    has_batch_norm = "encoder.stem.convs.0.norm.running_mean" in tensors
+    config = residual.Config(
         channels=tuple(len(w) for w in weights),
-        strides=tuple(s[0] if len(set(s)) == 1 else s for s in triples(steps)),
+        strides=tuple(s[0] if len(set(s)) == 1 else s for s in as_triples(steps)),
         blocks=tuple(depths),
-        norm="batch" if batch else "instance",
-        bias=bias,
+        norm="batch" if has_batch_norm else "instance",
+        bias="encoder.stem.convs.0.conv.bias" in tensors,
     )
-    return _preset(found) or found
+    return _find_preset(config) or config
 
 
-def export(encoder: Encoder, to: str) -> dict[str, Tensor]:
-    """The weights by the names of `monai` or `nnunet`, for which a network of theirs must be what this one is."""
-    if encoder.origin != to:
-        there = f"a network of {encoder.origin}" if encoder.origin else "in neither"
-        raise BadInput(f"a {type(encoder).__name__} is {there}, so that its weights have no names in {to}")
-    state = {theirs: encoder.state_dict()[ours] for ours, theirs in names(encoder).items()}
-    seconds = {copy: value for key, value in state.items() for copy in (_copies(key) if to == "nnunet" else ())}
-    return {key: value.detach().cpu().clone().contiguous() for key, value in (state | seconds).items()}
+def export_tensors(encoder: Encoder, to: str) -> dict[str, Tensor]:
+    """Returns copies of the weights of an encoder under the names of another project.
+
+    Args:
+        encoder: An encoder of a network that exists in that project.
+        to: "monai" or "nnunet".
+
+    Raises:
+        BadInput: If the project has no such network.
+    """
+    if encoder.upstream != to:
+        upstream = (
+            f"only {encoder.upstream} has this network" if encoder.upstream else "no other project has this network"
+        )
+        raise BadInput(f"the weights of a {type(encoder).__name__} have no names in {to}: {upstream}")
+    state = {name: encoder.state_dict()[key] for key, name in get_upstream_names(encoder).items()}
+    if to == "nnunet":
+        state |= {duplicate: value for name, value in state.items() for duplicate in _list_duplicate_names(name)}
+    return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
 
 
-def write(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """As safetensors, or, if the file is called .pth or .pt, as torch has it, `network_weights` for nnU-Net."""
+def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes tensors atomically.
+
+    Args:
+        tensors: The tensors by name.
+        path: A .safetensors file, or a .pth or .pt file that holds the tensors as `network_weights`, as in nnU-Net.
+    """
     if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise BadInput(f"{path}: a name that ends in .safetensors, .pth or .pt says how to write")
-    with atomic(path) as part:
+        raise BadInput(f"{path}: unknown file type {path.suffix!r}; use .safetensors, .pth or .pt")
+    with atomic_file(path) as file:
         if path.suffix == ".safetensors":
-            save_file(dict(tensors), part)
+            save_file(dict(tensors), file)
         else:
-            torch.save({"network_weights": dict(tensors)}, part)
+            torch.save({"network_weights": dict(tensors)}, file)
 
 
-def _nnunet(key: str, pooled: Sequence[bool]) -> str:
-    part, _, rest = key.partition(".")
+def _to_nnunet_name(key: str, is_pooled: Sequence[bool]) -> str:
+    """Returns the name of a tensor of a ResEncoder in nnU-Net; `is_pooled` has one entry for each stage."""
+    part, _, suffix = key.partition(".")
     if part == "stem":
-        return f"encoder.stem.convs.0.{rest}"
-    stage, block, place, rest = rest.split(".", 3)
-    # The shortcut's projection stands behind its pool, if there is one.
-    there = PLACES.get(place) or f"skip.{int(pooled[int(stage)])}"
-    return f"encoder.stages.{stage}.blocks.{block}.{there}.{rest}"
+        return f"encoder.stem.convs.0.{suffix}"
+    stage, block, layer, suffix = suffix.split(".", 3)
+    # In nnU-Net, the projection of a shortcut is numbered behind the pooling layer, if there is one.
+    name = LAYER_NAMES.get(layer) or f"skip.{int(is_pooled[int(stage)])}"
+    return f"encoder.stages.{stage}.blocks.{block}.{name}.{suffix}"
 
 
-def _first(key: str) -> str:
-    """The first of the names that one tensor has in a checkpoint."""
+def _to_original_name(key: str) -> str:
+    """Returns the first of the several names under which nnU-Net stores a tensor."""
     key = key.removeprefix("decoder.") if key.startswith("decoder.encoder.") else key
-    for name, number in SECOND.items():
+    for name, number in DUPLICATE_NAMES.items():
         key = key.replace(number, name)
     return key
 
 
-def _copies(key: str) -> list[str]:
-    """The other names of a tensor: layers are stored twice, and the decoder stores the encoder once more."""
+def _list_duplicate_names(key: str) -> list[str]:
+    """Returns the other names of a tensor: nnU-Net stores layers twice, and the encoder again inside the decoder."""
     numbered = key
-    for name, number in SECOND.items():
+    for name, number in DUPLICATE_NAMES.items():
         numbered = numbered.replace(name, number)
     return [numbered, f"decoder.{key}", f"decoder.{numbered}"]
 
 
-def _copy(tensors: Mapping[str, Tensor], key: str, first: str) -> Entry:
-    same = torch.equal(tensors[key], tensors[first])
-    said = f"a copy of {first}" if same else f"differs from {first}, which is taken"
-    return Entry(key, "skipped", tuple(tensors[key].shape), said)
+def _report_duplicate(tensors: Mapping[str, Tensor], key: str, original: str) -> TensorStatus:
+    is_equal = torch.equal(tensors[key], tensors[original])
+    reason = f"a copy of {original}" if is_equal else f"differs from {original}, which is used"
+    return TensorStatus(key, "skipped", tuple(tensors[key].shape), reason)
 
 
-def _strides(tensors: Mapping[str, Tensor], stages: int) -> tuple[Triple, ...]:
-    """What the decoder raises by, the encoder strides by; without a decoder, two a stage."""
-    ups = [tensors.get(f"decoder.transpconvs.{n}.weight") for n in reversed(range(stages - 1))]
-    found = [tuple(up.shape[2:]) for up in ups if up is not None]
-    if len(found) < stages - 1:
-        log.warning("no decoder in the file to tell the strides: taken for 2 from stage to stage; else give them")
-        found = [(2, 2, 2)] * (stages - 1)
-    return ((1, 1, 1), *((i, j, k) for i, j, k in found))
+def _infer_strides(tensors: Mapping[str, Tensor], stages: int) -> tuple[Triple, ...]:
+    """Returns the strides of the decoder's upsampling, or strides of 2 with a warning if there is no decoder."""
+    kernels = [tensors.get(f"decoder.transpconvs.{n}.weight") for n in reversed(range(stages - 1))]
+    strides = [tuple(kernel.shape[2:]) for kernel in kernels if kernel is not None]
+    if len(strides) < stages - 1:
+        log.warning("the file has no decoder to infer the strides from: assuming 2 for each stage but the first")
+        strides = [(2, 2, 2)] * (stages - 1)
+    return ((1, 1, 1), *((i, j, k) for i, j, k in strides))
 
 
-def _preset(found: residual.Config) -> Choice | None:
+def _find_preset(config: residual.Config) -> BaseEncoderConfig | None:
+    """Returns the preset with the widths, depths and biases of a config, or None."""
     for size, n in resenc.STAGES.items():
-        if (found.channels, found.blocks, found.bias) == (resenc.CHANNELS[:n], resenc.BLOCKS[:n], True):
-            plain = resenc.Config.model_validate({"size": size, "norm": found.norm})
-            usual = plain.steps == found.strides
-            return plain if usual else plain.model_copy(update={"strides": found.strides})
+        if (config.channels, config.blocks, config.bias) == (resenc.CHANNELS[:n], resenc.BLOCKS[:n], True):
+            preset = resenc.Config.model_validate({"size": size, "norm": config.norm})
+            has_default_strides = preset.steps == config.strides
+            return preset if has_default_strides else preset.model_copy(update={"strides": config.strides})
     return None

@@ -1,4 +1,4 @@
-"""Weights out to a file and in from one, with a ledger of what became of every tensor."""
+"""Saves and loads weights, and reports for each tensor whether it was loaded, adapted or skipped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,102 +11,139 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medssl.errors import BadInput
-from medssl.files import atomic
+from medssl.files import atomic_file
 
 
 @dataclass(frozen=True)
-class Entry:
-    """What became of one tensor: of the file, or of the network where the file has none for it."""
+class TensorStatus:
+    """The status of one tensor of the file, or of a tensor of the network that the file lacks.
+
+    Attributes:
+        key: The name of the tensor.
+        status: Whether it was copied, copied after a change of its input channels, or not copied.
+        shape: Its shape in the file, or in the network if the file lacks it.
+        reason: Why it was adapted or skipped.
+    """
 
     key: str
-    fate: Literal["loaded", "adapted", "skipped"]
+    status: Literal["loaded", "adapted", "skipped"]
     shape: tuple[int, ...]
     reason: str = ""
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """Every tensor of a file and of the network it went to; prints as a table."""
+class TransferReport:
+    """The status of each tensor of a file and of the network it was loaded into; `str` formats it as a table."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[TensorStatus, ...]
 
-    def count(self, fate: Literal["loaded", "adapted", "skipped"]) -> int:
-        """How many tensors met a fate."""
-        return sum(e.fate == fate for e in self.entries)
+    def count(self, status: Literal["loaded", "adapted", "skipped"]) -> int:
+        """Returns the number of tensors with a status."""
+        return sum(e.status == status for e in self.entries)
 
-    def json(self) -> list[dict[str, Any]]:
-        """The entries as plain values."""
+    def to_json(self) -> list[dict[str, Any]]:
+        """Returns the entries as values that JSON can store."""
         return [asdict(e) | {"shape": list(e.shape)} for e in self.entries]
 
     def __str__(self) -> str:
         width = max((len(e.key) for e in self.entries), default=0)
-        rows = [f"{e.key:<{width}}  {e.fate:<7}  {'x'.join(map(str, e.shape)):<16}  {e.reason}" for e in self.entries]
+        rows = [f"{e.key:<{width}}  {e.status:<7}  {'x'.join(map(str, e.shape)):<16}  {e.reason}" for e in self.entries]
         total = f"{self.count('loaded')} loaded, {self.count('adapted')} adapted, {self.count('skipped')} skipped"
         return "\n".join([*(r.rstrip() for r in rows), total])
 
 
-def save(parts: Mapping[str, nn.Module], path: Path | str) -> None:
-    """Writes the parts' tensors as safetensors, with keys such as "encoder.stem.conv.weight"; whole or not at all."""
+def save_parts(parts: Mapping[str, nn.Module], path: Path | str) -> None:
+    """Writes the tensors of several modules atomically as safetensors.
+
+    Args:
+        parts: The modules by the prefix of their keys, such as "encoder" for "encoder.stem.conv.weight".
+        path: The file to write.
+    """
     tensors = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
-    write(tensors, path)
+    write_tensors(tensors, path)
 
 
-def write(tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Writes named tensors, of which no two may share their memory, as safetensors; whole or not at all."""
-    with atomic(path) as file:
+def write_tensors(tensors: Mapping[str, Tensor], path: Path | str) -> None:
+    """Writes named tensors atomically as safetensors; no two of them may share memory."""
+    with atomic_file(path) as file:
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, file)
 
 
-def read(path: Path | str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; nothing is ever unpickled."""
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Reads the tensors of a safetensors file, without unpickling.
+
+    Raises:
+        BadInput: If the file is missing or is no safetensors file.
+    """
     path = Path(path)
     if not path.is_file():
-        raise BadInput(f"{path}: no weights here; give the weights.safetensors of a finished run")
+        raise BadInput(f"{path}: no such file; give the weights.safetensors of a finished run")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path}: not a safetensors file ({error}); only safetensors are read, never pickles") from None
+        raise BadInput(
+            f"{path}: not a safetensors file ({error}); only safetensors files are read, never pickles"
+        ) from None
 
 
-def load(path: Path | str, parts: Mapping[str, nn.Module], channels: Sequence[int] = ()) -> Ledger:
-    """Fills the parts from a file and tells the fate of every tensor; a file that fills nothing is refused."""
-    return fill(read(path), parts, str(path), channels)
+def load_parts(path: Path | str, parts: Mapping[str, nn.Module], channels: Sequence[int] = ()) -> TransferReport:
+    """Loads a file into several modules; see `fill_parts`."""
+    return fill_parts(read_tensors(path), parts, str(path), channels)
 
 
-def fill(
+def fill_parts(
     tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Module], where: str, channels: Sequence[int] = ()
-) -> Ledger:
-    """Fills the parts from named tensors and tells the fate of every one.
+) -> TransferReport:
+    """Copies named tensors into several modules, in place.
 
-    Where the network's input holds only some `channels` of the file's, it computes what the file's network computes
-    of an input whose other channels are blank; without a word on which they are, of the channels' mean.
+    A convolution with fewer or more input channels than in the file is adapted. With `channels`, the result equals that
+    of the network of the file for an input with zeros in the other channels. Without, it equals that of the network of
+    the file for an input in which each channel is the mean of the given channels.
+
+    Args:
+        tensors: The tensors with keys such as "encoder.stem.conv.weight".
+        parts: The modules by the prefix of their keys.
+        where: Name of the file, for error messages.
+        channels: For each input channel of the network, its number in the file; () if unknown.
+
+    Returns:
+        The status of each tensor.
+
+    Raises:
+        BadInput: If no tensor fits.
     """
-    own = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
-    entries = [_put(key, value, own.get(key), set(parts), channels) for key, value in sorted(tensors.items())]
-    missing = sorted(set(own) - set(tensors))
-    absent = [Entry(key, "skipped", tuple(own[key].shape), "not in the file: keeps its fresh start") for key in missing]
-    ledger = Ledger((*entries, *absent))
-    if ledger.count("loaded") + ledger.count("adapted") == 0:
-        wanted = ", ".join(sorted(own)[:2])
-        raise BadInput(f"{where}: none of its {len(tensors)} tensors fits; the network wants keys such as {wanted}")
-    return ledger
+    state = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
+    entries = [_copy_tensor(key, value, state.get(key), set(parts), channels) for key, value in sorted(tensors.items())]
+    missing = [
+        TensorStatus(key, "skipped", tuple(state[key].shape), "not in the file: keeps its initial value")
+        for key in sorted(set(state) - set(tensors))
+    ]
+    report = TransferReport((*entries, *missing))
+    if report.count("loaded") + report.count("adapted") == 0:
+        examples = ", ".join(sorted(state)[:2])
+        raise BadInput(f"{where}: none of its {len(tensors)} tensors fits; the network has keys such as {examples}")
+    return report
 
 
-def _put(key: str, value: Tensor, own: Tensor | None, parts: set[str], channels: Sequence[int]) -> Entry:
-    """Copies one tensor in place; a state dict's tensors are the module's own."""
+def _copy_tensor(
+    key: str, value: Tensor, target: Tensor | None, parts: set[str], channels: Sequence[int]
+) -> TensorStatus:
+    """Copies one tensor into the memory of a module."""
     shape = tuple(value.shape)
-    if own is None:
-        known = key.partition(".")[0] in parts
-        return Entry(key, "skipped", shape, "no such tensor in the network" if known else "this part is not wanted")
+    if target is None:
+        has_part = key.partition(".")[0] in parts
+        reason = "no such tensor in the network" if has_part else "this part is not loaded"
+        return TensorStatus(key, "skipped", shape, reason)
     if not torch.isfinite(value).all():
-        return Entry(key, "skipped", shape, "holds NaN or infinity")
-    if own.shape == value.shape:
-        own.copy_(value)
-        return Entry(key, "loaded", shape)
-    if value.ndim == 5 and own.ndim == 5 and own.shape[0] == shape[0] and own.shape[2:] == value.shape[2:]:
-        if len(channels) == own.shape[1]:
-            own.copy_(value[:, list(channels)])
-            return Entry(key, "adapted", shape, f"input channels {', '.join(map(str, channels))} of {shape[1]}")
-        own.copy_(value.mean(1, keepdim=True).expand_as(own) * (shape[1] / own.shape[1]))
-        return Entry(key, "adapted", shape, f"mean over {shape[1]} input channels, spread over {own.shape[1]}")
-    return Entry(key, "skipped", shape, f"the network's is {tuple(own.shape)}")
+        return TensorStatus(key, "skipped", shape, "holds NaN or infinity")
+    if target.shape == value.shape:
+        target.copy_(value)
+        return TensorStatus(key, "loaded", shape)
+    if value.ndim == 5 and target.ndim == 5 and target.shape[0] == shape[0] and target.shape[2:] == value.shape[2:]:
+        if len(channels) == target.shape[1]:
+            target.copy_(value[:, list(channels)])
+            return TensorStatus(key, "adapted", shape, f"input channels {', '.join(map(str, channels))} of {shape[1]}")
+        target.copy_(value.mean(1, keepdim=True).expand_as(target) * (shape[1] / target.shape[1]))
+        reason = f"mean over {shape[1]} input channels, distributed over {target.shape[1]}"
+        return TensorStatus(key, "adapted", shape, reason)
+    return TensorStatus(key, "skipped", shape, f"the shape in the network is {tuple(target.shape)}")

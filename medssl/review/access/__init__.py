@@ -1,1 +1,1 @@
-"""Who may read and what they may do: reviewers, sign-in, signed links, and locks on open cases."""
+"""Access to the review app: reviewers and roles, sign-in, signed links and open cases."""

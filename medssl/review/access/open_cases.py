@@ -1,4 +1,4 @@
-"""Locks: who has a case open now, so that two readers share one only on purpose."""
+"""Derives from the events which reader has which case open, so that readers do not share a case by accident."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,54 +8,62 @@ from medssl.review.event import Event
 
 
 @dataclass(frozen=True)
-class Lock:
-    """A case, who has it open, and since when (UTC, ISO 8601)."""
+class OpenCase:
+    """A case that a reader has open, since a time in UTC, ISO 8601."""
 
     case: str
-    holder: str
+    reviewer: str
     since: str
 
     @property
-    def clock(self) -> str:
-        """The hour and minute, UTC."""
+    def start_time(self) -> str:
+        """The hour and minute of `since`, for example 10:05 UTC."""
         return f"{self.since[11:16]} UTC"
 
 
 @dataclass(frozen=True)
 class Visit:
-    """The case that a reader has open, if any: when they opened it, each time after an act at, and their last act."""
+    """The current visit of a reader.
+
+    Args:
+        case: The case that the reader has open; None after a sign-off.
+        opened: For each time the case was opened, the time of the reader's act before it and its own time.
+        last: The time of the reader's latest act.
+    """
 
     case: str | None = None
     opened: tuple[tuple[str, str], ...] = ()
     last: str = ""
 
 
-def visits(events: Iterable[Event], earlier: Mapping[str, Visit] | None = None) -> dict[str, Visit]:
-    """Where every reader is after these events, which follow those of the `earlier` visits."""
-    found = dict(earlier or {})
+def track_visits(events: Iterable[Event], earlier: Mapping[str, Visit] | None = None) -> dict[str, Visit]:
+    """Returns the visit of every reader after the events, which follow those of the `earlier` visits."""
+    visits = dict(earlier or {})
     for event in events:
-        here = found.get(event.reviewer) or Visit()
+        visit = visits.get(event.reviewer) or Visit()
         if event.action == "open":
-            before = (*here.opened, (here.last, event.at)) if here.case == event.case else ((event.at, event.at),)
-            here = Visit(event.case, before)
-        elif event.action == "sign" and event.case == here.case:
-            here = Visit()
-        found[event.reviewer] = replace(here, last=event.at)
-    return found
+            is_same = visit.case == event.case
+            opened = (*visit.opened, (visit.last, event.at)) if is_same else ((event.at, event.at),)
+            visit = Visit(event.case, opened)
+        elif event.action == "sign" and event.case == visit.case:
+            visit = Visit()
+        visits[event.reviewer] = replace(visit, last=event.at)
+    return visits
 
 
-def locks(visits: Mapping[str, Visit], now: datetime, idle_minutes: float) -> list[Lock]:
-    """Every case that a reader opened last of all, did not sign since, and still worked on within the idle time.
+def find_open_cases(visits: Mapping[str, Visit], now: datetime, idle_minutes: float) -> list[OpenCase]:
+    """Returns the open cases, earliest opening first.
 
-    Of two readers of one case, the one who opened it first comes first.
+    A case is open if it is the last one that the reader opened, the reader has not signed it, and the reader acted
+    within the last `idle_minutes`. A case that is opened again after an idle time counts from the later opening.
     """
-    held = []
-    for who, visit in visits.items():
-        if visit.case is not None and not _idle(visit.last, now.isoformat(), idle_minutes):
-            anew = (at for last, at in reversed(visit.opened) if _idle(last, at, idle_minutes))
-            held.append(Lock(visit.case, who, next(anew, visit.opened[0][1])))
-    return sorted(held, key=lambda lock: lock.since)
+    open_cases = []
+    for reviewer, visit in visits.items():
+        if visit.case is not None and not _is_idle(visit.last, now.isoformat(), idle_minutes):
+            after_idle = (time for last, time in reversed(visit.opened) if _is_idle(last, time, idle_minutes))
+            open_cases.append(OpenCase(visit.case, reviewer, next(after_idle, visit.opened[0][1])))
+    return sorted(open_cases, key=lambda open_case: open_case.since)
 
 
-def _idle(last: str, at: str, minutes: float) -> bool:
-    return datetime.fromisoformat(at) - datetime.fromisoformat(last) > timedelta(minutes=minutes)
+def _is_idle(start: str, end: str, minutes: float) -> bool:
+    return datetime.fromisoformat(end) - datetime.fromisoformat(start) > timedelta(minutes=minutes)

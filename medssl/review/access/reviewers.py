@@ -1,4 +1,4 @@
-"""Who is reading and what they may do: the review app's settings, and a reviewer from them and a request."""
+"""Defines the configuration of the review app and identifies the reviewer of a request."""
 
 import hmac
 import os
@@ -12,85 +12,96 @@ from medssl.errors import BadInput
 from medssl.review.event import Role
 from medssl.settings import Settings
 
-VARIABLE = "MEDSSL_REVIEW"
+ENVIRONMENT_VARIABLE = "MEDSSL_REVIEW"
 SECRET_HEADER = "X-Proxy-Secret"
-# What not every role may. An admin runs the review, but is no clinician: nothing becomes VERIFIED in their name.
-MAY: dict[str, tuple[Role, ...]] = {
+# The roles that may perform a restricted action; any other action is open to every role. An admin runs the review but
+# is not a clinician and does not sign.
+PERMISSIONS: dict[str, tuple[Role, ...]] = {
     "sign": ("reader", "senior"),
     "compare": ("senior", "admin"),
     "deliver": ("senior", "admin"),
 }
 
 
-class Access(Settings):
-    """What the app was started with. It travels to the server in one environment variable, never in a URL.
+class ReviewConfig(Settings):
+    """The configuration of the review app. It reaches the server in one environment variable, never in a URL."""
 
-    `local`: one trusted machine, everyone at it is `reviewer`. `proxy`: a proxy in front signs people in and sends
-    the user's name with a shared secret. `oidc`: Streamlit's own sign-in, set up in its secrets file.
-    """
-
-    predictions: str
-    store: str
-    mode: Literal["local", "proxy", "oidc"] = "local"
-    reviewer: str = "reviewer"
-    role: Role = "reader"
-    roles: dict[str, Role] = Field(default={})
-    scans: str = ""
-    rival: str = ""
-    key: str = Field(min_length=32, description="signs the links to volumes; a new one for each start")
-    proxy_secret: str = ""
-    user_header: str = "X-Forwarded-User"
-    hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
-    idle_minutes: float = Field(20, gt=0)
-    tour: bool = False
+    predictions: str = Field(description="path of the predictions folder to review")
+    audit_db: str = Field(description="path of the SQLite file, or URL of the database, that stores all verdicts")
+    mode: Literal["local", "proxy", "oidc"] = Field(
+        "local",
+        description="how readers sign in: local (no sign-in, one trusted machine), proxy (a reverse proxy signs "
+        "readers in and sends their name with a shared secret) or oidc (sign-in with OpenID Connect)",
+    )
+    reviewer: str = Field("reviewer", description="login of the only reader in local mode")
+    role: Role = Field("reader", description="role of the only reader in local mode")
+    roles: dict[str, Role] = Field(
+        default={}, description="role of each login or verified e-mail address, in lower case, in proxy and oidc mode"
+    )
+    dicom: str = Field("", description="path of the DICOM files of the scans, for DICOM export; empty exports no DICOM")
+    comparison: str = Field(
+        "", description="path of the predictions of the same cases by another model; empty shows no comparison"
+    )
+    key: str = Field(min_length=32, description="secret key that signs the links to images; new at each start")
+    proxy_secret: str = Field("", description="secret that the proxy sends with each request; required in proxy mode")
+    user_header: str = Field("X-Forwarded-User", description="HTTP header in which the proxy sends the login")
+    hosts: tuple[str, ...] = Field(
+        ("127.0.0.1", "localhost"), description="host names under which browsers may reach the app"
+    )
+    idle_minutes: float = Field(
+        20, gt=0, description="minutes without activity after which a reader must sign in again"
+    )
+    guided_tour: bool = Field(False, description="whether the pages show the steps of a guided tour")
 
     def to_environment(self) -> dict[str, str]:
-        """The variable that hands these settings to the server."""
-        return {VARIABLE: self.model_dump_json()}
+        """Returns the environment variable that passes this configuration to the server."""
+        return {ENVIRONMENT_VARIABLE: self.model_dump_json()}
 
     @classmethod
-    def from_environment(cls) -> "Access":
-        """The settings of the server that this is."""
-        if VARIABLE not in os.environ:
-            raise BadInput("the review app was started by hand; start it with `medssl review PREDICTIONS`")
-        return cls.model_validate_json(os.environ[VARIABLE])
+    def from_environment(cls) -> "ReviewConfig":
+        """Returns the configuration of this server; raises BadInput if it was not started by `medssl review`."""
+        if ENVIRONMENT_VARIABLE not in os.environ:
+            raise BadInput("the review app has no configuration; start it with `medssl review PREDICTIONS`")
+        return cls.model_validate_json(os.environ[ENVIRONMENT_VARIABLE])
 
 
 @dataclass(frozen=True)
 class Reviewer:
-    """A person at the app."""
+    """A person who uses the review app."""
 
     name: str
     role: Role
 
-    def may(self, what: str) -> bool:
-        """Whether this person's role has a right; what is kept from no role, everyone may."""
-        return self.role in MAY.get(what, get_args(Role))
+    def has_permission(self, action: str) -> bool:
+        """Whether the role of this person permits an action; an action that is not restricted is always permitted."""
+        return self.role in PERMISSIONS.get(action, get_args(Role))
 
 
-def identify(access: Access, headers: Mapping[str, str], claims: Mapping[str, Any]) -> Reviewer | None:
-    """Who sends a request; None where they are unknown.
+def identify(config: ReviewConfig, headers: Mapping[str, str], claims: Mapping[str, Any]) -> Reviewer | None:
+    """Returns the person who sends a request; None if the person is unknown.
 
-    A proxy's header counts only beside the shared secret; of an identity provider's claims, the verified e-mail
-    address. Both are compared with the roles in small letters.
+    Args:
+        config: The configuration of the app.
+        headers: The headers of the request. The user header of a proxy counts only together with the shared secret.
+        claims: The claims of the identity provider. Only a verified e-mail address counts.
     """
-    if access.mode == "local":
-        return Reviewer(access.reviewer, access.role)
-    name = (account(claims) if access.mode == "oidc" else _from_proxy(access, headers)).strip().lower()
-    return Reviewer(name, access.roles[name]) if name in access.roles else None
+    if config.mode == "local":
+        return Reviewer(config.reviewer, config.role)
+    name = (extract_email(claims) if config.mode == "oidc" else _read_proxy_user(config, headers)).strip().lower()
+    return Reviewer(name, config.roles[name]) if name in config.roles else None
 
 
-def account(claims: Mapping[str, Any]) -> str:
-    """The e-mail address of who signed in; empty where nobody did, or where the provider could not confirm it."""
-    confirmed = claims.get("email_verified", True) in (True, "true")
-    return str(claims.get("email") or "") if claims.get("is_logged_in") and confirmed else ""
+def extract_email(claims: Mapping[str, Any]) -> str:
+    """Returns the verified e-mail address of a signed-in user; empty if there is none."""
+    is_verified = claims.get("email_verified", True) in (True, "true")
+    return str(claims.get("email") or "") if claims.get("is_logged_in") and is_verified else ""
 
 
-def by_proxy(access: Access, headers: Mapping[str, str]) -> bool:
-    """Whether a request came through the proxy: it carries the secret that only the proxy and the app know."""
-    sent = headers.get(SECRET_HEADER) or ""
-    return bool(access.proxy_secret) and hmac.compare_digest(sent.encode(), access.proxy_secret.encode())
+def is_from_proxy(config: ReviewConfig, headers: Mapping[str, str]) -> bool:
+    """Whether a request came through the proxy, that is, carries the secret that only the proxy and the app know."""
+    secret = headers.get(SECRET_HEADER) or ""
+    return bool(config.proxy_secret) and hmac.compare_digest(secret.encode(), config.proxy_secret.encode())
 
 
-def _from_proxy(access: Access, headers: Mapping[str, str]) -> str:
-    return headers.get(access.user_header) or "" if by_proxy(access, headers) else ""
+def _read_proxy_user(config: ReviewConfig, headers: Mapping[str, str]) -> str:
+    return headers.get(config.user_header) or "" if is_from_proxy(config, headers) else ""

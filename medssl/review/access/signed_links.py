@@ -1,39 +1,46 @@
-"""Signed links: an address that serves one file of one case until it expires, and that nobody can make up."""
+"""Creates and checks signed links, each of which serves one file of one case until it expires."""
 
 import hmac
 import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Kind = Literal["image", "labels", "probability", "uncertainty", "rival"]
-What = Literal[Kind, "delivery"]
-FORM = re.compile(rf"(\d+)\.({'|'.join(get_args(What))})\.(\d+)\.(\d+)\.([0-9a-f]{{64}})")
+ImageKind = Literal["image", "labels", "probability", "uncertainty", "comparison"]
+LinkKind = Literal[ImageKind, "export"]
+TOKEN_PATTERN = re.compile(rf"(\d+)\.({'|'.join(get_args(LinkKind))})\.(\d+)\.(\d+)\.([0-9a-f]{{64}})")
 
 
 @dataclass(frozen=True)
 class Link:
-    """The `number`-th case (its name stays out of the address), which of its files, as of which event, until when."""
+    """A link to one file of a case.
+
+    Args:
+        number: The position of the case in the index, from 1; the identifier of the case stays out of the address.
+        kind: The file.
+        event: The event up to which the file includes the strokes, or the sign-off that is exported; 0 if none.
+        expires: The time in s since the epoch at which the link expires.
+    """
 
     number: int
-    kind: What
+    kind: LinkKind
     event: int
     expires: int
 
-    def token(self, key: str) -> str:
-        """The part of the address that says all this, signed."""
-        said = f"{self.number}.{self.kind}.{self.event}.{self.expires}"
-        return f"{said}.{_mac(key, said)}"
+    def sign(self, key: str) -> str:
+        """Returns the token of the link, its part of the address, signed with `key`."""
+        payload = f"{self.number}.{self.kind}.{self.event}.{self.expires}"
+        return f"{payload}.{_compute_mac(key, payload)}"
 
 
-def read(token: str, key: str, now: float) -> Link | None:
-    """The link of a token; None where it is expired, changed, or not one of ours."""
-    if not (parts := FORM.fullmatch(token)):
+def parse_token(token: str, key: str, now: float) -> Link | None:
+    """Returns the link of a token; None if the token is malformed, expired or not signed with `key`."""
+    if not (match := TOKEN_PATTERN.fullmatch(token)):
         return None
-    number, kind, event, expires, mac = parts.groups()
-    if not hmac.compare_digest(mac, _mac(key, token.rpartition(".")[0])) or int(expires) <= now:
+    number, kind, event, expires, mac = match.groups()
+    if not hmac.compare_digest(mac, _compute_mac(key, token.rpartition(".")[0])) or int(expires) <= now:
         return None
-    return Link(int(number), next(k for k in get_args(What) if k == kind), int(event), int(expires))
+    return Link(int(number), next(k for k in get_args(LinkKind) if k == kind), int(event), int(expires))
 
 
-def _mac(key: str, said: str) -> str:
-    return hmac.new(key.encode(), f"/api/volume/{said}".encode(), "sha256").hexdigest()
+def _compute_mac(key: str, payload: str) -> str:
+    return hmac.new(key.encode(), f"/api/volume/{payload}".encode(), "sha256").hexdigest()

@@ -1,10 +1,10 @@
-"""What alembic runs to change a database: the changes, on the connection and in the transaction it was handed."""
+"""Runs the migrations; alembic loads this file."""
 
 from alembic import context
 
 
 def run() -> None:
-    """Applies the changes; the transaction is that of whoever asked, so a change happens whole or not at all."""
+    """Applies the migrations in the transaction of the given connection, so that they succeed as a whole or not."""
     context.configure(connection=context.config.attributes["connection"])
     context.run_migrations()
 

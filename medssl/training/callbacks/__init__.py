@@ -1,1 +1,1 @@
-"""Lightning callbacks: progress, monitors of representations, probes, checkpoints at the plateau."""
+"""Lightning callbacks: progress, representation monitor, dense probe and plateau checkpoint."""

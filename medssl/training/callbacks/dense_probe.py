@@ -1,4 +1,4 @@
-"""A frozen dense probe of a pretraining: what a few labels get out of its features, and out of untrained ones."""
+"""Dense probe of a pretraining: Dice of a linear head on frozen features, compared with an untrained encoder."""
 
 from dataclasses import dataclass, replace
 
@@ -8,61 +8,86 @@ from lightning.pytorch.callbacks import Callback
 
 from medssl.data.crops import CropDataset, Crops, collate
 from medssl.data.manifest import Manifest
+from medssl.data.splits import select_labelled
 from medssl.errors import BadInput
-from medssl.models.trained_model import Network
+from medssl.models.trained_model import TrainedModel
 from medssl.nn.encoder import Encoder
-from medssl.training.representation_metrics import dense_probe
+from medssl.training.representation_metrics import dense_probe_dice
 
-HELD = 8  # crops to score on, each of another volume
+MAX_TEST_CROPS = 8  # each from another volume
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Labelled crops to fit a head on, others to score it on, and an untrained encoder to compare with."""
+class DenseProbe:
+    """Data of a dense probe.
 
-    shown: Crops
-    held: Crops
-    random: Encoder
+    Attributes:
+        train: Labelled crops to fit the head on.
+        test: Labelled crops of other volumes to score it on.
+        untrained_encoder: Encoder with fresh weights, for a baseline score.
+    """
+
+    train: Crops
+    test: Crops
+    untrained_encoder: Encoder
 
     @classmethod
-    def of(cls, manifest: Manifest, network: Network, volumes: int, seed: int) -> "Probe":
-        """Fits on labelled volumes of the split train; scores on those of val, or of train where val has none."""
-        pool = manifest.by("train").labelled()
-        if len(pool.cases) < volumes:
+    def from_manifest(cls, manifest: Manifest, model: TrainedModel, num_volumes: int, seed: int) -> "DenseProbe":
+        """Cuts the probe's crops from labelled volumes and builds the untrained encoder.
+
+        Args:
+            manifest: Cases of a store. The head is fitted on cases of train, and scored on cases of val, or on further
+                cases of train if val has no labels.
+            model: Encoder, normalization and patch size of the pretraining.
+            num_volumes: Number of labelled volumes to fit on.
+            seed: Seed of the selection, the crops and the untrained encoder.
+
+        Raises:
+            BadInput: There are too few labelled cases.
+        """
+        candidates = manifest.in_split("train").with_labels()
+        if len(candidates.cases) < num_volumes:
             raise BadInput(
-                f"{manifest.folder}: {len(pool.cases)} labelled cases in train; lower probe to that, or to 0"
+                f"{manifest.folder}: split train has {len(candidates.cases)} labelled cases, the probe needs"
+                f" {num_volumes}; lower num_probe_volumes, or set it to 0"
             )
-        shown = pool.few(volumes, seed)
-        left = replace(pool, cases=tuple(case for case in pool.cases if case not in shown.cases))
-        held = next((m for m in (manifest.by("val").labelled(), left) if m.cases), None)
-        if held is None:
-            raise BadInput(f"{manifest.folder}: no labelled case is left to score the probe on; lower probe")
+        train = select_labelled(candidates, num_volumes, seed)
+        remaining = replace(candidates, cases=tuple(case for case in candidates.cases if case not in train.cases))
+        test = next((m for m in (manifest.in_split("val").with_labels(), remaining) if m.cases), None)
+        if test is None:
+            raise BadInput(
+                f"{manifest.folder}: no labelled case remains to score the probe on; lower num_probe_volumes"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            random = network.body()
-        return cls(_crops(shown, network, seed), _crops(held.first(HELD), network, seed), random)
+            untrained_encoder = model.build_encoder()
+        return cls(
+            _cut_crops(train, model, seed), _cut_crops(test.head(MAX_TEST_CROPS), model, seed), untrained_encoder
+        )
 
-    def scores(self, encoder: Encoder) -> dict[str, float]:
-        """The mean Dice on features of this encoder, and on those of the untrained one."""
+    def score(self, encoder: Encoder) -> dict[str, float]:
+        """Returns the mean Dice on features of an encoder, and on features of the untrained encoder."""
         device = next(encoder.parameters()).device
-        shown, held = self.shown.to(device), self.held.to(device)
-        networks = {"probe_dice": encoder, "probe_dice_random": self.random.to(device)}
-        return {name: dense_probe(network, shown, held) for name, network in networks.items()}
+        train, test = self.train.to(device), self.test.to(device)
+        encoders = {"probe_dice": encoder, "probe_dice_random": self.untrained_encoder.to(device)}
+        return {name: dense_probe_dice(encoder, train, test) for name, encoder in encoders.items()}
 
 
-class Halfway(Callback):
-    """Logs the probe in the middle of a training; at its end `fit` probes the weights that are kept."""
+class DenseProbeCallback(Callback):
+    """Logs the probe scores in the middle of a training; `train` adds those of the final weights."""
 
-    def __init__(self, probe: Probe) -> None:
+    def __init__(self, probe: DenseProbe) -> None:
         self.probe = probe
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks once."""
+        """Logs the scores once, after half of the epochs."""
         if trainer.current_epoch + 1 == (trainer.max_epochs or 1) // 2:
-            pl_module.log_dict(self.probe.scores(pl_module.learner.encoder), on_epoch=True)
+            pl_module.log_dict(self.probe.score(pl_module.learner.encoder), on_epoch=True)
 
 
-def _crops(manifest: Manifest, network: Network, seed: int) -> Crops:
-    """A crop of every volume, each about a voxel of a class."""
-    drawn = CropDataset(manifest, network.recipe, network.crop, labelled=True, foreground=1.0, seed=seed)
-    return collate([drawn[n] for n in range(len(drawn))])
+def _cut_crops(manifest: Manifest, model: TrainedModel, seed: int) -> Crops:
+    """Cuts one crop of every volume, around a voxel of a class."""
+    dataset = CropDataset(
+        manifest, model.normalization, model.patch_size, labelled=True, foreground_fraction=1.0, seed=seed
+    )
+    return collate([dataset[n] for n in range(len(dataset))])

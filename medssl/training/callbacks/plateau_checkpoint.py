@@ -1,4 +1,4 @@
-"""Plateau: the state in which an infinite schedule begins to anneal, kept for another training to go on from.
+"""Checkpoint of the learning-rate plateau of an infinite schedule, from which another training can continue.
 
 Singh et al., "Beyond cosine decay: on the effectiveness of infinite learning rate schedule for continual pre-training"
 (2025), https://arxiv.org/abs/2503.02844.
@@ -14,81 +14,92 @@ from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
-from medssl.nn.interop import weight_transfer as transfer
-from medssl.nn.ring_buffer import Ring
+from medssl.nn.interop import weight_transfer
+from medssl.nn.ring_buffer import RingBuffer
 from medssl.run import Run
-from medssl.training.config import Plan
+from medssl.training.config import TrainConfig
 
-NAME = "plateau.safetensors"
-MOMENTS = "optimizer"
+FILE_NAME = "plateau.safetensors"
+OPTIMIZER_PREFIX = "optimizer"
 
 
-class Plateau(Callback):
-    """Writes the learner and its optimiser into the run on the last step before the annealing."""
+class PlateauCheckpoint(Callback):
+    """Writes learner and optimizer state into the run at the last step before annealing."""
 
-    def __init__(self, run: Run, plan: Plan) -> None:
-        self.run, self.plan = run, plan
+    def __init__(self, run: Run, config: TrainConfig) -> None:
+        self.run, self.config = run, config
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Crops, batch_idx: int) -> None:
-        """Keeps what has just left the plateau."""
-        if trainer.global_step == self.plan.annealing and batch_idx % self.plan.accumulate == 0:
-            self._keep(trainer, pl_module)
+        """Saves the plateau before the first annealing step."""
+        if trainer.global_step == self.config.anneal_start and batch_idx % self.config.accumulate_grad_batches == 0:
+            self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the end of a training that never anneals."""
-        if self.plan.annealing == self.plan.total == trainer.global_step:
-            self._keep(trainer, pl_module)
+        """Saves the final state of a training without annealing."""
+        if self.config.anneal_start == self.config.total_steps == trainer.global_step:
+            self._save(trainer, pl_module)
 
-    def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        transfer.write(state(pl_module.learner, trainer.optimizers[0]), self.run.path / NAME)
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        weight_transfer.write_tensors(
+            plateau_state(pl_module.learner, trainer.optimizers[0]), self.run.path / FILE_NAME
+        )
 
 
-def read(run: Run) -> dict[str, Tensor]:
-    """The plateau of a finished run."""
-    path = run.path / NAME
+def read_plateau(run: Run) -> dict[str, Tensor]:
+    """Reads the plateau of a finished run.
+
+    Raises:
+        BadInput: The run has no plateau, because its schedule was not infinite.
+    """
+    path = run.path / FILE_NAME
     if not path.is_file():
-        raise BadInput(f"{path}: this run left no plateau; continue from one with plan.schedule=infinite")
-    return transfer.read(path)
+        raise BadInput(f"{path}: this run has no plateau; give a run that was trained with train.schedule=infinite")
+    return weight_transfer.read_tensors(path)
 
 
-def state(learner: nn.Module, rule: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Every weight and buffer by name, and what the optimiser remembers of each weight."""
-    moments = {
-        f"{MOMENTS}/{kind}/{name}": value
+def plateau_state(learner: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Returns all parameters and buffers by name, and the optimizer state of every parameter."""
+    optimizer_state = {
+        f"{OPTIMIZER_PREFIX}/{kind}/{name}": value
         for name, weight in learner.named_parameters()
-        for kind, value in rule.state.get(weight, {}).items()
+        for kind, value in optimizer.state.get(weight, {}).items()
     }
-    return _own(learner) | moments
+    return _named_tensors(learner) | optimizer_state
 
 
-def restore(learner: nn.Module, plateau: Mapping[str, Tensor]) -> None:
-    """Gives a learner its weights back; what it remembers of single volumes is forgotten, as the data may be others."""
-    own = _own(learner)
-    kept = {name: value for name, value in plateau.items() if not name.startswith(f"{MOMENTS}/")}
-    unlike = own.keys() ^ kept.keys() or {n for n in own if own[n].shape != kept[n].shape}
-    if unlike:
+def load_learner(learner: nn.Module, plateau: Mapping[str, Tensor]) -> None:
+    """Restores parameters and buffers in place, and empties ring buffers, because the data may be different.
+
+    Raises:
+        BadInput: The plateau belongs to another network.
+    """
+    tensors = _named_tensors(learner)
+    saved = {name: value for name, value in plateau.items() if not name.startswith(f"{OPTIMIZER_PREFIX}/")}
+    different = tensors.keys() ^ saved.keys() or {n for n in tensors if tensors[n].shape != saved[n].shape}
+    if different:
         raise BadInput(
-            f"the plateau is of another network: {', '.join(sorted(unlike)[:3])}; keep encoder and objective"
+            f"the plateau belongs to another network, which differs in {', '.join(sorted(different)[:3])};"
+            " use the same encoder and objective"
         )
     with torch.no_grad():
-        for name, value in kept.items():
-            own[name].copy_(value)
+        for name, value in saved.items():
+            tensors[name].copy_(value)
         for module in learner.modules():
-            if isinstance(module, Ring):
+            if isinstance(module, RingBuffer):
                 module.pushed.zero_()
 
 
-def recall(rule: torch.optim.Optimizer, learner: nn.Module, plateau: Mapping[str, Tensor]) -> None:
-    """Gives an optimiser its memory of every weight back."""
+def load_optimizer(optimizer: torch.optim.Optimizer, learner: nn.Module, plateau: Mapping[str, Tensor]) -> None:
+    """Restores the optimizer state of every trainable parameter in place, by the names of the parameters."""
     weights = dict(learner.named_parameters())
     for key, value in plateau.items():
-        kind, _, name = key.removeprefix(f"{MOMENTS}/").partition("/")
-        if key.startswith(f"{MOMENTS}/") and weights[name].requires_grad:
-            told: dict[str, Any] = rule.state[weights[name]]
-            # Torch counts steps on the processor, wherever the weights lie.
-            told[kind] = value.clone() if kind == "step" else value.to(weights[name].device, copy=True)
+        kind, _, name = key.removeprefix(f"{OPTIMIZER_PREFIX}/").partition("/")
+        if key.startswith(f"{OPTIMIZER_PREFIX}/") and weights[name].requires_grad:
+            state: dict[str, Any] = optimizer.state[weights[name]]
+            # PyTorch keeps the step count on the CPU, whatever the device of the weights.
+            state[kind] = value.clone() if kind == "step" else value.to(weights[name].device, copy=True)
 
 
-def _own(learner: nn.Module) -> dict[str, Tensor]:
-    """Shared ones once: a safetensors file holds no tensor twice."""
+def _named_tensors(learner: nn.Module) -> dict[str, Tensor]:
+    """Returns parameters and buffers; shared ones occur once, as a safetensors file requires."""
     return dict(learner.named_parameters()) | dict(learner.named_buffers())

@@ -1,1 +1,1 @@
-"""Finetuning that also learns from unlabelled volumes: mean teacher and label propagation."""
+"""Semi-supervised finetuning: mean teacher, pseudo-labels and label propagation."""

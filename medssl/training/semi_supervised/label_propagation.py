@@ -1,10 +1,10 @@
-"""Propagated labels: those of a few volumes, carried over an atlas to all others that lie in it.
+"""Label propagation: transfers the labels of a few volumes to all other volumes of an atlas.
 
-Multi-atlas segmentation, of which Iglesias and Sabuncu, "Multi-atlas segmentation of biomedical images: a survey"
-(2015), https://doi.org/10.1016/j.media.2015.06.012: every labelled volume votes, by the mean. That a network learns
-from such labels beside drawn ones is from Xu and Niethammer, "DeepAtlas: joint semi-supervised learning of image
-registration and segmentation" (MICCAI 2019), https://arxiv.org/abs/1904.08465. Deviation: the registration comes first
-and is not learnt, and goes over one atlas, so that each scan is registered once, whichever volumes are labelled.
+Multi-atlas segmentation after Iglesias and Sabuncu, "Multi-atlas segmentation of biomedical images: a survey" (2015),
+https://doi.org/10.1016/j.media.2015.06.012: the labelled volumes vote, and the mean decides. Training a network on such
+labels together with annotated ones is from Xu and Niethammer, "DeepAtlas: joint semi-supervised learning of image
+registration and segmentation" (MICCAI 2019), https://arxiv.org/abs/1904.08465. Deviation: the registration is not
+learnt, and goes over one atlas, so that each scan is registered once, whichever volumes are labelled.
 """
 
 from dataclasses import dataclass, replace
@@ -13,121 +13,141 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from medssl.data.classes import UNKNOWN, Classes
+from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.manifest import Case, Manifest
-from medssl.data.registration.atlas import Atlas, gathered, mean, sampled, spread, stretched
+from medssl.data.registration.atlas import (
+    Atlas,
+    grid_coordinates,
+    interpolate,
+    resample_deformation,
+    smoothed_mean,
+    splat,
+)
 from medssl.data.relabel import relabel
-from medssl.data.store import Card, Store
+from medssl.data.store import Store, StoreMetadata
 from medssl.errors import BadInput
-from medssl.files import atomic
+from medssl.files import atomic_file
 from medssl.metrics.overlap import dice
-from medssl.render.figures import around, png
+from medssl.render.figures import encode_png, planes_through
 
-Sums = Float64[np.ndarray, "2 n i j k"]
-Shares = Float32[np.ndarray, "n i j k"]
-DRAWN = 3  # cases, to be looked at
-LEAST = 0.05  # how surely somebody labelled what is brought to a voxel of the atlas, without which nothing is known
+VoteCounts = Float64[np.ndarray, "2 n i j k"]  # for each class: voxels of that class, voxels annotated for that class
+VoteFractions = Float32[np.ndarray, "n i j k"]
+NUM_PREVIEWS = 3  # cases
+MIN_ANNOTATED = 0.05  # annotated fraction of the votes at a voxel of the atlas below which the voxel is ignored
 
 
 @dataclass(frozen=True)
-class Propagated:
-    """A store of the unlabelled cases with their propagated labels, and what its classes are.
+class PropagatedLabels:
+    """A store of the unlabelled cases with their propagated labels.
 
-    `agreement` is the mean Dice of the drawn labels and those that the other labelled volumes would give in their
-    place, over volumes and classes; None of a single labelled volume, which has no other.
+    Attributes:
+        manifest: The cases with their labels.
+        classes: Classes of the labels.
+        agreement: Mean Dice, over labelled volumes and classes, of the annotated label and the label that the other
+            labelled volumes propagate to the volume; None for a single labelled volume.
     """
 
     manifest: Manifest
     classes: Classes
     agreement: float | None
 
-    def draw(self, folder: Path) -> None:
-        """A picture of each of the first cases: the three planes through the middle of what is labelled."""
-        shelf = Store(self.manifest)
-        for case in self.manifest.cases[:DRAWN]:
-            image, label = shelf.image(case).volume(), shelf.label(case).volume()
-            first = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0].astype(np.float32))
-            named = np.isin(label.voxels, list(self.classes.names))
-            middle = np.argwhere(named).mean(0) if named.any() else np.array(image.shape) / 2
-            said = around(first, tuple(image.to_mm(middle)), replace(label, voxels=label.voxels * named))
-            with atomic(folder / f"propagated_to_{case.id}.png") as part:
-                part.write_bytes(png(said))
+    def write_previews(self, folder: Path) -> None:
+        """Writes an image of each of the first cases: three planes through the centre of the labelled voxels."""
+        store = Store(self.manifest)
+        for case in self.manifest.cases[:NUM_PREVIEWS]:
+            image, label = store.image(case).volume(), store.label(case).volume()
+            first_channel = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0].astype(np.float32))
+            mask = np.isin(label.voxels, list(self.classes.names))
+            centre = np.argwhere(mask).mean(0) if mask.any() else np.array(image.shape) / 2
+            overlay = replace(label, voxels=label.voxels * mask)
+            preview = planes_through(first_channel, tuple(image.to_mm(centre)), overlay)
+            with atomic_file(folder / f"propagated_to_{case.id}.png") as part:
+                part.write_bytes(encode_png(preview))
 
 
-class Votes:
-    """What the labelled cases `few` say of each voxel of an atlas, for those of the cases `rest` that lie in it.
+class LabelPropagation:
+    """The votes of the labelled volumes for the classes of each voxel of an atlas.
 
-    Of a class only those vote in which it was drawn. `total` counts the voxels that were brought to each of the atlas:
-    first those of each class, then those of which it was asked.
+    A volume votes only on the classes that are annotated in it. `votes` counts the voxels that are warped to each voxel
+    of the atlas: `votes[0]` voxels of each class, `votes[1]` voxels of volumes in which the class is annotated.
+
+    Args:
+        folder: Folder that `medssl atlas` wrote.
+        labelled: Labelled volumes; all must be in the atlas.
+        unlabelled: Volumes to propagate labels to; those that are not in the atlas are left out.
+
+    Raises:
+        BadInput: The folder is no atlas, or the volumes are not in it.
     """
 
-    def __init__(self, folder: Path, few: Manifest, rest: Manifest) -> None:
-        self.atlas, self.few, self.store = Atlas(folder), few, Store(few)
-        self.classes = Classes.of(Card.read(few.folder))
-        self._check()
-        self.rest = replace(rest, cases=tuple(case for case in rest.cases if self.atlas.holds(case)))
-        if not self.rest.cases:
-            raise BadInput(f"{folder}: no unlabelled case of {rest.folder} lies in this atlas; make it of that store")
-        self.total: Sums = sum((self._of(case) for case in few.cases), start=np.zeros(()))
+    def __init__(self, folder: Path, labelled: Manifest, unlabelled: Manifest) -> None:
+        self.atlas, self.labelled, self.store = Atlas(folder), labelled, Store(labelled)
+        self.classes = Classes.from_metadata(StoreMetadata.read(labelled.folder))
+        if outside := [case.id for case in labelled.cases if not self.atlas.contains(case)]:
+            raise BadInput(
+                f"{folder}: the labelled case {outside[0]} is not in this atlas ({len(outside)} such cases);"
+                f" build an atlas of {labelled.folder} with --split train"
+            )
+        self.unlabelled = replace(
+            unlabelled, cases=tuple(case for case in unlabelled.cases if self.atlas.contains(case))
+        )
+        if not self.unlabelled.cases:
+            raise BadInput(
+                f"{folder}: no unlabelled case of {unlabelled.folder} is in this atlas; build an atlas of that store"
+            )
+        self.votes: VoteCounts = sum((self._warp_label(case) for case in labelled.cases), start=np.zeros(()))
 
-    def write(self, out: Path) -> Propagated:
-        """Writes a store of those cases with the labels they are given, to look at and to learn from."""
-        blank = self.classes.count if self.classes.unlabelled is None else self.classes.unlabelled
-        names = {**self.classes.names, blank: "ignore"}
-        shares = shared(self.total)
-        found = ((case, self.label(case, shares)) for case in self.rest.cases)
-        labels = ((case, np.where(label == UNKNOWN, blank, label)) for case, label in found)
-        told = np.any([self.classes.drawn(case.id) for case in self.few.cases], axis=0)
-        manifest = relabel(self.rest, names, labels, out, drawn=[n for n in self.classes.names if told[n]])
-        return Propagated(manifest, Classes.of(Card.read(out)), self.agreement())
+    def write(self, out: Path) -> PropagatedLabels:
+        """Writes a store of the unlabelled cases with propagated labels to a folder."""
+        ignore = self.classes.count if self.classes.ignore_label is None else self.classes.ignore_label
+        names = {**self.classes.names, ignore: "ignore"}
+        fractions = vote_fractions(self.votes)
+        targets = ((case, self.label_case(case, fractions)) for case in self.unlabelled.cases)
+        labels = ((case, np.where(target == IGNORE_INDEX, ignore, target)) for case, target in targets)
+        annotated = np.any([self.classes.annotation_mask(case.id) for case in self.labelled.cases], axis=0)
+        annotated_classes = [n for n in self.classes.names if annotated[n]]
+        manifest = relabel(self.unlabelled, names, labels, out, annotated_classes=annotated_classes)
+        return PropagatedLabels(manifest, Classes.from_metadata(StoreMetadata.read(out)), self.measure_agreement())
 
-    def agreement(self) -> float | None:
-        """Of each labelled volume and the others, the Dice of the classes that are there; its mean."""
-        found = [score for case in self.few.cases for score in self._agreement(case)]
-        return float(np.mean(found)) if found else None
+    def measure_agreement(self) -> float | None:
+        """Returns the mean Dice of annotated labels and labels propagated from the other labelled volumes."""
+        scores = [score for case in self.labelled.cases for score in self._score_agreement(case)]
+        return float(np.mean(scores)) if scores else None
 
-    def label(self, case: Case, shares: Shares) -> Int[np.ndarray, "p q r"]:
-        """What the votes give a case, on its own grid; UNKNOWN where nobody knows."""
-        at = stretched(self.atlas.places(case), self.store.image(case).shape)
-        best = sampled(1 - np.sum(shares[1:], axis=0), at)  # what is of no class is background
+    def label_case(self, case: Case, fractions: VoteFractions) -> Int[np.ndarray, "p q r"]:
+        """Returns the label that votes give to a case, on its own grid, with IGNORE_INDEX where no volume votes."""
+        coordinates = resample_deformation(self.atlas.load_deformation(case), self.store.image(case).shape)
+        best = interpolate(1 - np.sum(fractions[1:], axis=0), coordinates)  # the fraction of background
         label = np.zeros(best.shape, np.int64)
-        for number, share in enumerate(shares[1:], 1):
-            here = sampled(share, at)
-            label[here > best] = number
-            best = np.maximum(best, here)
-        label[sampled(shares[0], at) <= LEAST] = UNKNOWN
+        for number, fraction in enumerate(fractions[1:], 1):
+            value = interpolate(fraction, coordinates)
+            label[value > best] = number
+            best = np.maximum(best, value)
+        label[interpolate(fractions[0], coordinates) <= MIN_ANNOTATED] = IGNORE_INDEX
         return label
 
-    def _check(self) -> None:
-        """Refuses labelled cases that do not lie in the atlas."""
-        where = self.atlas.folder
-        if outside := [case.id for case in self.few.cases if not self.atlas.holds(case)]:
-            said = f"{outside[0]} is labelled and does not lie in this atlas ({len(outside)} such cases)"
-            raise BadInput(f"{where}: {said}; make it of {self.few.folder}, with --split train")
+    def _warp_label(self, case: Case) -> VoteCounts:
+        """Returns the votes of one volume: how many of its voxels of each class are warped to each atlas voxel."""
+        deformation, target = self.atlas.load_deformation(case), self._read_target(case)
+        grid = grid_coordinates(deformation.shape[1:], target.shape)
+        of_class = [interpolate((target == n).astype(np.float32), grid) for n in range(self.classes.count)]
+        labelled = interpolate((target != IGNORE_INDEX).astype(np.float32), grid)
+        annotated = [labelled * is_annotated for is_annotated in self.classes.annotation_mask(case.id)]
+        return np.stack([splat(np.stack(images), deformation) for images in (of_class, annotated)])
 
-    def _of(self, case: Case) -> Sums:
-        """The votes of one volume: for each class, how many voxels of it were brought to each place."""
-        places, told = self.atlas.places(case), self._drawn(case)
-        back = spread(places.shape[1:], told.shape)
-        said = [sampled((told == number).astype(np.float32), back) for number in range(self.classes.count)]
-        known = sampled((told != UNKNOWN).astype(np.float32), back)
-        asked = [known * drawn for drawn in self.classes.drawn(case.id)]
-        return np.stack([gathered(np.stack(kind), places) for kind in (said, asked)])
+    def _read_target(self, case: Case) -> Int[np.ndarray, "i j k"]:
+        return self.classes.to_target(self.store.label(case).volume().voxels)
 
-    def _drawn(self, case: Case) -> Int[np.ndarray, "i j k"]:
-        return self.classes.target(self.store.label(case).volume().voxels)
-
-    def _agreement(self, case: Case) -> list[float]:
-        """The Dice of each class that is there and that others tell of."""
-        total = self.total - self._of(case)
-        drawn, others = self._drawn(case), self.label(case, shared(total))
-        known = drawn != UNKNOWN
-        there = [n for n in self.classes.names if (drawn == n).any() and total[1, n].max() > LEAST]
-        return [dice((others == n) & known, drawn == n) for n in there]
+    def _score_agreement(self, case: Case) -> list[float]:
+        """Returns the Dice of each class that the label of a case contains and that other volumes vote on."""
+        other_votes = self.votes - self._warp_label(case)
+        target, propagated = self._read_target(case), self.label_case(case, vote_fractions(other_votes))
+        scored = [n for n in self.classes.names if (target == n).any() and other_votes[1, n].max() > MIN_ANNOTATED]
+        return [dice((propagated == n) & (target != IGNORE_INDEX), target == n) for n in scored]
 
 
-def shared(total: Sums) -> Shares:
-    """For each voxel of an atlas whether anybody knows it, and then which share of its votes each class has."""
-    said, asked = total
-    pairs = zip((asked[0], *said[1:]), asked, strict=True)
-    return np.stack([mean(*one) for one in pairs]).astype(np.float32)
+def vote_fractions(votes: VoteCounts) -> VoteFractions:
+    """Returns for each atlas voxel the annotated fraction (index 0) and the fraction of votes for each class."""
+    of_class, annotated = votes
+    pairs = zip((annotated[0], *of_class[1:]), annotated, strict=True)
+    return np.stack([smoothed_mean(total, count) for total, count in pairs]).astype(np.float32)

@@ -1,146 +1,120 @@
-"""Learning from unlabelled volumes too: a teacher, which is the student's own average, says what is in them.
-
-Or an atlas does, over which drawn labels are propagated: these are labels like others, and need no teacher.
-"""
+"""Mean teacher: the running average of the trained network supervises it on unlabelled crops."""
 
 import copy
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
-from medssl.data.classes import UNKNOWN
+from medssl.data.classes import IGNORE_INDEX
 from medssl.data.crops import Crops
-from medssl.data.transforms.intensity import vary
-from medssl.nn.masks import Draws
+from medssl.data.transforms.intensity import perturb_intensity
+from medssl.nn.masks import SeededGenerators
 from medssl.nn.step import Step
-from medssl.settings import Settings
 from medssl.tasks.base import Task
-from medssl.training.config import Plan
+from medssl.training.config import TrainConfig
+from medssl.training.semi_supervised.config import SemiSupervisedConfig
 
-DECAY = 0.99  # of the average that is the teacher, where the plan names none
+DEFAULT_EMA_DECAY = 0.99  # of the teacher, if `train.ema_decay` is 0
 
 
-class Unlabelled(Settings):
-    """How unlabelled volumes are learnt from, and how much: a name alone stands for its defaults.
+class MeanTeacher(Task):
+    """A task that also learns from crops without labels, supervised by a teacher.
 
-    `mean-teacher`: Tarvainen and Valpola, "Mean teachers are better role models" (2017),
-    https://arxiv.org/abs/1703.01780: the student, seeing a crop with other intensities, must say what the teacher says.
-    `pseudo`: the teacher's sure voxels are labels, as in the self-training of Chaitanya et al., "Local contrastive loss
-    with pseudo-label based self-training" (2023), https://doi.org/10.1016/j.media.2023.102792, with their Mixup:
-    Zhang et al., "mixup" (2018), https://arxiv.org/abs/1710.09412. Deviation: pseudo-labels are made anew at each step
-    by the averaged weights, and not in rounds, so that every arm of a comparison takes the same steps.
-    `propagated`: every second crop is of an unlabelled volume, with the labels that the drawn ones give it over an
-    atlas (`medssl.training.semi_supervised.label_propagation`).
+    The teacher is the exponential moving average of the student. It is validated, and its weights are kept.
+
+    Args:
+        student: Task to train.
+        semi_supervised: Method (`mean-teacher` or `pseudo-label`) and its settings.
+        train: Decay of the average, number of steps and seed.
     """
 
-    name: Literal["none", "mean-teacher", "pseudo", "propagated"] = "none"
-    atlas: Path | None = Field(None, description="propagated: the folder that `medssl atlas` wrote of these volumes")
-    weight: PositiveFloat = Field(1.0, description="of the unlabelled crops' loss, once it has grown")
-    grow: float = Field(0.4, gt=0, le=1, description="share of all steps over which that weight grows")
-    strength: float = Field(0.5, ge=0, le=1, description="mean-teacher: how differently the two see a crop")
-    sure: float = Field(0.9, ge=0, le=1, description="pseudo: the probability from which a voxel counts as labelled")
-    mixup: float = Field(0.0, ge=0, description="pseudo: both parameters of the Beta distribution; 0 mixes nothing")
+    taken: Tensor  # number of optimizer steps; the name is a key of checkpoints
 
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, given: Any) -> Any:
-        return {"name": given} if isinstance(given, str) else given
-
-    @model_validator(mode="after")
-    def _over_an_atlas(self) -> "Unlabelled":
-        if (self.name == "propagated") != (self.atlas is not None):
-            raise ValueError("name=propagated and atlas=FOLDER, as `medssl atlas` wrote it, go together; give both")
-        return self
-
-    @property
-    def taught(self) -> bool:
-        """Whether there is a teacher."""
-        return self.name in ("mean-teacher", "pseudo")
-
-
-class Taught(Task):
-    """A task that also learns from crops without any label; what is validated and kept is the teacher."""
-
-    taken: Tensor
-
-    def __init__(self, student: Task, how: Unlabelled, plan: Plan) -> None:
-        super().__init__(student.config, student.encoder, student.classes, student.crop)
+    def __init__(self, student: Task, semi_supervised: SemiSupervisedConfig, train: TrainConfig) -> None:
+        super().__init__(student.config, student.encoder, student.num_classes, student.patch_size)
         self.student = student
-        self.selects = student.selects
+        self.selection_metric = student.selection_metric
         self.teacher = copy.deepcopy(student).requires_grad_(False)
-        self.how, self.decay, self.growing = how, plan.ema or DECAY, how.grow * plan.total
-        self.draws = Draws(plan.seed)
+        self.semi_supervised = semi_supervised
+        self.decay = train.ema_decay or DEFAULT_EMA_DECAY
+        self.rampup_steps = semi_supervised.rampup_fraction * train.total_steps
+        self.draws = SeededGenerators(train.seed)
         self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
 
     def step(self, crops: Crops) -> Step:
-        """The loss on labelled crops, and a growing share of that on the others."""
-        labelled = (crops.labels() >= 0).flatten(1).any(1)
-        own = self.student.step(_rows(crops, labelled) if labelled.any() else crops)
+        """Returns the loss on the labelled crops plus the weighted loss on the unlabelled crops."""
+        labelled = (crops.require_label() >= 0).flatten(1).any(1)
+        supervised = self.student.step(_select_rows(crops, labelled) if labelled.any() else crops)
         if labelled.all():
-            return own
-        bare = _rows(crops, ~labelled)
-        loss = self._asked(bare) if self.how.name == "mean-teacher" else self._told(bare, _rows(crops, labelled))
-        return Step(own.loss + self._share() * loss, own.logs | {"unlabelled": loss.detach()})
+            return supervised
+        unlabelled_crops = _select_rows(crops, ~labelled)
+        if self.semi_supervised.method == "mean-teacher":
+            loss = self._consistency_loss(unlabelled_crops)
+        else:
+            loss = self._pseudo_label_loss(unlabelled_crops, _select_rows(crops, labelled))
+        logs = supervised.logs | {"unlabelled": loss.detach()}
+        return Step(supervised.loss + self._rampup_weight() * loss, logs)
 
     def after_step(self) -> None:
-        """The teacher follows; at first it is the plain mean, so that it is soon rid of how it began."""
+        """Updates the teacher; the first updates are a plain mean, so that its initial weights soon lose influence."""
         self.student.after_step()
         self.taken += 1
         decay = min(self.decay, 1 - 1 / (int(self.taken) + 1))
-        own = dict(self.student.named_parameters())
+        weights = dict(self.student.named_parameters())
         with torch.no_grad():
-            for name, mean in self.teacher.named_parameters():
-                mean.lerp_(own[name], 1 - decay)
-            for name, kept in self.teacher.named_buffers():
-                kept.copy_(self.student.get_buffer(name))
+            for name, average in self.teacher.named_parameters():
+                average.lerp_(weights[name], 1 - decay)
+            for name, buffer in self.teacher.named_buffers():
+                buffer.copy_(self.student.get_buffer(name))
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
-        """What the teacher says."""
+        """Returns the class probabilities of the teacher."""
         return self.teacher.probability(x)
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
-        """Scores of the teacher."""
+        """Returns the scores of the teacher."""
         return self.teacher.validate(crops)
 
     def transferable(self) -> dict[str, nn.Module]:
-        """The teacher's parts."""
+        """Returns the parts of the teacher."""
         return self.teacher.transferable()
 
-    def _share(self) -> float:
-        """The weight of the unlabelled crops' loss now: the ramp of Tarvainen and Valpola."""
-        left = 1 - min(1.0, int(self.taken) / max(1.0, self.growing))
-        return self.how.weight * math.exp(-5 * left**2)
+    def _rampup_weight(self) -> float:
+        """Returns the current factor on the loss of unlabelled crops: the ramp-up of Tarvainen and Valpola."""
+        remaining = 1 - min(1.0, int(self.taken) / max(1.0, self.rampup_steps))
+        return self.semi_supervised.weight * math.exp(-5 * remaining**2)
 
-    def _asked(self, bare: Crops) -> Float[Tensor, ""]:
-        """How far the student is from what the teacher says: the squared difference, summed over the classes."""
-        x, generator = bare.x.flatten(0, 1), self.draws()
-        theirs, mine = (vary(x, generator, self.how.strength) for _ in range(2))
+    def _consistency_loss(self, unlabelled: Crops) -> Float[Tensor, ""]:
+        """Returns the squared difference of student and teacher probabilities, summed over the classes."""
+        x, generator = unlabelled.x.flatten(0, 1), self.draws()
+        strength = self.semi_supervised.perturbation
+        teacher_x, student_x = (perturb_intensity(x, generator, strength) for _ in range(2))
         with torch.no_grad():
-            wanted = self.teacher.probability(theirs)
-        return (self.student.probability(mine) - wanted).square().sum(1).mean()
+            target = self.teacher.probability(teacher_x)
+        return (self.student.probability(student_x) - target).square().sum(1).mean()
 
-    def _told(self, bare: Crops, labelled: Crops) -> Float[Tensor, ""]:
-        """The task's own loss against the teacher's labels, where it is sure, on crops mixed with labelled ones."""
+    def _pseudo_label_loss(self, unlabelled: Crops, labelled: Crops) -> Float[Tensor, ""]:
+        """Returns the student's loss against confident labels of the teacher, with Mixup if configured."""
         with torch.no_grad():
-            sure, label = self.teacher.probability(bare.x.flatten(0, 1)).max(1)
-        label = label.masked_fill(sure < self.how.sure, UNKNOWN).view_as(bare.labels())
-        told = replace(bare, label=label)
-        if not self.how.mixup or not len(labelled.x):
-            return self.student.step(told).loss
-        share = float(np.random.default_rng(self.draws().initial_seed()).beta(self.how.mixup, self.how.mixup))
-        partners = _rows(labelled, torch.arange(len(told.x)) % len(labelled.x))
-        x = share * partners.x + (1 - share) * told.x
-        theirs, own = (self.student.step(replace(one, x=x)).loss for one in (partners, told))
-        return share * theirs + (1 - share) * own
+            confidence, label = self.teacher.probability(unlabelled.x.flatten(0, 1)).max(1)
+        label = label.masked_fill(confidence < self.semi_supervised.confidence, IGNORE_INDEX)
+        pseudo_labelled = replace(unlabelled, label=label.view_as(unlabelled.require_label()))
+        mixup = self.semi_supervised.mixup
+        if not mixup or not len(labelled.x):
+            return self.student.step(pseudo_labelled).loss
+        ratio = float(np.random.default_rng(self.draws().initial_seed()).beta(mixup, mixup))
+        partners = _select_rows(labelled, torch.arange(len(pseudo_labelled.x)) % len(labelled.x))
+        x = ratio * partners.x + (1 - ratio) * pseudo_labelled.x
+        partner_loss = self.student.step(replace(partners, x=x)).loss
+        return ratio * partner_loss + (1 - ratio) * self.student.step(replace(pseudo_labelled, x=x)).loss
 
 
-def _rows(crops: Crops, chosen: Tensor) -> Crops:
-    rows: dict[str, Any] = {name: None if value is None else value[chosen] for name, value in vars(crops).items()}
-    return Crops(**rows)
+def _select_rows(crops: Crops, rows: Tensor) -> Crops:
+    """Returns the crops of some rows, given as a mask or as indices."""
+    fields: dict[str, Any] = {name: None if value is None else value[rows] for name, value in vars(crops).items()}
+    return Crops(**fields)

@@ -1,4 +1,4 @@
-"""Leaks: a planted duplicate is caught, however it was saved; other patients are left alone."""
+"""A planted duplicate is caught, however it was saved, and different patients are not."""
 
 from dataclasses import replace
 
@@ -6,28 +6,27 @@ import numpy as np
 import pytest
 
 from medssl import cli
-from medssl.data import fingerprint as looks
-from medssl.data import store
-from medssl.data.checks import leakage as leaks
+from medssl.data import fingerprint, store
+from medssl.data.checks import leakage
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalization import Recipe
+from medssl.data.normalization import IntensityNormalization
 from medssl.errors import BadInput
 from medssl.files import write_json
 from medssl.io import nifti
 from medssl.volume import Volume
 
 
-def anatomy(seed):
+def make_anatomy(seed):
     """Smooth structures in a body, the same body for every patient."""
     random = np.random.default_rng(seed)
-    at = np.indices((48, 40, 36)).transpose(1, 2, 3, 0)
-    voxels = np.where(np.linalg.norm((at - (24, 20, 18)) / (22, 18, 17), axis=-1) < 1, 0.4, 0.0)
+    index = np.indices((48, 40, 36)).transpose(1, 2, 3, 0)
+    voxels = np.where(np.linalg.norm((index - (24, 20, 18)) / (22, 18, 17), axis=-1) < 1, 0.4, 0.0)
     for centre in random.uniform(8, 30, (14, 3)):
-        voxels += 0.3 * random.choice([-1, 1]) * np.exp(-((at - centre) ** 2).sum(-1) / 20) * (voxels > 0)
+        voxels += 0.3 * random.choice([-1, 1]) * np.exp(-((index - centre) ** 2).sum(-1) / 20) * (voxels > 0)
     return Volume(voxels.clip(0, 1).astype(np.float32), np.diag([1.0, 1, 1.5, 1]), "a.u.")
 
 
-def kept(folder, volumes, source=""):
+def write_store(folder, volumes, source=""):
     cases = []
     for name, volume in volumes.items():
         stored = replace(volume, voxels=volume.voxels[None].astype(np.float16))
@@ -53,11 +52,14 @@ def kept(folder, volumes, source=""):
 
 @pytest.fixture
 def pool(tmp_path):
-    return kept(tmp_path / "pool", {f"a{n}": anatomy(n) for n in range(5)})
+    return write_store(tmp_path / "pool", {f"a{n}": make_anatomy(n) for n in range(5)})
 
 
 def test_other_patients_do_not_leak(pool, tmp_path):
-    assert leaks.between(pool, kept(tmp_path / "test", {f"b{n}": anatomy(n + 50) for n in range(5)})) == []
+    assert (
+        leakage.find_leaks(pool, write_store(tmp_path / "test", {f"b{n}": make_anatomy(n + 50) for n in range(5)}))
+        == []
+    )
 
 
 COPIES = {
@@ -74,46 +76,50 @@ COPIES = {
 
 @pytest.mark.parametrize("change", COPIES)
 def test_a_planted_copy_is_caught(pool, tmp_path, change):
-    planted = COPIES[change](anatomy(3))
-    test = kept(tmp_path / "test", {"b": anatomy(50), "copy": planted})
-    found = leaks.between(pool, test)
-    assert [(leak.one, leak.other) for leak in found] == [("a3", "copy")]
-    assert found[0].kind == ("voxels" if change == "renamed" else "looks")
-    leaks.remember(tmp_path, leaks.traces(pool))
+    planted = COPIES[change](make_anatomy(3))
+    test = write_store(tmp_path / "test", {"b": make_anatomy(50), "copy": planted})
+    leaks = leakage.find_leaks(pool, test)
+    assert [(leak.first, leak.second) for leak in leaks] == [("a3", "copy")]
+    assert leaks[0].kind == ("voxels" if change == "renamed" else "appearance")
+    leakage.write_traces(tmp_path, leakage.trace_cases(pool))
     with pytest.raises(BadInput, match="a3 and copy"):
-        leaks.seen_by(tmp_path, test)
+        leakage.read_seen_cases(tmp_path, test)
 
 
-def test_a_patient_and_a_series_are_known_again(tmp_path, pool):
-    test = kept(tmp_path / "test", {"b": anatomy(50)}, source="/x#123")
+def test_a_patient_and_a_series_are_recognized(tmp_path, pool):
+    test = write_store(tmp_path / "test", {"b": make_anatomy(50)}, source="/x#123")
     again = replace(pool, cases=(replace(pool.cases[0], source="/elsewhere#123"), *pool.cases[1:]))
-    assert [leak.kind for leak in leaks.between(again, test)] == ["series"]
+    assert [leak.kind for leak in leakage.find_leaks(again, test)] == ["series"]
     test = replace(test, cases=(replace(test.cases[0], patient=pool.cases[1].patient),))
-    assert [(leak.kind, leak.one) for leak in leaks.between(pool, test)] == [("patient", "a1")]
+    assert [(leak.kind, leak.first) for leak in leakage.find_leaks(pool, test)] == [("patient", "a1")]
 
 
-def test_a_run_remembers_what_it_has_seen(pool, tmp_path):
-    seen = leaks.traces(pool)
-    leaks.remember(tmp_path, seen)
-    for then, now in zip(leaks.recall(tmp_path), seen, strict=True):
-        assert np.array_equal(then.steps, now.steps) and np.array_equal(then.picture, now.picture)
-        assert (then.id, then.patient, then.sha256) == (now.id, now.patient, now.sha256)
-    assert len(leaks.seen_by(tmp_path, kept(tmp_path / "test", {"b": anatomy(50)}))) == 5
-    assert leaks.seen_by(tmp_path, replace(pool, cases=())) and leaks.seen_by(None, pool) == []
+def test_a_run_records_its_training_cases(pool, tmp_path):
+    seen = leakage.trace_cases(pool)
+    leakage.write_traces(tmp_path, seen)
+    for stored, trace in zip(leakage.read_traces(tmp_path), seen, strict=True):
+        assert np.array_equal(stored.gradient_signs, trace.gradient_signs) and np.array_equal(
+            stored.thumbnail, trace.thumbnail
+        )
+        assert (stored.id, stored.patient, stored.sha256) == (trace.id, trace.patient, trace.sha256)
+    assert len(leakage.read_seen_cases(tmp_path, write_store(tmp_path / "test", {"b": make_anatomy(50)}))) == 5
+    assert leakage.read_seen_cases(tmp_path, replace(pool, cases=())) and leakage.read_seen_cases(None, pool) == []
 
 
-def test_a_run_from_before_the_pictures_still_knows_its_scans(pool, tmp_path):
-    leaks.remember(tmp_path, [replace(trace, picture=None) for trace in leaks.traces(pool)])
-    assert "looks" in (tmp_path / "pool.json").read_text() and all(t.picture is None for t in leaks.recall(tmp_path))
+def test_traces_without_thumbnails_are_still_recognized(pool, tmp_path):
+    leakage.write_traces(tmp_path, [replace(trace, thumbnail=None) for trace in leakage.trace_cases(pool)])
+    assert "appearance" in (tmp_path / "pool.json").read_text() and all(
+        t.thumbnail is None for t in leakage.read_traces(tmp_path)
+    )
     with pytest.raises(BadInput, match="a3 and copy: look alike"):
-        leaks.seen_by(tmp_path, kept(tmp_path / "test", {"copy": COPIES["rounded"](anatomy(3))}))
+        leakage.read_seen_cases(tmp_path, write_store(tmp_path / "test", {"copy": COPIES["rounded"](make_anatomy(3))}))
 
 
-def test_a_store_from_before_the_pictures_is_looked_at(pool, monkeypatch):
-    told = leaks.traces(pool)
+def test_a_store_without_thumbnails_is_read(pool, monkeypatch):
+    traces = leakage.trace_cases(pool)
     read = store.read
-    monkeypatch.setattr(store, "read", lambda path: replace(read(path), picture=None))
-    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(leaks.traces(pool), told, strict=True))
+    monkeypatch.setattr(store, "read", lambda path: replace(read(path), thumbnail=None))
+    assert all(np.array_equal(a.thumbnail, b.thumbnail) for a, b in zip(leakage.trace_cases(pool), traces, strict=True))
 
 
 REAL = {"hippocampus": "imagesTr/*.nii.gz", "headneck_ct": "imagesTr/*.nii.gz", "nodules": "images/*.nii.gz"}
@@ -121,34 +127,37 @@ REAL = {"hippocampus": "imagesTr/*.nii.gz", "headneck_ct": "imagesTr/*.nii.gz", 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_of_real_scans_cropped_copies_are_caught_and_no_two_patients(shared_data, name):
-    """One voxel less all round, and saved again; other scans stay below the mark however near they come."""
+def test_cropped_copies_of_real_scans_are_caught_and_no_two_patients(shared_data, name):
+    """The copies lack one voxel on each side; different scans stay below the threshold."""
     paths = sorted(shared_data(name).glob(REAL[name]))[:: 1 if name == "hippocampus" else 3]
     unit = "a.u." if name == "hippocampus" else "HU"
-    volumes = [Recipe().prepare(replace(nifti.read(path), unit=unit), None) for path in paths]
-    shown = [store.looked_at(v) for v in volumes]
-    steps = np.stack([looks.steps(s) for s in shown])
-    near = np.triu(steps @ steps.T, 1)
-    for i, j in np.argwhere(near > leaks.NEAR):
-        assert looks.likeness(shown[i], shown[j]) < leaks.ALIKE, (paths[i].name, paths[j].name)
-    for one, volume in list(zip(shown, volumes, strict=True))[::3]:
-        less = store.looked_at(replace(volume, voxels=volume.voxels[1:-1, 1:-1, 1:-1]))
-        assert looks.steps(one) @ looks.steps(less) > leaks.NEAR and looks.likeness(one, less) > leaks.ALIKE
+    volumes = [IntensityNormalization().prepare(replace(nifti.read(path), unit=unit), None) for path in paths]
+    thumbnails = [store.make_thumbnail(v) for v in volumes]
+    signs = np.stack([fingerprint.gradient_signs(s) for s in thumbnails])
+    near = np.triu(signs @ signs.T, 1)
+    for i, j in np.argwhere(near > leakage.NEAR):
+        assert fingerprint.similarity(thumbnails[i], thumbnails[j]) < leakage.ALIKE, (paths[i].name, paths[j].name)
+    for thumbnail, volume in list(zip(thumbnails, volumes, strict=True))[::3]:
+        cropped = store.make_thumbnail(replace(volume, voxels=volume.voxels[1:-1, 1:-1, 1:-1]))
+        assert (
+            fingerprint.gradient_signs(thumbnail) @ fingerprint.gradient_signs(cropped) > leakage.NEAR
+            and fingerprint.similarity(thumbnail, cropped) > leakage.ALIKE
+        )
 
 
-def test_a_run_that_remembers_nothing_says_so(pool, tmp_path, caplog):
-    assert leaks.seen_by(tmp_path, pool) == []
+def test_a_run_without_traces_logs_a_warning(pool, tmp_path, caplog):
+    assert leakage.read_seen_cases(tmp_path, pool) == []
     assert "pool.json is missing" in caplog.text
     with pytest.raises(BadInput, match=r"pool.json is missing"):
-        leaks.sides(tmp_path, pool.folder / "manifest.csv")
+        leakage.split_sides(tmp_path, pool.folder / "manifest.csv")
 
 
-def test_check_holds_manifests_and_runs_against_a_test_set(pool, tmp_path, capsys):
+def test_the_command_compares_manifests_and_runs_with_a_test_set(pool, tmp_path, capsys):
     pool.write(pool.folder / "manifest.csv")
     for name, number in (("fresh", 50), ("stale", 3)):
-        test = kept(tmp_path / name, {"b": anatomy(number)})
+        test = write_store(tmp_path / name, {"b": make_anatomy(number)})
         test.write(test.folder / "manifest.csv")
-    leaks.remember(tmp_path / "run", leaks.traces(pool))
+    leakage.write_traces(tmp_path / "run", leakage.trace_cases(pool))
     for trained in ("pool/manifest.csv", "run"):
         assert cli.run("check-leakage", [str(tmp_path / trained), str(tmp_path / "fresh/manifest.csv")]) == 0
         assert "5 and 1 cases: no patient" in capsys.readouterr().out
@@ -156,8 +165,10 @@ def test_check_holds_manifests_and_runs_against_a_test_set(pool, tmp_path, capsy
         assert "a3 and b: the same voxels" in capsys.readouterr().err
 
 
-def test_check_looks_into_one_store_too(tmp_path, capsys):
-    manifest = kept(tmp_path / "store", {"a": anatomy(1), "b": anatomy(2), "c": anatomy(1).resample((1.3,) * 3, 1)})
+def test_the_command_compares_the_splits_of_one_store(tmp_path, capsys):
+    manifest = write_store(
+        tmp_path / "store", {"a": make_anatomy(1), "b": make_anatomy(2), "c": make_anatomy(1).resample((1.3,) * 3, 1)}
+    )
     for splits, code in (("train test train", 0), ("train val test", 2)):
         cases = tuple(replace(c, split=s) for c, s in zip(manifest.cases, splits.split(), strict=True))
         replace(manifest, cases=cases).write(manifest.folder / "manifest.csv")
@@ -166,23 +177,23 @@ def test_check_looks_into_one_store_too(tmp_path, capsys):
 
 
 SMALL = (
-    "encoder.channels=[4,8]", "encoder.strides=[1,2]", "crop=[16,16,16]", "plan.epochs=1", "plan.steps=1",
-    "plan.batch=2",
+    "encoder.channels=[4,8]", "encoder.strides=[1,2]", "patch_size=[16,16,16]", "train.epochs=1",
+    "train.steps_per_epoch=1", "train.batch_size=2",
 )  # fmt: skip
 
 
-def prepared(root, seeds, ending, spacing_mm, **split):
-    """A store made by the command of labelled NIfTI files, and the name of its manifest."""
+def ingest_phantoms(root, seeds, ending, spacing_mm, **split):
+    """Ingests labelled NIfTI files with the command and returns the option with their manifest."""
     for number, seed in enumerate(seeds):
-        drawn = anatomy(seed).resample(spacing_mm, order=1)
-        image = replace(drawn, voxels=(drawn.voxels * 1000).astype(np.int16))
+        volume = make_anatomy(seed).resample(spacing_mm, order=1)
+        image = replace(volume, voxels=(volume.voxels * 1000).astype(np.int16))
         nifti.write(image, root / f"imagesTr/{root.name}{number}{ending}")
         nifti.write(replace(image, voxels=(image.voxels > 400).astype(np.uint8), unit="label"),
                     root / f"labelsTr/{root.name}{number}{ending}")  # fmt: skip
     entries = [{"image": f"imagesTr/{root.name}{n}{ending}", "label": f"labelsTr/{root.name}{n}{ending}"}
                for n in range(len(seeds))]  # fmt: skip
-    listed = {part: [entries[n] for n in numbers] for part, numbers in split.items()}
-    write_json(root / "dataset.json", {"labels": {"0": "background", "1": "body"}, "modality": {"0": "MRI"}} | listed)
+    splits = {part: [entries[n] for n in numbers] for part, numbers in split.items()}
+    write_json(root / "dataset.json", {"labels": {"0": "background", "1": "body"}, "modality": {"0": "MRI"}} | splits)
     assert cli.run("ingest", [str(root), "--out", f"{root}-store", "--workers", "0"]) == 0
     return f"manifest={root}-store/manifest.csv"
 
@@ -190,15 +201,17 @@ def prepared(root, seeds, ending, spacing_mm, **split):
 @pytest.mark.slow
 def test_a_test_set_that_pretraining_saw_is_refused_for_finetuning_and_for_scores(tmp_path, capsys):
     """The planted copy has another name, another patient, another compression and other voxels."""
-    seen = prepared(tmp_path / "seen", (1, 2, 3), ".nii.gz", (1, 1, 1.5), training=(0, 2), validation=(1,))
-    own = prepared(tmp_path / "own", (4, 5, 3), ".nii", (1.2, 1.2, 1.5), training=(0,), validation=(1,), test=(2,))
+    seen = ingest_phantoms(tmp_path / "seen", (1, 2, 3), ".nii.gz", (1, 1, 1.5), training=(0, 2), validation=(1,))
+    own = ingest_phantoms(
+        tmp_path / "own", (4, 5, 3), ".nii", (1.2, 1.2, 1.5), training=(0,), validation=(1,), test=(2,)
+    )
     assert cli.run("pretrain", ["configs/pretrain/mae.yaml", seen, f"run={tmp_path}/pre", *SMALL]) == 0
-    how = ["configs/finetune/segment.yaml", own, f"pretrained={tmp_path}/pre", f"run={tmp_path}/fine", *SMALL]
+    args = ["configs/finetune/segment.yaml", own, f"pretrained={tmp_path}/pre", f"run={tmp_path}/fine", *SMALL]
     capsys.readouterr()
-    assert cli.run("finetune", how) == 2
+    assert cli.run("finetune", args) == 2
     assert "seen2 and own2: look alike" in capsys.readouterr().err and not (tmp_path / "fine").exists()
-    assert cli.run("finetune", [*how, "allow_overlap=true"]) == 0
-    assert {trace.id for trace in leaks.recall(tmp_path / "fine")} == {"seen0", "seen2", "own0"}
+    assert cli.run("finetune", [*args, "allow_overlap=true"]) == 0
+    assert {trace.id for trace in leakage.read_traces(tmp_path / "fine")} == {"seen0", "seen2", "own0"}
     labels = own.removeprefix("manifest=")
     assert cli.run("predict", [f"{tmp_path}/fine", labels, "--out", f"{tmp_path}/out"]) == 0
     capsys.readouterr()

@@ -10,9 +10,10 @@ import SimpleITK as sitk
 
 from medssl.data.ingest import dataset_layouts as layouts
 from medssl.data.ingest import file_ledger as ledger
-from medssl.data.ingest.pipeline import Options, ingest
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.read_source import read_source
-from medssl.data.store import Card, Store
+from medssl.data.store import Store, StoreMetadata
 from medssl.errors import BadInput
 
 
@@ -39,7 +40,7 @@ def test_nnunet_joins_channels_and_labels_by_name(tmp_path):
         image(tmp_path / f"{name}.nii.gz")
     told = {"channel_names": {"0": "T1", "1": "CT"}, "labels": {"background": 0, "tumour": 1}}
     (tmp_path / "dataset.json").write_text(json.dumps(told))
-    found = layouts.find(tmp_path)
+    found = layouts.discover_dataset(tmp_path)
     assert names(found) == {
         "a": ["a_0000.nii.gz", "a_0001.nii.gz", "a.nii.gz"],
         "b": ["b_0000.nii.gz", "b_0001.nii.gz"],
@@ -52,7 +53,7 @@ def test_nnunet_joins_channels_and_labels_by_name(tmp_path):
 
 def told(folder, labels):
     (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-    return layouts.find(folder)
+    return layouts.discover_dataset(folder)
 
 
 def test_regions_of_nnunet_are_read_with_a_name_for_each_of_their_classes(tmp_path):
@@ -75,7 +76,7 @@ def test_a_region_without_classes_or_with_what_is_none_is_refused(tmp_path, valu
 def test_plain_images_are_cases_named_by_their_path(tmp_path):
     for name in ("x/scan.nii.gz", "y/scan.mha", "y/scan two.nrrd", "z/v.mhd"):
         image(tmp_path / name)
-    found = layouts.find(tmp_path)
+    found = layouts.discover_dataset(tmp_path)
     assert sorted(names(found)) == ["x_scan", "y_scan", "y_scan-two", "z_v"]
     assert names(found)["z_v"] == ["v.mhd", "v.raw"]
 
@@ -83,24 +84,24 @@ def test_plain_images_are_cases_named_by_their_path(tmp_path):
 def test_names_that_would_meet_are_told_apart(tmp_path):
     image(tmp_path / "a.nii.gz")
     image(tmp_path / "a.mha", seed=1)
-    found = layouts.find(tmp_path)
+    found = layouts.discover_dataset(tmp_path)
     assert len({s.id for s in found.sources}) == 2
 
 
 def test_a_table_gives_the_patients(tmp_path):
     image(tmp_path / "scans/a.nii.gz")
     (tmp_path / "p.csv").write_text("case,patient\na,Z9\n")
-    assert layouts.find(tmp_path / "scans", patients=tmp_path / "p.csv").sources[0].patient == "Z9"
+    assert layouts.discover_dataset(tmp_path / "scans", patients=tmp_path / "p.csv").sources[0].patient == "Z9"
     (tmp_path / "p.csv").write_text("name,who\na,Z9\n")
     with pytest.raises(BadInput, match="columns"):
-        layouts.find(tmp_path / "scans", patients=tmp_path / "p.csv")
+        layouts.discover_dataset(tmp_path / "scans", patients=tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize("told", ["{", "[1]", '{"labels": [1]}', '{"training": 5}', '{"modality": {"x": "CT"}}'])
 def test_a_broken_description_is_refused_and_the_images_stay(tmp_path, told):
     image(tmp_path / "scan.nii.gz")
     (tmp_path / "dataset.json").write_text(told)
-    found = layouts.find(tmp_path)
+    found = layouts.discover_dataset(tmp_path)
     assert names(found) == {"scan": ["scan.nii.gz"]}
     assert [r.status for r in found.rows] == ["refused"] and "dataset.json" in found.rows[0].reason
 
@@ -109,43 +110,47 @@ def test_a_description_cannot_reach_outside_its_folder(tmp_path):
     image(tmp_path / "secret.nii.gz")
     (tmp_path / "scans").mkdir()
     (tmp_path / "scans/dataset.json").write_text(json.dumps({"training": ["../secret.nii.gz"]}))
-    assert layouts.find(tmp_path / "scans").sources == []
+    assert layouts.discover_dataset(tmp_path / "scans").sources == []
 
 
 def test_a_set_that_declares_its_validation_keeps_it(tmp_path):
     items = [{"image": str(image(tmp_path / f"{n}.nii.gz").name)} for n in range(2)]
     (tmp_path / "dataset.json").write_text(json.dumps({"training": items[:1], "validation": items[1:]}))
-    assert [s.split for s in layouts.find(tmp_path).sources] == ["train", "val"]
+    assert [s.split for s in layouts.discover_dataset(tmp_path).sources] == ["train", "val"]
 
 
 def test_files_of_an_archive_and_the_archive_are_accounted_for(tmp_path):
     (tmp_path / "scans").mkdir()
     with zipfile.ZipFile(tmp_path / "scans/a.zip", "w") as archive:
         archive.writestr("note.txt", "hello")
-    rows = layouts.find(tmp_path / "scans").rows
+    rows = layouts.discover_dataset(tmp_path / "scans").rows
     assert sorted(r.path.partition("scans/")[2] for r in rows) == ["a.zip", "a.zip/note.txt"]
 
 
 @pytest.mark.slow
 def test_real_dicom_is_stored_with_its_structures(shared_data, tmp_path):
     scans = shared_data("dicom") / "sarcoma_STS_002"
-    options = Options(spacing_mm="native", deidentify=False)
+    options = IngestConfig(spacing_mm="native", deidentify=False)
     manifest = ingest(scans, tmp_path / "store", options, lambda done, of: None).manifest
     assert (
         sorted(c.modality for c in manifest.cases) == ["CT", "MR", "PT"]
         and len({c.patient for c in manifest.cases}) == 1
     )
-    rows = ledger.read(tmp_path / "store/ledger.csv")
+    rows = ledger.read_ledger(tmp_path / "store/ledger.csv")
     assert sorted(r.path for r in rows) == sorted(str(p) for p in scans.rglob("*") if p.is_file())
-    assert sorted(Card.read(tmp_path / "store").labels.values()) == ["GTV_Mass_CT", "GTV_Mass_MR_T1", "GTV_Mass_PET"]
+    assert sorted(StoreMetadata.read(tmp_path / "store").labels.values()) == [
+        "GTV_Mass_CT",
+        "GTV_Mass_MR_T1",
+        "GTV_Mass_PET",
+    ]
     ct = next(c for c in manifest.cases if c.modality == "CT")
     original, kept = read_source(ct, manifest), Store(manifest).image(ct).volume()
-    assert np.array_equal(original.oriented("RAS").voxels, kept.voxels[0]) and original.unit == "HU"
+    assert np.array_equal(original.reorient("RAS").voxels, kept.voxels[0]) and original.unit == "HU"
 
 
 @pytest.mark.slow
 def test_real_hippocampi_keep_patients_together(shared_data, tmp_path):
-    manifest = ingest(shared_data("hippocampus"), tmp_path / "store", Options(), lambda done, of: None).manifest
+    manifest = ingest(shared_data("hippocampus"), tmp_path / "store", IngestConfig(), lambda done, of: None).manifest
     assert len(manifest.cases) == 200 and len({c.patient for c in manifest.cases}) == 131
     assert len({(c.patient, c.split) for c in manifest.cases}) == 131
 
@@ -156,7 +161,7 @@ def test_cases_that_the_table_leaves_out_are_told(tmp_path, caplog):
     listed = [{"image": f"imagesTr/{name}.nii.gz"} for name in "ab"]
     (tmp_path / "dataset.json").write_text(json.dumps({"training": listed}))
     (tmp_path / "cases.csv").write_text("case,patient\na,P1\n")
-    assert {s.id: s.patient for s in layouts.find(tmp_path).sources} == {"a": "P1", "b": "b"}
+    assert {s.id: s.patient for s in layouts.discover_dataset(tmp_path).sources} == {"a": "P1", "b": "b"}
     assert "1 cases are in no table" in caplog.text
 
 
@@ -170,7 +175,7 @@ def test_a_json_for_each_case_tells_whose_scan_it_is(tmp_path):
         (tmp_path / f"boxes/c{n}.json").write_text(json.dumps(told))
     (tmp_path / "boxes/odd.json").write_text("[1, 2]")
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {}, "training": listed}))
-    found = layouts.find(tmp_path)
+    found = layouts.discover_dataset(tmp_path)
     assert [(s.id, s.patient) for s in found.sources] == [("c0", "B0"), ("c1", "B1"), ("c2", "B0"), ("c3", "B1")]
     used = [Path(r.path).name for r in found.rows if r.status == "used"]
     assert sorted(used) == ["c0.json", "c1.json", "c2.json", "c3.json", "dataset.json"]
@@ -179,7 +184,7 @@ def test_a_json_for_each_case_tells_whose_scan_it_is(tmp_path):
 
 def test_every_real_nodule_volume_belongs_to_its_background(shared_data):
     """Also those without a nodule, which its table leaves out: volumes of one scan overlap, and must not be parted."""
-    found = layouts.find(shared_data("nodules"))
+    found = layouts.discover_dataset(shared_data("nodules"))
     background = {
         s.id: json.loads((shared_data("nodules") / f"boxes/{s.id}.json").read_text())["background_patient"]
         for s in found.sources

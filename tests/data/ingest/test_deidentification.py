@@ -1,4 +1,4 @@
-"""Nothing that ingestion writes or says tells a name, wherever in the input it stood."""
+"""Nothing that an ingestion writes or prints shows a name, wherever in the input the name stood."""
 
 import json
 import re
@@ -13,20 +13,19 @@ from pydicom import Dataset, Sequence
 from pydicom.datadict import DicomDictionary
 
 from medssl import cli
-from medssl.data.ingest import deidentification as veil
-from medssl.data.ingest import file_ledger as ledger
-from medssl.data.ingest import safe_messages as phrases
-from medssl.data.ingest.pipeline import Options, ingest
+from medssl.data.ingest import file_ledger
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.deidentification import NoPseudonyms, Pseudonymizer, private_dir, read_real_rows
+from medssl.data.ingest.pipeline import ingest
+from medssl.data.ingest.prepare_case import PrepareJob
 from medssl.data.ingest.read_source import read_source
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.store import Card
-from medssl.errors import BadInput, Doubt
-from medssl.home import home
+from medssl.data.store import StoreMetadata
+from medssl.errors import BadInput, InputWarning
 from medssl.io import dates
-from medssl.io.dicom import deidentify as deid
-from medssl.io.dicom import reader as dicom
-from tests.helpers.dicom_phantom import ROOT, save, slices, structure_set
+from medssl.io.dicom import deidentify, reader
+from tests.helpers.dicom_phantom import ROOT, make_slices, save, write_structure_set
 
 NAME = "Qwertzsmith"
 BORN = "19370613"
@@ -39,24 +38,24 @@ READ = re.compile(
 )
 
 
-def planted(**options):
-    """A series with the name in private attributes; its first slice has it in all of text, and again in a sequence."""
-    found = slices(**options)
+def plant_name(**options):
+    """Returns a series with the name in private attributes, and in every text attribute of its first slice."""
+    datasets = make_slices(**options)
     inner = Dataset()
     for tag, (kind, _, _, _, keyword) in DicomDictionary.items():
         if keyword and kind in TEXT | set(FORM) and 0x0008 <= tag >> 16 < 0x7FE0 and not READ.search(keyword):
             setattr(inner, keyword, FORM.get(kind, NAME.upper() if kind in ("CS", "AE") else f"{NAME}^G"))
-    for k, d in enumerate(found):
+    for k, d in enumerate(datasets):
         d.PatientID, d.PatientName, d.SOPInstanceUID = f"{NAME}-4711", f"{NAME}^Greta", f"{d.SeriesInstanceUID}.7.{k}"
         d.SeriesDescription = f"{NAME} CT"
         d.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL", NAME.upper()]
         d.private_block(0x0099, f"{NAME} 1.0", create=True).add_new(1, "LO", f"{NAME} private")
-    found[0].update({e.tag: e for e in inner if e.tag not in found[0]})
-    found[0].RequestAttributesSequence = Sequence([inner])
-    return found
+    datasets[0].update({e.tag: e for e in inner if e.tag not in datasets[0]})
+    datasets[0].RequestAttributesSequence = Sequence([inner])
+    return datasets
 
 
-def nifti(path, cut=0):
+def write_nifti(path, cut=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(np.random.default_rng(1).uniform(0, 900, (12, 14, 16)).astype(np.float32), np.eye(4))
     for field in ("descrip", "aux_file", "db_name", "intent_name"):
@@ -68,23 +67,23 @@ def nifti(path, cut=0):
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    """A folder as a hospital hands it out: names in folders, files and headers, in what can be read and what cannot."""
+    """A folder as a hospital exports it: names in folders, files and headers, of readable and of broken scans."""
     root = tmp_path_factory.mktemp("in") / "scans"
     home = root / f"{NAME.upper()}_GRETA"
-    save(planted(), home / "CT1", suffix=f"-{NAME}.dcm")
-    (series,) = dicom.read(home / "CT1")
+    save(plant_name(), home / "CT1", suffix=f"-{NAME}.dcm")
+    (series,) = reader.read(home / "CT1")
     corners = [(2.5, 2.5, 2), (6.5, 2.5, 2), (6.5, 6.5, 2), (2.5, 6.5, 2)]
-    structure_set(home, series.volume(), {f"{NAME} tumour": [corners], "Heart": [corners]}, series.uid)
-    save(_of_another_series(planted(), "5"), home / "gap", suffix=f"-{NAME}.dcm")
+    write_structure_set(home, series.volume(), {f"{NAME} tumour": [corners], "Heart": [corners]}, series.uid)
+    save(_move_to_series(plant_name(), "5"), home / "gap", suffix=f"-{NAME}.dcm")
     (home / "gap" / f"003-{NAME}.dcm").unlink()
-    screen = _of_another_series(planted(), "6")
+    screen = _move_to_series(plant_name(), "6")
     for d in screen:
         d.BurnedInAnnotation = "YES"
     save(screen, home / "screen")
     with zipfile.ZipFile(home / f"{NAME}.zip", "w") as archive:
         archive.writestr(f"{NAME}/note.txt", NAME)
-    nifti(home / f"{NAME}_t1.nii.gz")
-    nifti(home / f"{NAME}_cut.nii", cut=100)
+    write_nifti(home / f"{NAME}_t1.nii.gz")
+    write_nifti(home / f"{NAME}_cut.nii", cut=100)
     volume = sitk.GetImageFromArray(np.random.default_rng(2).integers(0, 900, (12, 14, 16)).astype(np.int16))
     volume.SetMetaData("patient", NAME)
     sitk.WriteImage(volume, str(home / f"{NAME}.nrrd"))
@@ -93,82 +92,87 @@ def scans(tmp_path_factory):
     return root
 
 
-def _of_another_series(datasets, number):
+def _move_to_series(datasets, number):
     for d in datasets:
         d.SeriesInstanceUID = ROOT + number
         d.SOPInstanceUID = f"{ROOT}{number}.7.{d.InstanceNumber}"
     return datasets
 
 
-def everything(out, said):
-    """All bytes under a store, as they lie there and unpacked, with what was said on the way."""
-    found = [str(path.relative_to(out.parent)).encode() for path in out.rglob("*")] + [said.encode()]
+def read_everything(out, output):
+    """Returns all bytes under a store, packed and unpacked, with the output of the command."""
+    parts = [str(path.relative_to(out.parent)).encode() for path in out.rglob("*")] + [output.encode()]
     for path in (p for p in out.rglob("*") if p.is_file()):
-        found.append(path.read_bytes())
+        parts.append(path.read_bytes())
         if path.suffix == ".b2nd":
             array = blosc2.open(str(path))
             meta = {key: array.schunk.vlmeta[key] for key in array.schunk.vlmeta}
-            found += [array[:].tobytes(), repr(meta).encode()]
-    return b"\n".join(found)
+            parts += [array[:].tobytes(), repr(meta).encode()]
+    return b"\n".join(parts)
 
 
-def told(out, said):
-    """Which of the planted secrets can be found."""
-    there = everything(out, said).lower()
-    secrets = [NAME, f"{NAME}-4711", "greta", BORN, str(dates.number(BORN)), *UIDS]
-    forms = {secret: [secret.lower().encode(code) for code in ("utf-8", "utf-16-le")] for secret in secrets}
-    return {secret for secret, spelled in forms.items() if any(form in there for form in spelled)}
+def find_secrets(out, output):
+    """Returns the planted secrets that the store or the output contains."""
+    content = read_everything(out, output).lower()
+    secrets = [NAME, f"{NAME}-4711", "greta", BORN, str(dates.to_ordinal(BORN)), *UIDS]
+    spellings = {secret: [secret.lower().encode(code) for code in ("utf-8", "utf-16-le")] for secret in secrets}
+    return {secret for secret, spelled in spellings.items() if any(form in content for form in spelled)}
 
 
-def run(scans, out, capfd, caplog, *words):
+def run_ingest(scans, out, capfd, caplog, *words):
     with caplog.at_level("DEBUG"):
         code = cli.run("ingest", [str(scans), "--out", str(out), "--workers", "0", "--modality", "MR", *words])
-    heard = capfd.readouterr()
-    assert code == 0, heard.err
-    return heard.out + heard.err + caplog.text
+    captured = capfd.readouterr()
+    assert code == 0, captured.err
+    return captured.out + captured.err + caplog.text
 
 
-def test_no_byte_of_a_store_and_no_line_said_tells_a_name(scans, tmp_path, capfd, caplog):
-    said = run(scans, tmp_path / "store", capfd, caplog)
-    assert told(tmp_path / "store", said) == set()
+def test_no_byte_of_a_store_and_no_line_of_output_shows_a_name(scans, tmp_path, capfd, caplog):
+    output = run_ingest(scans, tmp_path / "store", capfd, caplog)
+    assert find_secrets(tmp_path / "store", output) == set()
     cases = Manifest.read(tmp_path / "store/manifest.csv").cases
     assert sorted(c.modality for c in cases) == ["CT", "MR", "MR"]
-    assert "Heart" in Card.read(tmp_path / "store").labels.values()
+    assert "Heart" in StoreMetadata.read(tmp_path / "store").labels.values()
 
 
 def test_without_deidentification_the_names_are_found(scans, tmp_path, capfd, caplog):
-    said = run(scans, tmp_path / "store", capfd, caplog, "--no-deidentify")
-    assert NAME in told(tmp_path / "store", said) and "files.csv" not in said
-    assert not veil.private(tmp_path / "store").exists()
+    output = run_ingest(scans, tmp_path / "store", capfd, caplog, "--no-deidentify")
+    assert NAME in find_secrets(tmp_path / "store", output) and "files.csv" not in output
+    assert not private_dir(tmp_path / "store").exists()
 
 
 FAULTS = {
-    "reasons": ("said", lambda self, reason: reason),
-    "places": ("where", lambda self, source: source),
-    "cases": ("_renamed", lambda self, source, key: source),
-    "files": ("_row", lambda self, name, row: row),
+    "reasons of files": (Pseudonymizer, "_public_reason", lambda self, row: row.reason),
+    "reasons of cases": (PrepareJob, "redact", lambda self, message: str(message)),
+    "locations": (Pseudonymizer, "_public_location", lambda self, location: location),
+    "cases": (Pseudonymizer, "_rename_source", NoPseudonyms._rename_source),
+    "files": (Pseudonymizer, "_public_row", lambda self, name, row: row),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_hole_in_the_veil_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch, fault):
-    monkeypatch.setattr(veil.Veil, *FAULTS[fault])
-    assert told(tmp_path / "store", run(scans, tmp_path / "store", capfd, caplog))
+def test_each_hole_in_the_deidentification_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch, fault):
+    monkeypatch.setattr(*FAULTS[fault])
+    assert find_secrets(tmp_path / "store", run_ingest(scans, tmp_path / "store", capfd, caplog))
 
 
 def test_a_date_that_was_not_counted_from_a_secret_day_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch):
-    monkeypatch.setattr(deid.Key, "counted", lambda self, patient, day: dates.number(day))
-    assert told(tmp_path / "store", run(scans, tmp_path / "store", capfd, caplog)) == {str(dates.number(BORN))}
+    monkeypatch.setattr(
+        deidentify.PseudonymKey, "count_relative_days", lambda self, patient, day: dates.to_ordinal(day)
+    )
+    assert find_secrets(tmp_path / "store", run_ingest(scans, tmp_path / "store", capfd, caplog)) == {
+        str(dates.to_ordinal(BORN))
+    }
 
 
 def test_free_text_from_a_header_would_be_seen(scans, tmp_path, capfd, caplog, monkeypatch):
-    monkeypatch.setitem(deid.KEPT, "StationName", ".*")
-    assert told(tmp_path / "store", run(scans, tmp_path / "store", capfd, caplog)) == {NAME}
+    monkeypatch.setitem(deidentify.KEPT_ATTRIBUTES, "StationName", ".*")
+    assert find_secrets(tmp_path / "store", run_ingest(scans, tmp_path / "store", capfd, caplog)) == {NAME}
 
 
 def test_the_ledger_accounts_for_every_file_under_a_name_that_the_private_table_resolves(scans, tmp_path):
-    summary = ingest(scans, tmp_path / "store", Options(workers=0, modality="MR"), lambda *_: None)
-    public, real = ledger.read(tmp_path / "store/ledger.csv"), veil.real_rows(tmp_path / "store")
+    summary = ingest(scans, tmp_path / "store", IngestConfig(num_workers=0, modality="MR"), lambda *_: None)
+    public, real = file_ledger.read_ledger(tmp_path / "store/ledger.csv"), read_real_rows(tmp_path / "store")
     members = [f"{path}/{NAME}/note.txt" for path in map(str, scans.rglob("*.zip"))]
     assert sorted(r.path for r in real) == sorted([*map(str, (p for p in scans.rglob("*") if p.is_file())), *members])
     assert len({r.path for r in public}) == len(public) == len(real) and tuple(public) == summary.rows
@@ -177,91 +181,81 @@ def test_the_ledger_accounts_for_every_file_under_a_name_that_the_private_table_
 
 
 def test_scans_and_labels_are_still_found_through_the_manifest(scans, tmp_path):
-    manifest = ingest(scans, tmp_path / "store", Options(workers=0, modality="MR"), lambda *_: None).manifest
-    with pytest.warns(Doubt) as heard:
+    manifest = ingest(scans, tmp_path / "store", IngestConfig(num_workers=0, modality="MR"), lambda *_: None).manifest
+    with pytest.warns(InputWarning) as reading:
         images = {case.id: read_source(case, manifest) for case in manifest.cases}
-    found = References.read(tmp_path / "store/manifest.csv")
+    references = References.read(tmp_path / "store/manifest.csv")
     (labelled,) = (case for case in manifest.cases if case.label)
-    with pytest.warns(Doubt) as drawn:
-        assert found.label(labelled.id, images[labelled.id]).voxels.max() > 0
-    said = "".join(str(w.message) for w in [*heard, *drawn])
-    assert "taken as mm" in said and "voxels of others" in said and NAME not in said
-    assert found.sources[labelled.id].patient == labelled.patient
-    veil.private(tmp_path / "store").rename(tmp_path / "elsewhere")
+    with pytest.warns(InputWarning) as drawing:
+        assert references.read_label(labelled.id, images[labelled.id]).voxels.max() > 0
+    messages = "".join(str(w.message) for w in [*reading, *drawing])
+    assert "voxels of others" in messages and messages.count("mm") and NAME not in messages
+    assert references.sources[labelled.id].patient == labelled.patient
+    private_dir(tmp_path / "store").rename(tmp_path / "elsewhere")
     with pytest.raises(BadInput, match=r"store\.private"):
         read_source(labelled, manifest)
 
 
 def test_a_second_run_does_nothing_and_another_key_is_refused(scans, tmp_path):
-    options = Options(workers=0, modality="MR")
+    options = IngestConfig(num_workers=0, modality="MR")
     first = ingest(scans, tmp_path / "store", options, lambda *_: None)
     again = ingest(scans, tmp_path / "store", options, lambda *_: None)
     assert (again.prepared, again.manifest, again.rows) == (0, first.manifest, first.rows)
     ingest(scans, tmp_path / "other", options, lambda *_: None)
-    key = veil.private(tmp_path / "other") / "key"
-    for wrong in (options.model_copy(update={"key": key}), options.model_copy(update={"deidentify": False})):
+    key = private_dir(tmp_path / "other") / "key"
+    for wrong in (options.model_copy(update={"pseudonym_key": key}), options.model_copy(update={"deidentify": False})):
         with pytest.raises(BadInput, match=r"key|hidden"):
             ingest(scans, tmp_path / "store", wrong, lambda *_: None)
 
 
 def test_one_key_gives_one_name_in_two_stores_and_two_keys_give_two(scans, tmp_path):
     def cases(name, **options):
-        done = ingest(scans, tmp_path / name, Options(workers=0, modality="MR", **options), lambda *_: None)
-        return [(c.id, c.patient, c.source) for c in done.manifest.cases]
+        summary = ingest(scans, tmp_path / name, IngestConfig(num_workers=0, modality="MR", **options), lambda *_: None)
+        return [(c.id, c.patient, c.source) for c in summary.manifest.cases]
 
     first = cases("a")
-    assert cases("b", key=veil.private(tmp_path / "a") / "key") == first
+    assert cases("b", pseudonym_key=private_dir(tmp_path / "a") / "key") == first
     assert not {n for c in cases("c") for n in c} & {n for c in first for n in c}
 
 
-def test_names_of_a_published_layout_are_kept_unless_asked_otherwise(tmp_path):
+def test_names_of_a_published_layout_are_kept_unless_they_are_hidden(tmp_path):
     root = tmp_path / "scans"
-    nifti(root / "imagesTr/la_003.nii.gz")
+    write_nifti(root / "imagesTr/la_003.nii.gz")
     (root / "dataset.json").write_text(json.dumps({"labels": {}, "training": [{"image": "imagesTr/la_003.nii.gz"}]}))
     (root / "cases.csv").write_text("case,patient,age_years\nla_003,P7,95\n")
-    (kept,) = ingest(root, tmp_path / "kept", Options(workers=0, modality="MR"), lambda *_: None).manifest.cases
+    (kept,) = ingest(
+        root, tmp_path / "kept", IngestConfig(num_workers=0, modality="MR"), lambda *_: None
+    ).manifest.cases
     assert (kept.id, kept.patient, kept.age_years) == ("la_003", "P7", 90)
-    hiding = Options(workers=0, modality="MR", hide_names=True)
+    hiding = IngestConfig(num_workers=0, modality="MR", hide_names=True)
     (hidden,) = ingest(root, tmp_path / "hidden", hiding, lambda *_: None).manifest.cases
     assert "la_003" not in hidden.id and hidden.patient != "P7"
 
 
 def test_only_images_with_text_in_them_are_no_scans(tmp_path):
-    burned = slices()
+    burned = make_slices()
     for d in burned:
         d.BurnedInAnnotation = "YES"
     save(burned, tmp_path / "scans")
     with pytest.raises(BadInput, match="text may stand in the pixels"):
-        ingest(tmp_path / "scans", tmp_path / "store", Options(workers=0), lambda *_: None)
-    assert not (tmp_path / "store").exists() and not veil.private(tmp_path / "store").exists()
+        ingest(tmp_path / "scans", tmp_path / "store", IngestConfig(num_workers=0), lambda *_: None)
+    assert not (tmp_path / "store").exists() and not private_dir(tmp_path / "store").exists()
 
 
-def test_every_phrase_is_one_that_a_reader_says():
-    sources = [
-        p for layer in ("io", "data") for p in (home() / "medssl" / layer).rglob("*.py") if p.stem != "safe_messages"
-    ]
-    written = "".join(path.read_text() for path in sources).replace("{modality}", "CT")
-    said = re.sub(r"\{[^{}]*\}", "{n}", written)
-    assert [p for p in phrases.PHRASES if p.replace("as MR", "as CT") not in said] == []
-
-
-@pytest.mark.parametrize("text", ["", NAME, f"{NAME}.nii: truncated: (3, 4) voxels", f"a copy of {NAME}"])
-def test_phrases_never_carry_a_word_of_their_own(text):
-    assert NAME not in phrases.known(text, "unknown") and bool(phrases.known(text, "unknown")) == bool(text)
-
-
-def test_a_scan_that_is_gone_is_told_without_its_name(tmp_path):
-    path = nifti(tmp_path / f"scans/{NAME}.nii")
-    manifest = ingest(path.parent, tmp_path / "store", Options(workers=0, modality="MR"), lambda *_: None).manifest
+def test_a_missing_scan_is_reported_without_its_name(tmp_path):
+    path = write_nifti(tmp_path / f"scans/{NAME}.nii")
+    manifest = ingest(
+        path.parent, tmp_path / "store", IngestConfig(num_workers=0, modality="MR"), lambda *_: None
+    ).manifest
     path.unlink()
     with pytest.raises(BadInput, match="no longer") as error:
         read_source(manifest.cases[0], manifest)
     assert NAME not in str(error.value)
 
 
-def test_a_killed_run_goes_on_with_the_names_it_began_with(tmp_path):
-    nifti(tmp_path / f"scans/{NAME}.nii")
-    options = Options(workers=0, modality="MR")
+def test_a_killed_run_continues_with_the_same_pseudonyms(tmp_path):
+    write_nifti(tmp_path / f"scans/{NAME}.nii")
+    options = IngestConfig(num_workers=0, modality="MR")
     first = ingest(tmp_path / "scans", tmp_path / "store", options, lambda *_: None)
     for name in ("manifest.csv", "ledger.csv", "SHA256SUMS"):
         (tmp_path / "store" / name).unlink()
@@ -270,12 +264,12 @@ def test_a_killed_run_goes_on_with_the_names_it_began_with(tmp_path):
 
 
 def test_a_second_folder_joins_a_store_and_the_first_stays(tmp_path):
-    nifti(tmp_path / f"one/{NAME}.nii")
-    nifti(tmp_path / f"two/{NAME}.nii")
-    options = Options(workers=0, modality="MR")
+    write_nifti(tmp_path / f"one/{NAME}.nii")
+    write_nifti(tmp_path / f"two/{NAME}.nii")
+    options = IngestConfig(num_workers=0, modality="MR")
     first = ingest(tmp_path / "one", tmp_path / "store", options, lambda *_: None).manifest.cases
     both = ingest(tmp_path / "two", tmp_path / "store", options, lambda *_: None).manifest
     assert len(both.cases) == 2 and set(first) < set(both.cases)
-    assert len({row.path for row in veil.real_rows(tmp_path / "store")}) == 2
-    with pytest.warns(Doubt):
+    assert len({row.path for row in read_real_rows(tmp_path / "store")}) == 2
+    with pytest.warns(InputWarning):
         assert all(read_source(case, both).shape == (12, 14, 16) for case in both.cases)

@@ -12,7 +12,7 @@ import pytest
 
 from medssl import cli
 from medssl.data.ingest import download as fetching
-from medssl.data.ingest.download import DECATHLON, Archive, fetch
+from medssl.data.ingest.download import DECATHLON, Archive, download_dataset
 from medssl.errors import BadInput
 
 NAME, TASK = "hippocampus", "Task04_Hippocampus"
@@ -78,7 +78,7 @@ def quiet(have, of):
 
 def test_a_set_is_unpacked_and_the_second_time_nothing_is_asked_for(mirror, tmp_path, capsys):
     for _ in range(2):
-        assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--mirror", mirror + "/"]) == 0
+        assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--url", mirror + "/"]) == 0
         assert str(tmp_path / "data" / TASK) in capsys.readouterr().out
     assert (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
     assert [p.name for p in (tmp_path / "data").iterdir()] == [TASK]
@@ -93,7 +93,7 @@ def test_monai_downloads_where_the_network_allows(mirror, tmp_path, monkeypatch)
     monkeypatch.setattr(
         utils, "download_url", lambda url, *at, **how: asked.append((url, how)) or real(url, *at, **how)
     )
-    assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--mirror", mirror]) == 0
+    assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--url", mirror]) == 0
     ((url, how),) = asked
     assert url == f"{mirror}/{TASK}.tar" and (how["hash_val"], how["hash_type"]) == (DECATHLON[NAME].md5, "md5")
     assert Mirror.asked == [None] and (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
@@ -102,7 +102,7 @@ def test_monai_downloads_where_the_network_allows(mirror, tmp_path, monkeypatch)
 def test_what_monai_cannot_fetch_whole_is_fetched_in_blocks(mirror, tmp_path, monkeypatch, capsys):
     """A download that breaks off leaves nothing of MONAI's try, and all it got of ours; no part is fetched twice."""
     monkeypatch.setattr(Mirror, "cut", 5000)
-    how = [NAME, "--out", str(tmp_path / "data"), "--mirror", mirror]
+    how = [NAME, "--out", str(tmp_path / "data"), "--url", mirror]
     assert cli.run("fetch", how) == 2 and "broke off after 5000 of" in capsys.readouterr().err
     monkeypatch.setattr(Mirror, "cut", None)
     assert cli.run("fetch", how) == 0
@@ -111,20 +111,20 @@ def test_what_monai_cannot_fetch_whole_is_fetched_in_blocks(mirror, tmp_path, mo
 
 
 def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetching, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--mirror", url]) == 2
+        assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--url", url]) == 2
     assert socket.getdefaulttimeout() is None
 
 
 def test_a_download_that_broke_off_is_continued(mirror, tmp_path, monkeypatch):
     monkeypatch.setattr(Mirror, "cut", 5000)
     with pytest.raises(BadInput, match="broke off after 5000 of"):
-        fetch(NAME, tmp_path / "data", quiet, mirror)
+        download_dataset(NAME, tmp_path / "data", quiet, mirror)
     monkeypatch.setattr(Mirror, "cut", None)
     seen = []
-    folder = fetch(NAME, tmp_path / "data", lambda have, of: seen.append((have, of)), mirror)
+    folder = download_dataset(NAME, tmp_path / "data", lambda have, of: seen.append((have, of)), mirror)
     assert Mirror.asked == [None, "bytes=5000-"]
     assert (folder / "imagesTr/a.nii.gz").read_bytes() == BODY and seen[-1][0] == seen[-1][1]
 
@@ -133,22 +133,22 @@ def test_a_download_killed_after_its_last_byte_is_used(mirror, tmp_path):
     (tmp_path / "data").mkdir()
     body = (tmp_path / "mirror" / f"{TASK}.tar").read_bytes()
     (tmp_path / "data" / f"{TASK}.tar.part").write_bytes(body)
-    assert (fetch(NAME, tmp_path / "data", quiet, mirror) / "dataset.json").is_file()
+    assert (download_dataset(NAME, tmp_path / "data", quiet, mirror) / "dataset.json").is_file()
 
 
 def test_other_bytes_than_published_are_refused_and_removed(mirror, tmp_path):
     tar = tmp_path / "mirror" / f"{TASK}.tar"
     tar.write_bytes(tar.read_bytes()[:-1] + b"x")
-    with pytest.raises(BadInput, match=r"its MD5 is .*, published is"):
-        fetch(NAME, tmp_path / "data", quiet, mirror)
+    with pytest.raises(BadInput, match=r"its MD5 is .*, expected is"):
+        download_dataset(NAME, tmp_path / "data", quiet, mirror)
     assert list((tmp_path / "data").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../outside.txt", f"{TASK}/../../outside.txt", f"{TASK}/link"])
 def test_a_member_that_leads_outside_is_refused(mirror, tmp_path, monkeypatch, name):
     publish(tmp_path / "mirror", monkeypatch, {f"{TASK}/dataset.json": b"{}", name: b"x"})
-    with pytest.raises(BadInput, match="not to be trusted"):
-        fetch(NAME, tmp_path / "far" / "data", quiet, mirror)
+    with pytest.raises(BadInput, match="do not trust"):
+        download_dataset(NAME, tmp_path / "far" / "data", quiet, mirror)
     assert not list(tmp_path.rglob("outside.txt"))
     assert [p.name for p in (tmp_path / "far" / "data").iterdir()] == [f"{TASK}.tar"]
 
@@ -158,8 +158,8 @@ def test_an_archive_that_is_none_is_refused(mirror, tmp_path, monkeypatch):
     for body in (b"<html>", good[:9000]):
         (tmp_path / "mirror" / f"{TASK}.tar").write_bytes(body)
         monkeypatch.setitem(DECATHLON, NAME, Archive(TASK, hashlib.md5(body).hexdigest()))
-        with pytest.raises(BadInput, match="not a whole tar"):
-            fetch(NAME, tmp_path / "data", quiet, mirror)
+        with pytest.raises(BadInput, match="not a complete tar"):
+            download_dataset(NAME, tmp_path / "data", quiet, mirror)
         assert not (tmp_path / "data" / TASK).exists()
         (tmp_path / "data" / f"{TASK}.tar").unlink()
 
@@ -167,21 +167,21 @@ def test_an_archive_that_is_none_is_refused(mirror, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "url", "said"),
     [
-        (NAME, "http://127.0.0.1:9", "cannot be fetched"),
-        (NAME, "http://no-such-host.invalid", "cannot be fetched"),
-        (NAME, "nonsense", "cannot be fetched"),
+        (NAME, "http://127.0.0.1:9", "cannot be downloaded"),
+        (NAME, "http://no-such-host.invalid", "cannot be downloaded"),
+        (NAME, "nonsense", "cannot be downloaded"),
         ("kidney", "http://127.0.0.1:9", "no data set known here"),
     ],
 )
 def test_without_a_network_one_line_says_so(tmp_path, capsys, name, url, said):
-    assert cli.run("fetch", [name, "--out", str(tmp_path / "data"), "--mirror", url]) == 2
+    assert cli.run("fetch", [name, "--out", str(tmp_path / "data"), "--url", url]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
 
 
 def test_what_the_server_does_not_have_is_named(mirror, tmp_path):
-    with pytest.raises(BadInput, match=r"Task09_Spleen.tar: the server says 404"):
-        fetch("spleen", tmp_path / "data", quiet, mirror)
+    with pytest.raises(BadInput, match=r"Task09_Spleen.tar: the server answers 404"):
+        download_dataset("spleen", tmp_path / "data", quiet, mirror)
 
 
 def test_the_table_is_the_published_one():

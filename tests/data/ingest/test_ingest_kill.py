@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from medssl.data import store
-from medssl.data.ingest.pipeline import Options, ingest
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.pipeline import ingest
 from medssl.data.manifest import Manifest
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +39,10 @@ def undisturbed(scans, tmp_path_factory):
 
 def run(scans, out, **options):
     return ingest(
-        scans, out, Options(**({"modality": "MR", "workers": 0, "deidentify": False} | options)), lambda done, of: None
+        scans,
+        out,
+        IngestConfig(**({"modality": "MR", "num_workers": 0, "deidentify": False} | options)),
+        lambda done, of: None,
     ).manifest
 
 
@@ -99,10 +103,15 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_store(scans, undisturbed, 
                 killed.append(next(iter(cluster.workers.values())).pid)
                 os.kill(killed[0], signal.SIGKILL)
 
-        options = Options(modality="MR", scheduler=cluster.scheduler_address, deidentify=False)
+        options = IngestConfig(modality="MR", scheduler=cluster.scheduler_address, deidentify=False)
         assert ingest(scans, tmp_path / "store", options, watch).manifest.cases == undisturbed
         assert killed
-        ingest(scans, tmp_path / "veiled", Options(modality="MR", scheduler=cluster.scheduler_address), lambda *_: None)
+        ingest(
+            scans,
+            tmp_path / "veiled",
+            IngestConfig(modality="MR", scheduler=cluster.scheduler_address),
+            lambda *_: None,
+        )
     veiled = Manifest.read(tmp_path / "veiled/manifest.csv")
     assert sorted(c.sha256 for c in veiled.cases) == sorted(c.sha256 for c in undisturbed)
     assert all(c.id.startswith("image-") and c.source.startswith("hidden-") for c in veiled.cases)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from medssl.data.ingest import file_ledger as ledger
-from medssl.data.ingest.pipeline import Options, ingest
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.read_source import read_source
 from medssl.data.manifest import Manifest
-from medssl.data.store import Card, Store
+from medssl.data.splits import assign_splits
+from medssl.data.store import Store, StoreMetadata
 from medssl.errors import BadInput
 
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, 1.0, 0, -10], [0, 0, 2.0, 5], [0, 0, 0, 1]])
@@ -47,12 +49,12 @@ def decathlon(tmp_path):
 
 
 def run(scans, out, **options):
-    return ingest(scans, out, Options(**({"workers": 0} | options)), lambda done, of: None)
+    return ingest(scans, out, IngestConfig(**({"num_workers": 0} | options)), lambda done, of: None)
 
 
 def test_a_roundabout_path_to_the_scans_loses_no_label(decathlon, tmp_path):
     run(decathlon.parent / "elsewhere" / ".." / "scans", tmp_path / "store")
-    assert len(Manifest.read(tmp_path / "store/manifest.csv").labelled().cases) == 3
+    assert len(Manifest.read(tmp_path / "store/manifest.csv").with_labels().cases) == 3
 
 
 def test_every_file_is_in_the_ledger_exactly_once(decathlon, tmp_path):
@@ -60,7 +62,7 @@ def test_every_file_is_in_the_ledger_exactly_once(decathlon, tmp_path):
     (decathlon / "link.nii.gz").symlink_to(decathlon / "imagesTr/c0.nii.gz")
     save(decathlon / "labelsTr/orphan.nii.gz", np.ones((20, 24, 12), np.uint8))
     run(decathlon, tmp_path / "store", deidentify=False)
-    rows = ledger.read(tmp_path / "store/ledger.csv")
+    rows = ledger.read_ledger(tmp_path / "store/ledger.csv")
     assert sorted(r.path for r in rows) == sorted(str(p) for p in decathlon.rglob("*") if not p.is_dir())
     assert all((r.status == "used") == (not r.reason or r.reason == "describes the data set") for r in rows)
 
@@ -69,7 +71,7 @@ def test_patients_and_class_names_come_from_beside_the_images(decathlon, tmp_pat
     manifest = run(decathlon, tmp_path / "store").manifest
     assert [c.patient for c in manifest.cases] == ["P1", "P1", "P2"]
     assert manifest.cases[0].split == manifest.cases[1].split
-    assert Card.read(tmp_path / "store").labels == {1: "front", 2: "back"}
+    assert StoreMetadata.read(tmp_path / "store").labels == {1: "front", 2: "back"}
 
 
 def test_a_second_run_does_nothing(decathlon, tmp_path):
@@ -79,7 +81,7 @@ def test_a_second_run_does_nothing(decathlon, tmp_path):
     assert (first.prepared, again.prepared) == (3, 0)
     assert again.manifest == first.manifest == Manifest.read(tmp_path / "store/manifest.csv")
     assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*.b2nd")}
-    assert "nothing to do" in again.line()
+    assert "nothing to do" in again.describe()
 
 
 def test_a_changed_file_is_prepared_anew(decathlon, tmp_path):
@@ -157,7 +159,7 @@ def test_instances_become_their_class(tmp_path):
     manifest = run(tmp_path / "scans", tmp_path / "store", modality="CT").manifest
     label = Store(manifest).label(manifest.cases[0]).volume()
     assert np.unique(label.voxels).tolist() == [0, 1] and (label.voxels > 0).sum() == 16
-    assert Card.read(tmp_path / "store").labels == {1: "nodule"}
+    assert StoreMetadata.read(tmp_path / "store").labels == {1: "nodule"}
 
 
 def test_another_folder_adds_its_cases_and_leaves_the_splits(decathlon, tmp_path):
@@ -176,15 +178,15 @@ def test_a_store_keeps_its_spacing(decathlon, tmp_path):
 def test_another_split_of_a_store_must_be_asked_for_by_name(decathlon, tmp_path):
     for n in range(3, 12):
         save(decathlon / f"more/c{n}.nii.gz", head(n))
-    first = run(decathlon, tmp_path / "store", shares={"train": 0.5, "test": 0.5}, seed=1).manifest
+    first = run(decathlon, tmp_path / "store", split_fractions={"train": 0.5, "test": 0.5}, seed=1).manifest
     assert run(decathlon, tmp_path / "store").manifest == first
-    for other in ({"seed": 2}, {"shares": {"train": 1.0}}):
+    for other in ({"seed": 2}, {"split_fractions": {"train": 1.0}}):
         with pytest.raises(BadInput, match="--resplit"):
             run(decathlon, tmp_path / "store", **other)
     assert Manifest.read(tmp_path / "store/manifest.csv") == first
     again = run(decathlon, tmp_path / "store", seed=2, resplit=True)
     assert again.prepared == 0 and again.manifest.split_digest() != first.split_digest()
-    assert again.manifest == first.split({"train": 0.5, "test": 0.5}, 2)
+    assert again.manifest == assign_splits(first, {"train": 0.5, "test": 0.5}, 2)
     assert run(decathlon, tmp_path / "store").manifest == again.manifest
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medssl.data.ingest.pipeline import Options, ingest
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.reference_labels import References
 from medssl.data.ingest.source import Source
 from medssl.errors import BadInput
@@ -29,18 +30,21 @@ def dataset(shared_data, tmp_path):
 
 def test_a_manifest_leads_to_the_files_its_cases_were_read_from(dataset, tmp_path):
     done = ingest(
-        dataset, tmp_path / "store", Options(workers=1, spacing_mm=(2.0, 2.0, 2.0), modality="MR"), lambda *_: None
+        dataset,
+        tmp_path / "store",
+        IngestConfig(num_workers=1, spacing_mm=(2.0, 2.0, 2.0), modality="MR"),
+        lambda *_: None,
     )
     found = References.read(tmp_path / "store" / "manifest.csv")
-    found.measured([case.id for case in done.manifest.cases])
+    found.select_labelled([case.id for case in done.manifest.cases])
     for case in done.manifest.cases:
         image = images.read(dataset / "imagesTr" / f"{case.id}.nii.gz")
         drawn = images.read(dataset / "labelsTr" / f"{case.id}.nii.gz", label=True)
-        assert np.array_equal(found.label(case.id, image).voxels, drawn.voxels)
+        assert np.array_equal(found.read_label(case.id, image).voxels, drawn.voxels)
 
 
 def test_a_part_of_a_manifest_has_the_references_of_its_cases(dataset, tmp_path):
-    done = ingest(dataset, tmp_path / "store", Options(workers=1), lambda *_: None)
+    done = ingest(dataset, tmp_path / "store", IngestConfig(num_workers=1), lambda *_: None)
     part = replace(done.manifest, cases=done.manifest.cases[1:3])
     part.write(tmp_path / "store" / "part.csv")
     found = References.read(tmp_path / "store" / "part.csv")
@@ -52,34 +56,34 @@ def test_a_data_set_and_its_folder_of_labels_give_the_same(dataset):
     assert whole.sources.keys() == labels.sources.keys()
     for case in whole.sources:
         image = images.read(dataset / "imagesTr" / f"{case}.nii.gz")
-        assert np.array_equal(whole.label(case, image).voxels, labels.label(case, image).voxels)
+        assert np.array_equal(whole.read_label(case, image).voxels, labels.read_label(case, image).voxels)
 
 
 def test_voxels_that_nobody_labelled_are_negative_in_both(dataset, tmp_path):
     told = {"labels": {"background": 0, "front": 1, "ignore": 2}, "channel_names": {"0": "MR"}}
     (dataset / "dataset.json").write_text(json.dumps(told))
-    ingest(dataset, tmp_path / "store", Options(workers=1), lambda *_: None)
+    ingest(dataset, tmp_path / "store", IngestConfig(num_workers=1), lambda *_: None)
     for found in (References.read(dataset), References.read(tmp_path / "store" / "manifest.csv")):
         for case in found.sources:
             image = images.read(dataset / "imagesTr" / f"{case}.nii.gz")
             drawn = images.read(dataset / "labelsTr" / f"{case}.nii.gz", label=True).voxels
-            assert np.array_equal(found.label(case, image).voxels, np.array([0, 1, -1])[drawn])
+            assert np.array_equal(found.read_label(case, image).voxels, np.array([0, 1, -1])[drawn])
 
 
 def test_an_empty_folder_has_no_references(tmp_path):
     with pytest.raises(BadInput, match="no label for a, b"):
-        References.read(tmp_path).measured(("a", "b"))
+        References.read(tmp_path).select_labelled(("a", "b"))
 
 
 def test_a_label_on_another_grid_is_refused_with_its_case(dataset):
     found = References.read(dataset)
     first, second = list(found.sources)[:2]
     with pytest.raises(BadInput, match=f"{first}: label"):
-        found.label(first, images.read(dataset / "imagesTr" / f"{second}.nii.gz"))
+        found.read_label(first, images.read(dataset / "imagesTr" / f"{second}.nii.gz"))
 
 
 def test_cases_a_manifest_knows_to_be_unlabelled_are_left_out_and_others_are_refused(tmp_path):
     found = References(tmp_path, {"a": Source("a", "a", (), ())}, unlabelled=frozenset({"b"}))
-    assert found.measured(["a", "b"]) == ["a"]
+    assert found.select_labelled(["a", "b"]) == ["a"]
     with pytest.raises(BadInput, match="no label for c;"):
-        found.measured(["a", "b", "c"])
+        found.select_labelled(["a", "b", "c"])

@@ -7,16 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medssl.data.ingest.pipeline import Options, ingest
-from medssl.data.ingest.read_source import Scan, scans
+from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.pipeline import ingest
+from medssl.data.ingest.read_source import ScanRef, list_scans
 from medssl.data.manifest import Manifest
-from medssl.inference.prediction_writer import studies
+from medssl.inference.prediction_writer import make_study_refs
 from medssl.io import nifti
-from medssl.io.dicom.series_writer import SeriesInfo, dicom_series
+from medssl.io.dicom.series_writer import SeriesInfo, write_series
 from medssl.volume import Volume
 
 DAYS = {"p": ("20240302", "20240901"), "q": ("20250110",), "r": ("",)}
-OPTIONS = {"workers": 0, "shares": {"test": 1.0}}
+OPTIONS = {"num_workers": 0, "split_fractions": {"test": 1.0}}
 
 
 def volume(seed, unit="HU"):
@@ -30,14 +31,14 @@ def folders(tmp_path):
     for patient, days in DAYS.items():
         for n, day in enumerate(days):
             info = SeriesInfo(patient, study=f"{n}", series=f"{n}", date=day)
-            dicom_series(volume(ord(patient) + n), places[n] / patient, info)
+            write_series(volume(ord(patient) + n), places[n] / patient, info)
     return places
 
 
 def told(found):
     """The days of every patient's studies, the patients in the order of how many studies they have."""
     by: dict[str, list] = {}
-    for one in studies(found).values():
+    for one in make_study_refs(found).values():
         by.setdefault(one.patient, []).append(one.day)
     return sorted((sorted(days, key=str) for days in by.values()), key=str)
 
@@ -45,47 +46,49 @@ def told(found):
 @pytest.mark.parametrize("hidden", [True, False])
 def test_folders_ingested_one_after_the_other_keep_the_days_between(folders, tmp_path, hidden):
     for folder in folders:
-        ingest(folder, tmp_path / "store", Options(deidentify=hidden, **OPTIONS), lambda *_: None)
+        ingest(folder, tmp_path / "store", IngestConfig(deidentify=hidden, **OPTIONS), lambda *_: None)
     manifest = tmp_path / "store/manifest.csv"
-    assert told(scans(manifest, "test", "")) == [[0, 183], [0], [None]]
-    assert {one.date for one in studies(scans(manifest, "test", "")).values()} == {""}
+    assert told(list_scans(manifest, "test", "")) == [[0, 183], [0], [None]]
+    assert {one.date for one in make_study_refs(list_scans(manifest, "test", "")).values()} == {""}
     real = {date.fromisoformat(day).toordinal() for days in DAYS.values() for day in days if day}
-    kept = {case.day for case in Manifest.read(manifest).cases if case.day}
+    kept = {case.study_day for case in Manifest.read(manifest).cases if case.study_day}
     assert kept.isdisjoint(real) if hidden else kept == real
 
 
 def test_a_folder_of_scans_tells_the_days_and_names_patients_after_cases(folders):
-    found = scans(folders[0].parent, "", "")
+    found = list_scans(folders[0].parent, "", "")
     assert told(found) == [[0, 183], [0], [None]]
     assert len({scan.patient for scan in found}) == 3 and {scan.patient for scan in found} < {s.case for s in found}
-    assert {one.date for one in studies(found).values()} == {""}
-    assert {one.date for one in studies(found, dated=True).values()} == {day for days in DAYS.values() for day in days}
+    assert {one.date for one in make_study_refs(found).values()} == {""}
+    assert {one.date for one in make_study_refs(found, include_dates=True).values()} == {
+        day for days in DAYS.values() for day in days
+    }
 
 
 def test_a_table_dates_scans_that_have_no_header(tmp_path):
     for n in range(3):
         nifti.write(volume(n, "a.u."), tmp_path / f"scans/{n}.nii.gz")
     (tmp_path / "p.csv").write_text("case,patient,study_date\n0,a,2024-03-02\n1,a,20240901\n2,a,some day\n")
-    options = Options(patients=tmp_path / "p.csv", modality="MR", **OPTIONS)
+    options = IngestConfig(patients=tmp_path / "p.csv", modality="MR", **OPTIONS)
     ingest(tmp_path / "scans", tmp_path / "store", options, lambda *_: None)
-    assert told(scans(tmp_path / "store/manifest.csv", "test", "")) == [[0, 183, None]]
+    assert told(list_scans(tmp_path / "store/manifest.csv", "test", "")) == [[0, 183, None]]
 
 
 def test_a_manifest_of_before_has_no_days(folders, tmp_path):
-    ingest(folders[0], tmp_path / "store", Options(**OPTIONS), lambda *_: None)
+    ingest(folders[0], tmp_path / "store", IngestConfig(**OPTIONS), lambda *_: None)
     path = tmp_path / "store/manifest.csv"
     whole = Manifest.read(path)
     lines = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
-    assert "day" not in lines[0] and sum(case.day is not None for case in whole.cases) == 2
+    assert "day" not in lines[0] and sum(case.study_day is not None for case in whole.cases) == 2
     path.write_text("\n".join(lines) + "\n")
-    assert {case.day for case in Manifest.read(path).cases} == {None}
+    assert {case.study_day for case in Manifest.read(path).cases} == {None}
     assert Manifest.read(path).digest() == whole.digest()
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.none() | st.integers(1, 9)), max_size=8))
 def test_days_count_from_the_patients_first_study(whose):
-    found = [Scan(f"{n}", patient, day, lambda: volume(0)) for n, (patient, day) in enumerate(whose)]
-    done = studies(found)
+    found = [ScanRef(f"{n}", patient, day, lambda: volume(0)) for n, (patient, day) in enumerate(whose)]
+    done = make_study_refs(found)
     for patient in "ab":
         days = [day for whom, day in whose if whom == patient and day is not None]
         assert [s.day for s in done.values() if s.patient == patient and s.day is not None] == [

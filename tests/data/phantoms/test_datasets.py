@@ -1,4 +1,4 @@
-"""Phantoms: the same patient on every grid, anatomy on its right side, and a truth that the voxels bear out."""
+"""Phantoms: the same patient on every grid, anatomy on the correct side, and ground truth that fits the voxels."""
 
 from dataclasses import replace
 from functools import cache
@@ -9,27 +9,35 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medssl.data.phantoms import datasets as phantom
-from medssl.data.phantoms.datasets import CHEST_LABELS, HEAD_LABELS, PROTOCOLS, Phantom
+from medssl.data.phantoms.datasets import (
+    CHEST_LABELS,
+    HEAD_LABELS,
+    PROTOCOLS,
+    Phantom,
+    simulate_chest_ct,
+    simulate_head_mr,
+)
 from medssl.volume import Volume
 
 SHAPE, SPACING = (60, 60, 60), (4.8, 4.8, 4.8)
 LUNG, HEART, LIVER, SPINE, NODULE = CHEST_LABELS
 GREY, WHITE, VENTRICLES, LEFT, RIGHT, LESION = HEAD_LABELS
 small_seeds = st.integers(0, 10**6)
-few = settings(max_examples=6, deadline=None, phases=(Phase.reuse, Phase.generate))  # shrinking draws for minutes
+few_examples = settings(
+    max_examples=6, deadline=None, phases=(Phase.reuse, Phase.generate)
+)  # shrinking draws for minutes
 
 
 @cache
-def a_chest(seed=3, nodules=4, orientation="RAS", spacing_mm=SPACING, oblique_deg=0.0):
+def make_chest(seed=3, nodules=4, orientation="RAS", spacing_mm=SPACING, oblique_deg=0.0):
     shape = tuple(round(288 / s) for s in spacing_mm)
-    return phantom.chest(seed, shape, spacing_mm, orientation, nodules, oblique_deg)
+    return simulate_chest_ct(seed, shape, spacing_mm, orientation, nodules, oblique_deg)
 
 
 @cache
-def a_head(seed=3, lesions=2, orientation="RAS", spacing_mm=(3.0, 3.0, 3.0)):
+def make_head(seed=3, lesions=2, orientation="RAS", spacing_mm=(3.0, 3.0, 3.0)):
     shape = tuple(round(204 / s) for s in spacing_mm)
-    return phantom.head(seed, shape, spacing_mm, orientation, lesions)
+    return simulate_head_mr(seed, shape, spacing_mm, orientation, lesions)
 
 
 def centre_mm(label: Volume, value: int):
@@ -40,7 +48,7 @@ def volumes_ml(scan: Phantom):
     return np.bincount(scan.label.voxels.ravel(), minlength=7)[1:] * scan.label.voxel_ml()
 
 
-def anatomy_is_right(label: Volume) -> bool:
+def is_correct_anatomy(label: Volume) -> bool:
     """Liver on the right, heart on the left and before the spine, liver below the lungs."""
     lung, heart, liver, spine = (centre_mm(label, v) for v in (LUNG, HEART, LIVER, SPINE))
     return bool(
@@ -53,30 +61,30 @@ def anatomy_is_right(label: Volume) -> bool:
 
 
 def test_a_seed_repeats_the_scan_voxel_for_voxel():
-    once, again = (phantom.chest(8, SHAPE, SPACING) for _ in range(2))
-    np.testing.assert_array_equal(once.image.voxels, again.image.voxels)
-    assert once.nodules == again.nodules
+    first, second = (simulate_chest_ct(8, SHAPE, SPACING) for _ in range(2))
+    np.testing.assert_array_equal(first.image.voxels, second.image.voxels)
+    assert first.nodules == second.nodules
 
 
-def test_patients_truly_differ():
-    one, other = (a_chest(seed).label.voxels for seed in (1, 2))
+def test_patients_differ():
+    first, second = (make_chest(seed).label.voxels for seed in (1, 2))
     for organ in (LUNG, HEART, LIVER, SPINE):
-        shared = 2 * ((one == organ) & (other == organ)).sum() / ((one == organ).sum() + (other == organ).sum())
+        shared = 2 * ((first == organ) & (second == organ)).sum() / ((first == organ).sum() + (second == organ).sum())
         assert 0.1 < shared < 0.93
 
 
-@few
+@few_examples
 @given(small_seeds, st.sampled_from(PROTOCOLS))
 def test_liver_is_right_heart_left_and_spine_behind_on_every_grid(seed, protocol):
-    scan = phantom.chest(seed, (48, 48, 48), (6.0, 6.0, 6.0), protocol.orientation, 1, protocol.oblique_deg)
-    assert anatomy_is_right(scan.label)
+    scan = simulate_chest_ct(seed, (48, 48, 48), (6.0, 6.0, 6.0), protocol.orientation, 1, protocol.oblique_deg)
+    assert is_correct_anatomy(scan.label)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_mirrored_scan_is_not_taken_for_right_anatomy(axis):
-    label = a_chest().label
-    assert anatomy_is_right(label)
-    assert not anatomy_is_right(replace(label, voxels=np.flip(label.voxels, axis)))
+def test_a_mirrored_scan_is_not_correct_anatomy(axis):
+    label = make_chest().label
+    assert is_correct_anatomy(label)
+    assert not is_correct_anatomy(replace(label, voxels=np.flip(label.voxels, axis)))
 
 
 @pytest.mark.parametrize(
@@ -89,50 +97,53 @@ def test_a_mirrored_scan_is_not_taken_for_right_anatomy(axis):
     ],
 )
 def test_another_grid_shows_the_same_patient(orientation, spacing_mm, oblique_deg):
-    here, there = a_chest(), a_chest(orientation=orientation, spacing_mm=spacing_mm, oblique_deg=oblique_deg)
-    assert here.nodules == there.nodules
+    reference, regridded = (
+        make_chest(),
+        make_chest(orientation=orientation, spacing_mm=spacing_mm, oblique_deg=oblique_deg),
+    )
+    assert reference.nodules == regridded.nodules
     organs = [v - 1 for v in (LUNG, HEART, LIVER, SPINE)]
     if oblique_deg == 0:  # else the corners of the field of view cut other parts of the lungs and the liver
-        np.testing.assert_allclose(volumes_ml(there)[organs], volumes_ml(here)[organs], rtol=0.03)
+        np.testing.assert_allclose(volumes_ml(regridded)[organs], volumes_ml(reference)[organs], rtol=0.03)
     for organ in (LUNG, HEART, LIVER):
-        assert np.abs(centre_mm(here.label, organ) - centre_mm(there.label, organ)).max() < 2
+        assert np.abs(centre_mm(reference.label, organ) - centre_mm(regridded.label, organ)).max() < 2
 
 
 def test_the_heads_grid_shows_the_same_patient_too():
-    here, there = a_head(), a_head(orientation="ASL", spacing_mm=(2.0, 4.0, 3.0))
-    np.testing.assert_allclose(volumes_ml(there)[[0, 1]], volumes_ml(here)[[0, 1]], rtol=0.04)
+    reference, regridded = make_head(), make_head(orientation="ASL", spacing_mm=(2.0, 4.0, 3.0))
+    np.testing.assert_allclose(volumes_ml(regridded)[[0, 1]], volumes_ml(reference)[[0, 1]], rtol=0.04)
     for structure in (VENTRICLES, LEFT, RIGHT):
-        assert np.abs(centre_mm(here.label, structure) - centre_mm(there.label, structure)).max() < 1.5
+        assert np.abs(centre_mm(reference.label, structure) - centre_mm(regridded.label, structure)).max() < 1.5
 
 
-@few
+@few_examples
 @given(small_seeds, st.integers(1, 4), st.sampled_from([0.0, 9.0]))
-def test_nodules_are_balls_of_the_said_place_and_size(seed, count, oblique_deg):
-    scan = phantom.chest(seed, (72, 72, 72), (4.0, 4.0, 4.0), "RAS", count, oblique_deg)
-    pieces, found = ndimage.label(scan.label.voxels == NODULE, np.ones((3, 3, 3)))
-    assert found == len(scan.nodules) == count
+def test_nodules_are_balls_with_the_listed_centre_and_size(seed, count, oblique_deg):
+    scan = simulate_chest_ct(seed, (72, 72, 72), (4.0, 4.0, 4.0), "RAS", count, oblique_deg)
+    pieces, count_found = ndimage.label(scan.label.voxels == NODULE, np.ones((3, 3, 3)))
+    assert count_found == len(scan.nodules) == count
     for nodule in scan.nodules:
         i, j, k = np.rint(scan.label.to_index(np.asarray(nodule.centre_mm))).astype(int)
         piece = np.argwhere(pieces == pieces[i, j, k]).astype(float)
-        places = scan.label.to_mm(piece)
+        points = scan.label.to_mm(piece)
         assert pieces[i, j, k] > 0
-        assert np.linalg.norm(places - nodule.centre_mm, axis=1).max() < nodule.diameter_mm / 2
-        everywhere = np.argwhere(np.ones(scan.label.shape, bool)).astype(float)
-        apart = np.linalg.norm(scan.label.to_mm(everywhere) - nodule.centre_mm, axis=1)
-        assert len(piece) == (apart < nodule.diameter_mm / 2).sum()
+        assert np.linalg.norm(points - nodule.centre_mm, axis=1).max() < nodule.diameter_mm / 2
+        all_voxels = np.argwhere(np.ones(scan.label.shape, bool)).astype(float)
+        distances = np.linalg.norm(scan.label.to_mm(all_voxels) - nodule.centre_mm, axis=1)
+        assert len(piece) == (distances < nodule.diameter_mm / 2).sum()
 
 
 def test_nodules_lie_in_the_lung_and_stand_out_from_it():
-    scan = a_chest(seed=5)
+    scan = make_chest(seed=5)
     for nodule in scan.nodules:
         i, j, k = np.rint(scan.label.to_index(np.asarray(nodule.centre_mm))).astype(int)
-        around = ndimage.binary_dilation(scan.label.voxels == NODULE, iterations=2) & (scan.label.voxels == LUNG)
-        assert scan.image.voxels[i, j, k] > np.median(scan.image.voxels[around]) + 150
+        surrounding = ndimage.binary_dilation(scan.label.voxels == NODULE, iterations=2) & (scan.label.voxels == LUNG)
+        assert scan.image.voxels[i, j, k] > np.median(scan.image.voxels[surrounding]) + 150
 
 
 def test_tissues_have_their_hounsfield_units():
     for seed in (1, 2, 3):
-        scan = a_chest(seed)
+        scan = make_chest(seed)
         median = {v: float(np.median(scan.image.voxels[scan.label.voxels == v])) for v in (LUNG, HEART, LIVER, SPINE)}
         assert -910 < median[LUNG] < -740
         assert 30 < median[LIVER] < 160
@@ -143,10 +154,10 @@ def test_tissues_have_their_hounsfield_units():
         assert 0.03 < fat.mean() < 0.4
 
 
-def test_noise_is_correlated_and_its_dose_is_the_patients():
+def test_noise_is_correlated_and_differs_between_patients():
     spread = []
     for seed in range(6):
-        air = phantom.chest(seed, (64, 64, 12), (5.0, 5.0, 4.0)).image.voxels[:8, :8].astype(float)
+        air = simulate_chest_ct(seed, (64, 64, 12), (5.0, 5.0, 4.0)).image.voxels[:8, :8].astype(float)
         spread.append(air.std())
         along = np.corrcoef(air[:-1].ravel(), air[1:].ravel())[0, 1]
         assert along > 0.15
@@ -154,40 +165,40 @@ def test_noise_is_correlated_and_its_dose_is_the_patients():
 
 
 def test_zero_nodules_are_zero_and_too_many_are_refused():
-    assert not phantom.chest(1, (24,) * 3, (12.0,) * 3, nodules=0).nodules
-    assert len(phantom.chest(1, (24,) * 3, (12.0,) * 3, nodules=30).nodules) == 30
+    assert not simulate_chest_ct(1, (24,) * 3, (12.0,) * 3, num_nodules=0).nodules
+    assert len(simulate_chest_ct(1, (24,) * 3, (12.0,) * 3, num_nodules=30).nodules) == 30
     with pytest.raises(ValueError, match="at most 30"):
-        phantom.chest(1, (24,) * 3, (12.0,) * 3, nodules=31)
+        simulate_chest_ct(1, (24,) * 3, (12.0,) * 3, num_nodules=31)
 
 
 def test_nodules_outside_the_field_of_view_are_not_listed():
-    whole, part = a_chest(), phantom.chest(3, (24, 60, 60), SPACING, nodules=4)
-    seen = [n for n in whole.nodules if abs(n.centre_mm[0]) < 12 * 4.8]
-    assert list(part.nodules) == seen
+    whole, part = make_chest(), simulate_chest_ct(3, (24, 60, 60), SPACING, num_nodules=4)
+    visible = [n for n in whole.nodules if abs(n.centre_mm[0]) < 12 * 4.8]
+    assert list(part.nodules) == visible
 
 
 def test_both_sequences_show_the_head_in_their_own_contrast():
-    scan = a_head()
+    scan = make_head()
     t1, t2 = ({v: np.median(c[scan.label.voxels == v]) for v in HEAD_LABELS} for c in scan.image.voxels)
     assert t1[WHITE] > t1[GREY] > t1[VENTRICLES]
     assert t2[VENTRICLES] > t2[GREY] > t2[WHITE]
     assert t2[LESION] > t2[WHITE] and t1[LESION] < t1[WHITE]
 
 
-@few
+@few_examples
 @given(small_seeds)
 def test_the_left_hippocampus_lies_left_and_is_the_smaller_one(seed):
-    scan = a_head(seed, None)
+    scan = make_head(seed, None)
     assert centre_mm(scan.label, LEFT)[0] < centre_mm(scan.label, VENTRICLES)[0] < centre_mm(scan.label, RIGHT)[0]
     assert volumes_ml(scan)[LEFT - 1] < 0.9 * volumes_ml(scan)[RIGHT - 1]
 
 
 def test_some_heads_have_lesions_and_some_have_none():
-    have = {bool((a_head(seed, None, spacing_mm=(6.0,) * 3).label.voxels == LESION).any()) for seed in range(8)}
-    assert have == {True, False}
+    outcomes = {bool((make_head(seed, None, spacing_mm=(6.0,) * 3).label.voxels == LESION).any()) for seed in range(8)}
+    assert outcomes == {True, False}
 
 
 def test_the_air_round_a_head_is_rician():
-    air = a_head().image.voxels[:, :6, :6].astype(float)
+    air = make_head().image.voxels[:, :6, :6].astype(float)
     assert (air > 0).mean() > 0.95
     assert np.mean(air) / np.std(air) == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), rel=0.15)

@@ -1,4 +1,4 @@
-"""Real series against an independent reader, the recorded facts and the published volumes."""
+"""Real series agree with an independent reader, the recorded facts and the published volumes."""
 
 import json
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from medssl.io import nifti
-from medssl.io.dicom import reader as dicom
+from medssl.io import dicom, nifti
 
 SERIES = [
     "chest_ct_4DLung-P113/CT", "mr_anatomical/001", "mr_anatomical/002_non_isotropic", "mr_encodings/j2k",
@@ -29,11 +28,11 @@ def test_a_real_series_equals_gdcm_voxel_by_voxel_and_in_mm(shared_data, name):
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(shared_data("dicom") / name)))
     image = reader.Execute()
-    theirs = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
+    expected = sitk.GetArrayViewFromImage(image).transpose(2, 1, 0)
     if volume.voxels.dtype == np.float32:
-        np.testing.assert_allclose(volume.voxels, theirs, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(volume.voxels, expected, rtol=1e-6, atol=1e-6)
     else:
-        assert np.array_equal(volume.voxels, theirs)
+        assert np.array_equal(volume.voxels, expected)
     for index in [(0, 0, 0), tuple(n - 1 for n in volume.shape)]:
         x, y, z = image.TransformIndexToPhysicalPoint(index)
         np.testing.assert_allclose(volume.to_mm(np.array([index], float))[0], (-x, -y, z), atol=1e-3)
@@ -61,12 +60,12 @@ def test_a_real_series_has_the_recorded_facts(shared_data, name):
         *((f"mr_encodings/{code}", "mr_encodings/ground_truth.nii.gz") for code in ("j2k", "jpeg", "jpegls", "rle")),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*unit of length:medssl.errors.Doubt")
+@pytest.mark.filterwarnings("ignore:.*unit of length:medssl.errors.InputWarning")
 def test_a_real_series_equals_the_published_volume(shared_data, name, truth):
-    ours = only_series(shared_data("dicom") / name).volume().oriented("RAS")
-    theirs = nifti.read(shared_data("dicom") / truth).oriented("RAS")
-    np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-3)
-    np.testing.assert_allclose(ours.voxels, theirs.voxels, rtol=1e-5)
+    volume = only_series(shared_data("dicom") / name).volume().reorient("RAS")
+    published = nifti.read(shared_data("dicom") / truth).reorient("RAS")
+    np.testing.assert_allclose(volume.affine, published.affine, atol=1e-3)
+    np.testing.assert_allclose(volume.voxels, published.voxels, rtol=1e-5)
 
 
 def test_every_real_file_is_used_or_refused_exactly_once(shared_data):

@@ -7,8 +7,8 @@ import pytest
 from pydicom.uid import HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL
 
 from medssl.errors import BadInput
-from medssl.io.dicom import reader as dicom
-from tests.helpers.dicom_phantom import off_truth, packed, save, slices
+from medssl.io import dicom
+from tests.helpers.dicom_phantom import error_against_truth, make_slices, save, with_compressed_frames
 
 # What `slices(count=3)` of dicom_phantom shows, painted: 12 x 16 signed 16-bit numbers each, reversible.
 HEAD = (
@@ -30,17 +30,25 @@ FRAMES = tuple(
 
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K], ids=lambda uid: uid.name)
 def test_htj2k_is_right_voxel_by_voxel(tmp_path, syntax):
-    save(slices(count=3), tmp_path / "plain")
-    save([packed(d, f) for d, f in zip(slices(count=3), FRAMES, strict=True)], tmp_path / "packed", syntax)
+    save(make_slices(count=3), tmp_path / "plain")
+    save(
+        [with_compressed_frames(d, f) for d, f in zip(make_slices(count=3), FRAMES, strict=True)],
+        tmp_path / "packed",
+        syntax,
+    )
     (plain,), (series,) = dicom.read(tmp_path / "plain"), dicom.read(tmp_path / "packed")
-    assert off_truth(series.volume()) <= 0.51
+    assert error_against_truth(series.volume()) <= 0.51
     assert np.array_equal(series.volume().voxels, plain.volume().voxels)
 
 
 @pytest.mark.parametrize("spoil", [lambda f: f[:90], lambda f: f[:40] + bytes(20) + f[60:], lambda f: b"\0\0"])
 def test_broken_htj2k_is_refused(tmp_path, spoil):
-    save([packed(d, spoil(f)) for d, f in zip(slices(count=3), FRAMES, strict=True)], tmp_path, HTJ2KLossless)
-    for found in dicom.read(tmp_path):
-        if isinstance(found, dicom.Series):
+    save(
+        [with_compressed_frames(d, spoil(f)) for d, f in zip(make_slices(count=3), FRAMES, strict=True)],
+        tmp_path,
+        HTJ2KLossless,
+    )
+    for result in dicom.read(tmp_path):
+        if isinstance(result, dicom.Series):
             with pytest.raises(BadInput, match="decode"):
-                found.volume()
+                result.volume()

@@ -1,4 +1,4 @@
-"""Broken DICOM: every fault is refused by its code and in words that name it, and nothing comes out wrong."""
+"""Broken DICOM is rejected with a code and a message that names the fault, and never read wrongly."""
 
 import os
 import re
@@ -20,19 +20,30 @@ from pydicom.uid import (
 )
 
 from medssl.errors import BadInput
-from medssl.io.dicom import reader as dicom
-from tests.helpers.dicom_phantom import ROOT, multiframe, off_truth, packed, paint, save, save_one, slices, values
-from tests.helpers.resource_limits import bounded
+from medssl.io import dicom
+from medssl.io.rejected import RejectedFiles
+from tests.helpers.dicom_phantom import (
+    ROOT,
+    error_against_truth,
+    make_multiframe,
+    make_slices,
+    paint,
+    save,
+    save_one,
+    slice_values,
+    with_compressed_frames,
+)
+from tests.helpers.resource_limits import limit_resources
 
-# Whoever hangs on a broken file fails here; `bounded` holds each refusal to two seconds of CPU time, and its memory.
+# A reader that hangs on a broken file fails by this timeout; `limit_resources` limits CPU time and memory.
 pytestmark = pytest.mark.timeout(20)
 
 
 def each(**attributes):
     """All slices get these attributes (None deletes one)."""
 
-    def change(found):
-        for d in found:
+    def change(datasets):
+        for d in datasets:
             _set(paint(d) if "PixelData" not in d else d, attributes)
 
     return change
@@ -41,8 +52,8 @@ def each(**attributes):
 def one(**attributes):
     """The third slice alone gets them."""
 
-    def change(found):
-        _set(paint(found[2]), attributes)
+    def change(datasets):
+        _set(paint(datasets[2]), attributes)
 
     return change
 
@@ -55,85 +66,85 @@ def _set(dataset, attributes):
             dataset.add_new(name, *value) if isinstance(value, tuple) else setattr(dataset, name, value)
 
 
-def twice(found):
-    found.append(slices()[2])
-    found[-1].SOPInstanceUID += ".1"
-    paint(found[-1], values(found[-1]) + 50)
+def twice(datasets):
+    datasets.append(make_slices()[2])
+    datasets[-1].SOPInstanceUID += ".1"
+    paint(datasets[-1], slice_values(datasets[-1]) + 50)
 
 
-def one_uid_two_contents(found):
-    found.append(slices()[2])
-    paint(found[-1], values(found[-1]) + 50)
+def one_uid_two_contents(datasets):
+    datasets.append(make_slices()[2])
+    paint(datasets[-1], slice_values(datasets[-1]) + 50)
 
 
-def wobble(found):
-    found[3].ImagePositionPatient[0] += 0.5
+def wobble(datasets):
+    datasets[3].ImagePositionPatient[0] += 0.5
 
 
-def shift_last(found):
-    found[-1].ImagePositionPatient[2] += 0.3
+def shift_last(datasets):
+    datasets[-1].ImagePositionPatient[2] += 0.3
 
 
-def other_size(found):
-    found[2].Rows = 10
+def other_size(datasets):
+    datasets[2].Rows = 10
 
 
 def drop(k):
-    def change(found):
-        del found[k]
+    def change(datasets):
+        del datasets[k]
 
     return change
 
 
-def signs(found):
+def signs(datasets):
     """Unsigned numbers that a signed flag hides: HU beyond anything."""
-    for d in found:
+    for d in datasets:
         d.RescaleIntercept = "0"
-        paint(d, values(d) - 600)
+        paint(d, slice_values(d) - 600)
         d.PixelRepresentation = 0
 
 
-def spare_bits(found):
-    for d in found:
+def spare_bits(datasets):
+    for d in datasets:
         paint(d)
         d.BitsStored, d.HighBit = 8, 7
 
 
-def half_zero(found):
-    paint(found[2])
-    content = found[2].PixelData
-    found[2].PixelData = content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
+def half_zero(datasets):
+    paint(datasets[2])
+    content = datasets[2].PixelData
+    datasets[2].PixelData = content[: len(content) // 2] + bytes(len(content) - len(content) // 2)
 
 
-def short(found):
-    paint(found[2])
-    found[2].PixelData = found[2].PixelData[:-64]
+def short(datasets):
+    paint(datasets[2])
+    datasets[2].PixelData = datasets[2].PixelData[:-64]
 
 
-def long(found):
-    paint(found[2])
-    found[2].PixelData += bytes(64)
+def long(datasets):
+    paint(datasets[2])
+    datasets[2].PixelData += bytes(64)
 
 
-def colour(found):
-    for d in found:
+def colour(datasets):
+    for d in datasets:
         d.SamplesPerPixel, d.PhotometricInterpretation, d.PlanarConfiguration = 3, "RGB", 0
         d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8, 8, 7, 0
         d.PixelData = bytes(d.Rows * d.Columns * 3)
         d["PixelData"].VR = "OB"
 
 
-def lut(found):
-    for d in found:
+def lut(datasets):
+    for d in datasets:
         d.ModalityLUTSequence = [Dataset()]
 
 
-def slab_of_another_patient(found):
-    found[2].PatientID = "patient-2"
+def slab_of_another_patient(datasets):
+    datasets[2].PatientID = "patient-2"
 
 
-def echoes_laid_into_each_other(found):
-    for k, d in enumerate(found):
+def echoes_laid_into_each_other(datasets):
+    for k, d in enumerate(datasets):
         d.EchoTime = 5 + 10 * (k % 2)
 
 
@@ -160,16 +171,16 @@ SERIES = {
     "no series identifier": (each(SeriesInstanceUID=None), "mixed", "no series or study identifier"),
     "a slice missing": (drop(2), "gaps", "from -4.50 to 0.50 mm"),
     "uneven slices": (shift_last, "gaps", "from 3.00 to 5.80 mm"),
-    "a slice off the line": (wobble, "mixed", "0.500 mm beside the line"),
-    "two slices at one place": (twice, "duplicates", "no tag tells them apart"),
+    "a slice off the line": (wobble, "mixed", "0.500 mm off the line"),
+    "two slices at one place": (twice, "duplicates", "no tag distinguishes them"),
     "one instance with two contents": (one_uid_two_contents, "mixed", "one SOP instance differ in content"),
     "echoes laid into each other": (echoes_laid_into_each_other, "mixed", "EchoTime changes"),
-    "a tilt in the tag alone": (each(GantryDetectorTilt=12), "tilt", "as if there was none"),
-    "a single slice": (lambda found: found.__delitem__(slice(1, None)), "too-few", "a single slice"),
+    "a tilt in the tag alone": (each(GantryDetectorTilt=12), "tilt", "show no tilt"),
+    "a single slice": (lambda datasets: datasets.__delitem__(slice(1, None)), "too-few", "a single slice"),
     "no rescale": (each(RescaleSlope=None, RescaleIntercept=None), "values", "is missing"),
     "no intercept in one slice": (one(RescaleIntercept=None), "values", "RescaleSlope or RescaleIntercept"),
     "zero slope": (each(RescaleSlope="0"), "values", "RescaleSlope is 0"),
-    "slope beyond numbers": (each(RescaleSlope="1e308"), "values", "no such scale"),
+    "slope beyond numbers": (each(RescaleSlope="1e308"), "values", "finite slope"),
     "slope of several": (each(RescaleSlope=["1", "2"]), "values", r"\[1, 2\]"),
     "a lookup table for values": (lut, "values", "lookup table"),
     "colour": (colour, "colour", "colour image"),
@@ -198,9 +209,9 @@ DECODED = {
 
 
 def refusals(folder, source=None):
-    with bounded():
+    with limit_resources():
         results = list(dicom.read(source or folder))
-    assert all(isinstance(r, dicom.Refused) for r in results), results
+    assert all(isinstance(r, RejectedFiles) for r in results), results
     listed = [path for r in results for path in r.files]
     assert sorted(listed) == sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     return results
@@ -209,9 +220,9 @@ def refusals(folder, source=None):
 @pytest.mark.parametrize("fault", SERIES)
 def test_a_faulty_series_is_refused_with_all_its_files(tmp_path, fault):
     change, code, words = SERIES[fault]
-    found = slices()
-    change(found)
-    save(found, tmp_path)
+    datasets = make_slices()
+    change(datasets)
+    save(datasets, tmp_path)
     for refused in refusals(tmp_path):
         assert refused.code == code
         assert re.search(words, refused.reason), refused.reason
@@ -221,20 +232,20 @@ def test_a_faulty_series_is_refused_with_all_its_files(tmp_path, fault):
 @pytest.mark.parametrize("fault", DECODED)
 def test_a_fault_in_the_pixels_is_refused_when_they_are_asked_for(tmp_path, fault):
     change, code, words = DECODED[fault]
-    found = slices()
-    change(found)
-    save(found, tmp_path)
+    datasets = make_slices()
+    change(datasets)
+    save(datasets, tmp_path)
     (series,) = dicom.read(tmp_path)
-    with pytest.raises(BadInput, match=words) as caught, bounded():
+    with pytest.raises(BadInput, match=words) as caught, limit_resources():
         series.volume()
     assert caught.value.code == code
 
 
 def compressed(folder, syntax, frame, **attributes):
     """A series whose slices claim `syntax` and hold `frame` as their only compressed frame."""
-    found = [packed(d, frame) for d in slices(count=3)]
-    each(**attributes)(found)
-    save(found, folder, syntax)
+    datasets = [with_compressed_frames(d, frame) for d in make_slices(count=3)]
+    each(**attributes)(datasets)
+    save(datasets, folder, syntax)
 
 
 CODECS = {
@@ -252,13 +263,13 @@ def test_a_broken_codestream_is_refused_and_kills_nothing(tmp_path, fault):
     compressed(tmp_path, syntax, frame, **attributes)
     for result in dicom.read(tmp_path):
         if isinstance(result, dicom.Series):
-            with pytest.raises(BadInput, match="decode"), bounded(mib=1024 if "Rows" in attributes else 256):
+            with pytest.raises(BadInput, match="decode"), limit_resources(mib=1024 if "Rows" in attributes else 256):
                 result.volume()
 
 
 def cut(share):
     def write(path):
-        save_one(slices()[0], path)
+        save_one(make_slices()[0], path)
         content = path.read_bytes()
         path.write_bytes(content[: int(len(content) * share)])
 
@@ -277,7 +288,7 @@ def dicomdir(path):
 
 
 def without_pixels(path):
-    d = slices()[0]
+    d = make_slices()[0]
     save_one(paint(d), path)
     del d.PixelData
     d.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -288,7 +299,7 @@ def deflated(content):
     """A file that says it is deflated, with this after its meta group."""
 
     def write(path):
-        save_one(slices()[0], path, DeflatedExplicitVRLittleEndian)
+        save_one(make_slices()[0], path, DeflatedExplicitVRLittleEndian)
         head = path.read_bytes()[:132]
         meta = path.read_bytes()[132:]
         length = struct.unpack("<I", meta[8:12])[0]
@@ -304,30 +315,30 @@ def bomb():
 
 def nested(path):
     """Three thousand sequences in each other, of undefined length."""
-    save_one(slices()[0], path)
+    save_one(make_slices()[0], path)
     content = path.read_bytes()
-    at = content.index(b"\x08\x00\x16\x00UI")
+    position = content.index(b"\x08\x00\x16\x00UI")
     deep = b"\x08\x00\x06\x00SQ\x00\x00\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" * 3000
-    path.write_bytes(content[:at] + deep + content[at:])
+    path.write_bytes(content[:position] + deep + content[position:])
 
 
 def long_element(path):
-    save_one(slices()[0], path)
+    save_one(make_slices()[0], path)
     content = path.read_bytes()
-    at = content.index(b"\x08\x00\x16\x00UI")
-    path.write_bytes(content[:at] + b"\x08\x00\x15\x00OB\x00\x00\xf0\xff\xff\x7f" + content[at:])
+    position = content.index(b"\x08\x00\x16\x00UI")
+    path.write_bytes(content[:position] + b"\x08\x00\x15\x00OB\x00\x00\xf0\xff\xff\x7f" + content[position:])
 
 
 def claims(syntax):
     """A native file whose meta group names another encoding."""
 
     def write(path):
-        d = slices()[0]
+        d = make_slices()[0]
         save_one(paint(d), path)
         d.file_meta.TransferSyntaxUID = syntax
         content = path.read_bytes()
-        mine, other = str(ExplicitVRLittleEndian).encode() + b"\0", str(syntax).encode()
-        head = content[132:].replace(b"UI\x14\x00" + mine, b"UI" + _padded(other), 1)
+        native, other = str(ExplicitVRLittleEndian).encode() + b"\0", str(syntax).encode()
+        head = content[132:].replace(b"UI\x14\x00" + native, b"UI" + _padded(other), 1)
         path.write_bytes(content[:132] + head)
 
     return write
@@ -339,38 +350,38 @@ def _padded(uid):
 
 
 def encapsulated_but_native(path):
-    save_one(packed(slices()[0], bytes(64)), path, RLELossless)
+    save_one(with_compressed_frames(make_slices()[0], bytes(64)), path, RLELossless)
     content = path.read_bytes()
     path.write_bytes(content.replace(str(RLELossless).encode() + b"\0", b"1.2.840.10008.1.2.1\0", 1))
 
 
 def cut_fragments(path):
-    save_one(packed(slices()[0], bytes(512)), path, RLELossless)
+    save_one(with_compressed_frames(make_slices()[0], bytes(512)), path, RLELossless)
     path.write_bytes(path.read_bytes()[:-100])
 
 
 def frames_undescribed(path):
-    whole = multiframe(slices())
+    whole = make_multiframe(make_slices())
     whole.PerFrameFunctionalGroupsSequence.pop()
     save_one(whole, path)
 
 
 def unknown_kind_of_value(path):
     """The identifier of the slice has a value representation that does not exist."""
-    save_one(slices()[0], path)
+    save_one(make_slices()[0], path)
     content = path.read_bytes()
     path.write_bytes(content.replace(b"\x08\x00\x18\x00UI", b"\x08\x00\x18\x00U\xe7", 1))
 
 
 def bytes_moved_into_the_pixels(path):
-    save_one(slices()[0], path)
+    save_one(make_slices()[0], path)
     content = path.read_bytes()
     path.write_bytes(content[:-100] + b"some" + content[-100:])
 
 
 FILES = {
     "an identifier of an unknown kind": (unknown_kind_of_value, "values", "SOPInstanceUID cannot be read"),
-    "bytes moved into the pixels": (bytes_moved_into_the_pixels, "pixels", "more bytes stand behind"),
+    "bytes moved into the pixels": (bytes_moved_into_the_pixels, "pixels", "more bytes follow"),
     "an empty file": (bytes_of(b""), "not-a-file", "empty"),
     "a web page": (bytes_of(b"<!DOCTYPE html><html>" + bytes(400)), "not-dicom", "not a DICOM file"),
     "a text": (bytes_of(b"see attached"), "not-dicom", "not a DICOM file"),
@@ -415,7 +426,7 @@ def test_a_faulty_file_is_refused_by_name(tmp_path, fault):
     ["a file cut in its pixels", "fragments that break off", "no pixels at all", "an identifier of an unknown kind"],
 )
 def test_a_faulty_slice_takes_its_series_with_it(tmp_path, fault):
-    save(slices()[1:], tmp_path)
+    save(make_slices()[1:], tmp_path)
     FILES[fault][0](tmp_path / "bad.dcm")
     (refused,) = refusals(tmp_path)
     assert len(refused.files) == 6
@@ -455,7 +466,7 @@ def locked_zip(path):
 ZIPS = {
     "a bomb": (zip_bomb, "zip bomb"),
     "a path that leads out": (zip_that_leads_out, "leads out"),
-    "two files of one name": (zip_of_two_equal_names, "two files of one name"),
+    "two files with one name": (zip_of_two_equal_names, "two files with one name"),
     "a torn archive": (torn_zip, "damaged archive"),
     "a locked archive": (locked_zip, "encrypted"),
 }
@@ -477,25 +488,25 @@ def test_a_rotten_member_of_an_archive_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[2000] ^= 1
     path.write_bytes(content)
-    with bounded():
+    with limit_resources():
         (refused,) = dicom.read([path])
     assert (refused.code, refused.files) == ("archive", (path / "a.dcm",))
 
 
 def test_a_huge_element_before_the_pixels_is_passed_over(tmp_path):
     """Nothing that is read is larger than a few MiB; what is, a vendor's raw data, stays on the disk."""
-    save(slices(), tmp_path)
+    save(make_slices(), tmp_path)
     for path in tmp_path.iterdir():
         content = path.read_bytes()
-        at = content.index(b"\x28\x00\x02\x00US")
+        position = content.index(b"\x28\x00\x02\x00US")
         private = b"\x09\x00\x10\x00LO\x04\x00RAW \x09\x00\x01\x10OB\x00\x00" + struct.pack("<I", 200 << 20)
         with path.open("wb") as file:
-            file.write(content[:at] + private)
+            file.write(content[:position] + private)
             file.seek(200 << 20, 1)
-            file.write(content[at:])
-    with bounded(mib=64):
+            file.write(content[position:])
+    with limit_resources(mib=64):
         (series,) = dicom.read(tmp_path)
-        assert off_truth(series.volume()) <= 0.51
+        assert error_against_truth(series.volume()) <= 0.51
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path):

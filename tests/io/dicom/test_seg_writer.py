@@ -1,4 +1,4 @@
-"""SEG and SR say what they were given, to other programs too, on every orientation of the slices."""
+"""SEG and SR hold what was written, for other programs too, in every orientation of the slices."""
 
 import json
 import shutil
@@ -10,22 +10,21 @@ import pytest
 from pydicom import dcmread
 
 from medssl.errors import BadInput
-from medssl.io import nifti
-from medssl.io.dicom import annotations as labels
-from medssl.io.dicom import reader as dicom
+from medssl.io import dicom, nifti
+from medssl.io.dicom import annotations
 from medssl.io.dicom import seg_writer as seg
 from medssl.io.dicom import sr_writer as sr
-from medssl.io.dicom.seg_writer import Maker, Segment
-from medssl.io.dicom.series_writer import SeriesInfo, dicom_series
-from medssl.io.dicom.sr_writer import Measured, Reviewer
+from medssl.io.dicom.seg_writer import AlgorithmInfo, SegSegment
+from medssl.io.dicom.series_writer import SeriesInfo, write_series
+from medssl.io.dicom.sr_writer import SrFinding, SrReviewer
 from medssl.volume import Volume
 
-TURNS = {
+ORIENTATIONS = {
     "axial": "LPS", "feet first": "LPI", "coronal": "LIA", "coronal backwards": "LIP", "sagittal": "PIR",
     "sagittal backwards": "PIL", "upside down": "RAS",
 }  # fmt: skip
-MAKER = Maker("ab" * 32, "1", "Research use only. Not for clinical use.")
-SIGNED = Reviewer("ana", "Hospital", "2026-01-02T03:04:05.000+00:00", "senior")
+ALGORITHM = AlgorithmInfo("ab" * 32, "1", "Research use only. Not for clinical use.")
+SIGNED = SrReviewer("ana", "Hospital", "2026-01-02T03:04:05.000+00:00", "senior")
 
 
 def oblique() -> np.ndarray:
@@ -35,18 +34,18 @@ def oblique() -> np.ndarray:
     return x @ z
 
 
-def a_series(folder, turn="LPS", rotation=None, modality="CT"):
+def write_and_read_series(folder, turn="LPS", rotation=None, modality="CT"):
     affine = np.eye(4)
     affine[:3, :3] = (np.eye(3) if rotation is None else rotation) @ np.diag([0.8, 0.9, 2.5])
     affine[:3, 3] = [-31.3, 12.7, 405.1]
     voxels = np.random.default_rng(0).integers(0, 900, (9, 11, 7)).astype(np.int16)
-    image = Volume(voxels, affine, "HU" if modality == "CT" else "a.u.").oriented(turn)
-    dicom_series(image, folder, SeriesInfo("p", modality=modality))
+    image = Volume(voxels, affine, "HU" if modality == "CT" else "a.u.").reorient(turn)
+    write_series(image, folder, SeriesInfo("p", modality=modality))
     (series,) = dicom.read(folder)
     return series
 
 
-def parts_of(series):
+def make_labels(series):
     """Three structures, one of a single voxel in a corner."""
     image = series.volume()
     voxels = np.zeros(image.shape, np.int32)
@@ -54,85 +53,85 @@ def parts_of(series):
     return Volume(voxels, image.affine, "label")
 
 
-def segments():
+def make_segments():
     names = ("nodule", "liver", "odd thing")
-    return [Segment(f"{n} {i}", n, f"f-{i}", f"2.25.{i + 7}", (255, 0, i), i == 2) for i, n in enumerate(names, 1)]
+    return [SegSegment(f"{n} {i}", n, f"f-{i}", f"2.25.{i + 7}", (255, 0, i), i == 2) for i, n in enumerate(names, 1)]
 
 
 @pytest.fixture
 def written(tmp_path):
-    series = a_series(tmp_path / "s")
-    made = seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
-    return series, made
+    series = write_and_read_series(tmp_path / "s")
+    segmentation = seg.write(series, make_labels(series), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")
+    return series, segmentation
 
 
-def same(series, path, parts) -> None:
+def assert_same(series, path, parts) -> None:
     """Read back by our own reader and by highdicom: every voxel, 0.0 mm apart."""
-    again = labels.read(path)
-    assert again.series == series.uid
-    assert np.array_equal(again.volume(series.volume()).voxels, parts.voxels)
-    other(path, parts)
+    annotation = annotations.read(path)
+    assert annotation.series == series.uid
+    assert np.array_equal(annotation.volume(series.volume()).voxels, parts.voxels)
+    assert_highdicom_reads(path, parts)
 
 
-def other(path, parts) -> None:
+def assert_highdicom_reads(path, parts) -> None:
     read = hd.seg.segread(path).get_volume(combine_segments=True)
     ijk = np.argwhere(read.array)
-    at = parts.to_index(read.map_indices_to_reference(ijk) * [-1.0, -1.0, 1.0])
-    assert np.abs(at - np.rint(at)).max() < 1e-6
-    found = np.zeros_like(parts.voxels)
-    found[tuple(np.rint(at).astype(int).T)] = read.array[tuple(ijk.T)]
-    assert np.array_equal(found, parts.voxels)
+    index = parts.to_index(read.map_indices_to_reference(ijk) * [-1.0, -1.0, 1.0])
+    assert np.abs(index - np.rint(index)).max() < 1e-6
+    voxels = np.zeros_like(parts.voxels)
+    voxels[tuple(np.rint(index).astype(int).T)] = read.array[tuple(ijk.T)]
+    assert np.array_equal(voxels, parts.voxels)
 
 
-@pytest.mark.parametrize("turn", TURNS.values(), ids=TURNS)
+@pytest.mark.parametrize("turn", ORIENTATIONS.values(), ids=ORIENTATIONS)
 @pytest.mark.parametrize("rotation", [None, oblique()], ids=["straight", "oblique"])
 def test_a_seg_reads_back_voxel_for_voxel(tmp_path, turn, rotation):
-    series = a_series(tmp_path / "s", turn, rotation)
-    parts = parts_of(series)
-    seg.write(series, parts.oriented("RAS"), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
-    same(series, tmp_path / "seg.dcm", parts)
+    series = write_and_read_series(tmp_path / "s", turn, rotation)
+    parts = make_labels(series)
+    seg.write(series, parts.reorient("RAS"), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")
+    assert_same(series, tmp_path / "seg.dcm", parts)
 
 
 def test_a_labelmap_reads_back_voxel_for_voxel(tmp_path):
-    series = a_series(tmp_path / "s", "PIR", modality="MR")
-    seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "LABELMAP")
+    series = write_and_read_series(tmp_path / "s", "PIR", modality="MR")
+    seg.write(series, make_labels(series), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "LABELMAP")
     assert dcmread(tmp_path / "seg.dcm").SOPClassUID == "1.2.840.10008.5.1.4.1.1.66.7"
-    other(tmp_path / "seg.dcm", parts_of(series))
+    assert_highdicom_reads(tmp_path / "seg.dcm", make_labels(series))
 
 
-def test_a_seg_whose_voxels_moved_gets_no_name(tmp_path, monkeypatch):
-    placed = seg._placed
-    monkeypatch.setattr(seg, "_placed", lambda parts, s: placed(parts, s).with_array(placed(parts, s).array[::-1]))
-    series = a_series(tmp_path / "s")
+def test_a_seg_with_moved_voxels_is_not_written(tmp_path, monkeypatch):
+    build = seg._to_highdicom_volume
+    monkeypatch.setattr(seg, "_to_highdicom_volume", lambda p, s: build(p, s).with_array(build(p, s).array[::-1]))
+    series = write_and_read_series(tmp_path / "s")
     with pytest.raises(BadInput, match="read back"):
-        seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
+        seg.write(series, make_labels(series), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")
     assert not (tmp_path / "seg.dcm").exists()
 
 
 def test_parts_on_another_grid_are_refused(tmp_path):
-    series = a_series(tmp_path / "s")
-    moved = parts_of(series).affine + np.diag([0, 0, 0, 0.0])
-    moved[0, 3] += 0.5
+    series = write_and_read_series(tmp_path / "s")
+    affine = make_labels(series).affine + np.diag([0, 0, 0, 0.0])
+    affine[0, 3] += 0.5
     with pytest.raises(ValueError, match="mm apart"):
-        parts = Volume(parts_of(series).voxels, moved, "label")
-        seg.write(series, parts, segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
+        parts = Volume(make_labels(series).voxels, affine, "label")
+        seg.write(series, parts, make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")
 
 
 def test_an_irregular_series_is_refused(tmp_path):
-    a_series(tmp_path / "s")
+    write_and_read_series(tmp_path / "s")
     sorted((tmp_path / "s").iterdir())[3].unlink()
     (series,) = dicom.read(tmp_path / "s", allow_gaps=True)
     with pytest.raises(BadInput, match="irregular"):
-        seg.check(series)
+        seg.require_regular_grid(series)
 
 
-def test_a_seg_says_what_it_is_and_whose(written, tmp_path):
+def test_a_seg_names_its_content_and_its_patient(written, tmp_path):
     data = dcmread(tmp_path / "seg.dcm")
     source = dcmread(next((tmp_path / "s").iterdir()))
     assert (data.PatientID, data.StudyInstanceUID) == (source.PatientID, source.StudyInstanceUID)
     assert data.FrameOfReferenceUID == source.FrameOfReferenceUID
-    assert data.SeriesDescription == data.ContentDescription == MAKER.notice
-    assert data.DeviceSerialNumber == MAKER.weights_sha256
+    assert data.SeriesDescription == data.ContentDescription == ALGORITHM.notice
+    assert data.DeviceSerialNumber == ALGORITHM.weights_sha256
     assert [s.TrackingUID for s in data.SegmentSequence] == ["2.25.8", "2.25.9", "2.25.10"]
     assert [s.SegmentAlgorithmType for s in data.SegmentSequence] == ["AUTOMATIC", "SEMIAUTOMATIC", "AUTOMATIC"]
     assert data.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Liver"
@@ -140,7 +139,7 @@ def test_a_seg_says_what_it_is_and_whose(written, tmp_path):
 
 @pytest.mark.parametrize("gone", ["PatientBirthDate", "PatientSex", "StudyID", "AccessionNumber", "StudyDate"])
 def test_what_archives_leave_out_is_filled_in_a_copy(tmp_path, gone):
-    a_series(tmp_path / "s")
+    write_and_read_series(tmp_path / "s")
     for path in (tmp_path / "s").iterdir():
         data = dcmread(path)
         delattr(data, gone)
@@ -148,63 +147,68 @@ def test_what_archives_leave_out_is_filled_in_a_copy(tmp_path, gone):
         data.save_as(path)
     before = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
     (series,) = dicom.read(tmp_path / "s")
-    made = seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
-    sr.write(series, made, measured(), MAKER, SIGNED, tmp_path / "sr.dcm")
+    segmentation = seg.write(series, make_labels(series), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")
+    sr.write(series, segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
     for name in ("seg.dcm", "sr.dcm"):
         assert not dcmread(tmp_path / name)[gone].value
         assert str(dcmread(tmp_path / name).PatientName) == "Müller^Jörg"
     assert {path: path.read_bytes() for path in before} == before
 
 
-def measured():
-    what = {1: ("nodule", "accept"), 2: ("liver", "edit"), 3: ("odd thing", "")}
-    sizes = {n: (n, n * 1.5, n * 4.0, (n * 3.0, n * 1.0)) for n in what}
-    found = [Measured(f"f-{n}", f"2.25.{n + 7}", w, d, *sizes[n]) for n, (w, d) in what.items()]
-    return [*found, Measured("f-4", "2.25.99", "nodule", "reject", None, 0.25, 8.0, None, "vessel", "Gefäß, 2 mm")]
+def make_findings():
+    structures = {1: ("nodule", "accept"), 2: ("liver", "edit"), 3: ("odd thing", "")}
+    sizes = {n: (n, n * 1.5, n * 4.0, (n * 3.0, n * 1.0)) for n in structures}
+    findings = [SrFinding(f"f-{n}", f"2.25.{n + 7}", w, d, *sizes[n]) for n, (w, d) in structures.items()]
+    return [*findings, SrFinding("f-4", "2.25.99", "nodule", "reject", None, 0.25, 8.0, None, "vessel", "Gefäß, 2 mm")]
 
 
-def values(path) -> dict[str, dict[str, object]]:
+def read_groups(path) -> dict[str, dict[str, object]]:
     """Every measurement group by its UID, straight from the content tree."""
     groups = {}
     root = dcmread(path).ContentSequence
     (container,) = (c for c in root if c.ConceptNameCodeSequence[0].CodeValue == "126010")
     for group in container.ContentSequence:
-        said: dict[str, object] = {}
+        group_values: dict[str, object] = {}
         for item in group.ContentSequence:
             name = item.ConceptNameCodeSequence[0].CodeMeaning
             if item.ValueType == "NUM":
-                said[name] = float(item.MeasuredValueSequence[0].NumericValue)
+                group_values[name] = float(item.MeasuredValueSequence[0].NumericValue)
             elif item.ValueType == "CODE":
-                said[name] = item.ConceptCodeSequence[0].CodeValue
+                group_values[name] = item.ConceptCodeSequence[0].CodeValue
             elif item.ValueType == "UIDREF":
-                said[name] = item.UID
+                group_values[name] = item.UID
             elif item.ValueType == "TEXT":
-                said[name] = item.TextValue
+                group_values[name] = item.TextValue
             elif item.ValueType == "IMAGE":
-                said[name] = int(item.ReferencedSOPSequence[0].ReferencedSegmentNumber)
-        groups[str(said["Tracking Unique Identifier"])] = said
+                group_values[name] = int(item.ReferencedSOPSequence[0].ReferencedSegmentNumber)
+        groups[str(group_values["Tracking Unique Identifier"])] = group_values
     return groups
 
 
 def test_a_report_holds_every_verdict_volume_and_segment(written, tmp_path):
-    series, made = written
-    sr.write(series, made, measured(), MAKER, SIGNED, tmp_path / "sr.dcm")
-    found = values(tmp_path / "sr.dcm")
-    assert [g["Verdict of the reviewer"] for g in found.values()] == ["accept", "edit", "none", "reject"]
-    assert [g["Volume"] for g in found.values()] == [1.5, 3.0, 4.5, 0.25]
-    assert [g["Maximum 3D Diameter of a Mesh"] for g in found.values()] == [4.0, 8.0, 12.0, 8.0]
-    assert [(g.get("Long axis"), g.get("Short axis")) for g in found.values()] == [(3, 1), (6, 2), (9, 3), (None, None)]
-    assert [g.get("Comment") for g in found.values()] == [None, None, None, "Gefäß, 2 mm"]
-    assert [g.get("Referenced Segment") for g in found.values()] == [1, 2, 3, None]
-    assert list(found)[:3] == [s.TrackingUID for s in made.SegmentSequence]
-    groups = hd.sr.srread(tmp_path / "sr.dcm").content.get_volumetric_roi_measurement_groups()
-    assert [g.tracking_uid for g in groups] == list(found)[:3]
+    series, segmentation = written
+    sr.write(series, segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
+    groups = read_groups(tmp_path / "sr.dcm")
+    assert [g["Verdict of the reviewer"] for g in groups.values()] == ["accept", "edit", "none", "reject"]
+    assert [g["Volume"] for g in groups.values()] == [1.5, 3.0, 4.5, 0.25]
+    assert [g["Maximum 3D Diameter of a Mesh"] for g in groups.values()] == [4.0, 8.0, 12.0, 8.0]
+    assert [(g.get("Long axis"), g.get("Short axis")) for g in groups.values()] == [
+        (3, 1),
+        (6, 2),
+        (9, 3),
+        (None, None),
+    ]
+    assert [g.get("Comment") for g in groups.values()] == [None, None, None, "Gefäß, 2 mm"]
+    assert [g.get("Referenced Segment") for g in groups.values()] == [1, 2, 3, None]
+    assert list(groups)[:3] == [s.TrackingUID for s in segmentation.SegmentSequence]
+    roi_groups = hd.sr.srread(tmp_path / "sr.dcm").content.get_volumetric_roi_measurement_groups()
+    assert [g.tracking_uid for g in roi_groups] == list(groups)[:3]
 
 
 def test_only_a_signature_verifies(written, tmp_path):
-    series, made = written
-    for reviewer in (Reviewer(), Reviewer("ana"), SIGNED):
-        sr.write(series, made, measured(), MAKER, reviewer, tmp_path / "sr.dcm")
+    series, segmentation = written
+    for reviewer in (SrReviewer(), SrReviewer("ana"), SIGNED):
+        sr.write(series, segmentation, make_findings(), ALGORITHM, reviewer, tmp_path / "sr.dcm")
         data = dcmread(tmp_path / "sr.dcm")
         signed = reviewer is SIGNED
         assert (data.VerificationFlag, data.CompletionFlag) == (
@@ -217,8 +221,8 @@ def test_only_a_signature_verifies(written, tmp_path):
 
 
 def test_a_case_without_a_finding_has_a_report_and_no_segment(tmp_path):
-    series = a_series(tmp_path / "s", modality="MR")
-    sr.write(series, None, [], MAKER, SIGNED, tmp_path / "sr.dcm")
+    series = write_and_read_series(tmp_path / "s", modality="MR")
+    sr.write(series, None, [], ALGORITHM, SIGNED, tmp_path / "sr.dcm")
     assert dcmread(tmp_path / "sr.dcm").VerificationFlag == "VERIFIED"
 
 
@@ -227,9 +231,9 @@ def test_another_validator_finds_no_error(written, tmp_path, kind):
     program = shutil.which("dciodvfy")
     if program is None:
         pytest.skip("needs dciodvfy (Debian: dicom3tools)")
-    sr.write(*written, measured(), MAKER, SIGNED, tmp_path / "sr.dcm")
-    done = subprocess.run([program, tmp_path / f"{kind}.dcm"], capture_output=True, text=True, timeout=60)
-    errors = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
+    sr.write(*written, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
+    process = subprocess.run([program, tmp_path / f"{kind}.dcm"], capture_output=True, text=True, timeout=60)
+    errors = [line for line in (process.stdout + process.stderr).splitlines() if line.startswith("Error")]
     assert not errors, json.dumps(errors, indent=1)
 
 
@@ -247,25 +251,25 @@ def test_dcmqi_reads_the_same_report(written, tmp_path):
     program = shutil.which("tid1500reader")
     if program is None:
         pytest.skip("needs tid1500reader (PyPI: dcmqi)")
-    sr.write(*written, measured(), MAKER, SIGNED, tmp_path / "sr.dcm")
+    sr.write(*written, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
     command = [program, "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "sr.json"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
     sizes = [{i["quantity"]["CodeValue"]: float(i["value"]) for i in group["measurementItems"]} for group in groups]
     assert [(s.get("103339001"), s.get("103340004")) for s in sizes] == [(3, 1), (6, 2), (9, 3), (None, None)]
-    said = {e["conceptCode"]["CodeMeaning"]: e["conceptValue"] for e in groups[-1]["qualitativeEvaluations"]}
-    assert said["Comment"] == "Gefäß, 2 mm" and said["Reason of the verdict"]["CodeMeaning"] == "vessel"
+    group_values = {e["conceptCode"]["CodeMeaning"]: e["conceptValue"] for e in groups[-1]["qualitativeEvaluations"]}
+    assert group_values["Comment"] == "Gefäß, 2 mm" and group_values["Reason of the verdict"]["CodeMeaning"] == "vessel"
 
 
 def test_a_seg_of_a_real_series_reads_back_voxel_for_voxel(shared_data, tmp_path):
     (series,) = dicom.read(shared_data("dicom") / "sarcoma_STS_002" / "MR_T1" / "image")
-    made = seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
-    same(series, tmp_path / "seg.dcm", parts_of(series))
-    sr.write(series, made, measured(), MAKER, SIGNED, tmp_path / "sr.dcm")
-    assert len(values(tmp_path / "sr.dcm")) == 4
+    segmentation = seg.write(series, make_labels(series), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")
+    assert_same(series, tmp_path / "seg.dcm", make_labels(series))
+    sr.write(series, segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
+    assert len(read_groups(tmp_path / "sr.dcm")) == 4
 
 
 def test_a_series_without_a_frame_of_reference_is_refused(shared_data, tmp_path):
     (series,) = (s for s in dicom.read(shared_data("dicom") / "mr_encodings" / "j2k") if isinstance(s, dicom.Series))
     with pytest.raises(BadInput, match="Frame Of Reference"):
-        seg.write(series, parts_of(series), segments(), MAKER, tmp_path / "seg.dcm", "BINARY")
+        seg.write(series, make_labels(series), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")

@@ -1,4 +1,4 @@
-"""DICOM series written by us and read back by others."""
+"""DICOM series that are written here are read back correctly by other libraries."""
 
 from dataclasses import replace
 from itertools import permutations, product
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from medssl.errors import BadInput
-from medssl.io.dicom import reader as dicom
-from medssl.io.dicom.series_writer import SeriesInfo, dicom_series, uid
+from medssl.io import dicom
+from medssl.io.dicom.series_writer import SeriesInfo, derive_uid, write_series
 from medssl.volume import AXES, Volume
 
 SHAPE, SPACING = (5, 6, 4), (1.25, 0.7, 3.0)
@@ -21,7 +21,7 @@ CODES = ["".join(c) for order in permutations(AXES) for c in product(*order)]
 INFO = SeriesInfo("P1", "S1", "3")
 
 
-def a_volume(codes="RAS", tilt=(0.0, 0.0, 0.0), spacing=SPACING):
+def make_volume(codes="RAS", tilt=(0.0, 0.0, 0.0), spacing=SPACING):
     voxels = np.random.default_rng(5).integers(-1024, 3000, SHAPE).astype(np.int16)
     affine = np.eye(4)
     columns = [np.eye(3)[next(w for w, p in enumerate(AXES) if c in p)] * (1 if c in "RAS" else -1) for c in codes]
@@ -57,8 +57,8 @@ def assert_itk_agrees(volume, folder):
 
 @pytest.mark.parametrize("codes", CODES)
 def test_every_orientation_comes_back_at_the_same_mm(tmp_path, codes):
-    volume = a_volume(codes)
-    paths = dicom_series(volume, tmp_path, INFO, order=[2, 0, 3, 1])
+    volume = make_volume(codes)
+    paths = write_series(volume, tmp_path, INFO, order=[2, 0, 3, 1])
     assert_pydicom_agrees(volume, paths)
     assert_itk_agrees(volume, tmp_path)
 
@@ -67,38 +67,38 @@ def test_every_orientation_comes_back_at_the_same_mm(tmp_path, codes):
 @given(st.sampled_from(CODES), st.tuples(*[st.floats(-0.7, 0.7)] * 3), st.tuples(*[st.floats(0.4, 6)] * 3))
 def test_oblique_series_come_back_at_the_same_mm(tmp_path_factory, codes, tilt, spacing):
     folder = tmp_path_factory.mktemp("oblique")
-    volume = a_volume(codes, tilt, spacing)
-    assert_pydicom_agrees(volume, dicom_series(volume, folder, INFO))
+    volume = make_volume(codes, tilt, spacing)
+    assert_pydicom_agrees(volume, write_series(volume, folder, INFO))
     assert_itk_agrees(volume, folder)
 
 
 @pytest.mark.parametrize("tilt", [(0.0, 0.0, 0.0), (0.1, -0.3, 0.2)])
 def test_our_own_reader_finds_one_series_and_refuses_nothing(tmp_path, tilt):
-    volume = a_volume("PSR", tilt)
-    dicom_series(volume, tmp_path, INFO, order=[3, 1, 0, 2])
+    volume = make_volume("PSR", tilt)
+    write_series(volume, tmp_path, INFO, order=[3, 1, 0, 2])
     (series,) = dicom.read(tmp_path)
-    read = series.volume().oriented("RAS")
+    read = series.volume().reorient("RAS")
     assert (series.patient, series.modality, read.unit) == ("P1", "CT", "HU")
-    np.testing.assert_array_equal(read.require_same_grid(volume.oriented("RAS")).voxels, volume.oriented("RAS").voxels)
+    np.testing.assert_array_equal(read.require_same_grid(volume.reorient("RAS")).voxels, volume.reorient("RAS").voxels)
 
 
 def test_mr_comes_back_without_a_rescale(tmp_path):
-    volume = replace(a_volume(), unit="a.u.", voxels=abs(a_volume().voxels))
-    dicom_series(volume, tmp_path, replace(INFO, modality="MR"))
+    volume = replace(make_volume(), unit="a.u.", voxels=abs(make_volume().voxels))
+    write_series(volume, tmp_path, replace(INFO, modality="MR"))
     (series,) = dicom.read(tmp_path)
     assert series.modality == "MR"
-    np.testing.assert_array_equal(series.volume().oriented("RAS").voxels, volume.voxels)
+    np.testing.assert_array_equal(series.volume().reorient("RAS").voxels, volume.voxels)
 
 
 def test_uids_follow_from_the_names_and_differ_between_slices_series_and_studies(tmp_path):
-    first = [pydicom.dcmread(p) for p in dicom_series(a_volume(), tmp_path / "a", INFO)]
-    again = [pydicom.dcmread(p) for p in dicom_series(a_volume(), tmp_path / "b", INFO)]
-    other = [pydicom.dcmread(p) for p in dicom_series(a_volume(), tmp_path / "c", replace(INFO, series="4"))]
+    first = [pydicom.dcmread(p) for p in write_series(make_volume(), tmp_path / "a", INFO)]
+    again = [pydicom.dcmread(p) for p in write_series(make_volume(), tmp_path / "b", INFO)]
+    other = [pydicom.dcmread(p) for p in write_series(make_volume(), tmp_path / "c", replace(INFO, series="4"))]
     assert [d.SOPInstanceUID for d in first] == [d.SOPInstanceUID for d in again]
     assert len({d.SOPInstanceUID for d in first + other}) == 8
     assert first[0].StudyInstanceUID == other[0].StudyInstanceUID != first[0].SeriesInstanceUID
     assert first[0].FrameOfReferenceUID == other[0].FrameOfReferenceUID
-    assert uid("P", "1", "2").is_valid
+    assert derive_uid("P", "1", "2").is_valid
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_uids_follow_from_the_names_and_differ_between_slices_series_and_studies
     ],
 )  # fmt: skip
 def test_the_attributes_of_the_iod_are_there(tmp_path, modality, required):
-    volume = replace(a_volume(), unit="HU" if modality == "CT" else "a.u.", voxels=abs(a_volume().voxels))
-    path, *_ = dicom_series(volume, tmp_path, replace(INFO, modality=modality))
+    volume = replace(make_volume(), unit="HU" if modality == "CT" else "a.u.", voxels=abs(make_volume().voxels))
+    path, *_ = write_series(volume, tmp_path, replace(INFO, modality=modality))
     data = pydicom.dcmread(path)
     assert [name for name in required.split() if name not in data] == []
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         ({"voxels": np.zeros((2, *SHAPE), np.int16)}, "one channel"),
         ({"voxels": np.zeros(SHAPE, np.float32)}, "whole numbers"),
@@ -128,12 +128,12 @@ def test_the_attributes_of_the_iod_are_there(tmp_path, modality, required):
         ({"affine": np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])}, "right angles"),
     ],
 )
-def test_what_no_series_can_hold_is_refused_and_nothing_is_written(tmp_path, change, said):
-    with pytest.raises(BadInput, match=said):
-        dicom_series(replace(a_volume(), **change), tmp_path / "series", INFO)
+def test_what_no_series_can_hold_is_refused_and_nothing_is_written(tmp_path, change, message):
+    with pytest.raises(BadInput, match=message):
+        write_series(replace(make_volume(), **change), tmp_path / "series", INFO)
     assert not (tmp_path / "series").exists()
 
 
 def test_an_order_that_loses_a_slice_is_refused(tmp_path):
     with pytest.raises(BadInput, match="each of the 4 slices"):
-        dicom_series(a_volume(), tmp_path, INFO, order=[0, 1, 1, 3])
+        write_series(make_volume(), tmp_path, INFO, order=[0, 1, 1, 3])

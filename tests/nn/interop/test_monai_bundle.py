@@ -1,4 +1,4 @@
-"""A MONAI bundle gives its encoder, and nothing it says is ever run."""
+"""Tests that the encoder of a MONAI bundle is imported and no code of the bundle is run."""
 
 import json
 
@@ -9,7 +9,7 @@ from monai.networks import nets
 from medssl import cli
 from medssl.errors import BadInput
 from medssl.nn.encoders import segresnet
-from medssl.nn.interop import monai_bundle as bundle
+from medssl.nn.interop import monai_bundle
 from medssl.run import Run
 
 SEG = {"_target_": "SegResNet", "in_channels": 2, "init_filters": 8, "blocks_down": [1, 2, 1], "blocks_up": [1, 1]}
@@ -24,89 +24,91 @@ SWIN = {
 }  # fmt: skip
 
 
-def made(folder, told, **more):
-    """A bundle with weights of a network as MONAI builds it."""
+def make_bundle(folder, network, **values):
+    """Writes a bundle with random weights of a MONAI network, which is returned."""
     torch.manual_seed(0)
-    words = {key: value for key, value in told.items() if key != "_target_"}
-    net = getattr(nets, told["_target_"].rpartition(".")[2])(**words).eval()
+    arguments = {key: value for key, value in network.items() if key != "_target_"}
+    net = getattr(nets, network["_target_"].rpartition(".")[2])(**arguments).eval()
     (folder / "configs").mkdir()
     (folder / "models").mkdir()
-    said = {"imports": ["$import os"], "network_def": told, "network": "$@network_def.to(@device)"} | more
-    (folder / "configs/inference.json").write_text(json.dumps(said))
+    configuration = {"imports": ["$import os"], "network_def": network, "network": "$@network_def.to(@device)"} | values
+    (folder / "configs/inference.json").write_text(json.dumps(configuration))
     torch.save(net.state_dict(), folder / "models/model.pt")
     return net
 
 
 @pytest.mark.parametrize(
-    "told",
+    "network",
     [SEG, SEG | {"norm": ["instance", {"affine": True}]}, DYN, DYN | {"res_block": False, "norm_name": "batch"}, SWIN],
     ids=["segresnet", "instance", "dynunet", "plain", "swinunetr"],
 )
-def test_every_tensor_of_the_encoder_is_the_bundles(tmp_path, told):
-    net = made(tmp_path, told)
-    adopted = bundle.adopt(tmp_path)
-    theirs = net.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in adopted.encoder.state_dict().items())
-    assert adopted.encoder.in_channels == told["in_channels"]
-    assert {e.key.partition(".")[0] for e in adopted.ledger.entries if e.fate == "loaded"} == {"encoder"}
+def test_every_tensor_of_the_encoder_comes_from_the_bundle(tmp_path, network):
+    net = make_bundle(tmp_path, network)
+    imported = monai_bundle.import_bundle(tmp_path)
+    state = net.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in imported.encoder.state_dict().items())
+    assert imported.encoder.in_channels == network["in_channels"]
+    assert {e.key.partition(".")[0] for e in imported.report.entries if e.status == "loaded"} == {"encoder"}
 
 
 def test_the_features_are_those_of_the_network(tmp_path):
-    net = made(tmp_path, SEG)
+    net = make_bundle(tmp_path, SEG)
     x = torch.rand(1, 2, 16, 16, 16)
     with torch.no_grad():
-        _, theirs = net.encode(x)
-        ours = bundle.adopt(tmp_path).encoder.eval()(x)
-    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(ours, theirs, strict=True))
+        _, expected = net.encode(x)
+        features = monai_bundle.import_bundle(tmp_path).encoder.eval()(x)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(features, expected, strict=True))
 
 
-def test_the_command_makes_a_run_of_it_that_knows_where_it_came_from(tmp_path, capsys):
+def test_the_command_writes_a_run_that_records_the_source(tmp_path, capsys):
     (tmp_path / "brats").mkdir()
-    made(tmp_path / "brats", SEG | {"in_channels": 1})
-    words = [str(tmp_path / "brats"), "--out", str(tmp_path / "run"), "--licence", "Apache-2.0"]
-    assert cli.run("import-weights", words) == 0
+    make_bundle(tmp_path / "brats", SEG | {"in_channels": 1})
+    arguments = [str(tmp_path / "brats"), "--out", str(tmp_path / "run"), "--licence", "Apache-2.0"]
+    assert cli.run("import-weights", arguments) == 0
     assert "encoder.name=segresnet" in capsys.readouterr().out
-    told = Run.open(tmp_path / "run").card["data"]
-    assert (told["file"], told["licence"], len(told["sha256"])) == ("brats", "Apache-2.0", 64)
-    assert cli.run("import-weights", [*words[:2], str(tmp_path / "more"), *words[3:], "--strides", "[1,2,2]"]) == 2
+    source = Run.open(tmp_path / "run").metadata["data"]
+    assert (source["file"], source["licence"], len(source["sha256"])) == ("brats", "Apache-2.0", 64)
+    assert (
+        cli.run("import-weights", [*arguments[:2], str(tmp_path / "more"), *arguments[3:], "--strides", "[1,2,2]"]) == 2
+    )
 
 
-def test_a_value_that_stands_elsewhere_in_the_configuration_is_found(tmp_path):
-    made(tmp_path, SEG)
-    told = json.loads((tmp_path / "configs/inference.json").read_text())
-    told |= {"filters": 8, "network_def": SEG | {"init_filters": "@filters"}}
-    (tmp_path / "configs/inference.json").write_text(json.dumps(told))
-    assert bundle.adopt(tmp_path).choice == segresnet.Config(init_filters=8, blocks_down=(1, 2, 1))
+def test_a_reference_to_a_top_level_value_is_resolved(tmp_path):
+    make_bundle(tmp_path, SEG)
+    configuration = json.loads((tmp_path / "configs/inference.json").read_text())
+    configuration |= {"filters": 8, "network_def": SEG | {"init_filters": "@filters"}}
+    (tmp_path / "configs/inference.json").write_text(json.dumps(configuration))
+    assert monai_bundle.import_bundle(tmp_path).config == segresnet.Config(init_filters=8, blocks_down=(1, 2, 1))
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"_target_": "UNet"}, "its network is UNet"),
-        ({"_target_": "os.system"}, "its network is os.system"),
-        ({"_target_": "evil.SegResNet"}, "its network is evil.SegResNet"),
+        ({"_target_": "UNet"}, "the network is UNet"),
+        ({"_target_": "os.system"}, "the network is os.system"),
+        ({"_target_": "evil.SegResNet"}, "the network is evil.SegResNet"),
         ({"in_channels": "$__import__('os').mkdir('owned')"}, "network_def: in_channels"),
         ({"init_filters": "@nowhere"}, "network_def: init_filters"),
         ({"spatial_dims": 2}, "network_def: spatial_dims"),
         ({"act": ["relu", {"threshold": 2}]}, "network_def: act"),
         ({"norm": {"name": "group"}}, "network_def: norm"),
         ({"magic": 1}, "network_def: magic"),
-        ({"init_filters": 4}, "init_filters 4: a group norm has eight groups"),
+        ({"init_filters": 4}, "init_filters 4: MONAI's group norm has eight groups"),
         ({"init_filters": 16}, "none of its 45 tensors fits"),
-        ({"norm": "instance", "blocks_down": [1, 2, 2]}, "tensors of the encoder are not there as they must be"),
+        ({"norm": "instance", "blocks_down": [1, 2, 2]}, "tensors of the encoder are missing or have another shape"),
     ],
 )
-def test_what_it_says_beyond_plain_values_is_refused_and_never_run(tmp_path, monkeypatch, change, said):
+def test_anything_but_plain_values_is_refused_and_never_run(tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
-    made(tmp_path, SEG)
-    told = json.loads((tmp_path / "configs/inference.json").read_text())
-    (tmp_path / "configs/inference.json").write_text(json.dumps(told | {"network_def": SEG | change}))
-    with pytest.raises(BadInput, match=said.replace("(", r"\(")):
-        bundle.adopt(tmp_path)
+    make_bundle(tmp_path, SEG)
+    configuration = json.loads((tmp_path / "configs/inference.json").read_text())
+    (tmp_path / "configs/inference.json").write_text(json.dumps(configuration | {"network_def": SEG | change}))
+    with pytest.raises(BadInput, match=message.replace("(", r"\(")):
+        monai_bundle.import_bundle(tmp_path)
     assert not (tmp_path / "owned").exists()
 
 
-class Owned:
+class MakeFolder:
     """An object that makes a folder when it is unpickled."""
 
     def __reduce__(self):
@@ -114,18 +116,18 @@ class Owned:
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"network_def": 3}', '{"network_def": {}}'])
-def test_what_is_no_bundle_is_told_in_one_line(tmp_path, monkeypatch, text):
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInput, match="no MONAI bundle"):
-        bundle.adopt(tmp_path)
-    made(tmp_path, SEG)
-    torch.save({"convInit": Owned()}, tmp_path / "models/model.pt")
-    with pytest.raises(BadInput, match="more than tensors"):
-        bundle.adopt(tmp_path)
+    with pytest.raises(BadInput, match="not a MONAI bundle"):
+        monai_bundle.import_bundle(tmp_path)
+    make_bundle(tmp_path, SEG)
+    torch.save({"convInit": MakeFolder()}, tmp_path / "models/model.pt")
+    with pytest.raises(BadInput, match="objects other than tensors"):
+        monai_bundle.import_bundle(tmp_path)
     assert not (tmp_path / "owned").exists()
     (tmp_path / "models/model.pt").unlink()
     with pytest.raises(BadInput, match=r"TorchScript \(model.ts\) is code"):
-        bundle.adopt(tmp_path)
+        monai_bundle.import_bundle(tmp_path)
     (tmp_path / "configs/inference.json").write_text(text)
-    with pytest.raises(BadInput, match="tells of no network"):
-        bundle.adopt(tmp_path)
+    with pytest.raises(BadInput, match="has no network"):
+        monai_bundle.import_bundle(tmp_path)

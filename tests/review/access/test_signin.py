@@ -1,4 +1,4 @@
-"""A review that people sign in to starts only with files that keep strangers out."""
+"""A review with sign-in starts only with safe files and consistent options."""
 
 import pytest
 
@@ -22,39 +22,39 @@ def secret(path, text: str, mode: int = 0o600):
 
 
 def toml(folder, **changed):
-    said = "".join(f'{name} = "{value}"\n' for name, value in (AUTH | changed).items() if value)
-    return secret(folder / "secrets.toml", f"[auth]\n{said}")
+    lines = "".join(f'{name} = "{value}"\n' for name, value in (AUTH | changed).items() if value)
+    return secret(folder / "secrets.toml", f"[auth]\n{lines}")
 
 
 def test_roles_are_read_in_small_letters(tmp_path):
     path = secret(tmp_path / "roles.yaml", "Ana@Site: senior\nben: reader\n")
-    assert signin.roles(path) == {"ana@site": "senior", "ben": "reader"}
+    assert signin.read_roles(path) == {"ana@site": "senior", "ben": "reader"}
 
 
 @pytest.mark.parametrize("text", ["", "ana", "ana: king", "- ana", "{", "ana: reader\nANA: admin", "ana: 1"])
-def test_roles_that_nobody_understands_are_refused(tmp_path, text):
+def test_malformed_roles_are_rejected(tmp_path, text):
     with pytest.raises(BadInput, match=r"roles\.yaml"):
-        signin.roles(secret(tmp_path / "roles.yaml", text))
+        signin.read_roles(secret(tmp_path / "roles.yaml", text))
 
 
-def test_a_proxys_secret_is_long_and_its_own(tmp_path):
+def test_a_proxy_secret_is_long_and_private(tmp_path):
     path = secret(tmp_path / "secret", "x" * 16 + "\n")
-    assert signin.proxy_secret(path) == "x" * 16
+    assert signin.read_proxy_secret(path) == "x" * 16
     with pytest.raises(BadInput, match="can be guessed"):
-        signin.proxy_secret(secret(path, "short"))
+        signin.read_proxy_secret(secret(path, "short"))
     with pytest.raises(BadInput, match="chmod 600"):
-        signin.proxy_secret(secret(path, "x" * 16, 0o640))
+        signin.read_proxy_secret(secret(path, "x" * 16, 0o640))
     with pytest.raises(BadInput, match="cannot be read"):
-        signin.proxy_secret(tmp_path / "none")
+        signin.read_proxy_secret(tmp_path / "none")
 
 
-def test_a_whole_secrets_file_tells_the_host(tmp_path):
-    assert signin.oidc_hosts(toml(tmp_path)) == ("review.site",)
-    assert signin.oidc_hosts(toml(tmp_path, redirect_uri="http://localhost:8501/oauth2callback")) == ("localhost",)
+def test_a_complete_secrets_file_gives_the_host(tmp_path):
+    assert signin.read_oidc_hosts(toml(tmp_path)) == ("review.site",)
+    assert signin.read_oidc_hosts(toml(tmp_path, redirect_uri="http://localhost:8501/oauth2callback")) == ("localhost",)
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"client_secret": ""}, "lacks client_secret"),
         ({"cookie_secret": "short"}, "can be guessed"),
@@ -63,36 +63,36 @@ def test_a_whole_secrets_file_tells_the_host(tmp_path):
         ({"server_metadata_url": "http://id.site/x"}, "must be https"),
     ],
 )
-def test_a_secrets_file_that_lets_strangers_in_is_refused(tmp_path, changed, said):
-    with pytest.raises(BadInput, match=said):
-        signin.oidc_hosts(toml(tmp_path, **changed))
+def test_an_unsafe_secrets_file_is_rejected(tmp_path, changed, message):
+    with pytest.raises(BadInput, match=message):
+        signin.read_oidc_hosts(toml(tmp_path, **changed))
 
 
-def test_a_secrets_file_others_can_read_is_refused(tmp_path):
+def test_a_secrets_file_that_others_can_read_is_rejected(tmp_path):
     path = toml(tmp_path)
     path.chmod(0o644)
     with pytest.raises(BadInput, match="chmod 600"):
-        signin.oidc_hosts(path)
+        signin.read_oidc_hosts(path)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["--address", "0.0.0.0"], "in local mode nobody signs in"),
-        (["--host", "review.site"], "in local mode nobody signs in"),
+        (["--address", "0.0.0.0"], "local mode has no sign-in"),
+        (["--host", "review.site"], "local mode has no sign-in"),
         (["--proxy-header", "X-User"], "go together"),
         (["--proxy-secret-file", "SECRET"], "go together"),
-        (["--proxy-header", "X-User", "--proxy-secret-file", "SECRET"], "who may read?"),
-        (["--oidc", "TOML"], "who may read?"),
+        (["--proxy-header", "X-User", "--proxy-secret-file", "SECRET"], "--roles is missing"),
+        (["--oidc", "TOML"], "--roles is missing"),
         (["--oidc", "TOML", "--proxy-header", "X-User", "--proxy-secret-file", "SECRET"], "choose one"),
         (["--oidc", "none.toml", "--roles", "ROLES"], "cannot be read"),
     ],
 )
-def test_flags_that_do_not_go_together_are_bad_input(predictions, tmp_path, capsys, words, said):
-    known = {
+def test_inconsistent_options_are_bad_input(predictions, tmp_path, capsys, words, message):
+    files = {
         "SECRET": secret(tmp_path / "secret", "x" * 16),
         "ROLES": secret(tmp_path / "roles.yaml", "ana: reader"),
         "TOML": toml(tmp_path),
     }
-    assert cli.run("review", [str(predictions), *(str(known.get(word, word)) for word in words)]) == 2
-    assert said in capsys.readouterr().err
+    assert cli.run("review", [str(predictions), *(str(files.get(word, word)) for word in words)]) == 2
+    assert message in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Pixel data of DICOM files: encodings, decoders in processes of their own, values in physical units."""
+"""Pixel data of DICOM files: encodings, decoders in a child process, and values in physical units."""

@@ -1,7 +1,6 @@
-"""The codecs of compressed pixels, run as a process of its own: a broken stream can kill no more than that."""
+"""Decodes compressed pixels as a separate process, so that a broken stream cannot crash the reader."""
 
 import json
-import resource
 import sys
 import warnings
 
@@ -22,6 +21,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+try:
+    import resource
+except ImportError:  # Windows has no resource limits
+    resource = None  # type: ignore[assignment]
+
 CODECS = {
     str(JPEGBaseline8Bit): "gdcm",
     str(JPEGExtended12Bit): "gdcm",
@@ -39,12 +43,13 @@ CODECS = {
 
 
 def main() -> None:
-    """Reads lines of JSON, each followed by that many bytes of encapsulated pixels; writes the plain numbers."""
+    """Reads lines of JSON, each followed by the bytes of one file's encapsulated pixels, and writes decoded pixels."""
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     limits = json.loads(source.readline())
-    resource.setrlimit(resource.RLIMIT_AS, (limits["bytes"], limits["bytes"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (limits["seconds"], limits["seconds"]))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if resource is not None:
+        resource.setrlimit(resource.RLIMIT_AS, (limits["bytes"], limits["bytes"]))
+        resource.setrlimit(resource.RLIMIT_CPU, (limits["seconds"], limits["seconds"]))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("ignore")
     while line := source.readline():
         task = json.loads(line)

@@ -1,100 +1,170 @@
-"""Layout: how the numbers of one DICOM file are encoded, checked against the bytes that are there."""
+"""Reads how the pixels of a DICOM file are encoded and checks it against the number of bytes in the file."""
 
 from dataclasses import dataclass
 
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from medssl.io.dicom.header import Header, text, whole
+from medssl.errors import Message
+from medssl.io.dicom.header import Header, get_int, get_text
 from medssl.io.dicom.pixel_data.codec_process import CODECS
-from medssl.io.rejected import Refusal
+from medssl.io.rejected import ReadRejected
 
-SIDE_VOXELS = 1 << 14
-FILE_VOXELS = 1 << 31
+MAX_SIDE_VOXELS = 1 << 14
+MAX_FILE_VOXELS = 1 << 31
 NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The size, width and encoding of the stored numbers, and where in the file they start."""
+class PixelEncoding:
+    """The size of the frames, the type of the stored values, their transfer syntax and their position in the file."""
 
     rows: int
     columns: int
     frames: int
-    bits: int
-    stored: int
-    signed: bool
+    bits_allocated: int
+    bits_stored: int
+    is_signed: bool
     syntax: str
     start: int
 
     @property
-    def native(self) -> bool:
-        """Whether the numbers stand there uncompressed."""
+    def is_native(self) -> bool:
+        """Whether the pixels are uncompressed."""
         return self.syntax in NATIVE
 
     @property
     def frame_bytes(self) -> int:
-        """One uncompressed frame."""
-        return self.rows * self.columns * self.bits // 8
+        """The number of bytes of one uncompressed frame."""
+        return self.rows * self.columns * self.bits_allocated // 8
 
 
-def layout(header: Header) -> Layout:
-    """The layout a header declares; refuses colour, impossible numbers and pixels that are not all there."""
+def read_encoding(header: Header) -> PixelEncoding:
+    """Reads the pixel encoding of a header; rejects colour, contradictory numbers and truncated pixels."""
     data = header.data
-    if header.pixels_at is None:
-        raise Refusal("pixels", "has no pixel data")
-    grey = text(data, "PhotometricInterpretation").startswith("MONOCHROME")
-    if whole(data, "SamplesPerPixel") != 1 or not grey:
-        raise Refusal("colour", "a colour image, not a measurement: a screenshot or a fused display")
-    frames = whole(data, "NumberOfFrames")
-    found = Layout(
-        rows=_between(data, "Rows", 1, SIDE_VOXELS),
-        columns=_between(data, "Columns", 1, SIDE_VOXELS),
-        frames=1 if frames is None else _between(data, "NumberOfFrames", 1, 1 << 16),
-        bits=_between(data, "BitsAllocated", 8, 32),
-        stored=_between(data, "BitsStored", 1, 32),
-        signed=_between(data, "PixelRepresentation", 0, 1) == 1,
+    if header.pixels_start is None:
+        raise ReadRejected("pixels", Message("has no pixel data"))
+    grey = get_text(data, "PhotometricInterpretation").startswith("MONOCHROME")
+    if get_int(data, "SamplesPerPixel") != 1 or not grey:
+        raise ReadRejected("colour", Message("a colour image, not a measurement: a screenshot or a fused display"))
+    frames = get_int(data, "NumberOfFrames")
+    encoding = PixelEncoding(
+        rows=_read_bounded(data, "Rows", 1, MAX_SIDE_VOXELS),
+        columns=_read_bounded(data, "Columns", 1, MAX_SIDE_VOXELS),
+        frames=1 if frames is None else _read_bounded(data, "NumberOfFrames", 1, 1 << 16),
+        bits_allocated=_read_bounded(data, "BitsAllocated", 8, 32),
+        bits_stored=_read_bounded(data, "BitsStored", 1, 32),
+        is_signed=_read_bounded(data, "PixelRepresentation", 0, 1) == 1,
         syntax=header.syntax,
-        start=header.pixels_at,
+        start=header.pixels_start,
     )
-    _check_bits(found, whole(data, "HighBit"))
-    _check_length(found, header)
-    return found
+    _check_bits(encoding, get_int(data, "HighBit"))
+    _check_length(encoding, header)
+    return encoding
 
 
-def _between(data: Dataset, keyword: str, low: int, high: int) -> int:
-    value = whole(data, keyword)
+def _read_bounded(data: Dataset, keyword: str, low: int, high: int) -> int:
+    """Returns a whole number within bounds."""
+    value = get_int(data, keyword)
     if value is None or not low <= value <= high:
-        raise Refusal("values", f"{keyword} is {value}; {low} to {high} may stand there")
+        raise ReadRejected(
+            "values",
+            Message(
+                "{keyword} is {value!s}; {low} to {high} is allowed",
+                keyword=keyword,
+                value=value,
+                low=low,
+                high=high,
+            ),
+        )
     return value
 
 
-def _check_bits(found: Layout, high_bit: int | None) -> None:
-    if found.bits not in (8, 16, 32) or found.stored > found.bits:
-        raise Refusal("values", f"{found.stored} bits stored in {found.bits} allocated: no such number is read")
-    if high_bit is not None and high_bit != found.stored - 1:
-        raise Refusal("values", f"HighBit is {high_bit}; with {found.stored} bits stored it must be {found.stored - 1}")
-    if found.syntax == ExplicitVRBigEndian and found.bits == 8:
-        raise Refusal("values", "8-bit numbers in big-endian words are not read")
+def _check_bits(encoding: PixelEncoding, high_bit: int | None) -> None:
+    """Rejects bit counts that contradict each other or are not supported."""
+    if encoding.bits_allocated not in (8, 16, 32) or encoding.bits_stored > encoding.bits_allocated:
+        raise ReadRejected(
+            "values",
+            Message(
+                "{stored} bits stored in {bits!s} allocated; 8, 16 or 32 bits must hold the stored ones",
+                stored=encoding.bits_stored,
+                bits=encoding.bits_allocated,
+            ),
+        )
+    if high_bit is not None and high_bit != encoding.bits_stored - 1:
+        raise ReadRejected(
+            "values",
+            Message(
+                "HighBit is {high_bit!s}; with {stored} bits stored it must be {expected}",
+                high_bit=high_bit,
+                stored=encoding.bits_stored,
+                expected=encoding.bits_stored - 1,
+            ),
+        )
+    if encoding.syntax == ExplicitVRBigEndian and encoding.bits_allocated == 8:
+        raise ReadRejected(
+            "values", Message("8-bit values in big-endian words are not supported; export it in little endian")
+        )
 
 
-def _check_length(found: Layout, header: Header) -> None:
-    if found.rows * found.columns * found.frames > FILE_VOXELS:
-        raise Refusal("too-big", f"{found.columns}x{found.rows}x{found.frames} voxels; at most {FILE_VOXELS} are read")
-    if not found.native:
-        if found.syntax not in CODECS:
-            raise Refusal("pixels", f"its encoding {UID(found.syntax).name} is not read; export it uncompressed")
-        if not header.encapsulated:
-            raise Refusal("pixels", f"says {UID(found.syntax).name}, but its pixels are not encapsulated")
-        if header.pixels_bytes < 0:
-            raise Refusal("pixels", "truncated: its compressed pixels break off")
+def _check_length(encoding: PixelEncoding, header: Header) -> None:
+    """Rejects transfer syntaxes that cannot be decoded and pixels of another length than declared."""
+    if encoding.rows * encoding.columns * encoding.frames > MAX_FILE_VOXELS:
+        raise ReadRejected(
+            "too-big",
+            Message(
+                "{columns}x{rows}x{frames} voxels; at most {limit} can be read",
+                columns=encoding.columns,
+                rows=encoding.rows,
+                frames=encoding.frames,
+                limit=MAX_FILE_VOXELS,
+            ),
+        )
+    if not encoding.is_native:
+        if encoding.syntax not in CODECS:
+            raise ReadRejected(
+                "pixels",
+                Message(
+                    "its transfer syntax {encoding} is not supported; export it uncompressed",
+                    encoding=UID(encoding.syntax).name,
+                ),
+            )
+        if not header.is_encapsulated:
+            raise ReadRejected(
+                "pixels",
+                Message("declares {encoding}, but its pixels are not encapsulated", encoding=UID(encoding.syntax).name),
+            )
+        if header.num_pixel_bytes < 0:
+            raise ReadRejected("pixels", Message("truncated: its compressed pixels break off"))
         return
-    expected, declared, there = found.frame_bytes * found.frames, header.pixels_bytes, header.bytes - found.start
-    if header.encapsulated:
-        raise Refusal("pixels", f"says {UID(found.syntax).name}, but its pixels are encapsulated")
-    if there < min(declared, expected):
-        raise Refusal("pixels", f"truncated: {max(0, there)} of {expected} bytes of pixels are there")
+    expected, declared, available = (
+        encoding.frame_bytes * encoding.frames,
+        header.num_pixel_bytes,
+        header.num_bytes - encoding.start,
+    )
+    if header.is_encapsulated:
+        raise ReadRejected(
+            "pixels",
+            Message("declares {encoding}, but its pixels are encapsulated", encoding=UID(encoding.syntax).name),
+        )
+    if available < min(declared, expected):
+        raise ReadRejected(
+            "pixels",
+            Message(
+                "truncated: {num_bytes} of {expected} bytes of pixels are present",
+                num_bytes=max(0, available),
+                expected=expected,
+            ),
+        )
     if declared not in (expected, expected + expected % 2):
-        raise Refusal(
-            "pixels", f"{declared} bytes of pixels; {found.columns}x{found.rows}x{found.frames} need {expected}"
+        raise ReadRejected(
+            "pixels",
+            Message(
+                "{declared} bytes of pixels; {columns}x{rows}x{frames} need {expected}",
+                declared=declared,
+                columns=encoding.columns,
+                rows=encoding.rows,
+                frames=encoding.frames,
+                expected=expected,
+            ),
         )

@@ -1,4 +1,4 @@
-"""Voxels of a stack of slices: stored numbers made into values, losslessly and as small as that allows."""
+"""Reads the pixels of a stack of slices and rescales them without loss to the smallest sufficient data type."""
 
 import warnings
 from collections.abc import Collection, Sequence
@@ -9,148 +9,184 @@ import numpy as np
 from jaxtyping import Bool, Integer, Real
 from pydicom.uid import ExplicitVRBigEndian
 
-from medssl.errors import Doubt
-from medssl.io import archives as archive
+from medssl.errors import InputWarning, Message
+from medssl.io import archives
 from medssl.io.dicom.frames import Frame
-from medssl.io.dicom.header import inflated
+from medssl.io.dicom.header import open_dataset
 from medssl.io.dicom.pixel_data.decode import decode
-from medssl.io.dicom.pixel_data.encoding import Layout
-from medssl.io.rejected import Refusal
+from medssl.io.dicom.pixel_data.encoding import PixelEncoding
+from medssl.io.rejected import ReadRejected
 
-SMALL = (np.uint8, np.int16, np.uint16, np.int32)
+INTEGER_DTYPES = (np.uint8, np.int16, np.uint16, np.int32)
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def stack(frames: Sequence[Frame], background: float) -> Real[np.ndarray, "i j k"]:
-    """The values of the slices in the order given; padding becomes `background`."""
-    raw = _stored(frames)
-    _check_torn(frames, raw)
-    empty = [_padding(frame, numbers) for frame, numbers in zip(frames, raw, strict=True)]
-    dtype = _smallest(frames, raw, background)
-    voxels = np.empty((raw[0].shape[1], raw[0].shape[0], len(raw)), dtype, order="F")
-    for k, (frame, numbers) in enumerate(zip(frames, raw, strict=True)):
-        voxels[:, :, k] = _values(frame, numbers).T
-        if (padding := empty[k]) is not None:
+def stack_slices(frames: Sequence[Frame], background: float) -> Real[np.ndarray, "i j k"]:
+    """Returns the rescaled values of the slices in the given order; padding becomes `background`."""
+    stored = _read_stored_values(frames)
+    _check_truncated_slices(frames, stored)
+    paddings = [_find_padding(frame, values) for frame, values in zip(frames, stored, strict=True)]
+    dtype = _choose_dtype(frames, stored, background)
+    voxels = np.empty((stored[0].shape[1], stored[0].shape[0], len(stored)), dtype, order="F")
+    for k, (frame, values) in enumerate(zip(frames, stored, strict=True)):
+        voxels[:, :, k] = _rescale(frame, values).T
+        if (padding := paddings[k]) is not None:
             voxels[:, :, k][padding.T] = background
     return voxels
 
 
-def same(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
-    """Whether two lists of slices lie at the same places and hold the same values, however they are encoded."""
-    alike = [replace(b, path=a.path, layout=a.layout, marks=a.marks) == a for a, b in zip(first, second, strict=False)]
-    if len(first) != len(second) or not all(alike):
+def have_same_content(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
+    """Returns whether two lists of slices have the same positions and values, whatever their encoding."""
+    is_equal = [
+        replace(b, path=a.path, encoding=a.encoding, volume_tags=a.volume_tags) == a
+        for a, b in zip(first, second, strict=False)
+    ]
+    if len(first) != len(second) or not all(is_equal):
         return False
-    return all(map(np.array_equal, _stored(first), _stored(second)))
+    return all(map(np.array_equal, _read_stored_values(first), _read_stored_values(second)))
 
 
-def _stored(frames: Sequence[Frame]) -> list[Integer[np.ndarray, "j i"]]:
-    """The numbers of the slices as they were stored, with their sign."""
-    packed = {frame.path: frame.layout for frame in frames if not frame.layout.native}
+def _read_stored_values(frames: Sequence[Frame]) -> list[Integer[np.ndarray, "j i"]]:
+    """Returns the stored values of the slices before the rescale, with their sign."""
+    compressed = {frame.path: frame.encoding for frame in frames if not frame.encoding.is_native}
     try:
-        plain = dict(zip(packed, decode([(at, _bytes(path, at)) for path, at in packed.items()]), strict=True))
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{_names(packed)}: {refusal}") from None
-    return [_signed(plain[f.path][f.index] if f.path in plain else _native(f), f.layout) for f in frames]
+        decoded = dict(
+            zip(
+                compressed,
+                decode([(encoding, _read_bytes(path, encoding)) for path, encoding in compressed.items()]),
+                strict=True,
+            )
+        )
+    except ReadRejected as error:
+        raise ReadRejected(
+            error.code, Message("{names}: {reason}", names=_format_names(compressed), reason=error.message)
+        ) from None
+    return [
+        _extend_sign(decoded[f.path][f.index] if f.path in decoded else _read_native(f), f.encoding) for f in frames
+    ]
 
 
-def _bytes(path: Path, layout: Layout, index: int = 0) -> bytes:
-    """The native frame `index`, or all encapsulated pixels."""
-    with archive.opened(path) as file:
-        stream, _ = inflated(file)
-        stream.seek(layout.start + (index * layout.frame_bytes if layout.native else 0))
-        return stream.read(layout.frame_bytes if layout.native else -1)
+def _read_bytes(path: Path, encoding: PixelEncoding, index: int = 0) -> bytes:
+    """Returns the bytes of the uncompressed frame `index`, or of all encapsulated pixels."""
+    with archives.open_file(path) as file:
+        stream, _ = open_dataset(file)
+        stream.seek(encoding.start + (index * encoding.frame_bytes if encoding.is_native else 0))
+        return stream.read(encoding.frame_bytes if encoding.is_native else -1)
 
 
-def _native(frame: Frame) -> Integer[np.ndarray, "j i"]:
-    layout = frame.layout
-    order = ">" if layout.syntax == ExplicitVRBigEndian else "<"
-    content = _bytes(frame.path, layout, frame.index)
-    if len(content) != layout.frame_bytes:
-        raise Refusal("pixels", f"{frame.path.name}: truncated since its header was read")
-    numbers = np.frombuffer(content, f"{order}u{layout.bits // 8}").reshape(layout.rows, layout.columns)
-    _check_unused_bits(frame, numbers)
-    return numbers
+def _read_native(frame: Frame) -> Integer[np.ndarray, "j i"]:
+    """Reads the stored values of an uncompressed slice."""
+    encoding = frame.encoding
+    order = ">" if encoding.syntax == ExplicitVRBigEndian else "<"
+    content = _read_bytes(frame.path, encoding, frame.index)
+    if len(content) != encoding.frame_bytes:
+        raise ReadRejected("pixels", Message("{name}: truncated since its header was read", name=frame.path.name))
+    values = np.frombuffer(content, f"{order}u{encoding.bits_allocated // 8}").reshape(encoding.rows, encoding.columns)
+    _check_unused_bits(frame, values)
+    return values
 
 
-def _names(paths: Collection[Path]) -> str:
+def _format_names(paths: Collection[Path]) -> str:
+    """Names one file, or the number of files and the first one."""
     names = sorted(path.name for path in paths)
     return names[0] if len(names) == 1 else f"one of {len(names)} files from {names[0]}"
 
 
-def _check_torn(frames: Sequence[Frame], raw: Sequence[Integer[np.ndarray, "j i"]]) -> None:
-    """Refuses slices that break off into zeros right after a full row, unless all do so at the same row."""
-    ends = [_end(numbers) if frame.layout.native else None for frame, numbers in zip(frames, raw, strict=True)]
-    columns = raw[0].shape[1]
+def _check_truncated_slices(frames: Sequence[Frame], stored: Sequence[Integer[np.ndarray, "j i"]]) -> None:
+    """Rejects slices that end in zeros, unless all slices end after the same full row."""
+    ends = [
+        _find_zero_tail(values) if frame.encoding.is_native else None
+        for frame, values in zip(frames, stored, strict=True)
+    ]
+    columns = stored[0].shape[1]
     if len(set(ends)) == 1 and (ends[0] is None or ends[0] % columns == 0):
         return
-    if torn := [frame for frame, end in zip(frames, ends, strict=True) if end is not None]:
-        raise Refusal("pixels", f"{_names([f.path for f in torn])}: breaks off into zeros in the middle of the image")
+    if truncated := [frame for frame, end in zip(frames, ends, strict=True) if end is not None]:
+        raise ReadRejected(
+            "pixels",
+            Message(
+                "{names}: breaks off into zeros in the middle of the image",
+                names=_format_names([f.path for f in truncated]),
+            ),
+        )
 
 
-def _end(numbers: Integer[np.ndarray, "j i"]) -> int | None:
-    """Where an image breaks off: a tenth of it or more is zero up to its end, the row before that is not."""
-    if numbers[-1].any() or not numbers.any():
+def _find_zero_tail(values: Integer[np.ndarray, "j i"]) -> int | None:
+    """Returns where a slice is truncated: its last tenth or more is zero, and the row before that is not; else None."""
+    if values[-1].any() or not values.any():
         return None
-    end = int(np.flatnonzero(numbers)[-1]) + 1
-    before = numbers.reshape(-1)[max(0, end - numbers.shape[1]) : end]
-    return end if end < 0.9 * numbers.size and np.count_nonzero(before) > 0.9 * len(before) else None
+    end = int(np.flatnonzero(values)[-1]) + 1
+    last_row = values.reshape(-1)[max(0, end - values.shape[1]) : end]
+    return end if end < 0.9 * values.size and np.count_nonzero(last_row) > 0.9 * len(last_row) else None
 
 
-def _check_unused_bits(frame: Frame, numbers: Integer[np.ndarray, "j i"]) -> None:
-    """Bits above BitsStored must be empty or repeat the sign; else the number of bits is a lie."""
-    layout = frame.layout
-    if layout.stored == layout.bits:
+def _check_unused_bits(frame: Frame, values: Integer[np.ndarray, "j i"]) -> None:
+    """Rejects values if the bits above BitsStored are neither empty nor copies of the sign bit."""
+    encoding = frame.encoding
+    if encoding.bits_stored == encoding.bits_allocated:
         return
-    above = numbers >> layout.stored
-    full = (1 << (layout.bits - layout.stored)) - 1
-    negative = (numbers >> (layout.stored - 1) & 1).astype(bool)
-    if layout.signed and negative.any() and not above.any():
-        told = f"{frame.path.name}: negative numbers without a sign in their unused bits; its sign flag may be wrong"
-        warnings.warn(told, Doubt, stacklevel=2)
-    repeats = above == np.where(negative, full, 0)
-    if above.any() and not (layout.signed and repeats.all()):
-        raise Refusal("values", f"{frame.path.name}: its numbers use more than the {layout.stored} bits it declares")
+    unused = values >> encoding.bits_stored
+    all_ones = (1 << (encoding.bits_allocated - encoding.bits_stored)) - 1
+    is_negative = (values >> (encoding.bits_stored - 1) & 1).astype(bool)
+    if encoding.is_signed and is_negative.any() and not unused.any():
+        message = Message(
+            "{name}: negative values without a sign in their unused bits; its sign flag may be wrong",
+            name=frame.path.name,
+        )
+        warnings.warn(message, InputWarning, stacklevel=2)
+    repeats_sign = unused == np.where(is_negative, all_ones, 0)
+    if unused.any() and not (encoding.is_signed and repeats_sign.all()):
+        raise ReadRejected(
+            "values",
+            Message(
+                "{name}: its values use more than the {stored} bits it declares",
+                name=frame.path.name,
+                stored=encoding.bits_stored,
+            ),
+        )
 
 
-def _signed(numbers: Integer[np.ndarray, "j i"], layout: Layout) -> Integer[np.ndarray, "j i"]:
-    """The lowest `stored` bits, read with or without a sign."""
-    width = layout.bits // 8
-    shift = layout.bits - layout.stored
-    lifted = numbers.astype(f"u{width}", copy=False) << np.array(shift, f"u{width}")
-    return lifted.astype(f"{'i' if layout.signed else 'u'}{width}", copy=False) >> shift
+def _extend_sign(values: Integer[np.ndarray, "j i"], encoding: PixelEncoding) -> Integer[np.ndarray, "j i"]:
+    """Interprets the lowest stored bits with or without a sign."""
+    width = encoding.bits_allocated // 8
+    shift = encoding.bits_allocated - encoding.bits_stored
+    shifted = values.astype(f"u{width}", copy=False) << np.array(shift, f"u{width}")
+    return shifted.astype(f"{'i' if encoding.is_signed else 'u'}{width}", copy=False) >> shift
 
 
-def _padding(frame: Frame, numbers: Integer[np.ndarray, "j i"]) -> Bool[np.ndarray, "j i"] | None:
-    """Where there is no image: padding that lies below or above all other numbers; None if there is none."""
+def _find_padding(frame: Frame, values: Integer[np.ndarray, "j i"]) -> Bool[np.ndarray, "j i"] | None:
+    """Returns the padded pixels if their values lie below or above all others; else None."""
     if frame.padding is None:
         return None
-    bits, signed = frame.layout.bits, frame.layout.signed
-    low, high = (_wrapped(value, bits, signed) for value in frame.padding)
-    empty = (numbers >= low) & (numbers <= high)
-    rest = numbers[~empty]
-    outside = rest.size == 0 or rest.min() > high or rest.max() < low
-    return empty if empty.any() and outside else None
+    bits, is_signed = frame.encoding.bits_allocated, frame.encoding.is_signed
+    low, high = (_wrap_padding_value(value, bits, is_signed) for value in frame.padding)
+    is_padding = (values >= low) & (values <= high)
+    others = values[~is_padding]
+    is_extreme = others.size == 0 or others.min() > high or others.max() < low
+    return is_padding if is_padding.any() and is_extreme else None
 
 
-def _wrapped(value: int, bits: int, signed: bool) -> int:
-    """A padding value in the number type of the pixels, as some writers use the other sign."""
+def _wrap_padding_value(value: int, bits: int, is_signed: bool) -> int:
+    """Converts a padding value to the type of the pixels, since some writers use the other sign."""
     value %= 1 << bits
-    return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
+    return value - (1 << bits) if is_signed and value >= 1 << (bits - 1) else value
 
 
-def _smallest(frames: Sequence[Frame], raw: Sequence[Integer[np.ndarray, "j i"]], background: float) -> np.dtype:
+def _choose_dtype(frames: Sequence[Frame], stored: Sequence[Integer[np.ndarray, "j i"]], background: float) -> np.dtype:
+    """Returns the smallest type that holds all rescaled values and the background."""
     bounds = [background]
-    for frame, numbers in zip(frames, raw, strict=True):
-        bounds += [frame.slope * int(n) + frame.intercept for n in (numbers.min(), numbers.max())]
+    for frame, values in zip(frames, stored, strict=True):
+        bounds += [frame.slope * int(n) + frame.intercept for n in (values.min(), values.max())]
     if max(abs(b) for b in bounds) > FLOAT32_MAX:
-        raise Refusal("values", "its rescaled values overflow")
+        raise ReadRejected("values", Message("its rescaled values overflow float32"))
     if not all(frame.slope.is_integer() and frame.intercept.is_integer() for frame in frames):
         return np.dtype(np.float32)
-    fits = (d for d in SMALL if np.iinfo(d).min <= min(bounds) and max(bounds) <= np.iinfo(d).max)
+    fits = (d for d in INTEGER_DTYPES if np.iinfo(d).min <= min(bounds) and max(bounds) <= np.iinfo(d).max)
     return np.dtype(next(fits, np.float32))
 
 
-def _values(frame: Frame, numbers: Integer[np.ndarray, "j i"]) -> Real[np.ndarray, "j i"]:
+def _rescale(frame: Frame, values: Integer[np.ndarray, "j i"]) -> Real[np.ndarray, "j i"]:
+    """Applies slope and intercept, in integers where both are whole."""
     if frame.slope.is_integer() and frame.intercept.is_integer():
-        return numbers.astype(np.int64) * int(frame.slope) + int(frame.intercept)
-    return numbers * frame.slope + frame.intercept
+        return values.astype(np.int64) * int(frame.slope) + int(frame.intercept)
+    return values * frame.slope + frame.intercept

@@ -1,1 +1,1 @@
-"""One change of the schema a file; alembic orders them by what each says it follows."""
+"""The migrations, one file each; alembic orders them by `down_revision`."""

@@ -1,4 +1,4 @@
-"""Finds the events of one case without reading those of all others."""
+"""Adds an index by case, so that the events of one case are found without reading all events."""
 
 from alembic import op
 
@@ -6,5 +6,5 @@ revision, down_revision = "by_case", "events"
 
 
 def upgrade() -> None:
-    """Adds the index."""
+    """Creates the index."""
     op.create_index("event_by_case", "event", ["case"])

@@ -1,4 +1,4 @@
-"""The first schema: one table of events that refuses every change of what is in it."""
+"""Creates the table of events, which rejects updates and deletions."""
 
 from typing import Any
 
@@ -13,28 +13,28 @@ COLUMNS = {
     "target": sa.Integer, "details": sa.String, "mask": sa.LargeBinary, "model": sa.String, "dwell_ms": sa.Integer,
     "id": sa.Integer, "at": sa.String, "version": sa.String, "prev_hash": sa.String, "hash": sa.String,
 }  # fmt: skip
-MAY_LACK = ("label", "target", "mask")
+NULLABLE = ("label", "target", "mask")
 
 
 def upgrade() -> None:
-    """Makes the table; databases from before there were migrations have it already."""
+    """Creates the table and its triggers; a database from before the first migration already has the table."""
     if not sa.inspect(op.get_bind()).has_table("event"):
         columns: list[sa.Column[Any]] = [
-            sa.Column(name, kind, nullable=name in MAY_LACK) for name, kind in COLUMNS.items()
+            sa.Column(name, kind, nullable=name in NULLABLE) for name, kind in COLUMNS.items()
         ]
         op.create_table("event", *columns, sa.PrimaryKeyConstraint("id"), sa.UniqueConstraint("session", "number"))
-    (_postgresql if op.get_bind().dialect.name == "postgresql" else _sqlite)()
+    (_create_postgresql_trigger if op.get_bind().dialect.name == "postgresql" else _create_sqlite_triggers)()
 
 
-def _sqlite() -> None:
-    for refused in ("UPDATE", "DELETE"):
+def _create_sqlite_triggers() -> None:
+    for operation in ("UPDATE", "DELETE"):
         op.execute(
-            f"CREATE TRIGGER IF NOT EXISTS no_{refused.lower()} BEFORE {refused} ON event "
+            f"CREATE TRIGGER IF NOT EXISTS no_{operation.lower()} BEFORE {operation} ON event "
             "BEGIN SELECT RAISE(ABORT, 'events are append-only'); END"
         )
 
 
-def _postgresql() -> None:
+def _create_postgresql_trigger() -> None:
     op.execute(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql "
         "AS $$ BEGIN RAISE EXCEPTION 'events are append-only'; END $$"

@@ -1,0 +1,54 @@
+"""Creates the signed addresses of the images of a case."""
+
+import time
+from dataclasses import dataclass
+
+import streamlit as st
+
+from app.review_context import ReviewContext
+from medssl.predictions_folder import Index
+from medssl.review.access.signed_links import ImageKind, Link
+from medssl.review.image_files import FILES
+
+LIFETIME_S = 12 * 3600
+
+
+@dataclass(frozen=True)
+class ImageUrls:
+    """Creates addresses for the images of the predictions.
+
+    Args:
+        index: The predictions.
+        key: The secret key that signs the addresses.
+    """
+
+    index: Index
+    key: str
+
+    @classmethod
+    def from_context(cls, context: ReviewContext) -> "ImageUrls":
+        """Returns the addresses of the predictions of a context."""
+        return cls(context.index, context.config.key)
+
+    def get_url(self, number: int, kind: ImageKind, event: int = 0) -> str:
+        """Returns the address of an image of a case.
+
+        The address stays the same during a browser session, until half of its lifetime has passed, so that the browser
+        can cache the voxels.
+
+        Args:
+            number: The position of the case in the index, from 1.
+            kind: The image.
+            event: The event up to which labels include the strokes; 0 includes none.
+        """
+        urls = st.session_state.setdefault("urls", {})
+        expires, url = urls.get((number, kind, event), (0, ""))
+        if expires < time.time() + LIFETIME_S / 2:
+            expires = int(time.time()) + LIFETIME_S
+            url = f"/api/volume/{Link(number, kind, event, expires).sign(self.key)}/header.json"
+            urls[number, kind, event] = expires, url
+        return url
+
+    def has_map(self, case: str, kind: ImageKind) -> bool:
+        """Whether the predictions hold an image of this kind for the case."""
+        return (self.index.case_folder(case) / FILES[kind]).is_file()

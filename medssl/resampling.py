@@ -1,0 +1,101 @@
+"""Resamples voxel arrays: along the axes where two grids are parallel, else by interpolation in three dimensions."""
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from scipy import ndimage, sparse
+
+TILE = 16  # voxels per side
+
+
+def sample_axes(
+    voxels: Shaped[np.ndarray, "*c i j k"],
+    change: Float[np.ndarray, "4 4"],
+    axes: Shaped[np.ndarray, "3 3"],
+    shape: tuple[int, int, int],
+    order: int,
+    fill: float | None,
+) -> Shaped[np.ndarray, "*c p q r"]:
+    """Samples one axis after the other: each new index lies at scale * index + offset of one old axis."""
+    num_lead = voxels.ndim - 3
+    old_axes = [int(np.flatnonzero(axes[:, new])[0]) for new in range(3)]
+    out = to_contiguous(voxels.transpose(*range(num_lead), *(num_lead + old for old in old_axes)))
+    inside = []
+    for new, old in enumerate(old_axes):
+        positions = change[old, new] * np.arange(shape[new]) + change[old, 3]
+        inside.append((positions > -0.5 - 1e-6) & (positions < out.shape[num_lead + new] - 0.5 + 1e-6))
+        out = _sample_along_axis(out, num_lead + new, positions, abs(change[old, new]), order)
+    out = _round_to_dtype(out, voxels.dtype)
+    if fill is not None and not all(mask.all() for mask in inside):
+        i, j, k = inside
+        out = np.where(i[:, None, None] & j[:, None] & k, out, np.asarray(fill, out.dtype))
+    return out
+
+
+def to_contiguous(voxels: Shaped[np.ndarray, "*c i j k"]) -> Shaped[np.ndarray, "*c i j k"]:
+    """Copies to C order tile by tile, since transposing the whole array misses the cache at every voxel."""
+    if voxels.flags.c_contiguous:
+        return voxels
+    out = np.empty(voxels.shape, voxels.dtype)
+    for i, j, k in np.ndindex(*(-(-n // TILE) for n in voxels.shape[-3:])):
+        a, b, c = i * TILE, j * TILE, k * TILE
+        tile = (..., slice(a, a + TILE), slice(b, b + TILE), slice(c, c + TILE))
+        out[tile] = voxels[tile]
+    return out
+
+
+def _sample_along_axis(
+    voxels: Shaped[np.ndarray, "*n"], axis: int, positions: Float[np.ndarray, "m"], scale: float, order: int
+) -> Shaped[np.ndarray, "*m"]:
+    """Samples one axis, nearest or linearly; the triangle kernel is widened to `scale` voxels against aliasing."""
+    n = voxels.shape[axis]
+    if order == 0 or np.array_equal(positions, np.arange(n)):
+        return voxels.take(np.clip(np.floor(positions + 0.5), 0, n - 1).astype(int), axis=axis)
+    weights = _triangle_weights(np.clip(positions, 0, n - 1), n, max(1.0, scale))
+    out = np.empty((*voxels.shape[:axis], len(positions), *voxels.shape[axis + 1 :]), np.float32)
+    planes, sampled_planes = np.moveaxis(voxels, axis, -2), np.moveaxis(out, axis, -2)
+    for index in np.ndindex(*planes.shape[:-2]):  # a plane fits into the cache, which makes its transposition cheap
+        sampled_planes[index] = weights @ np.ascontiguousarray(planes[index], np.float32)
+    return out
+
+
+def _triangle_weights(positions: Float[np.ndarray, "m"], n: int, width: float) -> sparse.csr_array:
+    """Returns the weights (m, n) of a triangle kernel with the given half width in voxels."""
+    radius = int(np.ceil(width))
+    neighbours = np.floor(positions)[:, None] + np.arange(-radius + 1, radius + 1)
+    distance = neighbours - positions[:, None]
+    weight = np.maximum(0, 1 - np.abs(distance) / width)
+    # A widened triangle, sampled, is off centre by up to a hundredth of a voxel: its first moment is set to 0.
+    weight *= 1 - distance * (weight * distance).sum(1, keepdims=True) / np.maximum(
+        1e-12, (weight * distance**2).sum(1, keepdims=True)
+    )
+    weight *= (neighbours >= 0) & (neighbours < n)
+    weight /= weight.sum(1, keepdims=True)
+    rows = np.repeat(np.arange(len(positions)), neighbours.shape[1])
+    columns = np.clip(neighbours, 0, n - 1).astype(int).ravel()
+    return sparse.csr_array((weight.ravel().astype(np.float32), (rows, columns)), shape=(len(positions), n))
+
+
+def _round_to_dtype(x: Shaped[np.ndarray, "*n"], dtype: np.dtype) -> Shaped[np.ndarray, "*n"]:
+    """Casts to a type, rounding where numbers with a fraction become integers."""
+    needs_rounding = np.issubdtype(dtype, np.integer) and not np.issubdtype(x.dtype, np.integer)
+    return (np.rint(x) if needs_rounding else x).astype(dtype, copy=False)
+
+
+def sample_oblique(
+    voxels: Shaped[np.ndarray, "*c i j k"],
+    change: Float[np.ndarray, "4 4"],
+    shape: tuple[int, int, int],
+    order: int,
+    fill: float | None,
+) -> Shaped[np.ndarray, "*c p q r"]:
+    """Samples onto a grid that is oblique to the voxels, channel by channel."""
+    channels = voxels.reshape(-1, *voxels.shape[-3:])
+    mode, value = ("nearest", 0.0) if fill is None else ("grid-constant", fill)
+    sampled = [
+        ndimage.affine_transform(
+            c if order == 0 else c.astype(np.float32),
+            change[:3, :3], change[:3, 3], output_shape=shape, order=order, mode=mode, cval=value,
+        )
+        for c in channels
+    ]  # fmt: skip
+    return _round_to_dtype(np.stack(sampled).reshape(*voxels.shape[:-3], *shape), voxels.dtype)
