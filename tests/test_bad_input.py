@@ -107,13 +107,13 @@ def test_a_crop_that_does_not_divide_or_has_too_few_cells(refused, prepared, tmp
         f"run={run}",
     )
     assert "total stride" in refused("pretrain", *words, "patch_size=[20,16,16]", leaves=run)
-    assert "cells" in refused("pretrain", *words, "patch_size=[16,16,16]", leaves=run)
+    assert "patches" in refused("pretrain", *words, "patch_size=[16,16,16]", leaves=run)
 
 
 def test_a_pool_smaller_than_a_batch(refused, prepared, tmp_path):
     run = tmp_path / "run"
     words = ("configs/pretrain/spark.yaml", f"manifest={prepared}", f"run={run}", "train.batch_size=3")
-    assert "holds 2 cases, a batch takes 3" in refused("pretrain", *words, leaves=run)
+    assert "has 2 cases, a batch takes 3" in refused("pretrain", *words, leaves=run)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
@@ -156,7 +156,7 @@ def test_a_checkpoint_that_is_missing(refused, prepared, tmp_path):
 
 def test_dates_of_a_store_that_knows_none(refused, prepared, tmp_path):
     out = tmp_path / "predictions"
-    assert "a store tells none" in refused("predict", tmp_path, prepared, "--dates", "--out", out, leaves=out)
+    assert "a store holds no dates" in refused("predict", tmp_path, prepared, "--dates", "--out", out, leaves=out)
 
 
 def test_weights_of_others_that_are_none(refused, tmp_path):

@@ -170,7 +170,7 @@ def test_an_archive_that_is_none_is_refused(mirror, tmp_path, monkeypatch):
         (NAME, "http://127.0.0.1:9", "cannot be downloaded"),
         (NAME, "http://no-such-host.invalid", "cannot be downloaded"),
         (NAME, "nonsense", "cannot be downloaded"),
-        ("kidney", "http://127.0.0.1:9", "no data set known here"),
+        ("kidney", "http://127.0.0.1:9", "is not a known data set"),
     ],
 )
 def test_without_a_network_one_line_says_so(tmp_path, capsys, name, url, said):
