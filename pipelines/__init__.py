@@ -1,1 +1,1 @@
-"""Short scripts, one a command; imported by nobody."""
+"""Short scripts, one per command; no module imports them."""
