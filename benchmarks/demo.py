@@ -24,7 +24,7 @@ def main(kept: str = "") -> None:
     cpu = (peak.ru_utime + peak.ru_stime) / 60
     print("| minutes (at most 12) | CPU minutes | peak memory of a process, GB (at most 6) |\n|---|---|---|")
     print(f"| {minutes:.1f} | {cpu:.1f} | {peak.ru_maxrss / 2**20:.1f} |\n")
-    shown = [row for row in done.stdout.splitlines() if "false positive a scan" in row]
+    shown = [row for row in done.stdout.splitlines() if "false positive per scan" in row]
     shown += [row for row in done.stdout.splitlines() if row.startswith(("mean Dice", "difference", "Pretraining did"))]
     print("\n".join(f"    {row}" for row in shown))
 

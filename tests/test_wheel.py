@@ -77,7 +77,7 @@ def test_the_demo_of_the_package_runs_from_scans_to_a_verdict(installed):
     assert done.returncode == 0, done.stderr
     for part in (
         "mean Dice, 4 labelled scans:",
-        "at 1 false positive a scan",
+        "at 1 false positive per scan",
         "medssl review demo/predictions/pretrained",
     ):
         assert part in done.stdout

@@ -37,7 +37,7 @@ def test_imported_run_is_a_start_for_finetuning(checkpoint, tmp_path, capsys):
     out = tmp_path / "run"
     assert cli.run("import-weights", [str(path), "--out", str(out), "--licence", "CC-BY-4.0"]) == 0
     output = capsys.readouterr().out
-    assert "is encoder.stem.convs.0.conv.weight there" in output and "encoder.name=residual" in output
+    assert "named encoder.stem.convs.0.conv.weight in the file" in output and "encoder.name=residual" in output
     run = Run.open(out)
     assert run.metadata["data"]["licence"] == "CC-BY-4.0" and run.metadata["objective"] == "imported"
     network = TrainedModel(

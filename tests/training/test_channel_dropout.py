@@ -136,9 +136,9 @@ def test_two_sequences_run_from_files_to_predictions_of_either_alone(tmp_path):
         scan = image if not channels else replace(image, voxels=image.voxels[list(channels)])
         prediction = build_predictor(tuned, channels=channels)(scan, "case")
         assert prediction.labels.shape == image.shape and np.isfinite(prediction.probability.voxels).all()
-    with pytest.raises(BadInput, match=r"channels=\[2\]: the network knows 0 to 1"):
+    with pytest.raises(BadInput, match=r"channels=\[2\]: the network has channels 0 to 1; give each at most once"):
         build_predictor(tuned, channels=(2,))
-    with pytest.raises(BadInput, match="2 channels, the network wants 1"):
+    with pytest.raises(BadInput, match="2 channels, the network needs 1"):
         build_predictor(tuned, channels=(1,))(image, "case")
 
 
