@@ -11,8 +11,7 @@ import numpy as np
 from benchmarks._commands import make
 from medssl.data.manifest import Manifest
 from medssl.metrics.statistics import mean_interval
-from medssl.models.trained_model import TrainedModel
-from medssl.nn.interop import weight_transfer as transfer
+from medssl.models.trained_model import TrainedModel, load_trained_encoder
 from medssl.run import Run
 from medssl.training.callbacks.dense_probe import DenseProbe
 
@@ -46,8 +45,7 @@ def main(work: str = "runs/probes", *sets: str) -> None:
 def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
     """The probe of a pretrained encoder, that of random ones, their paired difference, and the CPU minutes it took."""
     network = TrainedModel.from_run(run)
-    encoder = network.build_encoder()
-    transfer.load_parts(run.weights, {"encoder": encoder})
+    encoder = load_trained_encoder(run)
     draws = [DenseProbe.from_manifest(manifest, network, VOLUMES, seed).score(encoder) for seed in range(SEEDS)]
     mine, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
     gap = mean_interval((mine - random)[None])

@@ -21,9 +21,8 @@ from medssl.io.dicom import Series
 from medssl.io.dicom import read as read_series
 from medssl.io.rejected import RejectedFiles
 from medssl.models.model_pool import load_predictor, require_same_inputs
-from medssl.models.trained_model import TrainedModel, default_device
+from medssl.models.trained_model import TrainedModel, default_device, load_trained_encoder
 from medssl.nn.encoder import Encoder
-from medssl.nn.interop import weight_transfer
 from medssl.run import Run
 from medssl.training.finetune import FinetuneConfig
 from medssl.training.finetune import finetune as run_finetune
@@ -188,10 +187,7 @@ def load_encoder(run: RunOrPath, device: str | None = None) -> Callable[[Volume]
         device: The torch device; by default a GPU if there is one.
     """
     opened, place = _open_run(run), device or default_device()
-    network = TrainedModel.from_run(opened)
-    encoder = network.build_encoder()
-    weight_transfer.load_parts(opened.weights, {"encoder": encoder})
-    encoder = encoder.eval().to(place)
+    network, encoder = TrainedModel.from_run(opened), load_trained_encoder(opened, place)
     return lambda volume: _encode(encoder, network.prepare(volume), place)
 
 
@@ -203,10 +199,10 @@ def _encode(encoder: Encoder, prepared: Volume, device: str) -> Encoding:
     x = torch.nn.functional.pad(x, [width for extra in reversed(padding) for width in (0, extra)])
     with torch.no_grad():
         pyramid = encoder(x.to(device))
-    return Encoding(tuple(_level(features, x.shape[2:], prepared) for features in pyramid))
+    return Encoding(tuple(_to_volume(features, x.shape[2:], prepared) for features in pyramid))
 
 
-def _level(features: Tensor, padded: torch.Size, prepared: Volume) -> Volume:
+def _to_volume(features: Tensor, padded: torch.Size, prepared: Volume) -> Volume:
     """Returns a feature map as a volume; a feature lies at the centre of the voxels it stands for."""
     strides = np.array([size // n for size, n in zip(padded, features.shape[2:], strict=True)])
     voxel_to_voxel = np.diag([*strides, 1.0])

@@ -9,6 +9,7 @@ import traceback
 import warnings
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from medssl.errors import BadInput
 from medssl.home import resources_dir
@@ -102,7 +103,7 @@ def command_names() -> list[str]:
     return sorted(name for group in COMMANDS.values() for name in group)
 
 
-def load_script(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def load_script(name: str) -> ModuleType:
     """Imports the script of a command: `import-weights` is pipelines/import_weights.py."""
     if str(resources_dir()) not in sys.path:
         sys.path.insert(0, str(resources_dir()))

@@ -7,14 +7,12 @@ from pathlib import Path
 def main(words: list[str]) -> None:
     """Writes a file that MONAI's network, or nnU-Net's residual U-Net, loads by name."""
     args = build_parser().parse_args(words)
-    from medssl.models.trained_model import TrainedModel
-    from medssl.nn.interop import state_dict_names, weight_transfer
+    from medssl.models.trained_model import TrainedModel, load_trained_encoder
+    from medssl.nn.interop import state_dict_names
     from medssl.run import Run
 
     run = Run.open(args.run)
-    encoder = TrainedModel.from_run(run).build_encoder()
-    weight_transfer.load_parts(run.weights, {"encoder": encoder})
-    tensors = state_dict_names.export_tensors(encoder, args.to)
+    tensors = state_dict_names.export_tensors(load_trained_encoder(run), args.to)
     state_dict_names.write_checkpoint(tensors, args.out)
     print(f"{args.out}: {len(tensors)} tensors of {TrainedModel.from_run(run).encoder!r}, for {args.to}")
 

@@ -10,8 +10,7 @@ from medssl.data.store import Store
 from medssl.errors import BadInput
 from medssl.inference.case_selection import SelectedCase, case_embedding, case_uncertainty, rank_cases
 from medssl.inference.predictor import Predictor
-from medssl.models.trained_model import TrainedModel, build_predictor
-from medssl.nn.interop import weight_transfer
+from medssl.models.trained_model import TrainedModel, build_predictor, load_trained_encoder
 from medssl.run import Run
 
 
@@ -44,9 +43,7 @@ def _embed_cases(
 ) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m"] | None]:
     """Returns the features of each case and, if the run predicts classes with voxel probabilities, its uncertainty."""
     network, store = TrainedModel.from_run(run), Store(manifest)
-    encoder = network.build_encoder()
-    weight_transfer.load_parts(run.weights, {"encoder": encoder})
-    encoder = encoder.eval().to(device)
+    encoder = load_trained_encoder(run, device)
     predictor = build_predictor(run, device) if network.labels else None
     rows, uncertainties = [], []
     for case in cases:

@@ -186,3 +186,10 @@ def build_predictor(
     task = model.build_task()
     weight_transfer.load_parts(run.weights, task.transferable(), channels)
     return task.eval().to(device).predictor(model.prepare, model.labels, device)
+
+
+def load_trained_encoder(run: Run, device: str = "cpu") -> Encoder:
+    """Returns the encoder of a finished run with its weights, in inference mode on a torch device."""
+    encoder = TrainedModel.from_run(run).build_encoder()
+    weight_transfer.load_parts(run.weights, {"encoder": encoder})
+    return encoder.eval().to(device)
