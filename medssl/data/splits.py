@@ -1,6 +1,7 @@
 """Assigns patients to splits and cross-validation folds, and selects nested subsets of labelled cases.
 
-Every assignment follows from patient names and a seed alone, and no patient is ever in two splits.
+Every assignment follows from the content of the scans and a seed alone, so that the same scans are split in the same
+way under any pseudonyms. No patient is ever in two splits.
 """
 
 import hashlib
@@ -19,18 +20,14 @@ def assign_splits(manifest: Manifest, fractions: Mapping[str, float], seed: int)
     """Assigns every patient to one split, stratified by site.
 
     Each split receives its fraction of the patients of every site, to within one patient. A patient with cases of
-    several sites counts for the alphabetically first of them.
+    several sites counts for the site of the case with the smallest content hash.
 
     Args:
         manifest: Cases to assign; their current `split` has no influence.
         fractions: Split name -> weight; weights are normalized to sum to 1.
         seed: The same seed gives the same splits.
     """
-    sites = _site_by_patient(manifest.cases)
-    patients_by_site = [
-        stable_shuffle((patient for patient in sites if sites[patient] == site), seed)
-        for site in sorted(set(sites.values()))
-    ]
+    patients_by_site = _group_by_site(manifest.cases, seed)
     counts = allocate_counts([len(patients) for patients in patients_by_site], list(fractions.values()))
     patients = [patient for site_patients in patients_by_site for patient in site_patients]
     splits = [name for row in counts for name, count in zip(fractions, row, strict=True) for _ in range(count)]
@@ -55,7 +52,7 @@ def assign_new_patients(
     site_counts, totals = Counter(current.values()), Counter(split for _, split in current.values())
     sites = _site_by_patient(new)
     assigned: dict[str, str] = {}
-    for patient in stable_shuffle(sites, seed):
+    for patient in shuffle_patients(new, seed):
         site = sites[patient]
         site_size = 1 + sum(site_counts[site, name] for name in targets)
         open_splits = [name for name in targets if site_counts[site, name] < ceil(targets[name] * site_size - 1e-9)]
@@ -101,8 +98,8 @@ def select_labelled(manifest: Manifest, count: int, seed: int) -> Manifest:
         raise BadInput(
             f"{count} labelled cases requested, {len(candidates)} available; lower `num_labelled` or label more cases"
         )
-    rank = {patient: n for n, patient in enumerate(stable_shuffle({case.patient for case in candidates}, seed))}
-    ordered = sorted(candidates, key=lambda case: (rank[case.patient], case.id))
+    rank = {patient: n for n, patient in enumerate(shuffle_patients(candidates, seed))}
+    ordered = sorted(candidates, key=lambda case: (rank[case.patient], content_order(case)))
     selected = {case.id for case in ordered[:count]}
     return replace(manifest, cases=tuple(case for case in candidates if case.id in selected))
 
@@ -127,11 +124,36 @@ def allocate_counts(sizes: Sequence[int], fractions: Sequence[float]) -> list[li
     return counts
 
 
-def stable_shuffle(names: Iterable[str], seed: int) -> list[str]:
-    """Shuffles names into an order that depends on each name and the seed alone, not on which others are present."""
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+def content_order(case: Case) -> tuple[str, str]:
+    """Returns a sort key of cases by the content of their scans; only equal scans are ordered by their names."""
+    return case.sha256, case.id
+
+
+def shuffle_patients(cases: Iterable[Case], seed: int) -> list[str]:
+    """Shuffles the patients of some cases into an order that depends on their scans and the seed alone.
+
+    The place of a patient relative to another does not depend on which further patients are present. Patients are
+    ordered by their scan with the smallest content hash, then by all their scans; names only separate equal ones.
+    """
+    hashes: dict[str, list[str]] = {}
+    for case in cases:
+        hashes.setdefault(case.patient, []).append(case.sha256)
+
+    def order(patient: str) -> list[str]:
+        contents = sorted(hashes[patient])
+        return [hashlib.sha256(f"{seed}:{text}".encode()).hexdigest() for text in (*contents, patient)]
+
+    return sorted(hashes, key=order)
+
+
+def _group_by_site(cases: Sequence[Case], seed: int) -> list[list[str]]:
+    """Returns the shuffled patients of every site; the sites are ordered by their first patients."""
+    sites, groups = _site_by_patient(cases), dict[str, list[str]]()
+    for patient in shuffle_patients(cases, seed):
+        groups.setdefault(sites[patient], []).append(patient)
+    return list(groups.values())
 
 
 def _site_by_patient(cases: Iterable[Case]) -> dict[str, str]:
-    """Maps each patient to the alphabetically first site among their cases."""
-    return {case.patient: case.site for case in sorted(cases, key=lambda case: case.site, reverse=True)}
+    """Maps each patient to the site of the case with the smallest content hash."""
+    return {case.patient: case.site for case in sorted(cases, key=content_order, reverse=True)}

@@ -53,7 +53,7 @@ def test_no_patient_straddles_splits_and_a_seed_repeats_them(scanned, seed):
 
 def find_uneven_sites(manifest, split):
     """Lists the sites of which a split has at least one patient too many or too few."""
-    site_of = {c.patient: c.site for c in sorted(manifest.cases, key=lambda c: c.site, reverse=True)}
+    site_of = {c.patient: c.site for c in sorted(manifest.cases, key=lambda c: (c.sha256, c.id), reverse=True)}
     split_of = {c.patient: c.split for c in split.cases}
     sizes, counts = Counter(site_of.values()), Counter((site_of[p], split_of[p]) for p in site_of)
     return [s for s in sizes for n, fraction in FRACTIONS.items() if abs(counts[s, n] - fraction * sizes[s]) >= 1]

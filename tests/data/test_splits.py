@@ -1,12 +1,18 @@
-"""New patients of a store: fractions are met in whatever batches patients arrive, and no patient moves."""
+"""New patients of a store: fractions are met in whatever batches patients arrive, and no patient moves. Every split
+follows from the scans, not from the names.
+"""
 
+import hashlib
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.data.manifest import Case
-from medssl.data.splits import assign_new_patients
+from medssl.data.manifest import Case, Manifest
+from medssl.data.splits import assign_fold, assign_new_patients, assign_splits, select_labelled
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 
@@ -67,3 +73,46 @@ def test_splits_without_a_fraction_are_not_counted():
     assert set(assign_new_patients(declared, [make_case(n) for n in range(100, 120)], FRACTIONS, 0).values()) == set(
         FRACTIONS
     )
+
+
+def rename(manifest, key):
+    """Returns the same scans under other names of cases, patients and sites, in the order of the names."""
+
+    def hide(name):
+        return hashlib.sha256(f"{key}{name}".encode()).hexdigest()[:12]
+
+    cases = (replace(c, id=hide(c.id), patient=hide(c.patient), site=hide(c.site)) for c in manifest.cases)
+    return replace(manifest, cases=tuple(sorted(cases, key=lambda case: case.id)))
+
+
+def list_splits(manifest):
+    return {case.sha256: case.split for case in manifest.cases}
+
+
+ASSIGNMENTS = {
+    "splits": lambda manifest: list_splits(assign_splits(manifest, FRACTIONS, 1)),
+    "folds": lambda manifest: list_splits(assign_fold(manifest, 1, 3, 1)),
+    "labelled": lambda manifest: set(list_splits(select_labelled(manifest, 7, 1))),
+    "new": lambda manifest: list_splits(
+        replace(
+            manifest,
+            cases=tuple(
+                replace(case, split=assign_new_patients([], manifest.cases, FRACTIONS, 1)[case.patient])
+                for case in manifest.cases
+            ),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_other_names_of_the_same_scans_change_nothing(name):
+    scans = [(n // 2 if n < 10 else n, "AB"[n % 2]) for n in range(40)]
+    cases = [
+        replace(make_case(n), patient=f"p{p}", site=site, label="l", sha256=f"{n * 7919 % 101:064x}")
+        for n, (p, site) in enumerate(scans)
+    ]
+    manifest = Manifest(tuple(cases), Path())
+    first, second = (ASSIGNMENTS[name](rename(manifest, key)) for key in ("one", "two"))
+    assert first == second
+    assert len(set(first.values() if isinstance(first, dict) else first)) > 1

@@ -33,7 +33,7 @@ from medssl.data.ingest.read_source import is_inside, read_image
 from medssl.data.ingest.source import Source
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
-from medssl.data.splits import assign_new_patients, assign_splits
+from medssl.data.splits import assign_new_patients, assign_splits, content_order
 from medssl.data.store import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import exclusive_lock, write_checksums
@@ -135,7 +135,7 @@ def _update_store(
         reason = results[0].rows[0].public_reason
         raise BadInput(f"{scans}: none of its {len(jobs)} cases can be used; the first: {reason}")
     assigned = _assign_splits(others, cases, earlier, metadata, config)
-    manifest = Manifest(tuple(sorted(assigned, key=lambda case: case.id)), out)
+    manifest = Manifest(tuple(sorted(assigned, key=content_order)), out)
     if not (out / "manifest.csv").exists():
         normalization = _fit_normalization(manifest, metadata.normalization, config)
         metadata = metadata.model_copy(update={"normalization": normalization})

@@ -218,6 +218,19 @@ def test_one_key_gives_one_name_in_two_stores_and_two_keys_give_two(scans, tmp_p
     assert not {n for c in cases("c") for n in c} & {n for c in first for n in c}
 
 
+def test_two_keys_give_the_same_splits_in_the_same_order(tmp_path):
+    for n in range(12):
+        voxels = np.random.default_rng(n).uniform(0, 900, (12, 14, 16)).astype(np.float32)
+        (tmp_path / "scans").mkdir(exist_ok=True)
+        nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / f"scans/p{n}.nii.gz")
+    options = IngestConfig(num_workers=0, modality="MR")
+    first, second = (
+        ingest(tmp_path / "scans", tmp_path / name, options, lambda *_: None).manifest.cases for name in "ab"
+    )
+    assert [(c.sha256, c.split) for c in first] == [(c.sha256, c.split) for c in second]
+    assert {c.split for c in first} == {"train", "val", "test"} and not {c.id for c in first} & {c.id for c in second}
+
+
 def test_names_of_a_published_layout_are_kept_unless_they_are_hidden(tmp_path):
     root = tmp_path / "scans"
     write_nifti(root / "imagesTr/la_003.nii.gz")

@@ -69,8 +69,8 @@ def test_every_file_is_in_the_ledger_exactly_once(decathlon, tmp_path):
 
 def test_patients_and_class_names_come_from_beside_the_images(decathlon, tmp_path):
     manifest = run(decathlon, tmp_path / "store").manifest
-    assert [c.patient for c in manifest.cases] == ["P1", "P1", "P2"]
-    assert manifest.cases[0].split == manifest.cases[1].split
+    assert sorted((c.id, c.patient) for c in manifest.cases) == [("c0", "P1"), ("c1", "P1"), ("c2", "P2")]
+    assert len({c.split for c in manifest.cases if c.patient == "P1"}) == 1
     assert StoreMetadata.read(tmp_path / "store").labels == {1: "front", 2: "back"}
 
 
@@ -89,7 +89,8 @@ def test_a_changed_file_is_prepared_anew(decathlon, tmp_path):
     save(decathlon / "imagesTr/c1.nii.gz", head(9))
     again = run(decathlon, tmp_path / "store")
     assert again.prepared == 1
-    assert [a.sha256 == b.sha256 for a, b in zip(first.cases, again.manifest.cases, strict=True)] == [True, False, True]
+    before, after = ({c.id: c.sha256 for c in manifest.cases} for manifest in (first, again.manifest))
+    assert {name for name in before if before[name] != after[name]} == {"c1"} and before.keys() == after.keys()
 
 
 def test_stored_voxels_lie_where_the_scanner_saw_them(decathlon, tmp_path):
@@ -125,7 +126,7 @@ def test_stored_voxels_lie_where_the_scanner_saw_them(decathlon, tmp_path):
 def test_a_spoilt_case_is_refused_and_the_others_stay(decathlon, tmp_path, spoil, reason):
     spoil(decathlon)
     summary = run(decathlon, tmp_path / "store", deidentify=False)
-    assert [c.id for c in summary.manifest.cases] == ["c0", "c2"]
+    assert {c.id for c in summary.manifest.cases} == {"c0", "c2"}
     refused = [r for r in summary.rows if r.status == "refused"]
     assert refused and all(reason in r.reason and "c1" in r.path for r in refused)
 
@@ -193,7 +194,7 @@ def test_another_split_of_a_store_must_be_asked_for_by_name(decathlon, tmp_path)
 def test_site_age_and_sex_come_from_beside_the_images(decathlon, tmp_path):
     (decathlon / "cases.csv").write_text("case,site,age_years,sex\nc0,north,61,F\nc1,south,,M\nc2,north,400,\n")
     cases = run(decathlon, tmp_path / "store").manifest.cases
-    assert [(c.patient, c.site, c.age_years, c.sex) for c in cases] == [
+    assert [(c.patient, c.site, c.age_years, c.sex) for c in sorted(cases, key=lambda case: case.id)] == [
         ("c0", "north", 61.0, "F"),
         ("c1", "south", None, "M"),
         ("c2", "north", None, ""),
