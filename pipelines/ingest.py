@@ -28,7 +28,7 @@ def main(words: list[str]) -> None:
         "window_hu": _parse_window(args.window_hu), "normalization": args.normalization, "num_workers": args.workers,
         "split_fractions": args.split_fractions and _parse_fractions(args.split_fractions),
         "seed": args.seed, "resplit": args.resplit,
-        "patients": args.patients, "scheduler": args.scheduler, "allow_gaps": args.allow_gaps,
+        "patients": args.patients, "scheduler": args.scheduler, "allow_gaps": args.allow_gaps, "select": args.select,
         "deidentify": args.deidentify, "hide_names": args.hide_names, "pseudonym_key": args.pseudonym_key,
     }, IngestConfig, "medssl ingest")  # fmt: skip
     columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -40,6 +40,8 @@ def main(words: list[str]) -> None:
 
         summary = ingest(args.scans, args.out, options, show_progress)
     print(summary.describe())
+    for note in summary.notes:
+        print(f"  {note}")
     for reason, number in summary.count_rejections():
         print(f"  rejected {number}: {reason.encode('utf-8', 'backslashreplace').decode()}")
     if regions := StoreMetadata.read(args.out).regions:
@@ -82,6 +84,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument(
         "--allow-gaps", action="store_true", help="interpolate missing slices, and record it in the ledger"
+    )
+    parser.add_argument(
+        "--select",
+        default="auto",
+        metavar="VOLUMES",
+        help="of a DICOM series of several volumes (echoes, phases, times, b-values): all, first, TAG=VALUE such as "
+        "EchoTime=80, or auto: all of up to 8, the first of more",
     )
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="run on the workers of a dask scheduler instead")
     parser.add_argument(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from medssl.settings import Settings
 from medssl.volume import Spacing
@@ -37,12 +37,25 @@ class IngestConfig(Settings):
         None, description="CSV with the columns case and patient (or site), which replaces what the files say"
     )
     allow_gaps: bool = Field(False, description="accept DICOM series with missing slices and interpolate them")
+    select: str = Field(
+        "auto",
+        description="which volumes of a DICOM series of several (echoes, phases, times, b-values) become cases: all, "
+        "first, TAG=VALUE (EchoTime=80), or auto: all of up to 8, the first of more",
+    )
     scheduler: str | None = Field(None, description="address of a dask scheduler that replaces the local processes")
     deidentify: bool = Field(True, description="replace names, paths and dates by pseudonyms")
     hide_names: bool = Field(False, description="replace the case names of published data sets, too")
     pseudonym_key: Path | None = Field(
         None, description="file with the key of another ingestion, which gives the same pseudonyms; null: a new key"
     )
+
+    @field_validator("select")
+    @classmethod
+    def _check_select(cls, select: str) -> str:
+        name, _, value = select.partition("=")
+        if select not in ("auto", "all", "first") and not (name and value):
+            raise ValueError(f"select: {select!r} is not auto, all, first or TAG=VALUE, for example EchoTime=80")
+        return select
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "IngestConfig":

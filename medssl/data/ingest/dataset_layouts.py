@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dicom_studies import discover_series
 from medssl.data.ingest.file_ledger import LedgerRow, rejected_rows, used_rows
 from medssl.data.ingest.metadata_tables import CaseMetadata, read_case_metadata
@@ -18,6 +19,7 @@ from medssl.errors import BadInput, Message
 from medssl.io import images
 
 log = logging.getLogger(__name__)
+DEFAULTS = IngestConfig()
 CHANNEL = re.compile(r"(.+)_(\d{4})$")
 LABEL_FOLDERS = re.compile(r"(labels?(Tr|Ts)?|masks?|segmentations?)")
 VOXEL_ENDINGS = (".raw", ".zraw", ".raw.gz")  # of the voxel files of an .mhd header
@@ -34,6 +36,7 @@ class DatasetLayout:
         labels: Class number to name.
         present_labels: Case to the classes that were drawn in it.
         regions: Name of a union of classes to its classes.
+        notes: What the terminal shows about the files.
     """
 
     sources: list[Source] = field(default_factory=list)
@@ -41,18 +44,15 @@ class DatasetLayout:
     labels: dict[int, str] = field(default_factory=dict)
     present_labels: dict[str, list[int]] = field(default_factory=dict)
     regions: dict[str, list[int]] = field(default_factory=dict)
+    notes: list[Message] = field(default_factory=list)
 
 
-def discover_dataset(
-    scans: Path, modality: str = "", patients: Path | None = None, allow_gaps: bool = False
-) -> DatasetLayout:
+def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS) -> DatasetLayout:
     """Sorts the files under a folder into cases and ledger rows, so that each file is in exactly one of them.
 
     Args:
         scans: The folder.
-        modality: The modality of image files; DICOM files state their own.
-        patients: A table with the patient or the site of each case, which replaces what the files say.
-        allow_gaps: Accept DICOM series with missing slices.
+        config: The options of an ingestion.
     """
     files, layout = _list_files(scans)
     remaining = set(files)
@@ -62,11 +62,11 @@ def discover_dataset(
         _move_part(layout, remaining, _find_nnunet_cases(folder.parent, remaining, {}, ()), published=True)
     image_files = sorted(f for f in remaining if images.is_image(f))
     _move_part(layout, remaining, _find_plain_images(image_files, remaining, scans))
-    studies = discover_series(sorted(remaining), allow_gaps)
-    part = DatasetLayout(studies.sources, studies.rows, studies.labels, studies.present_labels)
+    studies = discover_series(sorted(remaining), config.allow_gaps, config.select)
+    part = DatasetLayout(studies.sources, studies.rows, studies.labels, studies.present_labels, notes=studies.notes)
     _move_part(layout, remaining, part)
     layout.rows.extend(used_rows(sorted(remaining), Message("an archive, whose members are listed")))
-    return _apply_user_options(layout, modality, patients)
+    return _apply_user_options(layout, config.modality, config.patients)
 
 
 def parse_class_names(labels: dict[str, Any]) -> tuple[dict[int, str], dict[str, list[int]]]:
@@ -115,6 +115,7 @@ def _move_part(layout: DatasetLayout, remaining: set[Path], part: DatasetLayout,
     layout.labels.update(part.labels)
     layout.present_labels.update(part.present_labels)
     layout.regions.update(part.regions)
+    layout.notes.extend(part.notes)
     remaining.difference_update(f for s in part.sources for f in s.files)
     remaining.difference_update(Path(row.path) for row in part.rows)
 

@@ -1,12 +1,13 @@
 """Groups DICOM files into cases, each with the structures that were drawn on it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medssl.data.ingest.file_ledger import LedgerRow, rejected_rows
-from medssl.data.ingest.source import Source, make_pseudonym
+from medssl.data.ingest.select_volumes import describe_selection, select_volumes
+from medssl.data.ingest.source import Source, find_common_folder, make_pseudonym
 from medssl.errors import BadInput, Message
 from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.annotations import Annotation
@@ -27,15 +28,17 @@ class DicomStudies:
         rows: A ledger row for each file that is not part of a case.
         labels: Class number to the name of a structure.
         present_labels: Case to the classes that were drawn in it.
+        notes: What the terminal shows about the series.
     """
 
     sources: list[Source] = field(default_factory=list)
     rows: list[LedgerRow] = field(default_factory=list)
     labels: dict[int, str] = field(default_factory=dict)
     present_labels: dict[str, list[int]] = field(default_factory=dict)
+    notes: list[Message] = field(default_factory=list)
 
 
-def discover_series(files: Sequence[Path], allow_gaps: bool) -> DicomStudies:
+def discover_series(files: Sequence[Path], allow_gaps: bool, select: str = "auto") -> DicomStudies:
     """Groups DICOM files by series; reads headers only.
 
     The classes are numbered in the alphabetical order of the names of all structures.
@@ -43,8 +46,10 @@ def discover_series(files: Sequence[Path], allow_gaps: bool) -> DicomStudies:
     Args:
         files: All files that are not image files.
         allow_gaps: Accept series with missing slices.
+        select: Which volumes of a series become cases, see `select_volumes`.
     """
     studies = DicomStudies()
+    volumes_of: dict[str, list[reader.Series]] = {}
     cases_of_series: dict[str, list[int]] = {}
     drawings: list[Annotation] = []
     for item in reader.read(files, allow_gaps) if files else ():
@@ -54,8 +59,13 @@ def discover_series(files: Sequence[Path], allow_gaps: bool) -> DicomStudies:
             else:
                 studies.rows.extend(rejected_rows(item.files, _rejection_reason(item)))
         else:
-            cases_of_series.setdefault(item.uid, []).append(len(studies.sources))
-            studies.sources.append(_make_source(item))
+            volumes_of.setdefault(item.uid, []).append(item)
+    for uid, volumes in volumes_of.items():
+        selected, rows = select_volumes(volumes, select)
+        cases_of_series[uid] = list(range(len(studies.sources), len(studies.sources) + len(selected)))
+        studies.sources.extend(_make_source(series, volumes) for series in selected)
+        studies.rows.extend(rows)
+    studies.notes.extend(_describe_split_series(volumes_of, studies.sources))
     names = sorted({name for annotation in drawings for name in annotation.names})
     studies.labels.update(enumerate(names, 1))
     for annotation in drawings:
@@ -65,7 +75,12 @@ def discover_series(files: Sequence[Path], allow_gaps: bool) -> DicomStudies:
 
 def name_series(series: reader.Series) -> str:
     """Returns the name of a series: a pseudonym of its UID and, if one UID holds several volumes, of the volume."""
-    return make_pseudonym(f"{series.uid}{series.sub_volume}")
+    return make_series_name(series.uid, series.sub_volume)
+
+
+def make_series_name(uid: str, sub_volume: str) -> str:
+    """Returns the name of a volume of a series, see `name_series`."""
+    return make_pseudonym(f"{uid}{sub_volume}")
 
 
 def describe_site(scanner: str) -> str:
@@ -74,7 +89,15 @@ def describe_site(scanner: str) -> str:
     return f"{vendor} {make_pseudonym(scanner)[:6]}" if scanner else ""
 
 
-def _make_source(series: reader.Series) -> Source:
+def _describe_split_series(volumes_of: Mapping[str, list[reader.Series]], sources: list[Source]) -> list[Message]:
+    """Returns a line on the series that hold several volumes, if there are any."""
+    counts = [len(volumes) for volumes in volumes_of.values() if len(volumes) > 1]
+    num_selected = sum(bool(source.sub_volume) for source in sources)
+    return [describe_selection(len(counts), sum(counts), num_selected)] if counts else []
+
+
+def _make_source(series: reader.Series, volumes: Sequence[reader.Series]) -> Source:
+    """Returns the case of one of the volumes of a series."""
     name = name_series(series)
     info = series.patient_info
     return Source(
@@ -83,6 +106,8 @@ def _make_source(series: reader.Series) -> Source:
         images=series.files,
         modalities=(series.modality,),
         series=name,
+        sub_volume=series.sub_volume,
+        series_folder=find_common_folder([f for v in volumes for f in v.files]) if series.sub_volume else None,
         site=describe_site(info.scanner),
         age_years=info.age_years,
         sex=info.sex,

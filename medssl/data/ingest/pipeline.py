@@ -52,11 +52,13 @@ class IngestSummary:
         manifest: All cases of the store.
         rows: The file ledger.
         prepared: Number of cases that were prepared now.
+        notes: What the terminal shows about the files, without private values in a de-identified store.
     """
 
     manifest: Manifest
     rows: tuple[LedgerRow, ...]
     prepared: int
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Returns one line with the number of cases and files."""
@@ -84,7 +86,7 @@ def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCa
     scans, out = Path(os.path.normpath(scans.absolute())), out.absolute()  # as in dataset.json, without `..`
     if scans == out or scans in out.parents:
         raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
-    layout = discover_dataset(scans, config.modality, config.patients, config.allow_gaps)
+    layout = discover_dataset(scans, config)
     pseudonymizer = _make_pseudonymizer(out, config)
     is_new = not (out / "store.json").exists()
     if is_new and out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
@@ -146,7 +148,8 @@ def _update_store(
     public_rows = pseudonymizer.write_ledger(rows, {case.id: locations[case.id] for case in manifest.cases})
     manifest.write(out / "manifest.csv")
     write_checksums(out, ("store.json", "ledger.csv", "manifest.csv"))
-    return IngestSummary(manifest, public_rows, num_prepared)
+    notes = tuple(str(note.public if config.deidentify else note) for note in layout.notes)
+    return IngestSummary(manifest, public_rows, num_prepared, notes)
 
 
 def _read_cases(out: Path) -> tuple[Case, ...]:

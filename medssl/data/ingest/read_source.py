@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from medssl.config import check
+from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dataset_layouts import discover_dataset
 from medssl.data.ingest.deidentification import read_real_sources, redact_warnings
-from medssl.data.ingest.dicom_studies import name_series
+from medssl.data.ingest.dicom_studies import make_series_name, name_series
 from medssl.data.ingest.source import Source, parse_location
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, InputWarning, Message, join_messages
@@ -54,7 +56,7 @@ def list_scans(place: Path, split: str, modality: str) -> list[ScanRef]:
         if not (scans := list_stored_scans(Manifest.read(place).in_split(split))):
             raise BadInput(f"{place}: no case in split {split!r}; choose another --split")
         return scans
-    sources = discover_dataset(place, modality).sources
+    sources = discover_dataset(place, check({"modality": modality, "select": "all"}, IngestConfig, "medssl")).sources
     if not sources:
         raise BadInput(f"{place}: holds no scan; give a folder with DICOM, NIfTI, NRRD or MHA files")
     patients = {s.patient: s.id for s in reversed(sources)}
@@ -80,22 +82,23 @@ def read_source(case: Case, manifest: Manifest) -> Volume:
 def read_image(source: Source) -> tuple[Volume, str]:
     """Returns the image of a case on its own grid, and its modality."""
     if source.series is not None:
-        return read_series(source.images, source.series), source.modalities[0]
+        return read_series(source.images, source.series, source.sub_volume), source.modalities[0]
     return _read_channels(source.images, source.modalities)
 
 
-def read_series(place: Path | Sequence[Path], series: str) -> Volume:
-    """Reads one DICOM series.
+def read_series(place: Path | Sequence[Path], series: str, sub_volume: str = "") -> Volume:
+    """Reads one DICOM series, or one volume of a series that holds several.
 
     Args:
-        place: The folder or the files of the series.
+        place: The folder that holds the whole series, or the files of the volume.
         series: The name of the series, see `name_series`.
+        sub_volume: The tags that distinguish the volume, where `place` lists its own files only.
     """
     reasons = []
     for item in reader.read(place, allow_gaps=True):  # the ingestion has refused the gaps that are not allowed
         if isinstance(item, RejectedFiles):
             reasons.append(item.reason)
-        elif name_series(item) == series:
+        elif series in (name_series(item), make_series_name(item.uid, item.sub_volume or sub_volume)):
             return item.volume()
     reason = join_messages(reasons or [Message("its files are missing")])
     raise BadInput(Message("the series cannot be read any more: {reason}", reason=reason))

@@ -21,6 +21,8 @@ class Source:
         modalities: One per channel; empty where it is unknown.
         label: The file with the label map, the instance mask or the DICOM annotation.
         series: The name of the DICOM series; None for image files.
+        sub_volume: The tags that distinguish the volume from others of its series; empty if there is only one.
+        series_folder: The folder that holds all volumes of the series; None if there is only one.
         split: The split that the data set declares, if any.
         classes: The classes that the label may hold; for a DICOM annotation the class of each structure.
         instances: The class of each object of an instance mask; None if the label is not an instance mask.
@@ -40,6 +42,8 @@ class Source:
     modalities: tuple[str, ...]
     label: Path | None = None
     series: str | None = None
+    sub_volume: str = ""
+    series_folder: Path | None = None
     split: str = ""
     classes: tuple[int, ...] = ()
     instances: tuple[int, ...] | None = None
@@ -60,6 +64,8 @@ class Source:
     @property
     def real_location(self) -> str:
         """The real location of the case: its image files, or a folder and the name of its series."""
+        if self.series_folder is not None:
+            return format_location([self.series_folder / "*"], self.series)
         return format_location(self.images, self.series)
 
 
@@ -67,7 +73,12 @@ def format_location(paths: Sequence[Path], series: str | None) -> str:
     """Returns the image files of a case, or a folder and the name of a series in it, as one text in plain UTF-8."""
     if series is None:
         return "|".join(_escape(str(path)) for path in paths)
-    return f"{_escape(os.path.commonpath([path.parent for path in paths]))}#{series}"
+    return f"{_escape(str(find_common_folder(paths)))}#{series}"
+
+
+def find_common_folder(files: Sequence[Path]) -> Path:
+    """Returns the deepest folder that holds all of the files."""
+    return Path(os.path.commonpath([file.parent for file in files]))
 
 
 def parse_location(text: str) -> tuple[list[Path], str]:

@@ -91,10 +91,11 @@ def test_names_that_would_meet_are_told_apart(tmp_path):
 def test_a_table_gives_the_patients(tmp_path):
     image(tmp_path / "scans/a.nii.gz")
     (tmp_path / "p.csv").write_text("case,patient\na,Z9\n")
-    assert layouts.discover_dataset(tmp_path / "scans", patients=tmp_path / "p.csv").sources[0].patient == "Z9"
+    options = IngestConfig(patients=tmp_path / "p.csv")
+    assert layouts.discover_dataset(tmp_path / "scans", options).sources[0].patient == "Z9"
     (tmp_path / "p.csv").write_text("name,who\na,Z9\n")
     with pytest.raises(BadInput, match="columns"):
-        layouts.discover_dataset(tmp_path / "scans", patients=tmp_path / "p.csv")
+        layouts.discover_dataset(tmp_path / "scans", options)
 
 
 @pytest.mark.parametrize("told", ["{", "[1]", '{"labels": [1]}', '{"training": 5}', '{"modality": {"x": "CT"}}'])
