@@ -51,6 +51,23 @@ def read(path: Path, label: bool = False) -> Volume:
     return validate_volume(path, voxels, _read_affine(path, header, shape), label)
 
 
+def read_grid(path: Path) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
+    """Returns the shape and the affine of an image from its header, without reading the voxels.
+
+    Raises:
+        BadInput: If the header is damaged or its geometry is missing or contradictory.
+    """
+    with _open_stream(path) as file:
+        try:
+            header = _parse_header(path, file.read(max(HEADERS)))
+        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
+            raise BadInput(
+                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
+            ) from None
+    shape = _read_shape(path, header)
+    return shape, _read_affine(path, header, shape)
+
+
 def write(volume: Volume, path: Path) -> None:
     """Writes a volume atomically, with its affine as sform and qform and its data type unchanged."""
     dtype = volume.voxels.dtype
