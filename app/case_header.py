@@ -12,6 +12,7 @@ from app.review_context import ReviewContext
 from medssl.finding import Finding
 from medssl.predictions_folder import Index
 from medssl.review.event import DECISION_TEXT
+from medssl.review.reading import NEUTRAL_ACTIONS
 from medssl.review.worklist import WorklistItem, find_next, triage
 
 
@@ -67,9 +68,11 @@ def _format_score(index: Index, finding: Finding) -> str:
 def _render_sign_off(context: ReviewContext, recorder: ActRecorder, item: WorklistItem) -> None:
     pending, may_sign = item.reading.list_pending(item.findings), context.reviewer.has_permission("sign")
     reason = f"{len(pending)} findings have no verdict" if pending else None if may_sign else "An admin cannot sign off"
+    taken_back = ("undo", *NEUTRAL_ACTIONS)
+    target = next((event.id for event in reversed(item.reading.undoable) if event.action not in taken_back), None)
     st.button(
-        "Undo", icon=":material/undo:", disabled=item.reading.undo_target is None, on_click=_undo,
-        args=(recorder, item), help="Takes back your last verdict, measurement or stroke",
+        "Undo", icon=":material/undo:", disabled=target is None, on_click=_undo,
+        args=(recorder, item, target), help="Takes back your last verdict, measurement or stroke",
     )  # fmt: skip
     st.button(
         "Sign off", icon=":material/draw:", disabled=bool(pending) or not may_sign,
@@ -78,9 +81,9 @@ def _render_sign_off(context: ReviewContext, recorder: ActRecorder, item: Workli
     )  # fmt: skip
 
 
-def _undo(recorder: ActRecorder, item: WorklistItem) -> None:
+def _undo(recorder: ActRecorder, item: WorklistItem, target: int) -> None:
     """Takes back the last act; the server then draws the strokes again without it."""
-    recorder.record(item.case, "undo", target=item.reading.undo_target)
+    recorder.record(item.case, "undo", target=target)
     st.session_state.pop("overlay_event", None)
 
 

@@ -1,6 +1,7 @@
 """Stores the acts of all reviewers in an append-only, hash-chained event log."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -10,9 +11,10 @@ from sqlmodel import Session, col, select
 from medssl.errors import BadInput
 from medssl.predictions_folder import Index
 from medssl.review.access.reviewers import Reviewer
+from medssl.review.case_contents import CaseContents
 from medssl.review.database import Database, is_url
 from medssl.review.event import START_HASH, Act, Event, find_chain_faults
-from medssl.review.reading import ActRejected, find_rejection_reason
+from medssl.review.reading import NEUTRAL_ACTIONS, ActRejected, Reading, find_rejection_reason
 from medssl.review.snapshot import Snapshot
 
 
@@ -44,8 +46,12 @@ class EventStore:
             )
         return cls(location)
 
-    def record(self, act: Act) -> Event:
+    def record(self, act: Act, find_fault: Callable[[Act, Reading], str] = find_rejection_reason) -> Event:
         """Stores an act and returns its event; an act that was stored before is not stored again.
+
+        Args:
+            act: The act.
+            find_fault: Returns why an act does not fit the reviewer's reading; empty if it fits.
 
         Raises:
             ActRejected: If the act does not fit the reviewer's reading, or its (session, number) belongs to another.
@@ -59,7 +65,7 @@ class EventStore:
             if existing:
                 raise ActRejected(f"number {act.number} of this session was used for something else; reload the page")
             snapshot = self._advance_snapshot(session)
-            if reason := find_rejection_reason(act, snapshot.get_reading(act.case, act.reviewer)):
+            if reason := find_fault(act, snapshot.get_reading(act.case, act.reviewer)):
                 raise ActRejected(reason)
             event = Event.create_after(snapshot.last_event, act)
             session.add(event)
@@ -115,7 +121,15 @@ def get_default_database(predictions: Path) -> Path:
     return folder.with_name(f"{folder.name}-review.sqlite")
 
 
-def record_act(store: EventStore, index: Index, reviewer: Reviewer, case: str, action: str, **fields: Any) -> Event:
+def record_act(
+    store: EventStore,
+    index: Index,
+    reviewer: Reviewer,
+    case: str,
+    action: str,
+    seen: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Event:
     """Stores an act of a reviewer on a case and returns its event.
 
     Args:
@@ -124,16 +138,23 @@ def record_act(store: EventStore, index: Index, reviewer: Reviewer, case: str, a
         reviewer: The person who acts.
         case: The identifier of the case.
         action: What the person did, see `medssl.review.event.Action`.
+        seen: What the person had on the screen, see `viewer_acts.describe_record`; the act is rejected if the record is
+            different. None checks nothing.
         fields: The other fields of `Act`; session and number are required.
 
     Raises:
-        ActRejected: If the role does not permit the action, or the act does not fit the reading.
+        ActRejected: If the role does not permit the action, or the act does not fit the case or the reading.
+        BadInput: If the case cannot be read.
     """
     if not reviewer.has_permission(action):
         raise ActRejected(f"As {reviewer.role} you may not {action}.")
-    return store.record(
-        Act(case=case, action=action, model=index.weights_sha256, reviewer=reviewer.name, role=reviewer.role, **fields)
-    )
+    fields |= {"case": case, "action": action, "model": index.weights_sha256}
+    fields |= {"reviewer": reviewer.name, "role": reviewer.role}
+    if action in NEUTRAL_ACTIONS:
+        return store.record(Act(**fields))
+    contents = CaseContents.read(index, case)
+    find_fault = contents.find_fault if seen is None else partial(contents.find_fault_of_seen, seen)
+    return store.record(Act(**contents.complete(fields)), find_fault)
 
 
 def _select_events(session: Session, case: str | None = None, start: int = 1) -> list[Event]:

@@ -24,11 +24,17 @@ def diff_masks(before: Labels, after: Labels) -> Runs:
 def apply_runs(labels: Labels, runs: Runs) -> Labels:
     """Returns the label map after the runs; raises BadInput if a run leaves it."""
     flat = labels.ravel(order="F").copy()
-    if len(runs) and (runs[:, :2].min() < 0 or (runs[:, 0] + runs[:, 1]).max() > flat.size):
+    if not is_inside(runs, flat.size):
         raise BadInput(f"a stroke leaves the image of {flat.size} voxels; it was drawn on another image")
     for start, length, value in runs:
         flat[start : start + length] = value
     return flat.reshape(labels.shape, order="F")
+
+
+def is_inside(runs: Runs, num_voxels: int) -> bool:
+    """Whether all runs lie inside an image of `num_voxels` voxels."""
+    starts, lengths = runs[:, 0], runs[:, 1]
+    return bool(((starts >= 0) & (lengths >= 0) & (lengths <= num_voxels) & (starts <= num_voxels - lengths)).all())
 
 
 def pack_runs(runs: Runs | Iterable[Iterable[int]]) -> bytes:

@@ -33,9 +33,10 @@ class Reading:
         strokes: The events of the strokes that the reviewer drew.
         signed_at: The time of the sign-off in UTC, ISO 8601; None if the reading is not signed.
         dwell_ms: The total time spent on the case, in ms.
-        undo_target: The id of the event that the next undo takes back; None if there is none.
-        undoable: The ids of the events that an undo may take back: those since the last sign-off or reopening.
+        undoable: The events that an undo may take back: those since the last sign-off or reopening.
         latest_event: The id of the reviewer's latest event on the case.
+        drawn_event: The id of the latest event that changed the strokes; 0 if there is none.
+        faults: A message for each stored event that cannot be read and was left out.
     """
 
     case: str
@@ -46,9 +47,10 @@ class Reading:
     strokes: tuple[Event, ...] = ()
     signed_at: str | None = None
     dwell_ms: int = 0
-    undo_target: int | None = None
-    undoable: tuple[int, ...] = ()
+    undoable: tuple[Event, ...] = ()
     latest_event: int = 0
+    drawn_event: int = 0
+    faults: tuple[str, ...] = ()
 
     def list_pending(self, findings: Iterable[Finding]) -> list[str]:
         """Returns the identifiers of the findings without a verdict."""
@@ -72,12 +74,13 @@ def replay(events: Iterable[Event], earlier: Readings | None = None) -> Readings
         key = event.case, event.reviewer
         before = readings.get(key) or Reading(*key)
         is_effective = event.action != "undo" and event.id not in undone
-        after = _apply_event(before, event) if is_effective else before
-        undoable = before.undoable if event.id in undone else (*before.undoable, event.id)
+        after = _apply_readable_event(before, event) if is_effective else before
+        undoable = before.undoable if event.id in undone else (*before.undoable, event)
         readings[key] = replace(
             after,
             dwell_ms=before.dwell_ms + event.dwell_ms,
             latest_event=event.id,
+            drawn_event=event.id if event.action in ("stroke", "undo") else before.drawn_event,
             undoable=() if event.action in UNDO_BARRIERS else undoable,
         )
     return readings
@@ -106,7 +109,7 @@ def find_rejection_reason(act: Act, reading: Reading) -> str:
         pending = [finding for finding in json.loads(act.details or "[]") if finding not in reading.verdicts]
         if pending:
             return f"{len(pending)} finding{'s' * (len(pending) > 1)} without a verdict: {', '.join(pending)}"
-    if act.action == "undo" and act.target not in reading.undoable:
+    if act.action == "undo" and act.target not in [event.id for event in reading.undoable]:
         return "you have nothing to undo"
     return ""
 
@@ -128,19 +131,28 @@ def parse_finding(event: Event) -> Finding:
     return FINDING_ADAPTER.validate_python(fields)
 
 
+def _apply_readable_event(reading: Reading, event: Event) -> Reading:
+    """Returns the reading after an event; an event that cannot be read changes nothing and is reported."""
+    try:
+        return _apply_event(reading, event)
+    except (ValueError, TypeError, KeyError):
+        fault = f"event {event.id} ({event.action}) cannot be read and was left out"
+        return replace(reading, faults=(*reading.faults, fault))
+
+
 def _apply_event(reading: Reading, event: Event) -> Reading:
     """Returns the reading after an event that is not an undo."""
     if event.action in NEUTRAL_ACTIONS:
         return reading
     if event.action == "sign":
-        return replace(reading, signed_at=event.at, undo_target=None)
+        return replace(reading, signed_at=event.at)
     if event.action == "reopen":
-        return replace(reading, signed_at=None, undo_target=None)
+        return replace(reading, signed_at=None)
     if event.action == "stroke":
-        return replace(reading, strokes=(*reading.strokes, event), undo_target=event.id)
+        return replace(reading, strokes=(*reading.strokes, event))
     if event.action == "measure":
         axes = AXES_ADAPTER.validate_json(event.details)
-        return replace(reading, axes=reading.axes | {event.finding: axes}, undo_target=event.id)
+        return replace(reading, axes=reading.axes | {event.finding: axes})
     added = (*reading.added, parse_finding(event)) if event.action == "missed" else reading.added
     verdicts = reading.verdicts | {event.finding: parse_verdict(event)}
-    return replace(reading, verdicts=verdicts, added=added, undo_target=event.id)
+    return replace(reading, verdicts=verdicts, added=added)

@@ -28,7 +28,7 @@ def test_i_is_the_fastest_axis(shape):
     assert diff_masks(before, after).tolist() == [[shape[0] - 1, 1, 1]]
 
 
-@pytest.mark.parametrize("run", [[-1, 1, 1], [0, 9, 1], [8, 1, 1]])
+@pytest.mark.parametrize("run", [[-1, 1, 1], [0, 9, 1], [8, 1, 1], [2**62, 2**62, 1], [0, -1, 1]])
 def test_a_stroke_outside_the_image_is_refused(run):
     with pytest.raises(BadInput, match="leaves the image"):
         apply_runs(np.zeros((2, 2, 2), np.uint8), np.array([run]))

@@ -101,7 +101,7 @@ def test_a_measure_stays_with_its_finding_until_it_is_taken_back():
     events = chain({"action": "measure", "details": axes}, {"action": "open"}, {"action": "undo", "target": 1})
     measured = mine(events[:2])
     assert measured.axes["f1"].long_mm == 5 and measured.axes["f1"].short_mm == pytest.approx(18**0.5)
-    assert not measured.verdicts and measured.undo_target == 1
+    assert not measured.verdicts and measured.undoable[0].id == 1
     assert mine(events).axes == {}
 
 
