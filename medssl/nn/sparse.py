@@ -4,8 +4,12 @@ Features are stored as [visible patches, channels, voxels of one patch]. A convo
 halo of voxels of its neighbours, zero where the neighbour is hidden, and then convolves without padding. The table of
 indices that gathers the halos is built once for each mask. Nothing is approximated. docs/spark-speed.md reports the
 speed.
+
+Blank patches fill the batch up to one of 16 sizes, because libraries and allocators keep memory for every shape of a
+batch that they meet: no table points at a blank patch, its halo is zero and it has no weight in a norm.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +24,11 @@ from medssl.nn.executor import Executor, Triple
 from medssl.nn.norms import LayerNorm3d, Moments, apply_scale_shift, compute_moments, compute_scale_shift
 
 
+NUM_BATCH_SIZES = 16
+
+
 class VisibleBlocks(Executor):
-    """Stores the n visible patches of the whole batch as [n c i j k], in the order of the mask.
+    """Stores the visible patches of the whole batch as [n c i j k], in the order of the mask, then blank patches.
 
     Args:
         visible: Which patches are visible.
@@ -29,9 +36,14 @@ class VisibleBlocks(Executor):
 
     def __init__(self, visible: Bool[Tensor, "b 1 p q r"]) -> None:
         self.grid = visible[:, 0]
-        self.sample, *self.position = self.grid.nonzero(as_tuple=True)
-        self.visible_index = self.grid.flatten().nonzero()[:, 0]
-        self.neighbours = _find_neighbours(self.grid)
+        flat = self.grid.flatten()
+        size = choose_batch_size(int(flat.sum()), len(flat))
+        # Stable, so that the visible patches come first and in the order of the mask; no shape depends on the mask.
+        self.index = flat.byte().argsort(descending=True, stable=True)[:size]
+        self.filled = flat[self.index]
+        volume = self.grid.shape[1:].numel()
+        self.sample = self.index // volume
+        self.neighbours = _find_neighbours(self.grid, self.index)
         self._halo_tables: dict[tuple[Triple, Triple, Triple], Tensor] = {}
         self._buffer: Tensor | None = None
 
@@ -39,7 +51,8 @@ class VisibleBlocks(Executor):
         """Cuts the visible patches out of a volume."""
         _, p, q, r = self.grid.shape
         patches = rearrange(x, "b c (p i) (q j) (r k) -> (b p q r) i j k c", p=p, q=q, r=r)
-        return patches.index_select(0, self.visible_index).movedim(-1, 1)
+        blocks = torch.where(self.filled[:, None, None, None, None], patches.index_select(0, self.index), 0)
+        return blocks.movedim(-1, 1)
 
     def to_dense(
         self, x: Float[Tensor, "n c p q r"], fill: Float[Tensor, "c"] | None = None
@@ -48,8 +61,9 @@ class VisibleBlocks(Executor):
         b, p, q, r = self.grid.shape
         channels_last = x.movedim(1, -1)
         background = x.new_zeros(1) if fill is None else fill.to(x.dtype)
-        patches = background.expand(self.grid.numel(), *channels_last.shape[1:])
-        patches = patches.index_copy(0, self.visible_index, channels_last)
+        surplus = self.grid.numel()  # a row behind the last patch, for the blank ones
+        patches = background.expand(surplus + 1, *channels_last.shape[1:])
+        patches = patches.index_copy(0, torch.where(self.filled, self.index, surplus), channels_last)[:-1]
         return rearrange(patches, "(b p q r) i j k c -> b (p i) (q j) (r k) c", b=b, p=p, q=q, r=r).movedim(-1, 1)
 
     def conv(self, conv: nn.Conv3d, x: Float[Tensor, "n c i j k"]) -> Float[Tensor, "n d p q r"]:
@@ -90,12 +104,12 @@ class VisibleBlocks(Executor):
     def _index_dense_rows(self, patch: Triple, size: Triple) -> Int[Tensor, "rows"]:
         """Returns the row in the dense volume of each voxel of each patch with a rim of one voxel.
 
-        Voxels outside the volume get the row behind the last voxel.
+        Voxels outside the volume and of blank patches get the row behind the last voxel.
         """
-        row = self.sample[:, None]
-        outside = torch.zeros_like(row, dtype=torch.bool)
-        for axis, (width, voxels) in enumerate(zip(patch, size, strict=True)):
-            index = self.position[axis][:, None] * width + torch.arange(-1, width + 1, device=row.device)
+        row, outside = self.sample[:, None], ~self.filled[:, None]
+        position = torch.unravel_index(self.index, self.grid.shape)[1:]
+        for width, voxels, patch_index in zip(patch, size, position, strict=True):
+            index = patch_index[:, None] * width + torch.arange(-1, width + 1, device=row.device)
             row = (row[:, :, None] * voxels + index[:, None]).flatten(1)
             outside = (outside[:, :, None] | ((index < 0) | (index >= voxels))[:, None]).flatten(1)
         return row.masked_fill(outside, len(self.grid) * size[0] * size[1] * size[2]).flatten()
@@ -132,22 +146,26 @@ class VisibleBlocks(Executor):
 
         Voxels of hidden neighbours get the row behind the last voxel, which holds zeros.
         """
-        side = torch.zeros(1, dtype=torch.int64)
-        inside = torch.zeros(1, dtype=torch.int64)
+        device, voxels = self.index.device, math.prod(patch)
+        num_rows = len(self.index) * voxels
+        dtype = torch.int32 if num_rows < torch.iinfo(torch.int32).max else torch.int64
+        side = torch.zeros(1, dtype=dtype, device=device)
+        inside = torch.zeros(1, dtype=dtype, device=device)
         for width, below, above in zip(patch, low, high, strict=True):
-            index = torch.arange(-below, width + above)
+            index = torch.arange(-below, width + above, dtype=dtype, device=device)
             side = (side[:, None] * 3 + index.div(width, rounding_mode="floor") + 1).flatten()
             inside = (inside[:, None] * width + index.remainder(width)).flatten()
-        voxels = patch[0] * patch[1] * patch[2]
-        first = self.neighbours.index_select(1, side.to(self.visible_index.device)) * voxels
-        return (first + inside.to(self.visible_index.device)).clamp_max_(len(self.visible_index) * voxels).flatten()
+        first = self.neighbours.to(dtype).index_select(1, side) * voxels
+        return (first + inside).clamp_max_(num_rows).flatten()
 
     def _merge_moments(self, patches: Moments) -> Moments:
         """Merges the moments of patches into the moments of samples."""
-        counts = torch.bincount(self.sample, minlength=len(self.grid))[:, None]
+        num_samples = len(self.grid)
+        counts = self.grid.flatten(1).sum(1, keepdim=True)
+        owner = torch.where(self.filled, self.sample, num_samples)  # blank patches belong to a row that is dropped
 
         def average(x: Float[Tensor, "n c"]) -> Float[Tensor, "b c"]:
-            return x.new_zeros(len(self.grid), x.shape[1]).index_add(0, self.sample, x) / counts.clamp_min(1)
+            return x.new_zeros(num_samples + 1, x.shape[1]).index_add(0, owner, x)[:-1] / counts.clamp_min(1)
 
         mean = average(patches.mean)
         deviation = patches.mean - mean.index_select(0, self.sample)
@@ -260,13 +278,27 @@ def _flatten_channels_last(x: Tensor) -> Tensor:
     return x.movedim(1, -1).flatten(1)
 
 
-def _find_neighbours(grid: Bool[Tensor, "b p q r"]) -> Int[Tensor, "n 27"]:
-    """Returns the numbers of the 27 patches around each visible patch; a hidden one has the count of visible ones."""
-    count = int(grid.sum())
-    number = torch.full([s + 2 * (axis > 0) for axis, s in enumerate(grid.shape)], count, device=grid.device)
-    number[:, 1:-1, 1:-1, 1:-1][grid] = torch.arange(count, device=grid.device)
-    neighbourhoods = number.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1)
-    return neighbourhoods[grid].flatten(1)
+def choose_batch_size(num_visible: int, num_patches: int) -> int:
+    """Returns the number of patches, blank ones included, that stand for `num_visible` visible ones.
+
+    The sizes are at most 16, and closer to each other where they are small: a quarter of all patches, which a mask
+    ratio of 0.75 leaves of a body without air, is one of them.
+    """
+    step = math.ceil(NUM_BATCH_SIZES * math.sqrt(num_visible / num_patches))
+    return math.ceil(num_patches * step**2 / NUM_BATCH_SIZES**2)
+
+
+def _find_neighbours(grid: Bool[Tensor, "b p q r"], index: Int[Tensor, "n"]) -> Int[Tensor, "n 27"]:
+    """Returns the numbers of the 27 patches around each patch of `index`, among these patches.
+
+    A hidden patch, and every neighbour of a blank patch, has the number behind the last one.
+    """
+    filled = grid.flatten()[index]
+    number = torch.full((grid.numel(),), len(index), device=grid.device)
+    number = number.index_copy(0, index, torch.where(filled, torch.arange(len(index), device=grid.device), len(index)))
+    padded = F.pad(number.view(grid.shape), (1, 1, 1, 1, 1, 1), value=len(index))
+    neighbourhoods = padded.unfold(1, 3, 1).unfold(2, 3, 1).unfold(3, 3, 1).flatten(0, 3).flatten(1)
+    return neighbourhoods.index_select(0, index).masked_fill(~filled[:, None], len(index))
 
 
 def _as_triple(values: Any) -> Triple:

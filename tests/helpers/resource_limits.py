@@ -1,10 +1,13 @@
 """Limits the CPU time and memory that reading a broken file may take."""
 
+import ctypes
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 MIB = 1 << 20
 
@@ -23,6 +26,25 @@ def limit_resources(cpu_s: float = 2.0, mib: int = 256) -> Iterator[None]:
         used_s, used_bytes = _read_cpu_s() - start_s, _read_memory("VmHWM") - start_memory
         assert used_s < cpu_s, f"took {used_s:.1f} s of CPU time"
         assert used_bytes < mib * MIB, f"took {used_bytes // MIB} MiB"
+
+
+class _HeapStatistics(ctypes.Structure):
+    """What glibc's `mallinfo2` returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def measure_heap() -> int:
+    """Returns the bytes of the heap that are in use, which a fragmented heap does not blur."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("needs mallinfo2 of glibc 2.33")
+    libc.mallinfo2.restype = _HeapStatistics
+    statistics = libc.mallinfo2()
+    return statistics.uordblks + statistics.hblkhd
 
 
 def _read_cpu_s() -> float:

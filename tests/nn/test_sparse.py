@@ -11,7 +11,8 @@ from torch import nn
 from medssl.nn.encoders import base as encoders
 from medssl.nn.executor import MaskedExecutor
 from medssl.nn.norms import Moments
-from medssl.nn.sparse import Footprint, VisibleBlocks
+from medssl.nn.sparse import Footprint, VisibleBlocks, choose_batch_size
+from tests.helpers.resource_limits import measure_heap
 from tests.helpers.small_networks import CASES, NORMS, STRIDES, make_encoder, masked_volumes
 
 
@@ -147,14 +148,14 @@ class HiddenNeighboursRead(VisibleBlocks):
 
 class NoHalo(VisibleBlocks):
     def _build_halo_table(self, patch, low, high):
-        self.neighbours = torch.full_like(self.neighbours, len(self.visible_index))
-        self.neighbours[:, 13] = torch.arange(len(self.visible_index))
+        self.neighbours = torch.full_like(self.neighbours, len(self.index))
+        self.neighbours[:, 13] = torch.arange(len(self.index))
         return super()._build_halo_table(patch, low, high)
 
 
 class NoCorners(VisibleBlocks):
     def _build_halo_table(self, patch, low, high):
-        self.neighbours[:, [0, 2, 6, 8, 18, 20, 24, 26]] = len(self.visible_index)
+        self.neighbours[:, [0, 2, 6, 8, 18, 20, 24, 26]] = len(self.index)
         return super()._build_halo_table(patch, low, high)
 
 
@@ -201,3 +202,61 @@ def test_a_wrong_halo_in_the_backward_pass_is_detected(monkeypatch):
     monkeypatch.setattr("medssl.nn.sparse.Footprint", HaloTooSmall)
     with pytest.raises((AssertionError, RuntimeError)):
         check_blocks_equal_the_masked_network(net, *masked_volumes(net))
+
+
+@pytest.mark.parametrize("num_patches", [1, 7, 72, 1024, 5832])
+def test_the_number_of_patches_in_a_batch_takes_at_most_16_values(num_patches):
+    sizes = [choose_batch_size(n, num_patches) for n in range(1, num_patches + 1)]
+    assert len(set(sizes)) <= 16 and sizes[-1] == num_patches
+    assert all(n <= size for n, size in enumerate(sizes, 1))
+    assert num_patches % 4 or num_patches < 64 or num_patches // 4 in sizes
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_blank_patches_change_nothing(norm, monkeypatch):
+    """Equal to the bit where a kernel's rounding does not depend on the number of rows, as in oneDNN's of fp32."""
+    net = make_encoder(norm, kind="convnext")
+    x, visible = masked_volumes(net)
+    assert (~VisibleBlocks(visible).filled).any()
+    features, gradients, _ = run_network(net, x, visible, dense=False)
+    monkeypatch.setattr("medssl.nn.sparse.choose_batch_size", lambda num_visible, num_patches: num_visible)
+    assert VisibleBlocks(visible).filled.all()
+    expected_features, expected_gradients, _ = run_network(net, x, visible, dense=False)
+    assert all(relative_error(a, b) < 1e-6 for a, b in zip(features, expected_features, strict=True))
+    assert all(relative_error(gradients[name], expected) < 1e-6 for name, expected in expected_gradients.items())
+
+
+class BlankPatchesCounted(VisibleBlocks):
+    def _merge_moments(self, patches):
+        self.filled = torch.ones_like(self.filled)
+        return super()._merge_moments(patches)
+
+
+class BlankPatchesRead(VisibleBlocks):
+    def _build_halo_table(self, patch, low, high):
+        self.neighbours[self.neighbours == len(self.index)] -= 1
+        return super()._build_halo_table(patch, low, high)
+
+
+@pytest.mark.parametrize("mutant", [BlankPatchesCounted, BlankPatchesRead], ids=lambda m: m.__name__)
+def test_a_fault_in_the_blank_patches_is_detected(mutant, monkeypatch):
+    net = make_encoder().double()
+    x, visible = masked_volumes(net)
+    monkeypatch.setattr(encoders, "VisibleBlocks", mutant)
+    with pytest.raises(AssertionError):
+        check_blocks_equal_the_masked_network(net, x.double(), visible)
+
+
+def test_memory_stays_flat_over_masks_with_other_numbers_of_patches():
+    """oneDNN and torch keep a compiled convolution for every shape that they meet."""
+    net = make_encoder(blocks=(1, 1, 1))
+    x, generator = torch.rand(1, 1, 20, 20, 20), torch.Generator().manual_seed(0)
+    counts, heap = set(), []
+    for _ in range(100):
+        visible = torch.rand(1, 1, 5, 5, 5, generator=generator) < 0.05 + 0.9 * torch.rand((), generator=generator)
+        counts.add(int(visible.sum()))
+        sum(level.mean() for level in net(x, visible)).backward()
+        net.zero_grad()
+        heap.append(measure_heap())
+    assert len(counts) > 50
+    assert max(heap[40:]) - heap[39] < 2e6
