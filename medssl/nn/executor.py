@@ -25,7 +25,7 @@ class Executor:
 
     def conv(self, conv: nn.Conv3d, x: Tensor) -> Tensor:
         """Applies a convolution that reads and writes visible voxels only."""
-        return conv(x)
+        return convolve(conv, x)
 
     def norm(self, norm: nn.Module, x: Tensor) -> Tensor:
         """Applies a norm over visible voxels only."""
@@ -69,7 +69,7 @@ class MaskedExecutor(Executor):
 
     def conv(self, conv: nn.Conv3d, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
         """Applies the dense convolution and the mask."""
-        y = conv(x)
+        y = convolve(conv, x)
         return y * self.mask_like(y)
 
     def norm(self, norm: nn.Module, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
@@ -84,6 +84,19 @@ class MaskedExecutor(Executor):
     ) -> Float[Tensor, "b c i j k"]:
         """Writes `fill` into hidden voxels."""
         return x if fill is None else torch.where(self.mask_like(x), x, fill[:, None, None, None].to(x.dtype))
+
+
+def convolve(conv: nn.Conv3d, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
+    """Applies a convolution.
+
+    Under autocast on a CPU, a depthwise one runs in fp32 where the volume is narrower than its kernel: for some
+    processors, torch 2.13 computes the gradient of the kernel from uninitialised memory in bf16.
+    """
+    is_narrow = conv.groups > 1 and any(n < k for n, k in zip(x.shape[2:], conv.kernel_size, strict=True))
+    if not (is_narrow and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")):
+        return conv(x)
+    with torch.autocast("cpu", enabled=False):
+        return conv(x.float()).to(torch.get_autocast_dtype("cpu"))
 
 
 def upsample_mask(visible: Bool[Tensor, "b 1 p q r"], size: Triple) -> Bool[Tensor, "b 1 i j k"]:

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from medssl.nn.executor import Executor, Triple
+from medssl.nn.executor import Executor, Triple, convolve
 from medssl.nn.norms import LayerNorm3d, Moments, apply_scale_shift, compute_moments, compute_scale_shift
-
 
 NUM_BATCH_SIZES = 16
 
@@ -72,7 +71,7 @@ class VisibleBlocks(Executor):
             return conv(x)
         footprint = Footprint.from_conv(conv)
         if conv.groups > 1 or max(conv.dilation) > 1 or not footprint.fits_into(_as_triple(x.shape[2:])):
-            return self.to_features(conv(self.to_dense(x)))
+            return self.to_features(convolve(conv, self.to_dense(x)))
         weight, bias = conv.weight, conv.bias
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)

@@ -18,6 +18,7 @@ from medssl.nn.contrastive_loss import all_gather_rows
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
+from medssl.nn.norms import LayerNorm
 from medssl.nn.regions import get_level_channels, sample_features, sample_matching_points
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
@@ -55,7 +56,7 @@ class VicReg(Objective):
         self.views = config.num_views
         self.decoder = UNetDecoder(encoder.channels, encoder.strides)
         channels, width = get_level_channels(config.level, encoder), config.width
-        self.expand = nn.Sequential(nn.Linear(channels, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
+        self.expand = nn.Sequential(nn.Linear(channels, width), LayerNorm(width), nn.GELU(), nn.Linear(width, width))
         self.draws = SeededGenerators(config.seed)
 
     def step(self, crops: Crops) -> Step:

@@ -1,5 +1,6 @@
 """Tests that every encoder fulfils the same contract, and warns if a mask does not reach all of its layers."""
 
+import copy
 import math
 import pkgutil
 
@@ -186,3 +187,38 @@ def test_an_impossible_network_is_refused(wrong):
 def test_a_crop_too_small_for_swin_is_refused():
     with pytest.raises(BadInput, match="64 voxels"):
         make_network("swinunetr")(torch.rand(1, 3, 32, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["residual", "convnext", "segresnet", "dynunet"])
+def test_gradients_in_bf16_are_those_of_double_precision(name):
+    net = make_network(name, in_channels=1)
+    x = torch.rand(2, 1, *(3 * c for c in net.patch), generator=torch.Generator().manual_seed(1))
+    weights = [torch.rand(level.shape).double() + torch.randn(1, level.shape[1], 1, 1, 1) for level in net(x)]
+    gradients = []
+    for network, volume, is_half in ((net, x, True), (copy.deepcopy(net).double(), x.double(), False)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            pyramid = network(volume)
+        sum((level.double() * w).mean() for level, w in zip(pyramid, weights, strict=True)).backward()
+        gradients.append([p.grad.double() for p in network.parameters() if p.grad is not None])
+    half, exact = (torch.cat([g.flatten() for g in tensors]) for tensors in gradients)
+    assert torch.nn.functional.cosine_similarity(half, exact, dim=0) > 0.95
+    large = max(g.norm() for g in gradients[1]) / 20
+    assert all(0.6 < a.norm() / b.norm() < 1.6 for a, b in zip(*gradients, strict=True) if b.norm() > large)
+
+
+def test_no_layer_norm_of_an_encoder_is_torchs_own():
+    """Its gradients saturate in bf16 on a CPU."""
+    assert not [m for name in SMALL for m in make_network(name).modules() if type(m) is torch.nn.LayerNorm]
+
+
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_a_depthwise_convolution_wider_than_its_volume_has_exact_gradients_in_bf16(size):
+    """On some processors torch reads uninitialised memory there."""
+    conv = torch.nn.Conv3d(8, 8, 7, padding=3, groups=8)
+    x, grad = torch.randn(1, 8, size, size, size), torch.randn(1, 8, size, size, size)
+    (expected,) = torch.autograd.grad(conv(x), conv.weight, grad)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = Executor().conv(conv, x)
+    assert y.dtype == torch.bfloat16
+    (actual,) = torch.autograd.grad(y, conv.weight, grad.bfloat16())
+    assert (actual - expected).norm() < 0.02 * expected.norm()
