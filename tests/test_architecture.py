@@ -11,7 +11,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 THIRD_PARTIES = {
     "pydicom": ("medssl/io/",),
     "highdicom": ("medssl/io/",),
-    "nibabel": ("medssl/io/nifti.py",),
+    "nibabel": ("medssl/io/",),
     "SimpleITK": ("medssl/io/", "medssl/data/"),
     "lightning": ("medssl/training/",),
     "monai": ("medssl/nn/", "medssl/tasks/", "medssl/inference/", "medssl/metrics/", "pipelines/fetch.py"),

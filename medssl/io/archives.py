@@ -1,13 +1,19 @@
-"""Lists and opens files in folders and in zip archives; a member has the path archive.zip/member."""
+"""Lists and opens files in folders and in zip and tar archives; a member has the path archive.zip/member."""
 
+import gzip
+import lzma
 import os
+import re
 import stat
+import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BufferedIOBase, BytesIO
 from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 from medssl.errors import BadInput, Message
 from medssl.io.rejected import ReadRejected, RejectedFiles
@@ -15,94 +21,271 @@ from medssl.io.rejected import ReadRejected, RejectedFiles
 MAX_MEMBER_BYTES = 2 << 30
 MAX_ARCHIVE_BYTES = 64 << 30
 BOMB_RATIO, BOMB_BYTES = 200, 64 << 20
+READ_BYTES = 16 << 20
+GZIP, ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")
+APPLE_DOUBLE = b"\x00\x05\x16\x07"  # the first bytes of the ._ files that macOS writes beside others
+TAR_NAMES = re.compile(r"\.(tar|tgz|tar\.gz)$", re.IGNORECASE)
+DAMAGES = (
+    zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, KeyError,
+    NotImplementedError, RuntimeError,
+)  # fmt: skip
 
 
-def walk_files(source: Path | Sequence[Path]) -> Iterator[Path | RejectedFiles]:
-    """Lists every file of a folder and every member of its archives; links are listed and never followed.
+class FileOpener:
+    """Opens files and members of archives; each archive stays open, and its list is read once."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._archives: dict[Path, _Archive] = {}
+
+    def __enter__(self) -> "FileOpener":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def open_archive(self, path: Path) -> "_Archive":
+        """Returns an open archive, which is closed with this object."""
+        if path not in self._archives:
+            self._archives[path] = _open_archive(path, self._stack)
+        return self._archives[path]
+
+    @contextmanager
+    def open(self, path: Path, gunzip: bool = True) -> Iterator[BufferedIOBase]:
+        """Opens a regular file, the file that a link points to, or a member of an archive as a seekable stream.
+
+        Args:
+            path: The file.
+            gunzip: Whether a gzipped file is unpacked, up to a limit.
+        """
+        try:
+            archive = find_archive(path)
+            if archive is not None:
+                content = self.open_archive(archive).read(path.relative_to(archive).as_posix())
+                yield BytesIO(_gunzip(content) if gunzip and content[:2] == GZIP else content)
+                return
+            state = path.stat()
+            if not stat.S_ISREG(state.st_mode):
+                raise ReadRejected("not-a-file", Message("a pipe or device, not a file; copy the file itself"))
+            if state.st_size == 0:
+                raise ReadRejected("not-a-file", Message("empty; copy the file again"))
+            with path.open("rb") as file:
+                is_gzip = gunzip and file.read(2) == GZIP
+                file.seek(0)
+                yield BytesIO(_gunzip(file.read(MAX_MEMBER_BYTES))) if is_gzip else file
+        except OSError as error:
+            raise ReadRejected(
+                "unreadable", Message("cannot be opened ({strerror})", strerror=error.strerror)
+            ) from None
+
+
+@contextmanager
+def open_file(path: Path, gunzip: bool = True) -> Iterator[BufferedIOBase]:
+    """Opens one file or member of an archive as a seekable stream; see `FileOpener` for many."""
+    with FileOpener() as opener, opener.open(path, gunzip) as file:
+        yield file
+
+
+def find_archive(path: Path) -> Path | None:
+    """Returns the archive that a path is a member of; None for a file of its own."""
+    return None if os.path.lexists(path) else next((parent for parent in path.parents if parent.is_file()), None)
+
+
+def walk_files(
+    source: Path | Sequence[Path], opener: FileOpener | None = None, follow_links: bool = False
+) -> Iterator[Path | RejectedFiles]:
+    """Lists every file of a folder and every member of its archives.
+
+    Folders named `.git` and the AppleDouble files of macOS (`._NAME`) are left out.
 
     Args:
-        source: A folder, a file, or a list of files.
+        source: A folder, a file, or a list of files; links in a list are followed.
+        opener: Keeps the archives open.
+        follow_links: Whether links in a folder are followed.
 
     Yields:
-        The path of a file or a member, or an archive that was rejected.
+        The path of a file or a member, or a link or an archive that was rejected.
     """
-    for path in _list_files(source) if isinstance(source, Path) else source:
-        if path.is_symlink() or not path.is_file() or not os.access(path, os.R_OK) or not _is_zip(path):
-            yield path
+    opener = opener or FileOpener()
+    for path in list_files(source, follow_links) if isinstance(source, Path) else source:
+        if isinstance(path, RejectedFiles) or is_apple_double(path):
+            if isinstance(path, RejectedFiles):
+                yield path
             continue
         try:
-            yield from _list_members(path)
+            members = [path / name for name in opener.open_archive(path).names] if is_archive(path) else [path]
+            yield from (member for member in members if not member.name.startswith("._"))
         except ReadRejected as error:
             yield RejectedFiles((path,), Message("{path.name}: {reason}", path=path, reason=error.message), error.code)
 
 
-@contextmanager
-def open_file(path: Path) -> Iterator[BufferedIOBase]:
-    """Opens a regular file or a member of an archive as a seekable stream."""
-    try:
-        archive = next((p for p in path.parents if p.is_file()), None)
-        if archive is not None:
-            yield BytesIO(_unpack(archive, str(path.relative_to(archive))))
-            return
-        state = path.lstat()
-        if not stat.S_ISREG(state.st_mode):
-            raise ReadRejected("not-a-file", Message("a link, pipe or device, not a file; copy the file itself"))
-        if state.st_size == 0:
-            raise ReadRejected("not-a-file", Message("empty"))
-        with path.open("rb") as file:
-            yield file
-    except OSError as error:
-        raise ReadRejected("unreadable", Message("cannot be opened ({strerror})", strerror=error.strerror)) from None
+def list_files(folder: Path, follow_links: bool = False) -> Iterator[Path | RejectedFiles]:
+    """Lists the files below a folder in a fixed order; a link that is not followed is rejected with a reason.
 
-
-def _list_files(folder: Path) -> Iterator[Path]:
-    """Lists the files and links below a folder in a fixed order."""
+    Raises:
+        BadInput: The folder does not exist, or cannot be listed.
+    """
     if folder.is_file():
         yield folder
         return
     if not folder.is_dir():
-        raise BadInput(Message("{folder}: no such folder; give the folder that holds the DICOM files", folder=folder))
-    for root, folders, names in os.walk(folder):
-        folders.sort()
+        raise BadInput(Message("{folder}: no such folder; give the folder that holds the scans", folder=folder))
+
+    def raise_unreadable(error: OSError) -> None:
+        raise BadInput(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or remove it")
+
+    visited: set[str] = set()
+    for root, folders, names in os.walk(folder, onerror=raise_unreadable, followlinks=follow_links):
+        folders[:] = sorted(name for name in folders if name != ".git")
         links = [name for name in folders if (Path(root) / name).is_symlink()]
-        yield from (Path(root) / name for name in sorted(names + links))
+        if follow_links:
+            visited.add(os.path.realpath(root))
+            looping = [name for name in links if os.path.realpath(Path(root) / name) in visited]
+            folders[:] = [name for name in folders if name not in looping]
+            links = looping
+        for path in (Path(root) / name for name in sorted([*names, *links])):
+            reason = _check_link(path, follow_links)
+            yield path if reason is None else RejectedFiles((path,), reason, "not-a-file")
 
 
-def _is_zip(path: Path) -> bool:
-    """Returns whether a file starts like a zip archive."""
+def is_apple_double(path: Path) -> bool:
+    """Returns whether a file holds what macOS keeps about the file of the same name without `._`."""
+    if not path.name.startswith("._") or not path.is_file() or not os.access(path, os.R_OK):
+        return False
     with path.open("rb") as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
+        return file.read(4) == APPLE_DOUBLE
 
 
-def _list_members(path: Path) -> Iterator[Path]:
-    """Lists the files of an archive; rejects archives with harmful sizes or names."""
+def is_archive(path: Path) -> bool:
+    """Returns whether a file is a zip or tar archive, by its first bytes and, for tar, its name."""
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return False
+    if TAR_NAMES.search(path.name):
+        return True
+    with path.open("rb") as file:
+        return file.read(4) in ZIP
+
+
+def check_bomb(num_bytes: int, num_packed: int, code: Any = "too-big", free_bytes: int = BOMB_BYTES) -> None:
+    """Rejects content that unpacks to implausibly many times its size."""
+    if num_bytes > free_bytes and num_bytes > BOMB_RATIO * max(1, num_packed):
+        ratio = num_bytes // max(1, num_packed)
+        raise ReadRejected(code, Message("unpacks to {ratio} times its size: a decompression bomb", ratio=ratio))
+
+
+class _Archive:
+    """An open zip or tar archive.
+
+    Attributes:
+        names: The names of its files.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile | tarfile.TarFile) -> None:
+        self._archive = archive
+        if isinstance(archive, zipfile.ZipFile):
+            self._members: dict[str, Any] = {m.filename: m for m in archive.infolist() if not m.is_dir()}
+        else:
+            self._members = {m.name.removeprefix("./"): m for m in archive.getmembers() if m.isreg()}
+        self.names = list(self._members)
+
+    def read(self, name: str) -> bytes:
+        """Unpacks one file into memory, up to the size limit."""
+        try:
+            with self._open(name) as member:
+                content = member.read(MAX_MEMBER_BYTES + 1)
+        except DAMAGES as error:
+            raise ReadRejected("archive", Message("cannot be unpacked ({error})", error=error)) from None
+        if len(content) > MAX_MEMBER_BYTES:
+            raise ReadRejected("too-big", Message("unpacks to more than {limit} GiB", limit=MAX_MEMBER_BYTES >> 30))
+        return content
+
+    def _open(self, name: str) -> IO[bytes]:
+        if isinstance(self._archive, zipfile.ZipFile):
+            return self._archive.open(self._members[name])
+        member = self._archive.extractfile(self._members[name])
+        assert member is not None, "only regular files are listed"
+        return member
+
+
+def _open_archive(path: Path, stack: ExitStack) -> _Archive:
+    """Opens an archive; rejects one that is damaged, or has harmful sizes or names."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+        if TAR_NAMES.search(path.name):
+            packed = path.stat().st_size
+            archive: Any = stack.enter_context(tarfile.open(fileobj=_unpack_tar(path, stack)))  # noqa: SIM115
+            members = [(m.name, m.size) for m in archive.getmembers() if m.isreg()]
+            is_encrypted = False
+        else:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            files = [m for m in archive.infolist() if not m.is_dir()]
+            packed, members = sum(m.compress_size for m in files), [(m.filename, m.file_size) for m in files]
+            is_encrypted = any(m.flag_bits & 1 for m in files)
+    except (*DAMAGES, OSError) as error:
         raise ReadRejected("archive", Message("a damaged archive ({error})", error=error)) from None
-    total = sum(m.file_size for m in members)
-    packed = max(1, sum(m.compress_size for m in members))
-    if total > MAX_ARCHIVE_BYTES or any(m.file_size > MAX_MEMBER_BYTES for m in members):
-        raise ReadRejected("archive", Message("unpacks to {total} bytes, more than can be read; split it", total=total))
-    if total > BOMB_BYTES and total > BOMB_RATIO * packed:
-        raise ReadRejected("archive", Message("unpacks to {ratio} times its size: a zip bomb", ratio=total // packed))
-    if len({m.filename for m in members}) < len(members):
-        raise ReadRejected("archive", Message("holds two files with one name"))
-    if any(".." in PurePosixPath(m.filename).parts or m.filename.startswith("/") for m in members):
-        raise ReadRejected("archive", Message("holds a path that leads out of the archive"))
-    if any(m.flag_bits & 1 for m in members):
+    _check_members(members, packed)
+    if is_encrypted:
         raise ReadRejected("archive", Message("encrypted; unpack it first"))
-    return (path / m.filename for m in members)
+    return _Archive(archive)
 
 
-def _unpack(archive: Path, name: str) -> bytes:
-    """Unpacks one member of an archive into memory, up to the size limit."""
+def _check_members(members: Sequence[tuple[str, int]], packed: int) -> None:
+    """Rejects an archive by the names and sizes of its files."""
+    total = sum(size for _, size in members)
+    if total > MAX_ARCHIVE_BYTES or any(size > MAX_MEMBER_BYTES for _, size in members):
+        raise ReadRejected("archive", Message("unpacks to {total} bytes, more than can be read; split it", total=total))
+    if total > BOMB_BYTES and total > BOMB_RATIO * max(1, packed):
+        ratio = total // max(1, packed)
+        raise ReadRejected("archive", Message("unpacks to {ratio} times its size: a zip bomb", ratio=ratio))
+    if len({name for name, _ in members}) < len(members):
+        raise ReadRejected("archive", Message("holds two files with one name; unpack it first"))
+    if any(".." in PurePosixPath(name).parts or name.startswith("/") for name, _ in members):
+        raise ReadRejected("archive", Message("holds a path that leads out of the archive"))
+
+
+def _unpack_tar(path: Path, stack: ExitStack) -> IO[bytes]:
+    """Returns the uncompressed tar archive: the file itself, or its content in an unnamed temporary file."""
+    file: IO[bytes] = stack.enter_context(path.open("rb"))
+    is_gzip = file.read(2) == GZIP
+    file.seek(0)
+    if not is_gzip:
+        return file
+    unpacked: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    with gzip.open(file) as stream:
+        while block := stream.read(READ_BYTES):
+            unpacked.write(block)
+            check_bomb(unpacked.tell(), file.tell(), "archive")
+            if unpacked.tell() > MAX_ARCHIVE_BYTES:
+                raise ReadRejected("archive", Message("unpacks to more than can be read; split it"))
+    unpacked.seek(0)
+    return unpacked
+
+
+def _gunzip(content: bytes) -> bytes:
+    """Unpacks a gzipped file up to a limit; reading to its end verifies its checksum."""
+    parts, total = [], 0
     try:
-        with zipfile.ZipFile(archive) as zipped, zipped.open(name) as member:
-            content = member.read(MAX_MEMBER_BYTES + 1)
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-        raise ReadRejected("archive", Message("cannot be unpacked ({error})", error=error)) from None
-    if len(content) > MAX_MEMBER_BYTES:
-        raise ReadRejected("too-big", Message("unpacks to more than {limit} GiB", limit=MAX_MEMBER_BYTES >> 30))
-    return content
+        with gzip.open(BytesIO(content)) as stream:
+            while block := stream.read(READ_BYTES):
+                parts.append(block)
+                total += len(block)
+                check_bomb(total, len(content))
+                if total > MAX_MEMBER_BYTES:
+                    limit = MAX_MEMBER_BYTES >> 30
+                    raise ReadRejected("too-big", Message("unpacks to more than {limit} GiB", limit=limit))
+    except (*DAMAGES, OSError) as error:
+        raise ReadRejected("unreadable", Message("cannot be unpacked ({error}); copy it again", error=error)) from None
+    return b"".join(parts)
+
+
+def _check_link(path: Path, follow_links: bool) -> Message | None:
+    """Returns why a path below a folder is not listed as a file; None if it is."""
+    if not path.is_symlink():
+        is_regular = stat.S_ISREG(path.lstat().st_mode)
+        return None if is_regular else Message("{path.name}: a link, pipe or device, not a file; remove it", path=path)
+    if not follow_links:
+        return Message("{path.name}: a link, pipe or device; follow links with --follow-links, or copy the file",
+                       path=path)  # fmt: skip
+    if path.is_file():
+        return None
+    return Message("{path.name}: a link to no file, or to a folder around it; fetch its content (datalad get), or "
+                   "remove it", path=path)  # fmt: skip

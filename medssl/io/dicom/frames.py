@@ -21,7 +21,7 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from medssl.errors import Message
+from medssl.errors import Message, join_messages, restore_message
 from medssl.io.dicom.header import (
     Attributes,
     Header,
@@ -32,6 +32,8 @@ from medssl.io.dicom.header import (
     get_text,
 )
 from medssl.io.dicom.pixel_data.encoding import PixelEncoding, read_encoding
+from medssl.io.dicom.pixel_data.modality_lut import ModalityLut, read_modality_lut
+from medssl.io.dicom.private_tags import Tile, read_diffusion, read_slice_grid
 from medssl.io.rejected import ReadRejected
 
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, for which pydicom has no name yet
@@ -51,7 +53,17 @@ VOLUME_TAGS = (
     "TemporalPositionIndex", "AcquisitionNumber", "NominalPercentageOfCardiacPhase", "TriggerTime",
     "NominalCardiacTriggerDelayTime", "FrameReferenceTime", "InversionTime", "FlipAngle", "ImageType", "FrameType",
     "StackID", "ConvolutionKernel", "Units", "RescaleType", "AcquisitionTime", "FrameAcquisitionDateTime",
+    "DiffusionGradientOrientation", "SequenceName", "ContentTime", "SeriesDescription", "ImageComments",
 )  # fmt: skip
+# What to do with images of these kinds, which hold volumes but are not read.
+REMEDIES = {
+    "1.2.840.10008.5.1.4.1.1.20": "export the reconstructed SPECT volume as NIfTI",  # Nuclear Medicine
+    "1.2.840.10008.5.1.4.1.1.13.1.1": "export the volume as CT or NIfTI",  # X-Ray 3D Angiographic
+    "1.2.840.10008.5.1.4.1.1.13.1.2": "export the volume as CT or NIfTI",  # X-Ray 3D Craniofacial (CBCT)
+    "1.2.840.10008.5.1.4.1.1.12.1": "projections, no volume; export the reconstructed volume as CT",  # XA
+    "1.2.840.10008.5.1.4.1.1.13.1.3": "a tomosynthesis has no even resolution in depth",  # Breast Tomosynthesis
+    "1.2.840.10008.5.1.4.1.1.6.2": "export the ultrasound volume as NIfTI",  # Enhanced US Volume
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +95,10 @@ class Frame:
         tilt_deg: The gantry tilt in the header.
         sop_instance: The UID of the SOP instance.
         volume_tags: The tags that can distinguish several volumes of one series.
+        number: The InstanceNumber.
+        num_declared: The number of slices that the header declares for the acquisition or the series.
+        tile: The part of the stored frame that is the slice; None if it is the whole frame.
+        lut: The modality lookup table that replaces slope and intercept.
     """
 
     path: Path
@@ -98,6 +114,16 @@ class Frame:
     tilt_deg: float
     sop_instance: str
     volume_tags: dict[str, str]
+    number: int | None = None
+    num_declared: int | None = None
+    tile: Tile | None = None
+    lut: ModalityLut | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The number of columns and of rows."""
+        part = self.tile or self.encoding
+        return part.columns, part.rows
 
 
 def check_kind(header: Header) -> None:
@@ -109,9 +135,12 @@ def check_kind(header: Header) -> None:
         raise ReadRejected(
             "annotation", Message("{kind}: labels; they are read together with their series", kind=header.kind)
         )
+    if kind in REMEDIES:
+        remedy = Message("{kind}: not a CT, MR or PET image", kind=header.kind)
+        raise ReadRejected("not-an-image", join_messages([remedy, restore_message(REMEDIES[kind], REMEDIES[kind])]))
     if kind not in MODALITY:
         raise ReadRejected("not-an-image", Message("{kind}: not a CT, MR or PET image", kind=header.kind))
-    if "LOCALIZER" in get_text(header.data, "ImageType").upper().split("\\"):
+    if "LOCALIZER" in _read_image_type(header):
         raise ReadRejected("localizer", Message("a localizer (scout): an overview, not part of a volume"))
 
 
@@ -127,10 +156,22 @@ def read_frames(header: Header) -> tuple[Frame, ...]:
         raise ReadRejected(
             "mixed",
             Message(
-                "{frames} frames in a file of the single-frame kind {kind}", frames=encoding.frames, kind=header.kind
+                "{frames} frames in a file of the single-frame kind {kind}; export it again as single slices",
+                frames=encoding.frames,
+                kind=header.kind,
             ),
         )
+    if grid := read_slice_grid(header, encoding, _read_image_type(header)):
+        return tuple(
+            _build_frame(header, n, header.data, encoding, series_key, position, tile)
+            for n, (tile, position) in enumerate(zip(grid.tiles, grid.positions, strict=True))
+        )
     return (_build_frame(header, 0, header.data, encoding, series_key),)
+
+
+def _read_image_type(header: Header) -> set[str]:
+    """Returns the values of ImageType in capitals."""
+    return set(get_text(header.data, "ImageType").upper().split("\\"))
 
 
 def merge_functional_groups(header: Header, count: int) -> Iterator[MergedDatasets]:
@@ -161,16 +202,23 @@ def _read_series_key(header: Header) -> SeriesKey:
     return SeriesKey(get_text(data, "PatientID"), study, series, modality, get_text(data, "FrameOfReferenceUID"))
 
 
-def _build_frame(header: Header, index: int, data: Attributes, encoding: PixelEncoding, series_key: SeriesKey) -> Frame:
-    """Builds a slice from the attributes of its frame."""
+def _build_frame(
+    header: Header, index: int, data: Attributes, encoding: PixelEncoding, series_key: SeriesKey,
+    position: tuple[float, ...] | None = None, tile: Tile | None = None,
+) -> Frame:  # fmt: skip
+    """Builds a slice from the attributes of its frame; position and tile are those of a slice in a grid of slices."""
     between_rows, between_columns = require_numbers(data, "PixelSpacing", 2)
-    slope, intercept = _read_rescale(data, series_key.modality)
+    lut, lut_type = read_modality_lut(get_items(data, "ModalityLUTSequence"))
+    slope, intercept = (1.0, 0.0) if lut else _read_rescale(data, series_key.modality)
+    tags = {name: value for name in VOLUME_TAGS if (value := get_text(data, name))}
+    if series_key.modality == "MR" and isinstance(data, Dataset):
+        tags = {**read_diffusion(data), **tags}
     return Frame(
         path=header.path,
         index=index,
         series_key=series_key,
         encoding=encoding,
-        position=require_numbers(data, "ImagePositionPatient", 3),
+        position=position or require_numbers(data, "ImagePositionPatient", 3),
         axes=require_numbers(data, "ImageOrientationPatient", 6),
         pixel_mm=(between_columns, between_rows),
         slope=slope,
@@ -178,8 +226,20 @@ def _build_frame(header: Header, index: int, data: Attributes, encoding: PixelEn
         padding=_read_padding(data),
         tilt_deg=(get_floats(data, "GantryDetectorTilt", 1) or (0.0,))[0],
         sop_instance=get_text(data, "SOPInstanceUID"),
-        volume_tags={name: value for name in VOLUME_TAGS if (value := get_text(data, name))},
+        volume_tags={**tags, "RescaleType": lut_type} if lut else tags,
+        number=_read_count(data, "InstanceNumber"),
+        num_declared=_read_count(data, "ImagesInAcquisition") or _read_count(data, "NumberOfSlices"),
+        tile=tile,
+        lut=lut,
     )
+
+
+def _read_count(data: Attributes, keyword: str) -> int | None:
+    """Returns a whole number that is only used as evidence; None if it is missing or no whole number."""
+    try:
+        return get_int(data, keyword)
+    except ReadRejected:
+        return None
 
 
 def require_numbers(data: Attributes, keyword: str, count: int) -> tuple[float, ...]:
@@ -206,14 +266,16 @@ def require_numbers(data: Attributes, keyword: str, count: int) -> tuple[float, 
 
 def _read_rescale(data: Attributes, modality: str) -> tuple[float, float]:
     """Returns slope and intercept; only MR may lack both."""
-    if get_items(data, "ModalityLUTSequence"):
-        raise ReadRejected("values", Message("its values need a modality lookup table, which is not supported"))
     slope, intercept = get_floats(data, "RescaleSlope", 1), get_floats(data, "RescaleIntercept", 1)
     if slope is None and intercept is None and modality == "MR":
         return 1.0, 0.0
     if slope is None or intercept is None:
         raise ReadRejected(
-            "values", Message("RescaleSlope or RescaleIntercept is missing, so the meaning of its values is unknown")
+            "values",
+            Message(
+                "RescaleSlope or RescaleIntercept is missing, so the meaning of its values is unknown; add both "
+                "(1 and 0 if the values are HU already), or convert the series to NIfTI"
+            ),
         )
     if slope[0] == 0 or not math.isfinite(slope[0] * 2**32 + intercept[0]):
         raise ReadRejected(

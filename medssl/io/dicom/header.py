@@ -22,13 +22,13 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from medssl.errors import Message
+from medssl.errors import Message, restore_message
 from medssl.io.rejected import ReadRejected
 
 MAX_HEADER_BYTES = 256 << 20
 MAX_ELEMENT_BYTES = 16 << 20  # longer attributes are skipped; none that is read is as long
 MAX_INFLATED_BYTES, FREE_BYTES, BOMB_RATIO = 2 << 30, 64 << 20, 50
-PIXEL_GROUP, PIXEL_DATA, LAST_GROUPS = 0x7FE0, 0x7FE00010, (0x7FE0, 0xFFFA, 0xFFFC)
+PIXEL_DATA, LAST_GROUPS = 0x7FE00010, (0x7FE0, 0xFFFA, 0xFFFC)
 UNDEFINED = 0xFFFFFFFF
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 NO_PREAMBLE = re.compile(rb"[\x02\x08]\x00[\x00-\xff]\x00")
@@ -47,10 +47,11 @@ class Header:
     num_bytes: int
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Message:
         """The name of the SOP class in the DICOM standard."""
-        uid = get_text(self.data, "SOPClassUID")
-        return UID(uid).name if uid else "DICOM without a SOP class"
+        uid = UID(get_text(self.data, "SOPClassUID"))
+        name = uid.name if uid else "DICOM without a SOP class"
+        return restore_message(name, "" if uid and name == uid else name)
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def _stop_at_pixels(stream: BufferedIOBase, pixels: list[tuple[int, int]]) -> Ca
             )
         if tag == PIXEL_DATA:
             pixels.append((stream.tell(), length))
-        return tag.group >= PIXEL_GROUP
+        return tag >= PIXEL_DATA  # the group's length and the Extended Offset Table come before it
 
     return is_at_pixels
 

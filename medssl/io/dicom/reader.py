@@ -3,18 +3,19 @@
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
 from medssl.errors import InputWarning, Message, join_messages
 from medssl.io import archives
 from medssl.io.dicom.frames import Frame, check_kind, read_frames
+from medssl.io.dicom.geometry.missing_slices import find_damaged_neighbours, find_missing_ends
+from medssl.io.dicom.geometry.regular_grid import correct_gantry_tilt, interpolate_missing_slices
+from medssl.io.dicom.geometry.slice_geometry import Grid, fit_grid
+from medssl.io.dicom.geometry.split_volumes import split_into_volumes
 from medssl.io.dicom.header import Header, get_text, parse
 from medssl.io.dicom.pixel_data.read_pixels import have_same_content, stack_slices
-from medssl.io.dicom.regular_grid import correct_gantry_tilt, interpolate_missing_slices
-from medssl.io.dicom.slice_geometry import Grid, fit_grid
-from medssl.io.dicom.split_volumes import split_into_volumes
 from medssl.io.rejected import ReadRejected, RejectedFiles
 from medssl.volume import Volume
 
@@ -25,6 +26,7 @@ BURNED_IN = (
     Message("a saved screen: values may be those of a display"),
 )
 
+UNREADABLE = ("not-a-file", "not-dicom", "unreadable", "archive")  # codes of files that may be damaged slices
 UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
 
@@ -61,6 +63,7 @@ class Series:
         grid: The order of the slices and the geometry of the volume.
         sub_volume: The tags that distinguish several volumes of one series ("EchoTime 4.6"); else empty.
         warnings: What should be checked about the series.
+        missing: Warnings that slices at an end may be missing; they need all files of the series.
         patient_info: Facts about the patient and the scan.
     """
 
@@ -73,8 +76,9 @@ class Series:
     frame_of_reference: str = field(repr=False)
     frames: tuple[Frame, ...] = field(repr=False)
     grid: Grid = field(repr=False)
-    sub_volume: str = ""
+    sub_volume: str = field(default="", repr=False)
     warnings: tuple[Message, ...] = ()
+    missing: tuple[Message, ...] = ()
     patient_info: PatientInfo = field(default_factory=PatientInfo, repr=False)
 
     def volume(self) -> Volume:
@@ -83,7 +87,7 @@ class Series:
         Raises:
             BadInput: If the pixels are damaged or cannot be decoded.
         """
-        for message in self.warnings:
+        for message in (*self.warnings, *self.missing):
             warnings.warn(message, InputWarning, stacklevel=2)
         is_hu = self.modality == "CT" and self.frames[0].volume_tags.get("RescaleType", "HU") in ("HU", "US")
         background = AIR_HU if is_hu else 0.0
@@ -103,31 +107,39 @@ class Series:
         return correct_gantry_tilt(volume, background) if self.grid.is_tilted else volume
 
 
-def read(source: Path | Sequence[Path], allow_gaps: bool = False) -> Iterator[Series | RejectedFiles]:
+def read(
+    source: Path | Sequence[Path], allow_gaps: bool = False, follow_links: bool = False
+) -> Iterator[Series | RejectedFiles]:
     """Reads the headers of all DICOM files of a folder and groups them into series.
 
     Args:
-        source: A folder, a file, or a list of files; zip archives are opened.
+        source: A folder, a file, or a list of files; zip and tar archives are opened.
         allow_gaps: Whether missing slices are interpolated instead of rejecting the series.
+        follow_links: Whether links in a folder are followed.
 
     Yields:
         Every series, and every file that is not used with the reason. Each file occurs once, except multi-frame files
         of several volumes, which occur in each of them.
     """
     groups: dict[str, list[_SeriesFile]] = {}
-    for path in archives.walk_files(source):
-        if isinstance(path, RejectedFiles):
-            yield path
-            continue
-        try:
-            with archives.open_file(path) as file:
-                header = parse(path, file)
-            check_kind(header)
-            groups.setdefault(get_text(header.data, "SeriesInstanceUID"), []).append(_describe_file(header))
-        except ReadRejected as error:
-            yield RejectedFiles((path,), Message("{path.name}: {reason}", path=path, reason=error.message), error.code)
+    unreadable: list[Path] = []
+    with archives.FileOpener() as opener:
+        for path in archives.walk_files(source, opener, follow_links):
+            if isinstance(path, RejectedFiles):
+                yield path
+                continue
+            try:
+                with opener.open(path) as file:
+                    header = parse(path, file)
+                check_kind(header)
+                groups.setdefault(get_text(header.data, "SeriesInstanceUID"), []).append(_describe_file(header))
+            except ReadRejected as error:
+                if error.code in UNREADABLE:
+                    unreadable.append(path)
+                reason = Message("{path.name}: {reason}", path=path, reason=error.message)
+                yield RejectedFiles((path,), reason, error.code)
     for uid in sorted(groups):
-        yield from _assemble_series(groups[uid], allow_gaps)
+        yield from _assemble_series(groups[uid], allow_gaps, unreadable)
 
 
 @dataclass(frozen=True)
@@ -184,7 +196,9 @@ def _find_warnings(header: Header) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def _assemble_series(files: Sequence[_SeriesFile], allow_gaps: bool) -> Iterator[Series | RejectedFiles]:
+def _assemble_series(
+    files: Sequence[_SeriesFile], allow_gaps: bool, unreadable: Sequence[Path]
+) -> Iterator[Series | RejectedFiles]:
     """Builds the volumes of the files of one series UID, or rejects all of these files with one reason."""
     paths = tuple(file.path for file in files)
     try:
@@ -198,7 +212,8 @@ def _assemble_series(files: Sequence[_SeriesFile], allow_gaps: bool) -> Iterator
         yield RejectedFiles(paths, error.message, error.code)
         return
     yield from copies
-    yield from volumes
+    lost = find_damaged_neighbours(paths, unreadable)
+    yield from (replace(volume, missing=(*volume.missing, *lost)) for volume in volumes) if lost else volumes
 
 
 def _reject_series(file: _SeriesFile, count: int) -> ReadRejected:
@@ -260,5 +275,6 @@ def _build_series(files: Sequence[_SeriesFile], sub_volume: str, slices: tuple[F
         grid=grid,
         sub_volume=sub_volume,
         warnings=(*messages, *grid.warnings),
+        missing=() if sub_volume else find_missing_ends(slices),
         patient_info=files[0].patient_info,
     )

@@ -15,8 +15,8 @@ from medssl.errors import BadInput
 from medssl.files import atomic_file
 from medssl.io.dicom import annotations
 from medssl.io.dicom.codes import NETWORK, describe_private_scheme, find_structure_codes
+from medssl.io.dicom.geometry.slice_geometry import TO_RAS
 from medssl.io.dicom.reader import Series
-from medssl.io.dicom.slice_geometry import TO_RAS
 from medssl.io.dicom.source_headers import choose_series_number, ignore_highdicom_warnings, read_headers
 from medssl.volume import Volume
 

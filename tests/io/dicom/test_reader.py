@@ -214,6 +214,15 @@ def test_a_tilted_gantry_is_straightened_with_a_warning(tmp_path, slide):
     assert (outside == -1024).any()
 
 
+def test_a_tilt_in_the_tag_alone_is_a_warning(tmp_path):
+    datasets = make_slices()
+    for d in datasets:
+        d.GantryDetectorTilt = 12
+    save(datasets, tmp_path)
+    with pytest.warns(InputWarning, match="12 degrees, but the slice positions show no tilt"):
+        assert_read(tmp_path)
+
+
 def test_gaps_are_interpolated_only_when_allowed(tmp_path):
     datasets = make_slices(count=9)
     save(datasets[:3] + datasets[4:], tmp_path)

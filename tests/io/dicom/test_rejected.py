@@ -175,7 +175,6 @@ SERIES = {
     "two slices at one place": (twice, "duplicates", "no tag distinguishes them"),
     "one instance with two contents": (one_uid_two_contents, "mixed", "one SOP instance differ in content"),
     "echoes laid into each other": (echoes_laid_into_each_other, "mixed", "EchoTime changes"),
-    "a tilt in the tag alone": (each(GantryDetectorTilt=12), "tilt", "show no tilt"),
     "a single slice": (lambda datasets: datasets.__delitem__(slice(1, None)), "too-few", "a single slice"),
     "no rescale": (each(RescaleSlope=None, RescaleIntercept=None), "values", "is missing"),
     "no intercept in one slice": (one(RescaleIntercept=None), "values", "RescaleSlope or RescaleIntercept"),

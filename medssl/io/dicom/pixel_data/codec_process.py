@@ -57,6 +57,7 @@ def main() -> None:
             source.read(task["bytes"]), raw=True, decoding_plugin=CODECS[task["syntax"]], **task["options"]
         )
         sink.write(numbers.astype(np.dtype(f"<u{task['options']['bits_allocated'] // 8}"), copy=False).tobytes())
+        sink.flush()  # what has arrived tells which file crashed the process
 
 
 if __name__ == "__main__":

@@ -20,46 +20,54 @@ SECONDS_PER_BYTE = 1 / (4 << 20)
 ROOT = Path(__file__).parents[2]
 
 
-def decode(files: Sequence[tuple[PixelEncoding, bytes]]) -> list[Integer[np.ndarray, "n j i"]]:
-    """Decodes the frames of the encapsulated pixels of several files in one process."""
+def decode(files: Sequence[tuple[str, PixelEncoding, bytes]]) -> list[Integer[np.ndarray, "n j i"]]:
+    """Decodes the frames of the encapsulated pixels of several files in one process.
+
+    Args:
+        files: The name of each file, its encoding and its encapsulated pixels.
+
+    Raises:
+        ReadRejected: If the pixels of a file, which the message names, cannot be decoded.
+    """
     if not files:
         return []
-    sizes = [encoding.frame_bytes * encoding.frames for encoding, _ in files]
-    limits = {"bytes": BASE_BYTES + 4 * sum(sizes), "seconds": BASE_SECONDS + int(sum(sizes) * SECONDS_PER_BYTE)}
-    decoded = _run_codec_process(
-        b"".join([_to_json_line(limits), *(_to_json_line(_describe_task(*file)) + file[1] for file in files)]),
-        limits["seconds"],
-    )
+    sizes = [encoding.frame_bytes * encoding.frames for _, encoding, _ in files]
+    limits = {"bytes": BASE_BYTES + 4 * max(sizes), "seconds": BASE_SECONDS + int(sum(sizes) * SECONDS_PER_BYTE)}
+    tasks = (_to_json_line(_describe_task(encoding, content)) + content for _, encoding, content in files)
+    decoded, cause = _run_codec_process(b"".join([_to_json_line(limits), *tasks]), limits["seconds"])
+    ends = np.cumsum(sizes)
+    if cause:
+        name = files[min(int(np.searchsorted(ends, len(decoded), "right")), len(files) - 1)][0]
+        raise ReadRejected("pixels", Message("{name}: {cause}; copy or export it again", name=name, cause=cause))
     if len(decoded) != sum(sizes):
         raise ReadRejected(
             "pixels",
             Message(
-                "its pixels decode to {num_bytes} bytes; {num_expected} were declared",
+                "{name}: its pixels decode to {num_bytes} bytes; {num_expected} were declared",
+                name=files[0][0] if len(files) == 1 else f"one of {len(files)} files from {files[0][0]}",
                 num_bytes=len(decoded),
                 num_expected=sum(sizes),
             ),
         )
-    ends = np.cumsum(sizes)
+    content = memoryview(decoded)
     return [
-        _to_array(decoded[end - size : end], encoding)
-        for (encoding, _), size, end in zip(files, sizes, ends, strict=True)
+        _to_array(content[end - size : end], encoding)
+        for (_, encoding, _), size, end in zip(files, sizes, ends, strict=True)
     ]
 
 
-def _run_codec_process(request: bytes, seconds: int) -> bytes:
-    """Returns the output of the codec process; rejects the pixels if it fails or takes too long."""
+def _run_codec_process(request: bytes, seconds: int) -> tuple[bytes, Message | None]:
+    """Returns the output of the codec process, and why it failed or took too long; None if it did not."""
     command = [sys.executable, "-m", "medssl.io.dicom.pixel_data.codec_process"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(command, input=request, capture_output=True, timeout=2 * seconds, env=environment)
-    except subprocess.TimeoutExpired:
-        raise ReadRejected(
-            "pixels", Message("its pixels did not decode within {seconds} s", seconds=2 * seconds)
-        ) from None
-    if child.returncode != 0:
-        cause = child.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"signal {-child.returncode}"]
-        raise ReadRejected("pixels", Message("its pixels cannot be decoded ({cause})", cause=cause[0][:120]))
-    return child.stdout
+    except subprocess.TimeoutExpired as error:
+        return error.stdout or b"", Message("its pixels did not decode within {seconds} s", seconds=2 * seconds)
+    if child.returncode == 0:
+        return child.stdout, None
+    lines = child.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"signal {-child.returncode}"]
+    return child.stdout, Message("its pixels cannot be decoded ({cause})", cause=lines[0][:120])
 
 
 def _describe_task(encoding: PixelEncoding, content: bytes) -> dict[str, Any]:
@@ -83,7 +91,7 @@ def _to_json_line(value: dict[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def _to_array(decoded: bytes, encoding: PixelEncoding) -> Integer[np.ndarray, "n j i"]:
+def _to_array(decoded: memoryview, encoding: PixelEncoding) -> Integer[np.ndarray, "n j i"]:
     """Returns decoded bytes as frames."""
     return np.frombuffer(decoded, f"<u{encoding.bits_allocated // 8}").reshape(
         encoding.frames, encoding.rows, encoding.columns

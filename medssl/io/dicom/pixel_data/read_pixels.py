@@ -1,8 +1,9 @@
 """Reads the pixels of a stack of slices and rescales them without loss to the smallest sufficient data type."""
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +19,26 @@ from medssl.io.dicom.pixel_data.encoding import PixelEncoding
 from medssl.io.rejected import ReadRejected
 
 INTEGER_DTYPES = (np.uint8, np.int16, np.uint16, np.int32)
+MAX_BATCH_BYTES = 256 << 20
+OVERLAY_SHARE = 0.9  # see `_is_overlay`
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 def stack_slices(frames: Sequence[Frame], background: float) -> Real[np.ndarray, "i j k"]:
-    """Returns the rescaled values of the slices in the given order; padding becomes `background`."""
+    """Returns the rescaled values of the slices in the given order; padding becomes `background`.
+
+    Where the result has as many bytes as the stored values, it takes their place in memory.
+    """
     stored = _read_stored_values(frames)
     _check_truncated_slices(frames, stored)
-    paddings = [_find_padding(frame, values) for frame, values in zip(frames, stored, strict=True)]
     dtype = _choose_dtype(frames, stored, background)
-    voxels = np.empty((stored[0].shape[1], stored[0].shape[0], len(stored)), dtype, order="F")
-    for k, (frame, values) in enumerate(zip(frames, stored, strict=True)):
-        voxels[:, :, k] = _rescale(frame, values).T
-        if (padding := paddings[k]) is not None:
-            voxels[:, :, k][padding.T] = background
-    return voxels
+    voxels = stored.view(dtype) if stored.dtype.itemsize == dtype.itemsize else np.empty(stored.shape, dtype)
+    for k, frame in enumerate(frames):
+        padding = _find_padding(frame, stored[k])
+        voxels[k] = _rescale(frame, stored[k])
+        if padding is not None:
+            voxels[k][padding] = background
+    return voxels.transpose(2, 1, 0)
 
 
 def have_same_content(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
@@ -46,44 +52,78 @@ def have_same_content(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
     return all(map(np.array_equal, _read_stored_values(first), _read_stored_values(second)))
 
 
-def _read_stored_values(frames: Sequence[Frame]) -> list[Integer[np.ndarray, "j i"]]:
-    """Returns the stored values of the slices before the rescale, with their sign."""
-    compressed = {frame.path: frame.encoding for frame in frames if not frame.encoding.is_native}
-    try:
-        decoded = dict(
-            zip(
-                compressed,
-                decode([(encoding, _read_bytes(path, encoding)) for path, encoding in compressed.items()]),
-                strict=True,
-            )
-        )
-    except ReadRejected as error:
-        raise ReadRejected(
-            error.code, Message("{names}: {reason}", names=_format_names(compressed), reason=error.message)
-        ) from None
-    return [
-        _extend_sign(decoded[f.path][f.index] if f.path in decoded else _read_native(f), f.encoding) for f in frames
-    ]
+def _read_stored_values(frames: Sequence[Frame]) -> Integer[np.ndarray, "n j i"]:
+    """Returns the stored values of the slices before the rescale, with their sign; every file is opened once."""
+    columns, rows = frames[0].size
+    dtype = np.result_type(*{_stored_dtype(frame.encoding) for frame in frames})
+    stored = np.empty((len(frames), rows, columns), dtype)
+    slices_of: dict[Path, list[int]] = {}
+    for n, frame in enumerate(frames):
+        slices_of.setdefault(frame.path, []).append(n)
+    with archives.FileOpener() as opener:
+        for path, numbers in slices_of.items():
+            if frames[numbers[0]].encoding.is_native:
+                with opener.open(path) as file:
+                    stream, _ = open_dataset(file)
+                    for n in numbers:
+                        stored[n] = _extend_sign(_read_native(stream, frames[n]), frames[n].encoding)
+        compressed = [path for path, numbers in slices_of.items() if not frames[numbers[0]].encoding.is_native]
+        for batch in _make_batches({path: frames[slices_of[path][0]].encoding for path in compressed}):
+            files = [
+                (path.name, encoding, _read_encapsulated(opener, path, encoding)) for path, encoding in batch.items()
+            ]
+            for path, decoded in zip(batch, decode(files), strict=True):
+                for n in slices_of[path]:
+                    stored[n] = _extend_sign(_cut_slice(decoded, frames[n]), frames[n].encoding)
+    return stored
 
 
-def _read_bytes(path: Path, encoding: PixelEncoding, index: int = 0) -> bytes:
-    """Returns the bytes of the uncompressed frame `index`, or of all encapsulated pixels."""
-    with archives.open_file(path) as file:
+def _make_batches(encodings: Mapping[Path, PixelEncoding]) -> list[dict[Path, PixelEncoding]]:
+    """Divides compressed files into batches with a limited number of decoded bytes."""
+    batches: list[dict[Path, PixelEncoding]] = []
+    num_bytes = 0
+    for path, encoding in encodings.items():
+        if not batches or num_bytes > MAX_BATCH_BYTES:
+            batches.append({})
+            num_bytes = 0
+        batches[-1][path] = encoding
+        num_bytes += encoding.frame_bytes * encoding.frames
+    return batches
+
+
+def _read_encapsulated(opener: archives.FileOpener, path: Path, encoding: PixelEncoding) -> bytes:
+    """Returns the bytes of all encapsulated pixels of a file."""
+    with opener.open(path) as file:
         stream, _ = open_dataset(file)
-        stream.seek(encoding.start + (index * encoding.frame_bytes if encoding.is_native else 0))
-        return stream.read(encoding.frame_bytes if encoding.is_native else -1)
+        stream.seek(encoding.start)
+        return stream.read()
 
 
-def _read_native(frame: Frame) -> Integer[np.ndarray, "j i"]:
-    """Reads the stored values of an uncompressed slice."""
+def _read_native(stream: BufferedIOBase, frame: Frame) -> Integer[np.ndarray, "j i"]:
+    """Reads the stored values of an uncompressed slice from the open file."""
     encoding = frame.encoding
     order = ">" if encoding.syntax == ExplicitVRBigEndian else "<"
-    content = _read_bytes(frame.path, encoding, frame.index)
+    stream.seek(encoding.start + (0 if frame.tile else frame.index * encoding.frame_bytes))
+    content = stream.read(encoding.frame_bytes)
     if len(content) != encoding.frame_bytes:
         raise ReadRejected("pixels", Message("{name}: truncated since its header was read", name=frame.path.name))
-    values = np.frombuffer(content, f"{order}u{encoding.bits_allocated // 8}").reshape(encoding.rows, encoding.columns)
+    values = np.frombuffer(content, f"{order}u{encoding.bits_allocated // 8}").reshape(1, encoding.rows, -1)
+    values = _cut_slice(np.broadcast_to(values, (encoding.frames, *values.shape[1:])), frame)
     _check_unused_bits(frame, values)
     return values
+
+
+def _cut_slice(stored: Integer[np.ndarray, "n j i"], frame: Frame) -> Integer[np.ndarray, "j i"]:
+    """Returns the pixels of a slice from the frames of its file."""
+    if frame.tile is None:
+        return stored[frame.index]
+    tile = frame.tile
+    return stored[0, tile.first_row :, tile.first_column :][: tile.rows, : tile.columns]
+
+
+def _stored_dtype(encoding: PixelEncoding) -> np.dtype:
+    """Returns the type of the stored values."""
+    return np.dtype(f"{'i' if encoding.is_signed else 'u'}{encoding.bits_allocated // 8}")
 
 
 def _format_names(paths: Collection[Path]) -> str:
@@ -92,7 +132,7 @@ def _format_names(paths: Collection[Path]) -> str:
     return names[0] if len(names) == 1 else f"one of {len(names)} files from {names[0]}"
 
 
-def _check_truncated_slices(frames: Sequence[Frame], stored: Sequence[Integer[np.ndarray, "j i"]]) -> None:
+def _check_truncated_slices(frames: Sequence[Frame], stored: Integer[np.ndarray, "n j i"]) -> None:
     """Rejects slices that end in zeros, unless all slices end after the same full row."""
     ends = [
         _find_zero_tail(values) if frame.encoding.is_native else None
@@ -135,15 +175,39 @@ def _check_unused_bits(frame: Frame, values: Integer[np.ndarray, "j i"]) -> None
         )
         warnings.warn(message, InputWarning, stacklevel=2)
     repeats_sign = unused == np.where(is_negative, all_ones, 0)
-    if unused.any() and not (encoding.is_signed and repeats_sign.all()):
+    if not unused.any() or (encoding.is_signed and repeats_sign.all()):
+        return
+    if _is_overlay(values, encoding):
+        message = Message(
+            "an overlay lies in the bits above the {stored} of the values; it is left out", stored=encoding.bits_stored
+        )
+        warnings.warn(message, InputWarning, stacklevel=2)
+    else:
         raise ReadRejected(
             "values",
             Message(
-                "{name}: its values use more than the {stored} bits it declares",
+                "{name}: its values use more than the {stored} bits it declares; export it again",
                 name=frame.path.name,
                 stored=encoding.bits_stored,
             ),
         )
+
+
+def _is_overlay(values: Integer[np.ndarray, "j i"], encoding: PixelEncoding) -> bool:
+    """Returns whether the bits above BitsStored are flags of an overlay (PS3.5, 8.1.1) and not part of the values.
+
+    Where such a bit changes from a pixel to the next, values that need the bit change little with it and much without
+    it; values under an overlay do the opposite.
+    """
+    whole = values.astype(np.int64)
+    low = whole & ((1 << encoding.bits_stored) - 1)
+    num_changes = num_overlay = 0
+    for axis in (0, 1):
+        step, low_step = np.abs(np.diff(whole, axis=axis)), np.abs(np.diff(low, axis=axis))
+        has_changed = np.diff(whole - low, axis=axis) != 0
+        num_changes += int(np.count_nonzero(has_changed))
+        num_overlay += int(np.count_nonzero(has_changed & (low_step < step)))
+    return num_changes > 0 and num_overlay >= OVERLAY_SHARE * num_changes
 
 
 def _extend_sign(values: Integer[np.ndarray, "j i"], encoding: PixelEncoding) -> Integer[np.ndarray, "j i"]:
@@ -172,11 +236,14 @@ def _wrap_padding_value(value: int, bits: int, is_signed: bool) -> int:
     return value - (1 << bits) if is_signed and value >= 1 << (bits - 1) else value
 
 
-def _choose_dtype(frames: Sequence[Frame], stored: Sequence[Integer[np.ndarray, "j i"]], background: float) -> np.dtype:
+def _choose_dtype(frames: Sequence[Frame], stored: Integer[np.ndarray, "n j i"], background: float) -> np.dtype:
     """Returns the smallest type that holds all rescaled values and the background."""
     bounds = [background]
     for frame, values in zip(frames, stored, strict=True):
-        bounds += [frame.slope * int(n) + frame.intercept for n in (values.min(), values.max())]
+        if frame.lut is not None:
+            bounds += [float(n) for n in (frame.lut.apply(values).min(), frame.lut.apply(values).max())]
+        else:
+            bounds += [frame.slope * int(n) + frame.intercept for n in (values.min(), values.max())]
     if max(abs(b) for b in bounds) > FLOAT32_MAX:
         raise ReadRejected("values", Message("its rescaled values overflow float32"))
     if not all(frame.slope.is_integer() and frame.intercept.is_integer() for frame in frames):
@@ -186,7 +253,9 @@ def _choose_dtype(frames: Sequence[Frame], stored: Sequence[Integer[np.ndarray, 
 
 
 def _rescale(frame: Frame, values: Integer[np.ndarray, "j i"]) -> Real[np.ndarray, "j i"]:
-    """Applies slope and intercept, in integers where both are whole."""
+    """Applies the lookup table, or slope and intercept, in integers where both are whole."""
+    if frame.lut is not None:
+        return frame.lut.apply(values)
     if frame.slope.is_integer() and frame.intercept.is_integer():
         return values.astype(np.int64) * int(frame.slope) + int(frame.intercept)
     return values * frame.slope + frame.intercept
