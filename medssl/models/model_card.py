@@ -152,7 +152,7 @@ def _describe_limits(
     if facts.limits:
         yield facts.limits
     if "alarm" in metadata:
-        yield f"It {metadata['alarm']}."
+        yield f"Alarm raised by the training: {metadata['alarm']}."
     yield (
         f"It was trained on {metadata['labelled_volumes']} labelled volumes; on other scanners, protocols, ages and "
         "diseases it may fail without warning."

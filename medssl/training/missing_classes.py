@@ -46,9 +46,9 @@ def warn_about_missing_classes(learner: Task, batches: Iterable[Crops], run: Run
         return
     if missing := find_missing_classes(learner, batches):
         message = (
-            f"never predicts {', '.join(classes.names[n] for n in missing)}, not even on its training"
+            f"the network never predicts {', '.join(classes.names[n] for n in missing)}, not even on its training"
             " crops; train for more steps, or set task.class_balance=0.5"
         )
-        log.warning("%s: the network %s", run.path, message)
-        run.update_metadata(alarm=message)  # the model card continues "It ..." with it
+        log.warning("%s: %s", run.path, message)
+        run.update_metadata(alarm=message)
         report.write(run)

@@ -116,11 +116,12 @@ def render_card(normalization, task="segment", calibration=None, settings=(), **
 
 
 def test_card_states_initial_weights_and_alarm():
-    assert "Initialized with random weights." in render_card({}) and "never says" not in render_card({})
+    assert "Initialized with random weights." in render_card({}) and "Alarm" not in render_card({})
     assert "Initialized with a pretraining without labels." in render_card({}, settings={"pretrained": "p"})
     assert "Initialized with a pretraining without labels." in render_card({}, start="pretrain")
-    card = render_card({}, settings={"pretrained": "p"}, start="finetune", alarm="never says organ")
-    assert "Initialized with an earlier finetuning" in card and "\n- It never says organ.\n" in card
+    card = render_card({}, settings={"pretrained": "p"}, start="finetune", alarm="the network never predicts organ")
+    assert "Initialized with an earlier finetuning" in card
+    assert "\n- Alarm raised by the training: the network never predicts organ.\n" in card
 
 
 @pytest.mark.parametrize("key", ["start", "alarm"])
