@@ -21,16 +21,16 @@ The machines are shared and noisy: read ratios, not seconds.
 
 def main(names: list[str]) -> None:
     """One section a script; a script that fails keeps its old section and is named at the end."""
-    known = sorted(p.stem for p in HERE.glob("[a-z]*.py") if p.stem not in LONG)
+    names_of_short_ones = sorted(p.stem for p in HERE.glob("[a-z]*.py") if p.stem not in LONG)
     failed = []
-    for name in names or known:
+    for name in names or names_of_short_ones:
         print(f"benchmark {name} ...", flush=True)
         command = [sys.executable, "-m", f"benchmarks.{name}"]
-        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
-        if done.returncode:
-            failed.append(f"{name}: {(done.stderr.strip().splitlines() or ['no reason told'])[-1]}")
+        process = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+        if process.returncode:
+            failed.append(f"{name}: {(process.stderr.strip().splitlines() or ['no reason told'])[-1]}")
         else:
-            _put(name, done.stdout.strip())
+            _put(name, process.stdout.strip())
     print("\n".join([str(PAGE), *failed]))
     sys.exit(bool(failed))
 

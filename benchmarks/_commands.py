@@ -15,6 +15,6 @@ def make(made: Path, words: str) -> None:
 def run(words: str) -> None:
     """Runs `medssl WORDS`; where it fails, the benchmark ends with the command's last line."""
     print(f"medssl {words}", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-m", "medssl.cli", *shlex.split(words)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"medssl {words}: {(done.stderr.strip().splitlines() or ['no reason told'])[-1]}")
+    process = subprocess.run([sys.executable, "-m", "medssl.cli", *shlex.split(words)], capture_output=True, text=True)
+    if process.returncode:
+        sys.exit(f"medssl {words}: {(process.stderr.strip().splitlines() or ['no reason told'])[-1]}")

@@ -1,4 +1,4 @@
-"""What augmentation costs: each change of a 64^3 crop alone, and the default mixture beside a training step."""
+"""What augmentation costs: each change of a 64^3 crop alone, and the default mixture compared with a training step."""
 
 import time
 from collections.abc import Callable
@@ -47,8 +47,8 @@ def main() -> None:
 
 def _step(x: torch.Tensor, label: torch.Tensor) -> float:
     task = SegmentTask(Config(), build_encoder(EncoderConfig(), 1), 4, (SIDE,) * 3)
-    drawn = crops(x[None, None], label[None, None])
-    return _ms(lambda: task.step(drawn).loss.backward(), 3)
+    batch = crops(x[None, None], label[None, None])
+    return _ms(lambda: task.step(batch).loss.backward(), 3)
 
 
 def _ms(work: Callable[[], object], times: int = CROPS) -> float:

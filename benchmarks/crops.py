@@ -24,12 +24,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ways = {"medssl store (blosc2, ZSTD 1, 64^3)": ours(volume, Path(folder)), "MONAI": monai(volume, Path(folder))}
         times = {name: [_ms(crop) for _ in range(CROPS)] for name, crop in ways.items()}
-    mine, theirs = (median(t) for t in times.values())
+    store_ms, monai_ms = (median(t) for t in times.values())
     print(f"{CROPS} random crops of {SIDE}^3 from one {'x'.join(map(str, SHAPE))} int16 CT, files in the page cache\n")
     print("| reader | median ms | 90 % ms | ratio |\n|---|---|---|---|")
     for name, t in times.items():
-        print(f"| {name} | {median(t):.1f} | {np.quantile(t, 0.9):.1f} | {median(t) / mine:.1f} |")
-    print(f"\nThe store is {theirs / mine:.0f} times as fast.")
+        print(f"| {name} | {median(t):.1f} | {np.quantile(t, 0.9):.1f} | {median(t) / store_ms:.1f} |")
+    print(f"\nThe store is {monai_ms / store_ms:.0f} times as fast.")
 
 
 def scan() -> Volume:

@@ -11,22 +11,24 @@ import tempfile
 import time
 
 
-def main(kept: str = "") -> None:
+def main(out: str = "") -> None:
     """Runs `medssl demo` once, and prints its figures and its last lines."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.monotonic()
-        command = [sys.executable, "-m", "medssl.cli", "demo", "--out", kept or f"{folder}/demo"]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"})
+        command = [sys.executable, "-m", "medssl.cli", "demo", "--out", out or f"{folder}/demo"]
+        process = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "120"})
         minutes = (time.monotonic() - began) / 60
-    if done.returncode:
-        sys.exit(done.stderr.strip().splitlines()[-1])
+    if process.returncode:
+        sys.exit(process.stderr.strip().splitlines()[-1])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = (peak.ru_utime + peak.ru_stime) / 60
     print("| minutes (at most 12) | CPU minutes | peak memory of a process, GB (at most 6) |\n|---|---|---|")
     print(f"| {minutes:.1f} | {cpu:.1f} | {peak.ru_maxrss / 2**20:.1f} |\n")
-    shown = [row for row in done.stdout.splitlines() if "false positive per scan" in row]
-    shown += [row for row in done.stdout.splitlines() if row.startswith(("mean Dice", "difference", "Pretraining did"))]
-    print("\n".join(f"    {row}" for row in shown))
+    rows = [row for row in process.stdout.splitlines() if "false positive per scan" in row]
+    rows += [
+        row for row in process.stdout.splitlines() if row.startswith(("mean Dice", "difference", "Pretraining did"))
+    ]
+    print("\n".join(f"    {row}" for row in rows))
 
 
 if __name__ == "__main__":

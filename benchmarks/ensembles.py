@@ -43,24 +43,24 @@ def main(work: str = WORK) -> None:
     """Runs the commands it prints, then prints what came of the folds, of their doubts and of both calibrations."""
     eight, halves = _eight(Path(STORE)), _halves(Path(NODULES, "store"))
     steps = [*_segment(work, eight), *_detect(work, halves)]
-    for made, words in steps:
-        make(Path(made), words)
+    for path, words in steps:
+        make(Path(path), words)
     print("\n".join(["```sh", *(f"medssl {words}" for _, words in steps), "```\n"]))
     print(f"Of `{eight.name}` the 8 volumes that `num_labelled=8 seed=0` draws have labels, and those of test;")
     print(f"`{halves.name}` makes one half of the nodules' held volumes val, the other test.\n")
-    said = Path(work, "predicted")
-    _networks(said)
-    _doubts(said / "together")
-    _calibrated(said, json.loads(Path(work, "together.json").read_text()))
-    _promised(said, json.loads(Path(work, "nodules.json").read_text()))
+    predicted = Path(work, "predicted")
+    _print_networks(predicted)
+    _print_disagreement(predicted / "together")
+    _print_calibration(predicted, json.loads(Path(work, "together.json").read_text()))
+    _print_thresholds(predicted, json.loads(Path(work, "nodules.json").read_text()))
     provenance(Path(work))
 
 
 def _eight(store: Path) -> Path:
     """A manifest in which 8 volumes to train on have labels, those that `num_labelled=8 seed=0` draws."""
     manifest = Manifest.read(store / "manifest.csv")
-    few = select_labelled(manifest.in_split("train").with_labels(), 8, seed=0)
-    return only(manifest, frozenset(case.id for case in few.cases))
+    labelled = select_labelled(manifest.in_split("train").with_labels(), 8, seed=0)
+    return only(manifest, frozenset(case.id for case in labelled.cases))
 
 
 def _halves(store: Path) -> Path:
@@ -83,149 +83,169 @@ def _segment(work: str, eight: Path) -> list[tuple[str, str]]:
         f"{work}/long": f"num_labelled=null train.epochs={6 * FOLDS}",
     }
     steps = [(run, f"finetune {RECIPE} manifest={eight} {SHORT} {words} run={run}") for run, words in how.items()]
-    together, said = " ".join(folds), f"{work}/predicted"
+    together, predicted = " ".join(folds), f"{work}/predicted"
     file = f"{work}/together.json"
     steps += [(file, f"calibrate {together} --manifest {store} --out {file}")]
-    asked = {Path(run).name: f"{run} {store}" for run in how}
-    asked |= {"together": f"{together} {store}", "calibrated": f"{together} {store} --calibration {file}"}
-    asked |= {"held-out": f"{together} {eight} --split held-out"}
-    for name, words in asked.items():
-        steps += _told(f"{said}/{name}", words, f"--labels {store}")
+    predictions = {Path(run).name: f"{run} {store}" for run in how}
+    predictions |= {"together": f"{together} {store}", "calibrated": f"{together} {store} --calibration {file}"}
+    predictions |= {"held-out": f"{together} {eight} --split held-out"}
+    for name, words in predictions.items():
+        steps += _list_steps(f"{predicted}/{name}", words, f"--labels {store}")
     return steps
 
 
 def _detect(work: str, halves: Path) -> list[tuple[str, str]]:
     """A threshold from one half of the held volumes, and what it keeps in the other."""
     run, file = f"{NODULES}/{RUN}", f"{work}/nodules.json"
-    found = f"--labels {halves} --lesions nodule"
+    options = f"--labels {halves} --lesions nodule"
     return [
         (file, f"calibrate {run} --manifest {halves} --lesions nodule --sensitivity {KEEP} --out {file}"),
-        *_told(f"{work}/predicted/nodules", f"{run} {halves}", found),
-        *_told(f"{work}/predicted/nodules-calibrated", f"{run} {halves} --calibration {file}", found),
+        *_list_steps(f"{work}/predicted/nodules", f"{run} {halves}", options),
+        *_list_steps(f"{work}/predicted/nodules-calibrated", f"{run} {halves} --calibration {file}", options),
     ]
 
 
-def _told(said: str, words: str, labels: str) -> list[tuple[str, str]]:
-    return [(said, f"predict {words} --out {said}"), (f"{said}/evaluation", f"evaluate {said} {labels}")]
+def _list_steps(predicted: str, words: str, labels: str) -> list[tuple[str, str]]:
+    return [
+        (predicted, f"predict {words} --out {predicted}"),
+        (f"{predicted}/evaluation", f"evaluate {predicted} {labels}"),
+    ]
 
 
-def _networks(said: Path) -> None:
+def _print_networks(predicted: Path) -> None:
     """Each network alone and the four together, on the same test volumes."""
     print("| network | volumes | steps | Dice on test [95 %] | difference of the ensemble [95 %] | p |")
     print("|---|---|---|---|---|---|")
     for folder, name in NAMES.items():
-        row = compare(said / "together" / "evaluation", said / folder / "evaluation")[-1]
-        seen = len(json.loads((said.parent / folder / "run.json").read_text())["cases"])
+        row = compare(predicted / "together" / "evaluation", predicted / folder / "evaluation")[-1]
+        num_volumes = len(json.loads((predicted.parent / folder / "run.json").read_text())["cases"])
         steps = 240 * (FOLDS if folder == "long" else 1)
-        print(
-            f"| {name} | {seen} | {steps} | {_dice(said / folder)[1]} | {row.difference.format('+.3f')} | {row.p:.4f} |"
-        )
-    print(f"| ensemble | 8 | {240 * FOLDS} | {_dice(said / 'together')[1]} | | |")
-    held = _dice(said / "held-out")[1]
-    print(f"\nOf the 8 volumes, dealt by patient, each asked of the fold that held it out: Dice {held}.")
+        dice, difference = _dice(predicted / folder)[1], row.difference.format("+.3f")
+        print(f"| {name} | {num_volumes} | {steps} | {dice} | {difference} | {row.p:.4f} |")
+    print(f"| ensemble | 8 | {240 * FOLDS} | {_dice(predicted / 'together')[1]} | | |")
+    held_out = _dice(predicted / "held-out")[1]
+    print(f"\nOf the 8 volumes, dealt by patient, each asked of the fold that held it out: Dice {held_out}.")
 
 
-def _dice(said: Path) -> tuple[dict[str, float], str]:
+def _dice(predicted: Path) -> tuple[dict[str, float], str]:
     """The mean Dice of each case over the structures, and that of all cases with its interval."""
-    scores, patients = read_scores(said / "evaluation", "dice")
+    scores, patients = read_scores(predicted / "evaluation", "dice")
     cases = sorted({case for case, _ in scores})
     values = case_means(scores, cases, list(dict.fromkeys(label for _, label in scores)))
     spread = mean_interval(values[None], [patients[case] for case in cases])
     return dict(zip(cases, values.tolist(), strict=True)), spread.format()
 
 
-def _doubts(said: Path) -> None:
+def _print_disagreement(predicted: Path) -> None:
     """Whether the networks disagree more where they are wrong: the mean over what they drew, against the Dice."""
-    index, (dice, _), (_, patients) = read_index(said), _dice(said), read_scores(said / "evaluation", "dice")
+    index, (dice, _), (_, patients) = (
+        read_index(predicted),
+        _dice(predicted),
+        read_scores(predicted / "evaluation", "dice"),
+    )
     doubt = {}
     for case in index.cases:
-        drawn, apart = (nifti.read(index.case_folder(case) / name, label=True).voxels for name in (LABELS, UNCERTAINTY))
-        doubt[case] = float(apart[drawn > 0].mean()) / 255
-    a, b = (np.array([of[case] for case in dice]) for of in (doubt, dice))
-    rank = bootstrap_interval([patients[case] for case in dice], lambda at: float(spearmanr(a[at], b[at]).statistic))
+        labels, disagreement = (
+            nifti.read(index.case_folder(case) / name, label=True).voxels for name in (LABELS, UNCERTAINTY)
+        )
+        doubt[case] = float(disagreement[labels > 0].mean()) / 255
+    a, b = (np.array([values[case] for case in dice]) for values in (doubt, dice))
+    rank = bootstrap_interval(
+        [patients[case] for case in dice], lambda indices: float(spearmanr(a[indices], b[indices]).statistic)
+    )
     most = np.argsort(-a)[: len(a) // 4]
     print(f"\nA case's mean disagreement where they draw, against its Dice: Spearman {rank.format('+.2f')}; the")
     print(f"{len(most)} most uncertain have Dice {b[most].mean():.3f}, the others {np.delete(b, most).mean():.3f}.")
 
 
-def _calibrated(said: Path, told: dict[str, Any]) -> None:
+def _print_calibration(predicted: Path, calibration_file: dict[str, Any]) -> None:
     """The calibration error on test of each network and of the four, as they come and with the temperature of val."""
-    references, cases = References.read(Path(STORE, "manifest.csv")), read_index(said / "together").cases
+    references, cases = References.read(Path(STORE, "manifest.csv")), read_index(predicted / "together").cases
     patients = [references.sources[case].patient for case in cases]
     names = NAMES | {"together": "ensemble", "calibrated": "ensemble, calibrated"}
-    bins = [_bins(said / name, cases, references) for name in names]
+    bins = [_bins(predicted / name, cases, references) for name in names]
     four = bins[list(names).index("together")]
     print("\n| network | ECE of voxels on test [95 %] | difference from the ensemble [95 %] |")
     print("|---|---|---|")
-    for mine, name in zip(bins, names.values(), strict=True):
-        ece = bootstrap_interval(patients, partial(_ece, mine), DRAWS)
-        apart = "" if mine is four else bootstrap_interval(patients, partial(_apart, mine, four), DRAWS).format("+.4f")
-        print(f"| {name} | {ece.format('.4f')} | {apart} |")
-    on = len(told["cases"])
-    sure, wrong = (" -> ".join(f"{value:.4f}" for value in told[key]) for key in ("nll", "ece"))
+    for reliability, name in zip(bins, names.values(), strict=True):
+        ece = bootstrap_interval(patients, partial(_ece, reliability), DRAWS)
+        difference = (
+            ""
+            if reliability is four
+            else bootstrap_interval(patients, partial(_ece_difference, reliability, four), DRAWS).format("+.4f")
+        )
+        print(f"| {name} | {ece.format('.4f')} | {difference} |")
+    on = len(calibration_file["cases"])
+    sure, wrong = (" -> ".join(f"{value:.4f}" for value in calibration_file[key]) for key in ("nll", "ece"))
     print(f"\nOf the voxels within {NEAR_MM:g} mm of what is drawn or predicted. Calibrated on the {on} cases of val:")
-    print(f"temperature {told['temperature']:.2f}; there, negative log-likelihood {sure}, ECE {wrong}.")
+    print(f"temperature {calibration_file['temperature']:.2f}; there, negative log-likelihood {sure}, ECE {wrong}.")
 
 
-def _bins(said: Path, cases: Sequence[str], references: References) -> list[Reliability]:
+def _bins(predicted: Path, cases: Sequence[str], references: References) -> list[Reliability]:
     """The reliability of each case of a predictions folder."""
     read = partial(nifti.read, label=True)
-    maps = [read(read_index(said).case_folder(case) / PROBABILITY) for case in cases]
-    return [voxel_reliability(one, references.read_label(case, one)) for case, one in zip(cases, maps, strict=True)]
+    maps = [read(read_index(predicted).case_folder(case) / PROBABILITY) for case in cases]
+    return [
+        voxel_reliability(probability, references.read_label(case, probability))
+        for case, probability in zip(cases, maps, strict=True)
+    ]
 
 
-def _ece(bins: Sequence[Reliability], at: Int[np.ndarray, "n"]) -> float:
-    first, *others = (bins[n] for n in at)
+def _ece(bins: Sequence[Reliability], indices: Int[np.ndarray, "n"]) -> float:
+    first, *others = (bins[n] for n in indices)
     return sum(others, start=first).ece()
 
 
-def _apart(mine: Sequence[Reliability], theirs: Sequence[Reliability], at: Int[np.ndarray, "n"]) -> float:
-    return _ece(mine, at) - _ece(theirs, at)
+def _ece_difference(
+    bins: Sequence[Reliability], other_bins: Sequence[Reliability], indices: Int[np.ndarray, "n"]
+) -> float:
+    return _ece(bins, indices) - _ece(other_bins, indices)
 
 
-def _promised(said: Path, told: dict[str, Any]) -> None:
+def _print_thresholds(predicted: Path, calibration_file: dict[str, Any]) -> None:
     """What a calibration on one half of the held volumes came to in the other half."""
-    raw, done = (_summary(said / name)["lesions"]["nodule"] for name in ("nodules", "nodules-calibrated"))
-    kept, rests = done["calibrated"], told["thresholds"]["nodule"]["patients"]
+    raw, calibrated = (_summary(predicted / name)["lesions"]["nodule"] for name in ("nodules", "nodules-calibrated"))
+    at_threshold, rests = calibrated["calibrated"], calibration_file["thresholds"]["nodule"]["patients"]
     print(f"\nNodules by `{RUN}`, calibrated on one half of the held volumes, which overlap, {rests} of them with")
-    print(f"nodules; in the other half, {done['cases']} volumes, {done['cases_with_lesions']} of them with nodules:\n")
+    volumes, ill = calibrated["cases"], calibrated["cases_with_lesions"]
+    print(f"nodules; in the other half, {volumes} volumes, {ill} of them with nodules:\n")
     print("| | uncalibrated | calibrated |\n|---|---|---|")
-    print(f"| ECE of findings | {raw['ece']:.3f} | {done['ece']:.3f} |")
-    noisy = (f"{of['auroc_noisy_or']['estimate']:.2f}" for of in (raw, done))
+    print(f"| ECE of findings | {raw['ece']:.3f} | {calibrated['ece']:.3f} |")
+    noisy = (f"{scores['auroc_noisy_or']['estimate']:.2f}" for scores in (raw, calibrated))
     print(f"| AUROC of volumes by noisy-or | {' | '.join(noisy)} |")
-    print(f"| sensitivity a volume, {KEEP:.0%} promised | | {kept['sensitivity']:.1%} |")
-    print(f"| false positives per volume at this threshold | | {kept['false_per_scan']:.2f} |")
-    _drawn(nodules.found(Path(NODULES), RUN).outcomes["picai"])
+    print(f"| sensitivity a volume, {KEEP:.0%} promised | | {at_threshold['sensitivity']:.1%} |")
+    print(f"| false positives per volume at this threshold | | {at_threshold['false_per_scan']:.2f} |")
+    _print_draws(nodules.match_run(Path(NODULES), RUN).outcomes["picai"])
 
 
-def _drawn(found: Sequence[MatchResult]) -> None:
+def _print_draws(results: Sequence[MatchResult]) -> None:
     """What the thresholds of many halves keep in the other half: the promise is one about their mean."""
     print(f"\nThe same by {DRAWS} draws of the half to calibrate on:\n")
     print("| stated sensitivity | measured mean | 5 to 95 % of draws | false positives per volume | rejected |")
     print("|---|---|---|---|---|")
     for promised in (0.7, 0.8, 0.9):
-        drawn = [_halved(found, promised, seed) for seed in range(DRAWS)]
-        kept, alarms = np.array([one for one in drawn if one]).T
-        low, high = np.quantile(kept, (0.05, 0.95))
-        row = f"{kept.mean():.1%} | {low:.0%} to {high:.0%} | {alarms.mean():.2f} | {drawn.count(None) / DRAWS:.0%}"
-        print(f"| {promised:.0%} | {row} |")
+        halves = [_measure_half(results, promised, seed) for seed in range(DRAWS)]
+        sensitivities, alarms = np.array([half for half in halves if half]).T
+        low, high = np.quantile(sensitivities, (0.05, 0.95))
+        row = f"{sensitivities.mean():.1%} | {low:.0%} to {high:.0%} | {alarms.mean():.2f}"
+        print(f"| {promised:.0%} | {row} | {halves.count(None) / DRAWS:.0%} |")
 
 
-def _summary(said: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((said / "evaluation" / "summary.json").read_text())
-    return told
+def _summary(predicted: Path) -> dict[str, Any]:
+    calibration_file: dict[str, Any] = json.loads((predicted / "evaluation" / "summary.json").read_text())
+    return calibration_file
 
 
-def _halved(found: Sequence[MatchResult], promised: float, seed: int) -> tuple[float, float] | None:
+def _measure_half(results: Sequence[MatchResult], promised: float, seed: int) -> tuple[float, float] | None:
     """The sensitivity and the false alarms in one half by the threshold of the other; None where it is refused."""
-    order = np.random.default_rng(seed).permutation(len(found))
-    held, others = ([found[n] for n in some] for some in np.array_split(order, 2))
+    order = np.random.default_rng(seed).permutation(len(results))
+    calibration, others = ([results[n] for n in some] for some in np.array_split(order, 2))
     try:
-        threshold = fit_conformal_threshold(held, promised).threshold
+        threshold = fit_conformal_threshold(calibration, promised).threshold
     except BadInput:
         return None
-    kept = float(np.mean([(one.found >= threshold).mean() for one in others if one.ill]))
-    return kept, float(np.mean([(one.false >= threshold).sum() for one in others]))
+    sensitivity = float(np.mean([(result.hit_scores >= threshold).mean() for result in others if result.has_lesion]))
+    return sensitivity, float(np.mean([(result.false_positive_scores >= threshold).sum() for result in others]))
 
 
 if __name__ == "__main__":

@@ -42,8 +42,8 @@ OWN = dict.fromkeys(NEEDED, "aligned")  # these have a recipe, and so a folder, 
 def main(work: str = "runs/fewshot", *names: str) -> None:
     """Runs the commands it prints; then prints the table of each sweep and what its runs were made of."""
     for name in names or SWEEPS:
-        of = SWEEPS[name]
-        (data, how), store, out = SETS[of], Path(work, f"{of}-store"), Path(work, OWN.get(name, of))
+        data_set = SWEEPS[name]
+        (data, how), store, out = SETS[data_set], Path(work, f"{data_set}-store"), Path(work, OWN.get(name, data_set))
         ingest = f"ingest ../shared/data/{data} --out {store} {how}"
         needed = [(Path(work, path), words.format(store=store, work=work)) for path, words in NEEDED.get(name, ())]
         needed = [(store / "manifest.csv", ingest), *needed]
@@ -51,8 +51,8 @@ def main(work: str = "runs/fewshot", *names: str) -> None:
         for path, words in needed:
             make(path, words)
         run(sweep)
-        said = "\n".join(f"medssl {words}" for words in (*(words for _, words in needed), sweep))
-        print(f"\n### {name}\n\n```sh\n{said}\n```\n")
+        commands = "\n".join(f"medssl {words}" for words in (*(words for _, words in needed), sweep))
+        print(f"\n### {name}\n\n```sh\n{commands}\n```\n")
         _table(out)
         provenance(out)
 
@@ -66,34 +66,37 @@ def _table(out: Path) -> None:
     for row in sorted(overall, key=lambda row: int(row["labels"])):
         dice, gap = (_interval(row, name, style) for name, style in (("score", ".3f"), ("difference", "+.3f")))
         print(f"| {row['labels']} | {row['arm']} | {dice} | {gap} | {row['p']} | {row['seeds']} | {row['cases']} |")
-    _structures(rows)
+    _print_structures(rows)
 
 
-def _structures(rows: list[dict[str, str]]) -> None:
+def _print_structures(rows: list[dict[str, str]]) -> None:
     """Dice of each structure, and which are better or worse than scratch."""
     dice = [row for row in rows if row["metric"] == "Dice"]
     names = list(dict.fromkeys(row["structure"] for row in dice))[1:]
     if len(names) < 2:
         return
     print(f"\n| labels | arm | {' | '.join(names)} |\n{'|---' * (len(names) + 2)}|")
-    found = {(int(row["labels"]), row["arm"], row["structure"]): row for row in dice}
-    for labels, arm in sorted(dict.fromkeys(key[:2] for key in found), key=lambda key: key[0]):
-        told = [_far(found[labels, arm, name]) if (labels, arm, name) in found else "" for name in names]
-        print(f"| {labels} | {arm} | {' | '.join(told)} |")
+    row_by_key = {(int(row["labels"]), row["arm"], row["structure"]): row for row in dice}
+    for labels, arm in sorted(dict.fromkeys(key[:2] for key in row_by_key), key=lambda key: key[0]):
+        cells = [
+            _mark_difference(row_by_key[labels, arm, name]) if (labels, arm, name) in row_by_key else ""
+            for name in names
+        ]
+        print(f"| {labels} | {arm} | {' | '.join(cells)} |")
     print("\nDice by structure; + or -: above or below scratch, where the 95 % interval of the difference excludes 0.")
 
 
-def _far(row: dict[str, str]) -> str:
-    said = f"{float(row['score']):.3f}"
+def _mark_difference(row: dict[str, str]) -> str:
+    score = f"{float(row['score']):.3f}"
     if not row["difference"]:
-        return said
+        return score
     low, high = float(row["difference_low"]), float(row["difference_high"])
-    return f"{said} {'+' if low > 0 else '-' if high < 0 else ''}".strip()
+    return f"{score} {'+' if low > 0 else '-' if high < 0 else ''}".strip()
 
 
 def _interval(row: dict[str, str], name: str, style: str) -> str:
-    told = [format(float(row[key]), style) for key in (name, f"{name}_low", f"{name}_high") if row[key]]
-    return "{} [{}, {}]".format(*told) if told else ""
+    values = [format(float(row[key]), style) for key in (name, f"{name}_low", f"{name}_high") if row[key]]
+    return "{} [{}, {}]".format(*values) if values else ""
 
 
 def provenance(out: Path) -> None:

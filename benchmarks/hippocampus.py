@@ -27,8 +27,8 @@ def main(data: str = DATA, work: str = WORK) -> None:
             (f"predicted/{arm}", f"predict {work}/{arm} {work}/store/manifest.csv --out {work}/predicted/{arm}"),
             (f"predicted/{arm}/evaluation", f"evaluate {work}/predicted/{arm} --labels {work}/store/manifest.csv"),
         ]
-    for made, words in steps:
-        make(Path(work, made), words)
+    for path, words in steps:
+        make(Path(work, path), words)
     print("\n".join(["```sh", *(f"medssl {words}" for _, words in steps), "```\n"]))
     _table(Path(work))
 

@@ -40,15 +40,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scans = Path(name, "scans")
         write(scans)
-        rounds = [[_seconds(way(scans, Path(name, f"{n}-{at}"))) for at, way in enumerate(ways.values())]
+        rounds = [[_seconds(way(scans, Path(name, f"{n}-{n_way}"))) for n_way, way in enumerate(ways.values())]
                   for n in range(ROUNDS)]  # fmt: skip
     size = f"{'x'.join(map(str, SHAPE))} at {SPACING} mm, with labels, to {TARGET} mm"
     print(f"{CASES} CTs of {size}; {WORKERS} processes, from the command to its end; medians of {ROUNDS} rounds\n")
     print("| pipeline | seconds | cases a minute | CPU s a case | medssl is faster by | by CPU time |")
     print("|---|---|---|---|---|---|")
-    for at, way in enumerate(ways):
-        wall, cpu = (median(r[at][kind] for r in rounds) for kind in (0, 1))
-        times, cpus = (median(r[at][kind] / r[0][kind] for r in rounds) for kind in (0, 1))
+    for n_way, way in enumerate(ways):
+        wall, cpu = (median(r[n_way][kind] for r in rounds) for kind in (0, 1))
+        times, cpus = (median(r[n_way][kind] / r[0][kind] for r in rounds) for kind in (0, 1))
         print(f"| {way} | {wall:.1f} | {60 * CASES / wall:.0f} | {cpu / CASES:.2f} | {times:.1f} | {cpus:.1f} |")
 
 
@@ -66,8 +66,12 @@ def write(scans: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             nifti.write(volume, folder / f"c{n}.nii.gz")
         training.append({"image": f"imagesTr/c{n}.nii.gz", "label": f"labelsTr/c{n}.nii.gz"})
-    told = {"labels": {"0": "background", "1": "a", "2": "b", "3": "c"}, "modality": {"0": "CT"}, "training": training}
-    (scans / "dataset.json").write_text(json.dumps(told))
+    description = {
+        "labels": {"0": "background", "1": "a", "2": "b", "3": "c"},
+        "modality": {"0": "CT"},
+        "training": training,
+    }
+    (scans / "dataset.json").write_text(json.dumps(description))
 
 
 def monai(ending: str, scans: Path, out: Path) -> None:
@@ -84,14 +88,14 @@ def _monai_case(out: Path, ending: str, image: Path) -> None:
         LoadImaged(keys), EnsureChannelFirstd(keys), Orientationd(keys, axcodes="RAS"),
         Spacingd(keys, pixdim=TARGET, mode=("bilinear", "nearest")),
     ])  # fmt: skip
-    done = steps({"image": str(image), "label": str(image).replace("imagesTr", "labelsTr")})
+    arrays = steps({"image": str(image), "label": str(image).replace("imagesTr", "labelsTr")})
     for key in keys:
         dtype = np.int16 if key == "image" else np.uint8
         if ending == "pt":
-            torch.save(torch.as_tensor(done[key].numpy().astype(dtype)), out / f"{image.name}-{key}.pt")
+            torch.save(torch.as_tensor(arrays[key].numpy().astype(dtype)), out / f"{image.name}-{key}.pt")
         else:
             SaveImage(output_dir=out, output_postfix=key, output_dtype=dtype, separate_folder=False, print_log=False)(
-                done[key]
+                arrays[key]
             )
 
 

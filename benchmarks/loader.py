@@ -36,8 +36,8 @@ def main() -> None:
         for side, batch in CROPS:
             for workers, where in enumerate(("in the training's process", "one worker")):
                 step, wait = epoch(manifest, side, batch, workers)
-                told = f"| {side}^3 | {batch} | {where} | {step:.2f} | {1000 * wait:.0f} "
-                print(f"{told}| {wait / (wait + step):.1%} | {batch / (wait + step):.2f} |", flush=True)
+                row = f"| {side}^3 | {batch} | {where} | {step:.2f} | {1000 * wait:.0f} "
+                print(f"{row}| {wait / (wait + step):.1%} | {batch / (wait + step):.2f} |", flush=True)
 
 
 def pool(folder: Path) -> Manifest:
@@ -67,11 +67,11 @@ def epoch(manifest: Manifest, side: int, batch: int, workers: int) -> tuple[floa
     steps, waits = [], []
     for _ in range(STEPS + WARM):
         start = time.perf_counter()
-        drawn = next(crops)
+        batch_of_crops = next(crops)
         waits.append(time.perf_counter() - start)
         start = time.perf_counter()
         optimiser.zero_grad()
-        learner.step(drawn).loss.backward()
+        learner.step(batch_of_crops).loss.backward()
         optimiser.step()
         steps.append(time.perf_counter() - start)
     return median(steps[WARM:]), median(waits[WARM:])

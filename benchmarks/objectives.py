@@ -37,48 +37,50 @@ def main() -> None:
             spark = 0.0
             for name in NAMES:
                 with multiprocessing.get_context("spawn").Pool(1) as fresh:
-                    seconds, peak_gb = fresh.apply(measured, (name, manifest, side, batch))
+                    seconds, peak_gb = fresh.apply(measure, (name, manifest, side, batch))
                 spark = spark or seconds
-                told = f"| {name} | {side}^3 | {batch} | {seconds:.2f} | {batch / seconds:.2f} "
-                print(f"{told}| {seconds / spark:.2f}x | {peak_gb:.2f} |", flush=True)
+                row = f"| {name} | {side}^3 | {batch} | {seconds:.2f} | {batch / seconds:.2f} "
+                print(f"{row}| {seconds / spark:.2f}x | {peak_gb:.2f} |", flush=True)
     print(
         "\nSeconds are CPU time on a CPU, which other processes disturb least, and wall time on a GPU. Peak: growth of"
     )
     print("a fresh process over its steps (of allocated memory on a GPU). Views of a crop count as one crop.")
 
 
-def measured(name: str, manifest: Manifest, side: int, batch: int) -> tuple[float, float]:
+def measure(name: str, manifest: Manifest, side: int, batch: int) -> tuple[float, float]:
     """Seconds of a step (loss, backward, optimiser, what comes after) and how far memory grew, in a fresh process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    asked = config.read(f"configs/pretrain/{name}.yaml", ["manifest=none", "run=none"], PretrainConfig)
+    settings = config.read(f"configs/pretrain/{name}.yaml", ["manifest=none", "run=none"], PretrainConfig)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    learner = config.class_for_config(asked.objective)(asked.objective, build_encoder(EncoderConfig(), 1)).to(device)
+    learner = config.class_for_config(settings.objective)(settings.objective, build_encoder(EncoderConfig(), 1)).to(
+        device
+    )
     dataset = CropDataset(
         manifest,
         IntensityNormalization(),
         (side, side, side),
         num_views=learner.views,
-        min_overlap=asked.min_view_overlap,
+        min_overlap=settings.min_view_overlap,
     )
     crops = iter(feed.train_loader(dataset, TrainConfig(epochs=1, steps_per_epoch=STEPS + WARM, batch_size=batch)))
     optimiser = torch.optim.AdamW(learner.parameters(), lr=1e-4)
-    before, taken = peak_gb(device), []
+    before, times = peak_gb(device), []
     for _ in range(STEPS + WARM):
-        drawn = next(crops).to(device)
+        batch_of_crops = next(crops).to(device)
         start = clock(device)
         optimiser.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            loss = learner.step(drawn).loss
+            loss = learner.step(batch_of_crops).loss
         loss.backward()
         optimiser.step()
         learner.after_step()
-        taken.append(clock(device) - start)
-    return median(taken[WARM:]), peak_gb(device) - before
+        times.append(clock(device) - start)
+    return median(times[WARM:]), peak_gb(device) - before
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, after everything that was asked for is done."""
+    """Seconds, after all queued work is done."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()

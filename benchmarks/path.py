@@ -20,7 +20,7 @@ def main() -> None:
     sums = [0, 0]
     for name, wanted in FOLLOWED.items():
         text = (ROOT / name).read_text()
-        lines = sum(_length(text, one) for one in wanted)
+        lines = sum(_length(text, part) for part in wanted)
         whole = len(text.splitlines())
         sums = [sums[0] + lines, sums[1] + whole]
         print(f"| {name} | {', '.join(wanted)} | {lines} | {whole} |")

@@ -25,35 +25,35 @@ def main() -> None:
     print("| crop | norm | fp32 ms | bf16 ms | fp32 against torch's | bf16 against torch's | bf16 against fp32 |")
     print("|---|---|---|---|---|---|---|")
     for side in SIDES:
-        taken = _taken(side)
+        seconds = _measure(side)
         for norm in ("torch's", "ours"):
-            full, half = taken[norm, False], taken[norm, True]
-            gains = (taken["torch's", False] / full, taken["torch's", True] / half, full / half)
-            told = " | ".join(f"{gain:.2f}x" for gain in gains)
-            print(f"| {side}^3 | {norm} | {full * 1e3:.0f} | {half * 1e3:.0f} | {told} |", flush=True)
+            full, half = seconds[norm, False], seconds[norm, True]
+            gains = (seconds["torch's", False] / full, seconds["torch's", True] / half, full / half)
+            ratios = " | ".join(f"{gain:.2f}x" for gain in gains)
+            print(f"| {side}^3 | {norm} | {full * 1e3:.0f} | {half * 1e3:.0f} | {ratios} |", flush=True)
 
 
-def _taken(side: int) -> dict[tuple[str, bool], float]:
+def _measure(side: int) -> dict[tuple[str, bool], float]:
     """Seconds of a step by norm and by whether it ran in bf16, all four in turn."""
     ours = SegmentTask(Config(), build_encoder(EncoderConfig(channels=CHANNELS), 1), CLASSES, (side, side, side))
-    theirs = copy.deepcopy(ours)
-    for module in theirs.modules():
+    with_torch = copy.deepcopy(ours)
+    for module in with_torch.modules():
         if isinstance(module, norms.GroupNorm):
             module.__class__ = nn.GroupNorm
     label = torch.randint(0, CLASSES, (BATCH, 1, side, side, side))
-    drawn = crops(torch.rand(BATCH, 1, 1, side, side, side), label)
+    batch = crops(torch.rand(BATCH, 1, 1, side, side, side), label)
     times: dict[tuple[str, bool], list[float]] = {}
     for _ in range(TURNS):
-        for name, task in (("torch's", theirs), ("ours", ours)):
+        for name, task in (("torch's", with_torch), ("ours", ours)):
             for half in (False, True):
-                times.setdefault((name, half), []).append(_step(task, drawn, half))
+                times.setdefault((name, half), []).append(_step(task, batch, half))
     return {key: median(some) for key, some in times.items()}
 
 
-def _step(task: SegmentTask, drawn: Crops, half: bool) -> float:
+def _step(task: SegmentTask, batch: Crops, half: bool) -> float:
     start = time.process_time()
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        loss = task.step(drawn).loss
+        loss = task.step(batch).loss
     loss.backward()
     return time.process_time() - start
 

@@ -26,8 +26,8 @@ VOLUMES, SEEDS = 4, 8
 
 def main(work: str = "runs/probes", *sets: str) -> None:
     """Pretrains every objective with the same steps on each set, and prints a table."""
-    said = "; ".join(f"{name} {' '.join(SETS[name])}" for name in sets or SETS)
-    print(f"{' '.join(SAME)}; {said}")
+    description = "; ".join(f"{name} {' '.join(SETS[name])}" for name in sets or SETS)
+    print(f"{' '.join(SAME)}; {description}")
     print(f"Probe: {VOLUMES} labelled volumes, {SEEDS} draws of them and of random encoders.\n")
     print("| set | objective | probe Dice | random encoder | difference [95 % over draws] | pretraining, CPU minutes |")
     print("|---|---|---|---|---|---|")
@@ -38,19 +38,19 @@ def main(work: str = "runs/probes", *sets: str) -> None:
             run = Path(work, name, objective)
             how = f"manifest={store}/manifest.csv run={run} resume=true {' '.join((*SETS[name], *SAME))}"
             make(run / "SHA256SUMS", f"pretrain configs/pretrain/{objective}.yaml {how}")
-            row = probed(Run.open(run), Manifest.read(store / "manifest.csv"))
+            row = probe(Run.open(run), Manifest.read(store / "manifest.csv"))
             print(f"| {name} | {objective} | {' | '.join(row)} |", flush=True)
 
 
-def probed(run: Run, manifest: Manifest) -> tuple[str, ...]:
+def probe(run: Run, manifest: Manifest) -> tuple[str, ...]:
     """The probe of a pretrained encoder, that of random ones, their paired difference, and the CPU minutes it took."""
     network = TrainedModel.from_run(run)
     encoder = load_trained_encoder(run)
     draws = [DenseProbe.from_manifest(manifest, network, VOLUMES, seed).score(encoder) for seed in range(SEEDS)]
-    mine, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
-    gap = mean_interval((mine - random)[None])
+    trained, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
+    gap = mean_interval((trained - random)[None])
     spent = run.metadata["resource_usage"]["cpu_hours"] * 60
-    return f"{mine.mean():.3f}", f"{random.mean():.3f}", gap.format("+.3f"), f"{spent:.0f}"
+    return f"{trained.mean():.3f}", f"{random.mean():.3f}", gap.format("+.3f"), f"{spent:.0f}"
 
 
 if __name__ == "__main__":

@@ -57,16 +57,16 @@ def main() -> None:
         port, process = stack.enter_context(serving(place))
         doors = [stack.enter_context(front(port, name)) for name in readers()]
         browser = stack.enter_context(sync_playwright()).chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        pages = [opened(browser.new_context().new_page(), door, n + 1) for n, door in enumerate(doors)]
-        (alone,) = clicked(pages[:1], min(seconds, 15))
+        pages = [open_case(browser.new_context().new_page(), door, n + 1) for n, door in enumerate(doors)]
+        (alone,) = click_all(pages[:1], min(seconds, 15))
         before = cpu_s(process)
-        together = clicked(pages, seconds)
-        taken = cpu_s(process) - before
+        together = click_all(pages, seconds)
+        used_s = cpu_s(process) - before
         browser.close()
-        said = [e for e in EventStore(place / "verdicts.sqlite").read_events() if e.action in DECISIONS]
-        given = len(alone) + sum(map(len, together))
+        verdicts = [e for e in EventStore(place / "verdicts.sqlite").read_events() if e.action in DECISIONS]
+        num_verdicts = len(alone) + sum(map(len, together))
         faults = len(EventStore(place / "verdicts.sqlite").find_faults())
-    times = [ms / 1000 for one in together for ms in one]
+    times = [ms / 1000 for reader_ms in together for ms in reader_ms]
     print(
         f"{READERS} signed-in readers, each in a browser window of their own, {seconds:.0f} s, {len(times)} verdicts\n"
     )
@@ -74,9 +74,9 @@ def main() -> None:
     row("verdict acknowledged, one reader, p95 s", share(sorted(ms / 1000 for ms in alone), 0.95), 1)
     row(f"verdict acknowledged, {READERS} readers at once, median s", share(sorted(times), 0.5), 2)
     row(f"verdict acknowledged, {READERS} readers at once, p95 s", share(sorted(times), 0.95), 2)
-    row("verdicts lost", given - len({(e.session, e.number) for e in said}), 0)
+    row("verdicts lost", num_verdicts - len({(e.session, e.number) for e in verdicts}), 0)
     row("faults of the chain", faults, 0)
-    busy = taken / seconds
+    busy = used_s / seconds
     print(f"\nWhile all clicked the app took {busy:.2f} of a core; the browsers share {os.cpu_count()} with it.")
 
 
@@ -87,8 +87,8 @@ def share(ordered: list[float], part: float) -> float:
 
 def cpu_s(process: int) -> float:
     """The CPU seconds that a process has taken, all of its threads together."""
-    told = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def readers() -> list[str]:
@@ -96,7 +96,7 @@ def readers() -> list[str]:
     return [f"reader-{n + 1}" for n in range(READERS)]
 
 
-def opened(page: Page, port: int, case: int) -> Locator:
+def open_case(page: Page, port: int, case: int) -> Locator:
     """The viewer on a page that shows a case, whole and ready for verdicts."""
     page.goto(f"http://127.0.0.1:{port}/case?case={case}", timeout=LONG_MS)
     viewer = page.locator(".mv")
@@ -106,7 +106,7 @@ def opened(page: Page, port: int, case: int) -> Locator:
     return viewer
 
 
-def clicked(viewers: list[Locator], seconds: float) -> list[list[float]]:
+def click_all(viewers: list[Locator], seconds: float) -> list[list[float]]:
     """What each reader measured, all of them clicking at the same time."""
     for viewer in viewers:
         viewer.evaluate(START, [seconds, PAUSE_MS])
@@ -148,7 +148,7 @@ def answering(port: int) -> None:
 @contextmanager
 def front(port: int, name: str) -> Iterator[int]:
     """A proxy that signs everybody in as `name`; gives its port. One request a connection keeps it simple."""
-    told = f"\r\n{USER}: {name}\r\nX-Proxy-Secret: {SECRET}\r\n".encode()
+    signed_in = f"\r\n{USER}: {name}\r\nX-Proxy-Secret: {SECRET}\r\n".encode()
 
     class Door(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -157,7 +157,7 @@ def front(port: int, name: str) -> Iterator[int]:
                 if not (part := self.request.recv(1 << 16)):
                     return
                 head += part
-            head = head.replace(b"\r\n", told, 1).replace(b"Connection: keep-alive", b"Connection: close", 1)
+            head = head.replace(b"\r\n", signed_in, 1).replace(b"Connection: keep-alive", b"Connection: close", 1)
             with socket.create_connection(("127.0.0.1", port)) as inner:
                 inner.sendall(head)
                 back = threading.Thread(target=carry, args=(inner, self.request), daemon=True)
@@ -178,7 +178,7 @@ class Doors(socketserver.ThreadingTCPServer):
 
 
 def carry(source: socket.socket, sink: socket.socket) -> None:
-    """Passes on what one side says until it has no more to say."""
+    """Forwards the bytes of one side until it closes."""
     with suppress(OSError):
         while part := source.recv(1 << 16):
             sink.sendall(part)
@@ -186,7 +186,7 @@ def carry(source: socket.socket, sink: socket.socket) -> None:
 
 
 def free() -> int:
-    """A port that nobody uses."""
+    """An unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

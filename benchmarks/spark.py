@@ -30,13 +30,13 @@ def main() -> None:
     print(f"| crop | batch | hidden | {' | '.join(COLUMNS)} |\n{'|---' * (3 + len(COLUMNS))}|")
     for side, batch, pairs in GPU if gpu else CPU:
         for ratio in RATIOS:
-            times = paired(side, batch, ratio, pairs)
+            times = time_pairs(side, batch, ratio, pairs)
             dense, blocks = (median(t) for t in zip(*times, strict=True))
             faster = median(a / b for a, b in times)
             peaks = [peak_mb(side, batch, ratio, way) for way in (True, False)]
-            kept = [kept_mb(side, batch, ratio, way) for way in (True, False)]
+            saved_mb = [measure_saved_mb(side, batch, ratio, way) for way in (True, False)]
             row = f"| {side}^3 | {batch} | {ratio:.2f} | {dense:.2f} | {blocks:.2f} | {faster:.2f}x "
-            print(f"{row}| {peaks[0]:.0f} | {peaks[1]:.0f} | {kept[0]:.0f} | {kept[1]:.0f} |", flush=True)
+            print(f"{row}| {peaks[0]:.0f} | {peaks[1]:.0f} | {saved_mb[0]:.0f} | {saved_mb[1]:.0f} |", flush=True)
     print("\nSeconds are CPU time on CPU, which other processes disturb least, and wall time on GPU; `faster` is the")
     print("median of paired steps. Peak: growth of the process during the first step. Kept: held for the way back.")
 
@@ -68,32 +68,32 @@ class Bench:
         return self.clock() - start
 
     def clock(self) -> float:
-        """Seconds, after everything that was asked for is done."""
+        """Seconds, after all queued work is done."""
         if self.device.type == "cpu":
             return time.process_time()
         torch.cuda.synchronize()
         return time.perf_counter()
 
 
-def paired(side: int, batch: int, ratio: float, pairs: int) -> list[tuple[float, float]]:
+def time_pairs(side: int, batch: int, ratio: float, pairs: int) -> list[tuple[float, float]]:
     """Seconds of dense and of block steps, taken in turn after one warm-up each."""
     bench = Bench(side, batch, ratio)
     return [(bench.step(dense=True), bench.step(dense=False)) for _ in range(pairs + 1)][1:]
 
 
-def kept_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
+def measure_saved_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
     """Memory that the forward pass holds for the way back, each storage counted once, weights left out."""
     bench = Bench(side, batch, ratio)
     weights = {p.untyped_storage().data_ptr() for p in bench.learner.parameters()}
-    held: dict[int, int] = {}
+    sizes: dict[int, int] = {}
 
     def count(x: Tensor) -> Tensor:
-        held[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
         loss = bench.forward(dense)
-    total = sum(size for key, size in held.items() if key not in weights)
+    total = sum(size for key, size in sizes.items() if key not in weights)
     del loss
     return total / 2**20
 
@@ -107,9 +107,9 @@ def peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
 def _peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
     bench = Bench(side, batch, ratio)
     if bench.device.type == "cuda":
-        held = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         bench.step(dense)
-        return (torch.cuda.max_memory_allocated() - held) / 2**20
+        return (torch.cuda.max_memory_allocated() - allocated) / 2**20
     before = high_water_mb()
     bench.step(dense)
     return high_water_mb() - before

@@ -35,29 +35,29 @@ def main(pretraining: str = PRETRAINING, store: str = STORE, place: str = WORK) 
     manifest, work = Manifest.read(Path(store, "manifest.csv")), Path(place)
     cells = []
     for labels, choice in ((4, "random"), (4, "suggested"), (8, "random"), (8, "suggested"), (8, "in two rounds")):
-        chosen = _chosen(choice, labels, Path(pretraining), manifest, work)
+        chosen = _choose(choice, labels, Path(pretraining), manifest, work)
         cells += [_cell(choice, labels, seed, chosen, pretraining, work) for seed in SEEDS]
     print(f"`{pretraining}` suggests, and every finetuning starts from it: `{CONFIG} {' '.join(SHORT)}`.\n")
-    told = report.select_main_rows(build_table(cells, "random"))
-    head = report.column_titles(told[0], "random")
-    rows = [head, ["---"] * len(head), *(report.format_row(line, "random") for line in told)]
+    lines = report.select_main_rows(build_table(cells, "random"))
+    head = report.column_titles(lines[0], "random")
+    rows = [head, ["---"] * len(head), *(report.format_row(line, "random") for line in lines)]
     print("\n".join(f"| {' | '.join(words)} |" for words in rows))
 
 
-def _chosen(choice: str, labels: int, pretraining: Path, manifest: Manifest, work: Path) -> Path:
+def _choose(choice: str, labels: int, pretraining: Path, manifest: Manifest, work: Path) -> Path:
     """A manifest in which only the chosen cases have labels; random ones are drawn by the finetuning itself."""
     if choice == "random":
         return manifest.folder / "manifest.csv"
     if choice == "suggested":
-        return only(manifest, _asked(pretraining, manifest, frozenset(), labels))
-    first = _asked(pretraining, manifest, frozenset(), 4)
-    return only(manifest, first | _asked(work / "suggested-4-0" / "run", manifest, first, labels - 4))
+        return only(manifest, _suggest(pretraining, manifest, frozenset(), labels))
+    first = _suggest(pretraining, manifest, frozenset(), 4)
+    return only(manifest, first | _suggest(work / "suggested-4-0" / "run", manifest, first, labels - 4))
 
 
-def _asked(run: Path, manifest: Manifest, known: frozenset[str], n: int) -> frozenset[str]:
+def _suggest(run: Path, manifest: Manifest, known: frozenset[str], n: int) -> frozenset[str]:
     """What a run suggests when only `known` cases have a label."""
     hidden = _hidden(manifest, known)
-    return frozenset(one.case for one in select_cases(Run.open(run), hidden.in_split("train"), n))
+    return frozenset(suggestion.case for suggestion in select_cases(Run.open(run), hidden.in_split("train"), n))
 
 
 def _hidden(manifest: Manifest, known: frozenset[str]) -> Manifest:
@@ -66,7 +66,7 @@ def _hidden(manifest: Manifest, known: frozenset[str]) -> Manifest:
 
 
 def only(manifest: Manifest, known: frozenset[str]) -> Path:
-    """A manifest beside the given one in which only these cases and those of the split `test` have labels."""
+    """A manifest in the same folder, in which only these cases and those of the split `test` have labels."""
     name = hashlib.sha256(" ".join(sorted(known)).encode()).hexdigest()[:12]
     path = manifest.folder / f"only-{name}.csv"
     _hidden(manifest, known).write(path)

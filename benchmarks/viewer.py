@@ -60,12 +60,12 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=300)
     planes = parser.parse_args().planes
     volumes = {name: wire.encode(volume) for name, volume in chest(planes).items()}
-    with served(volumes), sync_playwright() as playwright:
+    with serve(volumes), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
-        first, complete = opened(page)
-        asked: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
+        first, complete = open_page(page)
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
         times = page.evaluate(REDRAWS, 200)
         print(f"CT 512x512x{planes}, headless Chromium, {len(volumes)} volumes\n")
         print("| | measured | budget |\n|---|---|---|")
@@ -73,7 +73,7 @@ def main() -> None:
         row("complete, s", complete, 12)
         row("redraw of three planes, median ms", times[100], 60)
         row("redraw of three planes, p95 ms", times[190], 60)
-        row("requests while scrolling", len(asked), 0)
+        row("requests while scrolling", len(requests), 0)
         browser.close()
 
 
@@ -98,7 +98,7 @@ def chest(planes: int) -> dict[str, Volume]:
 
 
 @contextmanager
-def served(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
+def serve(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
     """A server of the page and the volumes; slabs are compressed before the clock starts."""
     packed = cache(lambda name, start, stop: wire.compress_slab(*volumes[name], start, stop))
     for name, (header, _) in volumes.items():
@@ -132,7 +132,7 @@ def served(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
     thread.join()
 
 
-def opened(page: Page) -> tuple[float, float]:
+def open_page(page: Page) -> tuple[float, float]:
     """Seconds until the planes through the finding are drawn, and until every voxel is here."""
     page.goto(f"http://127.0.0.1:{PORT}/")
     state = "document.querySelector('.mv')?.viewer?.state?.volume"
