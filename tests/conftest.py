@@ -64,16 +64,18 @@ def predictions(tmp_path):
     for case, centres in nodules.items():
         write_phantom_case(folder / case, case, centres)
     labels = [{"value": 1, "name": "nodule", "colour": "#e0a030"}, {"value": 2, "name": "cyst", "colour": "#4080e0"}]
-    told = {"cases": [{"id": case, "unit": "HU"} for case in nodules], "labels": labels, "created": "2026-01-01"}
+    metadata = {"cases": [{"id": case, "unit": "HU"} for case in nodules], "labels": labels, "created": "2026-01-01"}
     model = {"run": "runs/a", "weights_sha256": "0" * 64, "version": "1"}
-    write_json(folder / "index.json", told | {"model": model, "notice": "Research use only. Not for clinical use."})
+    write_json(folder / "index.json", metadata | {"model": model, "notice": "Research use only. Not for clinical use."})
     return folder
 
 
 def write_phantom_case(folder: Path, case: str, centres: list[tuple[int, int, int]]) -> None:
     """Balls of 3 mm radius and soft tissue in lung, stored in LPS order so that nothing may rely on RAS files."""
-    at = np.indices((36, 32, 24)).transpose(1, 2, 3, 0) * 1.0
-    inside = np.any([np.linalg.norm(at - c, axis=-1) <= 3 for c in centres], axis=0) | np.zeros(at.shape[:3], bool)
+    voxels = np.indices((36, 32, 24)).transpose(1, 2, 3, 0) * 1.0
+    inside = np.any([np.linalg.norm(voxels - c, axis=-1) <= 3 for c in centres], axis=0) | np.zeros(
+        voxels.shape[:3], bool
+    )
     affine = np.array([[-1.0, 0, 0, 18], [0, -1, 0, 16], [0, 0, 1.5, -18], [0, 0, 0, 1]])
     noise = np.random.default_rng(0).normal(0, 20, inside.shape)
     image = Volume(np.where(inside, 40, -800 + noise).round().astype(np.int16), affine, "HU")
@@ -82,5 +84,5 @@ def write_phantom_case(folder: Path, case: str, centres: list[tuple[int, int, in
     nifti.write(image, folder / "image.nii.gz")
     nifti.write(labels, folder / "labels.nii.gz")
     nifti.write(Volume((confidence * 255).astype(np.uint8), affine, "probability"), folder / "probability.nii.gz")
-    found = extract_findings(labels, confidence, confidence / 2, case, {1: "nodule", 2: "cyst"})
-    write_json(folder / "findings.json", [asdict(finding) for finding in found])
+    findings = extract_findings(labels, confidence, confidence / 2, case, {1: "nodule", 2: "cyst"})
+    write_json(folder / "findings.json", [asdict(finding) for finding in findings])

@@ -85,7 +85,7 @@ def test_third_parties_stay_in_their_layer():
     assert not offenders
 
 
-def test_layers_import_only_what_lies_below():
+def test_layers_import_only_lower_layers():
     layered = [path for path in FILES if layer(path) in ALLOWED]
     extra = {p: imported_layers(p) - FOUNDATION - ALLOWED[layer(p)] - {layer(p)} for p in layered}
     assert not [f"{path.relative_to(ROOT)} imports {layers}" for path, layers in extra.items() if layers]

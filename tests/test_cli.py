@@ -11,7 +11,7 @@ from medssl.errors import InputWarning
 from medssl.home import resources_dir
 
 
-def said(capsys) -> str:
+def read_stderr(capsys) -> str:
     return capsys.readouterr().err
 
 
@@ -25,7 +25,7 @@ def test_help_lists_every_command(capsys):
 
 def test_an_unknown_command_lists_the_known(capsys):
     assert cli.run("ingset", []) == 2
-    assert "known: " in said(capsys) and "ingest" in cli.command_names()
+    assert "known: " in read_stderr(capsys) and "ingest" in cli.command_names()
 
 
 @pytest.fixture
@@ -65,14 +65,14 @@ def pipeline(tmp_path, monkeypatch):
 def test_a_failure_is_one_line(pipeline, capsys, body, code, text):
     pipeline(body)
     assert cli.run("fails", []) == code
-    err = said(capsys)
+    err = read_stderr(capsys)
     assert text in err and err.count("\n") == 1 and "Traceback" not in err
 
 
 def test_debug_shows_where(pipeline, capsys):
     pipeline("raise RuntimeError('odd')")
     assert cli.run("fails", [], debug=True) == 1
-    assert "Traceback" in said(capsys)
+    assert "Traceback" in read_stderr(capsys)
 
 
 def test_a_warning_is_one_line(pipeline, monkeypatch):

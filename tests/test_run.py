@@ -54,7 +54,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
         Run.open(tmp_path)
 
 
-def test_a_run_goes_on_only_the_way_it_began(tmp_path):
+def test_a_run_resumes_only_with_its_own_settings(tmp_path):
     path = tmp_path / "run"
     Run.resume(path, Plain(run=path), "pretrain", manifest="a")
     assert Run.resume(path, Plain(run=path), "pretrain", manifest="a").path == path
@@ -64,7 +64,7 @@ def test_a_run_goes_on_only_the_way_it_began(tmp_path):
         Run.resume(path, Plain(run=path), "pretrain", manifest="b")
 
 
-def test_a_run_of_a_version_without_a_setting_goes_on_where_that_is_the_default(tmp_path):
+def test_a_run_of_a_version_without_a_setting_resumes_with_its_default(tmp_path):
     path = tmp_path / "run"
     Run.create(path, Plain(run=path), "pretrain")
     (path / "config.yaml").write_text(f"run: {path}\n")

@@ -47,12 +47,12 @@ def place(tmp_path_factory):
     """A folder with scans, in which the README's commands were run up to `evaluate`."""
     folder = tmp_path_factory.mktemp("story")
     phantom.write_demo_folder(folder / "scans", 0, 8, 3, (40, 40, 40), 7.0)
-    given = {"SCANS": "scans", "SCANS_OR_MANIFEST": "store/manifest.csv"}
+    paths = {"SCANS": "scans", "SCANS_OR_MANIFEST": "store/manifest.csv"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, *words in commands():
             if name not in ("review", "feedback"):
-                code = cli.run(name, [given.get(w, w) for w in words] + SMALL.get(name, []), debug=True)
+                code = cli.run(name, [paths.get(w, w) for w in words] + SMALL.get(name, []), debug=True)
                 assert code == 0, (name, words)
         yield folder
 
@@ -133,5 +133,5 @@ def test_the_review_app_answers(place):
 
 
 def test_make_demo_is_the_demo():
-    done = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True)
-    assert "medssl.cli demo" in done.stdout
+    process = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True)
+    assert "medssl.cli demo" in process.stdout

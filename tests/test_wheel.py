@@ -1,4 +1,4 @@
-"""The wheel: what a user installs works from an empty folder, and puts nothing beside `medssl`."""
+"""The installed wheel works from an empty folder and installs no top-level package except `medssl`."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.slow
 def wheel(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run(build, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stdout + process.stderr
     return next(out.glob("*.whl"))
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def run_installed(wheel, tmp_path_factory):
     """Runs `medssl ...` of the unpacked wheel, from an empty folder; libraries come from this environment."""
     site, empty = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("empty")
     zipfile.ZipFile(wheel).extractall(site)
@@ -53,33 +53,37 @@ def test_scripts_app_configs_and_the_component_are_inside(wheel):
     assert frontend and frontend <= names
 
 
-def test_help_and_ingest_work_from_an_empty_folder(installed, tmp_path):
-    done = installed("--help")
-    assert done.returncode == 0 and "ingest" in done.stdout and "pretrain" in done.stdout
+def test_help_and_ingest_work_from_an_empty_folder(run_installed, tmp_path):
+    process = run_installed("--help")
+    assert process.returncode == 0 and "ingest" in process.stdout and "pretrain" in process.stdout
     rng = np.random.default_rng(0)
     for name in "ab":
         voxels = rng.integers(-1000, 1000, (20, 20, 20)).astype(np.int16)
         nifti.write(Volume(voxels, np.eye(4), "HU"), tmp_path / "scans" / f"{name}.nii.gz")
-    done = installed("ingest", str(tmp_path / "scans"), "--out", str(tmp_path / "store"))
-    assert done.returncode == 0, done.stderr
+    process = run_installed("ingest", str(tmp_path / "scans"), "--out", str(tmp_path / "store"))
+    assert process.returncode == 0, process.stderr
     assert (tmp_path / "store" / "manifest.csv").is_file()
-    done = installed("data-card", str(tmp_path / "store"))
-    assert done.returncode == 0 and "| cases | 2, 0" in (tmp_path / "store" / "CARD.md").read_text(), done.stderr
+    process = run_installed("data-card", str(tmp_path / "store"))
+    assert process.returncode == 0 and "| cases | 2, 0" in (tmp_path / "store" / "CARD.md").read_text(), process.stderr
 
 
-def test_a_config_of_the_package_is_found_from_anywhere(installed):
-    done = installed("pretrain", "configs/pretrain/spark.yaml")
-    assert done.returncode == 2 and "run: Field required" in done.stderr and "manifest: Field required" in done.stderr
+def test_a_config_of_the_package_is_found_from_anywhere(run_installed):
+    process = run_installed("pretrain", "configs/pretrain/spark.yaml")
+    assert (
+        process.returncode == 2
+        and "run: Field required" in process.stderr
+        and "manifest: Field required" in process.stderr
+    )
 
 
-def test_the_demo_of_the_package_runs_from_scans_to_a_verdict(installed):
-    done = installed("demo", "--quick", "--out", "demo")
-    assert done.returncode == 0, done.stderr
+def test_the_demo_of_the_package_runs_from_scans_to_a_verdict(run_installed):
+    process = run_installed("demo", "--quick", "--out", "demo")
+    assert process.returncode == 0, process.stderr
     for part in (
         "mean Dice, 4 labelled scans:",
         "at 1 false positive per scan",
         "medssl review demo/predictions/pretrained",
     ):
-        assert part in done.stdout
-    again = installed("demo", "--out", "demo")
+        assert part in process.stdout
+    again = run_installed("demo", "--out", "demo")
     assert again.returncode == 2 and "exists already" in again.stderr

@@ -33,7 +33,7 @@ def access(predictions, tmp_path):
 
 
 @pytest.fixture
-def opened(access, monkeypatch):
+def app_config(access, monkeypatch):
     """The configuration `access`, in the environment of the app."""
     for name, value in access.to_environment().items():
         monkeypatch.setenv(name, value)
@@ -56,13 +56,13 @@ def serve(predictions: Path, *options: str):
 
 
 @pytest.fixture
-def served(predictions):
+def server(predictions):
     with serve(predictions) as running:
         yield running
 
 
 @pytest.fixture
-def proxied(predictions, tmp_path):
+def proxied_server(predictions, tmp_path):
     """The app behind a proxy: its address, its port, the file of the event log and the file of its log."""
     (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "secret").chmod(0o600)

@@ -13,7 +13,7 @@ PROXIED = {"mode": "proxy", "proxy_secret": "s" * 16, "user_header": "X-User", "
 
 
 @pytest.fixture
-def knock(opened):
+def knock(app_config):
     """A function from settings to a client of a small app behind the same middleware as the real one."""
     with warnings.catch_warnings():  # it prefers a client that is not on every machine
         warnings.simplefilter("ignore")
@@ -27,7 +27,7 @@ def knock(opened):
         await socket.close()
 
     def make(**changed) -> TestClient:
-        access = opened.model_copy(update=changed)
+        access = app_config.model_copy(update=changed)
         routes = [Route("/", lambda request: PlainTextResponse("in")), WebSocketRoute("/talk", talk)]
         return TestClient(
             Starlette(routes=routes, middleware=build_middleware(access)), base_url="http://localhost:8501"

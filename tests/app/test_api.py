@@ -17,13 +17,13 @@ from medssl.viewer import wire
 
 
 @pytest.fixture
-def client(opened):
+def client(app_config):
     from app.api import build_routes
 
     with warnings.catch_warnings():  # it prefers a client that is not on every machine
         warnings.simplefilter("ignore")
         from starlette.testclient import TestClient
-    with TestClient(Starlette(routes=build_routes(opened)), raise_server_exceptions=False) as client:
+    with TestClient(Starlette(routes=build_routes(app_config)), raise_server_exceptions=False) as client:
         yield client
 
 
@@ -107,7 +107,7 @@ def test_planes_outside_the_volume_are_rejected(client, access, query):
 
 
 def test_a_link_shows_the_strokes_of_one_reader_up_to_an_event(client, access, predictions):
-    """The voxel of the stroke, in RAS order with i fastest, is where the wire says it is."""
+    """The voxel of the stroke, in RAS order with i fastest, is where the wire format puts it."""
     store = EventStore(access.audit_db)
 
     def stroke(number: int, reviewer: str, run: list[int]) -> int:

@@ -23,12 +23,12 @@ def signed_in(access, monkeypatch):
             monkeypatch.setenv(name, value)
         app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=30)
         app.user = claims
-        return checked(app.run())
+        return require_no_exception(app.run())
 
     return page
 
 
-def checked(app: AppTest) -> AppTest:
+def require_no_exception(app: AppTest) -> AppTest:
     assert not app.exception, app.exception
     return app
 
@@ -85,28 +85,28 @@ def test_a_sign_in_that_is_in_use_lasts(signed_in, monkeypatch):
     assert "Paused" in text(signed_in(**claims))
 
 
-def test_an_admin_cannot_sign(opened, monkeypatch):
-    admin = opened.model_copy(update={"role": "admin"})
+def test_an_admin_cannot_sign(app_config, monkeypatch):
+    admin = app_config.model_copy(update={"role": "admin"})
     for name, value in admin.to_environment().items():
         monkeypatch.setenv(name, value)
     fields = {"session": "s", "number": 1, "case": "case-b", "reviewer": "ana", "role": "admin"}
-    EventStore(opened.audit_db).record(Act(**fields, action="accept", finding="case-b-1-1"))
-    app = checked(AppTest.from_function(case_header_script, default_timeout=30).run())
+    EventStore(app_config.audit_db).record(Act(**fields, action="accept", finding="case-b-1-1"))
+    app = require_no_exception(AppTest.from_function(case_header_script, default_timeout=30).run())
     assert next(b for b in app.button if b.label == "Sign off").disabled
 
 
-def test_a_forbidden_act_is_not_stored_whatever_the_browser_sends(opened, monkeypatch):
-    admin = opened.model_copy(update={"role": "admin"})
+def test_a_forbidden_act_is_not_stored_whatever_the_browser_sends(app_config, monkeypatch):
+    admin = app_config.model_copy(update={"role": "admin"})
     for name, value in admin.to_environment().items():
         monkeypatch.setenv(name, value)
 
-    def forged() -> None:
+    def forge_signature() -> None:
         from app import auth, review_context
         from app.act_recorder import ActRecorder
 
         context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
         ActRecorder.from_context(context).record("case-c", "sign", details="[]")
 
-    app = checked(AppTest.from_function(forged, default_timeout=30).run())
-    assert EventStore(opened.audit_db).read_events() == []
+    app = require_no_exception(AppTest.from_function(forge_signature, default_timeout=30).run())
+    assert EventStore(app_config.audit_db).read_events() == []
     assert app.session_state["toast"] == "As admin you may not sign."

@@ -8,8 +8,8 @@ import pytest
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def decisions(served) -> list[tuple[str, str]]:
-    return [(e.action, e.finding) for e in served.store.read_events() if e.action != "open"]
+def decisions(server) -> list[tuple[str, str]]:
+    return [(e.action, e.finding) for e in server.store.read_events() if e.action != "open"]
 
 
 def open_first(page, url: str) -> None:
@@ -27,35 +27,35 @@ def wait_until(page, true, seconds: float = 30) -> None:
     assert true()
 
 
-def test_what_was_accepted_is_still_accepted_after_a_reload(served, browser):
+def test_what_was_accepted_is_still_accepted_after_a_reload(server, browser):
     page = browser.new_page(viewport={"width": 1500, "height": 920})
     outside, errors = [], []
-    page.on("request", lambda r: outside.append(r.url) if not re.match(rf"({served.url}|data:|blob:)", r.url) else None)
+    page.on("request", lambda r: outside.append(r.url) if not re.match(rf"({server.url}|data:|blob:)", r.url) else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    open_first(page, served.url)
+    open_first(page, server.url)
     assert "case-a" not in page.url and "case-a" not in page.title()
     assert page.get_by_text("Research use only. Not for clinical use.").count()
     page.locator(".mv-accept").click()
-    wait_until(page, lambda: decisions(served) == [("accept", "case-a-1-1")])
+    wait_until(page, lambda: decisions(server) == [("accept", "case-a-1-1")])
     page.reload()
     page.get_by_text("accepted").first.wait_for(timeout=60_000)
     page.locator(".mv-reject").click()
-    wait_until(page, lambda: decisions(served)[1:] == [("reject", "case-a-1-2")])
+    wait_until(page, lambda: decisions(server)[1:] == [("reject", "case-a-1-2")])
     page.get_by_role("button", name="Sign off").click()
     page.get_by_text(re.compile("Signed 20")).wait_for()
-    assert [action for action, _ in decisions(served)] == ["accept", "reject", "sign"]
-    assert served.store.find_faults() == []
+    assert [action for action, _ in decisions(server)] == ["accept", "reject", "sign"]
+    assert server.store.find_faults() == []
     assert outside == [] and errors == []
 
 
-def test_a_stopped_server_loses_no_verdict(served, browser, predictions):
+def test_a_stopped_server_loses_no_verdict(server, browser, predictions):
     """The click waits in the browser until the server is there again."""
     page = browser.new_page(viewport={"width": 1500, "height": 920})
-    open_first(page, served.url)
+    open_first(page, server.url)
     page.locator(".mv-accept:enabled").wait_for()
-    served.process.send_signal(signal.SIGSTOP)
+    server.process.send_signal(signal.SIGSTOP)
     page.locator(".mv-accept").click()
     page.wait_for_timeout(1500)
-    assert decisions(served) == []
-    served.process.send_signal(signal.SIGCONT)
-    wait_until(page, lambda: decisions(served) == [("accept", "case-a-1-1")])
+    assert decisions(server) == []
+    server.process.send_signal(signal.SIGCONT)
+    wait_until(page, lambda: decisions(server) == [("accept", "case-a-1-1")])

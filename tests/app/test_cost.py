@@ -58,7 +58,7 @@ class Tab:
 
 
 @pytest.fixture
-def tab(opened, monkeypatch):
+def tab(app_config, monkeypatch):
     """A case as the server shows it, with the settings that it is served with."""
     monkeypatch.setattr(Runtime, "_instance", None)  # one a process, and a stopped one stays there
     component._create_component.cache_clear()
@@ -80,13 +80,13 @@ def tab(opened, monkeypatch):
     config.get_config_options(force_reparse=True)
 
 
-def test_a_verdict_is_one_small_run_of_the_page(tab, opened):
+def test_a_verdict_is_one_small_run_of_the_page(tab, app_config):
     messages = tab.decide("case-a-1-1", next="case-a-1-2")
     assert (tab.data["acked_seq"], tab.data["selected"]) == (1, "case-a-1-2")
     assert [finding["decision"] for finding in tab.data["findings"]] == ["accept", None]
     assert len(messages) <= 24
     assert sum(message.ByteSize() for message in messages) < 12_000
-    assert [e.action for e in EventStore(opened.audit_db).read_events()] == ["open", "accept"]
+    assert [e.action for e in EventStore(app_config.audit_db).read_events()] == ["open", "accept"]
 
 
 def test_an_edit_leaves_the_reader_where_they_are(tab):
@@ -95,28 +95,28 @@ def test_an_edit_leaves_the_reader_where_they_are(tab):
 
 
 def test_no_run_walks_through_all_memory(tab, monkeypatch):
-    """Streamlit does so after each run unless it is told not to: four fifths of a verdict."""
+    """Streamlit does so after each run unless it is configured otherwise: four fifths of the time of a verdict."""
     walks = []
     monkeypatch.setattr(gc, "collect", lambda *generation: walks.append(generation))
     tab.decide("case-a-1-1")
     assert walks == []
 
 
-def test_a_verdict_after_many_reads_no_more_events_than_the_first(tab, opened):
+def test_a_verdict_after_many_reads_no_more_events_than_the_first(tab, app_config):
     for n in range(40):
         base = {"session": "before", "number": n, "case": f"case-{'ab'[n % 2]}", "reviewer": "ben", "role": "reader"}
-        EventStore(opened.audit_db).record(Act(**base, action="accept", finding="f"))
+        EventStore(app_config.audit_db).record(Act(**base, action="accept", finding="f"))
     tab.decide("case-a-1-1")
     read = []
     note = lambda event, _: read.append(event.id)  # noqa: E731
     on.listen(Event, "load", note)
     tab.decide("case-a-1-2")
     on.remove(Event, "load", note)
-    last = EventStore(opened.audit_db).read_events()[-1].id
+    last = EventStore(app_config.audit_db).read_events()[-1].id
     assert set(read) <= {last - 1, last} and len(read) <= 4
 
 
-def test_what_another_reader_does_is_seen_at_the_next_click(tab, opened):
+def test_what_another_reader_does_is_seen_at_the_next_click(tab, app_config):
     act = Act(session="t", number=1, case="case-a", reviewer="ben", role="reader", action="open")
-    EventStore(opened.audit_db).record(act)
+    EventStore(app_config.audit_db).record(act)
     assert "open by ben since" in str(tab.decide("case-a-1-1"))

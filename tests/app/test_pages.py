@@ -20,10 +20,10 @@ def start(query: dict[str, str] | None = None) -> AppTest:
     app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=60)
     for key, value in (query or {}).items():
         app.query_params[key] = value
-    return checked(app.run())
+    return require_no_exception(app.run())
 
 
-def checked(app: AppTest) -> AppTest:
+def require_no_exception(app: AppTest) -> AppTest:
     assert not app.exception, app.exception
     return app
 
@@ -53,7 +53,7 @@ def case(number: int) -> AppTest:
         recorder, urls = ActRecorder.from_context(context), ImageUrls.from_context(context)
         case.render_page(context, recorder, urls, st.Page(lambda: None, title="x"))
 
-    return checked(AppTest.from_function(script, args=(number,), default_timeout=60).run())
+    return require_no_exception(AppTest.from_function(script, args=(number,), default_timeout=60).run())
 
 
 def button(app: AppTest, label: str):
@@ -69,7 +69,7 @@ def decide(access, finding: str, number: int, action: str = "accept", case: str 
     EventStore(access.audit_db).record(Act(**(base | fields), action=action, finding=finding))
 
 
-def test_the_worklist_shows_every_case_and_the_notice(opened):
+def test_the_worklist_shows_every_case_and_the_notice(app_config):
     app = start()
     assert all(
         name in text(app) for name in ("case-a", "case-b", "case-c", NOTICE, "LOCAL MODE", "0 of 3 cases signed")
@@ -77,48 +77,48 @@ def test_the_worklist_shows_every_case_and_the_notice(opened):
     assert labels(app).count("Read") == 3
 
 
-def test_a_started_case_is_offered_first(opened):
-    decide(opened, "case-b-1-1", 1, case="case-b")
+def test_a_started_case_is_offered_first(app_config):
+    decide(app_config, "case-b-1-1", 1, case="case-b")
     app = start()
     assert "Resume reading" in labels(app) and "Resume" in labels(app)
     assert text(app).index("case-b") < text(app).index("case-a")
 
 
-def test_filters_narrow_and_an_empty_list_says_so(opened):
+def test_filters_narrow_the_list_and_an_empty_list_has_a_message(app_config):
     app = start()
     app.text_input[0].set_value("zzz")
-    assert "No case matches" in text(checked(app.run()))
+    assert "No case matches" in text(require_no_exception(app.run()))
 
 
-def test_a_signed_worklist_is_a_done_state(opened):
+def test_a_signed_worklist_is_a_done_state(app_config):
     for n, name in enumerate(("case-a", "case-b", "case-c")):
-        decide(opened, "", n, "sign", name, details="[]")
+        decide(app_config, "", n, "sign", name, details="[]")
     assert "All cases are signed" in text(start())
 
 
-def test_a_case_cannot_be_signed_before_every_finding_is_read(opened):
+def test_a_case_cannot_be_signed_before_every_finding_is_read(app_config):
     app = case(1)
     assert button(app, "Sign off").disabled
-    decide(opened, "case-a-1-1", 1)
-    decide(opened, "case-a-1-2", 2)
-    app = checked(app.run())
+    decide(app_config, "case-a-1-1", 1)
+    decide(app_config, "case-a-1-2", 2)
+    app = require_no_exception(app.run())
     button(app, "Sign off").click()
-    app = checked(app.run())
+    app = require_no_exception(app.run())
     assert "Signed 20" in text(app) and {"Reopen", "Next case"} <= set(labels(app))
-    last = EventStore(opened.audit_db).read_events()[-1]
+    last = EventStore(app_config.audit_db).read_events()[-1]
     assert last.action == "sign" and json.loads(last.details) == ["case-a-1-1", "case-a-1-2"]
 
 
-def test_the_last_verdict_can_be_undone(opened):
-    decide(opened, "case-b-1-1", 1, case="case-b")
+def test_the_last_verdict_can_be_undone(app_config):
+    decide(app_config, "case-b-1-1", 1, case="case-b")
     app = case(2)
     button(app, "Undo").click()
-    app = checked(app.run())
+    app = require_no_exception(app.run())
     assert button(app, "Sign off").disabled
-    assert [e.action for e in EventStore(opened.audit_db).read_events()] == ["accept", "open", "undo"]
+    assert [e.action for e in EventStore(app_config.audit_db).read_events()] == ["accept", "open", "undo"]
 
 
-def test_a_finding_can_be_given_another_label(opened):
+def test_a_finding_can_be_given_another_label(app_config):
     def script() -> None:
         from app import auth, review_context
         from app.act_recorder import ActRecorder
@@ -129,8 +129,8 @@ def test_a_finding_can_be_given_another_label(opened):
         event = {"kind": "verdict", "client": "c", "seq": 1, "finding": "case-b-1-1", "decision": "relabel", "label": 2}
         case.handle_event(context.index, recorder, item, event | {"reason": "wrong label", "note": "a cyst"})
 
-    checked(AppTest.from_function(script, default_timeout=60).run())
-    last = EventStore(opened.audit_db).read_events()[-1]
+    require_no_exception(AppTest.from_function(script, default_timeout=60).run())
+    last = EventStore(app_config.audit_db).read_events()[-1]
     assert (last.action, last.label, last.finding) == ("relabel", 2, "case-b-1-1")
     assert (last.reason, last.note) == ("wrong label", "a cyst")
     (finding,) = viewer_data(case(2))["findings"]
@@ -141,17 +141,17 @@ def test_a_finding_can_be_given_another_label(opened):
     ("threshold", "shown_text"),
     [(None, "0.80<"), (0.5, "0.80, reaches the threshold of 0.50"), (0.9, "0.80, is below the threshold of 0.90")],
 )
-def test_a_finding_shows_whether_its_score_reaches_the_threshold(opened, threshold, shown_text):
-    path = Path(opened.predictions) / "index.json"
+def test_a_finding_shows_whether_its_score_reaches_the_threshold(app_config, threshold, shown_text):
+    path = Path(app_config.predictions) / "index.json"
     index = json.loads(path.read_text())
     names = [label["name"] for label in index["labels"]]
     path.write_text(json.dumps(index | {"thresholds": dict.fromkeys(names, threshold) if threshold else {}}))
-    findings = Path(opened.predictions) / "case-a" / "findings.json"
+    findings = Path(app_config.predictions) / "case-a" / "findings.json"
     findings.write_text(json.dumps([row | {"score": 0.8} for row in json.loads(findings.read_text())]))
     assert shown_text in text(case(1))
 
 
-def test_the_viewer_gets_links_findings_and_no_voxels(opened):
+def test_the_viewer_gets_links_findings_and_no_voxels(app_config):
     app = case(1)
     proto = str(next(e.proto for e in app.main if "viewer" in str(e.proto)))
     assert "/api/volume/1.image." in proto and "case-a-1-2" in proto
@@ -164,7 +164,7 @@ def viewer_data(app: AppTest) -> dict:
     return json.loads(proto.mixed.json if proto.WhichOneof("data") == "mixed" else proto.json)
 
 
-def test_the_prior_is_shown_with_the_growth_of_its_findings(opened, predictions):
+def test_the_prior_is_shown_with_the_growth_of_its_findings(app_config, predictions):
     index = json.loads((predictions / "index.json").read_text())
     for scan, date in zip(index["cases"][:2], ("20240901", "20240302"), strict=True):
         scan |= {"patient": "p", "date": date}
@@ -182,12 +182,12 @@ def test_the_prior_is_shown_with_the_growth_of_its_findings(opened, predictions)
     assert viewer_data(case(2))["comparisons"] == []
 
 
-def test_another_model_is_shown_as_a_comparison(opened, predictions, monkeypatch):
+def test_another_model_is_shown_as_a_comparison(app_config, predictions, monkeypatch):
     other_model = predictions.with_name("other-model")
     shutil.copytree(predictions, other_model)
     findings = json.loads((other_model / "case-a" / "findings.json").read_text())
     (other_model / "case-a" / "findings.json").write_text(json.dumps(findings[1:]))
-    for name, value in opened.model_copy(update={"comparison": str(other_model)}).to_environment().items():
+    for name, value in app_config.model_copy(update={"comparison": str(other_model)}).to_environment().items():
         monkeypatch.setenv(name, value)
     data = viewer_data(case(1))
     (entry,) = data["comparisons"]
@@ -199,9 +199,9 @@ def test_another_model_is_shown_as_a_comparison(opened, predictions, monkeypatch
     )
 
 
-def test_a_case_open_by_another_reader_is_marked_without_their_verdicts(opened):
-    decide(opened, "", 1, "open", reviewer="ben")
-    decide(opened, "case-a-1-1", 2, "reject", reviewer="ben")
+def test_a_case_open_by_another_reader_is_marked_without_their_verdicts(app_config):
+    decide(app_config, "", 1, "open", reviewer="ben")
+    decide(app_config, "case-a-1-1", 2, "reject", reviewer="ben")
     worklist = text(start())
     assert "open by ben since" in worklist and "0 of 2" in worklist
     page = case(1)
@@ -209,20 +209,20 @@ def test_a_case_open_by_another_reader_is_marked_without_their_verdicts(opened):
     assert [finding["decision"] for finding in viewer_data(page)["findings"]] == [None, None]
 
 
-def test_opening_a_case_is_stored_once(opened):
+def test_opening_a_case_is_stored_once(app_config):
     page = case(1)
-    checked(page.run())
-    assert [(e.action, e.case, e.reviewer) for e in EventStore(opened.audit_db).read_events()] == [
+    require_no_exception(page.run())
+    assert [(e.action, e.case, e.reviewer) for e in EventStore(app_config.audit_db).read_events()] == [
         ("open", "case-a", "ana")
     ]
 
 
 @pytest.mark.parametrize("number", ["", "0", "99", "-1", "x"])
-def test_an_unknown_case_shows_a_message(opened, number):
+def test_an_unknown_case_shows_a_message(app_config, number):
     assert "No case is open" in text(case(number))
 
 
-def test_an_unfinished_prediction_says_what_is_missing(opened, predictions):
+def test_an_unfinished_prediction_names_what_is_missing(app_config, predictions):
     index = json.loads((predictions / "index.json").read_text())
     index |= {
         "requested": [*(case["id"] for case in index["cases"]), "case-x", "case-y"],
@@ -234,14 +234,14 @@ def test_an_unfinished_prediction_says_what_is_missing(opened, predictions):
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("[{}]")])
-def test_a_case_with_damaged_findings_is_named_and_the_others_can_be_read(opened, predictions, damage):
+def test_a_case_with_damaged_findings_is_named_and_the_others_can_be_read(app_config, predictions, damage):
     damage(predictions / "case-b" / "findings.json")
     app = start()
     assert app.error[0].value.startswith("Findings missing or damaged: case-b.")
     assert labels(app).count("Read") == 2 and "0 of 2 cases signed" in text(app)
 
 
-def test_missing_predictions_are_named_on_the_page(opened, predictions):
+def test_missing_predictions_are_named_on_the_page(app_config, predictions):
     (predictions / "index.json").unlink()
     assert "No predictions to read" in text(start())
 
@@ -254,13 +254,13 @@ def test_a_stranger_sees_no_case(access, monkeypatch):
     assert "Not signed in" in text(app) and "case-a" not in text(app)
 
 
-def test_an_idle_reader_must_continue_before_anything_is_shown(opened):
+def test_an_idle_reader_must_continue_before_anything_is_shown(app_config):
     app = AppTest.from_file(ROOT / "app" / "main.py", default_timeout=60)
     app.session_state["last_seen"] = 1.0
-    app = checked(app.run())
+    app = require_no_exception(app.run())
     assert "Paused" in text(app) and "case-a" not in text(app)
     app.button[0].click()
-    assert "case-a" in text(checked(app.run()))
+    assert "case-a" in text(require_no_exception(app.run()))
 
 
 def test_the_app_loads_no_torch():
@@ -280,41 +280,41 @@ def agreement() -> AppTest:
 
         agreement.render_page(review_context.load_context(auth.require_reviewer(review_context.read_config())))
 
-    return checked(AppTest.from_function(script, default_timeout=60).run())
+    return require_no_exception(AppTest.from_function(script, default_timeout=60).run())
 
 
-def test_two_signed_readings_are_compared(opened):
+def test_two_signed_readings_are_compared(app_config):
     assert "No case has two signed readings" in text(agreement())
     for n, (reader, action) in enumerate((("ana", "accept"), ("ben", "reject"))):
-        decide(opened, "case-b-1-1", 2 * n, action, "case-b", reviewer=reader)
-        decide(opened, "", 2 * n + 1, "sign", "case-b", reviewer=reader)
+        decide(app_config, "case-b-1-1", 2 * n, action, "case-b", reviewer=reader)
+        decide(app_config, "", 2 * n + 1, "sign", "case-b", reviewer=reader)
     app = agreement()
     assert "0 of 1 findings with the same verdict" in text(app) and "ben: rejected" in text(app)
     assert "<span>nodule</span><span>0.000</span>" in text(app)
     assert "data:image/png" in text(app) and "Fleiss" not in text(app)
 
 
-def test_three_readers_get_a_kappa_together_and_the_most_disputed_case_comes_first(opened):
+def test_three_readers_get_a_kappa_together_and_the_most_disputed_case_comes_first(app_config):
     decisions = {"case-a": ("accept", "accept", "accept"), "case-b": ("accept", "reject", "accept")}
     for case, actions in decisions.items():
         for n, (reader, action) in enumerate(zip(("ana", "ben", "eve"), actions, strict=True)):
-            decide(opened, f"{case}-1-1", 10 * n + 1, action, case, reviewer=reader, session=f"{reader}-{case}")
-            decide(opened, "", 10 * n + 2, "sign", case, reviewer=reader, session=f"{reader}-{case}")
+            decide(app_config, f"{case}-1-1", 10 * n + 1, action, case, reviewer=reader, session=f"{reader}-{case}")
+            decide(app_config, "", 10 * n + 2, "sign", case, reviewer=reader, session=f"{reader}-{case}")
     app = agreement()
     assert "3 readers" in text(app) and "-0.20 <small>Fleiss" in text(app)
     assert app.selectbox[0].options == ["case-b", "case-a"]
     assert all(pair in text(app) for pair in ("ana and ben", "ana and eve", "ben and eve"))
     app.selectbox[0].set_value("case-a")
-    assert "All readers have the same mask" in text(checked(app.run()))
+    assert "All readers have the same mask" in text(require_no_exception(app.run()))
 
 
 @pytest.mark.parametrize(("step", "acts"), [("2 of 5", []), ("3 of 5", ["accept"]), ("4 of 5", ["accept", "reject"])])
-def test_the_tour_knows_how_far_the_reader_is(opened, monkeypatch, step, acts):
-    for name, value in opened.model_copy(update={"guided_tour": True}).to_environment().items():
+def test_the_tour_knows_how_far_the_reader_is(app_config, monkeypatch, step, acts):
+    for name, value in app_config.model_copy(update={"guided_tour": True}).to_environment().items():
         monkeypatch.setenv(name, value)
     for n, action in enumerate(acts, 1):
-        decide(opened, f"case-a-1-{n}", n, action)
+        decide(app_config, f"case-a-1-{n}", n, action)
     app = case(1)
     assert step in app.markdown[0].value
     button(app, "End the tour").click()
-    assert "of 5" not in " ".join(m.value for m in checked(app.run()).markdown)
+    assert "of 5" not in " ".join(m.value for m in require_no_exception(app.run()).markdown)

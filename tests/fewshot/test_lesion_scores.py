@@ -4,56 +4,68 @@ import numpy as np
 import pytest
 
 from medssl.errors import BadInput
-from medssl.fewshot import lesion_scores as found
+from medssl.fewshot import lesion_scores as lesion_scores
 from medssl.metrics import lesions
 from medssl.metrics.detection_scores import CaseDetections
 from medssl.metrics.lesions import ScanMatches
 
 
-def detected(seed, count=12, skill=0.0):
+def make_detections(seed, count=12, skill=0.0):
     """Random scans of six patients; some have no lesion, some no candidate."""
     draw = np.random.default_rng(seed)
     cases = []
     for n in range(count):
-        here, said = n % 3, int(draw.integers(0, 5))
-        overlap = draw.random((said, here))
-        scan = ScanMatches(draw.random(said) + skill * overlap.max(1, initial=0), draw.uniform(4, 20, here), overlap)
+        num_lesions, num_candidates = n % 3, int(draw.integers(0, 5))
+        overlap = draw.random((num_candidates, num_lesions))
+        scan = ScanMatches(
+            draw.random(num_candidates) + skill * overlap.max(1, initial=0), draw.uniform(4, 20, num_lesions), overlap
+        )
         cases.append(CaseDetections(f"case{n}", f"P{n // 2}", scan, scan))
     return cases
 
 
-def kept(folder, cases):
+def write_and_read_scores(folder, cases):
     folder.mkdir()
-    found.write_lesion_scores(folder, {"nodule": cases})
-    return found.read_lesion_scores(folder, "nodule")
+    lesion_scores.write_lesion_scores(folder, {"nodule": cases})
+    return lesion_scores.read_lesion_scores(folder, "nodule")
 
 
-@pytest.mark.parametrize("metric", found.METRICS)
-def test_what_was_kept_scores_as_what_was_found(tmp_path, metric):
-    cells = [detected(seed) for seed in (0, 1)]
-    mine = [kept(tmp_path / str(n), cell) for n, cell in enumerate(cells)]
+@pytest.mark.parametrize("metric", lesion_scores.METRICS)
+def test_stored_scores_equal_those_of_the_detections(tmp_path, metric):
+    cells = [make_detections(seed) for seed in (0, 1)]
+    stored = [write_and_read_scores(tmp_path / str(n), cell) for n, cell in enumerate(cells)]
     by = {"sensitivity at 1 false alarm": lambda c: lesions.sensitivity_at([o.picai for o in c], [1.0])[0]}
     wanted = np.mean([by.get(metric, lambda c: lesions.cpm([o.luna for o in c]))(cell) for cell in cells])
-    told = found.score_interval(metric, mine)
-    assert told.estimate == pytest.approx(wanted) and told.low <= wanted <= told.high and told.low < told.high
+    interval = lesion_scores.score_interval(metric, stored)
+    assert (
+        interval.estimate == pytest.approx(wanted)
+        and interval.low <= wanted <= interval.high
+        and interval.low < interval.high
+    )
 
 
 def test_an_arm_is_no_better_than_itself_and_better_than_chance(tmp_path):
-    chance = [kept(tmp_path / f"a{n}", detected(n, 40)) for n in range(3)]
-    skilled = [kept(tmp_path / f"b{n}", detected(n, 40, skill=3.0)) for n in range(3)]
-    same, certain = found.compare_arms("CPM", chance, chance)
+    chance = [write_and_read_scores(tmp_path / f"a{n}", make_detections(n, 40)) for n in range(3)]
+    skilled = [write_and_read_scores(tmp_path / f"b{n}", make_detections(n, 40, skill=3.0)) for n in range(3)]
+    same, certain = lesion_scores.compare_arms("CPM", chance, chance)
     assert (same.estimate, same.low, same.high, certain) == (0, 0, 0, 1)
-    better, p = found.compare_arms("CPM", skilled, chance)
-    worse, q = found.compare_arms("CPM", chance, skilled)
+    better, p = lesion_scores.compare_arms("CPM", skilled, chance)
+    worse, q = lesion_scores.compare_arms("CPM", chance, skilled)
     assert better.low > 0 and p < 0.05
     assert worse.estimate == pytest.approx(-better.estimate) and q == p
 
 
 def test_cells_that_tested_other_cases_are_not_compared(tmp_path):
     with pytest.raises(BadInput, match="tested other cases"):
-        found.score_interval("CPM", [kept(tmp_path / "a", detected(0)), kept(tmp_path / "b", detected(0, 10))])
+        lesion_scores.score_interval(
+            "CPM",
+            [
+                write_and_read_scores(tmp_path / "a", make_detections(0)),
+                write_and_read_scores(tmp_path / "b", make_detections(0, 10)),
+            ],
+        )
 
 
-def test_a_cell_tested_before_lesions_were_asked_says_how_to_test_it_again(tmp_path):
+def test_a_cell_tested_without_lesions_states_how_to_test_it_again(tmp_path):
     with pytest.raises(BadInput, match=r"delete .*cases\.csv, and the cell is tested again"):
-        found.read_lesion_scores(tmp_path, "nodule")
+        lesion_scores.read_lesion_scores(tmp_path, "nodule")

@@ -101,9 +101,9 @@ def test_left_and_right_classes_are_swapped_in_the_mirror():
 
     def predict_sides(x):
         """Predicts the side of the crop, as a network that has learnt sides does."""
-        left = torch.zeros_like(x)
-        left[:, :, :4] = 1
-        return torch.cat([0 * x, left, 1 - left, 0 * x], 1)
+        left_half = torch.zeros_like(x)
+        left_half[:, :, :4] = 1
+        return torch.cat([0 * x, left_half, 1 - left_half, 0 * x], 1)
 
     predictor = member(predict_sides, crop=(8, 4, 4), names=names)
     prediction = Ensemble((predictor,), mirror_views((0,), names))(Volume(half, AFFINE, "a.u."), "a")

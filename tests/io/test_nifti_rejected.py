@@ -29,7 +29,7 @@ def nifti_bytes(voxels=VOXELS, affine=AFFINE, kind=nibabel.Nifti1Image, units="m
     return image.to_bytes()
 
 
-def patched(**fields):
+def patch_header(**fields):
     """The file with some header bytes replaced: name=(format, values...)."""
     content = bytearray(nifti_bytes())
     for name, (form, *values) in fields.items():
@@ -38,7 +38,7 @@ def patched(**fields):
 
 
 def without_codes():
-    return patched(qform=("hh", 0, 0))
+    return patch_header(qform=("hh", 0, 0))
 
 
 def gzip_with_wrong_checksum():
@@ -58,40 +58,40 @@ REFUSED = {
     "a gzip with a wrong checksum": (gzip_with_wrong_checksum(), "truncated or damaged"),
     "a rotten gzip": (gzip.compress(nifti_bytes())[:60] + bytes(40) + gzip.compress(nifti_bytes())[100:], "damaged"),
     "bytes after the voxels": (nifti_bytes() + bytes(2), "longer than its header says"),
-    "dims too small": (patched(dim=("4h", 3, 4, 5, 5)), "longer than its header says"),
-    "dims too large": (patched(dim=("4h", 3, 4, 5, 7)), "truncated"),
-    "absurd dims": (patched(dim=("4h", 3, 32000, 32000, 32000)), "GiB"),
-    "zero dims": (patched(dim=("4h", 3, 4, 0, 6)), "dimensions"),
-    "negative dims": (patched(dim=("4h", 3, 4, -5, 6)), "dimensions"),
-    "two axes": (patched(dim=("4h", 2, 4, 5, 6)), "dimensions"),
-    "nine axes": (patched(dim=("4h", 9, 4, 5, 6)), "dimensions"),
+    "dims too small": (patch_header(dim=("4h", 3, 4, 5, 5)), "longer than its header says"),
+    "dims too large": (patch_header(dim=("4h", 3, 4, 5, 7)), "truncated"),
+    "absurd dims": (patch_header(dim=("4h", 3, 32000, 32000, 32000)), "GiB"),
+    "zero dims": (patch_header(dim=("4h", 3, 4, 0, 6)), "dimensions"),
+    "negative dims": (patch_header(dim=("4h", 3, 4, -5, 6)), "dimensions"),
+    "two axes": (patch_header(dim=("4h", 2, 4, 5, 6)), "dimensions"),
+    "nine axes": (patch_header(dim=("4h", 9, 4, 5, 6)), "dimensions"),
     "four volumes": (nifti_bytes(np.zeros((2, 2, 2, 4), np.int16)), "holds 4 volumes"),
     "colour": (nifti_bytes(np.zeros((2, 2, 2), [("R", "u1"), ("G", "u1"), ("B", "u1")])), "no plain numbers"),
     "complex numbers": (nifti_bytes(np.zeros((2, 2, 2), np.complex64)), "no plain numbers"),
-    "an unknown type": (patched(datatype=("h", 999)), "no plain numbers"),
-    "bits that do not fit": (patched(bitpix=("h", 8)), "bits per voxel do not fit"),
-    "two files": (patched(magic=("4s", b"ni1\0")), "single-file"),
-    "no magic": (patched(magic=("4s", bytes(4))), "single-file"),
-    "voxels inside the header": (patched(vox_offset=("f", 40)), "cannot start"),
-    "voxels at no number": (patched(vox_offset=("f", float("nan"))), "cannot start"),
-    "voxels far behind": (patched(vox_offset=("f", 1e9)), "cannot start"),
-    "zero spacing": (patched(pixdim=("4f", 1, 1.5, 0, 3)), "must be positive"),
-    "negative spacing": (patched(pixdim=("4f", 1, -1.5, 2, 3)), "must be positive"),
-    "spacing that is no number": (patched(pixdim=("4f", 1, float("nan"), 2, 3)), "must be positive"),
-    "spacing of another grid": (patched(pixdim=("4f", 1, 1.5, 2, 4), qform=("h", 0)), "is not pixdim's"),
+    "an unknown type": (patch_header(datatype=("h", 999)), "no plain numbers"),
+    "bits that do not fit": (patch_header(bitpix=("h", 8)), "bits per voxel do not fit"),
+    "two files": (patch_header(magic=("4s", b"ni1\0")), "single-file"),
+    "no magic": (patch_header(magic=("4s", bytes(4))), "single-file"),
+    "voxels inside the header": (patch_header(vox_offset=("f", 40)), "cannot start"),
+    "voxels at no number": (patch_header(vox_offset=("f", float("nan"))), "cannot start"),
+    "voxels far behind": (patch_header(vox_offset=("f", 1e9)), "cannot start"),
+    "zero spacing": (patch_header(pixdim=("4f", 1, 1.5, 0, 3)), "must be positive"),
+    "negative spacing": (patch_header(pixdim=("4f", 1, -1.5, 2, 3)), "must be positive"),
+    "spacing that is no number": (patch_header(pixdim=("4f", 1, float("nan"), 2, 3)), "must be positive"),
+    "spacing of another grid": (patch_header(pixdim=("4f", 1, 1.5, 2, 4), qform=("h", 0)), "is not pixdim's"),
     "no orientation": (without_codes(), "left and right are unknown"),
-    "sform and qform that disagree": (patched(quatern=("6f", 0, 0, 0, 30, -20, 39)), "mm apart"),
-    "sform and qform mirrored": (patched(pixdim=("f", -1)), "mm apart"),
-    "a quaternion beyond one": (patched(quatern=("3f", 3, 3, 3)), "no rotation"),
-    "a singular sform": (patched(srow=("12f", *[0] * 12)), "pixdim"),
-    "a sheared sform": (patched(qform=("h", 0), srow=("8f", 1.5, 0.7, 0, 0, 0, 1.87, 0, 0)), "sheared"),
-    "an sform that is no number": (patched(srow=("f", float("nan"))), "not finite"),
-    "an unknown unit": (patched(units=("b", 5)), "unknown unit"),
-    "millimetres called metres": (patched(units=("b", 1)), "impossible"),
-    "millimetres called micrometres": (patched(units=("b", 3)), "impossible"),
-    "an endless scale": (patched(slope=("f", float("inf"))), "finite numbers"),
-    "an offset that is no number": (patched(slope=("ff", 2, float("nan"))), "finite numbers"),
-    "a scale that overflows": (patched(slope=("f", 3e38)), "overflow"),
+    "sform and qform that disagree": (patch_header(quatern=("6f", 0, 0, 0, 30, -20, 39)), "mm apart"),
+    "sform and qform mirrored": (patch_header(pixdim=("f", -1)), "mm apart"),
+    "a quaternion beyond one": (patch_header(quatern=("3f", 3, 3, 3)), "no rotation"),
+    "a singular sform": (patch_header(srow=("12f", *[0] * 12)), "pixdim"),
+    "a sheared sform": (patch_header(qform=("h", 0), srow=("8f", 1.5, 0.7, 0, 0, 0, 1.87, 0, 0)), "sheared"),
+    "an sform that is no number": (patch_header(srow=("f", float("nan"))), "not finite"),
+    "an unknown unit": (patch_header(units=("b", 5)), "unknown unit"),
+    "millimetres called metres": (patch_header(units=("b", 1)), "impossible"),
+    "millimetres called micrometres": (patch_header(units=("b", 3)), "impossible"),
+    "an endless scale": (patch_header(slope=("f", float("inf"))), "finite numbers"),
+    "an offset that is no number": (patch_header(slope=("ff", 2, float("nan"))), "finite numbers"),
+    "a scale that overflows": (patch_header(slope=("f", 3e38)), "overflow"),
     "no finite voxel": (nifti_bytes(np.full((3, 3, 3), np.nan, np.float32)), "not one voxel"),
 }  # fmt: skip
 LABELS = {
@@ -150,8 +150,8 @@ def test_any_number_type_and_byte_order_is_right(tmp_path, dtype, kind, order):
 
 
 def test_one_code_alone_is_right(tmp_path):
-    assert_read(tmp_path, patched(sform=("h", 0)))
-    assert_read(tmp_path, patched(qform=("h", 0)))
+    assert_read(tmp_path, patch_header(sform=("h", 0)))
+    assert_read(tmp_path, patch_header(qform=("h", 0)))
 
 
 def test_metres_and_micrometres_become_millimetres(tmp_path):
@@ -161,10 +161,10 @@ def test_metres_and_micrometres_become_millimetres(tmp_path):
 
 
 def test_a_scale_is_applied(tmp_path):
-    assert_read(tmp_path, patched(slope=("ff", 2, 10)), VOXELS * 2 + 10)
-    assert_read(tmp_path, patched(slope=("ff", 0, 10)), VOXELS)
+    assert_read(tmp_path, patch_header(slope=("ff", 2, 10)), VOXELS * 2 + 10)
+    assert_read(tmp_path, patch_header(slope=("ff", 0, 10)), VOXELS)
     np.testing.assert_allclose(
-        nifti.read(write_scan(tmp_path, patched(slope=("ff", 0.25, -1)))).voxels, VOXELS * 0.25 - 1, atol=1e-4
+        nifti.read(write_scan(tmp_path, patch_header(slope=("ff", 0.25, -1)))).voxels, VOXELS * 0.25 - 1, atol=1e-4
     )
 
 
@@ -181,7 +181,7 @@ def test_a_single_fourth_axis_is_dropped(tmp_path):
 
 def test_an_unset_unit_is_taken_as_mm_with_a_warning(tmp_path):
     with pytest.warns(InputWarning, match="unit of length is not set"):
-        assert_read(tmp_path, patched(units=("b", 0)))
+        assert_read(tmp_path, patch_header(units=("b", 0)))
 
 
 def test_voxels_that_are_no_numbers_become_the_lowest_with_a_warning(tmp_path):
@@ -198,7 +198,7 @@ def test_a_constant_image_is_warned_about(tmp_path):
 
 
 def test_a_bomb_is_refused_before_it_unpacks(tmp_path):
-    content = patched(dim=("4h", 3, 4, 5, 6))
+    content = patch_header(dim=("4h", 3, 4, 5, 6))
     path = write_scan(tmp_path, gzip.compress(content + bytes(200 << 20), 1))
     with pytest.raises(BadInput, match="longer than its header says"), limit_resources(mib=32):
         nifti.read(path)

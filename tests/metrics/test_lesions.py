@@ -72,15 +72,15 @@ def test_hungarian_matching_equals_trying_all(seed):
     p, r = (int(n) for n in rng.integers(1, 5, 2))
     overlap = rng.random((p, r)) * (rng.random((p, r)) < 0.6) * 0.3
     scan = ScanMatches(rng.random(p), np.full(r, 5.0), overlap)
-    told = match_hungarian(scan)
+    result = match_hungarian(scan)
     ways = ([(c, n) for n, c in enumerate(way) if c < p] for way in permutations([*range(p), *[p] * r], r))
     worth = [[overlap[pair] for pair in way if overlap[pair] >= 0.1] for way in ways]
     most, total = max((len(overlaps), sum(overlaps)) for overlaps in worth)
-    used = [int(np.flatnonzero(scan.scores == s)[0]) for s in told.hit_scores[np.isfinite(told.hit_scores)]]
-    pairs = list(zip(used, np.flatnonzero(np.isfinite(told.hit_scores)), strict=True))
+    used = [int(np.flatnonzero(scan.scores == s)[0]) for s in result.hit_scores[np.isfinite(result.hit_scores)]]
+    pairs = list(zip(used, np.flatnonzero(np.isfinite(result.hit_scores)), strict=True))
     assert len(set(used)) == len(used) == most
     assert sum(overlap[pair] for pair in pairs) == pytest.approx(total)
-    assert sorted(told.false_positive_scores) == sorted(scan.scores[(overlap < 0.1).all(1)])
+    assert sorted(result.false_positive_scores) == sorted(scan.scores[(overlap < 0.1).all(1)])
 
 
 def picai_list(pairs):
@@ -103,14 +103,14 @@ def test_average_precision_equals_the_challenges_formula(seed):
         recall = true / max(1, lesions_there)
         expected += (recall - before) * true / sum(c >= t for _, c in rows)
         before = recall
-    said = average_precision(outcomes(random_pairs(seed)))
-    assert np.isnan(said) if not lesions_there else said == pytest.approx(expected)
+    precision = average_precision(outcomes(random_pairs(seed)))
+    assert np.isnan(precision) if not lesions_there else precision == pytest.approx(expected)
 
 
 def toy(seed):
     """Numbered candidates with a score each, and numbered lesions: boxes that touch none of their kind."""
     rng = np.random.default_rng(seed)
-    said, real = np.zeros((2, 30, 30, 30), int)
+    predicted, real = np.zeros((2, 30, 30, 30), int)
     scores, often = [], 0.12 * (seed % 2)
     for corner in np.ndindex(3, 3, 3):
         low, side, chance = np.array(corner) * 10 + 1, rng.integers(2, 6, 3), rng.random()
@@ -120,9 +120,9 @@ def toy(seed):
             if chance < 0.09 or chance > 0.97:
                 start = low + np.array([shift // 2 + shift % 2, 0, 0]) + rng.integers(0, 2, 3) * (shift == 0)
                 stop = start + np.array([1 if shift == 0 else 2, *rng.integers(2, 6, 2)])
-                said[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = said.max() + 1
+                predicted[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = predicted.max() + 1
                 scores.append(int(rng.integers(1, 40)) / 40)
-    return said, np.array(scores), real
+    return predicted, np.array(scores), real
 
 
 # picai_eval 1.4.13 (https://github.com/DIAGNijmegen/picai_eval): `evaluate` of these cases, each map of scores beside
@@ -130,41 +130,45 @@ def toy(seed):
 PICAI_EVAL = [(0.072953, 0.449495, 15), (0.072865, 0.42, 12), (0.134293, 0.64, 23), (0.142823, 0.45, 25)]
 
 
-@pytest.mark.parametrize(("number", "told"), list(enumerate(PICAI_EVAL)))
-def test_toy_cases_score_as_the_challenges_own_code_says(number, told):
+@pytest.mark.parametrize(("number", "reference_scores"), list(enumerate(PICAI_EVAL)))
+def test_toy_cases_score_as_in_the_code_of_the_challenge(number, reference_scores):
     cases = [toy(100 * number + n) for n in range(20)]
-    scans = [ScanMatches(scores, np.full(real.max(), 5.0), component_iou(said, real)) for said, scores, real in cases]
-    mine = [match_hungarian(scan) for scan in scans]
-    found = sum(np.isfinite(outcome.hit_scores).sum() for outcome in mine)
-    assert (average_precision(mine), auroc(mine), found) == pytest.approx(told, abs=1e-6)
+    scans = [
+        ScanMatches(scores, np.full(real.max(), 5.0), component_iou(predicted, real))
+        for predicted, scores, real in cases
+    ]
+    results = [match_hungarian(scan) for scan in scans]
+    num_hits = sum(np.isfinite(outcome.hit_scores).sum() for outcome in results)
+    assert (average_precision(results), auroc(results), num_hits) == pytest.approx(reference_scores, abs=1e-6)
     assert (
-        average_precision([match_hungarian(scan, 0.2) for scan in scans]) < told[0]
+        average_precision([match_hungarian(scan, 0.2) for scan in scans]) < reference_scores[0]
     )  # a planted fault: less is no hit
 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_auroc_equals_the_share_of_ordered_pairs(seed):
-    told = outcomes(random_pairs(seed, scans=9, most=2))
-    ill, healthy = [o.score for o in told if o.has_lesion], [o.score for o in told if not o.has_lesion]
+    results = outcomes(random_pairs(seed, scans=9, most=2))
+    ill, healthy = [o.score for o in results if o.has_lesion], [o.score for o in results if not o.has_lesion]
     pairs = [(a > b) + (a == b) / 2 for a in ill for b in healthy]
-    said = auroc(told)
-    assert said == pytest.approx(np.mean(pairs)) if pairs else np.isnan(said)
+    area = auroc(results)
+    assert area == pytest.approx(np.mean(pairs)) if pairs else np.isnan(area)
 
 
 @settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_froc_equals_counting_at_every_threshold(seed):
     pairs = random_pairs(seed)
-    told = outcomes(pairs, match_luna, compare_by_centre)
-    points = compute_operating_points(told)
+    results = outcomes(pairs, match_luna, compare_by_centre)
+    points = compute_operating_points(results)
     total = sum(len(real) for _, real in pairs)
     for n, t in enumerate(points.threshold):
         hits = alarms = 0
         for candidates, real in pairs:
-            kept = [c for c in candidates if c.score >= t]
+            confident = [c for c in candidates if c.score >= t]
             inside = [
-                [np.linalg.norm(np.subtract(c.centre_mm, f.centre_mm)) < f.diameter_mm / 2 for f in real] for c in kept
+                [np.linalg.norm(np.subtract(c.centre_mm, f.centre_mm)) < f.diameter_mm / 2 for f in real]
+                for c in confident
             ]
             hits += sum(any(row[m] for row in inside) for m in range(len(real)))
             alarms += sum(not any(row) for row in inside)
@@ -174,10 +178,10 @@ def test_froc_equals_counting_at_every_threshold(seed):
 
 
 def test_cpm_is_linear_between_points_and_level_after_the_last():
-    told = [MatchResult(np.array([0.9, 0.7, -np.inf]), np.array([0.8, 0.3]), np.full(3, 5.0), 0.9)]
+    results = [MatchResult(np.array([0.9, 0.7, -np.inf]), np.array([0.8, 0.3]), np.full(3, 5.0), 0.9)]
     # Points (false alarms, sensitivity): (0, 1/3), (1, 1/3), (1, 2/3), (2, 2/3).
-    assert np.allclose(sensitivity_at(told), [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
-    assert cpm(told) == pytest.approx((3 * 1 / 3 + 4 * 2 / 3) / 7)
+    assert np.allclose(sensitivity_at(results), [1 / 3, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 2 / 3, 2 / 3])
+    assert cpm(results) == pytest.approx((3 * 1 / 3 + 4 * 2 / 3) / 7)
     assert len(CPM_RATES) == 7
 
 
@@ -219,51 +223,55 @@ def test_a_duplicate_is_false_for_coco_and_forgiven_by_picai_and_luna():
 def test_perfect_missed_and_false_alarm_never_average_to_perfect(match):
     real = finding((0, 0, 0))
     three = [([finding((0, 0, 0), score=0.9)], [real]), ([], [real]), ([finding((0, 0, 0), score=0.9)], [])]
-    told = outcomes(three, match)
-    assert average_precision(told) == pytest.approx(0.25)
-    assert compute_operating_points(told).sensitivity.max() == pytest.approx(0.5)
-    assert cpm(told) <= 0.5
-    assert interpolated_precision(told) < 0.3
-    assert auroc(told) < 0.5
+    results = outcomes(three, match)
+    assert average_precision(results) == pytest.approx(0.25)
+    assert compute_operating_points(results).sensitivity.max() == pytest.approx(0.5)
+    assert cpm(results) <= 0.5
+    assert interpolated_precision(results) < 0.3
+    assert auroc(results) < 0.5
 
 
 def test_perfect_detection_is_perfect():
-    told = outcomes([([finding((0, 0, 0), score=0.9)], [finding((0, 0, 0))]), ([], [])])
-    assert (average_precision(told), interpolated_precision(told), cpm(told), auroc(told)) == (1, 1, 1, 1)
+    results = outcomes([([finding((0, 0, 0), score=0.9)], [finding((0, 0, 0))]), ([], [])])
+    assert (average_precision(results), interpolated_precision(results), cpm(results), auroc(results)) == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("pairs", [[], [([], [])], [([finding((0, 0, 0))], [])]])
 def test_without_lesions_nothing_is_claimed(pairs):
-    told = outcomes(pairs)
-    claims = [average_precision(told), interpolated_precision(told), cpm(told), auroc(told)]
+    results = outcomes(pairs)
+    claims = [average_precision(results), interpolated_precision(results), cpm(results), auroc(results)]
     assert np.isnan(claims).all()
 
 
 def test_without_candidates_nothing_is_found():
-    told = outcomes([([], [finding((0, 0, 0))]), ([], [])])
-    assert (average_precision(told), interpolated_precision(told), cpm(told), auroc(told)) == (0, 0, 0, 0.5)
-    assert threshold_at(told, 1.0) == np.inf
+    results = outcomes([([], [finding((0, 0, 0))]), ([], [])])
+    assert (average_precision(results), interpolated_precision(results), cpm(results), auroc(results)) == (0, 0, 0, 0.5)
+    assert threshold_at(results, 1.0) == np.inf
 
 
 def test_sensitivity_by_size_counts_each_range():
-    told = [MatchResult(np.array([0.9, -np.inf, 0.2, 0.6]), np.zeros(0), np.array([4.0, 5.0, 12.0, 30.0]), 0.9)]
-    rows = sensitivity_by_size(told, 0.5, (0.0, 6.0, 10.0, 20.0, np.inf))
+    results = [MatchResult(np.array([0.9, -np.inf, 0.2, 0.6]), np.zeros(0), np.array([4.0, 5.0, 12.0, 30.0]), 0.9)]
+    rows = sensitivity_by_size(results, 0.5, (0.0, 6.0, 10.0, 20.0, np.inf))
     assert [(n, s) for _, _, n, s in rows if n] == [(2, 0.5), (1, 0.0), (1, 1.0)]
     assert np.isnan(rows[1][3])
 
 
 def test_the_operating_point_keeps_the_false_alarms_in_bounds():
-    told = outcomes(random_pairs(3, scans=20))
-    t = threshold_at(told, 0.5)
-    assert sum((o.false_positive_scores >= t).sum() for o in told) / len(told) <= 0.5
-    lower = compute_operating_points(told).threshold[compute_operating_points(told).threshold < t].max(initial=-np.inf)
-    assert sum((o.false_positive_scores >= lower).sum() for o in told) / len(told) > 0.5
+    results = outcomes(random_pairs(3, scans=20))
+    t = threshold_at(results, 0.5)
+    assert sum((o.false_positive_scores >= t).sum() for o in results) / len(results) <= 0.5
+    lower = (
+        compute_operating_points(results)
+        .threshold[compute_operating_points(results).threshold < t]
+        .max(initial=-np.inf)
+    )
+    assert sum((o.false_positive_scores >= lower).sum() for o in results) / len(results) > 0.5
 
 
 def test_ignoring_missed_lesions_would_be_seen(monkeypatch):
-    """A planted fault: an evaluator that forgets the lesions nobody found."""
+    """A planted fault: an evaluator that leaves out missed lesions."""
     pairs = [([finding((0, 0, 0), score=0.9)], [finding((0, 0, 0))]), ([], [finding((0, 0, 0))])]
     right = average_precision(outcomes(pairs))
-    kept = lesions._concatenate
-    monkeypatch.setattr(lesions, "_concatenate", lambda o, name: (v := kept(o, name))[np.isfinite(v)])
+    concatenate = lesions._concatenate
+    monkeypatch.setattr(lesions, "_concatenate", lambda o, name: (v := concatenate(o, name))[np.isfinite(v)])
     assert average_precision(outcomes(pairs)) != right

@@ -24,24 +24,24 @@ def test_a_95_percent_interval_covers_the_truth_about_that_often():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(200):
-        said = mean_interval(rng.normal(0.3, 1, (1, 40)), draws=600)
-        covered += said.low <= 0.3 <= said.high
+        interval = mean_interval(rng.normal(0.3, 1, (1, 40)), draws=600)
+        covered += interval.low <= 0.3 <= interval.high
     assert 0.89 <= covered / 200 <= 0.99
 
 
 def test_seeds_that_disagree_widen_the_interval():
     rng = np.random.default_rng(1)
     cases = rng.normal(0, 1, (1, 30))
-    alike, apart = np.repeat(cases, 4, 0), cases + np.array([[-2.0], [-1], [1], [2]])
-    width = [said.high - said.low for said in (mean_interval(alike), mean_interval(apart))]
+    equal_seeds, different_seeds = np.repeat(cases, 4, 0), cases + np.array([[-2.0], [-1], [1], [2]])
+    width = [interval.high - interval.low for interval in (mean_interval(equal_seeds), mean_interval(different_seeds))]
     assert width[1] > 1.5 * width[0]
 
 
 def test_pairing_by_case_is_used():
     rng = np.random.default_rng(2)
     hard = rng.normal(0, 10, (1, 30))
-    said = difference_interval(hard + 0.5 + rng.normal(0, 0.1, (1, 30)), hard)
-    assert 0.4 < said.low < said.high < 0.6
+    interval = difference_interval(hard + 0.5 + rng.normal(0, 0.1, (1, 30)), hard)
+    assert 0.4 < interval.low < interval.high < 0.6
 
 
 def test_one_seed_gives_the_plain_bootstrap():
@@ -52,18 +52,19 @@ def test_one_seed_gives_the_plain_bootstrap():
 
 
 def test_the_cases_of_one_patient_count_as_one():
-    """Each case twice: with patients told the interval is that of the single cases, else it is too narrow."""
+    """Each case occurs twice: with patients, the interval is that of the single cases; without, it is too narrow."""
     single = np.random.default_rng(3).random((2, 30))
     twice = np.repeat(single, 2, 1)
     patients = np.repeat(np.arange(30), 2).tolist()
     width = [
-        said.high - said.low for said in (mean_interval(single), mean_interval(twice, patients), mean_interval(twice))
+        interval.high - interval.low
+        for interval in (mean_interval(single), mean_interval(twice, patients), mean_interval(twice))
     ]
     assert width[1] == pytest.approx(width[0], rel=0.05)
     assert width[2] < 0.85 * width[0]
-    told = bootstrap_interval(patients, lambda at: float(twice[0, at].mean()))
+    by_patient = bootstrap_interval(patients, lambda at: float(twice[0, at].mean()))
     alone = mean_interval(single[:1])
-    assert (told.low, told.high) == pytest.approx((alone.low, alone.high), abs=0.02)
+    assert (by_patient.low, by_patient.high) == pytest.approx((alone.low, alone.high), abs=0.02)
     zeros = np.zeros_like
     assert permutation_p(twice, zeros(twice), patients) == permutation_p(single, zeros(single))
 
@@ -74,8 +75,8 @@ def test_a_seed_repeats_the_interval():
 
 
 def test_resamples_without_a_value_are_left_out():
-    said = bootstrap_interval(range(4), lambda at: float("nan") if 0 in at else 1.0, draws=300)
-    assert (said.low, said.high) == (1, 1)
+    interval = bootstrap_interval(range(4), lambda at: float("nan") if 0 in at else 1.0, draws=300)
+    assert (interval.low, interval.high) == (1, 1)
 
 
 @settings(max_examples=20, deadline=None)

@@ -28,7 +28,7 @@ def predict(run, folder, out):
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory):
+def published_model(tmp_path_factory):
     """Returns predictions of a calibrated run and its published folder, moved, after removal of the run."""
     folder = tmp_path_factory.mktemp("published")
     write_scans(folder / "scans")
@@ -43,8 +43,8 @@ def published(tmp_path_factory):
     return folder, folder / "elsewhere" / "model", before
 
 
-def test_moved_model_predicts_the_same_bytes_without_the_run(published, tmp_path):
-    folder, model, before = published
+def test_moved_model_predicts_the_same_bytes_without_the_run(published_model, tmp_path):
+    folder, model, before = published_model
     after = predict(model, folder, tmp_path / "after")
     assert before == after and len(before) == 6
 
@@ -53,9 +53,9 @@ def test_moved_model_predicts_the_same_bytes_without_the_run(published, tmp_path
 @pytest.mark.parametrize(
     "environment", [{"OMP_NUM_THREADS": "2"}, {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}]
 )
-def test_labels_do_not_depend_on_threads_or_cpu_instructions(published, tmp_path, environment):
+def test_labels_do_not_depend_on_threads_or_cpu_instructions(published_model, tmp_path, environment):
     """Simulates another machine."""
-    data, folder, before = published
+    data, folder, before = published_model
     args = ["predict", str(folder), str(data / "scans"), "--modality", "CT", "--out", str(tmp_path / "out")]
     command = [sys.executable, "-m", "medssl.cli", *args]
     subprocess.run(command, check=True, capture_output=True, env=os.environ | environment)
@@ -63,8 +63,8 @@ def test_labels_do_not_depend_on_threads_or_cpu_instructions(published, tmp_path
         assert sha256(path) == before[f"{path.parent.name}/labels.nii.gz"]
 
 
-def test_folder_holds_the_expected_files_without_cases_and_paths(published):
-    _, folder, _ = published
+def test_folder_holds_the_expected_files_without_cases_and_paths(published_model):
+    _, folder, _ = published_model
     assert {p.name for p in folder.iterdir()} == {
         "README.md", "SHA256SUMS", "calibration.json", "config.yaml", "run.json", "weights.safetensors",
     }  # fmt: skip

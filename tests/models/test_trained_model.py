@@ -35,7 +35,7 @@ def network(window_hu: tuple[float, float]) -> TrainedModel:
 
 
 @pytest.fixture
-def pretrained(tmp_path):
+def pretrained_run(tmp_path):
     model = network((-1000, 1000))
     run = Run.create(tmp_path / "a", Plain(run=tmp_path / "a"), "pretrain", network=model.model_dump(mode="json"))
     transfer.save_parts({"encoder": model.build_encoder()}, run.path / "weights.safetensors")
@@ -43,11 +43,11 @@ def pretrained(tmp_path):
     return run
 
 
-def test_weights_of_another_window_need_permission(pretrained):
+def test_weights_of_another_window_need_permission(pretrained_run):
     with pytest.raises(BadInput, match=r"-1000.*-160.*allow_normalization_mismatch"):
-        network((-160, 240)).warm_start(pretrained)
-    _, report = network((-160, 240)).warm_start(pretrained, allow_normalization_mismatch=True)
-    assert report.to_json() == network((-1000, 1000)).warm_start(pretrained)[1].to_json()
+        network((-160, 240)).warm_start(pretrained_run)
+    _, report = network((-160, 240)).warm_start(pretrained_run, allow_normalization_mismatch=True)
+    assert report.to_json() == network((-1000, 1000)).warm_start(pretrained_run)[1].to_json()
 
 
 def test_indivisible_patch_size_is_refused():

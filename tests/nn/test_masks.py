@@ -42,7 +42,7 @@ def test_a_seed_decides_the_mask():
     )
 
 
-def test_each_patch_is_hidden_as_often_as_the_ratio_says():
+def test_each_patch_is_hidden_as_often_as_the_ratio_states():
     visible = masks.sample_visible(torch.ones(2000, 1, 2, 2, 4, dtype=torch.bool), 0.75, make_generator())
     assert torch.allclose(visible.float().mean(0), torch.tensor(0.25), atol=0.05)
 

@@ -59,7 +59,7 @@ def test_a_stored_config_rebuilds_the_same_network(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_the_pyramid_has_the_channels_and_strides_it_says_and_decodes(name):
+def test_the_pyramid_has_the_stated_channels_and_strides_and_decodes(name):
     net = make_network(name)
     x = volumes(net)
     size = list(x.shape[2:])

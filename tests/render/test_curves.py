@@ -13,17 +13,17 @@ numbers = st.floats(-1e6, 1e6, allow_subnormal=False)
 
 @given(st.lists(numbers | st.just(math.nan) | st.just(math.inf), min_size=1, max_size=20), st.none() | numbers)
 def test_every_finite_number_is_drawn_within_the_frame(values, dashed):
-    drawn = draw_curve(list(enumerate(values, 1)), dashed)
-    places = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', drawn)
+    svg = draw_curve(list(enumerate(values, 1)), dashed)
+    places = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', svg)
     assert len(places) == sum(map(math.isfinite, values))
     assert all(0 <= float(x) <= WIDTH and 0 <= float(y) <= HEIGHT for x, y in places)
 
 
 @given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
 def test_ticks_are_few_and_lie_within(low, span):
-    found = compute_ticks(low, low + span)
-    assert 1 <= len(found) <= 6
-    assert all(low - 1e-6 * span <= t <= low + span * (1 + 1e-6) for t in found)
+    ticks = compute_ticks(low, low + span)
+    assert 1 <= len(ticks) <= 6
+    assert all(low - 1e-6 * span <= t <= low + span * (1 + 1e-6) for t in ticks)
 
 
 def test_a_higher_number_lies_higher():

@@ -12,11 +12,11 @@ from medssl.volume import Volume
 
 def test_a_preview_has_a_column_a_volume_and_a_row_a_plane():
     x = np.zeros((1, 20, 20, 20), np.float32)
-    one, three = (
+    single, three = (
         figures.reconstruction_preview({"input": x}),
         figures.reconstruction_preview({"input": x, "visible": x * np.nan, "rebuilt": x + 1}),
     )
-    assert three.height == one.height and three.width > 2.9 * one.width - 20
+    assert three.height == single.height and three.width > 2.9 * single.width - 20
     middle = [three.getpixel((three.width * n // 6, three.height // 2)) for n in (1, 3, 5)]
     assert middle == [(0, 0, 0), (28, 38, 52), (255, 255, 255)]
 
@@ -56,9 +56,9 @@ def test_a_contact_sheet_shows_labels_and_is_a_png():
 
 def test_a_disputed_picture_goes_through_the_dispute_and_colours_only_it():
     image = Volume(np.full((20, 16, 12), -1000, np.int16), np.diag([1.0, 1.0, 2.0, 1.0]), "HU")
-    apart = np.zeros(image.shape, np.uint8)
-    apart[3:6, 4:7, 5] = 1
-    axial = np.asarray(figures.disagreement_map(image, apart, 2))[:, 6:273].astype(int)
+    disputed = np.zeros(image.shape, np.uint8)
+    disputed[3:6, 4:7, 5] = 1
+    axial = np.asarray(figures.disagreement_map(image, disputed, 2))[:, 6:273].astype(int)
     coloured = axial[..., 0] - axial[..., 2] > 150
     assert np.flatnonzero(coloured.any(0)).mean() > 150  # the patient's left lies on the right of the screen
     assert coloured.sum() == pytest.approx(8 * (320 / 24) ** 2, rel=0.05)  # the voxel inside the outline is paler

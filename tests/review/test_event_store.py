@@ -42,14 +42,14 @@ def engine_of(location):
 
 
 def behind(location, *statements: str, **values) -> None:
-    """Writes past the store, as somebody with the password of the database could."""
+    """Writes without the store, as a person with the password of the database could."""
     with engine_of(location).begin() as connection:
         for statement in statements:
             connection.execute(text(statement), values)
 
 
 def tamper(location, *statements: str, **values) -> None:
-    """The same by somebody who takes the guards off first."""
+    """Does the same after removing the guards."""
     off = (
         ["ALTER TABLE event DISABLE TRIGGER USER"]
         if is_url(location)
@@ -191,7 +191,7 @@ def test_a_rejected_act_is_not_stored(store):
     assert [e.action for e in store.read_events()] == ["accept", "sign"]
 
 
-def test_a_store_from_before_there_were_migrations_is_brought_up_to_date(tmp_path):
+def test_a_store_from_before_migrations_is_upgraded(tmp_path):
     path, first = tmp_path / "old.sqlite", Event.create_after(None, act(1, mask=b"runs"))
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(FIRST)

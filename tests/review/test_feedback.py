@@ -46,20 +46,20 @@ def label(folder, case: str = "case-a") -> np.ndarray:
     return nifti.read(folder / "labelsTr" / f"{case}.nii.gz", label=True).voxels
 
 
-def predicted(review, case: str = "case-a"):
+def make_predictions(review, case: str = "case-a"):
     return nifti.read(review.index.case_folder(case) / "labels.nii.gz", label=True)
 
 
 def voxels(review, finding: str) -> np.ndarray:
     case = finding[:6]
     selected = next(f for f in read_findings(review.index.case_folder(case)) if f.id == finding)
-    return extract_finding_mask(predicted(review, case), selected)
+    return extract_finding_mask(make_predictions(review, case), selected)
 
 
 def test_the_parts_of_all_findings_are_the_whole_label(review):
     first, second = voxels(review, A1), voxels(review, A2)
     assert not (first & second).any()
-    assert np.array_equal(first | second, predicted(review).voxels > 0)
+    assert np.array_equal(first | second, make_predictions(review).voxels > 0)
 
 
 def test_rejected_findings_are_removed_and_accepted_ones_kept(review, tmp_path):
@@ -77,20 +77,20 @@ def test_a_relabelled_finding_has_its_new_label(review, tmp_path):
 
 
 def test_a_corrected_label_equals_the_strokes(review, tmp_path):
-    corrected = predicted(review).reorient("RAS").voxels.copy()
+    corrected = make_predictions(review).reorient("RAS").voxels.copy()
     corrected[3:6, 4, 5:7] = 2
     corrected[corrected == 1] = 0
-    runs = diff_masks(predicted(review).reorient("RAS").voxels, corrected)
+    runs = diff_masks(make_predictions(review).reorient("RAS").voxels, corrected)
     review.act("stroke", A1, mask=pack_runs(runs)).act("edit", A1).act("accept", A2).write_feedback(tmp_path / "out")
     written = nifti.read(tmp_path / "out/labelsTr/case-a.nii.gz", label=True)
     assert np.array_equal(written.reorient("RAS").voxels, corrected)
-    assert np.allclose(written.affine, predicted(review).affine)
+    assert np.allclose(written.affine, make_predictions(review).affine)
 
 
 def test_an_undone_stroke_is_not_in_the_label(review, tmp_path):
     review.act("accept", A1).act("accept", A2).act("stroke", A1, mask=pack_runs([[0, 9, 2]]))
     review.act("undo", target=3).write_feedback(tmp_path / "out")
-    assert np.array_equal(label(tmp_path / "out"), predicted(review).voxels)
+    assert np.array_equal(label(tmp_path / "out"), make_predictions(review).voxels)
 
 
 @pytest.mark.parametrize(
@@ -188,4 +188,4 @@ def test_an_existing_output_is_unchanged(review, tmp_path):
 def test_findings_of_another_prediction_are_refused(review):
     finding = read_findings(review.index.case_folder("case-b"))[0]
     with pytest.raises(BadInput, match="two predictions"):
-        extract_finding_mask(predicted(review, "case-a"), finding)
+        extract_finding_mask(make_predictions(review, "case-a"), finding)

@@ -23,7 +23,7 @@ def finding(name, centre_mm, volume_ml=1.0, diameter_mm=12.0, label=1):
     return Finding(name, "c", label, "nodule", centre_mm, centre_mm, centre_mm, volume_ml, diameter_mm, 0.9)
 
 
-def moved(by, places=PLACES, prefix="t"):
+def shift(by, places=PLACES, prefix="t"):
     return [finding(f"{prefix}{n}", tuple(x + d for x, d in zip(c, by, strict=True))) for n, c in enumerate(places)]
 
 
@@ -34,7 +34,7 @@ def index(**studies):
 
 @given(st.tuples(*[st.floats(-34, 34)] * 3), st.permutations(range(3)))
 def test_lesions_match_if_the_patient_is_shifted(by, order):
-    now, then = moved((0, 0, 0), prefix="n"), moved(by)
+    now, then = shift((0, 0, 0), prefix="n"), shift(by)
     matches = match_findings(now, [then[n] for n in order])
     assert {name: other.id for name, other in matches.items()} == {f"n{n}": f"t{n}" for n in range(3)}
 
@@ -49,8 +49,8 @@ def test_a_single_shifted_lesion_does_not_match():
 
 
 def test_new_and_resolved_lesions_do_not_match():
-    now = [*moved((0, 0, 0), PLACES[:2], "n"), finding("new", (-80, 0, 0))]
-    then = [*moved((5, 5, 5), PLACES[:2]), finding("gone", (0, 90, 0))]
+    now = [*shift((0, 0, 0), PLACES[:2], "n"), finding("new", (-80, 0, 0))]
+    then = [*shift((5, 5, 5), PLACES[:2]), finding("gone", (0, 90, 0))]
     assert {name: other.id for name, other in match_findings(now, then).items()} == {"n0": "t0", "n1": "t1"}
 
 

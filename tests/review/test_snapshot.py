@@ -25,15 +25,15 @@ STEPS = st.lists(
 def chain(steps) -> list[Event]:
     events: list[Event] = []
     for n, (case, reviewer, action, back) in enumerate(steps):
-        own = [e.id for e in events if (e.case, e.reviewer) == (case, reviewer)]
-        target = own[-1 - back % len(own)] if action == "undo" and own else None
+        earlier = [e.id for e in events if (e.case, e.reviewer) == (case, reviewer)]
+        target = earlier[-1 - back % len(earlier)] if action == "undo" and earlier else None
         fields = {"finding": f"f{back % 2}", "details": AXES, "mask": b"m", "dwell_ms": back, "target": target}
         act = Act(session="s", number=n, case=case, reviewer=reviewer, role="reader", action=action, **fields)
         events.append(Event.create_after(events[-1] if events else None, act))
     return events
 
 
-def turned(events: list[Event], cuts: list[int], turn=Snapshot.advance) -> Snapshot:
+def advance_in_parts(events: list[Event], cuts: list[int], turn=Snapshot.advance) -> Snapshot:
     snapshot, ends = Snapshot(), sorted({*(cut % len(events) for cut in cuts), len(events)})
     for start, end in zip([0, *ends], ends, strict=False):
         snapshot = turn(snapshot, events[start:end], lambda case: [e for e in events if e.case == case])
@@ -43,18 +43,18 @@ def turned(events: list[Event], cuts: list[int], turn=Snapshot.advance) -> Snaps
 @given(STEPS, st.lists(st.integers(0, 99), max_size=6))
 def test_any_steps_lead_to_the_same_snapshot(steps, cuts):
     events = chain(steps)
-    assert turned(events, cuts) == Snapshot(events[-1], replay(events), track_visits(events))
+    assert advance_in_parts(events, cuts) == Snapshot(events[-1], replay(events), track_visits(events))
 
 
 def test_a_snapshot_that_ignores_undo_differs():
     events = chain([("a", "ana", "accept", 0), ("a", "ana", "undo", 0)])
     careless = lambda page, new, _: Snapshot(new[-1], replay(new, page.readings), track_visits(new, page.visits))  # noqa: E731
-    assert turned(events, [1]).readings["a", "ana"].verdicts == {}
-    assert turned(events, [1], careless) != turned(events, [1])
+    assert advance_in_parts(events, [1]).readings["a", "ana"].verdicts == {}
+    assert advance_in_parts(events, [1], careless) != advance_in_parts(events, [1])
 
 
 @contextmanager
-def counted():
+def count_reads():
     """The ids of the events that are read from a database."""
     read: list[int] = []
     note = lambda event, _: read.append(event.id)  # noqa: E731
@@ -70,7 +70,7 @@ def test_an_act_reads_only_the_last_event_and_newer_ones(location):
     for n in range(12):
         store.record(act(n))
     assert len(other_store.load_snapshot().readings) == 1
-    with counted() as read:
+    with count_reads() as read:
         store.record(act(12))
         assert store.load_snapshot().get_reading("case-1", "ana").latest_event == 13
         assert sorted(read) == [11, 12, 12, 13]

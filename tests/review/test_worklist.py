@@ -35,11 +35,11 @@ def test_the_most_uncertain_case_comes_first():
     assert [r.number for r in triage([make_item(1, 0.2), make_item(2, 0.9), make_item(3, None)])] == [2, 1, 3]
 
 
-def test_the_largest_comes_first_where_asked():
+def test_the_largest_finding_comes_first_on_request():
     assert [r.number for r in triage([make_item(1, ml=1.0), make_item(2, ml=9.0)], "largest first")] == [2, 1]
 
 
-def test_the_oldest_study_comes_first_where_asked_and_the_undated_last():
+def test_the_oldest_study_comes_first_on_request_and_the_undated_last():
     rows = [make_item(1), replace(make_item(2), date="20240901"), replace(make_item(3), date="20240302")]
     assert [r.number for r in triage(rows, "oldest first")] == [3, 2, 1]
 

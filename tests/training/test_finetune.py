@@ -55,7 +55,7 @@ def change_first_case(path: Path, **changes) -> None:
 
 
 @pytest.fixture
-def pretrained(tmp_path) -> Path:
+def pretrained_run(tmp_path) -> Path:
     """A run of an encoder with fresh weights."""
     model = TrainedModel.for_manifest(
         Manifest.read(write_store(tmp_path / "seen", 1)), make_config(tmp_path, tmp_path).encoder, (16, 16, 16)
@@ -67,38 +67,38 @@ def pretrained(tmp_path) -> Path:
     return run.path
 
 
-def changed_encoder_tensors(run: Path, pretrained: Path) -> set[str]:
+def changed_encoder_tensors(run: Path, pretrained_run: Path) -> set[str]:
     """The tensors of the encoder that differ from the pretraining."""
-    before, after = load_file(pretrained / "weights.safetensors"), load_file(run / "weights.safetensors")
+    before, after = load_file(pretrained_run / "weights.safetensors"), load_file(run / "weights.safetensors")
     return {name for name, weight in before.items() if not torch.equal(weight, after[name])}
 
 
 @pytest.mark.parametrize("method", ["none", "mean-teacher", "pseudo-label"])
 @pytest.mark.parametrize("schedule", ["full", "lora"])
-def test_every_way_to_finetune_leaves_a_plain_network(schedule, method, tmp_path, pretrained):
+def test_every_way_to_finetune_leaves_a_plain_network(schedule, method, tmp_path, pretrained_run):
     manifest = write_store(tmp_path / "store")
     options = {"schedule": schedule, "semi_supervised": method, "num_labelled": 1, "train": {"ema_decay": 0.5}}
-    run = finetune(make_config(manifest, tmp_path / "run", pretrained=pretrained, **options))
+    run = finetune(make_config(manifest, tmp_path / "run", pretrained=pretrained_run, **options))
     tensors = load_file(run.weights)
     plain = TrainedModel.from_run(run).build_task().transferable()
     assert tensors.keys() == {f"{part}.{key}" for part, module in plain.items() for key in module.state_dict()}
     predict = build_predictor(run)
     cases = Store(Manifest.read(manifest))
     assert predict(cases.image(cases.manifest.cases[0]).volume(), "a").labels.voxels.max() <= 1
-    assert any(".conv." in name for name in changed_encoder_tensors(run.path, pretrained))
+    assert any(".conv." in name for name in changed_encoder_tensors(run.path, pretrained_run))
 
 
-def test_a_frozen_encoder_keeps_the_pretrained_weights(tmp_path, pretrained):
-    options = {"schedule": "frozen_encoder", "pretrained": pretrained}
+def test_a_frozen_encoder_keeps_the_pretrained_weights(tmp_path, pretrained_run):
+    options = {"schedule": "frozen_encoder", "pretrained": pretrained_run}
     run = finetune(make_config(write_store(tmp_path / "store"), tmp_path / "run", **options))
-    assert not changed_encoder_tensors(run.path, pretrained)
+    assert not changed_encoder_tensors(run.path, pretrained_run)
 
 
-def test_pretrained_kernels_can_get_the_norm_of_fresh_ones(tmp_path, pretrained):
+def test_pretrained_kernels_can_get_the_norm_of_fresh_ones(tmp_path, pretrained_run):
     train_options = {"epochs": 1, "steps_per_epoch": 1, "lr": 1e-9}
-    options = {"train": train_options, "pretrained": pretrained, "rescale_kernel_norms": True}
+    options = {"train": train_options, "pretrained": pretrained_run, "rescale_kernel_norms": True}
     after = load_file(finetune(make_config(write_store(tmp_path / "store"), tmp_path / "run", **options)).weights)
-    before = load_file(pretrained / "weights.safetensors")
+    before = load_file(pretrained_run / "weights.safetensors")
     for name in (n for n in before if n.endswith("conv.weight")):
         cosine = torch.cosine_similarity(after[name].flatten(), before[name].flatten(), 0)
         assert cosine > 0.9999 and not torch.allclose(after[name].norm(), before[name].norm(), rtol=1e-4), name
@@ -210,10 +210,10 @@ def test_presets_set_only_what_is_not_given():
     assert (preset.train.schedule, preset.train.freeze_fraction) == ("sawtooth", 0.2)
     for_many = config.check(values | {"num_labelled": 16}, FinetuneConfig, "test")
     assert preset.augment.probability > for_many.augment.probability
-    given = {"train": {"freeze_fraction": 0.5, "weight_decay": 0.0}, "augment": {"probability": 0.1}}
-    kept = config.check(values | {"num_labelled": 1} | given, FinetuneConfig, "test")
-    assert (kept.train.freeze_fraction, kept.train.weight_decay, kept.augment.probability) == (0.5, 0.0, 0.1)
-    assert kept.train.schedule == "sawtooth" and kept.augment.elastic == preset.augment.elastic
+    explicit = {"train": {"freeze_fraction": 0.5, "weight_decay": 0.0}, "augment": {"probability": 0.1}}
+    merged = config.check(values | {"num_labelled": 1} | explicit, FinetuneConfig, "test")
+    assert (merged.train.freeze_fraction, merged.train.weight_decay, merged.augment.probability) == (0.5, 0.0, 0.1)
+    assert merged.train.schedule == "sawtooth" and merged.augment.elastic == preset.augment.elastic
 
 
 @pytest.mark.parametrize("schedule", presets.Schedule.__args__)

@@ -125,12 +125,12 @@ def test_voxels_without_votes_are_ignored(store_manifest, tmp_path):
     propagated = LabelPropagation(folder, *split_cases(half)).write(tmp_path / "out")
     cases = Store(propagated.manifest)
     for case in propagated.manifest.cases:
-        known = propagated.classes.to_target(cases.label(case).volume().voxels) != IGNORE_INDEX
-        assert known[:, :11].mean() > 0.99 and known[:, 19:].mean() < 0.01
+        voted = propagated.classes.to_target(cases.label(case).volume().voxels) != IGNORE_INDEX
+        assert voted[:, :11].mean() > 0.99 and voted[:, 19:].mean() < 0.01
 
 
 def test_only_volumes_that_are_annotated_for_a_class_vote_on_it(store_manifest, tmp_path):
-    """The ball is not annotated in two of three volumes, so the third decides alone; without it nobody does."""
+    """The ball is not annotated in two of three volumes, so the third decides alone; without it, no volume does."""
     partly, folder = copy_store(store_manifest, tmp_path)
     cases = split_cases(partly, ("c0", "c1", "c2"))
     for name in ("c1", "c2"):

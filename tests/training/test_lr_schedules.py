@@ -29,7 +29,7 @@ def rises(numbers: list[float]) -> bool:
 
 @settings(max_examples=30, deadline=None)
 @given(lengths, shares, st.sampled_from(["cosine", "infinite", "sawtooth", "constant"]), st.booleans())
-def test_every_share_lies_above_nothing_and_at_most_at_the_whole(length, warmup, schedule, continued):
+def test_every_learning_rate_lies_between_zero_and_the_highest(length, warmup, schedule, continued):
     epochs, steps = length
     config = TrainConfig(
         epochs=epochs, steps_per_epoch=steps, warmup_fraction=warmup, schedule=schedule, freeze_fraction=0.25

@@ -76,8 +76,8 @@ def test_a_pretraining_for_a_fold_uses_no_patient_of_the_held_out_fold(tmp_path)
     fold = pretrain(make_config(tmp_path, manifest, "fold", "mae", train=train_options, **folds))
     whole = pretrain(make_config(tmp_path, manifest, "whole", "mae", train=train_options))
     held_out = {case.id for case in assign_fold(Manifest.read(manifest), 1, 2, 3).in_split("val").cases}
-    seen = [{trace.id for trace in leakage.read_traces(run.path)} for run in (fold, whole)]
-    assert held_out and not held_out & seen[0] and held_out <= seen[1]
+    training_cases = [{trace.id for trace in leakage.read_traces(run.path)} for run in (fold, whole)]
+    assert held_out and not held_out & training_cases[0] and held_out <= training_cases[1]
     values = {"manifest": manifest, "patch_size": [16, 16, 16], "encoder": {"channels": [4, 8], "strides": [1, 2]}}
     values |= {"train": train_options, "max_val_cases": 0, "allow_missing_classes": True} | folds
     configs = [

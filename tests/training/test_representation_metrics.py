@@ -70,8 +70,8 @@ def blobs(b=4, size=24, seed=0):
     g = torch.Generator().manual_seed(seed)
     axes = torch.meshgrid(*[torch.arange(float(size))] * 3, indexing="ij")
     centre = size * (0.3 + 0.4 * torch.rand(b, 3, 1, 1, 1, generator=g))
-    apart = (torch.stack(axes) - centre).square().sum(1).sqrt()
-    label = (apart < size / 5).long()
+    distance = (torch.stack(axes) - centre).square().sum(1).sqrt()
+    label = (distance < size / 5).long()
     x = (0.25 + 0.3 * label + 0.25 * torch.rand(b, size, size, size, generator=g))[:, None, None]
     return Crops(
         x=x, corner=torch.zeros(b, 1, 3, dtype=torch.long), size=torch.full((b, 3), size),

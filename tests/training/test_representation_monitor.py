@@ -132,11 +132,11 @@ def test_samples_stay_within_the_time_budget(monkeypatch, tmp_path):
     monkeypatch.setattr(representation_monitor, "BUDGET", 0.0)
     samples = []
 
-    def embed(*args):
+    def embed_pairs(*args):
         samples.append(1)
         return torch.randn(4, 3), torch.randn(4, 3)
 
-    monkeypatch.setattr(representation_monitor, "paired_embeddings", embed)
+    monkeypatch.setattr(representation_monitor, "paired_embeddings", embed_pairs)
     train_run(make_spark(), tmp_path / "run")
     assert len(samples) == 2, "the first eight rows, and no more"
 

@@ -46,7 +46,7 @@ class Screen:
                      } | urls | facts  # fmt: skip
         self.show()
         if wait:
-            self.loaded()
+            self.wait_until_loaded()
         return self
 
     def serve(self, name, volume):
@@ -62,7 +62,7 @@ class Screen:
         self.data |= facts
         self.page.evaluate("data => window.show(data)", self.data)
 
-    def loaded(self):
+    def wait_until_loaded(self):
         """Waits until every voxel is loaded and drawn."""
         self.page.wait_for_function(
             "url => { const v = document.querySelector('.mv').viewer;"
@@ -108,7 +108,7 @@ class Screen:
         mouse.up(button=button)
         self.viewer("")
 
-    def sent(self):
+    def list_sent_events(self):
         """Returns every event that was sent so far, with repetitions."""
         return self.page.evaluate("window.sent")
 

@@ -33,11 +33,11 @@ def pair(screen):
              "unmatched": [{"text": "gone: nodule", "centre_mm": [10, 4, 24]}],
              "pairs": {"one": {"centre_mm": [5, 6, 11], "text": "+38 % volume in 183 days"}}}  # fmt: skip
     screen.open(current, empty(current), findings=FINDINGS, comparisons=[prior], name="This study")
-    seen = np.zeros(current.shape, np.uint8)
-    seen[5, 6, 4] = 1
+    current_mask = np.zeros(current.shape, np.uint8)
+    current_mask[5, 6, 4] = 1
     rival = {"id": "rival", "name": "Model b", "volume": screen.data["volume"], "pairs": {},
              "unpaired_text": "not seen by b",
-             "overlay": screen.serve("seen", Volume(seen, CURRENT, "label")), "unmatched": []}  # fmt: skip
+             "overlay": screen.serve("seen", Volume(current_mask, CURRENT, "label")), "unmatched": []}  # fmt: skip
     screen.show(comparisons=[prior, rival])
     return screen
 
@@ -72,7 +72,7 @@ def test_the_place_is_the_same_in_millimetres_and_on_the_screen(pair):
     assert pair.viewer("return [v.comparison.entry, v.stage.classList.contains('mv-two')]") == [None, False]
 
 
-def test_a_finding_lies_upon_its_earlier_self_and_says_how_it_grew(pair):
+def test_a_finding_overlays_its_prior_and_states_its_growth(pair):
     card = pair.page.locator("[data-finding=one]")
     expect(card).to_contain_text("+38 % volume in 183 days")
     expect(pair.page.locator("[data-finding=two]")).to_contain_text("new")
@@ -113,4 +113,4 @@ def test_another_model_shares_the_voxels_and_nothing_is_drawn_on_its_side(pair):
     )
     pair.page.mouse.click(*pair.viewer("return v.spot"))
     expect(pair.page.locator(".mv-notice")).to_contain_text("read-only")
-    assert pair.sent() == []
+    assert pair.list_sent_events() == []

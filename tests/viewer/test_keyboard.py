@@ -78,17 +78,17 @@ def test_a_finding_is_given_another_label_with_three_keys(reading):
     expect(reading.page.get_by_role("dialog", name="Another label for nodule")).to_be_visible()
     keys.press("y")
     keys.press("Escape")
-    assert reading.sent() == []
+    assert reading.list_sent_events() == []
     keys.press("k")
     keys.press("ArrowDown")
     keys.press("Enter")
-    (event,) = reading.sent()
+    (event,) = reading.list_sent_events()
     verdict = {name: event[name] for name in ("kind", "finding", "decision", "label", "next")}
     assert verdict == {"kind": "verdict", "finding": "one", "decision": "relabel", "label": 2, "next": "two"}
     expect(reading.page.locator("[data-finding=one]")).to_contain_text("relabelled: node")
     keys.press("k")
     keys.press("1")
-    assert (reading.sent()[-1]["finding"], reading.sent()[-1]["label"]) == ("two", 2)
+    assert (reading.list_sent_events()[-1]["finding"], reading.list_sent_events()[-1]["label"]) == ("two", 2)
 
 
 def test_a_label_that_the_server_stored_stays_on_the_card_and_a_single_label_has_no_other(reading):
@@ -105,7 +105,7 @@ def test_what_a_mouse_draws_and_measures_the_keys_do_at_the_crosshair(reading):
     reading.viewer("v.store.set({ cursor: [3, 5, 2], radius_mm: 0.5 })")
     keys.press("b")
     keys.press(".")
-    assert [event["runs"] for event in reading.sent()] == [[[3 + 24 * (5 + 20 * 2), 1, 1]]]
+    assert [event["runs"] for event in reading.list_sent_events()] == [[[3 + 24 * (5 + 20 * 2), 1, 1]]]
     keys.press("m")
     keys.press(".")
     reading.viewer("v.store.set({ cursor: [6, 9, 4] })")  # the second end stays in the plane of the first
@@ -115,10 +115,10 @@ def test_what_a_mouse_draws_and_measures_the_keys_do_at_the_crosshair(reading):
     keys.press("g")
     assert reading.viewer("return v.state.measures.length") == 1
     keys.press("r")
-    for at in ([3, 5, 2], [3, 15, 2], [1, 9, 2], [7, 9, 2]):
-        reading.viewer("v.store.set({ cursor: a })", at)
+    for cursor in ([3, 5, 2], [3, 15, 2], [1, 9, 2], [7, 9, 2]):
+        reading.viewer("v.store.set({ cursor: a })", cursor)
         keys.press(".")
-    event = reading.sent()[-1]
+    event = reading.list_sent_events()[-1]
     assert event["kind"] == "measure" and event["long"] == [[3, 5, 4], [3, 15, 4]]
 
 

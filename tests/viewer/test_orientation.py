@@ -34,7 +34,7 @@ def stored_ways():
             yield Volume(np.ascontiguousarray(voxels), SPACING @ change, "HU")
 
 
-def tilted():
+def make_tilted():
     """The same scan, taken with the patient's head turned by 17 degrees and nodded by 8."""
     turn, nod = np.radians([17, 8])
     about_s = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
@@ -56,7 +56,7 @@ def brightest(screen, plane):
     )
 
 
-def shown(screen, volume):
+def show_markers(screen, volume):
     """Opens a volume with the crosshair on the marker, in a window in which nothing else is white."""
     screen.open(volume)
     screen.viewer(f"v.store.set({{ cursor: {list(MARK)}, window: {{ name: 'own', low: -1000, high: 2500 }} }})")
@@ -64,8 +64,8 @@ def shown(screen, volume):
 
 
 def test_left_is_right_in_all_48_ways_of_storing_and_tilted(screen):
-    for volume in [*stored_ways(), tilted()]:
-        assert shown(screen, volume) == PLACES, volume.orientation()
+    for volume in [*stored_ways(), make_tilted()]:
+        assert show_markers(screen, volume) == PLACES, volume.orientation()
 
 
 def test_a_mirrored_axial_plane_is_noticed(screen):
@@ -73,10 +73,10 @@ def test_a_mirrored_axial_plane_is_noticed(screen):
     faulty = modules["volume.js"].replace(b"out[last - n] = data[from + n]", b"out[n] = data[from + n]")
     assert faulty != modules["volume.js"]
     modules["volume.js"] = faulty
-    assert shown(screen, next(stored_ways())) != PLACES
+    assert show_markers(screen, next(stored_ways())) != PLACES
 
 
-def test_letters_name_the_sides_and_a_tilt_says_so(screen):
+def test_letters_name_the_sides_and_a_tilted_scan_is_marked(screen):
     for volume in [*stored_ways()][::7]:
         screen.open(volume)
         letters = screen.viewer("return v.state.volume.header.letters")
@@ -86,19 +86,19 @@ def test_letters_name_the_sides_and_a_tilt_says_so(screen):
             "sagittal": ["A", "P", "S", "I"],
         }
         assert screen.page.locator(".mv-badge").count() == 0
-    screen.open(tilted())
+    screen.open(make_tilted())
     assert "oblique 19°" in screen.page.locator(".mv-badges").inner_text()
 
 
 def test_every_pixel_is_the_window_of_the_stored_voxel(screen):
-    volume = tilted()
+    volume = make_tilted()
     screen.open(volume)
     screen.viewer("v.store.set({ window: { name: 'own', low: -700, high: 150 } })")
     grey = Window(-700, 150).to_grey(volume.voxels)
     cursor = screen.viewer("return v.state.cursor")
     for plane, across in (("axial", 2), ("coronal", 1), ("sagittal", 0)):
-        indices = [at for at in itertools.product(*(range(n) for n in SHAPE)) if at[across] == cursor[across]]
-        assert screen.colours(plane, indices) == [[int(grey[at])] * 3 for at in indices]
+        indices = [index for index in itertools.product(*(range(n) for n in SHAPE)) if index[across] == cursor[across]]
+        assert screen.colours(plane, indices) == [[int(grey[index])] * 3 for index in indices]
 
 
 def test_proportions_are_those_of_the_patient(screen):

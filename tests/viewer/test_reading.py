@@ -49,7 +49,7 @@ def test_in_a_signed_case_no_button_and_no_key_decides(reading):
     expect(reading.page.locator(".mv-done")).to_have_count(0)
     for key in "yxeuaz":
         reading.page.keyboard.press(key)
-    assert reading.sent() == []
+    assert reading.list_sent_events() == []
     expect(reading.page.locator(".mv-notice")).to_contain_text("closed to changes")
 
 
@@ -66,23 +66,23 @@ def test_the_case_opens_on_the_first_finding_and_keys_lead_on(reading):
 @pytest.mark.parametrize(("key", "decision"), [("y", "accept"), ("x", "reject"), ("u", "unsure"), ("e", "edit")])
 def test_a_key_decides(reading, key, decision):
     reading.page.keyboard.press(key)
-    (event,) = reading.sent()
+    (event,) = reading.list_sent_events()
     assert set(event) == {"client", "seq", "at", "kind", "finding", "decision", "reason", "note", "dwell_ms", "next"}
     assert [event[name] for name in ("seq", "kind", "finding", "decision")] == [1, "verdict", "one", decision]
     assert reading.viewer("return v.state.selected") == event["next"] == ("one" if decision == "edit" else "two")
 
 
-def test_a_verdict_is_told_once_and_a_finding_only_if_the_reader_went_there(reading):
+def test_a_verdict_is_announced_once_and_a_finding_only_when_the_reader_goes_there(reading):
     """Each event costs the server a run of the page."""
     reading.show(handled_events=[*reading.data["handled_events"], "select"])
     for key in "npy":
         reading.page.keyboard.press(key)
     reading.page.wait_for_timeout(600)
-    assert [(e["seq"], e["kind"], e["next"]) for e in reading.sent()] == [(1, "verdict", "two")]
+    assert [(e["seq"], e["kind"], e["next"]) for e in reading.list_sent_events()] == [(1, "verdict", "two")]
     reading.show(acked_seq=1, selected="two")
     reading.page.keyboard.press("n")
     reading.page.wait_for_function("window.sent.length > 1")
-    assert [(e["seq"], e["kind"], e["finding"]) for e in reading.sent()[1:]] == [(2, "select", "three")]
+    assert [(e["seq"], e["kind"], e["finding"]) for e in reading.list_sent_events()[1:]] == [(2, "select", "three")]
 
 
 def test_the_planes_are_drawn_only_when_something_on_them_changes(reading):
@@ -106,9 +106,9 @@ def test_the_planes_are_drawn_only_when_something_on_them_changes(reading):
 def test_a_note_goes_with_the_next_verdict_and_its_letters_are_no_commands(reading):
     reading.page.get_by_placeholder("Note").fill("")
     reading.page.get_by_placeholder("Note").press_sequentially("yes, <b>x</b>")
-    assert reading.sent() == []
+    assert reading.list_sent_events() == []
     reading.page.get_by_role("button", name="Reject").click()
-    (event,) = reading.sent()
+    (event,) = reading.list_sent_events()
     assert event["note"] == "yes, <b>x</b>" and event["decision"] == "reject"
 
 
@@ -118,32 +118,32 @@ def test_a_reason_goes_with_one_verdict_only(reading):
     reading.page.get_by_label("Reason").select_option("vessel")
     for _ in range(2):
         reading.page.get_by_role("button", name="Reject").click()
-    assert {event["seq"]: event["reason"] for event in reading.sent()} == {1: "vessel", 2: ""}
+    assert {event["seq"]: event["reason"] for event in reading.list_sent_events()} == {1: "vessel", 2: ""}
 
 
 def test_what_is_not_acknowledged_is_sent_again_and_survives_a_reload(reading):
     page = reading.page
     page.keyboard.press("y")
     page.keyboard.press("x")
-    assert [e["seq"] for e in reading.sent()] == [1, 1, 2]
+    assert [e["seq"] for e in reading.list_sent_events()] == [1, 1, 2]
     expect(page.locator(".mv-saved")).to_have_text("Saving 2")
     page.wait_for_function("window.sent.length > 4", timeout=6000)
-    assert [e["seq"] for e in reading.sent()][-2:] == [1, 2]
-    client = reading.sent()[0]["client"]
+    assert [e["seq"] for e in reading.list_sent_events()][-2:] == [1, 2]
+    client = reading.list_sent_events()[0]["client"]
     warned = []
     page.on("dialog", lambda dialog: (warned.append(dialog.type), dialog.accept()))
     page.reload()
     assert warned == ["beforeunload"]
     page.wait_for_function("window.ready")
     reading.show(acked_seq=1)
-    reading.loaded()
-    assert [(e["client"], e["seq"]) for e in reading.sent()] == [(client, 2)]
+    reading.wait_until_loaded()
+    assert [(e["client"], e["seq"]) for e in reading.list_sent_events()] == [(client, 2)]
     reading.show(
         acked_seq=2, findings=[FINDINGS[0] | {"decision": "accept"}, FINDINGS[1] | {"decision": "reject"}, FINDINGS[2]]
     )
     expect(page.locator(".mv-saved")).to_have_text("All saved")
     page.keyboard.press("u")
-    assert reading.sent()[-1]["seq"] == 3
+    assert reading.list_sent_events()[-1]["seq"] == 3
 
 
 def test_another_version_of_the_viewer_takes_the_place_and_the_outbox_of_the_one_before(reading):
@@ -155,15 +155,15 @@ def test_another_version_of_the_viewer_takes_the_place_and_the_outbox_of_the_one
         " mount({ data, parentElement, setTriggerValue: (_, value) => window.sent.push(...value) }) }",
         reading.data,
     )
-    reading.loaded()
+    reading.wait_until_loaded()
     assert reading.page.locator(".mv").count() == 1
-    assert [(event["seq"], event["decision"]) for event in reading.sent()] == [(1, "accept")]
+    assert [(event["seq"], event["decision"]) for event in reading.list_sent_events()] == [(1, "accept")]
 
 
 def test_a_verdict_is_taken_back(reading):
     reading.page.keyboard.press("y")
     reading.page.keyboard.press("z")
-    assert [(e["kind"], e.get("of")) for e in reading.sent()][-1] == ("undo", 1)
+    assert [(e["kind"], e.get("of")) for e in reading.list_sent_events()][-1] == ("undo", 1)
     assert reading.viewer("return [v.state.selected, v.state.pendingVerdicts.one.decision]") == ["one", None]
 
 
@@ -179,7 +179,7 @@ def test_the_server_does_not_pull_the_reader_back(reading):
 def test_a_missed_finding_is_added_at_the_crosshair(reading):
     reading.viewer("v.store.set({ cursor: [2, 3, 6] })")
     reading.page.keyboard.press("a")
-    (event,) = reading.sent()
+    (event,) = reading.list_sent_events()
     assert event["kind"] == "missed" and event["centre_mm"] == [2, 3, 12]
 
 
@@ -214,9 +214,9 @@ def test_long_and_short_axis_are_measured_at_a_right_angle_and_stored_with_the_f
     reading.show(editable=True)
     reading.page.keyboard.press("r")
     reading.drag("coronal", (3, 5, 2), (3, 5, 7))
-    assert reading.sent() == []
+    assert reading.list_sent_events() == []
     reading.drag("coronal", (1, 5, 3), (9, 5, 6))
-    event = reading.sent()[-1]
+    event = reading.list_sent_events()[-1]
     assert (event["kind"], event["finding"], event["plane"]) == ("measure", "one", "coronal")
     (a, b), (c, d) = np.array(event["long"]), np.array(event["short"])
     assert np.linalg.norm(b - a) == pytest.approx(10, abs=0.1) and abs((b - a) @ (d - c)) < 1e-9
@@ -227,7 +227,7 @@ def test_long_and_short_axis_are_measured_at_a_right_angle_and_stored_with_the_f
     reading.show(acked_seq=event["seq"], findings=[FINDINGS[0] | {"axes": axes}, *FINDINGS[1:]])
     expect(card).to_contain_text("RECIST 10.0 x 8.0 mm")
     reading.page.keyboard.press("z")
-    assert reading.sent()[-1]["of"] == event["seq"]
+    assert reading.list_sent_events()[-1]["of"] == event["seq"]
     expect(card).not_to_contain_text("RECIST")
 
 
@@ -237,7 +237,7 @@ def test_the_overlay_lies_on_its_voxels_and_is_turned_off_by_label(reading):
     )
     labels = mask().voxels
     indices = [(i, j, 4) for i in range(24) for j in range(20)]
-    expected = [[[0, 0, 0], [255, 128, 0], [0, 255, 0]][labels[at]] for at in indices]
+    expected = [[[0, 0, 0], [255, 128, 0], [0, 255, 0]][labels[index]] for index in indices]
     assert reading.colours("axial", indices) == expected
     reading.page.get_by_label("Show nodule").uncheck()
     assert {tuple(c) for c in reading.colours("axial", indices)} == {(0, 0, 0)}
@@ -259,20 +259,20 @@ def test_the_confidence_threshold_works_in_the_browser(screen):
     assert len(screen.requested) == before
 
 
-def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_confidence(screen):
+def test_uncertainty_is_shown_as_stored_or_derived_from_the_confidence(screen):
     uncertainty = np.zeros((24, 20, 12), np.float32)
     uncertainty[5, 5, 4], uncertainty[6, 6, 4] = 1.0, 0.5
     volume = Volume(uncertainty, GRID, "probability")
     places = [(5, 5, 4), (6, 6, 4), (20, 15, 4)]
     badges, legend = screen.page.locator(".mv-badges"), screen.page.locator(".mv-legend")
 
-    def seen(**images):
+    def measure_colours(**images):
         screen.open(scan(), mask(), **images, labels=LABELS, findings=FINDINGS)
         screen.viewer("v.store.set({ overlayVisible: false, crosshairVisible: false, cursor: [5, 5, 4] })")
         screen.viewer("v.store.set({ window: { name: 'own', low: 5000, high: 6000 } })")
         return [sum(colour) for colour in screen.colours("axial", places)]
 
-    assert seen(uncertainty=volume) == [0, 0, 0]
+    assert measure_colours(uncertainty=volume) == [0, 0, 0]
     screen.page.keyboard.press("q")
     screen.viewer("")
     stored = [sum(colour) for colour in screen.colours("axial", places)]
@@ -281,7 +281,7 @@ def test_where_the_model_doubts_is_shown_as_it_was_stored_or_worked_out_of_its_c
     screen.show(uncertainty_source="disagreement of runs")
     expect(badges).to_contain_text("disagreement of runs")
     expect(legend).to_be_visible()
-    derived = seen(probability=volume)
+    derived = measure_colours(probability=volume)
     assert derived[0] == derived[2] == 0 and derived[1] == pytest.approx(stored[0], abs=2)
     expect(badges).to_contain_text("4p(1-p)")
     screen.page.keyboard.press("q")
@@ -299,8 +299,8 @@ def test_the_mask_as_a_body_shows_the_left_on_the_right_and_turns(reading):
         return { first: mean(at.first), second: mean(at.second) }"""
     reading.page.keyboard.press("s")
     reading.viewer("")
-    seen = reading.viewer(colours)  # the second is further right, anterior and superior
-    assert seen["second"][0] < seen["first"][0] and seen["second"][1] < seen["first"][1]
+    positions = reading.viewer(colours)  # the second is further right, anterior and superior
+    assert positions["second"][0] < positions["first"][0] and positions["second"][1] < positions["first"][1]
     reading.viewer("v.meshView.turn(Math.PI, 0)")
     behind = reading.viewer(colours)
     assert behind["second"][0] > behind["first"][0] and behind["second"][1] < behind["first"][1]
@@ -316,7 +316,7 @@ def test_scrolling_asks_for_nothing_and_a_new_address_of_the_same_scan_keeps_its
     reading.served["again"] = reading.served[reading.data["volume"].split("/")[3]]
     reading.viewer("v.store.set({ cursor: [1, 2, 3] })")
     reading.show(volume="/api/volume/again/header.json")
-    reading.loaded()
+    reading.wait_until_loaded()
     assert reading.viewer("return v.state.cursor") == [1, 2, 3]
     assert not [url for url in reading.requested[before:] if "voxels" in url]
 
@@ -333,7 +333,7 @@ def test_names_are_text_and_never_markup(screen):
     assert screen.page.locator(".mv img").count() == 0 and screen.page.title() == ""
 
 
-def test_an_expired_link_says_what_to_do_and_an_empty_case_too(screen):
+def test_an_expired_link_and_an_empty_case_state_what_to_do(screen):
     screen.open(scan())
     expect(screen.page.locator(".mv-empty")).to_contain_text("The model found nothing")
     screen.show(volume="/api/volume/gone/header.json")

@@ -74,7 +74,7 @@ def test_what_cannot_be_shown_is_refused(bad):
         wire.encode(Volume(np.full((2, 2, 2), 70_000), np.eye(4), "label"))
 
 
-def test_a_tilted_scan_says_so():
+def test_a_tilted_scan_is_marked():
     turn = np.array([[0.94, -0.342, 0, 0], [0.342, 0.94, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
     header, _ = wire.encode(Volume(np.zeros((4, 4, 4), np.int16), turn, "HU"))
     assert 19 < header["oblique_degrees"] < 21

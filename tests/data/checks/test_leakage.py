@@ -95,9 +95,9 @@ def test_a_patient_and_a_series_are_recognized(tmp_path, pool):
 
 
 def test_a_run_records_its_training_cases(pool, tmp_path):
-    seen = leakage.trace_cases(pool)
-    leakage.write_traces(tmp_path, seen)
-    for stored, trace in zip(leakage.read_traces(tmp_path), seen, strict=True):
+    traces = leakage.trace_cases(pool)
+    leakage.write_traces(tmp_path, traces)
+    for stored, trace in zip(leakage.read_traces(tmp_path), traces, strict=True):
         assert np.array_equal(stored.gradient_signs, trace.gradient_signs) and np.array_equal(
             stored.thumbnail, trace.thumbnail
         )
@@ -201,18 +201,26 @@ def ingest_phantoms(root, seeds, ending, spacing_mm, **split):
 @pytest.mark.slow
 def test_a_test_set_that_pretraining_saw_is_refused_for_finetuning_and_for_scores(tmp_path, capsys):
     """The planted copy has another name, another patient, another compression and other voxels."""
-    seen = ingest_phantoms(tmp_path / "seen", (1, 2, 3), ".nii.gz", (1, 1, 1.5), training=(0, 2), validation=(1,))
-    own = ingest_phantoms(
+    pretraining_store = ingest_phantoms(
+        tmp_path / "seen", (1, 2, 3), ".nii.gz", (1, 1, 1.5), training=(0, 2), validation=(1,)
+    )
+    finetuning_store = ingest_phantoms(
         tmp_path / "own", (4, 5, 3), ".nii", (1.2, 1.2, 1.5), training=(0,), validation=(1,), test=(2,)
     )
-    assert cli.run("pretrain", ["configs/pretrain/mae.yaml", seen, f"run={tmp_path}/pre", *SMALL]) == 0
-    args = ["configs/finetune/segment.yaml", own, f"pretrained={tmp_path}/pre", f"run={tmp_path}/fine", *SMALL]
+    assert cli.run("pretrain", ["configs/pretrain/mae.yaml", pretraining_store, f"run={tmp_path}/pre", *SMALL]) == 0
+    args = [
+        "configs/finetune/segment.yaml",
+        finetuning_store,
+        f"pretrained={tmp_path}/pre",
+        f"run={tmp_path}/fine",
+        *SMALL,
+    ]
     capsys.readouterr()
     assert cli.run("finetune", args) == 2
     assert "seen2 and own2: look alike" in capsys.readouterr().err and not (tmp_path / "fine").exists()
     assert cli.run("finetune", [*args, "allow_overlap=true"]) == 0
     assert {trace.id for trace in leakage.read_traces(tmp_path / "fine")} == {"seen0", "seen2", "own0"}
-    labels = own.removeprefix("manifest=")
+    labels = finetuning_store.removeprefix("manifest=")
     assert cli.run("predict", [f"{tmp_path}/fine", labels, "--out", f"{tmp_path}/out"]) == 0
     capsys.readouterr()
     assert cli.run("evaluate", [f"{tmp_path}/out", "--labels", labels]) == 2

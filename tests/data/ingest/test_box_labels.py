@@ -178,5 +178,5 @@ def test_boxes_of_several_classes_are_separate_labels(tmp_path):
         assert cli.run("boxes-to-labels", [*args, "--out", str(tmp_path / "out"), "--name", "other"], debug=True) == 0
     labels = json.loads((tmp_path / "out" / "dataset.json").read_text())["labels"]
     assert labels == {"0": "background", "1": "cyst", "2": "other", "3": "tumour"}
-    drawn = nifti.read(tmp_path / "out" / "labelsTr/a.nii.gz", label=True).voxels
-    assert [int(drawn[at]) for at in ((6, 5, 5), (17, 14, 12), (24, 5, 5), (0, 0, 0))] == [3, 1, 2, 0]
+    label = nifti.read(tmp_path / "out" / "labelsTr/a.nii.gz", label=True).voxels
+    assert [int(label[index]) for index in ((6, 5, 5), (17, 14, 12), (24, 5, 5), (0, 0, 0))] == [3, 1, 2, 0]

@@ -38,20 +38,20 @@ def test_nnunet_joins_channels_and_labels_by_name(tmp_path):
         "labelsTr/c",
     ):
         image(tmp_path / f"{name}.nii.gz")
-    told = {"channel_names": {"0": "T1", "1": "CT"}, "labels": {"background": 0, "tumour": 1}}
-    (tmp_path / "dataset.json").write_text(json.dumps(told))
-    found = layouts.discover_dataset(tmp_path)
-    assert names(found) == {
+    description = {"channel_names": {"0": "T1", "1": "CT"}, "labels": {"background": 0, "tumour": 1}}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    layout = layouts.discover_dataset(tmp_path)
+    assert names(layout) == {
         "a": ["a_0000.nii.gz", "a_0001.nii.gz", "a.nii.gz"],
         "b": ["b_0000.nii.gz", "b_0001.nii.gz"],
     }
-    assert found.labels == {1: "tumour"} and found.sources[0].modalities == ("MR", "CT")
-    assert [(r.path[-15:], r.status) for r in found.rows if "without" in r.reason] == [
+    assert layout.labels == {1: "tumour"} and layout.sources[0].modalities == ("MR", "CT")
+    assert [(r.path[-15:], r.status) for r in layout.rows if "without" in r.reason] == [
         ("labelsTr/c.nii.gz"[-15:], "refused")
     ]
 
 
-def told(folder, labels):
+def discover_with_labels(folder, labels):
     (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
     return layouts.discover_dataset(folder)
 
@@ -59,33 +59,33 @@ def told(folder, labels):
 def test_regions_of_nnunet_are_read_with_a_name_for_each_of_their_classes(tmp_path):
     image(tmp_path / "imagesTr/a_0000.nii.gz")
     tumour = {"background": 0, "whole": [3, 1, 2], "core": [2, 3], "enhancing": 3, "ignore": 4}
-    found = told(tmp_path, tumour)
-    assert found.regions == {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
-    assert found.labels == {1: "whole_1", 2: "core_2", 3: "enhancing", 4: "ignore"}
-    assert told(tmp_path, {"background": 0, "organ": 1}).regions == {}
+    layout = discover_with_labels(tmp_path, tumour)
+    assert layout.regions == {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+    assert layout.labels == {1: "whole_1", 2: "core_2", 3: "enhancing", 4: "ignore"}
+    assert discover_with_labels(tmp_path, {"background": 0, "organ": 1}).regions == {}
 
 
 @pytest.mark.parametrize("values", [[], [0, 1], [1, 2]])
 def test_a_region_without_classes_or_with_what_is_none_is_refused(tmp_path, values):
     image(tmp_path / "imagesTr/a_0000.nii.gz")
-    found = told(tmp_path, {"background": 0, "whole": values, "ignore": 2})
-    assert found.labels == {}
-    assert any("region 'whole'" in row.reason for row in found.rows if row.status == "refused")
+    layout = discover_with_labels(tmp_path, {"background": 0, "whole": values, "ignore": 2})
+    assert layout.labels == {}
+    assert any("region 'whole'" in row.reason for row in layout.rows if row.status == "refused")
 
 
 def test_plain_images_are_cases_named_by_their_path(tmp_path):
     for name in ("x/scan.nii.gz", "y/scan.mha", "y/scan two.nrrd", "z/v.mhd"):
         image(tmp_path / name)
-    found = layouts.discover_dataset(tmp_path)
-    assert sorted(names(found)) == ["x_scan", "y_scan", "y_scan-two", "z_v"]
-    assert names(found)["z_v"] == ["v.mhd", "v.raw"]
+    layout = layouts.discover_dataset(tmp_path)
+    assert sorted(names(layout)) == ["x_scan", "y_scan", "y_scan-two", "z_v"]
+    assert names(layout)["z_v"] == ["v.mhd", "v.raw"]
 
 
-def test_names_that_would_meet_are_told_apart(tmp_path):
+def test_names_that_would_collide_are_distinguished(tmp_path):
     image(tmp_path / "a.nii.gz")
     image(tmp_path / "a.mha", seed=1)
-    found = layouts.discover_dataset(tmp_path)
-    assert len({s.id for s in found.sources}) == 2
+    layout = layouts.discover_dataset(tmp_path)
+    assert len({s.id for s in layout.sources}) == 2
 
 
 def test_a_table_gives_the_patients(tmp_path):
@@ -98,13 +98,13 @@ def test_a_table_gives_the_patients(tmp_path):
         layouts.discover_dataset(tmp_path / "scans", options)
 
 
-@pytest.mark.parametrize("told", ["{", "[1]", '{"labels": [1]}', '{"training": 5}', '{"modality": {"x": "CT"}}'])
-def test_a_broken_description_is_refused_and_the_images_stay(tmp_path, told):
+@pytest.mark.parametrize("description", ["{", "[1]", '{"labels": [1]}', '{"training": 5}', '{"modality": {"x": "CT"}}'])
+def test_a_broken_description_is_refused_and_the_images_stay(tmp_path, description):
     image(tmp_path / "scan.nii.gz")
-    (tmp_path / "dataset.json").write_text(told)
-    found = layouts.discover_dataset(tmp_path)
-    assert names(found) == {"scan": ["scan.nii.gz"]}
-    assert [r.status for r in found.rows] == ["refused"] and "dataset.json" in found.rows[0].reason
+    (tmp_path / "dataset.json").write_text(description)
+    layout = layouts.discover_dataset(tmp_path)
+    assert names(layout) == {"scan": ["scan.nii.gz"]}
+    assert [r.status for r in layout.rows] == ["refused"] and "dataset.json" in layout.rows[0].reason
 
 
 def test_a_description_cannot_reach_outside_its_folder(tmp_path):
@@ -145,8 +145,8 @@ def test_real_dicom_is_stored_with_its_structures(shared_data, tmp_path):
         "GTV_Mass_PET",
     ]
     ct = next(c for c in manifest.cases if c.modality == "CT")
-    original, kept = read_source(ct, manifest), Store(manifest).image(ct).volume()
-    assert np.array_equal(original.reorient("RAS").voxels, kept.voxels[0]) and original.unit == "HU"
+    original, stored = read_source(ct, manifest), Store(manifest).image(ct).volume()
+    assert np.array_equal(original.reorient("RAS").voxels, stored.voxels[0]) and original.unit == "HU"
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_real_hippocampi_keep_patients_together(shared_data, tmp_path):
     assert len({(c.patient, c.split) for c in manifest.cases}) == 131
 
 
-def test_cases_that_the_table_leaves_out_are_told(tmp_path, caplog):
+def test_cases_that_the_table_leaves_out_are_reported(tmp_path, caplog):
     for name in "ab":
         image(tmp_path / f"imagesTr/{name}.nii.gz")
     listed = [{"image": f"imagesTr/{name}.nii.gz"} for name in "ab"]
@@ -166,28 +166,28 @@ def test_cases_that_the_table_leaves_out_are_told(tmp_path, caplog):
     assert "1 cases are in no table" in caplog.text
 
 
-def test_a_json_for_each_case_tells_whose_scan_it_is(tmp_path):
+def test_a_json_for_each_case_names_its_patient(tmp_path):
     listed = []
     for n in range(4):
         image(tmp_path / f"images/c{n}.nii.gz")
         listed.append({"image": f"images/c{n}.nii.gz"})
         (tmp_path / "boxes").mkdir(exist_ok=True)
-        told = {"case": f"c{n}", "background_patient": f"B{n % 2}", "boxes": [{"box": [1, 2]}]}
-        (tmp_path / f"boxes/c{n}.json").write_text(json.dumps(told))
+        description = {"case": f"c{n}", "background_patient": f"B{n % 2}", "boxes": [{"box": [1, 2]}]}
+        (tmp_path / f"boxes/c{n}.json").write_text(json.dumps(description))
     (tmp_path / "boxes/odd.json").write_text("[1, 2]")
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {}, "training": listed}))
-    found = layouts.discover_dataset(tmp_path)
-    assert [(s.id, s.patient) for s in found.sources] == [("c0", "B0"), ("c1", "B1"), ("c2", "B0"), ("c3", "B1")]
-    used = [Path(r.path).name for r in found.rows if r.status == "used"]
+    layout = layouts.discover_dataset(tmp_path)
+    assert [(s.id, s.patient) for s in layout.sources] == [("c0", "B0"), ("c1", "B1"), ("c2", "B0"), ("c3", "B1")]
+    used = [Path(r.path).name for r in layout.rows if r.status == "used"]
     assert sorted(used) == ["c0.json", "c1.json", "c2.json", "c3.json", "dataset.json"]
-    assert [Path(r.path).name for r in found.rows if r.status == "refused"] == ["odd.json"]
+    assert [Path(r.path).name for r in layout.rows if r.status == "refused"] == ["odd.json"]
 
 
 def test_every_real_nodule_volume_belongs_to_its_background(shared_data):
     """Also those without a nodule, which its table leaves out: volumes of one scan overlap, and must not be parted."""
-    found = layouts.discover_dataset(shared_data("nodules"))
+    layout = layouts.discover_dataset(shared_data("nodules"))
     background = {
         s.id: json.loads((shared_data("nodules") / f"boxes/{s.id}.json").read_text())["background_patient"]
-        for s in found.sources
+        for s in layout.sources
     }
-    assert {s.id: s.patient for s in found.sources} == background and len(set(background.values())) == 4
+    assert {s.id: s.patient for s in layout.sources} == background and len(set(background.values())) == 4

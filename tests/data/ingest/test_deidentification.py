@@ -236,10 +236,10 @@ def test_names_of_a_published_layout_are_kept_unless_they_are_hidden(tmp_path):
     write_nifti(root / "imagesTr/la_003.nii.gz")
     (root / "dataset.json").write_text(json.dumps({"labels": {}, "training": [{"image": "imagesTr/la_003.nii.gz"}]}))
     (root / "cases.csv").write_text("case,patient,age_years\nla_003,P7,95\n")
-    (kept,) = ingest(
+    (case,) = ingest(
         root, tmp_path / "kept", IngestConfig(num_workers=0, modality="MR"), lambda *_: None
     ).manifest.cases
-    assert (kept.id, kept.patient, kept.age_years) == ("la_003", "P7", 90)
+    assert (case.id, case.patient, case.age_years) == ("la_003", "P7", 90)
     hiding = IngestConfig(num_workers=0, modality="MR", hide_names=True)
     (hidden,) = ingest(root, tmp_path / "hidden", hiding, lambda *_: None).manifest.cases
     assert "la_003" not in hidden.id and hidden.patient != "P7"

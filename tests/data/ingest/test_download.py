@@ -20,13 +20,13 @@ BODY = bytes(range(256)) * 40
 
 
 class Mirror(SimpleHTTPRequestHandler):
-    """Serves a folder, the rest of a file where a range is asked for; `cut` breaks answers off."""
+    """Serves a folder, and the rest of a file if a range is requested; `cut` breaks answers off."""
 
     cut: int | None = None
-    asked: list[str | None] = []
+    requests: list[str | None] = []
 
     def do_GET(self):
-        self.asked.append(self.headers.get("Range"))
+        self.requests.append(self.headers.get("Range"))
         path = self.translate_path(self.path)
         try:
             with open(path, "rb") as file:  # noqa: PTH123
@@ -52,7 +52,7 @@ def mirror(tmp_path, monkeypatch):
     folder = tmp_path / "mirror"
     folder.mkdir()
     publish(folder, monkeypatch, {f"{TASK}/dataset.json": b"{}", f"{TASK}/imagesTr/a.nii.gz": BODY})
-    monkeypatch.setattr(Mirror, "asked", [])
+    monkeypatch.setattr(Mirror, "requests", [])
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Mirror, directory=str(folder)))
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -76,27 +76,27 @@ def quiet(have, of):
     pass
 
 
-def test_a_set_is_unpacked_and_the_second_time_nothing_is_asked_for(mirror, tmp_path, capsys):
+def test_a_set_is_unpacked_and_the_second_time_nothing_is_requested(mirror, tmp_path, capsys):
     for _ in range(2):
         assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--url", mirror + "/"]) == 0
         assert str(tmp_path / "data" / TASK) in capsys.readouterr().out
     assert (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
     assert [p.name for p in (tmp_path / "data").iterdir()] == [TASK]
-    assert Mirror.asked == [None]
+    assert Mirror.requests == [None]
 
 
 def test_monai_downloads_where_the_network_allows(mirror, tmp_path, monkeypatch):
-    """Its downloader brings the archive, checked by its MD5, and nothing is asked for a second time."""
+    """MONAI's downloader fetches the archive, checks its MD5, and requests nothing a second time."""
     from monai.apps import utils
 
-    asked, real = [], utils.download_url
+    requests, real = [], utils.download_url
     monkeypatch.setattr(
-        utils, "download_url", lambda url, *at, **how: asked.append((url, how)) or real(url, *at, **how)
+        utils, "download_url", lambda url, *at, **how: requests.append((url, how)) or real(url, *at, **how)
     )
     assert cli.run("fetch", [NAME, "--out", str(tmp_path / "data"), "--url", mirror]) == 0
-    ((url, how),) = asked
+    ((url, how),) = requests
     assert url == f"{mirror}/{TASK}.tar" and (how["hash_val"], how["hash_type"]) == (DECATHLON[NAME].md5, "md5")
-    assert Mirror.asked == [None] and (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
+    assert Mirror.requests == [None] and (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
 
 
 def test_what_monai_cannot_fetch_whole_is_fetched_in_blocks(mirror, tmp_path, monkeypatch, capsys):
@@ -106,7 +106,7 @@ def test_what_monai_cannot_fetch_whole_is_fetched_in_blocks(mirror, tmp_path, mo
     assert cli.run("fetch", how) == 2 and "broke off after 5000 of" in capsys.readouterr().err
     monkeypatch.setattr(Mirror, "cut", None)
     assert cli.run("fetch", how) == 0
-    assert Mirror.asked == [None, None, "bytes=5000-"]
+    assert Mirror.requests == [None, None, "bytes=5000-"]
     assert (tmp_path / "data" / TASK / "imagesTr/a.nii.gz").read_bytes() == BODY
 
 
@@ -123,10 +123,10 @@ def test_a_download_that_broke_off_is_continued(mirror, tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="broke off after 5000 of"):
         download_dataset(NAME, tmp_path / "data", quiet, mirror)
     monkeypatch.setattr(Mirror, "cut", None)
-    seen = []
-    folder = download_dataset(NAME, tmp_path / "data", lambda have, of: seen.append((have, of)), mirror)
-    assert Mirror.asked == [None, "bytes=5000-"]
-    assert (folder / "imagesTr/a.nii.gz").read_bytes() == BODY and seen[-1][0] == seen[-1][1]
+    progress = []
+    folder = download_dataset(NAME, tmp_path / "data", lambda have, of: progress.append((have, of)), mirror)
+    assert Mirror.requests == [None, "bytes=5000-"]
+    assert (folder / "imagesTr/a.nii.gz").read_bytes() == BODY and progress[-1][0] == progress[-1][1]
 
 
 def test_a_download_killed_after_its_last_byte_is_used(mirror, tmp_path):
@@ -173,7 +173,7 @@ def test_an_archive_that_is_none_is_refused(mirror, tmp_path, monkeypatch):
         ("kidney", "http://127.0.0.1:9", "is not a known data set"),
     ],
 )
-def test_without_a_network_one_line_says_so(tmp_path, capsys, name, url, said):
+def test_without_a_network_the_error_is_one_line(tmp_path, capsys, name, url, said):
     assert cli.run("fetch", [name, "--out", str(tmp_path / "data"), "--url", url]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1

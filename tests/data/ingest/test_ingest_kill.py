@@ -1,4 +1,4 @@
-"""Ingestion that is killed at any moment, or loses workers, ends where an undisturbed one does."""
+"""Ingestion that is killed at any moment, or loses workers, ends where an uninterrupted one does."""
 
 import os
 import signal
@@ -32,8 +32,8 @@ def scans(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(scans, tmp_path_factory):
-    """The manifest's rows of a run nobody killed."""
+def uninterrupted_cases(scans, tmp_path_factory):
+    """The cases of the manifest of a run that was not killed."""
     return run(scans, tmp_path_factory.mktemp("store") / "s").cases
 
 
@@ -71,7 +71,7 @@ def until(true, seconds=60):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 11, 30])
-def test_kill_9_leaves_no_half_case_and_the_next_run_goes_on(scans, undisturbed, tmp_path, after):
+def test_kill_9_leaves_no_partial_case_and_the_next_run_continues(scans, uninterrupted_cases, tmp_path, after):
     out = tmp_path / "store"
     process = begin(scans, out)
     assert until(lambda: out.exists() and len(list(out.glob("records/*.json"))) >= after)
@@ -81,12 +81,12 @@ def test_kill_9_leaves_no_half_case_and_the_next_run_goes_on(scans, undisturbed,
     for path in out.glob("images/[!.]*.b2nd"):
         opened = store.read(path)
         assert store.content_sha256(opened.volume()) == opened.sha256
-    assert run(scans, out).cases == Manifest.read(out / "manifest.csv").cases == undisturbed
+    assert run(scans, out).cases == Manifest.read(out / "manifest.csv").cases == uninterrupted_cases
     assert not list(out.rglob(".part-*"))
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_gives_the_same_store(scans, undisturbed, tmp_path):
+def test_a_cluster_that_loses_a_worker_gives_the_same_store(scans, uninterrupted_cases, tmp_path):
     distributed = pytest.importorskip("distributed", reason="needs the extra `cluster`")
     settings = {
         "n_workers": 2,
@@ -104,7 +104,7 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_store(scans, undisturbed, 
                 os.kill(killed[0], signal.SIGKILL)
 
         options = IngestConfig(modality="MR", scheduler=cluster.scheduler_address, deidentify=False)
-        assert ingest(scans, tmp_path / "store", options, watch).manifest.cases == undisturbed
+        assert ingest(scans, tmp_path / "store", options, watch).manifest.cases == uninterrupted_cases
         assert killed
         ingest(
             scans,
@@ -113,6 +113,6 @@ def test_a_cluster_that_loses_a_worker_gives_the_same_store(scans, undisturbed, 
             lambda *_: None,
         )
     veiled = Manifest.read(tmp_path / "veiled/manifest.csv")
-    assert sorted(c.sha256 for c in veiled.cases) == sorted(c.sha256 for c in undisturbed)
+    assert sorted(c.sha256 for c in veiled.cases) == sorted(c.sha256 for c in uninterrupted_cases)
     assert all(c.id.startswith("image-") and c.source.startswith("hidden-") for c in veiled.cases)
     assert len(list((tmp_path / "veiled.private/records").iterdir())) == 40

@@ -42,8 +42,12 @@ def decathlon(tmp_path):
         save(root / f"imagesTr/c{n}.nii.gz", head(n))
         save(root / f"labelsTr/c{n}.nii.gz", label)
         training.append({"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"})
-    told = {"labels": {"0": "background", "1": "front", "2": "back"}, "modality": {"0": "MRI"}, "training": training}
-    (root / "dataset.json").write_text(json.dumps(told))
+    description = {
+        "labels": {"0": "background", "1": "front", "2": "back"},
+        "modality": {"0": "MRI"},
+        "training": training,
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
     (root / "cases.csv").write_text("case,patient_group\nc0,P1\nc1,P1\nc2,P2\n")
     return root
 
@@ -67,7 +71,7 @@ def test_every_file_is_in_the_ledger_exactly_once(decathlon, tmp_path):
     assert all((r.status == "used") == (not r.reason or r.reason == "describes the data set") for r in rows)
 
 
-def test_patients_and_class_names_come_from_beside_the_images(decathlon, tmp_path):
+def test_patients_and_class_names_come_from_files_next_to_the_images(decathlon, tmp_path):
     manifest = run(decathlon, tmp_path / "store").manifest
     assert sorted((c.id, c.patient) for c in manifest.cases) == [("c0", "P1"), ("c1", "P1"), ("c2", "P2")]
     assert len({c.split for c in manifest.cases if c.patient == "P1"}) == 1
@@ -84,7 +88,7 @@ def test_a_second_run_does_nothing(decathlon, tmp_path):
     assert "nothing to do" in again.describe()
 
 
-def test_a_changed_file_is_prepared_anew(decathlon, tmp_path):
+def test_a_changed_file_is_prepared_again(decathlon, tmp_path):
     first = run(decathlon, tmp_path / "store").manifest
     save(decathlon / "imagesTr/c1.nii.gz", head(9))
     again = run(decathlon, tmp_path / "store")
@@ -98,15 +102,15 @@ def test_stored_voxels_lie_where_the_scanner_saw_them(decathlon, tmp_path):
     store = Store(manifest)
     for case in manifest.cases:
         original = read_source(case, manifest)
-        kept, label = store.image(case).volume(), store.label(case).volume()
-        assert kept.orientation() == "RAS"
-        here = np.argwhere(label.voxels > 0)
-        there = original.to_index(kept.to_mm(here.astype(float)))
-        assert there.min(0).round().tolist() == [4, 5, 3]
-        assert there.max(0).round().tolist() == [8, 8, 6]
+        stored, label = store.image(case).volume(), store.label(case).volume()
+        assert stored.orientation() == "RAS"
+        stored_indices = np.argwhere(label.voxels > 0)
+        original_indices = original.to_index(stored.to_mm(stored_indices.astype(float)))
+        assert original_indices.min(0).round().tolist() == [4, 5, 3]
+        assert original_indices.max(0).round().tolist() == [8, 8, 6]
         brightest = np.unravel_index(original.voxels.argmax(), original.shape)
-        place = kept.to_index(original.to_mm(np.array(brightest, float)[None]))[0].round().astype(int)
-        assert kept.voxels[0][tuple(place)] == kept.voxels.max()
+        place = stored.to_index(original.to_mm(np.array(brightest, float)[None]))[0].round().astype(int)
+        assert stored.voxels[0][tuple(place)] == stored.voxels.max()
 
 
 @pytest.mark.parametrize(
@@ -135,8 +139,8 @@ def test_a_spoilt_case_is_refused_and_the_others_stay(decathlon, tmp_path, spoil
 def test_a_folder_without_scans_is_refused_and_leaves_nothing(tmp_path, content):
     scans = tmp_path / "scans"
     scans.mkdir()
-    for name, said in content.items():
-        (scans / name).write_bytes(said)
+    for name, text in content.items():
+        (scans / name).write_bytes(text)
     with pytest.raises(BadInput):
         run(scans, tmp_path / "store")
     assert not (tmp_path / "store").exists()
@@ -176,7 +180,7 @@ def test_a_store_keeps_its_spacing(decathlon, tmp_path):
         run(decathlon, tmp_path / "store", spacing_mm=(3.0, 3.0, 3.0))
 
 
-def test_another_split_of_a_store_must_be_asked_for_by_name(decathlon, tmp_path):
+def test_another_split_of_a_store_must_be_requested_by_name(decathlon, tmp_path):
     for n in range(3, 12):
         save(decathlon / f"more/c{n}.nii.gz", head(n))
     first = run(decathlon, tmp_path / "store", split_fractions={"train": 0.5, "test": 0.5}, seed=1).manifest
@@ -191,7 +195,7 @@ def test_another_split_of_a_store_must_be_asked_for_by_name(decathlon, tmp_path)
     assert run(decathlon, tmp_path / "store").manifest == again.manifest
 
 
-def test_site_age_and_sex_come_from_beside_the_images(decathlon, tmp_path):
+def test_site_age_and_sex_come_from_files_next_to_the_images(decathlon, tmp_path):
     (decathlon / "cases.csv").write_text("case,site,age_years,sex\nc0,north,61,F\nc1,south,,M\nc2,north,400,\n")
     cases = run(decathlon, tmp_path / "store").manifest.cases
     assert [(c.patient, c.site, c.age_years, c.sex) for c in sorted(cases, key=lambda case: case.id)] == [

@@ -29,26 +29,26 @@ def dataset(shared_data, tmp_path):
 
 
 def test_a_manifest_leads_to_the_files_its_cases_were_read_from(dataset, tmp_path):
-    done = ingest(
+    ingested = ingest(
         dataset,
         tmp_path / "store",
         IngestConfig(num_workers=1, spacing_mm=(2.0, 2.0, 2.0), modality="MR"),
         lambda *_: None,
     )
-    found = References.read(tmp_path / "store" / "manifest.csv")
-    found.select_labelled([case.id for case in done.manifest.cases])
-    for case in done.manifest.cases:
+    references = References.read(tmp_path / "store" / "manifest.csv")
+    references.select_labelled([case.id for case in ingested.manifest.cases])
+    for case in ingested.manifest.cases:
         image = images.read(dataset / "imagesTr" / f"{case.id}.nii.gz")
-        drawn = images.read(dataset / "labelsTr" / f"{case.id}.nii.gz", label=True)
-        assert np.array_equal(found.read_label(case.id, image).voxels, drawn.voxels)
+        label = images.read(dataset / "labelsTr" / f"{case.id}.nii.gz", label=True)
+        assert np.array_equal(references.read_label(case.id, image).voxels, label.voxels)
 
 
 def test_a_part_of_a_manifest_has_the_references_of_its_cases(dataset, tmp_path):
-    done = ingest(dataset, tmp_path / "store", IngestConfig(num_workers=1), lambda *_: None)
-    part = replace(done.manifest, cases=done.manifest.cases[1:3])
+    ingested = ingest(dataset, tmp_path / "store", IngestConfig(num_workers=1), lambda *_: None)
+    part = replace(ingested.manifest, cases=ingested.manifest.cases[1:3])
     part.write(tmp_path / "store" / "part.csv")
-    found = References.read(tmp_path / "store" / "part.csv")
-    assert sorted(found.sources) == sorted(case.id for case in part.cases)
+    references = References.read(tmp_path / "store" / "part.csv")
+    assert sorted(references.sources) == sorted(case.id for case in part.cases)
 
 
 def test_a_data_set_and_its_folder_of_labels_give_the_same(dataset):
@@ -59,15 +59,15 @@ def test_a_data_set_and_its_folder_of_labels_give_the_same(dataset):
         assert np.array_equal(whole.read_label(case, image).voxels, labels.read_label(case, image).voxels)
 
 
-def test_voxels_that_nobody_labelled_are_negative_in_both(dataset, tmp_path):
-    told = {"labels": {"background": 0, "front": 1, "ignore": 2}, "channel_names": {"0": "MR"}}
-    (dataset / "dataset.json").write_text(json.dumps(told))
+def test_unlabelled_voxels_are_negative_in_both(dataset, tmp_path):
+    description = {"labels": {"background": 0, "front": 1, "ignore": 2}, "channel_names": {"0": "MR"}}
+    (dataset / "dataset.json").write_text(json.dumps(description))
     ingest(dataset, tmp_path / "store", IngestConfig(num_workers=1), lambda *_: None)
-    for found in (References.read(dataset), References.read(tmp_path / "store" / "manifest.csv")):
-        for case in found.sources:
+    for references in (References.read(dataset), References.read(tmp_path / "store" / "manifest.csv")):
+        for case in references.sources:
             image = images.read(dataset / "imagesTr" / f"{case}.nii.gz")
-            drawn = images.read(dataset / "labelsTr" / f"{case}.nii.gz", label=True).voxels
-            assert np.array_equal(found.read_label(case, image).voxels, np.array([0, 1, -1])[drawn])
+            label = images.read(dataset / "labelsTr" / f"{case}.nii.gz", label=True).voxels
+            assert np.array_equal(references.read_label(case, image).voxels, np.array([0, 1, -1])[label])
 
 
 def test_an_empty_folder_has_no_references(tmp_path):
@@ -76,14 +76,14 @@ def test_an_empty_folder_has_no_references(tmp_path):
 
 
 def test_a_label_on_another_grid_is_refused_with_its_case(dataset):
-    found = References.read(dataset)
-    first, second = list(found.sources)[:2]
+    references = References.read(dataset)
+    first, second = list(references.sources)[:2]
     with pytest.raises(BadInput, match=f"{first}: label"):
-        found.read_label(first, images.read(dataset / "imagesTr" / f"{second}.nii.gz"))
+        references.read_label(first, images.read(dataset / "imagesTr" / f"{second}.nii.gz"))
 
 
 def test_cases_a_manifest_knows_to_be_unlabelled_are_left_out_and_others_are_refused(tmp_path):
-    found = References(tmp_path, {"a": Source("a", "a", (), ())}, unlabelled=frozenset({"b"}))
-    assert found.select_labelled(["a", "b"]) == ["a"]
+    references = References(tmp_path, {"a": Source("a", "a", (), ())}, unlabelled=frozenset({"b"}))
+    assert references.select_labelled(["a", "b"]) == ["a"]
     with pytest.raises(BadInput, match="no label for c;"):
-        found.select_labelled(["a", "b", "c"])
+        references.select_labelled(["a", "b", "c"])

@@ -61,12 +61,12 @@ def test_folders_with_names_that_are_no_utf8_are_ingested_and_found_again(scans,
         assert {r.path for r in ledger.read_ledger(tmp_path / "s/ledger.csv")} == {r.path for r in rows}
 
 
-def test_the_model_of_a_scanner_is_told_by_a_keyed_pseudonym_alone(tmp_path):
+def test_the_model_of_a_scanner_is_stored_as_a_keyed_pseudonym_only(tmp_path):
     """Who has no key cannot try out which model, or which text in its place, a site stands for."""
-    found = make_slices()
-    for d in found:
+    slices = make_slices()
+    for d in slices:
         d.Manufacturer, d.ManufacturerModelName = "SIEMENS", "Skyra of Dr Doe"
-    save(found, tmp_path / "scans")
+    save(slices, tmp_path / "scans")
     sites = []
     for name in ("a", "b"):
         out = tmp_path / name

@@ -35,11 +35,11 @@ def folders(tmp_path):
     return places
 
 
-def told(found):
+def days_by_patient(scans):
     """The days of every patient's studies, the patients in the order of how many studies they have."""
     by: dict[str, list] = {}
-    for one in make_study_refs(found).values():
-        by.setdefault(one.patient, []).append(one.day)
+    for study in make_study_refs(scans).values():
+        by.setdefault(study.patient, []).append(study.day)
     return sorted((sorted(days, key=str) for days in by.values()), key=str)
 
 
@@ -48,19 +48,19 @@ def test_folders_ingested_one_after_the_other_keep_the_days_between(folders, tmp
     for folder in folders:
         ingest(folder, tmp_path / "store", IngestConfig(deidentify=hidden, **OPTIONS), lambda *_: None)
     manifest = tmp_path / "store/manifest.csv"
-    assert told(list_scans(manifest, "test", "")) == [[0, 183], [0], [None]]
-    assert {one.date for one in make_study_refs(list_scans(manifest, "test", "")).values()} == {""}
+    assert days_by_patient(list_scans(manifest, "test", "")) == [[0, 183], [0], [None]]
+    assert {study.date for study in make_study_refs(list_scans(manifest, "test", "")).values()} == {""}
     real = {date.fromisoformat(day).toordinal() for days in DAYS.values() for day in days if day}
-    kept = {case.study_day for case in Manifest.read(manifest).cases if case.study_day}
-    assert kept.isdisjoint(real) if hidden else kept == real
+    stored_days = {case.study_day for case in Manifest.read(manifest).cases if case.study_day}
+    assert stored_days.isdisjoint(real) if hidden else stored_days == real
 
 
-def test_a_folder_of_scans_tells_the_days_and_names_patients_after_cases(folders):
-    found = list_scans(folders[0].parent, "", "")
-    assert told(found) == [[0, 183], [0], [None]]
-    assert len({scan.patient for scan in found}) == 3 and {scan.patient for scan in found} < {s.case for s in found}
-    assert {one.date for one in make_study_refs(found).values()} == {""}
-    assert {one.date for one in make_study_refs(found, include_dates=True).values()} == {
+def test_a_folder_of_scans_gives_the_days_and_names_patients_after_cases(folders):
+    scans = list_scans(folders[0].parent, "", "")
+    assert days_by_patient(scans) == [[0, 183], [0], [None]]
+    assert len({scan.patient for scan in scans}) == 3 and {scan.patient for scan in scans} < {s.case for s in scans}
+    assert {study.date for study in make_study_refs(scans).values()} == {""}
+    assert {study.date for study in make_study_refs(scans, include_dates=True).values()} == {
         day for days in DAYS.values() for day in days
     }
 
@@ -71,7 +71,7 @@ def test_a_table_dates_scans_that_have_no_header(tmp_path):
     (tmp_path / "p.csv").write_text("case,patient,study_date\n0,a,2024-03-02\n1,a,20240901\n2,a,some day\n")
     options = IngestConfig(patients=tmp_path / "p.csv", modality="MR", **OPTIONS)
     ingest(tmp_path / "scans", tmp_path / "store", options, lambda *_: None)
-    assert told(list_scans(tmp_path / "store/manifest.csv", "test", "")) == [[0, 183, None]]
+    assert days_by_patient(list_scans(tmp_path / "store/manifest.csv", "test", "")) == [[0, 183, None]]
 
 
 def test_a_manifest_of_before_has_no_days(folders, tmp_path):
@@ -86,12 +86,12 @@ def test_a_manifest_of_before_has_no_days(folders, tmp_path):
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.none() | st.integers(1, 9)), max_size=8))
-def test_days_count_from_the_patients_first_study(whose):
-    found = [ScanRef(f"{n}", patient, day, lambda: volume(0)) for n, (patient, day) in enumerate(whose)]
-    done = make_study_refs(found)
+def test_days_count_from_the_patients_first_study(patients_and_days):
+    scans = [ScanRef(f"{n}", patient, day, lambda: volume(0)) for n, (patient, day) in enumerate(patients_and_days)]
+    studies = make_study_refs(scans)
     for patient in "ab":
-        days = [day for whom, day in whose if whom == patient and day is not None]
-        assert [s.day for s in done.values() if s.patient == patient and s.day is not None] == [
+        days = [day for whom, day in patients_and_days if whom == patient and day is not None]
+        assert [s.day for s in studies.values() if s.patient == patient and s.day is not None] == [
             day - min(days) for day in days
         ]
-    assert [done[scan.case].day is None for scan in found] == [scan.day is None for scan in found]
+    assert [studies[scan.case].day is None for scan in scans] == [scan.day is None for scan in scans]

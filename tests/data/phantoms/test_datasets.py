@@ -187,7 +187,7 @@ def test_both_sequences_show_the_head_in_their_own_contrast():
 
 @few_examples
 @given(small_seeds)
-def test_the_left_hippocampus_lies_left_and_is_the_smaller_one(seed):
+def test_the_left_hippocampus_is_on_the_left_and_smaller(seed):
     scan = make_head(seed, None)
     assert centre_mm(scan.label, LEFT)[0] < centre_mm(scan.label, VENTRICLES)[0] < centre_mm(scan.label, RIGHT)[0]
     assert volumes_ml(scan)[LEFT - 1] < 0.9 * volumes_ml(scan)[RIGHT - 1]

@@ -16,7 +16,7 @@ def make_crop(seed=0, shape=(12, 14, 10)):
     return torch.rand(2, *shape, generator=generator), torch.randint(0, 4, shape, generator=generator)
 
 
-def seeded(seed):
+def make_generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
@@ -24,7 +24,7 @@ def seeded(seed):
 @given(seed=st.integers(0, 2**32), shape=st.tuples(*[st.integers(3, 16)] * 3))
 def test_values_stay_in_range_and_labels_stay_label_values(seed, shape):
     x, label = make_crop(shape=shape)
-    x_, label_ = augment(ALWAYS, x, label, seeded(seed))
+    x_, label_ = augment(ALWAYS, x, label, make_generator(seed))
     assert x_.shape == x.shape and x_.min() >= 0 and x_.max() <= 1
     assert label_.shape == label.shape and label_.dtype == label.dtype and set(label_.unique().tolist()) <= {0, 1, 2, 3}
 
@@ -32,15 +32,15 @@ def test_values_stay_in_range_and_labels_stay_label_values(seed, shape):
 def test_the_generator_decides_everything():
     x, label = make_crop()
     before = x.clone(), label.clone()
-    (a, y), (b, z) = (augment(ALWAYS, x, label, seeded(5)) for _ in range(2))
+    (a, y), (b, z) = (augment(ALWAYS, x, label, make_generator(5)) for _ in range(2))
     assert torch.equal(a, b) and torch.equal(y, z)
-    assert not torch.equal(a, augment(ALWAYS, x, label, seeded(6))[0])
+    assert not torch.equal(a, augment(ALWAYS, x, label, make_generator(6))[0])
     assert torch.equal(x, before[0]) and torch.equal(label, before[1])
 
 
 def test_nothing_changes_with_probability_zero():
     x, label = make_crop()
-    x_, label_ = augment(NEVER, x, label, seeded(0))
+    x_, label_ = augment(NEVER, x, label, make_generator(0))
     assert torch.equal(x, x_) and torch.equal(label, label_)
 
 
@@ -51,7 +51,7 @@ def test_an_axis_that_is_switched_off_is_never_flipped(axis):
     others = [-3 + a for a in range(3) if a != axis]
     allowed = [x, x.flip(others[:1]), x.flip(others[1:]), x.flip(others)]
     flips = {
-        next(i for i, a in enumerate(allowed) if torch.equal(a, augment(config, x, None, seeded(s))[0]))
+        next(i for i, a in enumerate(allowed) if torch.equal(a, augment(config, x, None, make_generator(s))[0]))
         for s in range(40)
     }
     assert flips == {0, 1, 2, 3}
@@ -65,7 +65,7 @@ def test_image_and_label_move_together(shape):
         probability=1.0, flip=(True, True, True), gamma=0, contrast=0, brightness=0, noise=0, blur=0, zoom=1
     )
     for seed in range(10):
-        x, moved = augment(config, label[None].float(), label, seeded(seed))
+        x, moved = augment(config, label[None].float(), label, make_generator(seed))
         overlap = 2 * ((x[0] > 0.5) & (moved == 1)).sum() / ((x[0] > 0.5).sum() + (moved == 1).sum())
         assert overlap > 0.95 and moved.sum() > 0
 
@@ -87,7 +87,7 @@ def test_a_rotation_keeps_lengths_in_a_crop_that_is_no_cube():
         zoom=1,
     )
     for seed in range(10):
-        assert augment(config, x, None, seeded(seed))[0].sum().item() == pytest.approx(x.sum().item(), rel=0.1)
+        assert augment(config, x, None, make_generator(seed))[0].sum().item() == pytest.approx(x.sum().item(), rel=0.1)
 
 
 def test_a_coarser_scan_does_not_shift_the_image():
@@ -106,7 +106,7 @@ def test_a_coarser_scan_does_not_shift_the_image():
         blur=0,
     )
     for seed in range(40):
-        image = augment(config, x, None, seeded(seed))[0][0]
+        image = augment(config, x, None, make_generator(seed))[0][0]
         assert ((coordinates * image).sum((1, 2, 3)) / image.sum()).tolist() == pytest.approx([11.5] * 3, abs=0.02)
 
 
@@ -120,9 +120,9 @@ INTENSITY = {"gamma": 0.3, "contrast": 0.25, "brightness": 0.1, "noise": 0.05, "
 def test_each_change_acts_alone(name):
     """Geometric changes move the label too, intensity changes never do."""
     x, label = make_crop(shape=(16, 16, 16))
-    unchanged, _ = augment(AugmentConfig(**NO_CHANGE), x, label, seeded(1))
+    unchanged, _ = augment(AugmentConfig(**NO_CHANGE), x, label, make_generator(1))
     config = AugmentConfig(**NO_CHANGE | {name: (GEOMETRIC | INTENSITY)[name]})
-    augmented = [augment(config, x, label, seeded(seed)) for seed in range(8)]
+    augmented = [augment(config, x, label, make_generator(seed)) for seed in range(8)]
     assert sum(not torch.allclose(x_, unchanged, atol=1e-3) for x_, _ in augmented) > 6
     assert all(torch.equal(y, label) for _, y in augmented) == (name in INTENSITY)
 
@@ -133,7 +133,7 @@ def test_an_elastic_deformation_never_folds(seed, shape):
     """Coordinates keep their order along every axis."""
     config = AugmentConfig(**NO_CHANGE | {"elastic": 0.2})
     coordinates = torch.stack(torch.meshgrid(*[torch.linspace(0, 1, n) for n in shape], indexing="ij"))
-    *moved, inside = augment(config, torch.cat([coordinates, torch.ones(1, *shape)]), None, seeded(seed))[0]
+    *moved, inside = augment(config, torch.cat([coordinates, torch.ones(1, *shape)]), None, make_generator(seed))[0]
     for axis in range(3):
         n = shape[axis] - 1
         both = (inside > 0.999).narrow(axis, 0, n) & (inside > 0.999).narrow(axis, 1, n)
@@ -146,7 +146,7 @@ def test_a_mirror_exchanges_left_and_right():
     config = AugmentConfig(**NO_CHANGE | {"flip": (True, True, True), "left_right_pairs": ((1, 4),)})
     outcomes = set()
     for seed in range(10):
-        x, y = augment(config, label[None].float() / 4, label, seeded(seed))
+        x, y = augment(config, label[None].float() / 4, label, make_generator(seed))
         mirrored = bool((x[0, 0] > 0.9).all())
         outcomes.add(mirrored)
         assert (y[:2] == 1).all() and (y[6:] == 4).all() and (y[3:5] == 3).all()
@@ -157,12 +157,15 @@ def test_without_pairs_a_mirror_keeps_label_values():
     label = torch.zeros(8, 8, 8, dtype=torch.long)
     label[:2] = 1
     config = AugmentConfig(**NO_CHANGE | {"flip": (True, False, False)})
-    assert {int(augment(config, label[None].float(), label, seeded(s))[1][0, 0, 0]) for s in range(10)} == {0, 1}
+    assert {int(augment(config, label[None].float(), label, make_generator(s))[1][0, 0, 0]) for s in range(10)} == {
+        0,
+        1,
+    }
 
 
 def test_unknown_voxels_stay_unknown():
     x, label = make_crop(shape=(16, 16, 16))
     label[:8] = -1
     for seed in range(5):
-        _, moved = augment(ALWAYS, x, label, seeded(seed))
+        _, moved = augment(ALWAYS, x, label, make_generator(seed))
         assert set(moved.unique().tolist()) == {-1, 0, 1, 2, 3}

@@ -77,7 +77,7 @@ def test_anatomy_keeps_its_name(name):
 
 
 @pytest.mark.parametrize("name", ["Smith", "Smith tumour", "GTV 19330101", "GTV Müller", "", "12", "GTV\nheart"])
-def test_other_words_lose_theirs(name):
+def test_values_of_other_attributes_are_removed(name):
     assert redact_structure_name(name, KEY) == f"structure-{KEY.make_pseudonym('structure', name)}"
 
 

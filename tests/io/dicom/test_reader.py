@@ -297,7 +297,7 @@ def test_a_patient_does_not_show_in_the_printed_series(tmp_path):
     assert "patient-1" not in repr(read_one(tmp_path)) and "Doe" not in repr(read_one(tmp_path))
 
 
-def test_a_scout_beside_a_series_is_refused_alone(tmp_path):
+def test_a_scout_next_to_a_series_is_refused_alone(tmp_path):
     save(make_slices(), tmp_path)
     scout = make_slices(count=1, axes=(1, 0, 0, 0, 0, -1))[0]
     scout.ImageType, scout.SOPInstanceUID = ["ORIGINAL", "PRIMARY", "LOCALIZER"], ROOT + "77"
@@ -320,7 +320,7 @@ def test_reading_a_good_series_warns_of_nothing(tmp_path):
         read_one(tmp_path).volume()
 
 
-def test_one_file_may_be_asked_for(tmp_path):
+def test_a_single_file_can_be_requested(tmp_path):
     save([make_multiframe(make_slices())], tmp_path)
     (series,) = dicom.read(tmp_path / "000.dcm")
     assert error_against_truth(series.volume()) <= 0.51

@@ -229,7 +229,7 @@ def test_a_faulty_series_is_refused_with_all_its_files(tmp_path, fault):
 
 
 @pytest.mark.parametrize("fault", DECODED)
-def test_a_fault_in_the_pixels_is_refused_when_they_are_asked_for(tmp_path, fault):
+def test_a_fault_in_the_pixels_is_refused_when_they_are_read(tmp_path, fault):
     change, code, words = DECODED[fault]
     datasets = make_slices()
     change(datasets)
@@ -240,7 +240,7 @@ def test_a_fault_in_the_pixels_is_refused_when_they_are_asked_for(tmp_path, faul
     assert caught.value.code == code
 
 
-def compressed(folder, syntax, frame, **attributes):
+def write_compressed(folder, syntax, frame, **attributes):
     """A series whose slices claim `syntax` and hold `frame` as their only compressed frame."""
     datasets = [with_compressed_frames(d, frame) for d in make_slices(count=3)]
     each(**attributes)(datasets)
@@ -259,7 +259,7 @@ CODECS = {
 @pytest.mark.parametrize("fault", CODECS)
 def test_a_broken_codestream_is_refused_and_kills_nothing(tmp_path, fault):
     syntax, frame, attributes = CODECS[fault]
-    compressed(tmp_path, syntax, frame, **attributes)
+    write_compressed(tmp_path, syntax, frame, **attributes)
     for result in dicom.read(tmp_path):
         if isinstance(result, dicom.Series):
             with pytest.raises(BadInput, match="decode"), limit_resources(mib=1024 if "Rows" in attributes else 256):
@@ -294,8 +294,8 @@ def without_pixels(path):
     d.save_as(path)
 
 
-def deflated(content):
-    """A file that says it is deflated, with this after its meta group."""
+def make_deflated(content):
+    """A file that is marked as deflated, with this content after its meta group."""
 
     def write(path):
         save_one(make_slices()[0], path, DeflatedExplicitVRLittleEndian)
@@ -312,7 +312,7 @@ def bomb():
     return b"".join(machine.compress(bytes(1 << 24)) for _ in range(8)) + machine.flush()
 
 
-def nested(path):
+def write_nested(path):
     """Three thousand sequences in each other, of undefined length."""
     save_one(make_slices()[0], path)
     content = path.read_bytes()
@@ -337,13 +337,13 @@ def claims(syntax):
         d.file_meta.TransferSyntaxUID = syntax
         content = path.read_bytes()
         native, other = str(ExplicitVRLittleEndian).encode() + b"\0", str(syntax).encode()
-        head = content[132:].replace(b"UI\x14\x00" + native, b"UI" + _padded(other), 1)
+        head = content[132:].replace(b"UI\x14\x00" + native, b"UI" + _pad_uid(other), 1)
         path.write_bytes(content[:132] + head)
 
     return write
 
 
-def _padded(uid):
+def _pad_uid(uid):
     uid += b"\0" * (len(uid) % 2)
     return struct.pack("<H", len(uid)) + uid
 
@@ -393,13 +393,16 @@ FILES = {
     "a file cut in its first bytes": (cut(0.1), "not-dicom", "not a DICOM file"),
     "an index": (dicomdir, "not-an-image", "DICOMDIR"),
     "no pixels at all": (without_pixels, "pixels", "no pixel data"),
-    "a deflate bomb": (deflated(bomb), "too-big", "bomb"),
-    "a damaged deflate stream": (deflated(lambda: b"\xff" * 500), "unreadable", "damaged"),
-    "a deflate stream that ends early": (deflated(lambda: zlib.compress(bytes(999))[2:-9]), "unreadable", "breaks off"),
-    "sequences nested without end": (nested, "unreadable", "damaged"),
+    "a deflate bomb": (make_deflated(bomb), "too-big", "bomb"),
+    "a damaged deflate stream": (make_deflated(lambda: b"\xff" * 500), "unreadable", "damaged"),
+    "a deflate stream that ends early": (make_deflated(lambda: zlib.compress(bytes(999))[2:-9]),
+        "unreadable",
+        "breaks off",
+    ),
+    "sequences nested without end": (write_nested, "unreadable", "damaged"),
     "an element of two gigabytes": (long_element, None, ""),
-    "native pixels said to be compressed": (claims(JPEG2000Lossless), "pixels", "not encapsulated"),
-    "compressed pixels said to be native": (encapsulated_but_native, "pixels", "encapsulated"),
+    "native pixels marked as compressed": (claims(JPEG2000Lossless), "pixels", "not encapsulated"),
+    "compressed pixels marked as native": (encapsulated_but_native, "pixels", "encapsulated"),
     "a film": (claims(MPEG2MPML), "pixels", "MPEG2"),
     "fragments that break off": (cut_fragments, "pixels", "break off"),
     "frames without a description": (frames_undescribed, "geometry", "describes 5 of its 6 frames"),

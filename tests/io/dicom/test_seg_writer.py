@@ -59,7 +59,7 @@ def make_segments():
 
 
 @pytest.fixture
-def written(tmp_path):
+def series_and_segmentation(tmp_path):
     series = write_and_read_series(tmp_path / "s")
     segmentation = seg.write(series, make_labels(series), make_segments(), ALGORITHM, tmp_path / "seg.dcm", "BINARY")
     return series, segmentation
@@ -125,7 +125,7 @@ def test_an_irregular_series_is_refused(tmp_path):
         seg.require_regular_grid(series)
 
 
-def test_a_seg_names_its_content_and_its_patient(written, tmp_path):
+def test_a_seg_names_its_content_and_its_patient(series_and_segmentation, tmp_path):
     data = dcmread(tmp_path / "seg.dcm")
     source = dcmread(next((tmp_path / "s").iterdir()))
     assert (data.PatientID, data.StudyInstanceUID) == (source.PatientID, source.StudyInstanceUID)
@@ -185,8 +185,8 @@ def read_groups(path) -> dict[str, dict[str, object]]:
     return groups
 
 
-def test_a_report_holds_every_verdict_volume_and_segment(written, tmp_path):
-    series, segmentation = written
+def test_a_report_holds_every_verdict_volume_and_segment(series_and_segmentation, tmp_path):
+    series, segmentation = series_and_segmentation
     sr.write(series, segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
     groups = read_groups(tmp_path / "sr.dcm")
     assert [g["Verdict of the reviewer"] for g in groups.values()] == ["accept", "edit", "none", "reject"]
@@ -205,8 +205,8 @@ def test_a_report_holds_every_verdict_volume_and_segment(written, tmp_path):
     assert [g.tracking_uid for g in roi_groups] == list(groups)[:3]
 
 
-def test_only_a_signature_verifies(written, tmp_path):
-    series, segmentation = written
+def test_only_a_signature_verifies(series_and_segmentation, tmp_path):
+    series, segmentation = series_and_segmentation
     for reviewer in (SrReviewer(), SrReviewer("ana"), SIGNED):
         sr.write(series, segmentation, make_findings(), ALGORITHM, reviewer, tmp_path / "sr.dcm")
         data = dcmread(tmp_path / "sr.dcm")
@@ -227,17 +227,17 @@ def test_a_case_without_a_finding_has_a_report_and_no_segment(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["seg", "sr"])
-def test_another_validator_finds_no_error(written, tmp_path, kind):
+def test_another_validator_finds_no_error(series_and_segmentation, tmp_path, kind):
     program = shutil.which("dciodvfy")
     if program is None:
         pytest.skip("needs dciodvfy (Debian: dicom3tools)")
-    sr.write(*written, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
+    sr.write(*series_and_segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
     process = subprocess.run([program, tmp_path / f"{kind}.dcm"], capture_output=True, text=True, timeout=60)
     errors = [line for line in (process.stdout + process.stderr).splitlines() if line.startswith("Error")]
     assert not errors, json.dumps(errors, indent=1)
 
 
-def test_dcmqi_reads_the_same_segments(written, tmp_path):
+def test_dcmqi_reads_the_same_segments(series_and_segmentation, tmp_path):
     program = shutil.which("segimage2itkimage")
     if program is None:
         pytest.skip("needs segimage2itkimage (PyPI: dcmqi)")
@@ -247,11 +247,11 @@ def test_dcmqi_reads_the_same_segments(written, tmp_path):
     assert sizes == [18, 6, 1]
 
 
-def test_dcmqi_reads_the_same_report(written, tmp_path):
+def test_dcmqi_reads_the_same_report(series_and_segmentation, tmp_path):
     program = shutil.which("tid1500reader")
     if program is None:
         pytest.skip("needs tid1500reader (PyPI: dcmqi)")
-    sr.write(*written, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
+    sr.write(*series_and_segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
     command = [program, "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "sr.json"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]

@@ -1,4 +1,4 @@
-"""A request is identified as the right person, or as nobody."""
+"""A request is identified as the right person or not at all."""
 
 import pytest
 
@@ -29,14 +29,14 @@ def test_local_mode_has_one_reader():
 
 
 @pytest.mark.parametrize("secret", [None, "", "wrong", "secret "])
-def test_a_proxy_header_without_the_secret_identifies_nobody(secret):
+def test_a_proxy_header_without_the_secret_identifies_no_reader(secret):
     access = ReviewConfig(**BASE, mode="proxy", proxy_secret="secret", roles={"ana": "reader"})
     headers = {"X-Forwarded-User": "ana"} | ({"X-Proxy-Secret": secret} if secret is not None else {})
     assert identify(access, headers, {}) is None
     assert identify(access, headers | {"X-Proxy-Secret": "secret"}, {}) == Reviewer("ana", "reader")
 
 
-def test_a_proxy_without_any_secret_lets_nobody_in():
+def test_a_proxy_without_any_secret_admits_no_reader():
     access = ReviewConfig(**BASE, mode="proxy", roles={"ana": "reader"})
     assert identify(access, {"X-Forwarded-User": "ana", "X-Proxy-Secret": ""}, {}) is None
 
