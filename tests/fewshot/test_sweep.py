@@ -1,4 +1,4 @@
-"""A sweep trains each cell once, goes on where it stopped, tells what failed, and refuses to mix questions."""
+"""A sweep trains each cell once, resumes where it stopped, reports what failed, and refuses to mix settings."""
 
 import csv
 import json
@@ -29,6 +29,14 @@ from medssl.volume import Volume
 SIZE = {"encoder.channels": [4, 8], "encoder.strides": [1, 2], "encoder.blocks": [1, 1], "patch_size": [16, 16, 16]}
 LENGTH = {"train.epochs": 1, "train.steps_per_epoch": 2, "train.batch_size": 2}
 SMALL = SIZE | LENGTH | {"max_val_cases": 0}
+OPTIONS = {
+    "changes": SMALL,
+    "pretraining": SIZE | LENGTH,
+    "arms": {"scratch": Arm(), "mae": Arm(pretrain="configs/pretrain/mae.yaml")},
+    "num_labelled": (1, 2),
+    "seeds": (0, 1),
+}
+ONE_CELL = {"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)}
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +49,8 @@ def manifest(tmp_path_factory):
         values = (draw.normal(100, 20, label.shape) + 80 * label).astype(np.float32)
         nifti.write(Volume(values, np.eye(4), "a.u."), out / "scans" / "imagesTr" / f"case{n}.nii.gz")
         nifti.write(Volume(label, np.eye(4), "label"), out / "scans" / "labelsTr" / f"case{n}.nii.gz")
-    told = {"labels": {"0": "background", "1": "head", "2": "tail"}, "modality": {"0": "MRI"}}
-    write_json(out / "scans" / "dataset.json", told)
+    description = {"labels": {"0": "background", "1": "head", "2": "tail"}, "modality": {"0": "MRI"}}
+    write_json(out / "scans" / "dataset.json", description)
     ingest(
         out / "scans",
         out / "store",
@@ -53,74 +61,81 @@ def manifest(tmp_path_factory):
 
 
 @pytest.fixture
-def asked(manifest, tmp_path):
-    return Sweep(
-        out=tmp_path / "sweep",
-        manifest=manifest,
-        changes=SMALL,
-        pretraining=SIZE | LENGTH,
-        arms={"scratch": Arm(), "mae": Arm(pretrain="configs/pretrain/mae.yaml")},
-        num_labelled=(1, 2),
-        seeds=(0, 1),
-    )
+def sweep(manifest, tmp_path):
+    return Sweep(out=tmp_path / "sweep", manifest=manifest, **OPTIONS)
 
 
-def test_every_cell_is_trained_tested_and_told(asked):
-    said = []
-    found = run_sweep(asked, said.append).rows
-    overall = [line for line in found if line.structure == found[0].structure]
+@pytest.fixture(scope="module")
+def finished(manifest, tmp_path_factory):
+    """A sweep that is finished, and its result; do not change its folder."""
+    sweep = Sweep(out=tmp_path_factory.mktemp("finished") / "sweep", manifest=manifest, **OPTIONS)
+    return sweep, run_sweep(sweep, lambda message: None)
+
+
+@pytest.fixture
+def finished_copy(finished, sweep):
+    """A copy of the finished sweep that may be changed."""
+    shutil.copytree(finished[0].out, sweep.out)
+    return sweep
+
+
+def test_every_cell_is_trained_tested_and_reported(finished):
+    sweep, result = finished
+    rows = result.rows
+    overall = [line for line in rows if line.structure == rows[0].structure]
     assert [(line.arm, line.num_labelled) for line in overall] == [
         ("scratch", 1),
         ("mae", 1),
         ("scratch", 2),
         ("mae", 2),
     ]
-    assert all(line.seeds == 2 for line in found)
+    assert all(line.seeds == 2 for line in rows)
     scratch, pretrained = overall[:2]
     assert scratch.difference is None and pretrained.difference.estimate == pytest.approx(
         pretrained.score.estimate - scratch.score.estimate
     )
-    with (asked.out / "table.csv").open() as handle:
-        rows = list(csv.DictReader(handle))
-    assert len(rows) == len(found) and float(rows[0]["score"]) == pytest.approx(scratch.score.estimate, abs=1e-4)
-    page = (asked.out / "report.html").read_text()
+    with (sweep.out / "table.csv").open() as handle:
+        table = list(csv.DictReader(handle))
+    assert len(table) == len(rows) and float(table[0]["score"]) == pytest.approx(scratch.score.estimate, abs=1e-4)
+    page = (sweep.out / "report.html").read_text()
     assert "finished" in page and "mae" in page and not re.search(r'(src|href)="http', page)
-    assert (asked.out / "curve.png").stat().st_size > 1000
+    assert (sweep.out / "curve.png").stat().st_size > 1000
     again = []
-    assert [line.score for line in run_sweep(asked, again.append).rows] == [line.score for line in found]
+    assert [line.score for line in run_sweep(sweep, again.append).rows] == [line.score for line in rows]
     assert again == ["8 cells, 8 done already"]
 
 
-def test_a_stopped_sweep_goes_on_with_what_is_left(asked, monkeypatch):
-    work, seen = cell.run_cell, []
+def test_a_stopped_sweep_continues_with_the_remaining_cells(sweep, monkeypatch):
+    work, started = cell.run_cell, []
 
     def stops(one):
-        seen.append(one.name)
-        if len(seen) == 3:
+        started.append(one.name)
+        if len(started) == 3:
             raise KeyboardInterrupt
         return work(one)
 
     monkeypatch.setattr(cell, "run_cell", stops)
+    sweep = sweep.model_copy(update={"seeds": (0,)})
     with pytest.raises(KeyboardInterrupt):
-        run_sweep(asked, lambda said: None)
-    assert "2 of 8 cells done" in (asked.out / "report.html").read_text()
-    said = []
-    run_sweep(asked, said.append)
-    assert said[0] == "8 cells, 2 done already" and len(seen) == 3 + 6
-    assert seen[2] == seen[3]
+        run_sweep(sweep, lambda message: None)
+    assert "2 of 4 cells done" in (sweep.out / "report.html").read_text()
+    messages = []
+    run_sweep(sweep, messages.append)
+    assert messages[0] == "4 cells, 2 done already" and len(started) == 3 + 2
+    assert started[2] == started[3]
 
 
-def test_a_cell_whose_run_is_finished_is_only_tested(asked, monkeypatch):
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
-    first = run_sweep(asked, lambda said: None).rows
-    (asked.out / "cells" / "scratch-k1-s0" / "cases.csv").unlink()
+def test_a_cell_whose_run_is_finished_is_only_tested(finished_copy, monkeypatch):
+    sweep = finished_copy.model_copy(update=ONE_CELL)
+    first = run_sweep(sweep, lambda message: None).rows
+    (sweep.out / "cells" / "scratch-k1-s0" / "cases.csv").unlink()
     monkeypatch.setattr(cell, "finetune", None)
-    assert [line.score for line in run_sweep(asked, lambda said: None).rows] == [line.score for line in first]
+    assert [line.score for line in run_sweep(sweep, lambda message: None).rows] == [line.score for line in first]
 
 
 @pytest.mark.parametrize("error", [BadInput, OSError, RuntimeError, MemoryError])
-def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch, error):
-    finetune = cell.finetune
+def test_a_cell_that_fails_is_reported_and_the_others_continue(finished_copy, monkeypatch, error):
+    sweep, finetune = finished_copy, cell.finetune
 
     def breaks(settings: FinetuneConfig):
         if settings.seed == 1 and settings.num_labelled == 2:
@@ -128,82 +143,93 @@ def test_a_cell_that_fails_is_told_and_the_rest_goes_on(asked, monkeypatch, erro
         return finetune(settings)
 
     monkeypatch.setattr(cell, "finetune", breaks)
-    said = []
-    found = run_sweep(asked.model_copy(update={"arms": {"scratch": Arm()}}), said.append).rows
-    assert said[-1] == "4 of 4: scratch, 2 labelled, seed 1: the loss is nan on case-7"
-    assert {line.num_labelled: line.seeds for line in found} == {1: 2, 2: 1}
-    assert "the loss is nan on case-7" in (asked.out / "report.html").read_text()
+    missing = ("scratch-k2-s0", "scratch-k2-s1") if error is RuntimeError else ("scratch-k2-s1",)
+    for name in missing:
+        shutil.rmtree(sweep.out / "cells" / name)
+    messages = []
+    rows = run_sweep(sweep.model_copy(update={"arms": {"scratch": Arm()}}), messages.append).rows
+    assert messages[-1] == f"{len(missing)} of {len(missing)}: scratch, 2 labelled, seed 1: the loss is nan on case-7"
+    assert {line.num_labelled: line.seeds for line in rows} == {1: 2, 2: 1}
+    assert "the loss is nan on case-7" in (sweep.out / "report.html").read_text()
 
 
-def test_a_sweep_with_cells_that_failed_is_no_success(asked, monkeypatch, capsys):
+def test_a_sweep_with_cells_that_failed_is_no_success(finished_copy, monkeypatch, capsys):
     def breaks(settings: FinetuneConfig):
         raise BadInput("the loss is nan")
 
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,)})
-    path = asked.out.with_suffix(".yaml")
-    path.write_text(config.dump(asked))
+    sweep = finished_copy.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,)})
+    shutil.rmtree(sweep.out / "cells" / "scratch-k1-s1")
+    path = sweep.out.with_suffix(".yaml")
+    path.write_text(config.dump(sweep))
     assert cli.run("fewshot", [str(path), "seeds=[0]"]) == 0
     monkeypatch.setattr(cell, "finetune", breaks)
     assert cli.run("fewshot", [str(path)]) == 2
-    said = capsys.readouterr()
-    assert "scratch, 1 labelled, seed 1: the loss is nan" in said.err.splitlines()[-1] and "report.html" in said.out
-    assert cli.run("fewshot", [str(path), f"out={asked.out}2"]) == 2
+    messages = capsys.readouterr()
+    assert (
+        "scratch, 1 labelled, seed 1: the loss is nan" in messages.err.splitlines()[-1]
+        and "report.html" in messages.out
+    )
+    assert cli.run("fewshot", [str(path), f"out={sweep.out}2"]) == 2
     assert "no cell could be measured; the first: the loss is nan" in capsys.readouterr().err
 
 
-def test_a_pretraining_that_fails_costs_its_own_arms_alone(asked, monkeypatch):
+def test_a_pretraining_that_fails_costs_its_own_arms_alone(finished_copy, monkeypatch):
+    sweep = finished_copy
+    for folder in ("pretrained/mae", "cells/mae-k1-s0", "cells/mae-k1-s1"):
+        shutil.rmtree(sweep.out / folder)
+
     def breaks(settings):
         raise BadInput("the loss is nan on case-7")
 
     monkeypatch.setattr("medssl.fewshot.sweep.pretrain", breaks)
-    swept = run_sweep(asked.model_copy(update={"num_labelled": (1,)}), lambda said: None)
+    swept = run_sweep(sweep.model_copy(update={"num_labelled": (1,)}), lambda message: None)
     assert set(swept.failures) == {"mae, 1 labelled, seed 0", "mae, 1 labelled, seed 1"}
     assert {line.arm for line in swept.rows} == {"scratch"} and {line.seeds for line in swept.rows} == {2}
-    assert "its pretraining failed: the loss is nan on case-7" in (asked.out / "report.html").read_text()
+    assert "its pretraining failed: the loss is nan on case-7" in (sweep.out / "report.html").read_text()
 
 
-def test_a_sweep_that_was_stopped_before_it_wrote_anything_begins_anew(asked):
-    asked.out.mkdir()
-    (asked.out / ".lock").touch()
-    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
-    assert not run_sweep(short, lambda said: None).failures
+def test_a_sweep_that_was_stopped_before_it_wrote_anything_starts_again(sweep):
+    sweep.out.mkdir()
+    (sweep.out / ".lock").touch()
+    short = sweep.model_copy(update=ONE_CELL)
+    assert not run_sweep(short, lambda message: None).failures
 
 
 @pytest.mark.parametrize("arm", ["scratch", "mae"])
-def test_a_sweep_that_was_moved_goes_on_with_a_cell_half_trained(asked, monkeypatch, tmp_path, arm):
+def test_a_sweep_that_was_moved_continues_with_a_half_trained_cell(sweep, monkeypatch, tmp_path, arm):
     def stops(*words, **more):
         raise KeyboardInterrupt
 
-    changed = {"num_labelled": (1,), "seeds": (0,), "arms": {arm: asked.arms[arm]}, "reference": arm}
-    short = asked.model_copy(update=changed)
+    changed = {"num_labelled": (1,), "seeds": (0,), "arms": {arm: sweep.arms[arm]}, "reference": arm}
+    short = sweep.model_copy(update=changed)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("medssl.training.finetune.train", stops)
-        run_sweep(short, lambda said: None)
-    asked.out.rename(tmp_path / "moved")
-    assert not run_sweep(short.model_copy(update={"out": tmp_path / "moved"}), lambda said: None).failures
+        run_sweep(short, lambda message: None)
+    sweep.out.rename(tmp_path / "moved")
+    assert not run_sweep(short.model_copy(update={"out": tmp_path / "moved"}), lambda message: None).failures
 
 
-def test_cells_measured_before_regions_were_are_measured_again(manifest, asked, monkeypatch, tmp_path):
+def test_cells_measured_before_regions_were_are_measured_again(manifest, sweep, monkeypatch, tmp_path):
     shutil.copytree(manifest.parents[1], tmp_path / "both")
     place = tmp_path / "both" / "store"
     card = json.loads((place / "store.json").read_text())
     changed = {"num_labelled": (1,), "arms": {"scratch": Arm()}, "manifest": place / "manifest.csv"}
-    short = asked.model_copy(update=changed)
-    run_sweep(short.model_copy(update={"seeds": (0,)}), lambda said: None)
+    short = sweep.model_copy(update=changed)
+    run_sweep(short.model_copy(update={"seeds": (0,)}), lambda message: None)
     write_json(place / "store.json", card | {"regions": {"whole": [1, 2]}})
-    said = []
-    swept = run_sweep(short, said.append)
-    assert said[0] == "2 cells, 0 done already" and not swept.failures
+    messages = []
+    swept = run_sweep(short, messages.append)
+    assert messages[0] == "2 cells, 0 done already" and not swept.failures
     assert {(line.structure, line.seeds) for line in swept.rows} == {
         (name, 2) for name in ("all labels", "head", "tail", "whole")
     }
 
 
-def test_labels_without_some_class_are_told_before_anything_is_trained(asked, tmp_path):
+def test_labels_without_some_class_are_reported_before_anything_is_trained(sweep, tmp_path):
     place = tmp_path / "some"
-    shutil.copytree(asked.manifest.parents[1] / "scans", place / "scans")
-    drawn = select_labelled(Manifest.read(asked.manifest).in_split("train").with_labels(), 1, 1).cases[0]
-    path = place / "scans" / "labelsTr" / f"{drawn.id}.nii.gz"
+    shutil.copytree(sweep.manifest.parents[1] / "scans", place / "scans")
+    labelled = select_labelled(Manifest.read(sweep.manifest).in_split("train").with_labels(), 1, 1).cases[0]
+    path = place / "scans" / "labelsTr" / f"{labelled.id}.nii.gz"
     label = nifti.read(path, label=True)
     nifti.write(replace(label, voxels=np.minimum(label.voxels, 1)), path)
     ingest(
@@ -212,19 +238,20 @@ def test_labels_without_some_class_are_told_before_anything_is_trained(asked, tm
         IngestConfig(split_fractions={"train": 0.6, "test": 0.4}, num_workers=0),
         lambda d, of: None,
     )
-    asked = asked.model_copy(update={"manifest": place / "store" / "manifest.csv", "arms": {"scratch": Arm()}})
+    sweep = sweep.model_copy(update={"manifest": place / "store" / "manifest.csv", "arms": {"scratch": Arm()}})
     with pytest.raises(
         BadInput, match=r"scratch, 1 labelled, seed 1: none of the 1 labelled volumes contains tail; .*allow_missing"
     ):
-        run_sweep(asked, lambda said: None)
-    assert not asked.out.exists()
-    allowed = asked.model_copy(update={"changes": SMALL | {"allow_missing_classes": True}, "num_labelled": (1,)})
-    assert not run_sweep(allowed, lambda said: None).failures
+        run_sweep(sweep, lambda message: None)
+    assert not sweep.out.exists()
+    changes = {"changes": SMALL | {"allow_missing_classes": True}, "num_labelled": (1,), "seeds": (1,)}
+    allowed = sweep.model_copy(update=changes)
+    assert not run_sweep(allowed, lambda message: None).failures
 
 
-def test_a_network_of_a_mixed_set_is_measured_on_all_of_it(asked, tmp_path):
+def test_a_network_of_a_mixed_set_is_measured_on_all_of_it(sweep, tmp_path):
     place = tmp_path / "mixed"
-    shutil.copytree(asked.manifest.parents[1] / "scans", place / "scans")
+    shutil.copytree(sweep.manifest.parents[1] / "scans", place / "scans")
     for n in range(10):
         path = place / "scans" / "imagesTr" / f"case{n}.nii.gz"
         scan = nifti.read(path)
@@ -239,23 +266,20 @@ def test_a_network_of_a_mixed_set_is_measured_on_all_of_it(asked, tmp_path):
     )
     manifest = place / "store" / "manifest.csv"
     assert {case.unit for case in Manifest.read(manifest).cases} == {"HU", "a.u."}
-    changed = {"num_labelled": (1,), "arms": {"scratch": Arm()}, "manifest": manifest}
-    assert not run_sweep(asked.model_copy(update=changed), lambda said: None).failures
+    changed = ONE_CELL | {"manifest": manifest}
+    assert not run_sweep(sweep.model_copy(update=changed), lambda message: None).failures
 
 
-def test_two_processes_do_not_work_on_one_sweep(asked):
-    asked.out.mkdir()
-    (asked.out / "sweep.yaml").write_text(config.dump(asked))
-    with exclusive_lock(asked.out, ""), pytest.raises(BadInput, match="another process works on this sweep"):
-        run_sweep(asked.model_copy(update={"seeds": (5,)}), lambda said: None)
-    assert (asked.out / "sweep.yaml").read_text() == config.dump(asked)
+def test_two_processes_do_not_work_on_one_sweep(sweep):
+    sweep.out.mkdir()
+    (sweep.out / "sweep.yaml").write_text(config.dump(sweep))
+    with exclusive_lock(sweep.out, ""), pytest.raises(BadInput, match="another process works on this sweep"):
+        run_sweep(sweep.model_copy(update={"seeds": (5,)}), lambda message: None)
+    assert (sweep.out / "sweep.yaml").read_text() == config.dump(sweep)
 
 
-def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, asked):
-    run = Run(asked.out / "cells" / "scratch-k1-s0" / "run")
-    run_sweep(
-        asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)}), lambda said: None
-    )
+def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, finished):
+    run = Run(finished[0].out / "cells" / "scratch-k1-s0" / "run")
     shutil.copytree(manifest.parents[1], tmp_path / "both")
     place = tmp_path / "both" / "store"
     card = json.loads((place / "store.json").read_text())
@@ -264,32 +288,34 @@ def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, as
     assert {row.label for row in rows} == {"head", "tail", "whole"}
 
 
-def test_cells_train_in_processes_to_the_same_scores(asked):
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "seeds": (0,)})
-    here = run_sweep(asked, lambda said: None).rows
-    apart = run_sweep(
-        asked.model_copy(update={"out": asked.out.with_name("apart"), "num_workers": 2}), lambda said: None
+def test_cells_train_in_processes_to_the_same_scores(finished_copy):
+    sweep = finished_copy.model_copy(update={"arms": {"scratch": Arm()}, "seeds": (0,)})
+    in_process = run_sweep(sweep, lambda message: None).rows
+    in_workers = run_sweep(
+        sweep.model_copy(update={"out": sweep.out.with_name("apart"), "num_workers": 2}), lambda message: None
     ).rows
-    assert [line.score.estimate for line in apart] == pytest.approx([line.score.estimate for line in here], abs=1e-3)
+    assert [line.score.estimate for line in in_workers] == pytest.approx(
+        [line.score.estimate for line in in_process], abs=1e-3
+    )
 
 
 @pytest.mark.slow
-def test_cells_train_on_a_cluster_too(asked):
+def test_cells_train_on_a_cluster_too(sweep):
     distributed = pytest.importorskip("distributed", reason="needs dask (the `cluster` extra)")
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,)})
+    sweep = sweep.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,)})
     with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
-        found = run_sweep(asked.model_copy(update={"scheduler": cluster.scheduler_address}), lambda said: None).rows
-    assert found[0].seeds == 2
+        rows = run_sweep(sweep.model_copy(update={"scheduler": cluster.scheduler_address}), lambda message: None).rows
+    assert rows[0].seeds == 2
 
 
-def test_a_cluster_that_is_not_there_is_told(asked):
+def test_a_cluster_that_does_not_exist_is_reported(sweep):
     with pytest.raises(BadInput, match="no dask scheduler answers"):
-        run_sweep(asked.model_copy(update={"scheduler": "tcp://127.0.0.1:1"}), lambda said: None)
+        run_sweep(sweep.model_copy(update={"scheduler": "tcp://127.0.0.1:1"}), lambda message: None)
 
 
-def test_subsets_are_nested_and_alike_for_all_arms(asked):
-    run_sweep(asked, lambda said: None)
-    chosen = {path.name: set(Run.open(path / "run").metadata["cases"]) for path in (asked.out / "cells").iterdir()}
+def test_subsets_are_nested_and_alike_for_all_arms(finished):
+    sweep = finished[0]
+    chosen = {path.name: set(Run.open(path / "run").metadata["cases"]) for path in (sweep.out / "cells").iterdir()}
     assert len(chosen) == 8
     for seed in (0, 1):
         assert chosen[f"scratch-k1-s{seed}"] < chosen[f"scratch-k2-s{seed}"]
@@ -297,7 +323,7 @@ def test_subsets_are_nested_and_alike_for_all_arms(asked):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"num_labelled": (1, 99)}, "99 labelled cases requested"),
         ({"arms": {"scratch": Arm(changes={"train.epoch": 3})}}, "train.epoch"),
@@ -305,27 +331,27 @@ def test_subsets_are_nested_and_alike_for_all_arms(asked):
         ({"lesions": ("nodule",)}, "lesions: nodule: no label of .*; it has head, tail"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_anything_is_trained(asked, changed, said):
-    with pytest.raises(BadInput, match=said):
-        run_sweep(asked.model_copy(update=changed), lambda line: None)
-    assert not (asked.out / "cells").exists()
+def test_impossible_settings_are_refused_before_anything_is_trained(sweep, changed, message):
+    with pytest.raises(BadInput, match=message):
+        run_sweep(sweep.model_copy(update=changed), lambda line: None)
+    assert not (sweep.out / "cells").exists()
 
 
-def test_lesions_that_no_test_case_has_drawn_are_refused_before_anything_is_trained(asked, monkeypatch):
-    known = References.read(asked.manifest)
-    partly = replace(known, classes=replace(known.classes, present={key: [1] for key in known.sources}))
+def test_lesions_that_no_test_case_has_annotated_are_refused_before_anything_is_trained(sweep, monkeypatch):
+    references = References.read(sweep.manifest)
+    partly = replace(references, classes=replace(references.classes, present={key: [1] for key in references.sources}))
     monkeypatch.setattr(References, "read", lambda place: partly)
     with pytest.raises(BadInput, match=r"lesions: tail is annotated in no test case of .*; leave it out"):
-        run_sweep(asked.model_copy(update={"lesions": ("head", "tail")}), lambda line: None)
-    assert not (asked.out / "cells").exists()
+        run_sweep(sweep.model_copy(update={"lesions": ("head", "tail")}), lambda line: None)
+    assert not (sweep.out / "cells").exists()
 
 
-def test_patients_on_both_sides_are_refused_before_anything_is_trained(asked, tmp_path):
-    shelved = Manifest.read(asked.manifest)
+def test_patients_on_both_sides_are_refused_before_anything_is_trained(sweep, tmp_path):
+    shelved = Manifest.read(sweep.manifest)
     train, test = (next(case for case in shelved.cases if case.split == split) for split in ("train", "test"))
     twin = tuple(replace(case, patient=train.patient) if case.id == test.id else case for case in shelved.cases)
-    both = asked.model_copy(
-        update={"manifest": asked.manifest.with_name("twins.csv"), "seeds": (0,), "num_labelled": (1,)}
+    both = sweep.model_copy(
+        update={"manifest": sweep.manifest.with_name("twins.csv"), "seeds": (0,), "num_labelled": (1,)}
     )
     replace(shelved, cases=twin).write(both.manifest)
     with pytest.raises(BadInput, match="belong to one patient"):
@@ -337,106 +363,103 @@ def test_patients_on_both_sides_are_refused_before_anything_is_trained(asked, tm
     leaks.write_traces(start, leaks.trace_cases(shelved.in_split("test")))
     with pytest.raises(BadInput, match=r"overlaps between .*seen"):
         run_sweep(
-            asked.model_copy(update={"arms": {"scratch": Arm(), "seen": Arm(pretrained=start)}}), lambda line: None
+            sweep.model_copy(update={"arms": {"scratch": Arm(), "seen": Arm(pretrained=start)}}), lambda line: None
         )
-    assert not asked.out.exists()
+    assert not sweep.out.exists()
 
 
-def test_test_labels_that_are_not_where_they_were_are_told_before_anything_is_trained(asked):
-    known = asked.manifest.parent.with_name("store.private")
-    known.rename(known.with_name("away"))
+def test_moved_test_labels_are_reported_before_anything_is_trained(sweep):
+    references = sweep.manifest.parent.with_name("store.private")
+    references.rename(references.with_name("away"))
     try:
         with pytest.raises(BadInput, match="is missing; restore it"):
-            run_sweep(asked, lambda said: None)
+            run_sweep(sweep, lambda message: None)
     finally:
-        known.with_name("away").rename(known)
-    assert not (asked.out / "cells").exists()
+        references.with_name("away").rename(references)
+    assert not (sweep.out / "cells").exists()
 
 
-def test_another_question_does_not_go_into_the_same_folder(asked):
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
-    run_sweep(asked, lambda said: None)
+def test_another_question_does_not_go_into_the_same_folder(finished_copy):
+    sweep = finished_copy.model_copy(update=ONE_CELL)
+    shutil.rmtree(sweep.out / "cells" / "scratch-k2-s0")
     with pytest.raises(BadInput, match="begun with another tolerance_mm; choose another out"):
-        run_sweep(asked.model_copy(update={"tolerance_mm": 3.0}), lambda said: None)
+        run_sweep(sweep.model_copy(update={"tolerance_mm": 3.0}), lambda message: None)
     for change in (
         {"changes": SMALL | {"train.steps_per_epoch": 3}},
         {"arms": {"scratch": Arm(changes={"train.steps_per_epoch": 3})}},
     ):
         with pytest.raises(BadInput, match=r"scratch-k1-s0/run was trained with another train; choose another out"):
-            run_sweep(asked.model_copy(update=change), lambda said: None)
-    assert len(run_sweep(asked.model_copy(update={"num_labelled": (1, 2)}), lambda said: None).rows) > 0
+            run_sweep(sweep.model_copy(update=change), lambda message: None)
+    assert len(run_sweep(sweep.model_copy(update={"num_labelled": (1, 2)}), lambda message: None).rows) > 0
 
 
-def test_what_is_trained_otherwise_than_asked_now_is_no_cell_of_this_table(asked, tmp_path):
+def test_a_run_with_other_settings_is_no_cell_of_this_table(sweep, tmp_path):
     """Wherever the change is: in the recipe's file, in a pretraining's, or in an arm that a shorter sweep left out."""
     files = {name: tmp_path / f"{name}.yaml" for name in ("recipe", "mae")}
     files["recipe"].write_text(Path("configs/finetune/segment.yaml").read_text())
     files["mae"].write_text(Path("configs/pretrain/mae.yaml").read_text())
     arms = {"scratch": Arm(), "mae": Arm(pretrain=str(files["mae"]))}
-    asked = asked.model_copy(
+    sweep = sweep.model_copy(
         update={"finetune_config": files["recipe"], "arms": arms, "num_labelled": (1,), "seeds": (0,)}
     )
-    run_sweep(asked, lambda said: None)
-    shorter = asked.model_copy(update={"arms": {"scratch": Arm()}})
-    assert len({line.arm for line in run_sweep(shorter, lambda said: None).rows}) == 1
-    assert len({line.arm for line in run_sweep(asked, lambda said: None).rows}) == 2
+    run_sweep(sweep, lambda message: None)
+    shorter = sweep.model_copy(update={"arms": {"scratch": Arm()}})
+    assert len({line.arm for line in run_sweep(shorter, lambda message: None).rows}) == 1
+    assert len({line.arm for line in run_sweep(sweep, lambda message: None).rows}) == 2
 
     spoilt = arms | {"mae": Arm(pretrain=str(files["mae"]), changes={"train.steps_per_epoch": 3})}
     with pytest.raises(BadInput, match=r"cells/mae-k1-s0/run was trained with another train; choose another out"):
-        run_sweep(asked.model_copy(update={"arms": spoilt}), lambda said: None)
+        run_sweep(sweep.model_copy(update={"arms": spoilt}), lambda message: None)
     for name, place in (("recipe", r"cells/scratch-k1-s0/run"), ("mae", r"pretrained/mae")):
         before = files[name].read_text()
         files[name].write_text(before.replace("train: {", "train: {gradient_clip: 0.5, "))
         with pytest.raises(BadInput, match=f"{place} was trained with another train"):
-            run_sweep(asked, lambda said: None)
+            run_sweep(sweep, lambda message: None)
         files[name].write_text(before)
-    assert len({line.arm for line in run_sweep(asked, lambda said: None).rows}) == 2
+    assert len({line.arm for line in run_sweep(sweep, lambda message: None).rows}) == 2
 
 
-def test_cells_that_started_from_other_weights_are_no_cells_of_this_table(asked):
-    asked = asked.model_copy(update={"num_labelled": (1,), "seeds": (0,)})
-    run_sweep(asked, lambda said: None)
-    mae = asked.out / "pretrained" / "mae"
+def test_cells_that_started_from_other_weights_are_no_cells_of_this_table(finished_copy):
+    sweep = finished_copy.model_copy(update={"num_labelled": (1,), "seeds": (0,)})
+    mae = sweep.out / "pretrained" / "mae"
     mae.rename(mae.with_name("before"))
-    told = []
+    messages = []
     with pytest.raises(BadInput, match="cells/mae-k1-s0/run was trained with another pretrained"):
-        longer = {**asked.pretraining, "train.epochs": LENGTH["train.epochs"] + 1}
-        run_sweep(asked.model_copy(update={"pretraining": longer}), told.append)
-    assert told == ["pretraining for mae"]
+        longer = {**sweep.pretraining, "train.epochs": LENGTH["train.epochs"] + 1}
+        run_sweep(sweep.model_copy(update={"pretraining": longer}), messages.append)
+    assert messages == ["pretraining for mae"]
     mae.rename(mae.with_name("longer"))
     mae.with_name("before").rename(mae)
-    assert {line.arm for line in run_sweep(asked, told.append).rows} == {"scratch", "mae"}
+    assert {line.arm for line in run_sweep(sweep, messages.append).rows} == {"scratch", "mae"}
 
 
-def test_cells_of_other_volumes_are_no_cells_of_this_table(asked):
-    asked = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
-    run_sweep(asked, lambda said: None)
-    path = asked.out / "cells" / "scratch-k1-s0" / "run" / "run.json"
+def test_cells_of_other_volumes_are_no_cells_of_this_table(finished_copy):
+    sweep = finished_copy.model_copy(update=ONE_CELL)
+    path = sweep.out / "cells" / "scratch-k1-s0" / "run" / "run.json"
     path.write_text(path.read_text().replace('"cases": [', '"cases": ["another", '))
     with pytest.raises(BadInput, match="trained with another choice of labelled volumes"):
-        run_sweep(asked, lambda said: None)
+        run_sweep(sweep, lambda message: None)
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(asked):
-    asked.out.mkdir(parents=True)
-    (asked.out / "report.html").write_text("another's")
+def test_a_folder_that_holds_something_else_is_left_alone(sweep):
+    sweep.out.mkdir(parents=True)
+    (sweep.out / "report.html").write_text("another's")
     with pytest.raises(BadInput, match="holds something else than a sweep; choose another out"):
-        run_sweep(asked, lambda said: None)
-    assert [path.name for path in asked.out.iterdir()] == ["report.html"]
+        run_sweep(sweep, lambda message: None)
+    assert [path.name for path in sweep.out.iterdir()] == ["report.html"]
 
 
-def test_a_folder_that_was_moved_goes_on(asked, tmp_path):
-    short = asked.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,), "seeds": (0,)})
-    run_sweep(short, lambda line: None)
-    asked.out.rename(tmp_path / "elsewhere")
-    told: list[str] = []
-    run_sweep(short.model_copy(update={"out": tmp_path / "elsewhere"}), told.append)
-    assert told == ["1 cells, 1 done already"]
+def test_a_folder_that_was_moved_continues(finished_copy, tmp_path):
+    short = finished_copy.model_copy(update=ONE_CELL)
+    finished_copy.out.rename(tmp_path / "elsewhere")
+    messages: list[str] = []
+    run_sweep(short.model_copy(update={"out": tmp_path / "elsewhere"}), messages.append)
+    assert messages == ["1 cells, 1 done already"]
 
 
-def test_a_reference_must_be_an_arm(asked):
+def test_a_reference_must_be_an_arm(sweep):
     with pytest.raises(ValueError, match="'nnunet' is no arm"):
-        Sweep(out=asked.out, manifest=asked.manifest, reference="nnunet")
+        Sweep(out=sweep.out, manifest=sweep.manifest, reference="nnunet")
 
 
 def test_both_starts_at_once_are_refused():
@@ -444,17 +467,18 @@ def test_both_starts_at_once_are_refused():
         Arm(pretrained="a", pretrain="b")
 
 
-def test_arms_with_the_same_pretraining_share_it_and_one_may_have_its_own_length(asked):
-    mae = asked.arms["mae"]
+def test_arms_with_the_same_pretraining_share_it_and_one_may_have_its_own_length(sweep):
+    mae = sweep.arms["mae"]
     frozen = mae.model_copy(update={"changes": {"schedule": "frozen_encoder"}})
     long = mae.model_copy(update={"pretraining": {"train.epochs": LENGTH["train.epochs"] + 1}})
     arms = {"mae": mae, "frozen mae": frozen, "long mae": long}
-    told: list[str] = []
+    messages: list[str] = []
     run_sweep(
-        asked.model_copy(update={"arms": arms, "reference": "mae", "num_labelled": (1,), "seeds": (0,)}), told.append
+        sweep.model_copy(update={"arms": arms, "reference": "mae", "num_labelled": (1,), "seeds": (0,)}),
+        messages.append,
     )
-    assert [line for line in told if "pretraining" in line] == ["pretraining for mae", "pretraining for long mae"]
-    plans = {path.name: Run.open(path).read_settings()["train"] for path in (asked.out / "pretrained").iterdir()}
+    assert [line for line in messages if "pretraining" in line] == ["pretraining for mae", "pretraining for long mae"]
+    plans = {path.name: Run.open(path).read_settings()["train"] for path in (sweep.out / "pretrained").iterdir()}
     assert {name: plan["epochs"] for name, plan in plans.items()} == {"mae": 1, "long mae": 2}
 
 
@@ -463,37 +487,38 @@ def test_changes_of_a_pretraining_that_an_arm_has_not_are_refused():
         Arm(pretrained="a", pretraining={"train.epochs": 3})
 
 
-def test_the_gap_is_that_of_the_paired_scores(asked):
-    found = run_sweep(asked, lambda said: None).rows
+def test_the_gap_is_that_of_the_paired_scores(finished):
+    sweep, result = finished
     scores = {}
-    for folder in (asked.out / "cells").iterdir():
+    for folder in (sweep.out / "cells").iterdir():
         with (folder / "cases.csv").open() as handle:
             rows = list(csv.DictReader(handle))
         cases = sorted({row["case"] for row in rows})
         scores[folder.name] = [np.mean([float(r["dice"]) for r in rows if r["case"] == case]) for case in cases]
     gaps = [np.mean(np.subtract(scores[f"mae-k2-s{s}"], scores[f"scratch-k2-s{s}"])) for s in (0, 1)]
-    line = next(line for line in found if (line.arm, line.num_labelled) == ("mae", 2))
+    line = next(line for line in result.rows if (line.arm, line.num_labelled) == ("mae", 2))
     assert line.difference.estimate == pytest.approx(np.mean(gaps), abs=1e-12)
 
 
-def test_a_sweep_of_detectors_tells_how_lesions_are_found(asked):
+def test_a_sweep_of_detectors_reports_lesion_scores(sweep):
     changes = SMALL | {"task.head": "both", "augment.flip": [False, False, False]}
-    asked = asked.model_copy(
+    sweep = sweep.model_copy(
         update={
             "finetune_config": Path("configs/finetune/detect.yaml"),
             "changes": changes,
             "lesions": ("tail",),
             "num_labelled": (2,),
+            "seeds": (0,),
         }
     )
-    told = run_sweep(asked, lambda said: None).rows
-    assert [(line.arm, line.structure, line.metric) for line in told[:4]] == [
+    rows = run_sweep(sweep, lambda message: None).rows
+    assert [(line.arm, line.structure, line.metric) for line in rows[:4]] == [
         (arm, "tail", metric) for metric in ("sensitivity at 1 false alarm", "CPM") for arm in ("scratch", "mae")
     ]
-    assert told[0].difference is None and told[1].difference.estimate == pytest.approx(
-        told[1].score.estimate - told[0].score.estimate
+    assert rows[0].difference is None and rows[1].difference.estimate == pytest.approx(
+        rows[1].score.estimate - rows[0].score.estimate
     )
-    assert {line.metric for line in told[4:]} == {"Dice"}
-    page = (asked.out / "report.html").read_text()
+    assert {line.metric for line in rows[4:]} == {"Dice"}
+    page = (sweep.out / "report.html").read_text()
     assert "sensitivity at 1 false alarm over the test patients" in page and "CPM [95 %]" in page
-    assert [line.score for line in run_sweep(asked, lambda said: None).rows] == [line.score for line in told]
+    assert [line.score for line in run_sweep(sweep, lambda message: None).rows] == [line.score for line in rows]
