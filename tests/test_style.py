@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TREES = {
-    path: ast.parse(path.read_text())
-    for top in ("medssl", "pipelines", "app")
-    for path in sorted((ROOT / top).rglob("*.py"))
-}
+
+
+def parse_files(*folders: str) -> dict[Path, ast.Module]:
+    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
+
+
+TREES = parse_files("medssl", "pipelines", "app")
+CHECKING_TREES = parse_files("tests", "benchmarks")
 PARTICIPLES = {
     "told",
     "said",
@@ -77,11 +81,18 @@ QUAINT = {"told", "tells", "said", "says", "asked", "nobody", "somebody", "anew"
 STORED_NAMES = {"at", "made", "taken"}
 
 
-def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
-    for path, tree in TREES.items():
+def functions(trees: dict[Path, ast.Module] = TREES) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
+
+
+def local_names(trees: dict[Path, ast.Module] = TREES) -> Iterator[tuple[str, str]]:
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.id}", node.id.strip("_")
 
 
 def is_participle(name: str) -> bool:
@@ -99,13 +110,14 @@ def test_no_function_is_named_by_a_participle():
 
 
 def test_local_names_say_what_they_hold():
-    vague = [
-        f"{path.relative_to(ROOT)}:{node.lineno} {node.id}"
-        for path, tree in TREES.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id.strip("_") in VAGUE - STORED_NAMES
-    ]
-    assert not vague
+    assert not [place for place, name in local_names() if name in VAGUE - STORED_NAMES]
+
+
+def test_names_in_tests_and_benchmarks_are_almost_all_plain():
+    participles = [place for place, node in functions(CHECKING_TREES) if is_participle(node.name)]
+    assert len(participles) < 0.015 * len(list(functions(CHECKING_TREES))), participles
+    vague = [place for place, name in local_names(CHECKING_TREES) if name in VAGUE]
+    assert len(vague) < 0.01 * len(list(local_names(CHECKING_TREES))), vague
 
 
 def test_docstrings_hold_no_quaint_words():
