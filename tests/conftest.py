@@ -59,7 +59,16 @@ def same_main():
 @pytest.fixture
 def predictions(tmp_path):
     """A predictions folder as `medssl predict` writes it: three phantom cases with 2, 1 and no nodule."""
-    folder = tmp_path / "predictions"
+    return write_predictions(tmp_path / "predictions")
+
+
+@pytest.fixture(scope="module")
+def served_predictions(tmp_path_factory):
+    """The same folder for a server that all tests of a module share."""
+    return write_predictions(tmp_path_factory.mktemp("served") / "predictions")
+
+
+def write_predictions(folder: Path) -> Path:
     nodules = {"case-a": [(10, 12, 8), (26, 20, 16)], "case-b": [(16, 16, 12)], "case-c": []}
     for case, centres in nodules.items():
         write_phantom_case(folder / case, case, centres)
@@ -67,6 +76,7 @@ def predictions(tmp_path):
     metadata = {"cases": [{"id": case, "unit": "HU"} for case in nodules], "labels": labels, "created": "2026-01-01"}
     model = {"run": "runs/a", "weights_sha256": "0" * 64, "version": "1"}
     write_json(folder / "index.json", metadata | {"model": model, "notice": "Research use only. Not for clinical use."})
+    return folder
     return folder
 
 

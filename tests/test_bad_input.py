@@ -33,7 +33,7 @@ def decathlon(folder: Path, images: str = "ab", labels: str = "ab", listed: str 
 def manifest(tmp_path) -> Path:
     """The manifest of a store of two labelled cases, both for training."""
     scans, out = decathlon(tmp_path / "scans"), tmp_path / "store"
-    assert cli.run("ingest", [str(scans), "--out", str(out), "--split-fractions", "train=1", "--workers", "1"]) == 0
+    assert cli.run("ingest", [str(scans), "--out", str(out), "--split-fractions", "train=1", "--workers", "0"]) == 0
     return out / "manifest.csv"
 
 
@@ -68,7 +68,7 @@ def test_files_that_cannot_be_read(run_refused, tmp_path):
     scans, out = tmp_path / "scans", tmp_path / "store"
     scans.mkdir()
     (scans / "torn.nii.gz").write_bytes(b"\x1f\x8b\x08 not much of a gzip file")
-    message = run_refused("ingest", scans, "--out", out, "--workers", "1", leaves=out)
+    message = run_refused("ingest", scans, "--out", out, "--workers", "0", leaves=out)
     assert "none of its 1 cases can be used" in message
 
 
@@ -79,7 +79,7 @@ def test_files_that_cannot_be_read(run_refused, tmp_path):
 )
 def test_half_a_case_is_refused_in_the_ledger_and_the_others_are_kept(left_out, reason, tmp_path):
     scans, out = decathlon(tmp_path / "scans", **left_out), tmp_path / "store"
-    assert cli.run("ingest", [str(scans), "--out", str(out), "--no-deidentify", "--workers", "1"]) == 0
+    assert cli.run("ingest", [str(scans), "--out", str(out), "--no-deidentify", "--workers", "0"]) == 0
     rows = (out / "ledger.csv").read_text().splitlines()
     assert any(reason in row and ",refused," in row for row in rows)
     assert len((out / "manifest.csv").read_text().splitlines()) == 2
@@ -206,4 +206,4 @@ def test_a_full_disk(run_refused, tmp_path, monkeypatch):
     assert "no space left" in run_refused("ingest", scans, "--out", out, "--workers", "0")
     assert not list(out.rglob("*.b2nd"))
     monkeypatch.undo()
-    assert cli.run("ingest", [str(scans), "--out", str(out), "--workers", "1"]) == 0
+    assert cli.run("ingest", [str(scans), "--out", str(out), "--workers", "0"]) == 0

@@ -55,20 +55,21 @@ def serve(predictions: Path, *options: str):
             process.kill()
 
 
-@pytest.fixture
-def server(predictions):
-    with serve(predictions) as running:
+@pytest.fixture(scope="module")
+def server(served_predictions):
+    with serve(served_predictions) as running:
         yield running
 
 
-@pytest.fixture
-def proxied_server(predictions, tmp_path):
+@pytest.fixture(scope="module")
+def proxied_server(served_predictions, tmp_path_factory):
     """The app behind a proxy: its address, its port, the file of the event log and the file of its log."""
+    tmp_path = tmp_path_factory.mktemp("proxied")
     (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "secret").chmod(0o600)
     (tmp_path / "roles.yaml").write_text("ana: senior")
     log, port = tmp_path / "log.txt", free()
-    command = [sys.executable, "-m", "medssl.cli", "review", str(predictions), "--port", str(port)]
+    command = [sys.executable, "-m", "medssl.cli", "review", str(served_predictions), "--port", str(port)]
     command += [
         "--audit-db",
         str(tmp_path / "s.sqlite"),
@@ -93,7 +94,7 @@ def browser(chromium):
         context.close()
 
 
-def wait_for(url: str, process: subprocess.Popen, seconds: float = 60) -> None:
+def wait_for(url: str, process: subprocess.Popen, seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and process.poll() is None:
         try:

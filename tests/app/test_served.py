@@ -10,7 +10,9 @@ from medssl.review.event_store import EventStore
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def test_a_reader_opens_a_case_by_its_address_on_a_server_that_just_started(proxied_server, browser, predictions):
+def test_a_reader_opens_a_case_by_its_address_on_a_server_that_just_started(
+    proxied_server, browser, served_predictions
+):
     """The whole way of a name: proxy, websocket, page, event; and of an error: page, log, no name."""
     _, port, store, log = proxied_server
     outside = []
@@ -26,7 +28,7 @@ def test_a_reader_opens_a_case_by_its_address_on_a_server_that_just_started(prox
             page.wait_for_timeout(200)
         assert {(e.reviewer, e.role) for e in EventStore(store).read_events()} == {("ana", "senior")}
 
-        (predictions / "case-a" / "findings.json").write_text("[{}]")
+        (served_predictions / "case-a" / "findings.json").write_text("[{}]")
         page.goto(f"http://127.0.0.1:{door}/case?case=1")
         page.get_by_text("This page failed").wait_for(timeout=120_000)
         assert "case-a" not in page.content() and page.title() == "Review"

@@ -303,7 +303,9 @@ def test_cells_train_in_processes_to_the_same_scores(finished_copy):
 def test_cells_train_on_a_cluster_too(sweep):
     distributed = pytest.importorskip("distributed", reason="needs dask (the `cluster` extra)")
     sweep = sweep.model_copy(update={"arms": {"scratch": Arm()}, "num_labelled": (1,)})
-    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        1, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None
+    ) as cluster:
         rows = run_sweep(sweep.model_copy(update={"scheduler": cluster.scheduler_address}), lambda message: None).rows
     assert rows[0].seeds == 2
 

@@ -62,7 +62,7 @@ def check_learning(make):
     batch = crops(objective.views)
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], 3e-3)
     before = eval_loss(objective, batch)
-    for _ in range(25):
+    for _ in range(4):
         optimizer.zero_grad()
         objective.step(batch).loss.backward()
         optimizer.step()

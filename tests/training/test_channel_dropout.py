@@ -117,7 +117,7 @@ SMALL = {"patch_size": [16, 16, 16], "encoder": {"channels": [4, 8, 8], "strides
 @pytest.mark.slow
 def test_two_sequences_run_from_files_to_predictions_of_either_alone(tmp_path):
     write_demo_folder(tmp_path / "scans", 0, 4, 0, shape=(24, 24, 24), spacing_mm=8.0, kind="head")
-    options = IngestConfig(split_fractions={"train": 0.75, "val": 0.25}, spacing_mm="native")
+    options = IngestConfig(split_fractions={"train": 0.75, "val": 0.25}, spacing_mm="native", num_workers=0)
     manifest = ingest(tmp_path / "scans" / "curated", tmp_path / "store", options, lambda jobs, _: jobs).manifest
     assert {case.channels for case in manifest.cases} == {2}
     train_options = {"epochs": 1, "steps_per_epoch": 2, "channel_dropout": 0.4}

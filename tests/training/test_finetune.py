@@ -150,7 +150,7 @@ def ingest_real_cases(shared_data, tmp_path):
         description = {key: value for key, value in description.items() if key not in dropped}
         description |= {"training": training, "present_labels": present}
         (part / "dataset.json").write_text(json.dumps(description))
-        args = [str(part), "--out", str(tmp_path / "real"), "--split-fractions", "train=1", "--workers", "1"]
+        args = [str(part), "--out", str(tmp_path / "real"), "--split-fractions", "train=1", "--workers", "0"]
         assert cli.run("ingest", args) == 0
         return tmp_path / "real" / "manifest.csv", present
 

@@ -24,7 +24,7 @@ SETS = {
 
 
 def ingest_into(scans, store, **options):
-    ingest(scans, store, IngestConfig(num_workers=1, **options), lambda done, of: None)
+    ingest(scans, store, IngestConfig(num_workers=0, **options), lambda done, of: None)
     return store
 
 

@@ -131,7 +131,7 @@ def test_files_of_an_archive_and_the_archive_are_accounted_for(tmp_path):
 @pytest.mark.slow
 def test_real_dicom_is_stored_with_its_structures(shared_data, tmp_path):
     scans = shared_data("dicom") / "sarcoma_STS_002"
-    options = IngestConfig(spacing_mm="native", deidentify=False)
+    options = IngestConfig(spacing_mm="native", deidentify=False, num_workers=0)
     manifest = ingest(scans, tmp_path / "store", options, lambda done, of: None).manifest
     assert (
         sorted(c.modality for c in manifest.cases) == ["CT", "MR", "PT"]
@@ -151,7 +151,9 @@ def test_real_dicom_is_stored_with_its_structures(shared_data, tmp_path):
 
 @pytest.mark.slow
 def test_real_hippocampi_keep_patients_together(shared_data, tmp_path):
-    manifest = ingest(shared_data("hippocampus"), tmp_path / "store", IngestConfig(), lambda done, of: None).manifest
+    manifest = ingest(
+        shared_data("hippocampus"), tmp_path / "store", IngestConfig(num_workers=0), lambda done, of: None
+    ).manifest
     assert len(manifest.cases) == 200 and len({c.patient for c in manifest.cases}) == 131
     assert len({(c.patient, c.split) for c in manifest.cases}) == 131
 

@@ -32,7 +32,7 @@ def test_a_manifest_leads_to_the_files_its_cases_were_read_from(dataset, tmp_pat
     ingested = ingest(
         dataset,
         tmp_path / "store",
-        IngestConfig(num_workers=1, spacing_mm=(2.0, 2.0, 2.0), modality="MR"),
+        IngestConfig(num_workers=0, spacing_mm=(2.0, 2.0, 2.0), modality="MR"),
         lambda *_: None,
     )
     references = References.read(tmp_path / "store" / "manifest.csv")
@@ -44,7 +44,7 @@ def test_a_manifest_leads_to_the_files_its_cases_were_read_from(dataset, tmp_pat
 
 
 def test_a_part_of_a_manifest_has_the_references_of_its_cases(dataset, tmp_path):
-    ingested = ingest(dataset, tmp_path / "store", IngestConfig(num_workers=1), lambda *_: None)
+    ingested = ingest(dataset, tmp_path / "store", IngestConfig(num_workers=0), lambda *_: None)
     part = replace(ingested.manifest, cases=ingested.manifest.cases[1:3])
     part.write(tmp_path / "store" / "part.csv")
     references = References.read(tmp_path / "store" / "part.csv")
@@ -62,7 +62,7 @@ def test_a_data_set_and_its_folder_of_labels_give_the_same(dataset):
 def test_unlabelled_voxels_are_negative_in_both(dataset, tmp_path):
     description = {"labels": {"background": 0, "front": 1, "ignore": 2}, "channel_names": {"0": "MR"}}
     (dataset / "dataset.json").write_text(json.dumps(description))
-    ingest(dataset, tmp_path / "store", IngestConfig(num_workers=1), lambda *_: None)
+    ingest(dataset, tmp_path / "store", IngestConfig(num_workers=0), lambda *_: None)
     for references in (References.read(dataset), References.read(tmp_path / "store" / "manifest.csv")):
         for case in references.sources:
             image = images.read(dataset / "imagesTr" / f"{case}.nii.gz")
