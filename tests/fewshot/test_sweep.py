@@ -66,21 +66,21 @@ def sweep(manifest, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(manifest, tmp_path_factory):
+def finished_sweep(manifest, tmp_path_factory):
     """A sweep that is finished, and its result; do not change its folder."""
     sweep = Sweep(out=tmp_path_factory.mktemp("finished") / "sweep", manifest=manifest, **OPTIONS)
     return sweep, run_sweep(sweep, lambda message: None)
 
 
 @pytest.fixture
-def finished_copy(finished, sweep):
+def finished_copy(finished_sweep, sweep):
     """A copy of the finished sweep that may be changed."""
-    shutil.copytree(finished[0].out, sweep.out)
+    shutil.copytree(finished_sweep[0].out, sweep.out)
     return sweep
 
 
-def test_every_cell_is_trained_tested_and_reported(finished):
-    sweep, result = finished
+def test_every_cell_is_trained_tested_and_reported(finished_sweep):
+    sweep, result = finished_sweep
     rows = result.rows
     overall = [line for line in rows if line.structure == rows[0].structure]
     assert [(line.arm, line.num_labelled) for line in overall] == [
@@ -278,8 +278,8 @@ def test_two_processes_do_not_work_on_one_sweep(sweep):
     assert (sweep.out / "sweep.yaml").read_text() == config.dump(sweep)
 
 
-def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, finished):
-    run = Run(finished[0].out / "cells" / "scratch-k1-s0" / "run")
+def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, finished_sweep):
+    run = Run(finished_sweep[0].out / "cells" / "scratch-k1-s0" / "run")
     shutil.copytree(manifest.parents[1], tmp_path / "both")
     place = tmp_path / "both" / "store"
     card = json.loads((place / "store.json").read_text())
@@ -315,8 +315,8 @@ def test_a_cluster_that_does_not_exist_is_reported(sweep):
         run_sweep(sweep.model_copy(update={"scheduler": "tcp://127.0.0.1:1"}), lambda message: None)
 
 
-def test_subsets_are_nested_and_alike_for_all_arms(finished):
-    sweep = finished[0]
+def test_subsets_are_nested_and_alike_for_all_arms(finished_sweep):
+    sweep = finished_sweep[0]
     chosen = {path.name: set(Run.open(path / "run").metadata["cases"]) for path in (sweep.out / "cells").iterdir()}
     assert len(chosen) == 8
     for seed in (0, 1):
@@ -489,8 +489,8 @@ def test_changes_of_a_pretraining_that_an_arm_has_not_are_refused():
         Arm(pretrained="a", pretraining={"train.epochs": 3})
 
 
-def test_the_gap_is_that_of_the_paired_scores(finished):
-    sweep, result = finished
+def test_the_gap_is_that_of_the_paired_scores(finished_sweep):
+    sweep, result = finished_sweep
     scores = {}
     for folder in (sweep.out / "cells").iterdir():
         with (folder / "cases.csv").open() as handle:
