@@ -20,6 +20,7 @@ def main(words: list[str]) -> None:
 
     from medssl.config import check
     from medssl.data.ingest.config import IngestConfig
+    from medssl.data.ingest.dry_run import plan_ingestion
     from medssl.data.ingest.pipeline import ingest
     from medssl.data.store import StoreMetadata
 
@@ -27,10 +28,18 @@ def main(words: list[str]) -> None:
         "spacing_mm": _parse_spacing(args.spacing), "modality": "" if args.modality == "auto" else args.modality,
         "window_hu": _parse_window(args.window_hu), "normalization": args.normalization, "num_workers": args.workers,
         "split_fractions": args.split_fractions and _parse_fractions(args.split_fractions),
+        "image_patterns": args.image, "label_patterns": args.label, "patient_pattern": args.patient,
         "seed": args.seed, "resplit": args.resplit,
         "patients": args.patients, "scheduler": args.scheduler, "allow_gaps": args.allow_gaps, "select": args.select,
         "deidentify": args.deidentify, "hide_names": args.hide_names, "pseudonym_key": args.pseudonym_key,
     }, IngestConfig, "medssl ingest")  # fmt: skip
+    if args.dry_run:
+        print(plan_ingestion(args.scans, options).render())
+        return
+    if args.out is None:
+        raise BadInput(
+            "--out STORE is missing; name the folder of the store, or add --dry-run to see what would be read"
+        )
     columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns) as progress:
         bar = progress.add_task("cases", total=None, visible=False)
@@ -44,27 +53,28 @@ def main(words: list[str]) -> None:
         print(f"  {note}")
     for reason, number in summary.count_rejections():
         print(f"  rejected {number}: {reason.encode('utf-8', 'backslashreplace').decode()}")
+    for warning, number in summary.count_warnings():
+        print(f"  warning in {number} cases: {warning.encode('utf-8', 'backslashreplace').decode()}")
     if regions := StoreMetadata.read(args.out).regions:
         print(f'regions {", ".join(regions)}: finetune with "task.regions={list(regions.values())}" to learn them')
-    print(f"{args.out / 'manifest.csv'}\n{args.out / 'ledger.csv'}")
+    print(f"{args.out / 'manifest.csv'}\n{args.out / 'ledger.csv'}\n{args.out / 'report.html'}")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the options of the command."""
     parser = argparse.ArgumentParser("medssl ingest", description=__doc__)
     parser.add_argument(
-        "scans", type=Path, help="folder of DICOM, NIfTI, NRRD or MHA files; Decathlon and nnU-Net layouts are known"
+        "scans",
+        type=Path,
+        help="folder of DICOM, NIfTI, NRRD or MHA files; the layouts of Decathlon, nnU-Net, BIDS, BraTS, KiTS, "
+        "TotalSegmentator, MONAI Label and 3D Slicer are known",
     )
+    parser.add_argument("--out", type=Path, metavar="STORE", help="folder of the store; an existing store is extended")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="STORE", help="folder of the store; an existing store is extended"
+        "--dry-run", action="store_true", help="print what would become a case, and what is refused; write nothing"
     )
+    _add_layout_options(parser)
     parser.add_argument("--spacing", default="auto", help="auto (the median), native, or X,Y,Z in mm")
-    parser.add_argument(
-        "--modality",
-        default="auto",
-        choices=("auto", "CT", "MR"),
-        help="modality of image files; DICOM files record their own",
-    )
     parser.add_argument(
         "--window-hu",
         metavar="LOW,HIGH",
@@ -75,23 +85,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="intensity normalization of another store or run, or auto (fitted to split train, CT and MR)",
     )
-    parser.add_argument(
-        "--patients", type=Path, metavar="CSV", help="table with columns case, patient, site, age_years, sex"
-    )
     parser.add_argument("--split-fractions", help="fractions of the patients, for example train=0.7,val=0.1,test=0.2")
     parser.add_argument("--seed", type=int, help="seed of the split (default: 0)")
     parser.add_argument("--resplit", action="store_true", help="redraw the split of an existing store")
     parser.add_argument("--workers", type=int, default=2, help="number of processes")
-    parser.add_argument(
-        "--allow-gaps", action="store_true", help="interpolate missing slices, and record it in the ledger"
-    )
-    parser.add_argument(
-        "--select",
-        default="auto",
-        metavar="VOLUMES",
-        help="of a DICOM series of several volumes (echoes, phases, times, b-values): all, first, TAG=VALUE such as "
-        "EchoTime=80, or auto: all of up to 8, the first of more",
-    )
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="run on the workers of a dask scheduler instead")
     parser.add_argument(
         "--deidentify",
@@ -106,6 +103,46 @@ def build_parser() -> argparse.ArgumentParser:
         "--pseudonym-key", type=Path, metavar="FILE", help="file of the secret key (default: STORE.private/key)"
     )
     return parser
+
+
+def _add_layout_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say what the files are and whose."""
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="image files, for example '*_ct.nii.gz'; once for each channel. All other files are refused",
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="label files with the same text at the * as their image, or a further * for the name of a structure",
+    )
+    parser.add_argument(
+        "--patient", default="", metavar="REGEX", help=r"the patient in the path of an image, for example 'sub-(\w+)'"
+    )
+    parser.add_argument(
+        "--patients", type=Path, metavar="CSV", help="table with columns case, patient, site, age_years, sex"
+    )
+    parser.add_argument(
+        "--select",
+        default="auto",
+        metavar="VOLUMES",
+        help="of a DICOM series of several volumes (echoes, phases, times, b-values): all, first, TAG=VALUE such as "
+        "EchoTime=80, or auto: all of up to 8, the first of more",
+    )
+    parser.add_argument(
+        "--allow-gaps", action="store_true", help="interpolate missing slices, and record it in the ledger"
+    )
+    parser.add_argument(
+        "--modality",
+        default="auto",
+        choices=("auto", "CT", "MR"),
+        help="modality of image files; DICOM files record their own",
+    )
 
 
 def _parse_spacing(text: str) -> str | list[float]:

@@ -37,7 +37,7 @@ ALLOWED = {
     "review": {"io", "predictions_folder"},
     "render": set(),
     "viewer": {"render"},
-    "data": {"io", "predictions_folder"},
+    "data": {"io", "predictions_folder", "render"},
     "nn": set(),
     "metrics": set(),
     "inference": {"nn", "data", "metrics", "io", "render", "predictions_folder"},

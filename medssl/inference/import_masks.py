@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from medssl.data.ingest import dataset_layouts
+from medssl.data.ingest.layouts.dataset_json import parse_class_names
+from medssl.data.ingest.layouts.evidence import image_stem
+from medssl.data.ingest.layouts.naming_scheme import CHANNEL
 from medssl.errors import BadInput
 from medssl.inference.connected_findings import extract_findings
 from medssl.inference.predictor import Prediction
@@ -79,7 +81,7 @@ def _read_class_names(path: Path) -> dict[int, str]:
     if not path.is_file():
         raise BadInput(f"{path}: no such file; name the classes 1, 2, ... with --names NAME,NAME")
     try:
-        names = dataset_layouts.parse_class_names(json.loads(path.read_text(encoding="utf-8"))["labels"])[0]
+        names = parse_class_names(json.loads(path.read_text(encoding="utf-8"))["labels"])[0]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput(
             f"{path}: has no class names ({error!r}); name the classes 1, 2, ... with --names NAME,NAME"
@@ -89,10 +91,10 @@ def _read_class_names(path: Path) -> dict[int, str]:
 
 def _find_mask(case: str, files: list[Path], folder: Path, cases: list[str]) -> Path | None:
     """Finds the mask of a case: CASE.nii.gz, else a file in a folder CASE, else CASE_*.nii.gz."""
-    bare = channel[1] if (channel := dataset_layouts.CHANNEL.match(case)) else case
+    bare = channel[1] if (channel := CHANNEL.match(case)) else case
     longer_ids = tuple(other for other in cases if other.startswith(f"{case}_"))
     candidates = [
-        [path for path in files if dataset_layouts.image_stem(path) in (case, bare)],
+        [path for path in files if image_stem(path) in (case, bare)],
         [path for path in files if path.parent.name == case and path.parent != folder],
         [path for path in files if path.name.startswith(f"{case}_") and not path.name.startswith(longer_ids)],
     ]
@@ -108,7 +110,7 @@ def _read_confidence(path: Path, mask: Volume) -> tuple[VoxelMap, VoxelMap, Voxe
 
     They come from nnU-Net's probabilities if there are any; otherwise they are 0 or 1.
     """
-    file = path.with_name(f"{dataset_layouts.image_stem(path)}.npz")
+    file = path.with_name(f"{image_stem(path)}.npz")
     if not file.is_file():
         confidence = np.ones(mask.shape, np.float32)
         return confidence, 1 - confidence, (mask.voxels > 0).astype(np.float32)

@@ -14,6 +14,11 @@ def is_image(path: Path) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
+def read_channels(path: Path) -> list[Volume]:
+    """Reads every volume of an image file: the channels of a NIfTI with a fourth axis, or the only one."""
+    return nifti.read_channels(path) if path.name.lower().endswith((".nii", ".nii.gz")) else [read(path)]
+
+
 def read(path: Path, label: bool = False) -> Volume:
     """Reads an image in arbitrary units or a label map, with its affine in mm, RAS+.
 

@@ -51,21 +51,58 @@ def read(path: Path, label: bool = False) -> Volume:
     return validate_volume(path, voxels, _read_affine(path, header, shape), label)
 
 
+def read_channels(path: Path) -> list[Volume]:
+    """Reads every volume of a file with a fourth axis, in arbitrary units.
+
+    Raises:
+        BadInput: If the file is damaged or its geometry is missing or contradictory.
+    """
+    with _open_stream(path) as file:
+        try:
+            head = file.read(max(HEADERS))
+            header = _parse_header(path, head)
+            axes = _read_axes(path, header)
+            shape = (*axes[:3], math.prod(axes[3:]))
+            body = file.read(_compute_file_bytes(path, header, shape) - len(head) + 1)
+        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
+            raise BadInput(
+                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
+            ) from None
+    voxels = _decode_voxels(path, header, shape, head + body)
+    affine = _read_affine(path, header, (axes[0], axes[1], axes[2]))
+    return [validate_volume(path, voxels[..., c], affine, label=False) for c in range(shape[3])]
+
+
 def read_grid(path: Path) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"]]:
     """Returns the shape and the affine of an image from its header, without reading the voxels.
 
     Raises:
         BadInput: If the header is damaged or its geometry is missing or contradictory.
     """
+    header = _read_header(path)
+    shape = _read_shape(path, header)
+    return shape, _read_affine(path, header, shape)
+
+
+def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
+    """Returns the lengths of all axes of a file, which may hold several volumes, and its affine, from the header.
+
+    Raises:
+        BadInput: If the header is damaged or its geometry is missing or contradictory.
+    """
+    header = _read_header(path)
+    axes = _read_axes(path, header)
+    return tuple(axes), _read_affine(path, header, (axes[0], axes[1], axes[2]))
+
+
+def _read_header(path: Path) -> nibabel.Nifti1Header:
     with _open_stream(path) as file:
         try:
-            header = _parse_header(path, file.read(max(HEADERS)))
+            return _parse_header(path, file.read(max(HEADERS)))
         except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
             raise BadInput(
                 Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
             ) from None
-    shape = _read_shape(path, header)
-    return shape, _read_affine(path, header, shape)
 
 
 def write(volume: Volume, path: Path) -> None:
@@ -145,8 +182,8 @@ def _check_header(path: Path, header: nibabel.Nifti1Header) -> nibabel.Nifti1Hea
     return header
 
 
-def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int]:
-    """Returns the number of voxels along i, j, k; further axes must have the length 1."""
+def _read_axes(path: Path, header: nibabel.Nifti1Header) -> list[int]:
+    """Returns the lengths of the three to seven axes of a file."""
     dims = [int(d) for d in header["dim"]]
     axes = dims[1 : dims[0] + 1]
     if not 3 <= dims[0] <= 7 or min(axes) < 1:
@@ -158,10 +195,17 @@ def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int
                 axes=axes,
             )
         )
+    return axes
+
+
+def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int]:
+    """Returns the number of voxels along i, j, k; further axes must have the length 1."""
+    axes = _read_axes(path, header)
     if math.prod(axes[3:]) != 1:
         raise BadInput(
             Message(
-                "{path}: holds {num_volumes} volumes ({axes}); split the file into single volumes",
+                "{path}: holds {num_volumes} volumes ({axes}); split the file into single volumes, or take "
+                "them as channels of one case with --image",
                 path=path,
                 num_volumes=math.prod(axes[3:]),
                 axes=axes,
@@ -170,7 +214,7 @@ def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int
     return axes[0], axes[1], axes[2]
 
 
-def _compute_file_bytes(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int]) -> int:
+def _compute_file_bytes(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> int:
     """Returns the size of the uncompressed file according to its header; rejects sizes above the limit."""
     offset = float(header["vox_offset"])
     first = 352 if len(header.binaryblock) == 348 else 544
@@ -192,8 +236,8 @@ def _compute_file_bytes(path: Path, header: nibabel.Nifti1Header, shape: tuple[i
 
 
 def _decode_voxels(
-    path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int], content: bytes
-) -> Real[np.ndarray, "i j k"]:
+    path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...], content: bytes
+) -> Real[np.ndarray, "i j k *c"]:
     """Returns the voxels with the scale factor of the header applied."""
     end = _compute_file_bytes(path, header, shape)
     if len(content) != end:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from jaxtyping import Float
 
 from medssl.errors import BadInput, Message
 from medssl.io.voxels import validate_volume
@@ -35,23 +36,49 @@ def read(path: Path, label: bool) -> Volume:
         _check_nrrd(path, start)
     else:
         _check_metaimage(path, start)
+    image = _read_itk(path)
+    if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) != (3, 1):
+        raise BadInput(Message("{path}: not a single volume of plain numbers; write one file per channel", path=path))
+    voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+    return validate_volume(path, voxels, _read_itk_affine(image), label)
+
+
+def read_layers(path: Path) -> list[Volume]:
+    """Reads the layers of a segmentation in an NRRD file, whose first axis counts them if there are several.
+
+    Raises:
+        BadInput: If the file is damaged or its geometry is incomplete.
+    """
+    with path.open("rb") as file:
+        _check_nrrd(path, file.read(MAX_HEADER_BYTES), has_layers=True)
+    image = _read_itk(path)
+    if image.GetDimension() != 3:
+        raise BadInput(Message("{path}: not a volume with layers; save the segmentation again", path=path))
+    voxels = sitk.GetArrayFromImage(image)
+    layers = voxels[..., None] if image.GetNumberOfComponentsPerPixel() == 1 else voxels
+    affine = _read_itk_affine(image)
+    return [validate_volume(path, layers[..., n].transpose(2, 1, 0), affine, True) for n in range(layers.shape[-1])]
+
+
+def _read_itk(path: Path) -> sitk.Image:
     try:
-        image = sitk.ReadImage(str(path))
+        return sitk.ReadImage(str(path))
     except RuntimeError as error:
         cause = str(error).strip().splitlines()[-1][:120]
         raise BadInput(
             Message("{path}: cannot be read ({cause}); copy or write the file again", path=path, cause=cause)
         ) from None
-    if (image.GetDimension(), image.GetNumberOfComponentsPerPixel()) != (3, 1):
-        raise BadInput(Message("{path}: not a single volume of plain numbers; write one file per channel", path=path))
+
+
+def _read_itk_affine(image: sitk.Image) -> Float[np.ndarray, "4 4"]:
+    """Returns the affine in RAS+ of an image of SimpleITK, which uses LPS+."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    voxels = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
-    return validate_volume(path, voxels, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, label)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-def _check_nrrd(path: Path, start: bytes) -> None:
+def _check_nrrd(path: Path, start: bytes, has_layers: bool = False) -> None:
     """Rejects an NRRD header without complete geometry, or with another number of bytes than the file holds."""
     end = re.search(rb"\r?\n\r?\n", start)
     if not start.startswith(b"NRRD") or end is None:
@@ -83,7 +110,10 @@ def _check_nrrd(path: Path, start: bytes) -> None:
                 "{path}: its voxels are in another file or after a skip; write it as one plain NRRD file", path=path
             )
         )
-    expected_bytes = _compute_voxel_bytes(path, fields["sizes"], fields["type"])
+    num_layers, _, sizes = fields["sizes"].partition(" ") if has_layers else ("1", "", fields["sizes"])
+    if len(fields["sizes"].split()) == 3:
+        num_layers, sizes = "1", fields["sizes"]
+    expected_bytes = _compute_voxel_bytes(path, sizes, fields["type"]) * int(_parse_numbers(path, num_layers)[0])
     _check_size(path, path.stat().st_size - end.end(), expected_bytes, fields["encoding"] == "raw")
 
 

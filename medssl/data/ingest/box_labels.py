@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from medssl.data.ingest.metadata_tables import CaseMetadata, read_case_metadata
+from medssl.data.ingest.layouts.metadata_tables import CaseMetadata, read_case_metadata
 from medssl.errors import BadInput, InputWarning
 from medssl.volume import NEIGHBOURS_26, Volume
 

@@ -1,5 +1,6 @@
 """The options of an ingestion."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,13 @@ class IngestConfig(Settings):
     patients: Path | None = Field(
         None, description="CSV with the columns case and patient (or site), which replaces what the files say"
     )
+    image_patterns: tuple[str, ...] = Field(
+        (), description="glob of the image files of each channel, such as *_t1.nii.gz; empty: by layout and evidence"
+    )
+    label_patterns: tuple[str, ...] = Field((), description="glob of the label files, such as *_seg.nii.gz")
+    patient_pattern: str = Field(
+        "", description="regular expression whose first group is the patient in a path, such as sub-(\\w+)"
+    )
     allow_gaps: bool = Field(False, description="accept DICOM series with missing slices and interpolate them")
     select: str = Field(
         "auto",
@@ -57,10 +65,21 @@ class IngestConfig(Settings):
             raise ValueError(f"select: {select!r} is not auto, all, first or TAG=VALUE, for example EchoTime=80")
         return select
 
+    @field_validator("patient_pattern")
+    @classmethod
+    def _check_pattern(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"patient_pattern: {pattern!r} is no regular expression ({error})") from None
+        return pattern
+
     @model_validator(mode="after")
     def _check_combinations(self) -> "IngestConfig":
         if self.split_fractions is not None and not sum(self.split_fractions.values()):
             raise ValueError("split_fractions: all are 0; give at least one a larger value")
         if self.normalization is not None and self.window_hu is not None:
             raise ValueError("normalization: includes the window; give either normalization or window_hu")
+        if self.label_patterns and not self.image_patterns:
+            raise ValueError("label_patterns: need image_patterns, too; give --image with --label")
         return self

@@ -1,50 +1,29 @@
-"""Groups the files of a folder into cases: Decathlon, MONAI, nnU-Net and DICOM layouts, and plain image files."""
+"""Groups the files of a folder into cases: known layouts, patterns of the user, plain image files and DICOM."""
 
-import json
-import logging
 import os
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dicom_studies import discover_series
-from medssl.data.ingest.file_ledger import LedgerRow, rejected_rows, used_rows
-from medssl.data.ingest.metadata_tables import CaseMetadata, read_case_metadata
+from medssl.data.ingest.file_ledger import rejected_rows, used_rows
+from medssl.data.ingest.layouts.bids import find_bids_cases
+from medssl.data.ingest.layouts.dataset_json import read_dataset_json
+from medssl.data.ingest.layouts.dataset_layout import DatasetLayout, FileTree, apply_metadata
+from medssl.data.ingest.layouts.metadata_tables import read_case_metadata
+from medssl.data.ingest.layouts.naming_scheme import apply_scheme
+from medssl.data.ingest.layouts.plain_images import find_plain_images
+from medssl.data.ingest.layouts.schemes import SCHEMES
+from medssl.data.ingest.layouts.structures import number_structures
+from medssl.data.ingest.layouts.user_patterns import find_by_patterns, match_patient
 from medssl.data.ingest.source import Source, make_pseudonym
-from medssl.errors import BadInput, Message
-from medssl.io import images
+from medssl.errors import BadInput, Message, join_messages
 
-log = logging.getLogger(__name__)
 DEFAULTS = IngestConfig()
-CHANNEL = re.compile(r"(.+)_(\d{4})$")
-LABEL_FOLDERS = re.compile(r"(labels?(Tr|Ts)?|masks?|segmentations?)")
-VOXEL_ENDINGS = (".raw", ".zraw", ".raw.gz")  # of the voxel files of an .mhd header
-SPLITS = {"training": "train", "validation": "val", "test": "test", "unlabeled": "", "unlabelled": ""}
-
-
-@dataclass(frozen=True)
-class DatasetLayout:
-    """What a folder holds.
-
-    Attributes:
-        sources: The cases to read.
-        rows: A ledger row for each file that is not part of a case.
-        labels: Class number to name.
-        present_labels: Case to the classes that were drawn in it.
-        regions: Name of a union of classes to its classes.
-        notes: What the terminal shows about the files.
-    """
-
-    sources: list[Source] = field(default_factory=list)
-    rows: list[LedgerRow] = field(default_factory=list)
-    labels: dict[int, str] = field(default_factory=dict)
-    present_labels: dict[str, list[int]] = field(default_factory=dict)
-    regions: dict[str, list[int]] = field(default_factory=dict)
-    notes: list[Message] = field(default_factory=list)
 
 
 def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS) -> DatasetLayout:
@@ -55,39 +34,34 @@ def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS) -> DatasetLay
         config: The options of an ingestion.
     """
     files, layout = _list_files(scans)
-    remaining = set(files)
-    for description in [f for f in files if f.name == "dataset.json"]:
-        _move_part(layout, remaining, _read_dataset_json(description, remaining), published=True)
-    for folder in sorted({f.parent for f in remaining if f.parent.name == "imagesTr"}):
-        _move_part(layout, remaining, _find_nnunet_cases(folder.parent, remaining, {}, ()), published=True)
-    image_files = sorted(f for f in remaining if images.is_image(f))
-    _move_part(layout, remaining, _find_plain_images(image_files, remaining, scans))
-    studies = discover_series(sorted(remaining), config.allow_gaps, config.select)
-    part = DatasetLayout(studies.sources, studies.rows, studies.labels, studies.present_labels, notes=studies.notes)
-    _move_part(layout, remaining, part)
-    layout.rows.extend(used_rows(sorted(remaining), Message("an archive, whose members are listed")))
-    return _apply_user_options(layout, config.modality, config.patients)
+    tree = FileTree(scans, frozenset(files))
+    for find_cases in _list_layouts(tree, config):
+        layout.add(find_cases(tree))
+        tree = tree.without(layout.files)
+    layout.rows.extend(used_rows(sorted(tree.remaining), Message("an archive, whose members are listed")))
+    layout = number_structures(_apply_user_options(layout, scans, config))
+    layout.notes.append(_describe_patients(layout.sources))
+    return layout
 
 
-def parse_class_names(labels: dict[str, Any]) -> tuple[dict[int, str], dict[str, list[int]]]:
-    """Returns class number to name, and region to its classes.
-
-    Args:
-        labels: The entry of a dataset.json: number to name as in the Decathlon, or name to number as in nnU-Net.
-            Detection sets count from 0 without background; here they count from 1.
-    """
-    pairs = [(k, v) if str(k).lstrip("-").isdigit() else (v, k) for k, v in labels.items()]
-    if any(isinstance(number, list) for number, _ in pairs):
-        return _parse_regions(labels)
-    names = {int(number): str(name) for number, name in pairs}
-    if names and names.get(0, "background").lower() != "background":
-        names = {number + 1: name for number, name in names.items()}
-    return {number: name for number, name in sorted(names.items()) if number > 0}, {}
+def _list_layouts(tree: FileTree, config: IngestConfig) -> Iterator[Callable[[FileTree], DatasetLayout]]:
+    """Yields the layouts that are tried in turn, each on the files that those before it have not accounted for."""
+    if config.image_patterns:
+        yield lambda rest: find_by_patterns(rest, config)
+        return
+    for path in sorted(f for f in tree.remaining if f.name == "dataset.json"):
+        yield lambda rest, path=path: read_dataset_json(path, rest)  # type: ignore[misc]
+    yield find_bids_cases
+    for scheme in SCHEMES:
+        yield lambda rest, scheme=scheme: apply_scheme(scheme, rest, {})  # type: ignore[misc]
+    yield find_plain_images
+    yield lambda rest: _find_dicom_cases(rest, config)
 
 
-def image_stem(path: Path) -> str:
-    """Returns the name of a file without the ending of an image."""
-    return re.sub(r"\.(nii|nii\.gz|nrrd|mha|mhd)$", "", path.name)
+def _find_dicom_cases(tree: FileTree, config: IngestConfig) -> DatasetLayout:
+    studies = discover_series(sorted(tree.remaining), config.allow_gaps, config.select)
+    sources = [replace(source, patient_from="the PatientID of DICOM") for source in studies.sources]
+    return DatasetLayout(sources, studies.rows, studies.labels, studies.present_labels, notes=studies.notes)
 
 
 def _list_files(scans: Path) -> tuple[list[Path], DatasetLayout]:
@@ -108,163 +82,45 @@ def _list_files(scans: Path) -> tuple[list[Path], DatasetLayout]:
     return sorted(regular), DatasetLayout(rows=rejected_rows(special, reason))
 
 
-def _move_part(layout: DatasetLayout, remaining: set[Path], part: DatasetLayout, published: bool = False) -> None:
-    """Adds a part to the layout and removes its files from the remaining ones."""
-    layout.sources.extend(replace(source, published=published) for source in part.sources)
-    layout.rows.extend(part.rows)
-    layout.labels.update(part.labels)
-    layout.present_labels.update(part.present_labels)
-    layout.regions.update(part.regions)
-    layout.notes.extend(part.notes)
-    remaining.difference_update(f for s in part.sources for f in s.files)
-    remaining.difference_update(Path(row.path) for row in part.rows)
-
-
-def _read_dataset_json(path: Path, remaining: set[Path]) -> DatasetLayout:
-    """Finds the cases that a dataset.json lists (Decathlon, MONAI detection), or else those named as in nnU-Net."""
-    root = path.parent
-    try:
-        parsed = json.loads(path.read_text(encoding="utf-8"))
-        labels, regions = parse_class_names(parsed.get("labels") or {})
-        channels = parsed.get("channel_names") or parsed.get("modality") or {}
-        modalities = tuple(_parse_modality(str(channels[key])) for key in sorted(channels, key=int))
-        entries = [(split, item) for split in SPLITS for item in parsed.get(split) or ()]
-        present_labels = parsed.get("present_labels") or {}
-        present = {str(case): [int(v) for v in classes] for case, classes in present_labels.items()}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        log.warning("%s cannot be parsed: its cases, labels and class names are ignored", path.name)
-        return DatasetLayout(rows=rejected_rows([path], Message("dataset.json cannot be parsed: {error}", error=error)))
-    tables = _read_tables(root, remaining)
-    metadata = {case: values for table in tables.values() for case, values in table.items()}
-    layout = DatasetLayout() if entries else _find_nnunet_cases(root, remaining, metadata, modalities)
-    for split, item in entries:
-        source = _parse_entry(root, item, modalities, remaining)
-        if isinstance(source, Source):
-            declared_split = SPLITS[split] if parsed.get("validation") else ""
-            classes = tuple(labels) if source.instances is None else ()
-            layout.sources.append(replace(_apply_metadata(source, metadata), split=declared_split, classes=classes))
-        else:
-            layout.rows.extend(source)
-    num_missing = sum(source.id not in metadata for source in layout.sources) if metadata else 0
-    if num_missing:
-        log.warning("%d cases are in no table next to dataset.json; each counts as a separate patient", num_missing)
-    layout.rows.extend(used_rows([path, *tables], Message("describes the data set")))
-    return replace(layout, labels=labels, present_labels=present, regions=regions)
-
-
-def _read_tables(root: Path, remaining: set[Path]) -> dict[Path, dict[str, CaseMetadata]]:
-    """Reads the tables next to a dataset.json, and the JSON files of single cases one folder below."""
-    candidates = [f for f in sorted(remaining) if (f.parent, f.suffix) == (root, ".csv")]
-    candidates += [f for f in sorted(remaining) if (f.parent.parent, f.suffix) == (root, ".json")]
-    return {f: table for f in candidates if (table := read_case_metadata(f))}
-
-
-def _parse_entry(root: Path, item: Any, modalities: tuple[str, ...], remaining: set[Path]) -> Source | list[LedgerRow]:
-    """Parses one entry of a dataset.json: an image (or its channels), with or without a label or an instance mask.
-
-    Returns:
-        The case, or ledger rows of its files if one of them is missing.
-    """
-    entry = item if isinstance(item, dict) else {"image": item}
-    image, label_name = entry.get("image"), entry.get("mask") or entry.get("label")
-    paths = tuple(_resolve(root, str(p)) for p in (image if isinstance(image, list) else [image]))
-    label = _resolve(root, label_name) if isinstance(label_name, str) else None
-    files = (*paths, label) if label else paths
-    missing = [os.path.relpath(p, root) for p in files if p not in remaining]
-    if missing:
-        reason = Message(
-            "dataset.json lists it with {missing}, which is not there; add that file or remove the entry",
-            missing=", ".join(missing),
-        )
-        return rejected_rows([p for p in files if p in remaining], reason)
-    instances = tuple(int(v) + 1 for v in entry.get("label") or ()) if entry.get("mask") else None
-    channel = CHANNEL.match(image_stem(paths[0])) if len(paths) > 1 else None
-    name = channel[1] if channel else image_stem(paths[0])
-    per_channel = modalities if len(modalities) == len(paths) else (modalities or ("",))[:1] * len(paths)
-    return Source(name, name, paths, per_channel, label, instances=instances)
-
-
-def _find_nnunet_cases(
-    root: Path, remaining: set[Path], metadata: Mapping[str, CaseMetadata], modalities: tuple[str, ...]
-) -> DatasetLayout:
-    """Finds imagesTr/NAME_0000 (one file per channel) with labelsTr/NAME, and the same in imagesTs and labelsTs."""
-    layout = DatasetLayout()
-    for suffix in ("Tr", "Ts"):
-        label_folder, image_folder = root / f"labels{suffix}", root / f"images{suffix}"
-        labels = {image_stem(f): f for f in remaining if f.parent == label_folder and images.is_image(f)}
-        channels_of: dict[str, dict[int, Path]] = {}
-        for path in sorted(f for f in remaining if f.parent == image_folder and images.is_image(f)):
-            channel = CHANNEL.match(image_stem(path))
-            name, number = (channel[1], int(channel[2])) if channel else (image_stem(path), 0)
-            channels_of.setdefault(name, {})[number] = path
-        for name, channels in channels_of.items():
-            numbers = sorted(channels)
-            per_channel = tuple(modalities[n] if n < len(modalities) else "" for n in numbers)
-            paths = tuple(channels[n] for n in numbers)
-            source = Source(name, name, paths, per_channel, labels.pop(name, None))
-            layout.sources.append(_apply_metadata(source, metadata))
-        layout.rows.extend(rejected_rows(labels.values(), Message("a label without an image of its name")))
-    return layout
-
-
-def _find_plain_images(files: list[Path], remaining: set[Path], scans: Path) -> DatasetLayout:
-    """Makes every image file a case, which is named after its path; files in label folders are refused."""
-    layout = DatasetLayout()
-    for path in files:
-        if LABEL_FOLDERS.fullmatch(path.parent.name):
-            layout.rows.extend(rejected_rows([path], Message("a label that belongs to no image here")))
-            continue
-        name = re.sub(r"[^\w.-]+", "-", "_".join([*path.relative_to(scans).parts[:-1], image_stem(path)]))
-        voxel_files = [path.with_name(image_stem(path) + ending) for ending in VOXEL_ENDINGS]
-        parts = tuple(f for f in voxel_files if f in remaining) if path.suffix == ".mhd" else ()
-        layout.sources.append(Source(name, name, (path,), ("",), parts=parts))
-    return layout
-
-
-def _apply_user_options(layout: DatasetLayout, modality: str, patients: Path | None) -> DatasetLayout:
-    """Sets the modality and the metadata that the user gives, and makes the names of the cases unique."""
-    metadata = read_case_metadata(patients) if patients else {}
-    if patients and not metadata:
-        raise BadInput(f"{patients}: has no columns `case` and `patient` (or `site`); write one line per case")
+def _apply_user_options(layout: DatasetLayout, scans: Path, config: IngestConfig) -> DatasetLayout:
+    """Returns the layout with unique case names, the user's modality, and patients from --patient or a table."""
+    metadata = read_case_metadata(config.patients) if config.patients else {}
+    if config.patients and not metadata:
+        raise BadInput(f"{config.patients}: has no columns `case` and `patient` (or `site`); write one line per case")
     counts: dict[str, int] = {}
     sources = []
     for source in sorted(layout.sources, key=lambda s: (s.id, s.files)):
         base = re.sub(r"[\ud800-\udfff]", "-", source.id)  # bytes of a file name that are not UTF-8
         counts[base] = counts.get(base, 0) + 1
         name = base if counts[base] == 1 else f"{base}-{make_pseudonym(str(source.images[0]))}"
-        modalities = tuple(modality or m for m in source.modalities) if source.series is None else source.modalities
-        sources.append(_apply_metadata(replace(source, id=name, modalities=modalities), metadata))
+        modalities = tuple(config.modality or m for m in source.modalities)
+        renamed = replace(source, id=name, modalities=source.modalities if source.series else modalities)
+        if not source.series and not config.image_patterns and config.patient_pattern:
+            renamed = _name_patient(renamed, source.images[0].relative_to(scans).as_posix(), config.patient_pattern)
+        sources.append(apply_metadata(renamed, metadata, "--patients"))
     return replace(layout, sources=sources)
 
 
-def _apply_metadata(source: Source, metadata: Mapping[str, CaseMetadata]) -> Source:
-    """Returns the source with the values that a table has for it."""
-    values = asdict(metadata.get(source.id, CaseMetadata()))
-    return replace(source, **{name: value for name, value in values.items() if value not in ("", None)})
+def _name_patient(source: Source, name: str, pattern: str) -> Source:
+    """Returns the source with the patient that --patient describes in its path."""
+    patient = match_patient(pattern, name)
+    if not patient:
+        raise BadInput(f"--patient {pattern}: describes no part of {name}; widen it, or give --patients CSV")
+    return replace(source, patient=patient, patient_from="--patient")
 
 
-def _parse_regions(labels: dict[str, Any]) -> tuple[dict[int, str], dict[str, list[int]]]:
-    """Parses the unions of classes that nnU-Net writes by name; a class is named after the smallest region around it.
-
-    `regions_class_order` is not needed: it numbers the predictions of nnU-Net, not the labels.
-    """
-    classes_of = {name: sorted({int(v) for v in (v if isinstance(v, list) else [v])}) for name, v in labels.items()}
-    special = {name: values[0] for name, values in classes_of.items() if name in ("background", "ignore") and values}
-    regions = {name: values for name, values in classes_of.items() if name not in special}
-    invalid = [
-        name for name, values in regions.items() if not values or values[0] < 1 or set(values) & set(special.values())
-    ]
-    if invalid:
-        raise ValueError(f"region {invalid[0]!r} is empty, or holds the background or the label to ignore")
-    names = {value: name for name, value in special.items() if value}
-    for name, values in sorted(regions.items(), key=lambda item: len(item[1])):
-        names = {value: name if len(values) == 1 else f"{name}_{value}" for value in values} | names
-    return dict(sorted(names.items())), regions
-
-
-def _parse_modality(name: str) -> str:
-    return "CT" if "CT" in name.upper().split("_") else "PT" if "PET" in name.upper() else "MR"
-
-
-def _resolve(root: Path, name: str) -> Path:
-    return Path(os.path.normpath(root / name))
+def _describe_patients(sources: list[Source]) -> Message:
+    """Returns the line for the terminal on how the patients of the cases were identified."""
+    patients = len({source.patient for source in sources})
+    counts = Counter(source.patient_from for source in sources)
+    unknown = counts.pop("", 0)
+    ways = ", ".join(f"{origin} ({count} cases)" for origin, count in sorted(counts.items()))
+    line = Message(
+        "{patients} patients of {cases} cases, by {ways}", patients=patients, cases=len(sources), ways=Message(ways)
+    )
+    warning = Message(
+        "warning: each of {unknown} cases counts as its own patient, so scans of one person may lie in two splits; "
+        "name them with --patient REGEX or --patients CSV",
+        unknown=unknown,
+    )
+    return warning if not ways else join_messages([line, warning]) if unknown else line

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from medssl.data.ingest import file_ledger
-from medssl.data.ingest.dataset_layouts import DatasetLayout
 from medssl.data.ingest.file_ledger import COLUMNS, LedgerRow, rejected_rows
+from medssl.data.ingest.layouts.dataset_layout import DatasetLayout
 from medssl.data.ingest.source import Source, make_pseudonym
 from medssl.data.manifest import Case
 from medssl.errors import BadInput, InputWarning, Message, as_message, restore_message
@@ -126,7 +126,7 @@ class Pseudonymizer(NoPseudonyms):
     def rename(self, layout: DatasetLayout, other_ids: Collection[str]) -> DatasetLayout:
         """Returns the layout with pseudonyms, and with refused rows for the cases whose pixels may show text."""
         burned_in = [row for s in layout.sources if s.burned_in for row in rejected_rows(s.files, BURNED_IN)]
-        has_structures = any(s.series and s.label for s in layout.sources)
+        has_structures = any((s.series and s.label) or s.label_parts for s in layout.sources)
         key = self._read_key()
         labels = {n: redact_structure_name(name, key) if has_structures else name for n, name in layout.labels.items()}
         sources = [s for s in layout.sources if not s.burned_in]

@@ -1,6 +1,7 @@
 """Ingestion: turns a folder of scans into a store with a manifest, and a ledger that lists every file."""
 
 import os
+import re
 import shutil
 import warnings
 from collections import Counter
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medssl.data import normalization_fit, worker_pool
+from medssl.data import normalization_fit, store, worker_pool
+from medssl.data.ingest import picture_page
 from medssl.data.ingest.config import IngestConfig
-from medssl.data.ingest.dataset_layouts import DatasetLayout, discover_dataset
+from medssl.data.ingest.dataset_layouts import discover_dataset
 from medssl.data.ingest.deidentification import (
     NoPseudonyms,
     Pseudonymizer,
@@ -22,6 +24,7 @@ from medssl.data.ingest.deidentification import (
     read_real_sources,
 )
 from medssl.data.ingest.file_ledger import LedgerRow
+from medssl.data.ingest.layouts.dataset_layout import DatasetLayout
 from medssl.data.ingest.prepare_case import (
     PrepareJob,
     PrepareResult,
@@ -72,6 +75,13 @@ class IngestSummary:
     def count_rejections(self) -> list[tuple[str, int]]:
         """Returns the most frequent reasons for refused files, with the number of files."""
         return Counter(row.reason for row in self.rows if row.status == "refused").most_common(8)
+
+    def count_warnings(self) -> list[tuple[str, int]]:
+        """Returns the most frequent warnings, with the number of cases; those that differ by numbers count as one."""
+        texts = [case.warnings for case in self.manifest.cases if case.warnings]
+        kinds = [re.sub(r"-?\d[\d.e+-]*", "#", text) for text in texts]
+        examples = dict(zip(reversed(kinds), reversed(texts), strict=True))
+        return [(examples[kind], count) for kind, count in Counter(kinds).most_common(8)]
 
 
 def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCallback) -> IngestSummary:
@@ -141,6 +151,7 @@ def _update_store(
     if not (out / "manifest.csv").exists():
         normalization = _fit_normalization(manifest, metadata.normalization, config)
         metadata = metadata.model_copy(update={"normalization": normalization})
+    metadata = _name_classes(metadata, layout.sources, cases, out)
     metadata.write(out)
     rows = [row for row in read_real_rows(out) if not Path(row.path).is_relative_to(scans)]
     rows += [row for result in results for row in result.rows] + layout.rows
@@ -148,8 +159,20 @@ def _update_store(
     public_rows = pseudonymizer.write_ledger(rows, {case.id: locations[case.id] for case in manifest.cases})
     manifest.write(out / "manifest.csv")
     write_checksums(out, ("store.json", "ledger.csv", "manifest.csv"))
+    picture_page.write(manifest, metadata)
     notes = tuple(str(note.public if config.deidentify else note) for note in layout.notes)
     return IngestSummary(manifest, public_rows, num_prepared, notes)
+
+
+def _name_classes(
+    metadata: StoreMetadata, sources: Sequence[Source], cases: Sequence[Case], out: Path
+) -> StoreMetadata:
+    """Returns the metadata with a name for each label value that no description names: class_1, class_2, ..."""
+    unnamed = {s.id for s in sources if not s.classes and s.instances is None}
+    labels = [case.label for case in cases if case.label and case.id in unnamed]
+    values = {int(value) for label in labels for value in store.read(out / label).sample_points}
+    names = {value: f"class_{value}" for value in sorted(values - set(metadata.labels))}
+    return metadata.model_copy(update={"labels": metadata.labels | names})
 
 
 def _read_cases(out: Path) -> tuple[Case, ...]:
@@ -281,16 +304,19 @@ def _assign_splits(
 ) -> list[Case]:
     """Returns all cases with their split.
 
-    A patient keeps the split that the store has, or else gets the one that the data set declares. All others are
-    assigned by the fractions.
+    A patient keeps the split that the store has, or else gets the one that the data set declares (test, if several).
+    All others are assigned by the fractions, but not to split test if the data set declares one.
     """
-    split_of = {c.patient: c.split for c in cases if c.split and not config.split_fractions}
+    declared = [c for c in cases if c.split and not config.split_fractions]
+    split_of = {c.patient: c.split for c in sorted(declared, key=lambda c: c.split == "test")}
     split_of |= {c.patient: c.split for c in earlier}
     if config.resplit:
         split_of, earlier = {}, ()
     everyone = [*others, *cases]
     unassigned = tuple(c for c in everyone if c.patient not in split_of)
     fractions = metadata.split_fractions or DEFAULT_SPLIT_FRACTIONS
+    if "test" in split_of.values() and not config.resplit and not metadata.split_fractions and declared:
+        fractions = {name: fraction for name, fraction in fractions.items() if name != "test"}
     if earlier:
         split_of |= assign_new_patients(earlier, unassigned, fractions, metadata.seed)
     else:

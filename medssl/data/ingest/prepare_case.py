@@ -14,7 +14,7 @@ from medssl.data import store
 from medssl.data.ingest.deidentification import private_note
 from medssl.data.ingest.file_ledger import LedgerRow
 from medssl.data.ingest.read_source import read_image, read_label
-from medssl.data.ingest.source import Source
+from medssl.data.ingest.source import Source, source_from_json, source_to_json
 from medssl.data.manifest import Case
 from medssl.data.normalization import IntensityNormalization
 from medssl.errors import BadInput, InputWarning, Message, join_messages, restore_message
@@ -111,8 +111,17 @@ def load_previous_result(job: PrepareJob) -> PrepareResult | None:
         return None
 
 
+def read_recorded_source(records: Path, case: str) -> Source | None:
+    """Returns the files that a case of a store was prepared from; None if there is no such record."""
+    try:
+        return source_from_json(json.loads((records / f"{case}.json").read_text())["source"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _write_record(job: PrepareJob, result: PrepareResult) -> None:
-    write_json(job.record, {"key": job.digest(), "outcome": asdict(result)})
+    record = {"key": job.digest(), "outcome": asdict(result), "source": source_to_json(job.source)}
+    write_json(job.record, record)
 
 
 def _parse_result(record: dict[str, Any]) -> PrepareResult:

@@ -7,22 +7,22 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool
 
 from medssl.config import check
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dataset_layouts import discover_dataset
 from medssl.data.ingest.deidentification import read_real_sources, redact_warnings
 from medssl.data.ingest.dicom_studies import make_series_name, name_series
-from medssl.data.ingest.source import Source, parse_location
+from medssl.data.ingest.layouts.modality import check_modality
+from medssl.data.ingest.source import LabelPart, Source, parse_location
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, InputWarning, Message, join_messages
-from medssl.io import dates, images
+from medssl.io import dates, images, slicer_segmentation
 from medssl.io.dicom import annotations, reader
 from medssl.io.rejected import RejectedFiles
 from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
-
-LOWEST_MR = -200  # values at or below it are Hounsfield units
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,8 @@ def read_label(source: Source, image: Volume) -> Volume:
         raise BadInput(f"{source.id}: has no label")
     if source.series is not None:
         return _read_structures(source, image)
+    if source.label_parts:
+        return _merge_parts(source, image)
     label = images.read(source.label, label=True)
     _require_same_grid(label, image, f"label {source.label.name}")
     values = list_label_values(label.voxels)
@@ -152,7 +154,7 @@ def _read_location(case: Case, manifest: Manifest, location: str) -> Volume:
     if series:
         return read_series(paths[0], series)
     modalities = case.modality.split("+")
-    return _read_channels(paths, modalities if len(modalities) == len(paths) else modalities * len(paths))[0]
+    return _read_channels(paths, modalities if len(modalities) == case.channels else modalities * case.channels)[0]
 
 
 def _read_volume(source: Source) -> Volume:
@@ -160,35 +162,76 @@ def _read_volume(source: Source) -> Volume:
 
 
 def _read_channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:
-    """Reads image files with a common grid as channels; returns the modality, too, guessed where it is empty."""
-    volumes = [images.read(path) for path in paths]
-    names = [name or _guess_modality(volume) for name, volume in zip(modalities, volumes, strict=True)]
+    """Reads image files with a common grid, or the volumes of one file, as channels.
+
+    Returns:
+        The image and its modality, guessed where it is empty.
+    """
+    is_one_file = len(paths) == 1 < len(modalities)
+    volumes = images.read_channels(paths[0]) if is_one_file else [images.read(path) for path in paths]
+    if len(volumes) != len(modalities):
+        raise BadInput(
+            Message(
+                "{path}: holds {count} volumes, expected are {expected} channels; ingest the folder again",
+                path=paths[0],
+                count=len(volumes),
+                expected=len(modalities),
+            )
+        )
+    names = [check_modality(name, volume) for name, volume in zip(modalities, volumes, strict=True)]
     modality = names[0] if len(set(names)) == 1 else "+".join(names)
     image = replace(volumes[0], unit="HU" if modality == "CT" else "a.u.")
-    for path, volume in zip(paths[1:], volumes[1:], strict=True):
+    for path, volume in zip(paths[1:], volumes[1:], strict=False):  # the volumes of one file share its grid
         _require_same_grid(volume, image, f"channel {path.name}")
     if len(volumes) == 1:
         return image, modality
     return replace(image, voxels=np.stack([v.voxels.astype(np.float32, copy=False) for v in volumes])), modality
 
 
-def _guess_modality(volume: Volume) -> str:
-    """CT if the values go far below zero, as only HU do; else MR."""
-    lowest = float(volume.voxels.min())
-    modality = Message("CT") if lowest <= LOWEST_MR else Message("MR")
-    message = Message(
-        "modality not given; assumed to be {modality} because the lowest value is {lowest:g} (set it with --modality)",
-        modality=modality,
-        lowest=lowest,
-    )
-    warnings.warn(message, InputWarning, stacklevel=2)
-    return str(modality)
-
-
 def _read_structures(source: Source, image: Volume) -> Volume:
     """Draws the structures of a DICOM annotation with the classes that their names have in the whole data set."""
     label = annotations.read(source.label or Path()).volume(image)
     return replace(label, voxels=np.array([0, *source.classes], np.int16)[label.voxels])
+
+
+def _merge_parts(source: Source, image: Volume) -> Volume:
+    """Merges the named structures of a label; where two overlap, the smaller one is kept."""
+    masks = [
+        (part, number, _read_part(part, image)) for part, number in zip(source.label_parts, source.classes, strict=True)
+    ]
+    merged = np.zeros(image.shape, np.int16)
+    num_overlaps = 0
+    for _, number, mask in sorted(masks, key=lambda item: -int(np.count_nonzero(item[2]))):
+        num_overlaps += int(np.count_nonzero(merged[mask]))
+        merged[mask] = number
+    if num_overlaps:
+        warnings.warn(
+            Message("structures overlap in {count} voxels; the smaller one is kept there", count=num_overlaps),
+            InputWarning,
+            stacklevel=2,
+        )
+    return Volume(merged, image.affine, "label")
+
+
+def _read_part(part: LabelPart, image: Volume) -> Bool[np.ndarray, "i j k"]:
+    """Reads the voxels of one structure."""
+    if slicer_segmentation.is_segmentation(part.path) and part.value is not None:
+        segment = slicer_segmentation.Segment(part.name, part.value, part.layer)
+        label = slicer_segmentation.read_segment(part.path, segment)
+        value = None
+    else:
+        label, value = images.read(part.path, label=True), part.value
+    _require_same_grid(label, image, f"label {part.path.name}")
+    values = set(list_label_values(label.voxels)) - {0}
+    if value is None and len(values) > 1:
+        raise BadInput(
+            Message(
+                "label {name} holds the values {values}, a file of one structure holds one; choose labels with --label",
+                name=part.path.name,
+                values=sorted(values),
+            )
+        )
+    return label.voxels != 0 if value is None else label.voxels == value
 
 
 def _instances_to_classes(label: Volume, values: list[int], instances: tuple[int, ...]) -> Volume:

@@ -1,6 +1,5 @@
 """Reference labels: the labels as they were drawn, on the scanner's grid, against which predictions are scored."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +9,8 @@ import numpy as np
 
 from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.ingest.dataset_layouts import discover_dataset
-from medssl.data.ingest.deidentification import read_real_rows, redact_warnings
+from medssl.data.ingest.deidentification import private_dir, redact_warnings
+from medssl.data.ingest.prepare_case import read_recorded_source
 from medssl.data.ingest.read_source import read_label
 from medssl.data.ingest.source import Source
 from medssl.data.manifest import Manifest
@@ -94,23 +94,16 @@ def _case_name(path: Path) -> str:
 
 
 def _read_manifest(path: Path) -> References:
-    """Finds the files that each case of a store was read from with the help of its ledger."""
+    """Returns the files that the labelled cases of a store were prepared from, as their records state them."""
     manifest, metadata = Manifest.read(path), StoreMetadata.read(path.parent)
-    files: dict[str, set[str]] = {}
-    for row in read_real_rows(path.parent):
-        if row.status == "used" and row.case:
-            files.setdefault(row.case, set()).add(row.path)
-    used = [file for case in manifest.with_labels().cases for file in files.get(case.id, ())]
-    if not used:
+    is_hidden = bool(metadata.key_fingerprint)
+    records = (private_dir(path.parent) if is_hidden else path.parent) / "records"
+    labelled = manifest.with_labels().cases
+    if not labelled:
         raise BadInput(f"{path}: no case of this store has a label; give a folder of labels")
-    layout = discover_dataset(Path(os.path.commonpath([str(Path(file).parent) for file in used])))
-    by_files = {frozenset(map(str, s.files)): s for s in layout.sources if s.label}
-    labelled = {case: by_files.get(frozenset(paths)) for case, paths in files.items()}
-    patients = {case.id: case.patient for case in manifest.cases}
-    sources = {
-        case: replace(source, id=case, patient=patients[case])
-        for case, source in labelled.items()
-        if source and case in patients
-    }
+    sources = {case.id: read_recorded_source(records, case.id) for case in labelled}
+    if missing := [case for case, source in sources.items() if source is None]:
+        raise BadInput(f"{records}: has no record of {missing[0]}; restore the folder, or ingest the scans again")
     unlabelled = frozenset(case.id for case in manifest.cases if not case.label)
-    return References(path, sources, Classes.from_metadata(metadata), unlabelled, bool(metadata.key_fingerprint))
+    present = {case: source for case, source in sources.items() if source}
+    return References(path, present, Classes.from_metadata(metadata), unlabelled, is_hidden)

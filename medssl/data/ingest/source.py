@@ -1,13 +1,32 @@
 """The files that one case is read from, and the notation for them in a manifest."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 ESCAPED = r"[%#|\udc80-\udcff]"  # the separators of a location, and bytes of file names that are not UTF-8
+
+
+@dataclass(frozen=True)
+class LabelPart:
+    """A named structure of a label: a file of its own, or one value of a file.
+
+    Attributes:
+        path: The label file.
+        name: The structure.
+        value: Its value in the file; None if every voxel above 0 belongs to it.
+        layer: The layer of a segmentation of 3D Slicer that holds it.
+    """
+
+    path: Path
+    name: str
+    value: int | None = None
+    layer: int = 0
 
 
 @dataclass(frozen=True)
@@ -24,7 +43,9 @@ class Source:
         sub_volume: The tags that distinguish the volume from others of its series; empty if there is only one.
         series_folder: The folder that holds all volumes of the series; None if there is only one.
         split: The split that the data set declares, if any.
-        classes: The classes that the label may hold; for a DICOM annotation the class of each structure.
+        label_parts: The named structures that the label is made of; empty for a label of numbers.
+        classes: The classes that the label may hold; for a DICOM annotation, and with `label_parts`, the class of each
+            structure.
         instances: The class of each object of an instance mask; None if the label is not an instance mask.
         parts: Voxel files that a header file refers to.
         site: Where the case was scanned, from a table or from the name of the scanner.
@@ -33,6 +54,8 @@ class Source:
         date: Date of the study as it was read; a store keeps it as a number of days only.
         published: The case is named by a published data set, not by its path.
         burned_in: The pixels may show text.
+        patient_from: What identifies the patient, as the terminal shows it; empty if each case counts as a patient.
+        channel_names: Names of the channels, if there are several.
         location: Where the case was read from, as the manifest states it; set by `NoPseudonyms.rename`.
     """
 
@@ -41,6 +64,7 @@ class Source:
     images: tuple[Path, ...]
     modalities: tuple[str, ...]
     label: Path | None = None
+    label_parts: tuple[LabelPart, ...] = ()
     series: str | None = None
     sub_volume: str = ""
     series_folder: Path | None = None
@@ -54,12 +78,15 @@ class Source:
     date: str = ""
     published: bool = False
     burned_in: bool = False
+    patient_from: str = ""
+    channel_names: tuple[str, ...] = ()
     location: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the case is read from."""
-        return self.images + self.parts + ((self.label,) if self.label else ())
+        labels = dict.fromkeys([*((self.label,) if self.label else ()), *(part.path for part in self.label_parts)])
+        return (*self.images, *self.parts, *labels)
 
     @property
     def real_location(self) -> str:
@@ -67,6 +94,25 @@ class Source:
         if self.series_folder is not None:
             return format_location([self.series_folder / "*"], self.series)
         return format_location(self.images, self.series)
+
+
+def source_to_json(source: Source) -> dict[str, Any]:
+    """Returns a source as plain values, which `source_from_json` turns into an equal one."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(source), default=str))
+    return values
+
+
+def source_from_json(values: dict[str, Any]) -> Source:
+    """Returns the source that `source_to_json` has made plain.
+
+    Raises:
+        KeyError, TypeError: The values are not those of a source.
+    """
+    fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+    label_parts = tuple(LabelPart(**part | {"path": Path(part["path"])}) for part in values["label_parts"])
+    paths = {n: tuple(map(Path, values[n])) for n in ("images", "parts")}
+    single = {n: Path(values[n]) if values[n] is not None else None for n in ("label", "series_folder")}
+    return Source(**fields | paths | single | {"label_parts": label_parts})
 
 
 def format_location(paths: Sequence[Path], series: str | None) -> str:

@@ -8,6 +8,9 @@ from pathlib import Path
 PATIENT_COLUMNS = ("patient_group", "patient", "patient_id", "background_patient")
 SITE_COLUMNS = ("site", "scanner", "centre", "center")
 DATE_COLUMNS = ("study_date", "date")
+SUBJECT_COLUMNS = ("participant_id", "image_id", "subject", "subject_id")
+SUBJECT_SITE_COLUMNS = (*SITE_COLUMNS, "institute", "institution", "study_site")
+SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 MAX_JSON_BYTES = 1 << 20
 MAX_PLAUSIBLE_YEARS = 120
 
@@ -21,6 +24,7 @@ class CaseMetadata:
     age_years: float | None = None
     sex: str = ""
     date: str = ""
+    split: str = ""
 
 
 def read_case_metadata(table: Path) -> dict[str, CaseMetadata]:
@@ -45,10 +49,53 @@ def read_case_metadata(table: Path) -> dict[str, CaseMetadata]:
     return {
         row["case"]: CaseMetadata(
             age_years=_parse_years(row.get("age_years")),
+            split=SPLITS.get((row.get("split") or "").strip().lower(), ""),
             **{name: row.get(column) or "" for name, column in column_of.items()},
         )
         for row in rows
     }
+
+
+def read_subjects(table: Path) -> dict[str, CaseMetadata]:
+    """Returns the metadata of each subject of a participants.tsv of BIDS, or of a meta.csv of TotalSegmentator.
+
+    Args:
+        table: A table with a column `participant_id` or `image_id`.
+    """
+    rows = read_rows(table)
+    columns = {name.strip().lower(): name for name in (rows[0] if rows else ()) if name}
+    key = next((columns[name] for name in SUBJECT_COLUMNS if name in columns), None)
+    if key is None:
+        return {}
+    site = next((columns[name] for name in SUBJECT_SITE_COLUMNS if name in columns), "")
+    sex, age = columns.get("sex") or columns.get("gender", ""), columns.get("age", "")
+    return {
+        row[key]: CaseMetadata(
+            site=_clean(row.get(site)),
+            age_years=_parse_years(row.get(age)),
+            sex=_clean(row.get(sex))[:1].upper(),
+            split=SPLITS.get(_clean(row.get(columns.get("split", ""))).lower(), ""),
+        )
+        for row in rows
+    }
+
+
+def read_rows(table: Path) -> list[dict[str, str]]:
+    """Returns the rows of a table with commas, semicolons or tabs; none if it cannot be parsed."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as handle:
+            header = handle.readline()
+            separator = max("\t;,", key=header.count)
+            handle.seek(0)
+            return list(csv.DictReader(handle, delimiter=separator))
+    except (OSError, ValueError, csv.Error):
+        return []
+
+
+def _clean(text: str | None) -> str:
+    """Returns the text of a cell; n/a, as BIDS writes what is unknown, is empty."""
+    stripped = (text or "").strip()
+    return "" if stripped.lower() in ("n/a", "na", "nan", "unknown") else stripped
 
 
 def _read_csv(table: Path) -> list[dict[str, str]]:
