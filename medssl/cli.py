@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Stopped
 from medssl.home import resources_dir
 from medssl.version import __version__
 
@@ -80,7 +80,8 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
         debug: Whether errors show a traceback.
 
     Returns:
-        The exit code: 0 done, 2 the input has to be corrected, 1 an internal error, 130 interrupted.
+        The exit code: 0 done, 2 the input has to be corrected, 1 an internal error, 75 stopped by a signal or a limit
+        with the state saved, 130 interrupted by Ctrl-C.
     """
     try:
         if name not in command_names():
@@ -90,6 +91,8 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
         return _fail(name, _describe_error(error), 2, debug)
     except ModuleNotFoundError as error:
         return _fail(name, f"needs {error.name}, which is not installed; pip install 'medssl[app]'", 2, debug)
+    except Stopped as stopped:
+        return _fail(name, str(stopped), stopped.exit_code, debug=False)
     except KeyboardInterrupt:
         return _fail(name, "stopped", 130, debug=False)
     except Exception as error:

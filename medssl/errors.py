@@ -52,6 +52,20 @@ class BadInput(ValueError):
         return as_message(self.args[0] if self.args else "")
 
 
+class Stopped(BaseException):
+    """A command that was stopped before its end; its state is saved and it can be continued.
+
+    Like KeyboardInterrupt it is no `Exception`, so that code that goes on after errors does not go on after it.
+
+    Attributes:
+        exit_code: Exit code of the command.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class InputWarning(UserWarning):
     """Input that was read but should be checked; the file ledger and the manifest record the message."""
 

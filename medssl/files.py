@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -87,6 +88,15 @@ def exclusive_lock(folder: Path, message: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def sweep_parts(folder: Path) -> None:
+    """Removes what killed processes left half-written in a folder; only for the process that holds its lock."""
+    for part in sorted(folder.rglob(f"{PART_PREFIX}*"), reverse=True):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

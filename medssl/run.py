@@ -62,7 +62,7 @@ class Run:
         if run.is_closed:
             raise BadInput(f"{path}: this run is finished; choose another `run`")
         first_settings = config.check(run.read_settings(), type(settings), str(run.path / "config.yaml"))
-        fields = set(type(settings).model_fields) - {"run", "resume", *SAME_CONTENT}
+        fields = set(type(settings).model_fields) - {"run", "resume", "limits", *SAME_CONTENT}
         changed = sorted(key for key in fields if getattr(settings, key) != getattr(first_settings, key))
         changed += [
             name for name, fact in SAME_CONTENT.items() if run.metadata.get(fact, facts.get(fact)) != facts.get(fact)

@@ -258,7 +258,8 @@ class ResumableSampler(Sampler[int]):
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        return len(range(self.start + self.rank, self.num_items, self.world_size))
+        """Returns the number of items of a whole epoch, whatever its start, as Lightning counts them."""
+        return len(range(self.rank, self.num_items, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * self.num_items

@@ -26,7 +26,7 @@ from medssl.training.finetune import FinetuneConfig, finetune
 from medssl.training.pretrain import PretrainConfig
 
 SCORES_FILE = "cases.csv"
-LOCATION_KEYS = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume"}
+IGNORED_KEYS = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume", "limits"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def find_outdated_settings(settings: FinetuneConfig, cases: Sequence[str]) -> li
 
 
 def find_changed_settings(settings: FinetuneConfig | PretrainConfig) -> list[str]:
-    """Returns the keys in which a finished run differs from the current settings; paths are not compared.
+    """Returns the keys in which a finished run differs from the current settings; paths and limits are not compared.
 
     Keys that an older run does not have count as their defaults. A run that is missing or unfinished has no
     differences here: resuming it compares its settings.
@@ -116,7 +116,7 @@ def find_changed_settings(settings: FinetuneConfig | PretrainConfig) -> list[str
     return [
         name
         for name in type(settings).model_fields
-        if name not in LOCATION_KEYS and getattr(settings, name) != getattr(previous, name)
+        if name not in IGNORED_KEYS and getattr(settings, name) != getattr(previous, name)
     ]
 
 

@@ -58,6 +58,12 @@ class TrainConfig(Settings):
     )
     weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay; norms, biases and tokens do not decay")
     gradient_clip: PositiveFloat = Field(1.0, description="maximum norm of the gradient")
+    max_skipped_steps: int = Field(
+        5,
+        ge=0,
+        description="largest number of optimizer steps in a row that are skipped because the gradient is not finite;"
+        " one more stops the training",
+    )
     accumulate_grad_batches: PositiveInt = Field(1, description="batches per optimizer step")
     channel_dropout: float = Field(
         0.0, ge=0, lt=1, description="probability that a channel of a crop is blanked; one channel always remains"

@@ -31,6 +31,17 @@ class DataLoaders:
     val_every_n_epochs: int = 5
     case_ids: Sequence[str] = ()
 
+    def skip_to(self, epoch: int, num_batches: int) -> None:
+        """Makes the training batches begin in an epoch, after a number of its batches.
+
+        Raises:
+            TypeError: The loader has no `ResumableSampler`.
+        """
+        sampler = self.train.sampler
+        if not isinstance(sampler, ResumableSampler):
+            raise TypeError("a training resumes only with a loader from `train_loader`, or with a ResumableSampler")
+        sampler.epoch, sampler.start = epoch, num_batches * (self.train.batch_size or 1)
+
 
 def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset | None = None) -> "DataLoader[Any]":
     """Returns a loader with `config.steps_per_epoch` optimizer steps per epoch, for any number of volumes.
@@ -47,6 +58,7 @@ def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset |
     return DataLoader(
         source, batch_size, sampler=sampler, collate_fn=collate, num_workers=config.num_workers,
         multiprocessing_context="spawn" if config.num_workers else None, persistent_workers=config.num_workers > 0,
+        generator=torch.Generator(),
     )  # fmt: skip
 
 
@@ -54,7 +66,7 @@ def volume_loader(
     manifest: Manifest, normalization: IntensityNormalization, classes: Classes | None = None
 ) -> "DataLoader[Crops]":
     """Returns a loader of whole labelled volumes, one per batch."""
-    return DataLoader(VolumeDataset(manifest, normalization, classes), batch_size=None)
+    return DataLoader(VolumeDataset(manifest, normalization, classes), batch_size=None, generator=torch.Generator())
 
 
 class InterleavedDataset(Dataset[CropItem]):

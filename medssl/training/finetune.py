@@ -31,6 +31,7 @@ from medssl.tasks.base import Task
 from medssl.training import presets
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, train_loader, volume_loader
+from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.missing_classes import warn_about_missing_classes
 from medssl.training.semi_supervised import methods
@@ -90,6 +91,7 @@ class FinetuneConfig(Settings):
     allow_normalization_mismatch: bool = Field(
         False, description="continue if the pretraining used another intensity normalization"
     )
+    limits: LimitConfig = Field(LimitConfig(), description="when the training saves its state and when it stops early")
     resume: bool = Field(False, description="continue an unfinished run, or start it if it does not exist")
 
     @model_validator(mode="before")
@@ -136,7 +138,7 @@ def finetune(config: FinetuneConfig) -> Run:
     extra = method.extra_volumes(run)
     loaders = make_loaders(config, data, model, extra)
     leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)])
-    train(method.learner, loaders, run, method.train_config)
+    train(method.learner, loaders, run, method.train_config, limits=config.limits)
     warn_about_missing_classes(method.learner, loaders.train, run, data.subset.classes)
     run.close()
     return run

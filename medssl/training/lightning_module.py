@@ -1,7 +1,9 @@
 """The one LightningModule: trains any objective or task that turns crops into a loss."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -14,8 +16,12 @@ from medssl.objectives.base import Objective
 from medssl.tasks.base import Task
 from medssl.training.callbacks.plateau_checkpoint import load_optimizer
 from medssl.training.config import TrainConfig
+from medssl.training.fault_tolerance.run_checkpoints import RunCheckpoints
+from medssl.training.loggers import EpochMeans
 from medssl.training.lr_schedules import lr_scale
 from medssl.training.optimizers import build_optimizer
+
+log = logging.getLogger(__name__)
 
 
 class LitTraining(LightningModule):
@@ -26,6 +32,7 @@ class LitTraining(LightningModule):
         config: Optimizer, schedule, encoder freezing and channel dropout.
         case_ids: Case of each volume number in `Crops.volume`, for error messages.
         plateau: State that `plateau_checkpoint.read_plateau` returns; the optimizer continues from it.
+        checkpoints: Saves and stops the training at the end of a batch.
     """
 
     def __init__(
@@ -34,12 +41,17 @@ class LitTraining(LightningModule):
         config: TrainConfig,
         case_ids: Sequence[str] = (),
         plateau: Mapping[str, Tensor] | None = None,
+        checkpoints: RunCheckpoints | None = None,
     ) -> None:
         super().__init__()
         self.learner = learner
         self.config = config
         self.case_ids = case_ids
         self.plateau = plateau
+        self.checkpoints = checkpoints
+        self.means = EpochMeans()
+        self.skipped_steps = self.skipped_in_a_row = 0
+        self.recent_volumes: list[Tensor] = []  # since the last step whose gradient was finite
         self.positive_pairs: tuple[Tensor, Tensor] | None = None
         self.encoder_weights = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
@@ -50,6 +62,7 @@ class LitTraining(LightningModule):
             BadInput: Voxels or the loss are not finite; the message names the cases.
         """
         # Voxels lie in [0, 1], so their sum is finite if all of them are. Some losses ignore other voxels silently.
+        self.recent_volumes.append(crops.volume)
         finite = torch.isfinite(crops.x.flatten(1).sum(1))
         if not finite.all():
             raise BadInput(
@@ -63,10 +76,34 @@ class LitTraining(LightningModule):
         if not torch.isfinite(step.loss):
             raise BadInput(
                 f"step {self.global_step}: the loss is {step.loss.item()} on {self._format_cases(crops.volume)};"
-                " check these cases, or lower train.lr; resume=true continues from the last epoch"
+                " check these cases, or lower train.lr; resume=true continues from the last checkpoint"
             )
-        self.log_dict({"loss": step.loss.detach(), **step.logs}, on_step=False, on_epoch=True, batch_size=len(crops.x))
+        self.means.add({"loss": step.loss.detach(), **step.logs}, len(crops.x))
         return step.loss
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        """Clips the norm of the gradient; a step whose gradient is not finite is skipped: weights and moments stay.
+
+        Raises:
+            BadInput: Too many steps in a row were skipped; the message names the cases.
+        """
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.gradient_clip)
+        if torch.isfinite(norm):
+            self.skipped_in_a_row = 0
+            self.recent_volumes.clear()
+            return
+        for weight in weights:
+            weight.grad = None  # optimizers leave a weight without a gradient as it is
+        self.skipped_steps += 1
+        self.skipped_in_a_row += 1
+        cases, step = self._format_cases(torch.cat(self.recent_volumes).unique()), self.global_step + 1
+        if self.skipped_in_a_row > self.config.max_skipped_steps:
+            raise BadInput(
+                f"step {step}: the gradient is not finite, {self.skipped_in_a_row} times in a row, on {cases};"
+                " check these cases, or lower train.lr in another run; resume=true continues from the last checkpoint"
+            )
+        log.warning("step %d is skipped: its gradient is not finite, on %s", step, cases)
 
     def validation_step(self, crops: Crops, index: int) -> None:
         """Logs the scores of a task on one whole volume."""
@@ -76,9 +113,24 @@ class LitTraining(LightningModule):
         self.log_dict(scores, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_batch_end(self, outputs: object, batch: Crops, index: int) -> None:
-        """Calls the learner's `after_step` hook once per optimizer step."""
+        """Calls the learner's `after_step` hook once per optimizer step, logs at the end of an epoch, and saves."""
         if (index + 1) % self.config.accumulate_grad_batches == 0:
             self.learner.after_step()
+        if self.trainer.is_last_batch:
+            skipped = {"skipped_steps": float(self.skipped_steps)} if self.skipped_steps else {}
+            self.log_dict(self.means.pop() | skipped, on_step=False, on_epoch=True, batch_size=1)
+        if self.checkpoints is not None:
+            self.checkpoints.after_batch(self.trainer, index)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the means of the unfinished epoch and the number of skipped steps."""
+        checkpoint["means"] = self.means.state_dict()
+        checkpoint["skipped"] = (self.skipped_steps, self.skipped_in_a_row)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores what `on_save_checkpoint` added."""
+        self.means.load_state_dict(checkpoint["means"])
+        self.skipped_steps, self.skipped_in_a_row = checkpoint["skipped"]
 
     def on_train_batch_start(self, batch: Crops, index: int) -> None:
         """Freezes the encoder, including the running statistics of its norms, during the first steps."""

@@ -1,12 +1,16 @@
-"""Loggers: training curves in the folder of a run, continued when the run resumes."""
+"""Loggers: training curves in the folder of a run, continued when the run resumes, and means of their values."""
 
 import csv
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch import Tensor
 
 from medssl.files import write_text
 
@@ -14,7 +18,7 @@ FOLDER = "logs"
 CURVES = "metrics.csv"
 
 
-def build_loggers(folder: Path, checkpoint: Path) -> list[Logger]:
+def build_loggers(folder: Path, checkpoint: Path | None) -> list[Logger]:
     """Returns the CSV and TensorBoard loggers of a run.
 
     Lightning's CSV logger would start the file again. When the run resumes, this function therefore keeps the rows of
@@ -22,10 +26,10 @@ def build_loggers(folder: Path, checkpoint: Path) -> list[Logger]:
 
     Args:
         folder: Folder of the run; curves go to its subfolder `logs`.
-        checkpoint: Checkpoint to resume from, if the file exists.
+        checkpoint: Checkpoint to resume from, if there is one.
     """
     path = folder / FOLDER / CURVES
-    earlier_rows = _read_rows_before(path, checkpoint) if path.is_file() and checkpoint.is_file() else ""
+    earlier_rows = _read_rows_before(path, checkpoint) if path.is_file() and checkpoint else ""
     path.unlink(missing_ok=True)
     curves = CSVLogger(folder, name="", version=FOLDER)
     with warnings.catch_warnings():
@@ -35,6 +39,38 @@ def build_loggers(folder: Path, checkpoint: Path) -> list[Logger]:
         write_text(path, earlier_rows)
         writer.metrics_keys = earlier_rows.partition("\n")[0].split(",")
     return [curves, TensorBoardLogger(folder, name="", version=FOLDER)]
+
+
+class EpochMeans:
+    """Means of values over the batches of an epoch, which a checkpoint within the epoch contains.
+
+    Values are weighted by the number of volumes in their batch; a name may be absent from a batch.
+    """
+
+    def __init__(self) -> None:
+        self.totals: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Float[Tensor, ""]], count: int) -> None:
+        """Adds the values of a batch of `count` volumes."""
+        for name, value in values.items():
+            wide = value if value.dtype in (torch.float32, torch.float64) else value.float()
+            self.totals[name] = self.totals.get(name, 0.0) + wide.detach() * count
+            self.counts[name] = self.counts.get(name, 0) + count
+
+    def pop(self) -> dict[str, Tensor]:
+        """Returns the means and begins again."""
+        means = {name: total / self.counts[name] for name, total in self.totals.items()}
+        self.totals, self.counts = {}, {}
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the sums and counts."""
+        return {"totals": dict(self.totals), "counts": dict(self.counts)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restores the state of `state_dict`."""
+        self.totals, self.counts = dict(state_dict["totals"]), dict(state_dict["counts"])
 
 
 def _read_rows_before(path: Path, checkpoint: Path) -> str:

@@ -27,6 +27,7 @@ from medssl.training.callbacks.dense_probe import DenseProbe, DenseProbeCallback
 from medssl.training.callbacks.representation_monitor import RepresentationMonitor
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, train_loader
+from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.trainer import train
 
 METADATA_LABELS = ("site", "modality", "sex")  # columns of a manifest that label a volume without annotation
@@ -66,6 +67,7 @@ class PretrainConfig(Settings):
     num_probe_volumes: int = Field(
         0, ge=0, description="number of labelled volumes for a dense probe of the frozen features; 0 is off"
     )
+    limits: LimitConfig = Field(LimitConfig(), description="when the training saves its state and when it stops early")
     resume: bool = Field(False, description="continue an unfinished run, or start it if it does not exist")
 
     @model_validator(mode="after")
@@ -96,7 +98,7 @@ def pretrain(config: PretrainConfig) -> Run:
     leakage.write_traces(run.path, [*traces, *leakage.trace_cases(cases)])
     labels = {name: [getattr(case, name) for case in cases.cases] for name in METADATA_LABELS}
     callbacks: list[Callback] = [RepresentationMonitor(run, labels), *([DenseProbeCallback(probe)] if probe else [])]
-    train(objective, loaders, run, config.train, callbacks, plateau)
+    train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
     run.close()
     return run
 

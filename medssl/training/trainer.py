@@ -4,15 +4,14 @@ import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, WeightAveraging
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Callback, WeightAveraging
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import Tensor
 
-from medssl.files import atomic_file, exclusive_lock
+from medssl.files import exclusive_lock, sweep_parts
 from medssl.nn import lora
 from medssl.nn.interop import weight_transfer
 from medssl.objectives.base import Objective
@@ -24,13 +23,25 @@ from medssl.training.callbacks.plateau_checkpoint import PlateauCheckpoint
 from medssl.training.callbacks.progress import PreviewWriter, ProgressBar
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders
+from medssl.training.fault_tolerance.checkpoint_files import (
+    BEST,
+    STEP,
+    VerifiedCheckpointIO,
+    delete_checkpoint,
+    find_intact,
+    is_intact,
+    list_checkpoints,
+)
+from medssl.training.fault_tolerance.failures import explain_failures
+from medssl.training.fault_tolerance.limits import LimitConfig, StopRequest
+from medssl.training.fault_tolerance.run_checkpoints import RunCheckpoints, read_position
+from medssl.training.fault_tolerance.watchdog import Watchdog
 from medssl.training.lightning_module import LitTraining
 from medssl.training.loggers import build_loggers
 from medssl.training.optimizers import make_ema_update
 from medssl.training.resource_usage import track_resources
 
-LAST = "last.ckpt"
-BEST = "best.ckpt"
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -40,11 +51,13 @@ def train(
     config: TrainConfig,
     callbacks: Sequence[Callback] = (),
     plateau: Mapping[str, Tensor] | None = None,
+    limits: LimitConfig | None = None,
 ) -> dict[str, float]:
     """Trains a learner, writes its weights and a report into the run, and returns the scores.
 
-    An interrupted run resumes from its last finished epoch. A task with validation data keeps the weights with the best
-    mean validation score (`Task.selection_metric`); otherwise the last weights are kept.
+    An interrupted run resumes at the step after its last checkpoint, with the weights that it would have had without
+    the interruption, bit for bit on a CPU with the same number of threads. A task with validation data keeps the
+    weights with the best mean validation score (`Task.selection_metric`); otherwise the last weights are kept.
 
     Args:
         learner: Objective or task to train.
@@ -54,28 +67,36 @@ def train(
         callbacks: Further Lightning callbacks, for example a `RepresentationMonitor`. For a `DenseProbeCallback` the
             scores of the final weights are added.
         plateau: State from `plateau_checkpoint.read_plateau` that the optimizer continues from.
+        limits: When the state is saved and when the training stops early.
 
     Returns:
         The scores of the last epoch and, with validation, `best_val_...` and `best_epoch`.
 
     Raises:
-        BadInput: Another process trains this run, or voxels or the loss are not finite.
+        BadInput: Another process trains this run, voxels, loss, gradients or weights are not finite, or memory ran out.
+        Stopped: A signal or a limit stopped the training; its state is saved.
     """
-    module = LitTraining(learner, config, loaders.case_ids, plateau)
     if config.schedule == "infinite":
         callbacks = [PlateauCheckpoint(run, config), *callbacks]
     validates = isinstance(learner, Task) and loaders.val is not None
     monitor = f"val_{learner.selection_metric}" if isinstance(learner, Task) and validates else None
+    request = StopRequest(limits or LimitConfig())
+    checkpoints = RunCheckpoints(run.path, config, request, monitor)
+    module = LitTraining(learner, config, loaders.case_ids, plateau, checkpoints)
     with exclusive_lock(run.path, "another process trains this run; wait for its end or choose another `run`"):
+        sweep_parts(run.path)
         try:
-            with track_resources(run):
-                trainer = _build_trainer(config, run, monitor, loaders.val_every_n_epochs, callbacks)
-                _fit(trainer, module, loaders, run.path / LAST)
-                scores = _save_weights(trainer, module, run)
+            with track_resources(run), explain_failures(run.path):
+                resumed = _find_checkpoint(run, loaders)
+                callbacks = [*callbacks, Watchdog(request.config.watchdog_minutes)]
+                trainer = _build_trainer(config, run, checkpoints, loaders.val_every_n_epochs, callbacks, resumed)
+                with checkpoints.stop_on_signals():
+                    _fit(trainer, module, loaders, resumed)
+                scores = _save_weights(trainer, module, run, checkpoints)
                 for callback in callbacks:
                     if isinstance(callback, DenseProbeCallback):
                         scores |= callback.probe.score(learner.encoder)
-            run.update_metadata(scores=scores)
+            run.update_metadata(scores=scores, skipped_steps=module.skipped_steps)
         finally:
             report.write(run)
     return scores
@@ -93,33 +114,27 @@ def silence_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints that are complete or absent, even if the process is killed."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Writes a temporary file and renames it."""
-        with atomic_file(Path(path)) as part:
-            torch.save(checkpoint, part)
+def _find_checkpoint(run: Run, loaders: DataLoaders) -> Path | None:
+    """Returns the checkpoint to resume from, if there is one, and moves the loaders to its place in the data."""
+    path = find_intact(run.path, STEP)
+    if path is None:
+        if list_checkpoints(run.path, STEP):
+            log.warning("%s: no checkpoint is intact; the training begins again", run.path)
+        return None
+    loaders.skip_to(*read_position(path))
+    return path
 
 
 def _build_trainer(
-    config: TrainConfig, run: Run, monitor: str | None, val_every_n_epochs: int, extra_callbacks: Sequence[Callback]
-) -> Trainer:
+    config: TrainConfig, run: Run, checkpoints: RunCheckpoints, val_every_n_epochs: int,
+    extra_callbacks: Sequence[Callback], resumed: Path | None,
+) -> Trainer:  # fmt: skip
     silence_lightning()
     seed_everything(config.seed, workers=True, verbose=False)
-    folder = str(run.path)
     callbacks: list[Callback] = [*extra_callbacks, ProgressBar(config), PreviewWriter(run.path / "previews")]
     if config.ema_decay:
         callbacks.append(WeightAveraging(avg_fn=make_ema_update(config.ema_decay)))
-    if monitor:
-        best = ModelCheckpoint(
-            folder, filename=Path(BEST).stem, monitor=monitor, mode="max", enable_version_counter=False,
-        )  # fmt: skip
-        callbacks.append(best)
-    # After the best checkpoint, so that a resumed run knows the score to beat.
-    callbacks.append(
-        ModelCheckpoint(folder, filename=Path(LAST).stem, enable_version_counter=False, save_on_train_epoch_end=True)
-    )
+    callbacks.append(checkpoints)
     return Trainer(
         max_epochs=config.epochs,
         accelerator=config.accelerator,
@@ -130,44 +145,50 @@ def _build_trainer(
         check_val_every_n_epoch=min(val_every_n_epochs, config.epochs),
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        logger=build_loggers(run.path, run.path / LAST),
+        logger=build_loggers(run.path, resumed),
         log_every_n_steps=10,
-        plugins=[AtomicCheckpointIO()],
+        default_root_dir=run.path,
+        # Named, because Lightning would otherwise requeue SLURM jobs and read states from other folders.
+        plugins=[VerifiedCheckpointIO(), LightningEnvironment()],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
 
 
-def _fit(trainer: Trainer, module: LitTraining, loaders: DataLoaders, checkpoint: Path) -> None:
-    """Trains, from the checkpoint if it exists."""
-    ckpt_path = str(checkpoint) if checkpoint.is_file() else None
+def _fit(trainer: Trainer, module: LitTraining, loaders: DataLoaders, checkpoint: Path | None) -> None:
+    """Trains, from the checkpoint if there is one."""
     with warnings.catch_warnings():
         # Lightning warns about loader workers and its own internals, which does not concern our users.
         warnings.filterwarnings("ignore", module="lightning|torch", category=UserWarning)
         warnings.filterwarnings("ignore", module="lightning|torch", category=FutureWarning)
         try:
-            trainer.fit(module, loaders.train, loaders.val, ckpt_path=ckpt_path)
-        except SystemExit:  # raised by Lightning after Ctrl-C and when a scheduler ends the job
+            trainer.fit(module, loaders.train, loaders.val, ckpt_path=checkpoint)
+        except SystemExit:  # raised by Lightning after a second Ctrl-C
             raise KeyboardInterrupt from None
 
 
-def _save_weights(trainer: Trainer, module: LitTraining, run: Run) -> dict[str, float]:
+def _save_weights(trainer: Trainer, module: LitTraining, run: Run, checkpoints: RunCheckpoints) -> dict[str, float]:
     """Writes the best weights, or the last ones without validation, and returns their scores."""
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if value.numel() == 1}
-    if (run.path / BEST).is_file():
-        best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor)
-        scores |= _load_best(module, best, run.path / BEST)
+    if checkpoints.best_score is not None:
+        scores |= _load_best(module, checkpoints)
     parts = module.learner.transferable()
     for part in parts.values():
         lora.merge_adapters(part)
     weight_transfer.save_parts(parts, run.path / "weights.safetensors")
-    (run.path / LAST).unlink(missing_ok=True)
+    for path in (*list_checkpoints(run.path, STEP), *list_checkpoints(run.path, BEST)):
+        delete_checkpoint(path)
     return scores
 
 
-def _load_best(module: LitTraining, best: ModelCheckpoint, path: Path) -> dict[str, float]:
-    """Loads the best checkpoint into the module, deletes it, and returns its score and epoch."""
-    checkpoint = torch.load(path, weights_only=True)
+def _load_best(module: LitTraining, checkpoints: RunCheckpoints) -> dict[str, float]:
+    """Loads the weights with the best validation score into the module, and returns that score and its epoch."""
+    if not is_intact(checkpoints.best_path):
+        log.warning("%s: is damaged or missing; the weights of the last step are kept instead", checkpoints.best_path)
+        return {}
+    checkpoint = torch.load(checkpoints.best_path, weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
-    path.unlink()
-    return {f"best_{best.monitor}": float(best.best_model_score or 0.0), "best_epoch": float(checkpoint["epoch"] + 1)}
+    return {
+        f"best_{checkpoints.monitor}": float(checkpoints.best_score or 0.0),
+        "best_epoch": float(checkpoint["epoch"] + 1),
+    }

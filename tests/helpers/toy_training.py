@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from medssl.data import store
-from medssl.data.crops import Crops
+from medssl.data.crops import Crops, ResumableSampler
 from medssl.data.manifest import Case, Manifest
 from medssl.data.store import StoreMetadata
 from medssl.nn.encoder import ResEncoder
@@ -40,6 +40,7 @@ class Batches(torch.utils.data.Dataset):
         return self.n
 
     def __getitem__(self, index: int) -> Crops:
+        index %= self.n
         crops = make_batch(index, self.label)
         if index == self.broken:
             crops.x[1, 0, 0, 3, 3, 3] = float("nan")
@@ -47,7 +48,7 @@ class Batches(torch.utils.data.Dataset):
 
 
 def make_loader(n: int = 3, **options) -> DataLoader:
-    return DataLoader(Batches(n, **options), batch_size=None)
+    return DataLoader(Batches(n, **options), batch_size=None, sampler=ResumableSampler(n))
 
 
 def make_loaders(n: int = 3, case_ids: tuple[str, ...] = (), **options) -> DataLoaders:

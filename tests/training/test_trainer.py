@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from medssl.data.crops import Crops
-from medssl.errors import BadInput
+from medssl.errors import BadInput, Stopped
 from medssl.files import exclusive_lock
 from medssl.nn.interop import weight_transfer
 from medssl.objectives.spark import Spark
@@ -67,9 +67,9 @@ def test_a_killed_training_resumes_to_the_same_weights(tmp_path):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_training_that_gets_a_signal_stops_and_can_resume(tmp_path, number):
-    learner, handlers = make_spark(), {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    learner, handlers = make_spark(), {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     step, calls = learner.step, []
 
     def signal_at_call_five(crops: Crops):
@@ -82,12 +82,13 @@ def test_a_training_that_gets_a_signal_stops_and_can_resume(tmp_path, number):
     opened = open_run(tmp_path / "run")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs of a shell
     try:
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped, match=f"received {number.name}; the state after step 5 is saved") as stopped:
             train(learner, make_loaders(), opened, SHORT_TRAINING)
     finally:
         for name, handler in handlers.items():
             signal.signal(name, handler)
-    assert not (opened.path / "weights.safetensors").exists() and (opened.path / "last.ckpt").exists()
+    assert stopped.value.exit_code == (130 if number == signal.SIGINT else 75)
+    assert not (opened.path / "weights.safetensors").exists()
     train(make_spark(), make_loaders(), opened, SHORT_TRAINING)
     assert (opened.path / "weights.safetensors").exists()
 
@@ -132,7 +133,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_cases(tmp_path):
     with pytest.raises(BadInput, match=r"on first, second; .*lower train\.lr"):
         train(make_failing_objective(4), loaders, open_run(tmp_path / "run"), SHORT_TRAINING)
     assert not (tmp_path / "run" / "weights.safetensors").exists()
-    last = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    last = torch.load(tmp_path / "run" / "step-00000003.ckpt", weights_only=True)
     assert last["epoch"] == 0 and all(value.isfinite().all() for value in last["state_dict"].values())
 
 

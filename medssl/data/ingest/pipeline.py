@@ -39,7 +39,7 @@ from medssl.data.normalization import IntensityNormalization
 from medssl.data.splits import assign_new_patients, assign_splits, content_order
 from medssl.data.store import StoreMetadata
 from medssl.errors import BadInput
-from medssl.files import exclusive_lock, write_checksums
+from medssl.files import exclusive_lock, sweep_parts, write_checksums
 from medssl.volume import Spacing
 
 DEFAULT_SPLIT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -104,8 +104,7 @@ def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCa
     had_private_dir = private_dir(out).exists()
     out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(out, "another ingestion is writing here; wait until it ends or use another --out"):
-        for part in out.rglob(".part-*"):  # left half-written by a killed run
-            part.unlink()
+        sweep_parts(out)
         try:
             pseudonymizer.open_store(is_new, "" if is_new else StoreMetadata.read(out).key_fingerprint)
             return _update_store(scans, layout, pseudonymizer, config, on_progress)

@@ -64,7 +64,17 @@ def save_parts(parts: Mapping[str, nn.Module], path: Path | str) -> None:
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path | str) -> None:
-    """Writes named tensors atomically as safetensors; no two of them may share memory."""
+    """Writes named tensors atomically as safetensors; no two of them may share memory.
+
+    Raises:
+        BadInput: A tensor is not finite; nothing is written.
+    """
+    broken = [name for name, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise BadInput(
+            f"{path}: {broken[0]} holds NaN or infinity ({len(broken)} of {len(tensors)} tensors), so the weights are"
+            " not written; train again with a lower train.lr, or start from other weights"
+        )
     with atomic_file(path) as file:
         save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, file)
 
