@@ -21,6 +21,9 @@ SAME_CONTENT = {
 }  # compared by content hash, wherever the files lie
 
 
+MAX_DIFF_CHARACTERS = 200_000  # of uncommitted changes that are recorded
+
+
 @dataclass(frozen=True)
 class Run:
     """A training run: a folder with config.yaml, run.json (metadata) and weights.safetensors.
@@ -46,7 +49,7 @@ class Run:
         run.path.mkdir(parents=True)
         write_text(run.path / "config.yaml", config.dump(settings))
         metadata = {"kind": kind, "state": "open", "created": datetime.now(UTC).isoformat(timespec="seconds")}
-        write_json(run.path / "run.json", metadata | {"version": __version__, "git": _read_git_state()} | facts)
+        write_json(run.path / "run.json", metadata | {"version": __version__, "git": read_git_state()} | facts)
         return run
 
     @classmethod
@@ -126,8 +129,8 @@ class Run:
         write_checksums(self.path, ("config.yaml", "run.json", "weights.safetensors"))
 
 
-def _read_git_state() -> dict[str, Any] | None:
-    """Returns the commit of the code and whether files were changed; None if the code is not a git checkout."""
+def read_git_state() -> dict[str, Any] | None:
+    """Returns the commit of the code and, if files were changed, the diff; None if the code is not a git checkout."""
 
     def run_git(*args: str) -> str:
         return subprocess.run(
@@ -135,6 +138,8 @@ def _read_git_state() -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"commit": run_git("rev-parse", "HEAD"), "changed": bool(run_git("status", "--porcelain", "--", "."))}
+        changed = bool(run_git("status", "--porcelain", "--", "."))
+        state = {"commit": run_git("rev-parse", "HEAD"), "changed": changed}
+        return state | ({"diff": run_git("diff", "HEAD", "--", ".")[:MAX_DIFF_CHARACTERS]} if changed else {})
     except (OSError, subprocess.SubprocessError):
         return None

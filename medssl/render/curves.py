@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from markupsafe import escape
+
 WIDTH, HEIGHT = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 22
 Points = Sequence[tuple[float, float]]
@@ -30,6 +32,26 @@ def draw_curve(points: Points, dashed: float | None = None) -> str:
         f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{e:g}: {v:.4g}</title></circle>'
         for (x, y), (e, v) in hover
     ]
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+
+
+def draw_curves(series: Sequence[tuple[str, Points]]) -> str:
+    """Returns an SVG with the lines of several named series over each other; line n has the class `series-n`."""
+    finite = [(name, [(x, y) for x, y in points if math.isfinite(y)]) for name, points in series]
+    everything = [point for _, points in finite for point in points]
+    if not everything:
+        return ""
+    across, up = _compute_range([x for x, _ in everything]), _compute_range([y for _, y in everything])
+    parts = [_draw_grid_line(y, _interpolate(y, up, HEIGHT - BOTTOM, TOP)) for y in compute_ticks(*up)]
+    whole = [x for x in compute_ticks(*across) if x == int(x)]
+    parts += [_draw_text(_interpolate(x, across, LEFT, WIDTH - RIGHT), HEIGHT - 6, f"{x:g}", "middle") for x in whole]
+    for number, (name, points) in enumerate(finite):
+        places = [
+            (_interpolate(x, across, LEFT, WIDTH - RIGHT), _interpolate(y, up, HEIGHT - BOTTOM, TOP)) for x, y in points
+        ]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        title = f"<title>{escape(name)}</title>"
+        parts.append(f'<polyline class="line series-{number}" points="{line}">{title}</polyline>')
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
 
 

@@ -40,6 +40,7 @@ from medssl.training.lightning_module import LitTraining
 from medssl.training.loggers import build_loggers
 from medssl.training.optimizers import make_ema_update
 from medssl.training.resource_usage import track_resources
+from medssl.training.run_records.environment import record_environment
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def train(
     module = LitTraining(learner, config, loaders.case_ids, plateau, checkpoints)
     with exclusive_lock(run.path, "another process trains this run; wait for its end or choose another `run`"):
         sweep_parts(run.path)
+        record_environment(run)
         try:
             with track_resources(run), explain_failures(run.path):
                 resumed = _find_checkpoint(run, loaders)

@@ -1,0 +1,1 @@
+"""What a run records about where it was made, and how it is made again."""
