@@ -2,16 +2,19 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 from medssl.errors import BadInput
+from medssl.export.drawn_findings import DrawnFinding, measure_drawn_findings
 from medssl.finding import Finding
-from medssl.predictions_folder import FINDINGS, INDEX, Index, read_findings, read_index
+from medssl.io import nifti
+from medssl.predictions_folder import FINDINGS, INDEX, LABELS, Index, read_findings, read_index
 from medssl.review.access.open_cases import OpenCase, find_open_cases
 from medssl.review.access.reviewers import ReviewConfig, Reviewer
+from medssl.review.corrected_labels import FindingMap, find_top_label
 from medssl.review.event_store import EventStore
 from medssl.review.reading import Reading, Readings
 from medssl.review.snapshot import Snapshot
@@ -72,11 +75,24 @@ class ReviewContext:
         return items
 
     def load_case(self, number: int) -> WorklistItem:
-        """Returns the case at position `number` of the index, from 1, with the findings that this reader added."""
+        """Returns the case at position `number` of the index, from 1.
+
+        Its findings are the predicted ones and those that this reader added, with the sizes after the reader's strokes.
+        """
         case = self.index.cases[number - 1]
+        drawn = self.measure_findings(case)
+        findings = tuple(item.finding for item in drawn if item.is_listed)
+        return WorklistItem(number, case, findings, self.get_reading(case), self.index.find_study(case).date)
+
+    def measure_findings(self, case: str) -> tuple[DrawnFinding, ...]:
+        """Returns the findings of a case with the sizes that they have after this reader's strokes."""
         reading = self.get_reading(case)
+        path = self.index.case_folder(case) / LABELS
         findings = (*load_findings(self.index, case), *reading.added)
-        return WorklistItem(number, case, findings, reading, self.index.find_study(case).date)
+        if not reading.strokes:
+            return tuple(DrawnFinding(finding, number) for number, finding in enumerate(findings, 1))
+        acts = tuple(event.id for event in reading.strokes), tuple(finding.id for finding in reading.added)
+        return _measure_findings(_Drawing(path, path.stat().st_mtime_ns, *acts, self.index, reading))
 
     def get_reading(self, case: str) -> Reading:
         """Returns this reader's reading of a case, which may be empty."""
@@ -116,6 +132,30 @@ def load_findings(index: Index, case: str) -> tuple[Finding, ...]:
     """Returns the predicted findings of a case; reads them again only if the file has changed."""
     path = index.case_folder(case) / FINDINGS
     return _read_findings(path, path.stat().st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What a reader drew on a case; two are equal if they come from the same files and strokes."""
+
+    path: Path
+    modified_ns: int
+    strokes: tuple[int, ...]
+    added: tuple[str, ...]
+    index: Index = field(compare=False)
+    reading: Reading = field(compare=False)
+
+
+@lru_cache(maxsize=500)
+def _measure_findings(drawing: _Drawing) -> tuple[DrawnFinding, ...]:
+    predicted = _map_prediction(drawing.path, drawing.modified_ns, find_top_label(drawing.index))
+    names = {label.value: label.name for label in drawing.index.labels}
+    return measure_drawn_findings(predicted, drawing.reading, names).findings
+
+
+@lru_cache(maxsize=2)  # a volume of 16 bits each
+def _map_prediction(path: Path, modified_ns: int, top: int) -> FindingMap:
+    return FindingMap.from_prediction(nifti.read(path, label=True), read_findings(path.parent), top)
 
 
 @lru_cache(maxsize=4)

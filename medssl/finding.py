@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 Point = tuple[float, float, float]
+FindingKind = Literal["organ", "lesion"]
 Decision = Literal["accept", "reject", "edit", "relabel", "missed", "unsure"]
 REASONS = ("vessel", "artefact", "normal anatomy", "wrong extent", "wrong label", "other")  # the choices of a reviewer
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One connected structure or lesion of a case, measured at prediction time.
+    """An organ or one lesion of a case, measured at prediction time.
 
     Args:
         id: The identifier of the finding within its case.
@@ -25,6 +26,7 @@ class Finding:
         score: The largest probability inside the structure, or the score of its box, 0 to 1.
         uncertainty: The mean uncertainty inside the structure; None if it was not predicted.
         source: Whether the finding comes from a predicted mask, a predicted box or a reviewer.
+        kind: Whether the finding is an organ, whose fragments are parts of one item, or one of several lesions.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Finding:
     score: float
     uncertainty: float | None = None
     source: Literal["mask", "box", "reader"] = "mask"
+    kind: FindingKind = "lesion"
 
 
 @dataclass(frozen=True)

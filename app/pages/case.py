@@ -14,6 +14,7 @@ from app.review_context import ReviewContext
 from medssl.finding import REASONS, Finding
 from medssl.predictions_folder import Index
 from medssl.review.access.signed_links import ImageKind
+from medssl.review.corrected_labels import find_top_label
 from medssl.review.mask_runs import pack_runs
 from medssl.review.reading import Reading
 from medssl.review.worklist import WorklistItem
@@ -93,13 +94,13 @@ def _render_viewer(
     viewer(
         key=f"viewer-{context.browser_key}-{item.number}",
         volume=urls.get_url(item.number, "image"),
-        overlay=urls.get_url(item.number, "labels", _find_overlay_event(item)),
+        overlay=urls.get_url(item.number, "findings", _find_overlay_event(item)),
         probability=maps["probability"],
         uncertainty=maps["uncertainty"],
         uncertainty_source=index.uncertainty,
         labels={label.value: {"name": label.name, "colour": label.colour, "visible": True} for label in index.labels},
         unit=index.units[item.case],
-        findings=[asdict(finding) | _describe_verdict(item.reading, finding) for finding in item.findings],
+        findings=_describe_findings(context, item),
         selected=selected.id if selected else None,
         acked_seq=st.session_state.get(f"acked-{item.number}", 0),
         comparisons=comparison.build_comparisons(context, urls, item),
@@ -111,6 +112,18 @@ def _render_viewer(
         on_stroke=on_event,
         on_select=on_event,
     )
+
+
+def _describe_findings(context: ReviewContext, item: WorklistItem) -> list[dict[str, Any]]:
+    """Returns the findings as the viewer expects them, each with its number in the overlay and its detached parts."""
+    drawn = context.measure_findings(item.case)
+    parts = [asdict(part.finding) | {"part_of": part.part_of} for part in drawn if not part.is_listed]
+    return [
+        asdict(finding)
+        | {"number": number, "parts": [part for part in parts if part["part_of"] == finding.id]}
+        | _describe_verdict(item.reading, finding)
+        for number, finding in enumerate(item.findings, find_top_label(context.index) + 1)
+    ]
 
 
 def _describe_verdict(reading: Reading, finding: Finding) -> dict[str, Any]:

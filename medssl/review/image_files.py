@@ -8,19 +8,21 @@ from pydantic import TypeAdapter
 
 from medssl.errors import BadInput
 from medssl.io import nifti
-from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, UNCERTAINTY, read_index
+from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, UNCERTAINTY, read_findings, read_index
 from medssl.review.access.signed_links import ImageKind, Link
-from medssl.review.corrected_labels import apply_strokes
+from medssl.review.corrected_labels import FindingMap, find_top_label
 from medssl.review.event import Event
 from medssl.review.event_store import EventStore
-from medssl.review.reading import find_undone
+from medssl.review.reading import Reading, replay
 from medssl.volume import Unit, Volume
 
 FILES: dict[ImageKind, str] = {
-    "image": IMAGE, "labels": LABELS, "probability": PROBABILITY, "uncertainty": UNCERTAINTY, "comparison": LABELS,
+    "image": IMAGE, "labels": LABELS, "findings": LABELS, "probability": PROBABILITY, "uncertainty": UNCERTAINTY,
+    "comparison": LABELS,
 }  # fmt: skip
 UNITS: dict[ImageKind, Unit] = {
-    "labels": "label", "probability": "probability", "uncertainty": "probability", "comparison": "label",
+    "labels": "label", "findings": "label", "probability": "probability", "uncertainty": "probability",
+    "comparison": "label",
 }  # fmt: skip
 
 
@@ -34,6 +36,7 @@ class CaseImage:
         case: The identifier of the case.
         unit: The unit of the voxels.
         event: The event up to which the strokes of its author are drawn in; 0 draws none.
+        top: The largest label, if each voxel shows its finding as in `FindingMap`; 0 if it shows its label.
     """
 
     path: Path
@@ -41,6 +44,7 @@ class CaseImage:
     case: str
     unit: Unit
     event: int
+    top: int = 0
 
 
 class ImageFiles:
@@ -65,21 +69,25 @@ class ImageFiles:
         folder = (read_index(self._comparison) if link.kind == "comparison" else index).case_folder(case)
         path = folder / FILES[link.kind]
         unit = TypeAdapter(Unit).validate_python(UNITS.get(link.kind, index.units[case]))
-        return CaseImage(path, path.stat().st_mtime_ns, case, unit, link.event if link.kind == "labels" else 0)
+        event, top = (link.event, find_top_label(index)) if link.kind == "findings" else (0, 0)
+        return CaseImage(path, path.stat().st_mtime_ns, case, unit, event, top)
 
     def load(self, image: CaseImage) -> Volume:
-        """Returns the voxels of an image; labels include the strokes up to `image.event`."""
+        """Returns the voxels of an image; findings include the strokes up to `image.event`."""
         volume = replace(nifti.read(image.path, label=image.unit == "label"), unit=image.unit)
         if image.unit == "probability":  # stored as 0 to 255
             volume = replace(volume, voxels=volume.voxels.astype(np.float32) / 255)
-        if not image.event:
+        if not image.top:
             return volume
-        return apply_strokes(volume, _select_strokes(self._store.read_events(image.case), image.event))
+        predicted = FindingMap.from_prediction(volume, read_findings(image.path.parent), image.top)
+        if not image.event:
+            return predicted.numbers
+        return predicted.draw(_read_reading(self._store.read_events(image.case), image.event)).numbers
 
 
-def _select_strokes(events: list[Event], last_id: int) -> list[Event]:
-    """Returns the strokes of the author of event `last_id` that were in effect when it was stored."""
+def _read_reading(events: list[Event], last_id: int) -> Reading:
+    """Returns the reading of the author of event `last_id` when it was stored."""
     earlier = [event for event in events if event.id <= last_id]
-    author = earlier[-1].reviewer if earlier else ""
-    undone = find_undone(earlier)
-    return [e for e in earlier if e.action == "stroke" and e.reviewer == author and e.id not in undone]
+    if not earlier:
+        return Reading("", "")
+    return replay(earlier)[earlier[-1].case, earlier[-1].reviewer]

@@ -119,7 +119,7 @@ def test_a_link_shows_the_strokes_of_one_reader_up_to_an_event(client, access, p
     second = stroke(3, "ana", [5, 1, 1])
 
     def labels(event: int) -> np.ndarray:
-        where = f"/api/volume/{token(access, kind='labels', event=event)}"
+        where = f"/api/volume/{token(access, kind='findings', event=event)}"
         return np.frombuffer(client.get(f"{where}/voxels").content, np.uint8)[:14]
 
     assert labels(0).tolist() == [0] * 14

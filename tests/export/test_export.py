@@ -152,19 +152,98 @@ def test_a_drawn_finding_is_exported(review, tmp_path):
     assert sorted(kinds) == ["AUTOMATIC", "AUTOMATIC", "SEMIAUTOMATIC"]
 
 
-def test_findings_merged_by_a_stroke_are_one_component_and_both_are_listed(review):
-    before = review.read_labels().reorient("RAS")
-    first, second = read_findings(review.index.case_folder("case-a"))
-    corrected = before.voxels.copy()
-    for t in np.linspace(0, 1, 200):
-        mm = np.array(first.centre_mm) * (1 - t) + np.array(second.centre_mm) * t
-        corrected[tuple(np.rint(before.to_index(mm)).astype(int))] = 1
-    review.act("edit", A1).act("accept", A2).act("stroke", A1, mask=pack_runs(diff_masks(before.voxels, corrected)))
-    (reading,) = replay(review.store.read_events()).values()
-    reviewed = review_case(review.read_labels(), (first, second), reading, {1: "nodule"})
-    assert [item.number for item in reviewed.items] == [1, None]
-    assert {item.finding.id for item in reviewed.items} == {A1, A2}
-    assert reviewed.items[0].is_corrected
+def paint(review, finding: str, box, label: int = 1) -> None:
+    """Records a stroke that gives all voxels of a box, on the RAS grid, one label."""
+    flat = np.arange(np.prod(review.read_labels().shape)).reshape(review.read_labels().shape, order="F")[box]
+    review.act("stroke", finding, mask=pack_runs([[n, 1, label] for n in np.sort(flat, axis=None)]))
+
+
+def read_reviewed(review):
+    (reading,) = replay(review.store.read_events("case-a")).values()
+    names = {1: "nodule", 2: "cyst"}
+    findings = read_findings(review.index.case_folder("case-a"))
+    return review_case(review.read_labels(), findings, reading, names)
+
+
+def locate(review, finding: str) -> tuple[int, int, int]:
+    """Returns the voxel at the centre of a predicted finding, on the RAS grid."""
+    findings = {f.id: f for f in read_findings(review.index.case_folder("case-a"))}
+    ras = review.read_labels().reorient("RAS")
+    i, j, k = np.rint(ras.to_index(np.array(findings[finding].centre_mm))).astype(int)
+    return int(i), int(j), int(k)
+
+
+def test_a_stroke_that_bridges_two_findings_leaves_both(review):
+    i, j, k = locate(review, A1)
+    x, y, z = locate(review, A2)
+    box = tuple(slice(min(a, b), max(a, b) + 1) for a, b in ((i, x), (j, y), (k, z)))
+    inside = review.read_labels().reorient("RAS").voxels[box] == 0
+    flat = np.arange(np.prod(review.read_labels().shape)).reshape(review.read_labels().shape, order="F")[box][inside]
+    review.act("edit", A1).act("accept", A2)
+    review.act("stroke", A1, mask=pack_runs([[n, 1, 1] for n in np.sort(flat)]))
+    first, second = read_reviewed(review).items
+    assert [(item.finding.id, item.number, item.is_corrected) for item in (first, second)] == [
+        (A1, 1, True), (A2, 2, False),
+    ]  # fmt: skip
+    predicted = {f.id: f.volume_ml for f in read_findings(review.index.case_folder("case-a"))}
+    voxel_ml = review.read_labels().voxel_ml()
+    assert first.finding.volume_ml == pytest.approx(predicted[A1] + len(flat) * voxel_ml)
+    assert second.finding.volume_ml == pytest.approx(predicted[A2])
+
+
+def test_a_finding_keeps_its_identity_when_a_larger_region_is_drawn_for_it(review, tmp_path):
+    box = (slice(0, 9), slice(20, 32), slice(0, 9))  # far from both nodules, and larger
+    paint(review, A1, box)
+    first_export = {item.finding.id: item for item in read_reviewed(review).items}
+    predicted = {f.id: f for f in read_findings(review.index.case_folder("case-a"))}
+    part = f"{A1}-part-1"
+    assert list(first_export) == [A1, A2, part]
+    assert first_export[A1].finding.centre_mm == pytest.approx(predicted[A1].centre_mm)
+    assert first_export[A1].finding.volume_ml == pytest.approx(predicted[A1].volume_ml)
+    assert first_export[part].finding.volume_ml == pytest.approx(9 * 12 * 9 * review.read_labels().voxel_ml())
+    paint(review, A1, (slice(0, 9), slice(18, 20), slice(0, 9)))  # a further stroke renames nothing
+    review.act("edit", A1).act("accept", A2).sign().export(tmp_path / "out")
+    rows = read_table(tmp_path / "out")
+    assert set(rows) == {A1, A2, part} and rows[part]["verdict"] == "edit"
+    assert len({row["tracking_uid"] for row in rows.values()}) == 3
+    centre = [float(rows[A1][name]) for name in ("x_mm", "y_mm", "z_mm")]
+    assert centre == pytest.approx(predicted[A1].centre_mm, abs=0.01)
+
+
+def test_a_finding_that_is_cut_in_two_keeps_its_identity_in_the_larger_part(review):
+    i, j, k = locate(review, A1)
+    paint(review, A1, (slice(i + 1, i + 2), slice(j - 4, j + 5), slice(k - 4, k + 5)), label=0)
+    items = {item.finding.id: item for item in read_reviewed(review).items}
+    assert list(items) == [A1, A2, f"{A1}-part-1"]
+    assert items[A1].finding.volume_ml > items[f"{A1}-part-1"].finding.volume_ml > 0
+    assert items[A1].is_corrected and not items[A2].is_corrected
+
+
+def test_an_erased_finding_has_no_size_left(review):
+    i, j, k = locate(review, A1)
+    paint(review, A1, (slice(i - 4, i + 5), slice(j - 4, j + 5), slice(k - 4, k + 5)), label=0)
+    items = {item.finding.id: item for item in read_reviewed(review).items}
+    assert items[A1].number is None and items[A1].finding.volume_ml == items[A1].finding.diameter_mm == 0
+    assert items[A2].number == 1
+
+
+def test_a_rejected_finding_takes_what_was_drawn_for_it_along(review):
+    i, j, k = locate(review, A1)
+    before = review.read_labels().reorient("RAS").voxels
+    paint(review, A1, (slice(i, i + 7), slice(j, j + 1), slice(k, k + 1)))
+    review.act("reject", A1).act("relabel", A2, label=2)
+    case = read_reviewed(review)
+    assert set(np.unique(case.labels.voxels)) == {0, 2}
+    assert np.count_nonzero(case.labels.voxels) == np.count_nonzero(before) / 2  # both nodules are equally large
+    assert [(item.number, item.finding.name) for item in case.items] == [(None, "nodule"), (1, "cyst")]
+    review.act("accept", A1)
+    assert np.count_nonzero(read_reviewed(review).labels.voxels == 1) > np.count_nonzero(before) / 2
+
+
+def test_what_is_drawn_for_no_finding_is_named_by_its_stroke(review):
+    paint(review, "", (slice(0, 3), slice(0, 3), slice(0, 3)), label=2)
+    items = {item.finding.id: item for item in read_reviewed(review).items}
+    assert items["case-a-drawn-1"].finding.name == "cyst" and items["case-a-drawn-1"].finding.source == "reader"
 
 
 AXES = json.dumps({"plane": "axial", "long": [[0, 0, 0], [3, 4, 0]], "short": [[0, 3, 0], [3, 1, 0]]})

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-ImageKind = Literal["image", "labels", "probability", "uncertainty", "comparison"]
+ImageKind = Literal["image", "labels", "findings", "probability", "uncertainty", "comparison"]
 LinkKind = Literal[ImageKind, "export"]
 TOKEN_PATTERN = re.compile(rf"(\d+)\.({'|'.join(get_args(LinkKind))})\.(\d+)\.(\d+)\.([0-9a-f]{{64}})")
 
