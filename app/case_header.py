@@ -9,7 +9,7 @@ from app import theme
 from app.act_recorder import ActRecorder
 from app.export_button import render_export_button
 from app.review_context import ReviewContext
-from medssl.finding import Finding
+from medssl.finding import Finding, format_volume
 from medssl.predictions_folder import Index
 from medssl.review.event import DECISION_TEXT
 from medssl.review.reading import NEUTRAL_ACTIONS
@@ -46,7 +46,7 @@ def _render_finding(index: Index, finding: Finding, item: WorklistItem) -> None:
     facts = {
         "Finding": finding.name,
         "Diameter": f"{finding.diameter_mm:.1f} mm",
-        "Volume": f"{finding.volume_ml:.2f} ml",
+        "Volume": format_volume(finding.volume_ml),
         "Score": _format_score(index, finding),
         "Uncertainty": "–" if finding.uncertainty is None else f"{finding.uncertainty:.2f}",
         "Centre": f"{centre} mm",

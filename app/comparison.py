@@ -5,10 +5,9 @@ from typing import Any
 
 from app.image_urls import ImageUrls
 from app.review_context import ReviewContext, load_findings
-from medssl.finding import Finding
+from medssl.finding import Finding, format_volume
 from medssl.predictions_folder import Index
 from medssl.review.priors import apply_verdicts, count_days, find_prior, match_findings, measure_growth
-from medssl.review.reading import Reading
 from medssl.review.worklist import WorklistItem
 
 
@@ -36,12 +35,18 @@ def _compare_with_prior(context: ReviewContext, urls: ImageUrls, item: WorklistI
     prior_reading = context.get_reading(prior)
     # A finding that the reader rejected is still visible in the image, so it is not missing in this study.
     current = apply_verdicts(item.findings, item.reading, keep_rejected=True)
-    earlier = apply_verdicts((*load_findings(context.index, prior), *prior_reading.added), prior_reading)
+    earlier = apply_verdicts(context.list_findings(prior), prior_reading)
     matches = match_findings(current, earlier)
     pairs = {
         finding.id: {
             "centre_mm": matches[finding.id].centre_mm,
-            "text": _describe_growth(finding, matches[finding.id], days, item.reading, prior_reading),
+            "text": measure_growth(
+                finding,
+                matches[finding.id],
+                days,
+                item.reading.axes.get(finding.id),
+                prior_reading.axes.get(matches[finding.id].id),
+            ).summary,
         }
         for finding in current
         if finding.id in matches
@@ -77,16 +82,6 @@ def _compare_with_model(context: ReviewContext, urls: ImageUrls, item: WorklistI
     }
 
 
-def _describe_growth(
-    finding: Finding, prior: Finding, days: int | None, reading: Reading, prior_reading: Reading
-) -> str:
-    """Returns the change of a finding since the prior; volumes are those of the model, without the reader's strokes."""
-    axes, prior_axes = reading.axes.get(finding.id), prior_reading.axes.get(prior.id)
-    summary = measure_growth(finding, prior, days, axes, prior_axes).summary
-    edited = {stroke.finding for stroke in (*reading.strokes, *prior_reading.strokes)}
-    return f"{summary} (volumes as predicted, without your strokes)" if edited & {finding.id, prior.id} else summary
-
-
 def _list_unmatched(findings: Iterable[Finding], matches: dict[str, Finding], text: str) -> list[dict[str, Any]]:
     """Returns the findings that only the comparison has, each with its centre and description."""
     matched = {match.id for match in matches.values()}
@@ -98,4 +93,4 @@ def _list_unmatched(findings: Iterable[Finding], matches: dict[str, Finding], te
 
 
 def _format_size(finding: Finding) -> str:
-    return f"{finding.diameter_mm:.1f} mm, {finding.volume_ml:.2f} ml, score {finding.score:.2f}"
+    return f"{finding.diameter_mm:.1f} mm, {format_volume(finding.volume_ml)}, score {finding.score:.2f}"

@@ -80,9 +80,12 @@ class ReviewContext:
         Its findings are the predicted ones and those that this reader added, with the sizes after the reader's strokes.
         """
         case = self.index.cases[number - 1]
-        drawn = self.measure_findings(case)
-        findings = tuple(item.finding for item in drawn if item.is_listed)
-        return WorklistItem(number, case, findings, self.get_reading(case), self.index.find_study(case).date)
+        study = self.index.find_study(case)
+        return WorklistItem(number, case, self.list_findings(case), self.get_reading(case), study.date)
+
+    def list_findings(self, case: str) -> tuple[Finding, ...]:
+        """Returns the predicted findings of a case and those that this reader added, with their current sizes."""
+        return tuple(drawn.finding for drawn in self.measure_findings(case) if drawn.is_listed)
 
     def measure_findings(self, case: str) -> tuple[DrawnFinding, ...]:
         """Returns the findings of a case with the sizes that they have after this reader's strokes."""

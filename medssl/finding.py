@@ -44,6 +44,12 @@ class Finding:
     kind: FindingKind = "lesion"
 
 
+def format_volume(volume_ml: float) -> str:
+    """Returns a volume in ml in plain digits, at least two of them significant from 0.001 ml on."""
+    digits = 3 if volume_ml < 1 else 2 if volume_ml < 10 else 1 if volume_ml < 100 else 0
+    return f"{volume_ml:.{digits}f} ml"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The decision of one reviewer on one finding.

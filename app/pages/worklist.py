@@ -10,6 +10,7 @@ from streamlit.navigation.page import StreamlitPage
 from app import theme, tour
 from app.comparison import format_date
 from app.review_context import ReviewContext
+from medssl.finding import format_volume
 from medssl.predictions_folder import Index
 from medssl.review.access.open_cases import OpenCase
 from medssl.review.worklist import Order, WorklistItem, find_next, triage
@@ -108,7 +109,7 @@ def _build_row(item: WorklistItem, colours: dict[str, str], busy: OpenCase | Non
         f"<span class=case>{escape(item.case)} <small>{format_date(item.date)}</small>{open_by}</span>",
         f"<span>{chips or '<small>no findings</small>'}</span>",
         f"<span>{item.uncertainty:.2f}</span>" if item.findings else "<span>–</span>",
-        f"<span>{item.largest_ml:.2f} ml</span>" if item.findings else "<span>–</span>",
+        f"<span>{format_volume(item.largest_ml)}</span>" if item.findings else "<span>–</span>",
         f"<span>{_build_progress(item)}</span>",
     )
     return f"<div class='row {item.state}'>{''.join(cells)}</div>"

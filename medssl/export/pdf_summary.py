@@ -11,6 +11,7 @@ from PIL import Image
 from medssl.export.findings_table import FindingRow
 from medssl.export.prior_comparison import PriorComparison
 from medssl.export.reviewed_findings import ReviewedCase
+from medssl.finding import format_volume
 from medssl.io.dicom.sr_writer import SrReviewer
 from medssl.predictions_folder import NOTICE, Index
 from medssl.render.figures import planes_through
@@ -101,7 +102,7 @@ def _describe_prior(comparison: PriorComparison | None) -> list[tuple[str, str]]
     reader = comparison.reading.reviewer
     read = f"read by {reader}" if reader else "as predicted, not read"
     signed = " and signed" if comparison.reading.signed_at else ""
-    resolved = ", ".join(f"{finding.name} of {finding.volume_ml:.3f} ml" for finding in comparison.resolved)
+    resolved = ", ".join(f"{finding.name} of {format_volume(finding.volume_ml)}" for finding in comparison.resolved)
     return [("Prior", f"{comparison.prior}{days}, {read}{signed}"), ("Only in the prior", resolved or "none")]
 
 
@@ -114,7 +115,7 @@ def _format_growth(row: FindingRow, comparison: PriorComparison) -> str:
 
 def _format_cells(row: FindingRow) -> list[str]:
     remarks = (str(row["reason"]), str(row["note"]), "outline corrected" if row["corrected"] else "")
-    sizes = [f"{row['volume_ml']:.3f}", _format_diameter(row), f"{row['score']:.2f}"]
+    sizes = [format_volume(row["volume_ml"]).removesuffix(" ml"), _format_diameter(row), f"{row['score']:.2f}"]
     verdict = _format_verdict(row) if row["verdict"] else "-"
     return [str(row["segment"]) or "-", str(row["name"]), *sizes, verdict, "; ".join(filter(None, remarks))]
 
@@ -134,7 +135,7 @@ def _render_plates(image: Volume, case: ReviewedCase, rows: Sequence[FindingRow]
     pairs = [(item.finding, row) for item, row in zip(case.items, rows, strict=True) if item.number]
     largest = sorted(pairs, key=lambda pair: -pair[0].volume_ml)[:MAX_PLATES]
     for finding, row in largest:
-        size = f"{finding.volume_ml:.3f} ml, {_format_diameter(row)} mm"
+        size = f"{format_volume(finding.volume_ml)}, {_format_diameter(row)} mm"
         caption = f"# {row['segment']}  {finding.name}, {size}: {_format_verdict(row)}"
         yield caption, planes_through(ras, finding.centre_mm, case.labels)
     if not largest:

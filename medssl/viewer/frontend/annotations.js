@@ -1,7 +1,8 @@
 // @ts-check
 // Annotations: outlines, crosshair, measurements, letters and scale bar over one plane.
 import { PLANES, measureLength, toIndex } from "./geometry.js";
-import { axesOf, labelColour } from "./state.js";
+import { axesOf, labelColour, shownLabelAt } from "./state.js";
+import { TextPlacer } from "./textPlacer.js";
 /** @import { Line, Plane, Vector, VolumeHeader, ViewerState } from "./types" */
 /** @import { Frame } from "./geometry.js" */
 
@@ -10,6 +11,8 @@ const DIM_INK = "#9fb0c3";
 const SHADE = "#05070a";
 const CROSSHAIR = "rgba(120, 205, 255, 0.65)";
 const MEASURE = "#ffd54f";
+const PROPOSAL = "rgba(255, 255, 255, 0.45)";
+const MEASURE_SIZE = 12;
 const SCALE_BARS_MM = [1, 2, 5, 10, 20, 50, 100, 200];
 
 /**
@@ -26,13 +29,17 @@ const SCALE_BARS_MM = [1, 2, 5, 10, 20, 50, 100, 200];
 
 /**
  * @param {Target} target
- * @param {Map<number, Path2D>} outlines one path per label, in voxels from the corner of the plane
+ * @param {Map<number, Path2D>} outlines one path per value of the overlay, in voxels from the corner of the plane
  */
 export function drawAnnotations(target, outlines) {
   const { state, header, plane } = target;
   drawOutlines(target, outlines);
   if (state.crosshairVisible) drawCrosshair(target);
-  for (const line of [...state.measures, ...listAxisLines(state, header)]) drawMeasure(target, line);
+  drawProposal(target);
+  const lines = [...state.measures, ...(state.axesVisible ? listAxisLines(state, header) : [])];
+  const placer = new TextPlacer(target.pen.canvas);
+  const shown = lines.filter((line) => isOnSlice(target, line)).map((line) => drawMeasure(target, line, placer));
+  for (const writeLength of shown) writeLength();
   if (state.brushCursor?.plane === plane) drawBrush(target, state.brushCursor);
   drawLetters(target);
   drawScaleBar(target);
@@ -62,11 +69,32 @@ function listAxisLines(state, { affine }) {
 function drawOutlines({ pen, state, frame: { origin, step }, ratio }, outlines) {
   const matrix = new DOMMatrix([step[0], 0, 0, step[1], origin[0], origin[1]]);
   pen.lineWidth = 1.5 * ratio;
-  for (const [label, path] of outlines) {
+  for (const [value, path] of outlines) {
+    const label = shownLabelAt(state, value);
+    if (!label && !state.rejectedVisible) continue;
     const placed = new Path2D();
     placed.addPath(path, matrix);
-    pen.strokeStyle = labelColour(state, label);
+    pen.setLineDash(label ? [] : [4 * ratio, 3 * ratio]);
+    pen.strokeStyle = label ? labelColour(state, label) : DIM_INK;
     pen.stroke(placed);
+  }
+  pen.setLineDash([]);
+}
+
+/**
+ * Draws the voxels that an interpolation would add to this slice.
+ * @param {Target} target
+ */
+function drawProposal({ pen, state, header, plane, index, frame }) {
+  if (!state.proposal) return;
+  const [ni, nj] = header.shape;
+  const { across } = PLANES[plane];
+  pen.fillStyle = PROPOSAL;
+  for (const offset of state.proposal.offsets) {
+    const voxel = [offset % ni, Math.floor(offset / ni) % nj, Math.floor(offset / (ni * nj))];
+    if (voxel[across] !== index) continue;
+    const [x, y] = frame.toPixel(voxel);
+    pen.fillRect(x - frame.step[0] / 2, y - frame.step[1] / 2, frame.step[0], frame.step[1]);
   }
 }
 
@@ -86,17 +114,33 @@ function drawCrosshair({ pen, state, frame, ratio }) {
  * @param {Target} target
  * @param {Line} line
  */
-function drawMeasure(target, { plane, from, to, text }) {
+function isOnSlice(target, { plane, from }) {
+  return plane === target.plane && Math.round(from[PLANES[plane].across]) === target.index;
+}
+
+/**
+ * Draws a line, and returns the function that writes its length, once all lines are there: beyond an end, so that it
+ * lies neither on what is measured nor on another text.
+ * @param {Target} target
+ * @param {Line} line
+ * @param {TextPlacer} placer
+ */
+function drawMeasure(target, { from, to, text }, placer) {
   const { pen, frame, ratio } = target;
-  if (plane !== target.plane || Math.round(from[PLANES[plane].across]) !== target.index) return;
   const ends = [frame.toPixel(from), frame.toPixel(to)];
   const half = 3 * ratio;
   pen.strokeStyle = MEASURE;
   pen.lineWidth = 1.5 * ratio;
   drawLine(pen, ends[0], ends[1]);
   for (const [x, y] of ends) pen.strokeRect(x - half, y - half, 2 * half, 2 * half);
-  const [x, y] = ends[1];
-  writeText(target, text, [x + 8 * ratio, y], { align: "left", baseline: "middle", colour: MEASURE, size: 12 });
+  placer.addLine(ends);
+  return () => {
+    pen.font = createFont(MEASURE_SIZE, ratio);
+    const size = [pen.measureText(text).width + 4 * ratio, MEASURE_SIZE * 1.3 * ratio];
+    const centre = placer.place(ends, size, 8 * ratio);
+    const style = /** @type {const} */ ({ align: "center", baseline: "middle", colour: MEASURE, size: MEASURE_SIZE });
+    writeText(target, text, centre, style);
+  };
 }
 
 /**
@@ -163,7 +207,7 @@ function drawScaleBar(target) {
  * @param {{ align: CanvasTextAlign, baseline: CanvasTextBaseline, colour?: string, size?: number }} style
  */
 function writeText({ pen, ratio }, text, [x, y], { align, baseline, colour = INK, size = 15 }) {
-  pen.font = `600 ${size * ratio}px system-ui, "Segoe UI", "Liberation Sans", sans-serif`;
+  pen.font = createFont(size, ratio);
   pen.textAlign = align;
   pen.textBaseline = baseline;
   pen.lineWidth = 3 * ratio;
@@ -172,6 +216,14 @@ function writeText({ pen, ratio }, text, [x, y], { align, baseline, colour = INK
   pen.strokeText(text, x, y);
   pen.fillStyle = colour;
   pen.fillText(text, x, y);
+}
+
+/**
+ * @param {number} size
+ * @param {number} ratio
+ */
+function createFont(size, ratio) {
+  return `600 ${size * ratio}px system-ui, "Segoe UI", "Liberation Sans", sans-serif`;
 }
 
 /**

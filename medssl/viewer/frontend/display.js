@@ -1,7 +1,7 @@
 // @ts-check
 // Display: intensity window, label colours, confidence threshold and switches; keeps the colour tables up to date.
 import { clamp } from "./geometry.js";
-import { buildColourTable } from "./state.js";
+import { buildColourTable, buildLabelTable } from "./state.js";
 import { buildGreyTable } from "./volume.js";
 /** @import { LabelStyle, Notify, SwitchName, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
@@ -18,10 +18,14 @@ export class Display {
   constructor({ store, notify }) {
     this.#store = store;
     this.#notify = notify;
+    this.#updateLabelTable();
     this.#updateColourTable();
     store.subscribe((changed) => {
+      if (changed.has("findings") || changed.has("pendingVerdicts")) this.#updateLabelTable();
       if (changed.has("window") || changed.has("volume")) this.#updateGreyTable();
-      if (changed.has("labels") || changed.has("opacity")) this.#updateColourTable();
+      if (["labels", "opacity", "labelTable"].some((name) => changed.has(/** @type {keyof ViewerState} */ (name)))) {
+        this.#updateColourTable();
+      }
     });
   }
 
@@ -69,6 +73,13 @@ export class Display {
   #updateGreyTable() {
     const { volume, window } = this.#store.get();
     if (volume && window) this.#store.set({ greyTable: buildGreyTable(volume.header, window) });
+  }
+
+  // The page sends its findings again after each event: a table that says the same is not worth a redraw.
+  #updateLabelTable() {
+    const state = this.#store.get();
+    const labelTable = buildLabelTable(state);
+    if (labelTable.some((label, n) => label !== state.labelTable[n])) this.#store.set({ labelTable });
   }
 
   #updateColourTable() {

@@ -4,7 +4,7 @@ import { toHexColour } from "./colours.js";
 import { createButton, createElement, setText, setVisible } from "./dom.js";
 import { measureLength } from "./geometry.js";
 import { formatKey } from "./keys.js";
-import { axesOf, correctedLabelOf, decisionOf, labelColour } from "./state.js";
+import { axesOf, correctedLabelOf, decisionOf, labelColour, shownLabelOf } from "./state.js";
 /** @import { Axes, Commands, Finding, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 
@@ -137,7 +137,7 @@ function createKeyButton(name, key, onClick, className) {
 function createCard(state, commands, finding, number) {
   const decision = decisionOf(state, finding);
   const dot = createElement("i", { class: "mv-dot" });
-  dot.style.background = labelColour(state, finding.label);
+  dot.style.background = labelColour(state, shownLabelOf(state, finding) || finding.label);
   const verdict = decision ? describeDecision(state, finding, decision) : "to read";
   const chip = createElement("em", { "data-decision": decision ?? "open" }, verdict);
   const card = createButton("", () => commands.selectFinding(finding.id), {
@@ -153,6 +153,9 @@ function createCard(state, commands, finding, number) {
   card.append(
     createElement("span", { class: "mv-title" }, dot, `${number}  ${finding.name}`, chip),
     createElement("span", { class: "mv-facts" }, facts),
+    ...(finding.parts ?? []).map((part) =>
+      createElement("span", { class: "mv-facts mv-part" }, `and apart: ${listSizes(part).join("   ")}`),
+    ),
     ...comparisons,
   );
   return card;
@@ -162,13 +165,30 @@ function createCard(state, commands, finding, number) {
  * @param {Finding} finding
  * @param {Axes | null} axes
  */
-function listFacts({ diameter_mm, volume_ml, score }, axes) {
-  const facts = [];
-  if (diameter_mm) facts.push(`${diameter_mm.toFixed(1)} mm`);
-  if (volume_ml) facts.push(`${volume_ml.toPrecision(2)} ml`);
+function listFacts(finding, axes) {
+  const { number, score } = finding;
+  const facts = listSizes(finding);
+  if (number && !facts.length) facts.push("nothing drawn");
   if (axes) facts.push(`RECIST ${measureLength(axes.long).toFixed(1)} x ${measureLength(axes.short).toFixed(1)} mm`);
   if (Number.isFinite(score)) facts.push(`score ${score?.toFixed(2)}`);
   return facts;
+}
+
+/** @param {{ diameter_mm?: number, volume_ml?: number }} sizes */
+function listSizes({ diameter_mm, volume_ml }) {
+  const sizes = [];
+  if (diameter_mm) sizes.push(`${diameter_mm.toFixed(1)} mm`);
+  if (volume_ml) sizes.push(formatVolume(volume_ml));
+  return sizes;
+}
+
+/**
+ * Writes a volume in plain digits, as medssl.finding.format_volume does.
+ * @param {number} volume_ml
+ */
+export function formatVolume(volume_ml) {
+  const digits = volume_ml < 1 ? 3 : volume_ml < 10 ? 2 : volume_ml < 100 ? 1 : 0;
+  return `${volume_ml.toFixed(digits)} ml`;
 }
 
 /**

@@ -37,6 +37,8 @@ export const KEYS = [
   { keys: ["0"], help: "show the whole image again", run: (c) => c.resetView() },
   { keys: ["f"], help: "enlarge this plane, or show all three again", run: (c) => c.enlarge() },
   { keys: ["o"], help: "overlay on and off", run: (c) => c.toggle("overlayVisible") },
+  { keys: ["X"], help: "outlines of rejected findings on and off", run: (c) => c.toggle("rejectedVisible") },
+  { keys: ["R"], help: "measured axes on and off", run: (c) => c.toggle("axesVisible") },
   { keys: ["q"], help: "uncertainty on and off", run: (c) => c.toggleUncertainty() },
   { keys: ["c"], help: "comparison: earlier study, other model, none", run: (c) => c.cycleComparison() },
   { keys: ["j"], help: "scroll both studies together, or each alone", run: (c) => c.toggleLink() },
@@ -51,7 +53,12 @@ export const KEYS = [
   bindTool("d", "erase", "erase"),
   bindTool("t", "range", "range brush, inside the window only"),
   bindTool("l", "fill", "fill an outline"),
-  { keys: ["i"], help: "interpolate between slices", run: (c) => c.interpolate(), edits: true },
+  {
+    keys: ["i"],
+    help: "interpolate between the slices of this finding, again to keep it",
+    run: (c) => c.interpolate(),
+    edits: true,
+  },
   {
     keys: ["[", "]"],
     help: "smaller, larger brush",
@@ -73,6 +80,8 @@ const KEY_NAMES = {
   PageDown: "PgDn",
   Escape: "Esc",
   Z: "Shift Z",
+  X: "Shift X",
+  R: "Shift R",
 };
 
 /**

@@ -1,5 +1,5 @@
 // @ts-check
-// Label editor: strokes on a label volume, stored as runs, with undo and redo.
+// Label editor: strokes on the overlay, stored as runs, with undo and redo.
 /** @import { Run } from "./types" */
 /** @import { RemoteVolume } from "./volume.js" */
 /** @typedef {{ before: Run[], after: Run[], seq: number | null }} Stroke */
@@ -28,6 +28,7 @@ export class LabelEditor {
    * @param {number} label
    */
   setLabel(offset, label) {
+    if (label > 255 && this.#volume.data instanceof Uint8Array) this.#volume.data = Int16Array.from(this.#volume.data);
     const { data } = this.#volume;
     if (data[offset] === label) return;
     if (!this.#previous.has(offset)) this.#previous.set(offset, data[offset]);

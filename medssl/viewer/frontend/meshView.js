@@ -4,7 +4,7 @@ import { toRgb } from "./colours.js";
 import { createButton, createElement, getContext, setText, setVisible } from "./dom.js";
 import { clamp, toMm } from "./geometry.js";
 import { extractSurface } from "./meshSurface.js";
-import { isLabelVisible, labelColour } from "./state.js";
+import { isLabelVisible, labelColour, shownLabelAt } from "./state.js";
 /** @import { Notify, Vector, ViewerState } from "./types" */
 /** @import { Surface } from "./meshSurface.js" */
 /** @import { Store } from "./store.js" */
@@ -88,7 +88,10 @@ export class MeshView {
     if (!meshVisible || !volume || !overlay) return;
     const version = `${state.overlayVersion} ${state.voxelVersion} ${overlay.url}`;
     if (!this.#surface || version !== this.#surfaceVersion) {
-      this.#surface = extractSurface(overlay, (label) => isLabelVisible(state, label));
+      this.#surface = extractSurface(overlay, (value) => {
+        const label = shownLabelAt(state, value);
+        return label > 0 && isLabelVisible(state, label);
+      });
       this.#surfaceVersion = version;
     }
     setText(this.#note, this.#surface.step > 1 ? `every ${this.#surface.step}th voxel` : "");
@@ -130,7 +133,7 @@ export class MeshView {
       const [px, py, pz] = [points[3 * n], points[3 * n + 1], points[3 * n + 2]];
       const [x, y, z] = rotate(axes, px - centre_mm[0], py - centre_mm[1], pz - centre_mm[2]);
       const [nx, ny, nz] = rotate(axes, normals[3 * n], normals[3 * n + 1], normals[3 * n + 2]);
-      const rgb = colours.get(labels[n]) ?? toRgb(labelColour(state, labels[n]));
+      const rgb = colours.get(labels[n]) ?? toRgb(labelColour(state, shownLabelAt(state, labels[n])));
       colours.set(labels[n], rgb);
       const shade = 0.3 + 0.7 * Math.max(0, nx * LIGHT[0] + ny * LIGHT[1] + nz * LIGHT[2]);
       const [red, green, blue] = rgb.map((c) => Math.round(c * shade));

@@ -5,7 +5,7 @@ import { createElement, getContext } from "./dom.js";
 import { Frame, PLANES } from "./geometry.js";
 import { hasLabels, traceOutlines } from "./outlines.js";
 import { PixelLayer } from "./pixelLayer.js";
-import { isLabelVisible } from "./state.js";
+import { isLabelVisible, shownLabelAt } from "./state.js";
 import { chooseUncertaintyLayer } from "./uncertaintyColour.js";
 import { cutPlane } from "./volume.js";
 /** @import { Plane, View, ViewerState } from "./types" */
@@ -23,7 +23,7 @@ export class Pane {
   #uncertaintyLayer = new PixelLayer();
   /** @type {Record<string, Voxels>} the planes that were cut last, kept for their memory */
   #cuts = {};
-  /** @type {Map<number, Path2D>} */
+  /** @type {Map<number, Path2D>} by the value of the overlay */
   #outlines = new Map();
   /** @type {Record<string, unknown>} what the layers show */
   #painted = {};
@@ -93,7 +93,9 @@ export class Pane {
       this.labelled = labels !== null && hasLabels(labels);
       if (labels && this.labelled) {
         this.#labelLayer.paint(labels, width, height, colourTable, this.#loadedRows(overlay, height));
-        this.#outlines = traceOutlines(labels, width, height, (label) => isLabelVisible(state, label));
+        this.#outlines = traceOutlines(labels, width, height, (value) =>
+          isLabelVisible(state, shownLabelAt(state, value)),
+        );
       } else this.#outlines = new Map();
     }
     const uncertainty = chooseUncertaintyLayer(state);

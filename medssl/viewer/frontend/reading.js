@@ -3,9 +3,9 @@
 import { findNearestVoxel, measureLength, toIndex, toMm } from "./geometry.js";
 import { interpolateSlices } from "./interpolation.js";
 import { Outbox } from "./outbox.js";
-import { decisionOf } from "./state.js";
+import { decisionOf, shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
 import { selectTool } from "./tools.js";
-/** @import { Finding, Line, Notify, NumberedEvent, Plane, ViewerData, ViewerState } from "./types" */
+/** @import { Finding, Line, Notify, NumberedEvent, Plane, Run, ViewerData, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 
 const SELECT_DELAY_MS = 400;
@@ -87,7 +87,8 @@ export class Reading {
     const { findings, volume, label } = this.#store.get();
     const finding = findings.find((other) => other.id === id);
     if (!finding) return;
-    this.#store.set({ selected: id, label: finding.label ?? label });
+    const state = this.#store.get();
+    this.#store.set({ selected: id, label: shownLabelOf(state, finding) || finding.label || label, proposal: null });
     this.#selectedAt = performance.now();
     if (volume) {
       const index = toIndex(volume.header.affine, finding.centre_mm);
@@ -173,26 +174,37 @@ export class Reading {
    * @param {string} tool
    */
   finishStroke(tool) {
-    const { editor, selected } = this.#store.get();
+    const { editor } = this.#store.get();
     if (!editor) return false;
     const runs = editor.endStroke();
     this.#showStrokes();
     if (!runs) return false;
-    editor.markSent(this.outbox.add({ kind: "stroke", runs, tool, finding: selected }));
+    editor.markSent(this.outbox.add({ kind: "stroke", tool, ...this.#describeRuns(runs) }));
     return true;
   }
 
   /**
-   * Fills the slices between those on which the chosen label is drawn.
+   * Proposes to fill the slices between those on which the chosen finding is drawn; the second call keeps the proposal.
    * @param {Plane} plane
    */
   interpolate(plane) {
-    const { editor, overlay, label } = this.#store.get();
+    const state = this.#store.get();
+    const { editor, overlay, proposal } = state;
     if (!editor || !overlay) return;
-    editor.beginStroke();
-    interpolateSlices(overlay, plane, label, (n) => overlay.data[n] === 0 && editor.setLabel(n, label));
-    if (this.finishStroke("interpolate")) return;
-    this.#notify(`Nothing to interpolate: draw the label on two ${plane} slices with empty slices between them.`);
+    if (proposal) {
+      editor.beginStroke();
+      proposal.offsets.forEach((offset) => editor.setLabel(offset, proposal.value));
+      this.finishStroke("interpolate");
+      return this.#notify("Kept the interpolation.");
+    }
+    const value = valueToDraw(state);
+    const offsets = interpolateSlices(overlay, plane, value, (other) => shownLabelAt(state, other));
+    if (!offsets.length) {
+      const text = `draw this finding on two ${plane} slices with empty slices between them.`;
+      return this.#notify(`Nothing to interpolate: ${text}`);
+    }
+    this.#store.set({ proposal: { offsets, value } });
+    this.#notify(`Interpolation of ${offsets.length} voxels: I again keeps it, Esc drops it.`);
   }
 
   /** Takes back the last stroke, or else the last verdict or measurement. */
@@ -215,10 +227,10 @@ export class Reading {
 
   /** Repeats the last stroke that was taken back. */
   redo() {
-    const { editor, selected } = this.#store.get();
+    const { editor } = this.#store.get();
     const stroke = editor?.redo();
     if (!editor || !stroke) return;
-    editor.markSent(this.outbox.add({ kind: "stroke", runs: stroke.after, tool: "redo", finding: selected }));
+    editor.markSent(this.outbox.add({ kind: "stroke", tool: "redo", ...this.#describeRuns(stroke.after) }));
     this.#showStrokes();
   }
 
@@ -242,7 +254,25 @@ export class Reading {
   }
 
   #showStrokes() {
-    this.#store.set({ overlayVersion: this.#store.get().overlayVersion + 1 });
+    this.#store.set({ overlayVersion: this.#store.get().overlayVersion + 1, proposal: null });
+  }
+
+  /**
+   * Returns runs as the record holds them: with labels, and the finding that they were drawn for.
+   * @param {Run[]} runs with values of the overlay
+   */
+  #describeRuns(runs) {
+    const { findings, selected } = this.#store.get();
+    const owner = findings.find(({ number }) => number && runs.some((run) => run[2] === number));
+    const chosen = findings.find(({ id }) => id === selected);
+    const isErased = runs.every((run) => run[2] === 0);
+    const labelled = runs.map(([start, length, value]) => [
+      start,
+      length,
+      value === owner?.number ? owner.label : value,
+    ]);
+    // A label that the chosen finding does not have was drawn for no finding.
+    return { runs: labelled, finding: owner?.id ?? (isErased || !chosen?.number ? selected : null) };
   }
 
   /**

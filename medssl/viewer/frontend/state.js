@@ -1,7 +1,7 @@
 // @ts-check
 // State: the first values of the store, and what follows from them: label colours, verdicts and warnings.
 import { createEmptyTable, packColour } from "./colours.js";
-import { ZERO } from "./volume.js";
+import { TABLE_SIZE, ZERO } from "./volume.js";
 /** @import { Axes, Finding, ViewerData, ViewerState } from "./types" */
 
 const DEFAULT_COLOURS = ["#ffb03b", "#4dd0e1", "#f06292", "#aed581", "#9575cd", "#fff176", "#64b5f6", "#ff8a65"];
@@ -38,8 +38,12 @@ export function createState({ selected }) {
     label: 1,
     radius_mm: 4,
     ballBrush: false,
+    rejectedVisible: false,
+    axesVisible: true,
+    proposal: null,
     brushCursor: null,
     greyTable: createEmptyTable(),
+    labelTable: buildLabelTable({ findings: [], pendingVerdicts: {} }),
     colourTable: createEmptyTable(),
     voxelVersion: 0,
     overlayVersion: 0,
@@ -82,21 +86,56 @@ export function labelColour({ labels }, label) {
 }
 
 /**
- * Builds the table from labels to their colours at the chosen opacity; hidden labels stay transparent.
- * @param {Pick<ViewerState, "labels" | "opacity">} state
+ * Builds the table from the values of the overlay to the labels that they show: a voxel holds the number of its
+ * finding, or a label if it belongs to none.
+ * @param {Pick<ViewerState, "findings" | "pendingVerdicts">} state
+ */
+export function buildLabelTable(state) {
+  const table = new Uint16Array(TABLE_SIZE);
+  for (let label = 1; label < 256; label++) table[label + ZERO] = label;
+  for (const finding of state.findings) {
+    if (finding.number) table[finding.number + ZERO] = shownLabelOf(state, finding);
+  }
+  return table;
+}
+
+/**
+ * Builds the table from the values of the overlay to colours at the chosen opacity; hidden labels stay transparent.
+ * @param {Pick<ViewerState, "labels" | "opacity" | "labelTable">} state
  */
 export function buildColourTable(state) {
   const table = createEmptyTable();
   const alpha = Math.round(state.opacity * 255);
   /** @type {Record<string, number>} */
   const packed = {}; // the labels share a few colours, and reading a colour takes a canvas
-  for (let label = 1; label < 256; label++) {
+  for (let n = ZERO + 1; n < TABLE_SIZE; n++) {
+    const label = state.labelTable[n];
+    if (!label || !isLabelVisible(state, label)) continue;
     const colour = labelColour(state, label);
-    if (isLabelVisible(state, label)) {
-      table[label + ZERO] = ((alpha << 24) | (packed[colour] ??= packColour(colour))) >>> 0;
-    }
+    table[n] = ((alpha << 24) | (packed[colour] ??= packColour(colour))) >>> 0;
   }
   return table;
+}
+
+/**
+ * Returns the label of a value of the overlay after the verdicts.
+ * @param {Pick<ViewerState, "labelTable">} state
+ * @param {number} value
+ */
+export function shownLabelAt({ labelTable }, value) {
+  return labelTable[value + ZERO];
+}
+
+/**
+ * Returns the value that a voxel gets from drawing: that of the chosen finding if it has the label that is drawn, else
+ * that of the organ with this label, else the label itself.
+ * @param {Pick<ViewerState, "findings" | "selected" | "label" | "pendingVerdicts">} state
+ */
+export function valueToDraw(state) {
+  const { findings, selected, label } = state;
+  const withLabel = findings.filter((finding) => shownLabelOf(state, finding) === label);
+  const chosen = withLabel.find(({ id }) => id === selected) ?? withLabel.find(({ kind }) => kind === "organ");
+  return chosen?.number ?? label;
 }
 
 /**
@@ -117,6 +156,15 @@ export function decisionOf({ pendingVerdicts }, finding) {
 export function correctedLabelOf({ pendingVerdicts }, finding) {
   const pending = pendingVerdicts[finding.id];
   return (pending ? pending.label : finding.relabelled) ?? null;
+}
+
+/**
+ * Returns the label of a finding after the verdict on it; 0 if it was rejected.
+ * @param {Pick<ViewerState, "pendingVerdicts">} state
+ * @param {Finding} finding
+ */
+export function shownLabelOf(state, finding) {
+  return decisionOf(state, finding) === "reject" ? 0 : (correctedLabelOf(state, finding) ?? finding.label);
 }
 
 /**

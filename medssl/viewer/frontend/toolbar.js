@@ -2,6 +2,7 @@
 // Toolbar: tools, window presets, overlay, comparison and correction.
 import { createButton, createElement, setPressed, setText, setVisible } from "./dom.js";
 import { findToolKey, formatKey } from "./keys.js";
+import { axesOf, decisionOf } from "./state.js";
 import { TOOLS } from "./tools.js";
 /** @import { Commands, Panel, ToolName, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
@@ -76,6 +77,8 @@ function createOverlayGroup(store, commands) {
     { field: /** @type {const} */ ("overlayVisible"), name: "Overlay" },
     { field: /** @type {const} */ ("fillVisible"), name: "Fill" },
     { field: /** @type {const} */ ("outlineVisible"), name: "Outline" },
+    { field: /** @type {const} */ ("rejectedVisible"), name: "Rejected" },
+    { field: /** @type {const} */ ("axesVisible"), name: "Axes" },
   ].map(({ field, name }) => ({ field, button: createButton(name, () => commands.toggle(field)) }));
   const opacity = createSlider("Opacity", [0, 1, 0.05], (value) => store.set({ opacity: value }));
   const confidence = createSlider("Confidence", [0, 1, 0.01], (value) => commands.setThreshold(value));
@@ -92,6 +95,14 @@ function createOverlayGroup(store, commands) {
     const state = store.get();
     setVisible(node, state.overlay || state.editable);
     for (const { field, button } of switches) setPressed(button, state[field]);
+    setVisible(
+      buttons[3],
+      state.findings.some((finding) => decisionOf(state, finding) === "reject"),
+    );
+    setVisible(
+      buttons[4],
+      state.findings.some((finding) => axesOf(state, finding)),
+    );
     opacity.update(state.opacity, `${Math.round(state.opacity * 100)} %`);
     setPressed(mesh, state.meshVisible);
     setVisible(uncertainty, state.uncertainty ?? state.probability);
@@ -150,7 +161,7 @@ function createCorrectionGroup(store, commands) {
     title: "Draw a ball through the slices instead of a disc",
   });
   const interpolate = createButton("Interpolate", () => commands.interpolate(), {
-    title: "Fill the slices between drawn slices (I)",
+    title: "Propose the slices between the drawn slices of this finding (I), and keep the proposal (I again)",
   });
   const undo = createButton("Undo", () => commands.undo(), { title: "Undo (Z)" });
   const redo = createButton("Redo", () => commands.redo(), { title: "Redo (Shift Z)" });

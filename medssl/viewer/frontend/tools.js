@@ -3,6 +3,7 @@
 import { findEnclosedRegion, visitBrushVoxels } from "./drawing.js";
 import { PLANES, findNearestVoxel, measureDistance } from "./geometry.js";
 import { projectOntoNormal } from "./shortAxis.js";
+import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
 /** @import { Drag, Line, Notify, ToolName, Vector, ViewerState } from "./types" */
 /** @import { Pane } from "./pane.js" */
 /** @import { Store } from "./store.js" */
@@ -114,25 +115,21 @@ export const TOOLS = {
       }
     },
   },
-  brush: createBrush("Brush", "Paint the chosen label", (state) => state.label),
+  brush: createBrush("Brush", "Paint the chosen finding", valueToDraw),
   erase: createBrush("Erase", "Remove labels", () => 0),
-  range: createBrush(
-    "Range",
-    "Paint only voxels whose value lies inside the window",
-    (state) => state.label,
-    isInWindow,
-  ),
+  range: createBrush("Range", "Paint only voxels whose value lies inside the window", valueToDraw, isInWindow),
   fill: {
     name: "Fill",
     hint: "Click into a closed outline",
     drawsLabels: true,
     begin({ store, notify, finishStroke }, { pane, index }) {
-      const { overlay, editor, label } = store.get();
+      const state = store.get();
+      const { overlay, editor } = state;
       if (!overlay || !editor) return;
       const region = findEnclosedRegion(overlay, pane.plane, findNearestVoxel(overlay.header, index));
       if (!region) return notify("Not closed: this region reaches the edge of the image. Close the outline first.");
       editor.beginStroke();
-      region.forEach((offset) => editor.setLabel(offset, label));
+      region.forEach((offset) => editor.setLabel(offset, valueToDraw(state)));
       finishStroke("fill");
     },
   },
@@ -201,7 +198,9 @@ export function applyAtCursor(context, activePane) {
  * @param {Pane} pane
  */
 export function checkTool({ store, notify }, tool, pane) {
-  const { editable, editor, selected } = store.get();
+  const state = store.get();
+  const { editable, editor, selected, findings } = state;
+  const chosen = findings.find(({ id }) => id === selected);
   if (!tool.recordsAxes && !tool.drawsLabels) return true;
   const obstacle =
     pane.store !== store
@@ -212,7 +211,9 @@ export function checkTool({ store, notify }, tool, pane) {
           ? "Choose a finding first."
           : tool.drawsLabels && !editor
             ? "The mask is still loading; drawing starts when it is complete."
-            : null;
+            : tool.drawsLabels && chosen && !shownLabelOf(state, chosen)
+              ? "This finding is rejected. Edit it (E) to draw on it again."
+              : null;
   if (obstacle) notify(obstacle);
   return !obstacle;
 }
@@ -255,23 +256,29 @@ function changeLine(store, drag, ends) {
  * Creates a tool that paints or erases along a drag.
  * @param {string} name
  * @param {string} hint
- * @param {(state: Readonly<ViewerState>) => number} chooseLabel
+ * @param {(state: Readonly<ViewerState>) => number} chooseValue
  * @param {(state: Readonly<ViewerState>, offset: number) => boolean} isAllowed
  * @returns {Tool}
  */
-function createBrush(name, hint, chooseLabel, isAllowed = () => true) {
+function createBrush(name, hint, chooseValue, isAllowed = () => true) {
   /** @type {(store: Store<ViewerState>, pane: Pane, from: Vector, to: Vector) => void} */
   const paint = (store, { plane }, from, to) => {
     const state = store.get();
-    const { volume, editor, radius_mm, ballBrush } = state;
-    if (!volume || !editor) return;
-    const label = chooseLabel(state);
+    const { volume, overlay, editor, radius_mm, ballBrush } = state;
+    if (!volume || !overlay || !editor) return;
+    const value = chooseValue(state);
+    const label = shownLabelAt(state, value);
+    // A voxel that shows this label already stays with its finding; a voxel of a rejected finding shows none.
+    /** @type {(offset: number) => boolean} */
+    const isDifferent = (offset) => shownLabelAt(state, overlay.data[offset]) !== label;
     const distances = PLANES[plane].along.map((axis) => Math.abs(to[axis] - from[axis]));
     const steps = Math.max(1, ...distances.map((voxels) => Math.ceil(voxels * 2)));
     for (let n = 1; n <= steps; n++) {
       const position = from.map((x, axis) => x + ((to[axis] - x) * n) / steps);
       const brush = { centre: findNearestVoxel(volume.header, position), radius_mm, plane, isBall: ballBrush };
-      visitBrushVoxels(volume.header, brush, (offset) => isAllowed(state, offset) && editor.setLabel(offset, label));
+      visitBrushVoxels(volume.header, brush, (offset) => {
+        if (isDifferent(offset) && isAllowed(state, offset)) editor.setLabel(offset, value);
+      });
     }
     store.set({ overlayVersion: state.overlayVersion + 1 });
   };
@@ -280,12 +287,27 @@ function createBrush(name, hint, chooseLabel, isAllowed = () => true) {
     hint,
     drawsLabels: true,
     begin({ store }, { pane, index }) {
+      if (chooseValue === valueToDraw) chooseFindingAt(store, index);
       store.get().editor?.beginStroke();
       paint(store, pane, index, index);
     },
     move: ({ store }, { pane, previous, index }) => paint(store, pane, previous, index),
     end: ({ finishStroke }) => finishStroke(name.toLowerCase()),
   };
+}
+
+/**
+ * Chooses the finding that a stroke begins on, if it has the label that is drawn.
+ * @param {Store<ViewerState>} store
+ * @param {Vector} index
+ */
+function chooseFindingAt(store, index) {
+  const state = store.get();
+  const { overlay, findings, label } = state;
+  if (!overlay) return;
+  const value = overlay.data[overlay.offsetOf(findNearestVoxel(overlay.header, index))];
+  const finding = findings.find(({ number }) => number === value);
+  if (finding && shownLabelOf(state, finding) === label) store.set({ selected: finding.id });
 }
 
 /**

@@ -56,6 +56,11 @@ export interface Finding {
   diameter_mm?: number;
   volume_ml?: number;
   score?: number;
+  kind?: "organ" | "lesion";
+  /** The value of its voxels in the overlay; without it they hold the label. */
+  number?: number;
+  /** Regions that a reader drew for it apart from it. */
+  parts?: { id: string; diameter_mm: number; volume_ml: number }[];
   decision?: string | null;
   relabelled?: number | null;
   axes?: Axes | null;
@@ -117,6 +122,12 @@ export interface Line {
   from: Vector;
   to: Vector;
   text: string;
+}
+
+/** Voxels that an interpolation would add; the reader keeps or drops them. */
+export interface Proposal {
+  offsets: number[];
+  value: number;
 }
 
 /** Zoom of a pane, and its shift in mm. */
@@ -181,8 +192,15 @@ export interface ViewerState {
   label: number;
   radius_mm: number;
   ballBrush: boolean;
+  /** Whether the outlines of rejected findings are shown. */
+  rejectedVisible: boolean;
+  /** Whether the measured axes of the findings are shown. */
+  axesVisible: boolean;
+  proposal: Proposal | null;
   brushCursor: { plane: Plane; index: Vector; radius_mm: number } | null;
   greyTable: Uint32Array;
+  /** From the values of the overlay to the labels after the verdicts; a rejected finding has the label 0. */
+  labelTable: Uint16Array;
   colourTable: Uint32Array;
   /** Counts the slabs that arrived, so that panes know when to read the volume again. */
   voxelVersion: number;
@@ -206,7 +224,14 @@ export interface ViewerState {
 
 /** Switches that a button or a key can toggle. */
 export type SwitchName =
-  "crosshairVisible" | "overlayVisible" | "fillVisible" | "outlineVisible" | "uncertaintyVisible" | "ballBrush";
+  | "crosshairVisible"
+  | "overlayVisible"
+  | "fillVisible"
+  | "outlineVisible"
+  | "uncertaintyVisible"
+  | "rejectedVisible"
+  | "axesVisible"
+  | "ballBrush";
 
 /** Everything that a key or a button can do. */
 export interface Commands {

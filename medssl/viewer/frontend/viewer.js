@@ -48,6 +48,9 @@ const DRAWN = [
   "meshVisible",
   "measures",
   "pendingAxes",
+  "rejectedVisible",
+  "axesVisible",
+  "proposal",
   "brushCursor",
   "comparison",
   "comparisonLinked",
@@ -221,7 +224,7 @@ class Viewer {
   clear() {
     this.help.close();
     this.notice.hide();
-    this.store.set({ measures: [], longAxis: null, heldDrag: null });
+    this.store.set({ measures: [], longAxis: null, heldDrag: null, proposal: null });
   }
 
   /** Fetches the scan again. */

@@ -68,13 +68,37 @@ test("the signed distance is exact", () => {
   distance.forEach((d, n) => assert.ok(Math.abs(d - (findNearest(n, 1) - findNearest(n, 0))) < 1e-9));
 });
 
+const showLabel = (value) => Number(value > 0);
+const isDisc = (i, j, x, radius) => (i - x) ** 2 + (j - 8) ** 2 <= radius ** 2;
+
 test("interpolation fills only the slices between drawn slices, with growing areas", () => {
   const radii = { 1: 2, 5: 6 };
-  const volume = createLabels([17, 17, 8], (i, j, k) => k in radii && (i - 8) ** 2 + (j - 8) ** 2 <= radii[k] ** 2);
+  const volume = createLabels([17, 17, 8], (i, j, k) => k in radii && isDisc(i, j, 8, radii[k]));
   const areas = new Array(8).fill(0);
-  interpolateSlices(volume, "axial", 1, (offset) => areas[Math.floor(offset / 289)]++);
+  for (const offset of interpolateSlices(volume, "axial", 1, showLabel)) areas[Math.floor(offset / 289)]++;
   assert.deepEqual(areas.map(Boolean), [false, false, true, true, true, false, false, false]);
   assert.ok(areas[2] < areas[3] && areas[3] < areas[4]);
+});
+
+test("interpolation never bridges two findings, and keeps a voxel away from a neighbour of the same label", () => {
+  const volume = createLabels([17, 17, 12], (i, j, k) => [1, 2, 9, 10].includes(k) && isDisc(i, j, 8, 3));
+  volume.data.forEach((value, n) => value && n >= 289 * 6 && (volume.data[n] = 2)); // the upper disc is another finding
+  assert.deepEqual(interpolateSlices(volume, "axial", 1, showLabel), []);
+  volume.data.fill(1, 289 * 6, 289 * 6 + 289); // the reader draws the first one far above, beside the other one
+  const offsets = interpolateSlices(volume, "axial", 1, showLabel);
+  assert.ok(offsets.length > 0 && offsets.every((offset) => offset < 289 * 6));
+  volume.data[289 * 4 + 8 * 17 + 8] = 2;
+  const near = interpolateSlices(volume, "axial", 1, showLabel).map((n) => [n % 17, Math.floor(n / 17) % 17, n / 289]);
+  assert.ok(near.every(([i, j, k]) => Math.max(Math.abs(i - 8), Math.abs(j - 8), Math.abs(Math.floor(k) - 4)) > 1));
+});
+
+test("a number beyond one byte is drawn as it is", () => {
+  const volume = createLabels([4, 4, 2], () => 0);
+  const editor = new LabelEditor(volume);
+  editor.beginStroke();
+  editor.setLabel(3, 300);
+  assert.deepEqual(editor.endStroke(), [[3, 1, 300]]);
+  assert.equal(volume.data[3], 300);
 });
 
 test("the surface of a cube is its outer voxels, which face outwards", () => {

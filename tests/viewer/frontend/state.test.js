@@ -26,9 +26,30 @@ test("hidden labels are transparent, and the others have their colour and opacit
     1: { name: "a", colour: "#ff8000", visible: true },
     2: { name: "b", colour: "#00ff00", visible: false },
   };
-  const table = state.buildColourTable({ labels, opacity: 1 });
+  const table = state.buildColourTable({ ...initial, labels, opacity: 1 });
   assert.deepEqual([table[1 + ZERO], table[2 + ZERO], table[ZERO]], [0xff0080ff, 0, 0]);
   assert.notEqual(table[3 + ZERO], 0);
+});
+
+test("a voxel shows the label that its finding has after the verdict", () => {
+  const findings = [
+    { id: "one", label: 1, number: 3 },
+    { id: "two", label: 1, number: 4, decision: "reject" },
+    { id: "three", label: 1, number: 5, decision: "relabel", relabelled: 2 },
+    { id: "four", label: 2, number: 6, kind: "organ" },
+  ];
+  const values = { ...initial, findings };
+  const showLabels = (changes) => {
+    const labelTable = state.buildLabelTable({ ...values, ...changes });
+    return [1, 2, 3, 4, 5, 6].map((value) => state.shownLabelAt({ labelTable }, value));
+  };
+  assert.deepEqual(showLabels({}), [1, 2, 1, 0, 2, 2]);
+  const pendingVerdicts = { one: { decision: "reject", seq: 1 }, two: { decision: "accept", seq: 2 } };
+  assert.deepEqual(showLabels({ pendingVerdicts }), [1, 2, 0, 1, 2, 2]);
+  assert.equal(state.valueToDraw({ ...values, selected: "one", label: 1 }), 3);
+  assert.equal(state.valueToDraw({ ...values, selected: "three", label: 2 }), 5);
+  assert.equal(state.valueToDraw({ ...values, selected: "one", label: 2 }), 6); // an organ is one item
+  assert.equal(state.valueToDraw({ ...values, selected: "four", label: 1 }), 1);
 });
 
 test("caveats say how the picture differs from the stored scan", () => {
