@@ -11,7 +11,7 @@ from scipy import ndimage
 from medssl.finding import Finding, FindingKind
 from medssl.inference.connected_findings import label_components, measure_finding
 from medssl.review.corrected_labels import FindingMap
-from medssl.review.mask_runs import Runs, unpack_runs
+from medssl.review.mask_runs import Runs
 from medssl.review.reading import Reading
 from medssl.volume import NEIGHBOURS_26, Volume
 
@@ -87,7 +87,7 @@ def measure_drawn_findings(predicted: FindingMap, reading: Reading, names: Mappi
     before, after = predicted.numbers.voxels, drawn.numbers.voxels
     is_changed = before != after
     touched = set(np.unique(np.concatenate([before[is_changed], after[is_changed]])).tolist())
-    runs = {stroke.id: unpack_runs(stroke.mask) for stroke in reading.strokes if stroke.mask}
+    runs = drawn.number_strokes(reading)
     findings, parts = list[DrawnFinding](), list[tuple[Finding, str, _Piece]]()
     for value, finding in enumerate(drawn.findings, drawn.top + 1):
         if value not in touched:
