@@ -85,7 +85,7 @@ class ReviewContext:
 
     def list_findings(self, case: str) -> tuple[Finding, ...]:
         """Returns the predicted findings of a case and those that this reader added, with their current sizes."""
-        return tuple(drawn.finding for drawn in self.measure_findings(case) if drawn.is_listed)
+        return tuple(item.finding for item in self.measure_findings(case) if item.is_listed)
 
     def measure_findings(self, case: str) -> tuple[DrawnFinding, ...]:
         """Returns the findings of a case with the sizes that they have after this reader's strokes."""

@@ -116,8 +116,8 @@ def _render_viewer(
 
 def _describe_findings(context: ReviewContext, item: WorklistItem) -> list[dict[str, Any]]:
     """Returns the findings as the viewer expects them, each with its number in the overlay and its detached parts."""
-    drawn = context.measure_findings(item.case)
-    parts = [asdict(part.finding) | {"part_of": part.part_of} for part in drawn if not part.is_listed]
+    findings = context.measure_findings(item.case)
+    parts = [asdict(part.finding) | {"part_of": part.part_of} for part in findings if not part.is_listed]
     return [
         asdict(finding)
         | {"number": number, "parts": [part for part in parts if part["part_of"] == finding.id]}

@@ -42,12 +42,12 @@ class DrawnCase:
     """The findings of a case as they are drawn.
 
     Args:
-        drawn: The finding of each voxel; the detached parts of a finding belong to it.
+        finding_map: The finding of each voxel; the detached parts of a finding belong to it.
         values: The finding of each voxel; each detached part has a value of its own.
         findings: The predicted and the added findings, then their detached parts and what was drawn for no finding.
     """
 
-    drawn: FindingMap
+    finding_map: FindingMap
     values: Int16[np.ndarray, "i j k"]
     findings: tuple[DrawnFinding, ...]
 
@@ -83,41 +83,41 @@ def measure_drawn_findings(predicted: FindingMap, reading: Reading, names: Mappi
         reading: The reading with the strokes.
         names: The name of each label value.
     """
-    drawn = predicted.draw(reading)
-    before, after = predicted.numbers.voxels, drawn.numbers.voxels
+    finding_map = predicted.draw(reading)
+    before, after = predicted.numbers.voxels, finding_map.numbers.voxels
     is_changed = before != after
     touched = set(np.unique(np.concatenate([before[is_changed], after[is_changed]])).tolist())
-    runs = drawn.number_strokes(reading)
+    runs = finding_map.number_strokes(reading)
     findings, parts = list[DrawnFinding](), list[tuple[Finding, str, _Piece]]()
-    for value, finding in enumerate(drawn.findings, drawn.top + 1):
+    for value, finding in enumerate(finding_map.findings, finding_map.top + 1):
         if value not in touched:
             findings.append(DrawnFinding(finding, value))
             continue
         pieces = _split_finding(after == value, before == value, finding.kind, runs)
         empty = replace(finding, volume_ml=0.0, diameter_mm=0.0)
-        sizes = pieces[0].measure(finding, drawn.numbers) if pieces else empty
+        sizes = pieces[0].measure(finding, finding_map.numbers) if pieces else empty
         findings.append(DrawnFinding(sizes, value, is_changed=bool(((before == value) != (after == value)).any())))
         for piece in pieces[1:]:
             part = replace(finding, id=f"{finding.id}-part-{_find_first_stroke(piece, runs, after.shape)}")
             parts.append((part, finding.id, piece))
-    for label in sorted(touched & set(range(1, drawn.top + 1))):
+    for label in sorted(touched & set(range(1, finding_map.top + 1))):
         for piece in _find_pieces(after == label):
             if (piece.crop(is_changed) & piece.mask).any():
                 id_ = f"{reading.case}-drawn-{_find_first_stroke(piece, runs, after.shape)}"
                 parts.append((_describe_drawn(id_, reading.case, label, names), "", piece))
-    return DrawnCase(drawn, *_number_parts(drawn, findings, parts))
+    return DrawnCase(finding_map, *_number_parts(finding_map, findings, parts))
 
 
 def _number_parts(
-    drawn: FindingMap, findings: list[DrawnFinding], parts: list[tuple[Finding, str, _Piece]]
+    finding_map: FindingMap, findings: list[DrawnFinding], parts: list[tuple[Finding, str, _Piece]]
 ) -> tuple[Int16[np.ndarray, "i j k"], tuple[DrawnFinding, ...]]:
     """Gives each part a value of its own, and a further name to the second part of the same stroke."""
-    values, used = drawn.numbers.voxels.copy(), Counter[str]()
-    for value, (finding, part_of, piece) in enumerate(parts, drawn.top + len(findings) + 1):
+    values, used = finding_map.numbers.voxels.copy(), Counter[str]()
+    for value, (finding, part_of, piece) in enumerate(parts, finding_map.top + len(findings) + 1):
         piece.crop(values)[piece.mask] = value
         used[finding.id] += 1
         suffix = f"-{used[finding.id]}" if used[finding.id] > 1 else ""
-        measured = piece.measure(replace(finding, id=finding.id + suffix), drawn.numbers)
+        measured = piece.measure(replace(finding, id=finding.id + suffix), finding_map.numbers)
         findings = [*findings, DrawnFinding(measured, value, part_of, True, is_listed=False)]
     return values, tuple(findings)
 
@@ -147,7 +147,7 @@ def _find_pieces(mask: Mask) -> list[_Piece]:
 
 
 def _find_first_stroke(piece: _Piece, runs: Mapping[int, Runs], shape: tuple[int, ...]) -> int:
-    """Returns the event of the first stroke that drew or cut off a piece: that changed a voxel in it or beside it.
+    """Returns the event of the first stroke that drew or cut off a piece: that changed a voxel in it or next to it.
 
     The name of a part contains this event, so further strokes leave it as it is.
     """

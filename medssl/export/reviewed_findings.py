@@ -74,7 +74,9 @@ def review_case(
     items = tuple(_judge_findings(case, reading, names))
     segments = np.zeros(top + len(items) + 1, np.int32)
     segments[top + 1 :] = [item.number or 0 for item in items]
-    after = replace(labels.reorient("RAS"), voxels=case.drawn.to_labels(reading).voxels.astype(labels.voxels.dtype))
+    after = replace(
+        labels.reorient("RAS"), voxels=case.finding_map.to_labels(reading).voxels.astype(labels.voxels.dtype)
+    )
     return ReviewedCase(after, replace(after, voxels=segments[case.values]), items)
 
 
@@ -98,14 +100,14 @@ def select_reading_of_record(index: Index, case: str, events: Iterable[Event], i
 def _judge_findings(case: DrawnCase, reading: Reading, names: Mapping[int, str]) -> Iterator[ReviewedFinding]:
     """Yields each finding with its verdict and its new label; a detached part has the verdict of its finding."""
     number = 0
-    for drawn in case.findings:
-        finding, verdict = drawn.finding, reading.verdicts.get(drawn.part_of or drawn.finding.id)
+    for item in case.findings:
+        finding, verdict = item.finding, reading.verdicts.get(item.part_of or item.finding.id)
         label = find_label(finding, verdict)
         if label not in (0, finding.label):
             finding = replace(finding, label=label, name=names.get(label, f"label {label}"))
         is_segmented = label > 0 and finding.volume_ml > 0
         number += is_segmented
-        is_corrected = is_segmented and (drawn.is_changed or label != drawn.finding.label)
+        is_corrected = is_segmented and (item.is_changed or label != item.finding.label)
         axes = reading.axes.get(finding.id)
         yield ReviewedFinding(finding, number if is_segmented else None, verdict, is_corrected, axes)
 

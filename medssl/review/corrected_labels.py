@@ -50,12 +50,12 @@ class FindingMap:
 
     def draw(self, reading: Reading) -> "FindingMap":
         """Returns the map with the findings that the reader added and the strokes that the reader drew."""
-        drawn = replace(self, findings=(*self.findings, *reading.added))
-        runs = drawn.number_strokes(reading)
+        extended = replace(self, findings=(*self.findings, *reading.added))
+        runs = extended.number_strokes(reading)
         if not runs:
-            return drawn
+            return extended
         voxels = apply_runs(self.numbers.voxels, np.concatenate(list(runs.values())))
-        return replace(drawn, numbers=replace(self.numbers, voxels=voxels))
+        return replace(extended, numbers=replace(self.numbers, voxels=voxels))
 
     def number_strokes(self, reading: Reading) -> dict[int, Runs]:
         """Returns the runs of each stroke by its event, with the number of its finding in place of its label.
@@ -104,8 +104,8 @@ def apply_reading(labels: Volume, findings: Sequence[Finding], reading: Reading)
     The result has the grid and the type of the input.
     """
     strokes = [stroke for stroke in reading.strokes if stroke.mask and not find_stroke_fault(stroke, labels)]
-    drawn = [int(unpack_runs(stroke.mask or b"")[:, 2].max(initial=0)) for stroke in strokes]
-    top = max(int(labels.voxels.max()), *drawn, *(finding.label for finding in (*findings, *reading.added)), 0)
+    drawn_labels = [int(unpack_runs(stroke.mask or b"")[:, 2].max(initial=0)) for stroke in strokes]
+    top = max(int(labels.voxels.max()), *drawn_labels, *(finding.label for finding in (*findings, *reading.added)), 0)
     after = FindingMap.from_prediction(labels, findings, top).draw(reading).to_labels(reading)
     after = replace(after, voxels=after.voxels.astype(labels.voxels.dtype)).reorient(labels.orientation())
     return replace(after, affine=labels.affine)
