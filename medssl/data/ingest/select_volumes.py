@@ -7,6 +7,7 @@ from medssl.errors import Message
 from medssl.io.dicom.reader import Series
 
 MAX_VOLUMES = 8  # `auto` takes every volume of a series of at most as many, and the first of a longer (dynamic) one
+PUBLIC_SELECTIONS = {"auto": Message("auto"), "first": Message("first")}  # a tag's value may be private
 
 
 def select_volumes(volumes: Sequence[Series], select: str) -> tuple[list[Series], list[LedgerRow]]:
@@ -28,7 +29,7 @@ def select_volumes(volumes: Sequence[Series], select: str) -> tuple[list[Series]
             "--select all takes every volume",
             tags=volume.sub_volume,
             count=len(volumes),
-            select=Message(select) if is_first else select,
+            select=PUBLIC_SELECTIONS.get(select, select),
         )
         rows.extend(rejected_rows([file for file in volume.files if file not in accounted], reason))
         accounted.update(volume.files)
