@@ -52,7 +52,7 @@ def _take_pages(page: Page, predictions: Path) -> None:
         _record_readings(predictions)
         _take(page, url, "locks", "open by dan")
         _take(page, f"{url}/case?case=1", "signed", "Signed 20")
-        _take(page, f"{url}/agreement", "agreement", "judged")
+        _take(page, f"{url}/agreement", "agreement", "Fleiss")
 
 
 def _take_sign_in(page: Page, predictions: Path) -> None:
@@ -84,7 +84,7 @@ def _take_errors(page: Page, predictions: Path) -> None:
         _take(page, f"{url}/case?case={PRIOR}", "no-image", "cannot be shown")
         (index.case_folder(index.cases[PRIOR - 1]) / FINDINGS).write_text("[{}]")
         _take(page, f"{url}/case?case={PRIOR}", "failed", "This page failed")
-        _take(page, url, "lost", "findings gone")
+        _take(page, url, "lost", "Findings missing or damaged")
 
 
 def _take_opening(page: Page, url: str) -> None:
