@@ -14,13 +14,17 @@ from medssl.errors import BadInput, InputWarning, Message, as_message, join_mess
 from medssl.home import resources_dir
 
 NAME = "Qwertzsmith"
-SOURCES = sorted((resources_dir() / "medssl").rglob("*.py"))
-CALLS = [
-    (path.stem, node)
-    for path in SOURCES
-    for node in ast.walk(ast.parse(path.read_text()))
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "Message"
-]
+
+
+@pytest.fixture(scope="module")
+def calls():
+    """Every call of `Message` in the package, with the name of its file."""
+    return [
+        (path.stem, node)
+        for path in sorted((resources_dir() / "medssl").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Message"
+    ]
 
 
 class Private(str):
@@ -40,20 +44,20 @@ def fill_with_names(template):
     return Message(template, **dict.fromkeys(re.findall(r"{(\w+)", template), Private(NAME)))
 
 
-def test_every_template_is_a_literal():
-    assert len(CALLS) > 100
-    assert [(stem, ast.unparse(call)) for stem, call in CALLS if not _is_literal(call)] == []
+def test_every_template_is_a_literal(calls):
+    assert len(calls) > 100
+    assert [(stem, ast.unparse(call)) for stem, call in calls if not _is_literal(call)] == []
 
 
-def test_no_public_message_of_the_package_contains_free_text():
-    for stem, call in CALLS:
+def test_no_public_message_of_the_package_contains_free_text(calls):
+    for stem, call in calls:
         message = fill_with_names(call.args[0].value)
         assert NAME not in message.public, stem
         assert (NAME in message) == bool(call.keywords), stem
 
 
-def test_every_message_of_the_package_is_made_with_the_values_of_its_template():
-    for stem, call in CALLS:
+def test_every_message_of_the_package_is_made_with_the_values_of_its_template(calls):
+    for stem, call in calls:
         assert {k.arg for k in call.keywords} == set(re.findall(r"{(\w+)", call.args[0].value)), stem
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ FROM_PYDANTIC = "CONFIG.yaml: train.epoch: Extra inputs are not permitted"
 VALUE = "\0"
 
 
+@cache
 def list_templates() -> list[str]:
     """The string literals of the code; `VALUE` stands for each formatted value."""
     files = [path for folder in ("medssl", "pipelines", "app") for path in (ROOT / folder).rglob("*.py")]
@@ -35,9 +37,6 @@ def list_templates() -> list[str]:
     return [*joined, *plain]
 
 
-TEMPLATES = list_templates()
-
-
 def is_quote_of(quote: str, template: str) -> bool:
     """Whether the template with some values is the quote; at least half of the quote has to be its own words."""
     words = template.replace(VALUE, "")
@@ -52,7 +51,7 @@ def test_the_page_quotes_messages():
 @pytest.mark.parametrize("quote", [quote for quote in QUOTES if quote != FROM_PYDANTIC])
 def test_a_quoted_message_is_in_the_code(quote):
     quote = quote.removeprefix(PREFIX)
-    assert any(is_quote_of(quote, template) for template in TEMPLATES), "the message was reworded: quote it anew"
+    assert any(is_quote_of(quote, template) for template in list_templates()), "the message was reworded: quote it anew"
 
 
 def test_an_unknown_key_gives_the_quoted_message(tmp_path):
