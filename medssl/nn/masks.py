@@ -1,13 +1,26 @@
 """Samples which patches of a volume stay visible in masked pretraining, reproducibly from a seed."""
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Bool, Float
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nn.executor import Triple
 
 AIR_THRESHOLD = 0.05  # intensity in [0, 1]
+HiddenFraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _check_range(ratio: float | tuple[float, float]) -> float | tuple[float, float]:
+    if isinstance(ratio, tuple) and ratio[0] > ratio[1]:
+        raise ValueError(f"{ratio}: a range must go from low to high")
+    return ratio
+
+
+MaskRatio = Annotated[HiddenFraction | tuple[HiddenFraction, HiddenFraction], AfterValidator(_check_range)]
 
 
 def sample_visible(

@@ -82,7 +82,8 @@ class Inpaint(Objective):
         """Corrupts each crop in a different way.
 
         Returns:
-            The corrupted crops, and which voxels were corrupted; a nonlinear change of all intensities does not count.
+            The corrupted crops, and which voxels were corrupted: all of them after a nonlinear change of intensities,
+            which copying cannot undo.
         """
         generator = self.draws()
         corrupted, touched = zip(*(self._corrupt_crop(crop, generator) for crop in x), strict=True)
@@ -109,14 +110,14 @@ class Inpaint(Objective):
         """Applies each corruption with its probability; the order of random numbers is part of reproducibility."""
         c, touched = self.config, torch.zeros_like(x[0], dtype=torch.bool)
         if _draw_bool(c.probabilities.nonlinear, generator):
-            x = warp_intensity(x, generator)
-        blocks = x[0].numel() / c.block**3
+            x, touched = warp_intensity(x, generator), ~touched
+        blocks = corruption.count_blocks(x.shape[1:], c.block)
         low, high = c.dropped_fraction
         fraction = low + (high - low) * float(torch.rand((), generator=generator))
         corruptions = (
             (c.probabilities.shuffle, lambda x: corruption.shuffle_blocks(x, c.block, c.swapped_fraction, generator)),
             (c.probabilities.swap, lambda x: corruption.swap_blocks(
-                x, corruption.draw_swaps(x.shape[1:], c.block, round(c.swapped_fraction * blocks / 2), generator))),
+                x, c.block, corruption.draw_swaps(blocks, round(c.swapped_fraction * blocks / 2), generator))),
             (c.probabilities.boxes, lambda x: corruption.fill_boxes(x, c.boxes, False, generator)),
             (c.probabilities.outpaint, lambda x: corruption.fill_boxes(x, c.boxes, True, generator)),
             (c.probabilities.cells, lambda x: corruption.drop_cells(x, c.block, fraction, generator)),

@@ -28,7 +28,9 @@ class Config(Settings):
     """Settings of masking."""
 
     name: Literal["mae"] = Field("mae", description="name of the objective")
-    mask_ratio: float = Field(0.75, gt=0, lt=1, description="fraction of the body patches to hide")
+    mask_ratio: masks.MaskRatio = Field(
+        0.75, description="fraction of the body patches to hide; a range [low, high] is sampled once for each volume"
+    )
     air_threshold: float = Field(
         masks.AIR_THRESHOLD, ge=0, lt=1, description="patches with no brighter voxel are air; intensities are 0 to 1"
     )

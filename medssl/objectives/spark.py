@@ -7,11 +7,11 @@ that hidden voxels have no effect; public 3D code masks features only.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
@@ -26,14 +26,13 @@ from medssl.objectives.base import Objective
 from medssl.settings import Settings
 
 MIN_PATCHES = 16
-MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Config(Settings):
     """Settings of masking and reconstruction."""
 
     name: Literal["spark"] = Field("spark", description="name of the objective")
-    mask_ratio: MaskRatio | tuple[MaskRatio, MaskRatio] = Field(
+    mask_ratio: masks.MaskRatio = Field(
         0.75, description="fraction of the body patches to hide; a range [low, high] is sampled once for each volume"
     )
     decoder: Literal["light", "unet"] = Field(
@@ -43,12 +42,6 @@ class Config(Settings):
         masks.AIR_THRESHOLD, ge=0, lt=1, description="patches with no brighter voxel are air; intensities are 0 to 1"
     )
     seed: int = Field(0, ge=0, description="seed of the masks")
-
-    @model_validator(mode="after")
-    def _check_range(self) -> "Config":
-        if isinstance(self.mask_ratio, tuple) and self.mask_ratio[0] > self.mask_ratio[1]:
-            raise ValueError(f"mask_ratio {self.mask_ratio}: a range must go from low to high")
-        return self
 
 
 class Spark(Objective):

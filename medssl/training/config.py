@@ -13,7 +13,8 @@ class TrainConfig(Settings):
     Sources: AdamW: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019),
     https://arxiv.org/abs/1711.05101. `lamb`: You et al., "Large batch optimization for deep learning: training BERT in
     76 minutes" (2020), https://arxiv.org/abs/1904.00962. `cosine`: Loshchilov and Hutter, "SGDR" (2017),
-    https://arxiv.org/abs/1608.03983. `infinite`: Singh et al., "Beyond cosine decay" (2025),
+    https://arxiv.org/abs/1608.03983. `poly` with `sgd`: Isensee et al., "nnU-Net" (2021),
+    https://doi.org/10.1038/s41592-020-01008-z. `infinite`: Singh et al., "Beyond cosine decay" (2025),
     https://arxiv.org/abs/2503.02844. `sawtooth`: Wald et al., "An OpenMind for 3D medical vision self-supervised
     learning" (2025), https://arxiv.org/abs/2412.17041. `layer_decay`: Bao et al., "BEiT" (2022),
     https://arxiv.org/abs/2106.08254. `head_lr_scale`: fresh heads distort good features before they fit them, Kumar et
@@ -28,7 +29,12 @@ class TrainConfig(Settings):
     batch_size: PositiveInt = Field(
         2, description="volumes per batch, one crop or several views of each; a teacher adds as many unlabelled crops"
     )
-    optimizer: Literal["adamw", "lamb"] = Field("adamw", description="adamw, or lamb for large batches")
+    optimizer: Literal["adamw", "lamb", "sgd"] = Field(
+        "adamw", description="adamw, lamb for large batches, or sgd with Nesterov momentum"
+    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="adamw, lamb: decay of the mean of the gradient")
+    beta2: float = Field(0.999, ge=0, lt=1, description="adamw, lamb: decay of the mean of the squared gradient")
+    momentum: float = Field(0.99, gt=0, lt=1, description="sgd: Nesterov momentum")
     lr: PositiveFloat = Field(1e-3, description="peak learning rate")
     encoder_lr_scale: PositiveFloat = Field(1.0, description="factor on lr for the encoder")
     head_lr_scale: PositiveFloat = Field(1.0, description="factor on lr for the heads")
@@ -40,7 +46,7 @@ class TrainConfig(Settings):
     freeze_fraction: float = Field(
         0.0, ge=0, le=1, description="fraction of all steps, from the start, in which the encoder is frozen"
     )
-    schedule: Literal["cosine", "infinite", "sawtooth", "constant"] = Field(
+    schedule: Literal["cosine", "poly", "infinite", "sawtooth", "constant"] = Field(
         "cosine", description="learning-rate schedule after the warm-up"
     )
     warmup_fraction: float = Field(
@@ -56,7 +62,9 @@ class TrainConfig(Settings):
         le=1,
         description="infinite: fraction of all steps, at the end, in which lr anneals from plateau to 0",
     )
-    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay; norms, biases and tokens do not decay")
+    weight_decay: float = Field(
+        0.05, ge=0, description="weight decay, decoupled except for sgd; norms, biases and tokens do not decay"
+    )
     gradient_clip: PositiveFloat = Field(1.0, description="maximum norm of the gradient")
     max_skipped_steps: int = Field(
         5,

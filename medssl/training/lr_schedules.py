@@ -20,6 +20,8 @@ def lr_scale(step: int, config: TrainConfig, continued: bool = False) -> float:
         return _sawtooth_scale(step, config)
     if config.schedule == "constant":
         return min(1.0, (step + 1) / (config.warmup_fraction * config.total_steps + 1))
+    if config.schedule == "poly":
+        return _poly_scale(step, config)
     return warmup_cosine(step, config.warmup_fraction, config.total_steps)
 
 
@@ -29,6 +31,14 @@ def warmup_cosine(step: int, warmup_fraction: float, total_steps: int) -> float:
     if step < warmup:
         return (step + 1) / (warmup + 1)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1.0, total_steps - warmup))))
+
+
+def _poly_scale(step: int, config: TrainConfig) -> float:
+    """Rises linearly during the warm-up, then falls with the power 0.9 of the remaining fraction of the steps."""
+    warmup = config.warmup_fraction * config.total_steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return (1 - (step - warmup) / (config.total_steps - warmup)) ** 0.9
 
 
 def _sawtooth_scale(step: int, config: TrainConfig) -> float:

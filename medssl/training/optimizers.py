@@ -19,8 +19,11 @@ def build_optimizer(learner: Objective | Task, config: TrainConfig) -> torch.opt
 
     Norms, biases and tokens do not decay. Learning rates follow `group_parameters`.
     """
+    groups = group_parameters(learner, config)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
     optimizer_class = Lamb if config.optimizer == "lamb" else torch.optim.AdamW
-    return optimizer_class(group_parameters(learner, config), weight_decay=config.weight_decay)
+    return optimizer_class(groups, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay)
 
 
 def group_parameters(learner: Objective | Task, config: TrainConfig) -> list[dict[str, Any]]:

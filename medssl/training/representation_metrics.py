@@ -24,6 +24,7 @@ from medssl.nn.regions import sample_features
 from medssl.nn.ring_buffer import RingBuffer
 from medssl.objectives.base import Objective
 
+RANK_ROWS = 64  # the rank of fewer rows says little; always of as many, so that it can be compared over a training
 MIN_ROWS = 8  # fewest embeddings to measure, and the number of rows that describe the current state
 
 
@@ -116,17 +117,21 @@ class EmbeddingBuffer(RingBuffer):
         empty = torch.tensor(-1)
         super().__init__(rows, a=torch.zeros(width), b=torch.zeros(width), volume=empty, part=empty)
 
+    def latest(self, name: str, count: int) -> Tensor:
+        """Returns the last `count` rows of a column, or as many as there are, the newest first."""
+        column = self.valid_rows()[name]
+        index = (int(self.pushed) - 1 - torch.arange(min(count, len(column)), device=column.device)) % max(1, self.rows)
+        return column[index]
+
     def measure_recent(self) -> dict[str, float]:
         """Returns spread, uniformity and alignment of the last rows; empty with too few rows or only one volume."""
-        columns = self.valid_rows()
-        index = (int(self.pushed) - 1 - torch.arange(min(MIN_ROWS, len(columns["a"])))) % max(1, self.rows)
-        a, b, volume = (columns[name][index] for name in ("a", "b", "volume"))
+        a, b, volume = (self.latest(name, MIN_ROWS) for name in ("a", "b", "volume"))
         if len(a) < MIN_ROWS or len(volume.unique()) < 2:
             return {}
         return {"spread": spread(a), "uniformity": uniformity(a), "alignment": alignment(a, b)}
 
     def measure(self, labels: Mapping[str, Sequence[str]] = MappingProxyType({})) -> dict[str, float]:
-        """Returns the recent metrics, the rank once all rows are filled, and kNN accuracies.
+        """Returns the recent metrics, the rank of the last 64 rows once there are as many, and kNN accuracies.
 
         The kNN classification predicts the body part and every entry of `labels`. Each accuracy has a second metric
         with the suffix `_chance`: the fraction of the most frequent class, which a constant guess would reach.
@@ -135,8 +140,9 @@ class EmbeddingBuffer(RingBuffer):
             labels: For each label name one word per volume number; a volume with the word "" is left out.
         """
         metrics, columns = self.measure_recent(), self.valid_rows()
-        if metrics and len(columns["a"]) == self.rows:
-            metrics["rank"] = rank_me(columns["a"])
+        num_rows = min(RANK_ROWS, self.rows)
+        if metrics and len(columns["a"]) >= num_rows:
+            metrics["rank"] = rank_me(self.latest("a", num_rows))
         classes = {"knn": columns["part"]}
         classes |= {f"knn_{name}": _encode_words(words, columns["volume"]) for name, words in labels.items()}
         for name, label in classes.items() if metrics else ():

@@ -43,10 +43,10 @@ def test_without_corruptions_the_input_is_the_target():
     assert torch.equal(corrupted, x) and not touched.any()
 
 
-def test_a_nonlinear_change_touches_no_voxel_and_leaves_the_target_unchanged():
+def test_a_nonlinear_change_touches_every_voxel_and_leaves_the_target_unchanged():
     model, batch = make_inpaint(nonlinear=1.0), crops()
     corrupted, touched = model.corrupt(batch.x[:, 0])
-    assert not touched.any() and not torch.allclose(corrupted, batch.x[:, 0], atol=0.01)
+    assert touched.all() and not torch.allclose(corrupted, batch.x[:, 0], atol=0.01)
     inputs = []
     model.restore = lambda x: inputs.append(x) or batch.x[:, 0]
     assert model.step(batch).loss == 0 and not torch.equal(inputs[0], batch.x[:, 0])
@@ -111,6 +111,17 @@ def test_a_hybrid_is_the_weighted_sum_of_its_parts():
         float(2 * step.logs["reconstruction"] + 0.5 * step.logs["contrastive"]), rel=1e-5
     )
     assert model.transferable()["decoder"] is model.reconstruction.decoder
+
+
+def test_a_hybrid_moves_the_keys_of_its_contrastive_objective():
+    settings = hybrid.Config(reconstruction="mae", contrastive={"name": "global_local", "momentum": 0.9})
+    model = hybrid.Hybrid(settings, encoder())
+    before = [p.clone() for p in model.contrastive.key.parameters()]
+    with torch.no_grad():
+        for p in model.encoder.parameters():
+            p.add_(1)
+    model.after_step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.contrastive.key.parameters(), strict=True))
 
 
 def test_a_hybrid_takes_as_many_views_as_either_part_and_nests_settings():

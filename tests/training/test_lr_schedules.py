@@ -28,7 +28,7 @@ def rises(numbers: list[float]) -> bool:
 
 
 @settings(max_examples=30, deadline=None)
-@given(lengths, shares, st.sampled_from(["cosine", "infinite", "sawtooth", "constant"]), st.booleans())
+@given(lengths, shares, st.sampled_from(["cosine", "poly", "infinite", "sawtooth", "constant"]), st.booleans())
 def test_every_learning_rate_lies_between_zero_and_the_highest(length, warmup, schedule, continued):
     epochs, steps = length
     config = TrainConfig(
@@ -51,6 +51,11 @@ def test_the_default_schedule_is_the_one_it_always_was():
     config = TrainConfig(epochs=4, steps_per_epoch=5, warmup_fraction=0.2)
     wanted = [0.2, 0.4, 0.6, 0.8] + [0.5 * (1 + math.cos(math.pi * n / 16)) for n in range(16)]
     assert values(config) == pytest.approx(wanted)
+
+
+def test_the_poly_schedule_is_nnu_nets():
+    config = TrainConfig(epochs=4, steps_per_epoch=5, warmup_fraction=0, schedule="poly")
+    assert values(config) == pytest.approx([(1 - step / 20) ** 0.9 for step in range(20)])
 
 
 @settings(max_examples=30, deadline=None)
@@ -131,8 +136,8 @@ def test_the_second_tooth_starts_low_again():
         ),
         ({"schedule": "sawtooth"}, "first tooth trains the decoder alone, .* it is 0.0"),
         ({"schedule": "sawtooth", "freeze_fraction": 1.0}, "it is 1.0"),
-        ({"schedule": "linear"}, "'cosine', 'infinite', 'sawtooth' or 'constant'"),
-        ({"optimizer": "sgd"}, "'adamw' or 'lamb'"),
+        ({"schedule": "linear"}, "'cosine', 'poly', 'infinite', 'sawtooth' or 'constant'"),
+        ({"optimizer": "rprop"}, "'adamw', 'lamb' or 'sgd'"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(changes, message):

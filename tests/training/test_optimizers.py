@@ -130,10 +130,16 @@ def test_without_layer_decay_two_learning_rates_and_two_decays_make_four_groups(
 
 def test_the_config_selects_the_optimizer():
     assert isinstance(build_optimizer(make_spark(), TrainConfig()), torch.optim.AdamW)
-    assert isinstance(build_optimizer(make_spark(), TrainConfig(optimizer="lamb")), Lamb)
+    lamb = build_optimizer(make_spark(), TrainConfig(optimizer="lamb", beta1=0.8, beta2=0.95))
+    assert isinstance(lamb, Lamb) and {group["betas"] for group in lamb.param_groups} == {(0.8, 0.95)}
+    sgd = build_optimizer(make_spark(), TrainConfig(optimizer="sgd", momentum=0.98))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert {(group["momentum"], group["nesterov"]) for group in sgd.param_groups} == {(0.98, True)}
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "lamb"}, {"layer_decay": 0.7}])
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "lamb"}, {"optimizer": "sgd"}, {"layer_decay": 0.7}, {"beta2": 0.95}]
+)
 def test_a_network_learns_under_every_choice(options):
     learner, losses = make_spark().train(False), []
     optimizer = build_optimizer(learner, TrainConfig(lr=1e-2, **options))

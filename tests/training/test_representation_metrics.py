@@ -1,6 +1,8 @@
 """Metrics distinguish a network that learns from one that collapses, and measuring changes nothing."""
 
 import math
+import pkgutil
+from importlib import import_module
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from medssl import config, objectives
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder, ResEncoder
@@ -110,6 +113,27 @@ def test_a_collapsed_run_raises_the_alarm_and_a_healthy_one_does_not():
     assert messages and "collapse" in messages[0]
 
 
+# The embeddings of an untrained VICReg tell positions apart, with or without an encoder; its collapse is tested above.
+OBJECTIVES = {m.name for m in pkgutil.iter_modules(objectives.__path__)} - {"base", "vicreg"}
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_the_alarm_rings_for_every_objective_whose_encoder_goes_blank(name):
+    settings = import_module(f"medssl.objectives.{name}").Config()
+    objective = config.class_for_config(settings)(settings, encoder())
+    alarm, buffer, messages = CollapseAlarm(), None, []
+    for seed in range(8):
+        if seed == 5:
+            for weight in objective.encoder.parameters():
+                torch.nn.init.zeros_(weight)
+        batch = blobs(4, 16, seed)
+        a, b = objective.step(batch).positive_pairs or paired_embeddings(objective, batch, seed)
+        buffer = buffer or EmbeddingBuffer(64, a.shape[1])
+        buffer.push(a=a, b=b, volume=batch.volume.repeat(len(a) // 4), part=torch.zeros(len(a), dtype=torch.long))
+        messages.append(alarm.check(buffer.measure_recent()))
+    assert not any(messages[:5]) and "collapse" in messages[-1]
+
+
 def test_a_buffer_of_one_volume_is_not_measured():
     buffer, alarm = EmbeddingBuffer(9, 2), CollapseAlarm()
     buffer.push(a=torch.ones(7, 2), b=torch.ones(7, 2), **cut_from(torch.arange(7)))
@@ -118,6 +142,18 @@ def test_a_buffer_of_one_volume_is_not_measured():
     assert buffer.measure() == {}
     buffer.push(a=normal(4, 2), b=normal(4, 2), **cut_from(torch.arange(4)))
     assert {"rank", "knn", "knn_chance"} <= buffer.measure().keys()
+
+
+def test_the_rank_is_of_the_last_64_rows_in_a_buffer_of_any_length():
+    buffer = EmbeddingBuffer(256, 128)
+    buffer.push(a=normal(63, 128), b=normal(63, 128), **cut_from(torch.arange(63)))
+    assert "rank" not in buffer.measure()
+    buffer.push(a=normal(5, 128), b=normal(5, 128), **cut_from(torch.arange(5)))
+    assert buffer.measure()["rank"] == pytest.approx(rank_me(buffer.a[4:68]))
+    assert buffer.measure()["rank"] > 40
+    one_direction = normal(64, 1) @ normal(1, 128)
+    buffer.push(a=one_direction, b=one_direction, **cut_from(torch.arange(64)))
+    assert buffer.measure()["rank"] == pytest.approx(1, abs=0.01)
 
 
 def cut_from(volume):

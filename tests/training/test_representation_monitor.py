@@ -25,6 +25,8 @@ from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders
 from medssl.training.trainer import train
 
+OBJECTIVES = sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base")
+
 
 class RunSettings(Settings):
     run: Path
@@ -95,7 +97,7 @@ def test_a_collapse_is_reported_within_the_epoch_and_only_a_collapse(unlimited_b
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base"))
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_objective_raises_the_alarm_while_it_learns(name, unlimited_budget, tmp_path):
     settings = import_module(f"medssl.objectives.{name}").Config()
     run = train_run(config.class_for_config(settings)(settings, make_encoder()), tmp_path / "run", steps=12, lr=1e-3)
@@ -109,21 +111,21 @@ def test_pairs_of_a_contrastive_step_need_no_extra_forward_pass(unlimited_budget
 
 @pytest.mark.slow
 def test_metrics_are_logged_and_continue_after_a_resume(unlimited_budget, tmp_path):
-    whole = train_run(make_spark(), tmp_path / "whole", epochs=3)
+    whole = train_run(make_spark(), tmp_path / "whole", steps=6, epochs=3)
     names = {f"monitor_{name}" for name in ("spread", "alignment", "uniformity", "rank", "knn", "knn_chance", "share")}
     assert names <= whole.metadata["scores"].keys()
     learner = make_spark()
     step, calls = learner.step, []
 
-    def fail_at_call_ten(crops):
+    def fail_in_the_third_epoch(crops):
         calls.append(1)
-        return step(crops) if len(calls) < 10 else 1 / 0
+        return step(crops) if len(calls) < 14 else 1 / 0
 
-    learner.step = fail_at_call_ten
+    learner.step = fail_in_the_third_epoch
     with pytest.raises(ZeroDivisionError):
-        train_run(learner, tmp_path / "resumed", epochs=3)
+        train_run(learner, tmp_path / "resumed", steps=6, epochs=3)
     assert "stopped after epoch 2" in (tmp_path / "resumed" / "report.html").read_text()
-    resumed = train_run(make_spark(), tmp_path / "resumed", epochs=3)
+    resumed = train_run(make_spark(), tmp_path / "resumed", steps=6, epochs=3)
     for name in names - {"monitor_share"}:
         assert resumed.metadata["scores"][name] == whole.metadata["scores"][name], name
 

@@ -8,11 +8,11 @@ from the original, which duplicates content.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from itertools import product
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medssl.data.transforms.intensity import draw_uniform
@@ -20,7 +20,7 @@ from medssl.data.transforms.intensity import draw_uniform
 CropTensor = Float[Tensor, "c i j k"]
 TouchedMask = Bool[Tensor, "i j k"]
 BoxSlices = tuple[slice, slice, slice]
-BlockSwap = tuple[BoxSlices, BoxSlices]
+BlockSwaps = Int[Tensor, "s 2"]
 
 
 def drop_voxels(x: CropTensor, fraction: float, generator: torch.Generator) -> tuple[CropTensor, TouchedMask]:
@@ -55,34 +55,54 @@ def shuffle_blocks(
     x: CropTensor, block_size: int, fraction: float, generator: torch.Generator
 ) -> tuple[CropTensor, TouchedMask]:
     """Shuffles the voxels inside a fraction, rounded to whole cubes, of the cubes with edges of `block_size` voxels."""
-    out, touched = x.clone(), torch.zeros_like(x[0], dtype=torch.bool)
-    cubes = list(_iterate_blocks(x.shape[1:], block_size))
-    for n in torch.randperm(len(cubes), generator=generator)[: round(fraction * len(cubes))].tolist():
-        order = torch.randperm(block_size**3, generator=generator).to(x.device)
-        cube = (slice(None), *cubes[n])
-        out[cube] = x[cube].flatten(1)[:, order].reshape(x[cube].shape)
-        touched[cubes[n]] = True
-    return out, touched
+    blocks = _cut_blocks(x, block_size)
+    chosen = torch.randperm(len(blocks), generator=generator)[: round(fraction * len(blocks))].to(x.device)
+    order = draw_uniform((len(chosen), 1, block_size**3), x, generator).argsort(2).expand(-1, len(x), -1)
+    return _place_blocks(x, blocks.index_copy(0, chosen, blocks[chosen].gather(2, order)), block_size, chosen)
 
 
-def draw_swaps(shape: Sequence[int], block_size: int, num_swaps: int, generator: torch.Generator) -> list[BlockSwap]:
-    """Draws pairs of different cubes with edges of `block_size` voxels, in the order in which to swap them."""
-    cubes = list(_iterate_blocks(shape, block_size))
-    pairs = [
-        torch.randperm(len(cubes), generator=generator)[:2].tolist() for _ in range(num_swaps if len(cubes) > 1 else 0)
-    ]
-    return [(cubes[a], cubes[b]) for a, b in pairs]
+def draw_swaps(num_blocks: int, num_swaps: int, generator: torch.Generator) -> BlockSwaps:
+    """Draws pairs of different blocks by their numbers, in the order in which to swap them."""
+    if num_blocks < 2:
+        return torch.zeros(0, 2, dtype=torch.int64)
+    first = torch.randint(num_blocks, (num_swaps,), generator=generator)
+    distance = torch.randint(1, num_blocks, (num_swaps,), generator=generator)
+    return torch.stack([first, (first + distance) % num_blocks], 1)
 
 
-def swap_blocks(x: CropTensor, swaps: Sequence[BlockSwap]) -> tuple[CropTensor, TouchedMask]:
+def swap_blocks(x: CropTensor, block_size: int, swaps: BlockSwaps) -> tuple[CropTensor, TouchedMask]:
     """Swaps pairs of cubes one after the other; the same swaps in reverse order undo it."""
-    out, touched = x.clone(), torch.zeros_like(x[0], dtype=torch.bool)
-    for a, b in swaps:
-        first = out[:, *a].clone()
-        out[:, *a] = out[:, *b]
-        out[:, *b] = first
-        touched[a] = touched[b] = True
-    return out, touched
+    order = list(range(count_blocks(x.shape[1:], block_size)))
+    for a, b in swaps.tolist():
+        order[a], order[b] = order[b], order[a]
+    moved = torch.tensor(order, dtype=torch.int64, device=x.device)
+    return _place_blocks(x, _cut_blocks(x, block_size)[moved], block_size, swaps.flatten().to(x.device))
+
+
+def count_blocks(shape: Sequence[int], block_size: int) -> int:
+    """Returns the number of cubes with edges of `block_size` voxels that lie completely inside a crop."""
+    return math.prod(n // block_size for n in shape)
+
+
+def _cut_blocks(x: CropTensor, size: int) -> Float[Tensor, "n c v"]:
+    """Returns the cubes with edges of `size` voxels that lie completely inside a crop."""
+    i, j, k = (n // size * size for n in x.shape[1:])
+    return rearrange(x[:, :i, :j, :k], "c (p a) (q b) (r d) -> (p q r) c (a b d)", a=size, b=size, d=size)
+
+
+def _place_blocks(
+    x: CropTensor, blocks: Float[Tensor, "n c v"], size: int, touched: Int[Tensor, "m"]
+) -> tuple[CropTensor, TouchedMask]:
+    """Writes cubes into a copy of a crop; also returns the voxels of the cubes that were touched."""
+    p, q, r = (n // size for n in x.shape[1:])
+    out, mask = x.clone(), torch.zeros_like(x[0], dtype=torch.bool)
+    inside = slice(p * size), slice(q * size), slice(r * size)
+    out[:, *inside] = rearrange(
+        blocks, "(p q r) c (a b d) -> c (p a) (q b) (r d)", p=p, q=q, r=r, a=size, b=size, d=size
+    )
+    is_touched = torch.zeros(len(blocks), dtype=torch.bool, device=x.device).index_fill(0, touched, True)
+    mask[inside] = repeat(is_touched, "(p q r) -> (p a) (q b) (r d)", p=p, q=q, r=r, a=size, b=size, d=size)
+    return out, mask
 
 
 def _draw_box(shape: Sequence[int], generator: torch.Generator) -> BoxSlices:
@@ -95,9 +115,3 @@ def _draw_interval(n: int, generator: torch.Generator) -> slice:
     width = int(torch.randint(max(1, math.ceil(n / 6)), max(1, n // 3) + 1, (), generator=generator))
     start = int(torch.randint(n - width + 1, (), generator=generator))
     return slice(start, start + width)
-
-
-def _iterate_blocks(shape: Sequence[int], size: int) -> Iterator[BoxSlices]:
-    """Yields the cubes with edges of `size` voxels that lie completely inside a crop."""
-    for i, j, k in product(*(range(0, n - size + 1, size) for n in shape)):
-        yield slice(i, i + size), slice(j, j + size), slice(k, k + size)

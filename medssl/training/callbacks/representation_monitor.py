@@ -14,7 +14,13 @@ from torch import Tensor
 from medssl.data.crop_geometry import crop_positions
 from medssl.data.crops import Crops
 from medssl.run import Run
-from medssl.training.representation_metrics import MIN_ROWS, CollapseAlarm, EmbeddingBuffer, paired_embeddings
+from medssl.training.representation_metrics import (
+    MIN_ROWS,
+    RANK_ROWS,
+    CollapseAlarm,
+    EmbeddingBuffer,
+    paired_embeddings,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +73,7 @@ class RepresentationMonitor(Callback):
     def record(self, batch: Crops, a: Float[Tensor, "n d"], b: Float[Tensor, "n d"], start: float) -> None:
         """Adds the positive pairs of a batch to the buffer and checks the alarm; `start` is the clock before them."""
         if self.buffer is None:
-            self.buffer = EmbeddingBuffer(max(MIN_ROWS, 2 * a.shape[1]), a.shape[1])
+            self.buffer = EmbeddingBuffer(max(RANK_ROWS, 2 * a.shape[1]), a.shape[1])
         positions = crop_positions(batch, FEET_TO_HEAD)
         self.buffer.push(a=a, b=b, volume=positions.volume, part=positions.partition_index(NUM_BODY_PARTS))
         self.check_alarm(self.buffer.measure_recent())

@@ -15,8 +15,14 @@ CORRUPTIONS = {
     "boxes": lambda x, g: corruption.fill_boxes(x, 3, False, g),
     "outside": lambda x, g: corruption.fill_boxes(x, 3, True, g),
     "shuffle": lambda x, g: corruption.shuffle_blocks(x, 3, 0.6, g),
-    "swap": lambda x, g: corruption.swap_blocks(x, corruption.draw_swaps(x.shape[1:], 3, 4, g)),
+    "swap": lambda x, g: corruption.swap_blocks(
+        x, 3, corruption.draw_swaps(corruption.count_blocks(x.shape[1:], 3), 4, g)
+    ),
 }
+
+
+def draw_swaps(shape, num_swaps, generator):
+    return corruption.draw_swaps(corruption.count_blocks(shape, 3), num_swaps, generator)
 
 
 def make_crop(shape, seed, channels=2):
@@ -77,9 +83,9 @@ def test_boxes_have_a_sixth_to_a_third_of_the_side(shape, seed):
 @given(SHAPES, SEEDS)
 def test_swaps_in_reverse_order_undo_themselves(shape, seed):
     x, g = make_crop(shape, seed)
-    swaps = corruption.draw_swaps(shape, 3, 6, g)
-    out, _ = corruption.swap_blocks(x, swaps)
-    assert torch.equal(corruption.swap_blocks(out, swaps[::-1])[0], x)
+    swaps = draw_swaps(shape, 6, g)
+    out, _ = corruption.swap_blocks(x, 3, swaps)
+    assert torch.equal(corruption.swap_blocks(out, 3, swaps.flip(0))[0], x)
 
 
 @pytest.mark.parametrize("name", ["shuffle", "swap"])
@@ -91,10 +97,21 @@ def test_moving_voxels_neither_duplicates_nor_loses_any(name, shape, seed):
     assert torch.equal(out.flatten(1).sort(1).values, x.flatten(1).sort(1).values)
 
 
-def test_a_swap_from_the_original_would_be_noticed():
-    x = torch.arange(27.0).reshape(1, 3, 3, 3) / 27
-    swaps = [(((slice(0, 1),) * 3), ((slice(1, 2),) * 3)), (((slice(1, 2),) * 3), ((slice(2, 3),) * 3))]
-    faulty = x.clone()
-    for a, b in swaps:
-        faulty[:, *a], faulty[:, *b] = x[:, *b], x[:, *a]
-    assert len(faulty.unique()) < 27 and len(corruption.swap_blocks(x, swaps)[0].unique()) == 27
+def test_swaps_happen_one_after_the_other():
+    """Blocks taken from the original would duplicate content."""
+    x = torch.arange(27.0).reshape(1, 3, 3, 3)
+    out, touched = corruption.swap_blocks(x, 1, torch.tensor([[0, 13], [13, 26]]))
+    assert out.flatten()[[0, 13, 26]].tolist() == [13, 26, 0] and len(out.unique()) == 27
+    assert touched.flatten().nonzero().flatten().tolist() == [0, 13, 26]
+
+
+def test_a_swap_moves_whole_blocks_to_the_place_of_the_other():
+    x = torch.arange(64.0).reshape(1, 4, 4, 4)
+    out, _ = corruption.swap_blocks(x, 2, torch.tensor([[1, 4]]))
+    assert torch.equal(out[:, :2, :2, 2:], x[:, 2:, :2, :2]) and torch.equal(out[:, 2:, :2, :2], x[:, :2, :2, 2:])
+
+
+def test_a_crop_smaller_than_a_block_stays_as_it_is():
+    x, g = make_crop((2, 5, 5), 0)
+    for out, touched in (CORRUPTIONS["shuffle"](x, g), CORRUPTIONS["swap"](x, g)):
+        assert torch.equal(out, x) and not touched.any()
