@@ -35,13 +35,12 @@ class VisibleBlocks(Executor):
 
     def __init__(self, visible: Bool[Tensor, "b 1 p q r"]) -> None:
         self.grid = visible[:, 0]
-        flat = self.grid.flatten()
+        flat, per_volume = self.grid.flatten(), self.grid.shape[1:].numel()
         size = choose_batch_size(int(flat.sum()), len(flat))
         # Stable, so that the visible patches come first and in the order of the mask; no shape depends on the mask.
         self.index = flat.byte().argsort(descending=True, stable=True)[:size]
         self.filled = flat[self.index]
-        volume = self.grid.shape[1:].numel()
-        self.sample = self.index // volume
+        self.sample = self.index // per_volume
         self.neighbours = _find_neighbours(self.grid, self.index)
         self._halo_tables: dict[tuple[Triple, Triple, Triple], Tensor] = {}
         self._buffer: Tensor | None = None
@@ -161,7 +160,7 @@ class VisibleBlocks(Executor):
         """Merges the moments of patches into the moments of samples."""
         num_samples = len(self.grid)
         counts = self.grid.flatten(1).sum(1, keepdim=True)
-        owner = torch.where(self.filled, self.sample, num_samples)  # blank patches belong to a row that is dropped
+        owner = torch.where(self.filled, self.sample, num_samples)  # a row that is dropped owns the blank patches
 
         def average(x: Float[Tensor, "n c"]) -> Float[Tensor, "b c"]:
             return x.new_zeros(num_samples + 1, x.shape[1]).index_add(0, owner, x)[:-1] / counts.clamp_min(1)
@@ -182,7 +181,7 @@ class Footprint:
     @classmethod
     def from_conv(cls, conv: nn.Conv3d) -> "Footprint":
         """Reads the footprint of a convolution."""
-        return cls(_as_triple(conv.kernel_size), _as_triple(conv.stride), _as_triple(conv.padding))
+        return cls(*map(_as_triple, (conv.kernel_size, conv.stride, conv.padding)))
 
     def fits_into(self, patch: Triple) -> bool:
         """Returns whether the convolution reads from the nearest neighbours of a patch only, as a halo requires."""
@@ -278,20 +277,16 @@ def _flatten_channels_last(x: Tensor) -> Tensor:
 
 
 def choose_batch_size(num_visible: int, num_patches: int) -> int:
-    """Returns the number of patches, blank ones included, that stand for `num_visible` visible ones.
+    """Returns the number of patches in a batch of `num_visible` visible and some blank patches.
 
-    The sizes are at most 16, and closer to each other where they are small: a quarter of all patches, which a mask
-    ratio of 0.75 leaves of a body without air, is one of them.
+    It takes at most 16 values, closer to each other where they are small; a quarter of all patches is one of them.
     """
     step = math.ceil(NUM_BATCH_SIZES * math.sqrt(num_visible / num_patches))
     return math.ceil(num_patches * step**2 / NUM_BATCH_SIZES**2)
 
 
 def _find_neighbours(grid: Bool[Tensor, "b p q r"], index: Int[Tensor, "n"]) -> Int[Tensor, "n 27"]:
-    """Returns the numbers of the 27 patches around each patch of `index`, among these patches.
-
-    A hidden patch, and every neighbour of a blank patch, has the number behind the last one.
-    """
+    """Returns the positions in `index` of the 27 patches around each; len(index) for hidden ones and around blanks."""
     filled = grid.flatten()[index]
     number = torch.full((grid.numel(),), len(index), device=grid.device)
     number = number.index_copy(0, index, torch.where(filled, torch.arange(len(index), device=grid.device), len(index)))
