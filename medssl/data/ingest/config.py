@@ -50,6 +50,9 @@ class IngestConfig(Settings):
         description="which volumes of a DICOM series of several (echoes, phases, times, b-values) become cases: all, "
         "first, TAG=VALUE (EchoTime=80), or auto: all of up to 8, the first of more",
     )
+    structures: Path | None = Field(
+        None, description="YAML file that chooses, renames, merges and orders the structures of RTSTRUCT and SEG files"
+    )
     scheduler: str | None = Field(None, description="address of a dask scheduler that replaces the local processes")
     deidentify: bool = Field(True, description="replace names, paths and dates by pseudonyms")
     hide_names: bool = Field(False, description="replace the case names of published data sets, too")

@@ -21,6 +21,7 @@ from medssl.data.ingest.layouts.schemes import SCHEMES
 from medssl.data.ingest.layouts.structures import number_structures
 from medssl.data.ingest.layouts.user_patterns import find_by_patterns, match_patient
 from medssl.data.ingest.source import Source, make_pseudonym
+from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message, join_messages
 
 DEFAULTS = IngestConfig()
@@ -59,7 +60,9 @@ def _list_layouts(tree: FileTree, config: IngestConfig) -> Iterator[Callable[[Fi
 
 
 def _find_dicom_cases(tree: FileTree, config: IngestConfig) -> DatasetLayout:
-    studies = discover_series(sorted(tree.remaining), config.allow_gaps, config.select)
+    studies = discover_series(
+        sorted(tree.remaining), config.allow_gaps, config.select, StructureMap.read(config.structures)
+    )
     sources = [replace(source, patient_from="the PatientID of DICOM") for source in studies.sources]
     return DatasetLayout(sources, studies.rows, studies.labels, studies.present_labels, notes=studies.notes)
 

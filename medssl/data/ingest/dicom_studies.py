@@ -8,11 +8,14 @@ from pathlib import Path
 from medssl.data.ingest.file_ledger import LedgerRow, rejected_rows
 from medssl.data.ingest.select_volumes import describe_selection, select_volumes
 from medssl.data.ingest.source import Source, find_common_folder, make_pseudonym
+from medssl.data.ingest.structures.attach import attach_structures
+from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message
 from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.annotations import Annotation
 from medssl.io.rejected import RejectedFiles
 
+KEEP_ALL = StructureMap()
 VENDORS = (
     "Siemens", "GE", "Philips", "Canon", "Toshiba", "Hitachi", "Fujifilm", "United Imaging", "UIH", "Shimadzu",
     "Varian", "Hologic", "Esaote", "Neusoft", "Samsung", "Mediso", "CTI", "Bruker",
@@ -38,39 +41,42 @@ class DicomStudies:
     notes: list[Message] = field(default_factory=list)
 
 
-def discover_series(files: Sequence[Path], allow_gaps: bool, select: str = "auto") -> DicomStudies:
+def discover_series(
+    files: Sequence[Path], allow_gaps: bool, select: str = "auto", structures: StructureMap = KEEP_ALL
+) -> DicomStudies:
     """Groups DICOM files by series; reads headers only.
 
-    The classes are numbered in the alphabetical order of the names of all structures.
+    The classes are numbered in the alphabetical order of their names.
 
     Args:
         files: All files that are not image files.
         allow_gaps: Accept series with missing slices.
         select: Which volumes of a series become cases, see `select_volumes`.
+        structures: Which structures become which classes.
     """
     studies = DicomStudies()
     volumes_of: dict[str, list[reader.Series]] = {}
-    cases_of_series: dict[str, list[int]] = {}
     drawings: list[Annotation] = []
     for item in reader.read(files, allow_gaps) if files else ():
-        if isinstance(item, RejectedFiles):
-            if annotation := _read_annotation(item):
-                drawings.append(annotation)
-            else:
-                studies.rows.extend(rejected_rows(item.files, _rejection_reason(item)))
-        else:
+        if isinstance(item, reader.Series):
             volumes_of.setdefault(item.uid, []).append(item)
-    for uid, volumes in volumes_of.items():
-        selected, rows = select_volumes(volumes, select)
-        cases_of_series[uid] = list(range(len(studies.sources), len(studies.sources) + len(selected)))
-        studies.sources.extend(_make_source(series, volumes) for series in selected)
+        elif item.code != "annotation":
+            studies.rows.extend(rejected_rows(item.files, _rejection_reason(item)))
+        else:
+            try:
+                drawings.append(annotations.read(item.files[0]))
+            except BadInput as error:
+                studies.rows.extend(rejected_rows(item.files, error.message))
+    volumes: list[reader.Series] = []
+    for uid in volumes_of:
+        selected, rows = select_volumes(volumes_of[uid], select)
+        volumes.extend(selected)
+        studies.sources.extend(_make_source(series, volumes_of[uid]) for series in selected)
         studies.rows.extend(rows)
     studies.notes.extend(_describe_split_series(volumes_of, studies.sources))
-    names = sorted({name for annotation in drawings for name in annotation.names})
-    studies.labels.update(enumerate(names, 1))
-    for annotation in drawings:
-        _attach_annotation(studies, annotation, cases_of_series.get(annotation.series, []), names)
-    return studies
+    attached = attach_structures(studies.sources, volumes, drawings, structures)
+    studies.rows.extend(attached.rows)
+    return replace(studies, **{name: getattr(attached, name) for name in ("sources", "labels", "present_labels")})
 
 
 def name_series(series: reader.Series) -> str:
@@ -112,39 +118,9 @@ def _make_source(series: reader.Series, volumes: Sequence[reader.Series]) -> Sou
         age_years=info.age_years,
         sex=info.sex,
         date=info.date,
+        warnings=series.missing,
         burned_in=not set(series.warnings).isdisjoint(reader.BURNED_IN),
     )
-
-
-def _read_annotation(item: RejectedFiles) -> Annotation | None:
-    """Returns the structures of a file with contours or masks, else None."""
-    try:
-        return annotations.read(item.files[0]) if item.code == "annotation" else None
-    except BadInput:
-        return None
-
-
-def _attach_annotation(studies: DicomStudies, annotation: Annotation, cases: list[int], names: list[str]) -> None:
-    """Makes an annotation the label of its case, or refuses it.
-
-    Args:
-        studies: The cases.
-        annotation: The structures.
-        cases: Indices of the cases of its series.
-        names: The names of all classes, in order from 1.
-    """
-    if len(cases) != 1:
-        reason = Message("structures: the series that they were drawn on is not here")
-        studies.rows.extend(rejected_rows([annotation.path], reason))
-        return
-    source = studies.sources[cases[0]]
-    if source.label:
-        reason = Message("structures: other structures of their series are used")
-        studies.rows.extend(rejected_rows([annotation.path], reason))
-        return
-    classes = tuple(names.index(name) + 1 for name in annotation.names)
-    studies.sources[cases[0]] = replace(source, label=annotation.path, classes=classes)
-    studies.present_labels[source.id] = sorted(classes)
 
 
 def _rejection_reason(item: RejectedFiles) -> Message:

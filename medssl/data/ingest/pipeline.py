@@ -34,6 +34,7 @@ from medssl.data.ingest.prepare_case import (
 )
 from medssl.data.ingest.read_source import is_inside, read_image
 from medssl.data.ingest.source import Source
+from medssl.data.ingest.structures.attach import renumber_structures
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.splits import assign_new_patients, assign_splits, content_order
@@ -132,7 +133,8 @@ def _update_store(
     earlier = _read_cases(out)
     locations = read_real_sources(earlier, out)
     others = [case for case in earlier if not is_inside(locations[case.id], scans)]
-    layout = pseudonymizer.rename(real_layout, {case.id for case in others})
+    stored_labels = StoreMetadata.read(out).labels if (out / "store.json").exists() else {}
+    layout = renumber_structures(pseudonymizer.rename(real_layout, {case.id for case in others}), stored_labels)
     _require_cases(scans, layout)
     metadata = _update_metadata(out, layout, pseudonymizer.key_fingerprint, config)
     records, key_file = pseudonymizer.records, pseudonymizer.key_file

@@ -80,7 +80,7 @@ def prepare_case(job: PrepareJob) -> PrepareResult:
             warnings.simplefilter("always")
             case = _store_case(job)
         messages = [w.message.args[0] for w in caught if isinstance(w.message, InputWarning)]
-        message = join_messages(messages)
+        message = join_messages([*job.source.warnings, *messages])
         case = replace(case, warnings=job.redact(message))
         result = PrepareResult(case, _make_rows(job, "used", case.id, warnings=message))
     except Exception as error:

@@ -20,6 +20,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, InputWarning, Message, join_messages
 from medssl.io import dates, images, slicer_segmentation
 from medssl.io.dicom import annotations, reader
+from medssl.io.dicom.structures import draw_structures
 from medssl.io.rejected import RejectedFiles
 from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
@@ -99,7 +100,7 @@ def read_series(place: Path | Sequence[Path], series: str, sub_volume: str = "")
         if isinstance(item, RejectedFiles):
             reasons.append(item.reason)
         elif series in (name_series(item), make_series_name(item.uid, item.sub_volume or sub_volume)):
-            return item.volume()
+            return replace(item, missing=()).volume()  # the ingestion, which sees all files, has warned of them
     reason = join_messages(reasons or [Message("its files are missing")])
     raise BadInput(Message("the series cannot be read any more: {reason}", reason=reason))
 
@@ -190,8 +191,9 @@ def _read_channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Vo
 
 def _read_structures(source: Source, image: Volume) -> Volume:
     """Draws the structures of a DICOM annotation with the classes that their names have in the whole data set."""
-    label = annotations.read(source.label or Path()).volume(image)
-    return replace(label, voxels=np.array([0, *source.classes], np.int16)[label.voxels])
+    files = [path for path in (source.label, *source.annotations) if path]
+    structures = [structure for path in files for structure in annotations.read(path).structures]
+    return draw_structures(list(zip(source.classes, structures, strict=True)), image, source.priority)
 
 
 def _merge_parts(source: Source, image: Volume) -> Volume:

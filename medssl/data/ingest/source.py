@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medssl.errors import Message, as_message
+
 ESCAPED = r"[%#|\udc80-\udcff]"  # the separators of a location, and bytes of file names that are not UTF-8
 
 
@@ -46,6 +48,8 @@ class Source:
         label_parts: The named structures that the label is made of; empty for a label of numbers.
         classes: The classes that the label may hold; for a DICOM annotation, and with `label_parts`, the class of each
             structure.
+        annotations: Further DICOM files with structures of the series; the classes are those of all files in order.
+        priority: The classes of structures that lie on top of others, the topmost first.
         instances: The class of each object of an instance mask; None if the label is not an instance mask.
         parts: Voxel files that a header file refers to.
         site: Where the case was scanned, from a table or from the name of the scanner.
@@ -56,6 +60,7 @@ class Source:
         burned_in: The pixels may show text.
         patient_from: What identifies the patient, as the terminal shows it; empty if each case counts as a patient.
         channel_names: Names of the channels, if there are several.
+        warnings: What to check about the files that were found, besides what reading them warns of.
         location: Where the case was read from, as the manifest states it; set by `NoPseudonyms.rename`.
     """
 
@@ -70,6 +75,8 @@ class Source:
     series_folder: Path | None = None
     split: str = ""
     classes: tuple[int, ...] = ()
+    annotations: tuple[Path, ...] = ()
+    priority: tuple[int, ...] = ()
     instances: tuple[int, ...] | None = None
     parts: tuple[Path, ...] = ()
     site: str = ""
@@ -80,13 +87,14 @@ class Source:
     burned_in: bool = False
     patient_from: str = ""
     channel_names: tuple[str, ...] = ()
+    warnings: tuple[Message, ...] = ()
     location: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that the case is read from."""
         labels = dict.fromkeys([*((self.label,) if self.label else ()), *(part.path for part in self.label_parts)])
-        return (*self.images, *self.parts, *labels)
+        return (*self.images, *self.parts, *labels, *self.annotations)
 
     @property
     def real_location(self) -> str:
@@ -110,9 +118,10 @@ def source_from_json(values: dict[str, Any]) -> Source:
     """
     fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
     label_parts = tuple(LabelPart(**part | {"path": Path(part["path"])}) for part in values["label_parts"])
-    paths = {n: tuple(map(Path, values[n])) for n in ("images", "parts")}
+    paths = {n: tuple(map(Path, values[n])) for n in ("images", "parts", "annotations")}
     single = {n: Path(values[n]) if values[n] is not None else None for n in ("label", "series_folder")}
-    return Source(**fields | paths | single | {"label_parts": label_parts})
+    warnings = tuple(map(as_message, values["warnings"]))
+    return Source(**fields | paths | single | {"label_parts": label_parts, "warnings": warnings})
 
 
 def format_location(paths: Sequence[Path], series: str | None) -> str:

@@ -1,24 +1,21 @@
 """Reads RTSTRUCT contours and DICOM SEG masks as label maps on the voxels of their series."""
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool
 from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
-from medssl.errors import InputWarning, Message
+from medssl.errors import Message
 from medssl.io import archives
 from medssl.io.dicom import rtstruct, seg_reader
 from medssl.io.dicom.frames import LABEL_MAP_STORAGE
-from medssl.io.dicom.header import get_text, parse
+from medssl.io.dicom.header import Header, get_items, get_text, parse
+from medssl.io.dicom.structures import Structure, draw_structures
 from medssl.io.rejected import ReadRejected
 from medssl.volume import Volume
 
-MaskBuilder = Callable[[Volume], Bool[np.ndarray, "i j k"]]
-READERS = {
+READERS: dict[str, Callable[[Header], tuple[str, Sequence[Structure]]]] = {
     str(RTStructureSetStorage): rtstruct.read_structures,
     str(SegmentationStorage): seg_reader.read_structures,
     LABEL_MAP_STORAGE: seg_reader.read_structures,
@@ -31,38 +28,24 @@ class Annotation:
 
     Args:
         path: The file.
-        series: The UID of the series.
-        names: The names of the structures; `names[n]` has the label n + 1.
-        masks: Builds the mask of each structure on the voxels of an image.
+        series: The UID of the series; empty if the file names none, so that its frame of reference has to tell.
+        frame_of_reference: The UID of the frame of reference; empty if there is none.
+        structures: The structures; `structures[n]` has the label n + 1.
     """
 
     path: Path
     series: str
-    names: tuple[str, ...]
-    masks: tuple[MaskBuilder, ...] = field(repr=False)
+    frame_of_reference: str
+    structures: tuple[Structure, ...] = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the structures."""
+        return tuple(structure.name for structure in self.structures)
 
     def volume(self, image: Volume) -> Volume:
-        """Returns the label map on the voxels of an image; later structures overwrite earlier ones with a warning."""
-        labels = np.zeros(image.shape, np.uint8 if len(self.names) < 256 else np.uint16)
-        for value, (name, build_mask) in enumerate(zip(self.names, self.masks, strict=True), 1):
-            inside = build_mask(image)
-            if not inside.any():
-                warnings.warn(
-                    Message("{file}: {name!r} has no voxel", file=self.path.name, name=name), InputWarning, stacklevel=2
-                )
-            if num_hidden := int(np.count_nonzero(labels[inside])):
-                warnings.warn(
-                    Message(
-                        "{file}: {name!r} hides {hidden} voxels of others",
-                        file=self.path.name,
-                        name=name,
-                        hidden=num_hidden,
-                    ),
-                    InputWarning,
-                    stacklevel=2,
-                )
-            labels[inside] = value
-        return Volume(labels, image.affine, "label")
+        """Returns the label map on the voxels of an image; see `draw_structures` for overlaps and warnings."""
+        return draw_structures(list(enumerate(self.structures, 1)), image)
 
 
 def read(path: Path) -> Annotation:
@@ -75,7 +58,10 @@ def read(path: Path) -> Annotation:
             "not-an-image", Message("{path}: {kind}: neither an RTSTRUCT nor a DICOM SEG", path=path, kind=header.kind)
         )
     try:
-        series, masks = read_structures(header)
+        series, structures = read_structures(header)
     except ReadRejected as error:
         raise ReadRejected(error.code, Message("{path}: {reason}", path=path, reason=error.message)) from None
-    return Annotation(path, series, tuple(masks), tuple(masks.values()))
+    items = get_items(header.data, "ReferencedFrameOfReferenceSequence")
+    frames = {get_text(item, "FrameOfReferenceUID") for item in items}
+    frame = get_text(header.data, "FrameOfReferenceUID") or (frames.pop() if len(frames) == 1 else "")
+    return Annotation(path, series, frame, tuple(structures))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from medssl.errors import InputWarning, Message, join_messages
 from medssl.io import archives
 from medssl.io.dicom.frames import Frame, check_kind, read_frames
 from medssl.io.dicom.geometry.missing_slices import find_damaged_neighbours, find_missing_ends
-from medssl.io.dicom.geometry.regular_grid import correct_gantry_tilt, interpolate_missing_slices
+from medssl.io.dicom.geometry.regular_grid import correct_gantry_tilt, interpolate_missing_slices, make_straight_grid
 from medssl.io.dicom.geometry.slice_geometry import Grid, fit_grid
 from medssl.io.dicom.geometry.split_volumes import split_into_volumes
 from medssl.io.dicom.header import Header, get_text, parse
@@ -80,6 +82,14 @@ class Series:
     warnings: tuple[Message, ...] = ()
     missing: tuple[Message, ...] = ()
     patient_info: PatientInfo = field(default_factory=PatientInfo, repr=False)
+
+    def empty_volume(self) -> Volume:
+        """Returns a volume with the grid that `volume` has, without reading the pixels."""
+        columns, rows = self.frames[0].size
+        positions = self.grid.slice_positions
+        count = len(self.frames) if positions is None else len(positions)
+        empty = Volume(np.broadcast_to(np.int16(0), (columns, rows, count)), self.grid.affine, "a.u.")
+        return make_straight_grid(empty) if self.grid.is_tilted else empty
 
     def volume(self) -> Volume:
         """Reads the voxels in HU (CT) or arbitrary units, on a straight grid with its affine in mm, RAS+.

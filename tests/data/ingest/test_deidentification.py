@@ -189,7 +189,7 @@ def test_scans_and_labels_are_still_found_through_the_manifest(scans, tmp_path):
     with pytest.warns(InputWarning) as drawing:
         assert references.read_label(labelled.id, images[labelled.id]).voxels.max() > 0
     messages = "".join(str(w.message) for w in [*reading, *drawing])
-    assert "voxels of others" in messages and messages.count("mm") and NAME not in messages
+    assert "voxels of [other] (class 2)" in messages and messages.count("mm") and NAME not in messages
     assert references.sources[labelled.id].patient == labelled.patient
     private_dir(tmp_path / "store").rename(tmp_path / "elsewhere")
     with pytest.raises(BadInput, match=r"store\.private"):

@@ -23,6 +23,11 @@ def correct_gantry_tilt(volume: Volume, fill: float) -> Volume:
 
     The axes i and j keep their directions; `fill` is the value outside the volume.
     """
+    return volume.resample_to(make_straight_grid(volume), order=1, fill=fill)
+
+
+def make_straight_grid(volume: Volume) -> Volume:
+    """Returns an empty volume around a volume with a sheared affine, with the normal of the slices as third axis."""
     across, down, step = volume.affine[:3, :3].T
     normal = np.cross(across, down)
     normal *= (step @ normal) / (normal @ normal)
@@ -34,4 +39,4 @@ def correct_gantry_tilt(volume: Volume, fill: float) -> Volume:
     affine[:3, 3] += first[0] * across + first[1] * down
     shape = (volume.shape[0] + int(last[0] - first[0]), volume.shape[1] + int(last[1] - first[1]), volume.shape[2])
     empty = np.broadcast_to(np.zeros((), volume.voxels.dtype), shape)
-    return volume.resample_to(replace(volume, voxels=empty, affine=affine), order=1, fill=fill)
+    return replace(volume, voxels=empty, affine=affine)
