@@ -90,7 +90,8 @@ def _undo(recorder: ActRecorder, item: WorklistItem, target: int) -> None:
 def _render_signed(context: ReviewContext, recorder: ActRecorder, item: WorklistItem) -> None:
     """Shows the sign-off and the way to the next case."""
     signed_at = (item.reading.signed_at or "")[:16].replace("T", " ")
-    st.html(f"<div class=signed-strip>Signed {escape(signed_at)} UTC</div>", width="content")
+    meaning = f" as {item.reading.meaning}" if item.reading.meaning else ""
+    st.html(f"<div class=signed-strip>Signed {escape(signed_at)} UTC{escape(meaning)}</div>", width="content")
     st.button("Reopen", icon=":material/lock_open:", on_click=lambda: recorder.record(item.case, "reopen"))
     next_item = find_next(triage(context.list_cases()), item.number, context.busy_cases)
     if not next_item:

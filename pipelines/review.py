@@ -83,7 +83,7 @@ def _review_config(args: argparse.Namespace) -> ReviewConfig:
     return ReviewConfig(
         predictions=str(index.folder.absolute()), audit_db=database, key=secrets.token_hex(32), guided_tour=args.demo,
         comparison=_check_comparison(args.comparison, index), dicom=_check_dicom(args.dicom),
-        idle_minutes=args.idle_minutes, hosts=hosts,
+        idle_minutes=args.idle_minutes, sign_in_minutes=args.sign_in_minutes, hosts=hosts,
         **sign_in,
     )  # fmt: skip
 
@@ -149,6 +149,10 @@ def build_parser() -> argparse.ArgumentParser:
     readers.add_argument("--oidc", type=Path, metavar="FILE", help="secrets.toml with [auth] of an OIDC provider")
     readers.add_argument("--proxy-header", metavar="NAME", help="header in which a proxy names the signed-in person")
     readers.add_argument("--proxy-secret-file", type=Path, metavar="FILE", help="secret that the proxy has to send")
+    readers.add_argument(
+        "--sign-in-minutes", type=float, default=60, metavar="N",
+        help="with --oidc: a signature needs a sign-in of the last N minutes (default: 60)",
+    )  # fmt: skip
     readers.add_argument("--roles", type=Path, metavar="FILE", help="one line `name: reader|senior|admin` per person")
     return parser
 

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app import case_header, comparison, theme, tour
+from app import case_header, comparison, theme, tour, visits
 from app.act_recorder import ActRecorder
 from app.image_urls import ImageUrls
 from app.review_context import ReviewContext
@@ -32,6 +32,7 @@ def render_page(context: ReviewContext, recorder: ActRecorder, urls: ImageUrls, 
         container.page_link(worklist_page, label="Go to the worklist", icon=":material/arrow_back:")
         return
     item = context.load_case(int(number))
+    visits.leave_other_case(context, recorder, item.case)
     if not item.reading.signed_at and not context.has_open(item.case):
         recorder.record(item.case, "open")
     selected = _select_finding(item)

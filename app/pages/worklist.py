@@ -7,7 +7,8 @@ from typing import get_args
 import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
-from app import theme, tour
+from app import theme, tour, visits
+from app.act_recorder import ActRecorder
 from app.comparison import format_date
 from app.review_context import ReviewContext
 from medssl.finding import format_volume
@@ -27,6 +28,7 @@ NO_CASES = "Nothing to read", "This predictions folder has no cases. Predict som
 def render_page(context: ReviewContext, case_page: StreamlitPage) -> None:
     """Shows the worklist of one reader."""
     st.session_state.pop("overlay_event", None)
+    visits.leave_other_case(context, ActRecorder.from_context(context), "")
     items = context.list_cases()
     _render_missing_cases(context.index, items)
     if not items:

@@ -1,7 +1,8 @@
 """Opens the SQLite or PostgreSQL database of an event log: durable, one writer at a time, schema up to date."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def _parse_url(location: Path | str) -> URL:
 def _create_engine(url: URL) -> Engine:
     """Returns an engine without a pool: a connection lives for one transaction, so a killed process leaves none."""
     if url.drivername == "sqlite":
+        _make_private(Path(url.database or ""))
         engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": 30})
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -88,6 +90,18 @@ def _create_engine(url: URL) -> Engine:
         engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 30})
         event.listen(engine, "begin", _begin_postgresql)
     return engine
+
+
+def _make_private(path: Path) -> None:
+    """Creates the file with mode 0600, or takes the access of other users away; SQLite's further files follow it.
+
+    What cannot be created or changed is left to SQLite, which names the reason.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with suppress(OSError):
+        if path.stat().st_mode & 0o007:
+            path.chmod(path.stat().st_mode & 0o770)
 
 
 def _configure_sqlite(connection: Any, _: Any) -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 from pydantic import field_validator
@@ -12,13 +14,15 @@ from sqlmodel import Field, SQLModel
 from medssl.finding import Decision
 from medssl.version import __version__
 
-Action = Literal[Decision, "stroke", "measure", "undo", "open", "sign", "reopen", "deliver"]
+Action = Literal[Decision, "stroke", "measure", "undo", "open", "close", "sign", "reopen", "deliver", "predict"]
 Role = Literal["reader", "senior", "admin"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 DECISION_TEXT: dict[Decision, str] = {  # the words that readers see
     "accept": "accepted", "reject": "rejected", "unsure": "unsure", "edit": "corrected", "relabel": "relabelled",
     "missed": "added",
 }  # fmt: skip
+MEANINGS: dict[str, str] = {"reader": "reviewed", "senior": "approved"}  # the meaning of a signature by role
+MAX_CLOCK_STEP_S = 1.0  # clocks of several servers may differ by this much
 START_HASH = "0" * 64
 
 
@@ -89,6 +93,7 @@ class Event(Act, table=True):
         version: The version of medssl that stored the event.
         prev_hash: The hash of the event before it; `START_HASH` for the first event.
         hash: The hash of this event, see `compute_hash`.
+        evidence: What the server knew when it stored the act, as JSON, see `medssl.review.evidence`; may be empty.
     """
 
     __table_args__ = (UniqueConstraint("session", "number"), Index("event_by_case", "case"))
@@ -98,9 +103,21 @@ class Event(Act, table=True):
     version: str
     prev_hash: str
     hash: str = ""
+    evidence: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The evidence by name; empty for an act without evidence."""
+        facts: dict[str, str] = json.loads(self.evidence or "{}")
+        return facts
+
+    @property
+    def meaning(self) -> str:
+        """The meaning of a signature; an older one without evidence has the meaning that its role has now."""
+        return self.facts.get("meaning", MEANINGS.get(self.role, ""))
 
     @classmethod
-    def create_after(cls, previous: "Event | None", act: Act) -> "Event":
+    def create_after(cls, previous: "Event | None", act: Act, evidence: str = "") -> "Event":
         """Returns the event that stores `act` after the event `previous`."""
         fields: dict[str, Any] = act.model_dump()
         event = cls(
@@ -109,13 +126,19 @@ class Event(Act, table=True):
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=__version__,
             prev_hash=previous.hash if previous else START_HASH,
+            evidence=evidence,
         )
         event.hash = event.compute_hash()
         return event
 
     def compute_hash(self) -> str:
-        """Returns the SHA-256 over all fields of this event, which include the hash of the event before it."""
-        fields: dict[str, Any] = self.model_dump(exclude={"hash", "mask"})
+        """Returns the SHA-256 over all fields of this event, which include the hash of the event before it.
+
+        Empty evidence is left out, so that events from before this field was added keep their hashes.
+        """
+        fields: dict[str, Any] = self.model_dump(
+            exclude={"hash", "mask"} | ({"evidence"} if not self.evidence else set())
+        )
         fields["mask"] = hashlib.sha256(self.mask).hexdigest() if self.mask else None
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -138,3 +161,23 @@ def find_chain_faults(events: list[Event]) -> list[str]:
             faults.append(f"event {event.id}: changed since it was stored at {event.at}")
         previous_hash, expected_id = event.hash, event.id + 1
     return faults
+
+
+def find_clock_faults(events: Sequence[Event]) -> list[str]:
+    """Returns a message for each event that is older than the one before it: the clock of the server ran backwards."""
+    faults = []
+    for before, event in pairwise(events):
+        step = (datetime.fromisoformat(event.at) - datetime.fromisoformat(before.at)).total_seconds()
+        if step < -MAX_CLOCK_STEP_S:
+            faults.append(
+                f"event {event.id}: stored at {event.at}, which is {_format_seconds(-step)} before event {before.id}; "
+                "the clock of the server ran backwards"
+            )
+    return faults
+
+
+def _format_seconds(seconds: float) -> str:
+    """Returns a duration in seconds below two minutes, else in minutes or hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,7 @@
 """Stores the acts of all reviewers in an append-only, hash-chained event log."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -14,6 +15,7 @@ from medssl.review.access.reviewers import Reviewer
 from medssl.review.case_contents import CaseContents
 from medssl.review.database import Database, is_url
 from medssl.review.event import START_HASH, Act, Event, find_chain_faults
+from medssl.review.evidence import format_evidence, gather_evidence
 from medssl.review.reading import NEUTRAL_ACTIONS, ActRejected, Reading, find_rejection_reason
 from medssl.review.snapshot import Snapshot
 
@@ -46,12 +48,18 @@ class EventStore:
             )
         return cls(location)
 
-    def record(self, act: Act, find_fault: Callable[[Act, Reading], str] = find_rejection_reason) -> Event:
+    def record(
+        self,
+        act: Act,
+        find_fault: Callable[[Act, Reading], str] = find_rejection_reason,
+        evidence: Mapping[str, str] | None = None,
+    ) -> Event:
         """Stores an act and returns its event; an act that was stored before is not stored again.
 
         Args:
             act: The act.
             find_fault: Returns why an act does not fit the reviewer's reading; empty if it fits.
+            evidence: What `medssl.review.evidence` gathered; the hash of the mask of the reading is added.
 
         Raises:
             ActRejected: If the act does not fit the reviewer's reading, or its (session, number) belongs to another.
@@ -65,9 +73,10 @@ class EventStore:
             if existing:
                 raise ActRejected(f"number {act.number} of this session was used for something else; reload the page")
             snapshot = self._advance_snapshot(session)
-            if reason := find_fault(act, snapshot.get_reading(act.case, act.reviewer)):
+            reading = snapshot.get_reading(act.case, act.reviewer)
+            if reason := find_fault(act, reading):
                 raise ActRejected(reason)
-            event = Event.create_after(snapshot.last_event, act)
+            event = Event.create_after(snapshot.last_event, act, format_evidence(evidence or {}, reading))
             session.add(event)
             return event
 
@@ -143,18 +152,22 @@ def record_act(
         fields: The other fields of `Act`; session and number are required.
 
     Raises:
-        ActRejected: If the role does not permit the action, or the act does not fit the case or the reading.
+        ActRejected: If the role does not permit the action, the sign-in is too old for a signature, or the act does not
+            fit the case or the reading.
         BadInput: If the case cannot be read.
     """
     if not reviewer.has_permission(action):
         raise ActRejected(f"As {reviewer.role} you may not {action}.")
+    if action == "sign" and reviewer.signs_until is not None and time.time() > reviewer.signs_until:
+        raise ActRejected("Your sign-in is too old for a signature. Sign in again, then sign.")
     fields |= {"case": case, "action": action, "model": index.weights_sha256}
     fields |= {"reviewer": reviewer.name, "role": reviewer.role}
     if action in NEUTRAL_ACTIONS:
         return store.record(Act(**fields))
     contents = CaseContents.read(index, case)
     find_fault = contents.find_fault if seen is None else partial(contents.find_fault_of_seen, seen)
-    return store.record(Act(**contents.complete(fields)), find_fault)
+    evidence = gather_evidence(index, reviewer, case, action)
+    return store.record(Act(**contents.complete(fields)), find_fault, evidence)
 
 
 def _select_events(session: Session, case: str | None = None, start: int = 1) -> list[Event]:

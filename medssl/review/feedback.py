@@ -69,7 +69,7 @@ def write_feedback(
         earlier_entries: list[dict[str, Any]] = []
         version = 0
         if previous:
-            reviewed = {event.case for event in events if event.action != "open"}
+            reviewed = {event.case for event in events if event.action not in ("open", "close")}
             earlier_entries, version = _copy_earlier_cases(previous, folder, reviewed)
         _write_metadata(folder, index, [*earlier_entries, *entries], version + 1, events[-1].hash)
     return results

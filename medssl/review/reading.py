@@ -12,7 +12,7 @@ from medssl.review.recist import RecistAxes
 
 # Built once, since building a TypeAdapter is slow.
 VERDICT_ADAPTER, FINDING_ADAPTER, AXES_ADAPTER = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(RecistAxes)
-NEUTRAL_ACTIONS = ("open", "deliver")  # recorded, but without effect on a reading
+NEUTRAL_ACTIONS = ("open", "close", "deliver", "predict")  # recorded, but without effect on a reading
 UNDO_BARRIERS = ("sign", "reopen")  # no undo reaches back beyond these
 
 
@@ -32,6 +32,7 @@ class Reading:
         axes: The diameters that the reviewer measured, by the identifier of the finding.
         strokes: The events of the strokes that the reviewer drew.
         signed_at: The time of the sign-off in UTC, ISO 8601; None if the reading is not signed.
+        meaning: The meaning of the signature, one of `MEANINGS`; empty if the reading is not signed.
         dwell_ms: The total time spent on the case, in ms.
         undoable: The events that an undo may take back: those since the last sign-off or reopening.
         latest_event: The id of the reviewer's latest event on the case.
@@ -46,6 +47,7 @@ class Reading:
     axes: dict[str, RecistAxes] = field(default_factory=dict)
     strokes: tuple[Event, ...] = ()
     signed_at: str | None = None
+    meaning: str = ""
     dwell_ms: int = 0
     undoable: tuple[Event, ...] = ()
     latest_event: int = 0
@@ -145,9 +147,9 @@ def _apply_event(reading: Reading, event: Event) -> Reading:
     if event.action in NEUTRAL_ACTIONS:
         return reading
     if event.action == "sign":
-        return replace(reading, signed_at=event.at)
+        return replace(reading, signed_at=event.at, meaning=event.meaning)
     if event.action == "reopen":
-        return replace(reading, signed_at=None)
+        return replace(reading, signed_at=None, meaning="")
     if event.action == "stroke":
         return replace(reading, strokes=(*reading.strokes, event))
     if event.action == "measure":

@@ -217,6 +217,31 @@ def test_opening_a_case_is_stored_once(app_config):
     ]
 
 
+def test_leaving_a_case_is_stored_once_and_only_if_it_was_open_here(opened):
+    app = case(1)
+    for where in ("", "", "case-b"):
+
+        def leave(where: str) -> None:
+            from app import auth, review_context, visits
+            from app.act_recorder import ActRecorder
+
+            context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
+            visits.leave_other_case(context, ActRecorder.from_context(context), where)
+
+        later = AppTest.from_function(leave, args=(where,), default_timeout=60)
+        for key in ("shown_case", "session", "number", "last_seen"):
+            later.session_state[key] = app.session_state[key]
+        app = checked(later.run())
+    events = [(event.action, event.case) for event in EventStore(opened.audit_db).read_events()]
+    assert events == [("open", "case-a"), ("close", "case-a")]
+
+
+def test_a_signature_is_shown_with_its_meaning(opened):
+    decide(opened, "case-b-1-1", 1, case="case-b")
+    decide(opened, "", 2, "sign", case="case-b", role="senior", details="[]")
+    assert "UTC as approved" in text(case(2))
+
+
 @pytest.mark.parametrize("number", ["", "0", "99", "-1", "x"])
 def test_an_unknown_case_shows_a_message(app_config, number):
     assert "No case is open" in text(case(number))

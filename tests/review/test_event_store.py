@@ -1,10 +1,13 @@
 """An acknowledged act is never lost, never stored twice, and no change of the event log stays unnoticed."""
 
+import os
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -14,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel
 
 from medssl.errors import BadInput
+from medssl.review import event
 from medssl.review.database import is_url
 from medssl.review.event import Act, Event
 from medssl.review.event_store import EventStore
@@ -128,12 +132,70 @@ def test_the_database_itself_refuses_changes(store, location, statement):
         behind(location, statement)
 
 
+COLUMNS = [column.name for column in SQLModel.metadata.tables["event"].columns]
+QUOTED = ", ".join(f'"{name}"' for name in COLUMNS)
+
+
+@pytest.mark.parametrize("statement", ["INSERT OR REPLACE INTO", "REPLACE INTO", "INSERT OR IGNORE INTO"])
+@pytest.mark.parametrize("pair", ["same id", "same session and number"])
+def test_no_insert_replaces_an_event(tmp_path, statement, pair):
+    """The forged row carries a correct hash, so that only the database can refuse it."""
+    store = EventStore(tmp_path / "review.sqlite")
+    first, last = store.record(act(1)), store.record(act(2, action="reject"))
+    forged = Event.create_after(first if pair == "same id" else last, act(2, action="accept", reviewer="eve"))
+    values = ", ".join(f":{name}" for name in COLUMNS)
+    with pytest.raises(DBAPIError, match="append-only"):
+        behind(tmp_path / "review.sqlite", f"{statement} event ({QUOTED}) VALUES ({values})", **forged.model_dump())
+    assert store.read_events() == [first, last]
+
+
+@pytest.mark.parametrize("place", [{"id": 7}, {"prev_hash": "0" * 64}])
+def test_an_insert_has_to_follow_the_last_event(tmp_path, place):
+    store = EventStore(tmp_path / "review.sqlite")
+    forged = Event.create_after(store.record(act(1)), act(2)).model_dump() | place
+    values = ", ".join(f":{name}" for name in COLUMNS)
+    with pytest.raises(DBAPIError, match="append-only"):
+        behind(tmp_path / "review.sqlite", f"INSERT INTO event ({QUOTED}) VALUES ({values})", **forged)
+
+
+def test_a_conflicting_insert_cannot_update_an_event(store, location):
+    event = store.record(act(1))
+    values = ", ".join(f":{name}" for name in COLUMNS)
+    conflict = f"INSERT INTO event ({QUOTED}) VALUES ({values}) ON CONFLICT (id) DO UPDATE SET note = 'x'"
+    with pytest.raises(DBAPIError, match="append-only"):
+        behind(location, conflict, **event.model_dump())
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_other_users_cannot_read_a_store(tmp_path, mask):
+    path, before = tmp_path / "review.sqlite", os.umask(mask)
+    try:
+        with EventStore(path)._database.write():  # its further files exist while it is open
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0o600} and len(modes) == 3
+    path.chmod(0o644)
+    EventStore(path)
+    assert path.stat().st_mode & 0o007 == 0
+
+
+def test_a_clock_that_ran_backwards_is_reported_and_breaks_no_chain(store, monkeypatch):
+    store.record(act(1))
+    now = datetime.now(UTC)
+    monkeypatch.setattr(event, "datetime", SimpleNamespace(now=lambda _: now - timedelta(hours=26)))
+    store.record(act(2, action="sign", finding=""))
+    monkeypatch.undo()
+    assert store.find_faults() == []
+    (fault,) = event.find_clock_faults(store.read_events())
+    assert fault.startswith("event 2: stored at") and "26.0 h before event 1" in fault
+
+
 def test_two_events_of_one_number_cannot_stand_in_the_database(store, location):
     store.record(act(1))
-    names = [f'"{column.name}"' for column in SQLModel.metadata.tables["event"].columns]
-    values = ", ".join("id + 1" if name == '"id"' else name for name in names)
+    values = QUOTED.replace('"id"', "id + 1")
     with pytest.raises(DBAPIError, match="session"):
-        behind(location, f"INSERT INTO event ({', '.join(names)}) SELECT {values} FROM event")
+        behind(location, f"INSERT INTO event ({QUOTED}) SELECT {values} FROM event")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +257,7 @@ def test_a_store_from_before_migrations_is_upgraded(tmp_path):
     path, first = tmp_path / "old.sqlite", Event.create_after(None, act(1, mask=b"runs"))
     with closing(sqlite3.connect(path)) as db, db:
         db.executescript(FIRST)
-        fields = first.model_dump()
+        fields = first.model_dump(exclude={"evidence"})
         names = ", ".join(f'"{name}"' for name in fields)
         db.execute(f"INSERT INTO event ({names}) VALUES ({', '.join('?' * len(fields))})", list(fields.values()))
     for _ in range(2):

@@ -26,7 +26,7 @@ class Visit:
     """The current visit of a reader.
 
     Args:
-        case: The case that the reader has open; None after a sign-off.
+        case: The case that the reader has open; None after a sign-off or after leaving the case.
         opened: For each time the case was opened, the time of the reader's act before it and its own time.
         last: The time of the reader's latest act.
     """
@@ -45,7 +45,7 @@ def track_visits(events: Iterable[Event], earlier: Mapping[str, Visit] | None = 
             is_same = visit.case == event.case
             opened = (*visit.opened, (visit.last, event.at)) if is_same else ((event.at, event.at),)
             visit = Visit(event.case, opened)
-        elif event.action == "sign" and event.case == visit.case:
+        elif event.action in ("sign", "close") and event.case == visit.case:
             visit = Visit()
         visits[event.reviewer] = replace(visit, last=event.at)
     return visits
@@ -54,7 +54,7 @@ def track_visits(events: Iterable[Event], earlier: Mapping[str, Visit] | None = 
 def find_open_cases(visits: Mapping[str, Visit], now: datetime, idle_minutes: float) -> list[OpenCase]:
     """Returns the open cases, earliest opening first.
 
-    A case is open if it is the last one that the reader opened, the reader has not signed it, and the reader acted
+    A case is open if it is the last one that the reader opened, the reader has neither signed nor left it, and acted
     within the last `idle_minutes`. A case that is opened again after an idle time counts from the later opening.
     """
     open_cases = []

@@ -3,7 +3,8 @@
 import hmac
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
 from pydantic import Field
@@ -51,6 +52,9 @@ class ReviewConfig(Settings):
     idle_minutes: float = Field(
         20, gt=0, description="minutes without activity after which a reader must sign in again"
     )
+    sign_in_minutes: float = Field(
+        60, gt=0, description="minutes after a sign-in with OIDC during which a reader can sign cases without a new one"
+    )
     guided_tour: bool = Field(False, description="whether the pages show the steps of a guided tour")
 
     def to_environment(self) -> dict[str, str]:
@@ -67,10 +71,20 @@ class ReviewConfig(Settings):
 
 @dataclass(frozen=True)
 class Reviewer:
-    """A person who uses the review app."""
+    """A person who uses the review app.
+
+    Args:
+        name: The login, or the verified e-mail address.
+        role: The role.
+        proof: How the person proved who they are, in words; it is stored with each signature.
+        signs_until: The time in s since the epoch until which the sign-in suffices for a signature; None if there is no
+            sign-in that the app could ask for again.
+    """
 
     name: str
     role: Role
+    proof: str = field(default="none: the name was given to the command", compare=False)
+    signs_until: float | None = field(default=None, compare=False)
 
     def has_permission(self, action: str) -> bool:
         """Whether the role of this person permits an action; an action that is not restricted is always permitted."""
@@ -86,9 +100,15 @@ def identify(config: ReviewConfig, headers: Mapping[str, str], claims: Mapping[s
         claims: The claims of the identity provider. Only a verified e-mail address counts.
     """
     if config.mode == "local":
-        return Reviewer(config.reviewer, config.role)
+        return Reviewer(config.reviewer, config.role, "none: local mode has no sign-in")
     name = (extract_email(claims) if config.mode == "oidc" else _read_proxy_user(config, headers)).strip().lower()
-    return Reviewer(name, config.roles[name]) if name in config.roles else None
+    if name not in config.roles:
+        return None
+    if config.mode == "proxy":
+        return Reviewer(name, config.roles[name], f"named by the proxy in {config.user_header}")
+    signed_in = float(claims.get("iat") or 0)
+    proof = f"signed in at {datetime.fromtimestamp(signed_in, UTC).isoformat(timespec='seconds')} (OIDC)"
+    return Reviewer(name, config.roles[name], proof, signed_in + config.sign_in_minutes * 60)
 
 
 def extract_email(claims: Mapping[str, Any]) -> str:

@@ -40,3 +40,10 @@ def test_signing_or_opening_another_case_closes_it():
 def test_two_readers_of_one_case_are_listed_in_order():
     events = chain((0, "ana", "a", "open"), (1, "ben", "a", "open"), (2, "ben", "a", "accept"))
     assert [holder for _, holder, _ in list_open(events, 3)] == ["ana", "ben"]
+
+
+def test_leaving_a_case_closes_it_for_the_others():
+    left = chain((0, "ana", "a", "open"), (1, "ana", "a", "close"))
+    assert list_open(left, 2) == []
+    back = chain((0, "ana", "a", "open"), (1, "ana", "a", "close"), (2, "ana", "a", "open"))
+    assert list_open(back, 3) == [("a", "ana", "10:02 UTC")]
