@@ -10,6 +10,7 @@ from medssl.finding import Finding, Point
 from medssl.io import dates
 
 NOTICE = "Research use only. Not for clinical use."
+IMPORTED = "none: predicted by another tool"  # in place of a hash of the weights
 INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip

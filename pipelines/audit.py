@@ -45,10 +45,12 @@ def _verify_chain(store: EventStore, anchors: list[str], anchor_file: Path | Non
 
 
 def _print_events(store: EventStore) -> None:
+    from medssl.csv_text import neutralize_row
+
     rows = [event.model_dump(exclude={"mask", "details", "evidence"}) for event in store.read_events()]
     writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else ["id"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(map(neutralize_row, rows))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -17,7 +17,9 @@ def main(words: list[str]) -> None:
     index = read_index(args.predictions)
     store = EventStore.open_existing(resolve_database(args.audit_db, index.folder))
     kind: Kind = "LABELMAP" if args.labelmap else "BINARY"
-    options = ExportOptions(args.dicom, args.unsigned, kind, args.organization, not args.no_notes)
+    options = ExportOptions(
+        args.dicom, args.unsigned, kind, args.organization, not args.no_notes, include_rtstruct=args.rtstruct
+    )
     results = export_review(index, store, args.out, options, Reviewer(args.reviewer, args.role))
     for result in results:
         if result.reason:
@@ -38,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--unsigned", action="store_true", help="also export unsigned cases, marked as not verified")
     parser.add_argument("--labelmap", action="store_true", help="a LABELMAP SEG: smaller, but fewer programs read it")
+    parser.add_argument("--rtstruct", action="store_true", help="also write the outlines as RTSTRUCT contours")
     parser.add_argument("--organization", default="", help="organization of the reviewer, for the SR")
     parser.add_argument("--no-notes", action="store_true", help="leave out the reviewers' free text")
     parser.add_argument("--reviewer", default=getpass.getuser(), help="who exports, for the record")

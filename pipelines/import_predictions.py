@@ -10,10 +10,14 @@ def main(words: list[str]) -> None:
     from medssl.data.ingest.read_source import list_scans
     from medssl.inference.import_masks import ExternalMasks
     from medssl.inference.prediction_writer import PredictionWriter
+    from medssl.predictions_folder import IMPORTED
 
     listed_scans = list_scans(args.scans, args.split, args.modality)
     external = ExternalMasks.from_folder(args.masks, args.names, [scan.case for scan in listed_scans])
-    model = {"run": args.tool, "weights_sha256": "none: predicted by another tool"}
+    model = {
+        "run": args.tool, "weights_sha256": IMPORTED, "tool": args.tool, "tool_version": args.tool_version,
+        "tool_type": args.tool_type,
+    }  # fmt: skip
     matched = [scan for scan in listed_scans if scan.case in external.masks]
     open_writer = PredictionWriter.resume if args.resume else PredictionWriter.create
     open_writer(args.out, external.names, model, requested=[scan.case for scan in matched]).predict_all(
@@ -33,8 +37,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("scans", type=Path, help="the predicted scans: a folder, or a manifest.csv")
     parser.add_argument("--out", type=Path, required=True, help="a new folder, or with --resume an unfinished one")
     parser.add_argument(
-        "--tool", required=True, metavar="TOOL", help="name of the tool, for example 'nnU-Net 2.6.2, fold 0'"
+        "--tool", required=True, metavar="TOOL", help="name of the tool, for example 'nnU-Net'; SEG and SR state it"
     )
+    parser.add_argument("--tool-version", default="", metavar="VERSION", help="version of the tool, for example 2.6.2")
+    parser.add_argument(
+        "--tool-type", default="automatic", choices=("automatic", "semiautomatic", "manual"),
+        help="how the masks were made: manual for contours that people drew (default: automatic)",
+    )  # fmt: skip
     parser.add_argument(
         "--names", default="", help="names of the classes 1, 2, ... separated by commas (default: MASKS/dataset.json)"
     )

@@ -24,6 +24,7 @@ FOUNDATION = {
     "home",
     "errors",
     "settings",
+    "csv_text",
     "files",
     "resampling",
     "volume",

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from medssl.errors import BadInput
 from medssl.export.findings_table import FindingRow, build_row, write_table
+from medssl.export.origins import describe_algorithm, find_origin
 from medssl.export.pdf_summary import build_report
 from medssl.export.prior_comparison import compare_with_prior
 from medssl.export.reviewed_findings import ReviewedCase, ReviewedFinding, load_reviewed_case, select_reading_of_record
@@ -20,20 +21,20 @@ from medssl.export.source_series import find_source_series, read_all_series
 from medssl.files import atomic_folder
 from medssl.io import nifti
 from medssl.io.dicom import seg_writer, sr_writer
+from medssl.io.dicom.derived import rtstruct_writer
 from medssl.io.dicom.reader import Series
-from medssl.io.dicom.seg_writer import AlgorithmInfo, Kind, SegSegment
+from medssl.io.dicom.seg_writer import Kind, SegSegment
 from medssl.io.dicom.series_writer import derive_uid
 from medssl.io.dicom.sr_writer import SrFinding, SrReviewer
-from medssl.predictions_folder import IMAGE, NOTICE, Index
+from medssl.predictions_folder import IMAGE, Index
 from medssl.render import pdf
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.event import Event
 from medssl.review.event_store import EventStore, record_act
 from medssl.review.reading import ActRejected
-from medssl.version import __version__
 from medssl.volume import Unit
 
-SEG, SR, PDF, TABLE = "seg.dcm", "sr.dcm", "report.pdf", "findings.csv"
+SEG, SR, RTSTRUCT, PDF, TABLE = "seg.dcm", "sr.dcm", "rtstruct.dcm", "report.pdf", "findings.csv"
 VERIFYING_ROLES = ("reader", "senior")
 
 
@@ -48,6 +49,7 @@ class ExportOptions:
         organization: The organization of the reviewer, for the SR and the PDF; empty if it is not given.
         include_notes: Whether to export the free text of the readers.
         cases: The cases to export; empty exports all.
+        include_rtstruct: Whether to export the outlines as an RTSTRUCT too, for radiotherapy.
     """
 
     dicom: Path | None = None
@@ -56,6 +58,7 @@ class ExportOptions:
     organization: str = ""
     include_notes: bool = True
     cases: tuple[str, ...] = ()
+    include_rtstruct: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class _CaseExporter:
         signed_at = self.reading.signed_at if role in VERIFYING_ROLES else None
         self.reviewer = SrReviewer(self.reading.reviewer, options.organization, signed_at, role)
         self.head = events[-1].hash if events else ""
-        self.algorithm = AlgorithmInfo(index.weights_sha256, str(index.model.get("version", __version__)), NOTICE)
+        self.algorithm = describe_algorithm(index)
 
     def write(self, folder: Path, series: Sequence[Series]) -> list[FindingRow]:
         """Writes the documents of the case and returns its rows of the table."""
@@ -165,11 +168,13 @@ class _CaseExporter:
         if segments:
             kind = self.options.seg_kind
             seg = seg_writer.write(source, case.parts, segments, self.algorithm, folder / SEG, kind)
+            if self.options.include_rtstruct:
+                rtstruct_writer.write(source, case.parts, segments, self.algorithm, folder / RTSTRUCT)
         findings = [
             SrFinding(
                 row["finding"], row["tracking_uid"], row["name"], row["verdict"], item.number, item.finding.volume_ml,
-                item.finding.diameter_mm, (item.axes.long_mm, item.axes.short_mm) if item.axes else None,
-                row["reason"], row["note"],
+                item.finding.diameter_mm, find_origin(item, self.algorithm, self.reading.reviewer),
+                (item.axes.long, item.axes.short) if item.axes else None, row["reason"], row["note"],
             )
             for item, row in zip(case.items, rows, strict=True)
         ]  # fmt: skip
@@ -178,18 +183,20 @@ class _CaseExporter:
     def _list_segments(self, case: ReviewedCase, rows: Sequence[FindingRow]) -> Iterator[SegSegment]:
         colours = {label.value: bytes.fromhex(label.colour[1:]) for label in self.index.labels}
         for item, row in zip(case.items, rows, strict=True):
-            if item.number:
+            if origin := find_origin(item, self.algorithm, self.reading.reviewer):
                 finding = item.finding
                 red, green, blue = colours.get(finding.label, b"\xff\xb0\x3b")
                 name = f"{finding.name[:56]} {item.number}"
                 uid = row["tracking_uid"]
-                yield SegSegment(name, finding.name, finding.id, uid, (red, green, blue), item.is_corrected)
+                yield SegSegment(name, finding.name, finding.id, uid, (red, green, blue), origin)
 
     def _build_origin(self, item: ReviewedFinding, source: Series | None) -> FindingRow:
         """Returns the columns that name the reviewer and link a finding to its documents and to the event log."""
-        weights = self.index.weights_sha256
+        weights, outline = self.index.weights_sha256, find_origin(item, self.algorithm, self.reading.reviewer)
         return {
             "reviewer": self.reviewer.name, "role": self.reviewer.role, "signed_at": self.reading.signed_at or "",
+            "meaning": self.reading.meaning, "outline_by": outline.summary if outline else "",
+            "outline_type": outline.type if outline else "",
             "tracking_uid": str(derive_uid("finding", source.uid, weights, item.finding.id)) if source else "",
             "weights_sha256": weights, "record_sha256": self.head,
         }  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from medssl.csv_text import neutralize_row
 from medssl.export.prior_comparison import PriorComparison
 from medssl.export.reviewed_findings import ReviewedFinding
 from medssl.predictions_folder import NOTICE
@@ -43,7 +44,7 @@ def write_table(path: Path, rows: Sequence[FindingRow]) -> None:
     with path.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, list(rows[0]) if rows else ["case", "notice"])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(neutralize_row, rows))
 
 
 def _format_axes(axes: RecistAxes | None) -> FindingRow:

@@ -3,17 +3,18 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from medssl.export.findings_table import FindingRow
+from medssl.export.origins import describe_algorithm
 from medssl.export.prior_comparison import PriorComparison
 from medssl.export.reviewed_findings import ReviewedCase
 from medssl.finding import format_volume
+from medssl.io.dicom.derived.provenance import AlgorithmInfo
 from medssl.io.dicom.sr_writer import SrReviewer
-from medssl.predictions_folder import NOTICE, Index
+from medssl.predictions_folder import IMPORTED, NOTICE, Index
 from medssl.render.figures import planes_through
 from medssl.render.pdf import PdfReport
 from medssl.review.event import DECISION_TEXT
@@ -62,11 +63,20 @@ def _describe_case(index: Index, image: Volume, reading: Reading) -> list[tuple[
     return [
         ("Case", reading.case),
         ("Image", f"{' x '.join(map(str, image.shape))} voxels of {spacing} mm, {image.unit}"),
-        ("Run", Path(str(index.model.get("run", "unknown"))).name),
-        ("Weights (SHA-256)", str(index.model.get("weights_sha256", "unknown"))),
-        ("Predicted", f"{index.created} by medssl {index.model.get('version', 'unknown')}"),
+        *_describe_tool(describe_algorithm(index)),
+        ("Predicted" if index.weights_sha256 != IMPORTED else "Imported", index.created),
         ("Written", f"{datetime.now(UTC).isoformat(timespec='seconds')} by medssl {__version__}"),
     ]
+
+
+def _describe_tool(algorithm: AlgorithmInfo) -> list[tuple[str, str]]:
+    """Returns the tool that made the outlines before the review."""
+    facts = [("Outlines by", f"{algorithm.summary} ({algorithm.type.lower()})")]
+    return (
+        facts
+        + [("Run", algorithm.run)] * bool(algorithm.run)
+        + [("Weights (SHA-256)", algorithm.weights_sha256)] * bool(algorithm.weights_sha256)
+    )
 
 
 def _describe_sign_off(reading: Reading, reviewer: SrReviewer, head: str) -> list[tuple[str, str]]:
@@ -77,7 +87,9 @@ def _describe_sign_off(reading: Reading, reviewer: SrReviewer, head: str) -> lis
     if reviewer.organization:
         facts.append(("Organization", reviewer.organization))
     is_signed = reading.signed_at is not None
-    facts.append(("Signed", f"by {name} at {reading.signed_at}" if is_signed else "no; preliminary, not verified"))
+    meaning = f", meaning: {reading.meaning}" if reading.meaning else ""
+    signed = f"by {name} at {reading.signed_at}{meaning}"
+    facts.append(("Signed", signed if is_signed else "no; preliminary, not verified"))
     if is_signed and not reviewer.signed_at:
         facts.append(("Verified", "no; only a reader or senior can verify a report"))
     if head:
@@ -114,7 +126,7 @@ def _format_growth(row: FindingRow, comparison: PriorComparison) -> str:
 
 
 def _format_cells(row: FindingRow) -> list[str]:
-    remarks = (str(row["reason"]), str(row["note"]), "outline corrected" if row["corrected"] else "")
+    remarks = (str(row["reason"]), str(row["note"]), f"outline {row['outline_by']}" if row["corrected"] else "")
     sizes = [format_volume(row["volume_ml"]).removesuffix(" ml"), _format_diameter(row), f"{row['score']:.2f}"]
     verdict = _format_verdict(row) if row["verdict"] else "-"
     return [str(row["segment"]) or "-", str(row["name"]), *sizes, verdict, "; ".join(filter(None, remarks))]

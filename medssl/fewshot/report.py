@@ -10,6 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from medssl.csv_text import neutralize
 from medssl.fewshot.table import TableRow
 from medssl.files import atomic_file, write_text
 from medssl.metrics.charts import TINTS
@@ -58,7 +59,17 @@ def to_csv(rows: Sequence[TableRow]) -> str:
         ]
         p = "" if row.p is None else f"{row.p:.4g}"
         writer.writerow(
-            [row.structure, row.metric, row.num_labelled, row.arm, row.seeds, row.cases, row.patients, *numbers, p]
+            [
+                neutralize(row.structure),
+                row.metric,
+                row.num_labelled,
+                neutralize(row.arm),
+                row.seeds,
+                row.cases,
+                row.patients,
+                *numbers,
+                p,
+            ]
         )
     return text.getvalue()
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medssl.csv_text import neutralize_row
 from medssl.metrics.overlap import dice, volume_error_ml
 from medssl.metrics.statistics import mean_interval
 from medssl.metrics.surface import compute_surface_distances
@@ -73,7 +74,7 @@ def to_csv(rows: Sequence[Any]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(asdict(rows[0])) if rows else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(neutralize_row(asdict(row)) for row in rows)
     return out.getvalue()
 
 

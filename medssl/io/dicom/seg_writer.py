@@ -8,16 +8,19 @@ from typing import Literal
 import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
-from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
+from highdicom.seg import Segmentation, SegmentDescription
 from pydicom import Dataset
 
 from medssl.errors import BadInput
 from medssl.files import atomic_file
 from medssl.io.dicom import annotations
-from medssl.io.dicom.codes import NETWORK, describe_private_scheme, find_structure_codes
+from medssl.io.dicom.derived.codes import describe_private_scheme
+from medssl.io.dicom.derived.provenance import MAX_LENGTH, AlgorithmInfo, MaskOrigin, describe_series
+from medssl.io.dicom.derived.structures import StructureCodes, find_structure_codes
 from medssl.io.dicom.geometry.slice_geometry import TO_RAS
 from medssl.io.dicom.reader import Series
 from medssl.io.dicom.source_headers import choose_series_number, ignore_highdicom_warnings, read_headers
+from medssl.version import __version__
 from medssl.volume import Volume
 
 Kind = Literal["BINARY", "LABELMAP"]
@@ -33,7 +36,7 @@ class SegSegment:
         tracking_id: The identifier of the finding.
         tracking_uid: The UID of the finding, the same in all documents.
         colour: Red, green and blue, 0 to 255.
-        is_corrected: Whether a person corrected the mask.
+        origin: The tool and the person who made the mask.
     """
 
     name: str
@@ -41,16 +44,7 @@ class SegSegment:
     tracking_id: str
     tracking_uid: str
     colour: tuple[int, int, int]
-    is_corrected: bool = False
-
-
-@dataclass(frozen=True)
-class AlgorithmInfo:
-    """The model that made a document: the hash of its weights, the version of its code and the notice on its use."""
-
-    weights_sha256: str
-    version: str
-    notice: str
+    origin: MaskOrigin
 
 
 def write(
@@ -101,29 +95,46 @@ def _build_segmentation(
 ) -> Segmentation:
     """Builds the data set with the headers of the series."""
     sources = read_headers(series)
-    descriptions = [_describe_segment(n, segment, algorithm) for n, segment in enumerate(segments, 1)]
+    descriptions = [_describe_segment(n, segment) for n, segment in enumerate(segments, 1)]
+    content = f"SEG: {', '.join(dict.fromkeys(segment.structure for segment in segments))}"
     try:
         with ignore_highdicom_warnings():
             return Segmentation(
                 sources, _to_highdicom_volume(labels, series), kind, descriptions, hd.UID(),
-                choose_series_number(sources), hd.UID(), 1, "medssl", "medssl", algorithm.version,
+                choose_series_number(sources), hd.UID(), 1, "medssl", "medssl", __version__,
                 algorithm.weights_sha256 or "unknown", content_description=algorithm.notice,
-                content_label="PREDICTION", series_description=algorithm.notice,
+                content_label="PREDICTION", series_description=describe_series(content, algorithm.notice),
                 coding_schemes=[describe_private_scheme()], omit_empty_frames=True,
             )  # fmt: skip
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"its series cannot be segmented ({error})") from error
 
 
-def _describe_segment(number: int, segment: SegSegment, algorithm: AlgorithmInfo) -> SegmentDescription:
-    """Describes a segment; one that a person corrected is semi-automatic."""
-    types = SegmentAlgorithmTypeValues
-    category, type_ = find_structure_codes(segment.structure)
-    return SegmentDescription(
-        number, segment.name, category, type_, types.SEMIAUTOMATIC if segment.is_corrected else types.AUTOMATIC,
-        hd.AlgorithmIdentificationSequence("medssl", NETWORK, algorithm.version),
-        segment.tracking_uid, segment.tracking_id, display_color=CIELabColor.from_rgb(*segment.colour),
+def _describe_segment(number: int, segment: SegSegment) -> SegmentDescription:
+    """Describes a segment: what it is, where it lies, and who made it."""
+    structure, origin = find_structure_codes(segment.structure), segment.origin
+    description = SegmentDescription(
+        number, segment.name, structure.category, structure.type, origin.type,
+        origin.algorithm.describe_for_seg() if origin.algorithm else None,
+        segment.tracking_uid, segment.tracking_id, [structure.site] if structure.site else None,
+        display_color=CIELabColor.from_rgb(*segment.colour),
     )  # fmt: skip
+    if origin.algorithm and origin.type != "MANUAL":
+        description.SegmentAlgorithmName = origin.summary[:MAX_LENGTH]
+    description.SegmentDescription = origin.summary
+    _add_side(description, structure)
+    return description
+
+
+def _add_side(description: SegmentDescription, structure: StructureCodes) -> None:
+    """Adds left or right to the organ of an abnormal structure, else to the type of the structure."""
+    if structure.side is None:
+        return
+    side = [hd.sr.CodedConcept(*structure.side[:3])]
+    if structure.site:
+        description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = side
+    else:
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = side
 
 
 def _to_highdicom_volume(labels: Volume, series: Series) -> hd.Volume:

@@ -3,16 +3,20 @@
 DICOM PS3.16, annex A, https://dicom.nema.org/medical/dicom/current/output/chtml/part16/chapter_A.html.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import highdicom as hd
+import numpy as np
 from highdicom.sr import (
     Comprehensive3DSR,
+    CoordinatesForMeasurement3D,
     DeviceObserverIdentifyingAttributes,
+    FindingSite,
     Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
@@ -34,12 +38,15 @@ from pydicom.valuerep import DT
 
 from medssl.errors import BadInput
 from medssl.files import atomic_file
-from medssl.io.dicom import codes as dicom_codes
+from medssl.io.dicom.derived import codes as dicom_codes
+from medssl.io.dicom.derived.provenance import MAX_LENGTH, AlgorithmInfo, MaskOrigin, describe_series
+from medssl.io.dicom.derived.structures import PRIVATE_SCHEME, find_structure_codes, make_private_code
 from medssl.io.dicom.reader import Series
-from medssl.io.dicom.seg_writer import AlgorithmInfo
 from medssl.io.dicom.series_writer import derive_uid
 from medssl.io.dicom.source_headers import choose_series_number, ignore_highdicom_warnings, read_headers
+from medssl.version import __version__
 
+Ends: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
 FindingGroup: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
 PROCEDURES = {
     "CT": codes.cid100.CTUnspecifiedBodyRegion,
@@ -60,7 +67,8 @@ class SrFinding:
         segment: The number of its segment in the SEG; None if no voxel is left.
         volume_ml: The volume in ml.
         diameter_mm: The largest diameter in mm.
-        axes_mm: The long and the short axis in mm that a reviewer measured in a plane.
+        origin: The tool and the person who made the outline; None if there is no outline.
+        axes: The ends of the long and of the short axis that a reviewer measured in a plane, in mm, RAS+.
         reason: The reason of the decision.
         note: The comment of the reviewer.
     """
@@ -72,7 +80,8 @@ class SrFinding:
     segment: int | None
     volume_ml: float
     diameter_mm: float
-    axes_mm: tuple[float, float] | None = None
+    origin: MaskOrigin | None = None
+    axes: tuple[Ends, Ends] | None = None
     reason: str = ""
     note: str = ""
 
@@ -116,7 +125,9 @@ def write(
         The data set that was written.
     """
     sources = read_headers(series)
-    groups = [_build_group(finding, seg, series) for finding in findings or [_make_empty_finding(series)]]
+    groups = [
+        group for finding in findings or [_make_empty_finding(series)] for group in _build_groups(finding, seg, series)
+    ]
     content = MeasurementReport(_build_context(algorithm, reviewer), PROCEDURES[series.modality], groups)
     evidence = [*sources, *([] if seg is None else [seg])]
     is_signed = bool(reviewer.signed_at)
@@ -127,8 +138,9 @@ def write(
                 is_complete=is_signed, is_verified=is_signed,
                 verifying_observer_name=format_person_name(reviewer.name) if is_signed else None,
                 verifying_organization=(reviewer.organization or "not specified") if is_signed else None,
-                series_description=algorithm.notice, manufacturer_model_name="medssl",
-                software_versions=algorithm.version, coding_schemes=[dicom_codes.describe_private_scheme()],
+                series_description=describe_series(_summarize(findings, is_signed), algorithm.notice),
+                manufacturer_model_name="medssl", software_versions=__version__,
+                coding_schemes=[dicom_codes.describe_private_scheme()],
             )  # fmt: skip
     except (ValueError, TypeError, AttributeError) as error:
         raise BadInput(f"its series cannot be reported ({error})") from error
@@ -144,15 +156,21 @@ def format_person_name(name: str) -> str:
     return name if "^" in name else f"{name}^"
 
 
+def _summarize(findings: Sequence[SrFinding], is_signed: bool) -> str:
+    """Returns what a report holds, in a few words."""
+    return f"SR: {len(findings)} finding{'s' * (len(findings) != 1)}, {'signed' if is_signed else 'not signed'}"
+
+
 def _build_context(algorithm: AlgorithmInfo, reviewer: SrReviewer) -> ObservationContext:
-    """Names the model and the reviewer as observers."""
+    """Names the tool and the reviewer as observers."""
     device = DeviceObserverIdentifyingAttributes(
-        derive_uid("model", algorithm.weights_sha256), name="medssl", manufacturer_name="medssl",
-        model_name=algorithm.version, serial_number=algorithm.weights_sha256 or None,
+        derive_uid("model", algorithm.weights_sha256 or algorithm.summary), name=algorithm.name,
+        manufacturer_name="medssl" if algorithm.weights_sha256 else None, model_name=algorithm.version,
+        serial_number=algorithm.weights_sha256 or None,
     )  # fmt: skip
     person = None
     if reviewer.name:
-        role = dicom_codes.make_private_code(reviewer.role) if reviewer.role else None
+        role = make_private_code(reviewer.role) if reviewer.role else None
         identity = PersonObserverIdentifyingAttributes(
             format_person_name(reviewer.name),
             organization_name=reviewer.organization or None,
@@ -167,41 +185,68 @@ def _make_empty_finding(series: Series) -> SrFinding:
     return SrFinding("whole series", derive_uid("nothing", series.uid), "Normal", "nothing", None, 0.0, 0.0)
 
 
-def _build_group(finding: SrFinding, seg: Dataset | None, series: Series) -> FindingGroup:
-    """Returns the measurements of a finding, with a reference to its segment if it has one."""
-    content = {
-        "tracking_identifier": TrackingIdentifier(finding.tracking_uid, finding.tracking_id),
-        "finding_type": dicom_codes.find_structure_codes(finding.structure)[1],
-        "measurements": list(_list_measurements(finding)) or None,
-        "qualitative_evaluations": [QualitativeEvaluation(name, value) for name, value in _list_evaluations(finding)],
-    }
+def _build_groups(finding: SrFinding, seg: Dataset | None, series: Series) -> Iterator[FindingGroup]:
+    """Yields the groups of a finding: that of its segment, and that of the axes, whose ends have coordinates.
+
+    TID 1411 allows no coordinates for the measurements of a segment, so measured axes are a group of TID 1501 with the
+    same tracking UID. A finding without a segment has a single group.
+    """
+    content = _describe_finding(finding)
+    evaluations = [QualitativeEvaluation(name, value) for name, value in _list_evaluations(finding)]
+    sizes, axes = list(_list_sizes(finding)), list(_list_axes(finding, series.frame_of_reference))
     if finding.segment is None or seg is None:
-        group: FindingGroup = MeasurementsAndQualitativeEvaluations(**content)
+        group: FindingGroup = MeasurementsAndQualitativeEvaluations(
+            **content, measurements=[*sizes, *axes] or None, qualitative_evaluations=evaluations
+        )
+        axes = []
     else:
         segment = ReferencedSegment(
             seg.SOPClassUID, seg.SOPInstanceUID, finding.segment, source_series=SourceSeriesForSegmentation(series.uid)
         )
-        group = VolumetricROIMeasurementsAndQualitativeEvaluations(**content, referenced_segment=segment)
+        group = VolumetricROIMeasurementsAndQualitativeEvaluations(
+            **content, measurements=sizes or None, qualitative_evaluations=evaluations, referenced_segment=segment
+        )
     if finding.note:
         comment = TextContentItem(codes.DCM.Comment, finding.note, RelationshipTypeValues.CONTAINS)
         group[0].ContentSequence.append(comment)
-    return group
+    yield group
+    if axes:
+        yield MeasurementsAndQualitativeEvaluations(**content | {"algorithm_id": None}, measurements=axes)
 
 
-def _list_measurements(finding: SrFinding) -> Iterator[Measurement]:
-    """Yields the sizes of the mask, if voxels are left, and the axes that a reviewer measured."""
-    millimetre = codes.UCUM.Millimeter
+def _describe_finding(finding: SrFinding) -> dict[str, Any]:
+    """Returns what all groups of a finding state: its identity, its type, where it lies, and the tool."""
+    structure, algorithm = find_structure_codes(finding.structure), finding.origin and finding.origin.algorithm
+    place = structure.site or (structure.type if structure.side else None)
+    return {
+        "tracking_identifier": TrackingIdentifier(finding.tracking_uid, finding.tracking_id),
+        "finding_category": structure.category,
+        "finding_type": structure.type,
+        "finding_sites": [FindingSite(place, structure.side)] if place else None,
+        "algorithm_id": algorithm.describe_for_sr() if algorithm else None,
+    }
+
+
+def _list_sizes(finding: SrFinding) -> Iterator[Measurement]:
+    """Yields the sizes of the mask, if voxels are left."""
     if finding.volume_ml:
         yield Measurement(codes.SCT.Volume, finding.volume_ml, dicom_codes.MILLILITRE)
-        yield Measurement(dicom_codes.MAX_DIAMETER, finding.diameter_mm, millimetre)
-    if finding.axes_mm:
-        long_mm, short_mm = finding.axes_mm
-        yield Measurement(codes.SCT.LongAxis, long_mm, millimetre)
-        yield Measurement(codes.SCT.ShortAxis, short_mm, millimetre)
+        yield Measurement(dicom_codes.MAX_DIAMETER, finding.diameter_mm, codes.UCUM.Millimeter)
+
+
+def _list_axes(finding: SrFinding, frame_of_reference: str) -> Iterator[Measurement]:
+    """Yields the axes that a reviewer measured, each as a line in the patient that a viewer can draw."""
+    for name, ends in zip((codes.SCT.LongAxis, codes.SCT.ShortAxis), finding.axes or (), strict=False):
+        points = np.array(ends) * (-1.0, -1.0, 1.0)  # RAS+ to LPS+
+        line = CoordinatesForMeasurement3D("POLYLINE", points, frame_of_reference)
+        yield Measurement(name, math.dist(*ends), codes.UCUM.Millimeter, referenced_coordinates=[line])
 
 
 def _list_evaluations(finding: SrFinding) -> Iterator[tuple[Code, Code]]:
-    """Yields the verdict and its reason."""
+    """Yields the verdict, its reason and who made the outline."""
     yield dicom_codes.VERDICT, dicom_codes.make_verdict_code(finding.decision)
     if finding.reason:
-        yield dicom_codes.REASON, dicom_codes.make_private_code(finding.reason)
+        yield dicom_codes.REASON, make_private_code(finding.reason)
+    if finding.origin:
+        origin = finding.origin
+        yield dicom_codes.OUTLINE, Code(origin.type, PRIVATE_SCHEME, origin.summary[:MAX_LENGTH])

@@ -14,7 +14,8 @@ from medssl.io import dicom, nifti
 from medssl.io.dicom import annotations
 from medssl.io.dicom import seg_writer as seg
 from medssl.io.dicom import sr_writer as sr
-from medssl.io.dicom.seg_writer import AlgorithmInfo, SegSegment
+from medssl.io.dicom.derived.provenance import AlgorithmInfo, MaskOrigin, describe_series
+from medssl.io.dicom.seg_writer import SegSegment
 from medssl.io.dicom.series_writer import SeriesInfo, write_series
 from medssl.io.dicom.sr_writer import SrFinding, SrReviewer
 from medssl.volume import Volume
@@ -23,7 +24,8 @@ ORIENTATIONS = {
     "axial": "LPS", "feet first": "LPI", "coronal": "LIA", "coronal backwards": "LIP", "sagittal": "PIR",
     "sagittal backwards": "PIL", "upside down": "RAS",
 }  # fmt: skip
-ALGORITHM = AlgorithmInfo("ab" * 32, "1", "Research use only. Not for clinical use.")
+NOTICE = "Research use only. Not for clinical use."
+ALGORITHM = AlgorithmInfo("medssl", "1", "ab" * 32, NOTICE, run="chest")
 SIGNED = SrReviewer("ana", "Hospital", "2026-01-02T03:04:05.000+00:00", "senior")
 
 
@@ -55,7 +57,11 @@ def make_labels(series):
 
 def make_segments():
     names = ("nodule", "liver", "odd thing")
-    return [SegSegment(f"{n} {i}", n, f"f-{i}", f"2.25.{i + 7}", (255, 0, i), i == 2) for i, n in enumerate(names, 1)]
+    origins = (MaskOrigin(ALGORITHM), MaskOrigin(ALGORITHM, "ana"), MaskOrigin(None, "ana"))
+    return [
+        SegSegment(f"{name} {n}", name, f"f-{n}", f"2.25.{n + 7}", (255, 0, n), origin)
+        for n, (name, origin) in enumerate(zip(names, origins, strict=True), 1)
+    ]
 
 
 @pytest.fixture
@@ -130,10 +136,22 @@ def test_a_seg_names_its_content_and_its_patient(series_and_segmentation, tmp_pa
     source = dcmread(next((tmp_path / "s").iterdir()))
     assert (data.PatientID, data.StudyInstanceUID) == (source.PatientID, source.StudyInstanceUID)
     assert data.FrameOfReferenceUID == source.FrameOfReferenceUID
-    assert data.SeriesDescription == data.ContentDescription == ALGORITHM.notice
+    assert data.SeriesDescription == "SEG: nodule, liver, odd thing. Research use only."
+    assert data.ContentDescription == ALGORITHM.notice
     assert data.DeviceSerialNumber == ALGORITHM.weights_sha256
     assert [s.TrackingUID for s in data.SegmentSequence] == ["2.25.8", "2.25.9", "2.25.10"]
-    assert [s.SegmentAlgorithmType for s in data.SegmentSequence] == ["AUTOMATIC", "SEMIAUTOMATIC", "AUTOMATIC"]
+    assert [s.SegmentAlgorithmType for s in data.SegmentSequence] == ["AUTOMATIC", "SEMIAUTOMATIC", "MANUAL"]
+    assert [s.get("SegmentAlgorithmName") for s in data.SegmentSequence] == [
+        "medssl 1",
+        "medssl 1, edited by ana",
+        None,
+    ]
+    assert [s.SegmentDescription for s in data.SegmentSequence][-1] == "drawn by ana"
+    identifications = [s.get("SegmentationAlgorithmIdentificationSequence") for s in data.SegmentSequence]
+    assert [i and (i[0].AlgorithmName, i[0].AlgorithmVersion) for i in identifications] == [("medssl", "1")] * 2 + [
+        None
+    ]
+    assert "chest" in identifications[0][0].AlgorithmParameters
     assert data.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeMeaning == "Liver"
 
 
@@ -157,14 +175,17 @@ def test_what_archives_leave_out_is_filled_in_a_copy(tmp_path, gone):
 
 def make_findings():
     structures = {1: ("nodule", "accept"), 2: ("liver", "edit"), 3: ("odd thing", "")}
-    sizes = {n: (n, n * 1.5, n * 4.0, (n * 3.0, n * 1.0)) for n in structures}
+    axes = {n: (((0, 0, 0), (n * 3.0, 0, 0)), ((1, 2, 3), (1, 2 + n, 3))) for n in structures}
+    origins = {segment.tracking_id: segment.origin for segment in make_segments()}
+    sizes = {n: (n, n * 1.5, n * 4.0, origins[f"f-{n}"], axes[n]) for n in structures}
     findings = [SrFinding(f"f-{n}", f"2.25.{n + 7}", w, d, *sizes[n]) for n, (w, d) in structures.items()]
-    return [*findings, SrFinding("f-4", "2.25.99", "nodule", "reject", None, 0.25, 8.0, None, "vessel", "Gefäß, 2 mm")]
+    rejected = SrFinding("f-4", "2.25.99", "nodule", "reject", None, 0.25, 8.0, None, None, "vessel", "Gefäß, 2 mm")
+    return [*findings, rejected]
 
 
 def read_groups(path) -> dict[str, dict[str, object]]:
-    """Every measurement group by its UID, straight from the content tree."""
-    groups = {}
+    """What all measurement groups of a tracking UID hold, straight from the content tree."""
+    groups: dict[str, dict[str, object]] = {}
     root = dcmread(path).ContentSequence
     (container,) = (c for c in root if c.ConceptNameCodeSequence[0].CodeValue == "126010")
     for group in container.ContentSequence:
@@ -181,7 +202,7 @@ def read_groups(path) -> dict[str, dict[str, object]]:
                 group_values[name] = item.TextValue
             elif item.ValueType == "IMAGE":
                 group_values[name] = int(item.ReferencedSOPSequence[0].ReferencedSegmentNumber)
-        groups[str(group_values["Tracking Unique Identifier"])] = group_values
+        groups.setdefault(str(group_values["Tracking Unique Identifier"]), {}).update(group_values)
     return groups
 
 
@@ -203,6 +224,56 @@ def test_a_report_holds_every_verdict_volume_and_segment(series_and_segmentation
     assert list(groups)[:3] == [s.TrackingUID for s in segmentation.SegmentSequence]
     roi_groups = hd.sr.srread(tmp_path / "sr.dcm").content.get_volumetric_roi_measurement_groups()
     assert [g.tracking_uid for g in roi_groups] == list(groups)[:3]
+
+
+def test_the_measured_axes_are_lines_in_the_patient(series_and_segmentation, tmp_path):
+    """Read by highdicom: both ends of each axis, in LPS, in the frame of reference of the scan."""
+    series, segmentation = series_and_segmentation
+    sr.write(series, segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
+    content = hd.sr.srread(tmp_path / "sr.dcm").content
+    lines = {}
+    for group in content.get_image_measurement_groups():
+        for measurement in group.get_measurements():
+            for line in measurement.referenced_coordinates:
+                assert line.frame_of_reference_uid == series.frame_of_reference
+                lines[group.tracking_identifier, measurement.name.meaning] = line.value.tolist()
+                assert np.linalg.norm(np.diff(line.value, axis=0)) == pytest.approx(measurement.value)
+    assert len(lines) == 6 and lines["f-2", "Long axis"] == [[0, 0, 0], [-6, 0, 0]]
+    assert lines["f-2", "Short axis"] == [[-1, -2, 3], [-1, -4, 3]]
+    assert content.get_volumetric_roi_measurement_groups()[1].tracking_identifier == "f-2"
+
+
+def test_a_report_names_the_tool_and_the_person_of_each_outline(series_and_segmentation, tmp_path):
+    series, segmentation = series_and_segmentation
+    sr.write(series, segmentation, make_findings(), ALGORITHM, SIGNED, tmp_path / "sr.dcm")
+    data = dcmread(tmp_path / "sr.dcm")
+    assert data.SeriesDescription == "SR: 4 findings, signed. Research use only. Not for clinical use."
+    assert [g.get("Origin of the outline") for g in read_groups(tmp_path / "sr.dcm").values()] == [
+        "AUTOMATIC", "SEMIAUTOMATIC", "MANUAL", None,
+    ]  # fmt: skip
+    assert [g.get("Algorithm Name") for g in read_groups(tmp_path / "sr.dcm").values()] == ["medssl"] * 2 + [None] * 2
+    assert "medssl 1, edited by ana" in str(data) and "drawn by ana" in str(data)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "reader", "type_", "text"),
+    [
+        (AlgorithmInfo("nnU-Net", "2.6.2", "", NOTICE), "", "AUTOMATIC", "nnU-Net 2.6.2"),
+        (AlgorithmInfo("nnU-Net", "unknown", "", NOTICE), "ana", "SEMIAUTOMATIC", "nnU-Net, edited by ana"),
+        (AlgorithmInfo("RTSTRUCT", "unknown", "", NOTICE, "MANUAL"), "", "MANUAL", "RTSTRUCT"),
+        (AlgorithmInfo("RTSTRUCT", "unknown", "", NOTICE, "MANUAL"), "ana", "MANUAL", "RTSTRUCT, edited by ana"),
+        (None, "ana", "MANUAL", "drawn by ana"),
+    ],
+)
+def test_an_origin_names_tool_and_person(algorithm, reader, type_, text):
+    origin = MaskOrigin(algorithm, reader)
+    assert (origin.type, origin.summary) == (type_, text)
+
+
+@pytest.mark.parametrize("content", ["SEG: liver", "SR: 3 findings, signed", "SEG: " + ", ".join(["structure"] * 20)])
+def test_a_series_description_fits_and_keeps_a_notice(content):
+    text = describe_series(content, NOTICE)
+    assert len(text) <= 64 and "Research use only" in text and text.startswith(content[:20])
 
 
 def test_only_a_signature_verifies(series_and_segmentation, tmp_path):
@@ -255,8 +326,11 @@ def test_dcmqi_reads_the_same_report(series_and_segmentation, tmp_path):
     command = [program, "--inputDICOM", tmp_path / "sr.dcm", "--outputMetadata", tmp_path / "sr.json"]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     groups = json.loads((tmp_path / "sr.json").read_text())["Measurements"]
-    sizes = [{i["quantity"]["CodeValue"]: float(i["value"]) for i in group["measurementItems"]} for group in groups]
-    assert [(s.get("103339001"), s.get("103340004")) for s in sizes] == [(3, 1), (6, 2), (9, 3), (None, None)]
+    sizes: dict[str, dict[str, float]] = {}
+    for group in groups:
+        values = {item["quantity"]["CodeValue"]: float(item["value"]) for item in group["measurementItems"]}
+        sizes.setdefault(group["TrackingIdentifier"], {}).update(values)
+    assert [(s.get("103339001"), s.get("103340004")) for s in sizes.values()] == [(3, 1), (6, 2), (9, 3), (None, None)]
     group_values = {e["conceptCode"]["CodeMeaning"]: e["conceptValue"] for e in groups[-1]["qualitativeEvaluations"]}
     assert group_values["Comment"] == "Gefäß, 2 mm" and group_values["Reason of the verdict"]["CodeMeaning"] == "vessel"
 

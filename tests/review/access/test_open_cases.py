@@ -43,7 +43,7 @@ def test_two_readers_of_one_case_are_listed_in_order():
 
 
 def test_leaving_a_case_closes_it_for_the_others():
-    left = chain((0, "ana", "a", "open"), (1, "ana", "a", "close"))
-    assert list_open(left, 2) == []
-    back = chain((0, "ana", "a", "open"), (1, "ana", "a", "close"), (2, "ana", "a", "open"))
-    assert list_open(back, 3) == [("a", "ana", "10:02 UTC")]
+    after_leaving = chain((0, "ana", "a", "open"), (1, "ana", "a", "close"))
+    assert list_open(after_leaving, 2) == []
+    after_return = chain((0, "ana", "a", "open"), (1, "ana", "a", "close"), (2, "ana", "a", "open"))
+    assert list_open(after_return, 3) == [("a", "ana", "10:02 UTC")]
