@@ -47,7 +47,7 @@ def _check_idle_time(config: ReviewConfig, reviewer: Reviewer, claims: Mapping[s
         if config.mode == "oidc":
             container.button("Sign in again", type="primary", on_click=st.logout)
         else:
-            label = f"Continue as {reviewer.name}"
+            label = f"Continue as {theme.escape_markdown(reviewer.name)}"
             container.button(label, type="primary", on_click=_mark_active, args=(sign_in,))
         st.stop()
     _mark_active(sign_in)

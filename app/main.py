@@ -24,7 +24,7 @@ def main() -> None:
         theme.render_message("No predictions to read", str(error))
         st.stop()
     if toast := st.session_state.pop("toast", None):
-        st.toast(toast, icon=":material/block:")
+        st.toast(theme.escape_markdown(toast), icon=":material/block:")
     st.navigation(build_pages(context), position="top").run()
 
 

@@ -1,5 +1,6 @@
 """Renders the parts that all pages share, in a dark theme for reading rooms; all text from outside is escaped."""
 
+import re
 from html import escape
 from pathlib import Path
 
@@ -31,6 +32,11 @@ def render_message(title: str, text: str) -> DeltaGenerator:
     """Shows a message in place of content; returns the container below it, for buttons and links."""
     st.html(f"<div class=message><h2>{escape(title)}</h2><p>{escape(text)}</p></div>")
     return st.container(horizontal=True, horizontal_alignment="center")
+
+
+def escape_markdown(text: str) -> str:
+    """Returns text on one line that Streamlit's Markdown shows as it is: no link, image, formula, icon or colour."""
+    return re.sub(r"([\\`*_{}\[\]<>!|~$:&@]|(?<=www)\.)", r"\\\1", " ".join(text.split()))
 
 
 def show_error(_: Exception) -> bool:

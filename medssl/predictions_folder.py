@@ -1,6 +1,8 @@
 """Reads a predictions folder: the index of the predicted cases, their files and their findings."""
 
 import json
+import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ IMPORTED = "none: predicted by another tool"  # in place of a hash of the weight
 INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
+CASE_PATTERN = re.compile(r"\w[\w.\-]*")  # a case names its folder
+COLOUR_PATTERN = re.compile(r"#[0-9a-fA-F]{6}")
 # Keys that older index files do not have.
 OPTIONAL_KEYS = (
     "uncertainty",
@@ -116,7 +120,16 @@ class Index:
         """Returns the folder of a case, which holds its image, labels, probability and findings."""
         if name not in self.cases:
             raise BadInput(f"{name!r} is no case of {self.folder}; its {INDEX} lists the cases")
+        _require_inside(self.folder, self.folder / name)
         return self.folder / name
+
+
+def _require_inside(folder: Path, case_folder: Path) -> None:
+    """Raises BadInput if a case folder, or a file in it, is a symbolic link to a place outside the predictions."""
+    entries = [entry.path for entry in os.scandir(case_folder)] if case_folder.is_dir() else []
+    for path in filter(os.path.islink, [os.fspath(case_folder), *entries]):
+        if not Path(path).resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{path}: a link to a place outside {folder}; put the file itself there")
 
 
 def read_index(folder: Path | str) -> Index:
@@ -127,11 +140,17 @@ def read_index(folder: Path | str) -> Index:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         units = {case["id"]: case["unit"] for case in index["cases"]}
+        if invalid := [case for case in units if not CASE_PATTERN.fullmatch(case)]:
+            raise BadInput(f"{path}: case {invalid[0]!r} cannot name a folder of predictions; predict again")
         labels = tuple(LabelDef(**label) for label in index["labels"])
+        if invalid := [label.colour for label in labels if not COLOUR_PATTERN.fullmatch(label.colour)]:
+            raise ValueError(f"{invalid[0]!r} is not a colour as #rrggbb")
         optional = {name: index[name] for name in OPTIONAL_KEYS if name in index}
         optional["studies"] = {case["id"]: _parse_study(case) for case in index["cases"]}
         required = (index["model"], index["created"], index["notice"])
         return Index(Path(folder), tuple(units), units, labels, *required, **optional)
+    except BadInput:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise BadInput(f"{path}: not an index of predictions ({error}); predict again") from None
 

@@ -55,11 +55,11 @@ def _render_missing_cases(index: Index, items: list[WorklistItem]) -> None:
     readable = {item.case for item in items}
     if damaged := [case for case in index.cases if case not in readable]:
         text = f"Findings missing or damaged: {', '.join(damaged)}. Predict these cases again before you read them."
-        st.error(text, icon=":material/error:")
+        st.error(theme.escape_markdown(text), icon=":material/error:")
     if missing := index.missing_cases:
         reasons = "; ".join(f"{case}: {index.failed.get(case, 'not predicted yet')}" for case in missing[:5])
         text = f"{len(missing)} of {len(index.requested)} requested cases have no prediction. {reasons}"
-        st.warning(text, icon=":material/warning:")
+        st.warning(theme.escape_markdown(text), icon=":material/warning:")
 
 
 def _render_progress(context: ReviewContext, items: list[WorklistItem], case_page: StreamlitPage) -> None:
@@ -108,7 +108,7 @@ def _build_row(item: WorklistItem, colours: dict[str, str], busy: OpenCase | Non
     open_by = f"<i class=busy>open by {escape(busy.reviewer)} since {busy.start_time}</i>" if busy else ""
     cells = (
         f"<span class='dot {item.state}' title='{item.state}'></span>",
-        f"<span class=case>{escape(item.case)} <small>{format_date(item.date)}</small>{open_by}</span>",
+        f"<span class=case>{escape(item.case)} <small>{escape(format_date(item.date))}</small>{open_by}</span>",
         f"<span>{chips or '<small>no findings</small>'}</span>",
         f"<span>{item.uncertainty:.2f}</span>" if item.findings else "<span>–</span>",
         f"<span>{format_volume(item.largest_ml)}</span>" if item.findings else "<span>–</span>",

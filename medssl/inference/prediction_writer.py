@@ -1,7 +1,6 @@
 """Writes a predictions folder, which holds only complete cases and a valid index at every moment."""
 
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from medssl.inference.patient_scores import write_patient_scores
 from medssl.inference.predictor import Prediction
 from medssl.io import nifti
 from medssl.predictions_folder import (
+    CASE_PATTERN,
     FINDINGS,
     IMAGE,
     INDEX,
@@ -105,7 +105,7 @@ class PredictionWriter:
             prediction: Its prediction.
             study: The patient and the time of the scan.
         """
-        if not re.fullmatch(r"[\w][\w.\-]*", case) or case in (*self.index.cases, INDEX):
+        if not CASE_PATTERN.fullmatch(case) or case in (*self.index.cases, INDEX):
             raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
         folder = self.index.folder
         self._require_unchanged()

@@ -93,7 +93,7 @@ class Event(Act, table=True):
         version: The version of medssl that stored the event.
         prev_hash: The hash of the event before it; `START_HASH` for the first event.
         hash: The hash of this event, see `compute_hash`.
-        evidence: What the server knew when it stored the act, as JSON, see `medssl.review.evidence`; may be empty.
+        evidence: What the server knew when it stored the act, as JSON, see `access.evidence`; may be empty.
     """
 
     __table_args__ = (UniqueConstraint("session", "number"), Index("event_by_case", "case"))

@@ -11,11 +11,11 @@ from sqlmodel import Session, col, select
 
 from medssl.errors import BadInput
 from medssl.predictions_folder import Index
+from medssl.review.access.evidence import format_evidence, gather_evidence
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.case_contents import CaseContents
 from medssl.review.database import Database, is_url
 from medssl.review.event import START_HASH, Act, Event, find_chain_faults
-from medssl.review.evidence import format_evidence, gather_evidence
 from medssl.review.reading import NEUTRAL_ACTIONS, ActRejected, Reading, find_rejection_reason
 from medssl.review.snapshot import Snapshot
 
@@ -59,7 +59,7 @@ class EventStore:
         Args:
             act: The act.
             find_fault: Returns why an act does not fit the reviewer's reading; empty if it fits.
-            evidence: What `medssl.review.evidence` gathered; the hash of the mask of the reading is added.
+            evidence: What `medssl.review.access.evidence` gathered; the hash of the mask of the reading is added.
 
         Raises:
             ActRejected: If the act does not fit the reviewer's reading, or its (session, number) belongs to another.

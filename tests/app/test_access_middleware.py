@@ -55,7 +55,17 @@ def test_only_allowed_hosts_are_answered(knock, host, code):
 
 @pytest.mark.parametrize(
     ("origin", "let_in"),
-    [("http://localhost:8501", True), ("https://evil.site", False), ("null", False), ("http://localhost.evil", False)],
+    [
+        ("http://localhost:8501", True),
+        ("https://evil.site", False),
+        ("null", False),
+        ("http://localhost.evil", False),
+        ("http://localhost:1", False),
+        ("http://127.0.0.1:8501", False),
+        ("http://localhost", False),
+        ("http://localhost:x", False),
+        ("https://localhost", False),
+    ],
 )
 def test_pages_of_other_sites_are_rejected(knock, origin, let_in):
     assert knock().get("/", headers={"Origin": origin}).status_code == (200 if let_in else 403)
@@ -67,6 +77,23 @@ def test_pages_of_other_sites_are_rejected(knock, origin, let_in):
         with pytest.raises(WebSocketDisconnect) as refused, talk:
             pass
         assert refused.value.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("origin", "code"),
+    [("https://review.site", 200), ("https://review.site:8443", 403), ("https://other.site", 403)],
+)
+def test_a_proxy_may_rewrite_the_host_but_not_the_origin(knock, origin, code):
+    hosts = ("127.0.0.1", "localhost", "review.site")
+    assert knock(hosts=hosts).get("/", headers={"Origin": origin, "Host": "127.0.0.1:8501"}).status_code == code
+
+
+@pytest.mark.parametrize("path", ["/_stcore/metrics", "/_stcore/metrics/"])
+def test_metrics_need_a_sign_in(knock, path):
+    assert knock().get(path).status_code == knock(mode="oidc").get(path).status_code == 403
+    assert knock(**PROXIED).get(path).status_code == 403
+    headers = {"X-User": "ana", "X-Proxy-Secret": "s" * 16}
+    assert knock(**PROXIED).get(path, headers=headers).status_code == 404  # passed on; this small app has none
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from medssl.files import sha256
 from medssl.io import nifti
 from medssl.predictions_folder import read_index
+from medssl.review.access.evidence import hash_mask
 from medssl.review.access.reviewers import ReviewConfig, Reviewer, identify
 from medssl.review.event_store import EventStore, record_act
-from medssl.review.evidence import hash_mask
 from medssl.review.mask_runs import pack_runs
 from medssl.review.reading import ActRejected, replay
 
