@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from medssl.errors import BadInput
 from medssl.metrics.case_scores import LOWER_IS_BETTER
-from medssl.metrics.statistics import Interval, difference_interval, is_significant, permutation_p
+from medssl.metrics.statistics import Interval, compare_paired, is_significant
 
 ALL = "all labels"
 Scores = dict[tuple[str, str], float]  # (case, label) -> score
@@ -24,7 +24,7 @@ class ScoreDifference:
         first: The mean score of the first evaluation.
         second: The mean score of the second.
         difference: The mean of first - second with its 95 % interval over patients.
-        p: The p-value of a paired permutation test.
+        p: The p-value of no difference.
         patients: The number of patients.
         lower_is_better: Whether a lower score is better, as for distances.
     """
@@ -106,12 +106,13 @@ def _compare_label(
     has_both = np.isfinite(a) & np.isfinite(b)
     patients = [patient for patient, is_paired in zip(patient_ids, has_both, strict=True) if is_paired]
     a, b = a[has_both][None], b[has_both][None]
+    difference, p = compare_paired(a, b, patients)
     return ScoreDifference(
         label,
         float(a.mean()),
         float(b.mean()),
-        difference_interval(a, b, patients),
-        permutation_p(a, b, patients),
+        difference,
+        p,
         len(set(patients)),
         lower_is_better,
     )

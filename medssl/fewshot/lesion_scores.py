@@ -14,7 +14,7 @@ from medssl.files import write_json
 from medssl.metrics import lesions
 from medssl.metrics.detection_scores import CaseDetections
 from medssl.metrics.lesions import MatchResult
-from medssl.metrics.statistics import Interval, crossed_interval, crossed_permutation_p
+from medssl.metrics.statistics import Interval, bootstrap_interval, crossed_permutation_p, estimate_crossed_statistic
 
 LESIONS_FILE = "lesions.json"
 RULES = ("picai", "luna")
@@ -72,14 +72,14 @@ def read_lesion_scores(folder: Path, kind: str) -> LesionScores:
 
 
 def score_interval(metric: str, cells: Sequence[LesionScores]) -> Interval:
-    """Returns a metric over the test cases with its interval over patients crossed with seeds, one cell per seed."""
-    return crossed_interval(
+    """Returns a metric over the test cases with its interval over patients and seeds, one cell per seed."""
+    return _estimate_interval(
         lambda seed, indices: cells[seed].compute(metric, indices), len(cells), _common_patients(cells)
-    )
+    )[0]
 
 
 def compare_arms(metric: str, arm: Sequence[LesionScores], reference: Sequence[LesionScores]) -> tuple[Interval, float]:
-    """Returns the difference arm - reference of a metric, paired by case and seed, and its permutation p-value."""
+    """Returns the difference arm - reference of a metric, paired by case and seed, and its p-value."""
     patients, pairs = _common_patients([*arm, *reference]), list(zip(arm, reference, strict=True))
     all_cases = np.arange(len(patients))
 
@@ -90,8 +90,18 @@ def compare_arms(metric: str, arm: Sequence[LesionScores], reference: Sequence[L
         swapped = [(a.swap_cases(b, is_swapped), b.swap_cases(a, is_swapped)) for a, b in pairs]
         return float(np.mean([a.compute(metric, all_cases) - b.compute(metric, all_cases) for a, b in swapped]))
 
-    interval = crossed_interval(compute_difference, len(arm), patients)
-    return interval, crossed_permutation_p(permute_difference, patients)
+    interval, p = _estimate_interval(compute_difference, len(arm), patients)
+    return interval, crossed_permutation_p(permute_difference, patients) if p is None else p
+
+
+def _estimate_interval(
+    statistic: Callable[[int, Int[np.ndarray, "n"]], float], seeds: int, patients: tuple[str, ...]
+) -> tuple[Interval, float | None]:
+    """Returns the mean of a statistic over seeds with its interval, and the p-value of 0 if there are several seeds."""
+    if seeds == 1:
+        return bootstrap_interval(patients, lambda indices: statistic(0, indices), draws=500), None
+    crossed = estimate_crossed_statistic(statistic, seeds, patients)
+    return crossed.interval(), crossed.p_value()
 
 
 def _common_patients(cells: Sequence[LesionScores]) -> tuple[str, ...]:

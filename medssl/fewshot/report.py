@@ -22,7 +22,7 @@ SETTINGS_FILE = "sweep.yaml"
 TEMPLATE = Path(__file__).with_name("sweep_report.html")
 COLUMNS = (
     "structure", "metric", "labels", "arm", "seeds", "cases", "patients", "score", "score_low", "score_high",
-    "difference", "difference_low", "difference_high", "p",
+    "difference", "difference_low", "difference_high", "p", "p_holm", "score_by_seed",
 )  # fmt: skip
 
 
@@ -57,20 +57,11 @@ def to_csv(rows: Sequence[TableRow]) -> str:
             for interval in (row.score, difference)
             for number in (interval.estimate, interval.low, interval.high)
         ]
-        p = "" if row.p is None else f"{row.p:.4g}"
-        writer.writerow(
-            [
-                neutralize(row.structure),
-                row.metric,
-                row.num_labelled,
-                neutralize(row.arm),
-                row.seeds,
-                row.cases,
-                row.patients,
-                *numbers,
-                p,
-            ]
-        )
+        p_values = ["" if p is None else f"{p:.4g}" for p in (row.p, row.p_holm)]
+        counts = row.seeds, row.cases, row.patients
+        by_seed = " ".join(f"{score:.4f}" for score in row.by_seed)
+        names = neutralize(row.structure), row.metric, row.num_labelled, neutralize(row.arm)
+        writer.writerow([*names, *counts, *numbers, *p_values, by_seed])
     return text.getvalue()
 
 
@@ -79,7 +70,10 @@ def render_html(name: str, rows: Sequence[TableRow], progress: SweepProgress, se
     is_finished = progress.finished == progress.cells
     caption = ""
     if rows:
-        caption = f"{rows[0].metric} over the test patients; bands are 95 % intervals over patients crossed with seeds"
+        caption = (
+            f"{rows[0].metric} over the test patients; a dot is one seed, bands are 95 % intervals over other patients"
+            " and other seeds. p is adjusted (Holm) for the comparisons of each table"
+        )
         caption = "; ".join(filter(None, (caption, small_sample_warning(rows[0].patients))))
     kinds = dict.fromkeys((row.structure, row.metric) for row in rows)
     return render_template(
@@ -107,7 +101,9 @@ def draw_curve(rows: Sequence[TableRow]) -> Figure:
         x = [row.num_labelled for row in arm_rows]
         low, middle, high = ([getattr(row.score, name) for row in arm_rows] for name in ("low", "estimate", "high"))
         axes.fill_between(x, low, high, color=tint, alpha=0.12)
-        axes.plot(x, middle, "o-", color=tint, label=arm, markersize=4)
+        axes.plot(x, middle, "-", color=tint, label=arm)
+        dots = [(row.num_labelled, score) for row in arm_rows for score in row.by_seed]
+        axes.plot(*zip(*dots, strict=True), "o", color=tint, markersize=3.5, alpha=0.7)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
     axes.xaxis.set_minor_locator(NullLocator())
@@ -126,13 +122,13 @@ def select_main_rows(rows: Sequence[TableRow]) -> list[TableRow]:
 def column_titles(row: TableRow, reference: str) -> tuple[str, ...]:
     """Returns the column titles of a table whose rows have the metric of `row`."""
     difference = f"difference from {reference} [95 %]"
-    return "labels", "arm", f"{row.metric} [95 %]", difference, "p", "", "seeds", "cases", "patients"
+    return "labels", "arm", f"{row.metric} [95 %]", difference, "p (Holm)", "", "seeds", "cases", "patients"
 
 
 def format_row(row: TableRow, reference: str) -> tuple[str, ...]:
     """Returns the cells of a row, in the order of `column_titles`."""
     difference = row.difference.format("+.3f") if row.difference else ""
-    p = "" if row.p is None else f"{row.p:.3g}"
+    p = "" if row.p_holm is None else f"{row.p_holm:.3g}"
     counts = str(row.seeds), str(row.cases), str(row.patients)
     return str(row.num_labelled), row.arm, row.score.format(), difference, p, row.verdict(reference), *counts
 

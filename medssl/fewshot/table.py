@@ -12,9 +12,10 @@ from medssl.errors import BadInput
 from medssl.evaluation.compare import ALL, case_means, read_scores
 from medssl.fewshot.cell import SweepCell
 from medssl.fewshot.lesion_scores import METRICS, compare_arms, read_lesion_scores, score_interval
-from medssl.metrics.statistics import Interval, difference_interval, is_significant, mean_interval, permutation_p
+from medssl.metrics.statistics import Interval, adjust_holm, compare_paired, is_significant, mean_interval
 
 T = TypeVar("T")
+MIN_SEEDS = 5  # with fewer, the variance between seeds is known too badly to call a difference significant
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ class TableRow:
         seeds: The number of seeds.
         cases: The number of test cases.
         patients: The number of test patients.
-        score: The score with its 95 % interval over patients crossed with seeds.
+        score: The score with its 95 % interval over patients and seeds.
+        by_seed: The score of each seed.
         difference: The difference from the reference arm, paired by case, in the seeds that both have; None for the
             reference arm.
-        p: The p-value of a permutation test of that difference.
+        p: The p-value of that difference.
+        p_holm: The p-value adjusted for the number of comparisons in the table of this structure and metric.
+        paired_seeds: The number of seeds that the difference is over.
     """
 
     arm: str
@@ -43,14 +47,19 @@ class TableRow:
     cases: int
     patients: int
     score: Interval
+    by_seed: tuple[float, ...] = ()
     difference: Interval | None = None
     p: float | None = None
+    p_holm: float | None = None
+    paired_seeds: int = 0
 
     def verdict(self, reference: str) -> str:
-        """Returns whether the arm is better or worse than the reference, if the difference is significant."""
-        if self.difference is None or self.p is None:
+        """Returns whether the arm is better or worse than the reference, if enough seeds show it."""
+        if self.difference is None or self.p_holm is None:
             return ""
-        if not is_significant(self.difference, self.p):
+        if self.paired_seeds < MIN_SEEDS:
+            return f"no verdict below {MIN_SEEDS} seeds"
+        if not is_significant(self.difference, self.p_holm):
             return "no difference shown"
         return f"{'better' if self.difference.estimate > 0 else 'worse'} than {reference}"
 
@@ -99,7 +108,7 @@ def _structure_rows(
 
     def compute_difference(*arms: list[Float[np.ndarray, "cases"]]) -> tuple[Interval, float]:
         a, b = map(np.stack, arms)
-        return difference_interval(a, b, patients), permutation_p(a, b, patients)
+        return compare_paired(a, b, patients)
 
     make_row = partial(TableRow, structure=structure, metric="Dice", cases=len(patients), patients=len(set(patients)))
     scored = {key: row[is_scored] for key, row in means.items()}
@@ -113,15 +122,22 @@ def _compare_with_reference(
     compute_score: Callable[[list[T]], Interval],
     compute_difference: Callable[[list[T], list[T]], tuple[Interval, float]],
 ) -> list[TableRow]:
-    """Returns a row per arm and number of labels, compared with the reference in the seeds that both have."""
+    """Returns a row per arm and number of labels, compared with the reference in the seeds that both have.
+
+    Scores lie between 0 and 1.
+    """
     rows = []
     for arm, count in dict.fromkeys((arm, count) for arm, count, _ in scores):
         by_seed = {seed: value for (a, k, seed), value in scores.items() if (a, k) == (arm, count)}
         baseline = {seed: value for (a, k, seed), value in scores.items() if (a, k) == (reference, count)}
-        row = make_row(arm=arm, num_labelled=count, seeds=len(by_seed), score=compute_score(list(by_seed.values())))
+        row = make_row(
+            arm=arm, num_labelled=count, seeds=len(by_seed), score=compute_score(list(by_seed.values())).clip(0, 1),
+            by_seed=tuple(compute_score([value]).estimate for value in by_seed.values()),
+        )  # fmt: skip
         common = [seed for seed in by_seed if seed in baseline]
         if arm != reference and common:
             difference, p = compute_difference([by_seed[seed] for seed in common], [baseline[seed] for seed in common])
-            row = replace(row, difference=difference, p=p)
+            row = replace(row, difference=difference, p=p, paired_seeds=len(common))
         rows.append(row)
-    return rows
+    adjusted = adjust_holm([float("nan") if row.p is None else row.p for row in rows])
+    return [row if row.p is None else replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]

@@ -1,10 +1,12 @@
-"""Computes bootstrap confidence intervals over patients, and permutation tests of paired differences."""
+"""Computes confidence intervals over patients and seeds, and tests of paired differences."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import stats
 
 Statistic = Callable[[Int[np.ndarray, "n"]], float]
 Patients = Sequence[Hashable]
@@ -12,7 +14,7 @@ Patients = Sequence[Hashable]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and its interval, which holds the fraction `level` of the resamples."""
+    """An estimate and its confidence interval of the given level."""
 
     estimate: float
     low: float
@@ -23,6 +25,10 @@ class Interval:
         """Returns the estimate and the interval as text, with a format for each number."""
         estimate, low, high = (format(number, style) for number in (self.estimate, self.low, self.high))
         return f"{estimate} [{low}, {high}]"
+
+    def clip(self, low: float, high: float) -> "Interval":
+        """Returns the interval without the part that the quantity cannot reach."""
+        return replace(self, low=max(self.low, low), high=min(self.high, high))
 
 
 def is_significant(difference: Interval, p: float) -> bool:
@@ -42,11 +48,13 @@ def small_sample_warning(patients: int) -> str:
 
 
 def bootstrap_interval(patients: Patients, statistic: Statistic, draws: int = 2000, seed: int = 0) -> Interval:
-    """Returns the 95 % percentile bootstrap interval of a statistic.
+    """Returns the 95 % bootstrap interval of a statistic, widened for few patients.
 
-    Efron and Tibshirani, "An Introduction to the Bootstrap", 1993. Patients are resampled with all of their cases,
-    since the cases of one patient are not independent. Resamples whose statistic is not finite (an AUROC without a
-    healthy case) are left out.
+    Patients are resampled with all of their cases, since the cases of one patient are not independent. The percentiles
+    are expanded as in Hesterberg, "What teachers should know about the bootstrap" (2015), section 5.3,
+    https://arxiv.org/abs/1411.5279: with n patients, plain percentiles are too narrow by sqrt((n - 1) / n) and by the
+    ratio of a normal to a t quantile. Resamples whose statistic is not finite (an AUROC without a healthy case) are
+    left out.
 
     Args:
         patients: The patient of each case.
@@ -58,8 +66,115 @@ def bootstrap_interval(patients: Patients, statistic: Statistic, draws: int = 20
     cases = [np.flatnonzero(owner == n) for n in range(owner.max(initial=-1) + 1)]
     rng = np.random.default_rng(seed)
     resamples = [np.concatenate([cases[n] for n in rng.integers(0, len(cases), len(cases))]) for _ in range(draws)]
-    return _percentile_interval(
-        statistic(np.arange(len(owner))), np.array([statistic(indices) for indices in resamples]), 0.95
+    values = np.array([statistic(indices) for indices in resamples])
+    return _expanded_percentile_interval(statistic(np.arange(len(owner))), values, len(cases), 0.95)
+
+
+@dataclass(frozen=True)
+class CrossedEstimate:
+    """A mean over patients and seeds, both of which are samples, with its standard error.
+
+    Args:
+        estimate: The mean.
+        standard_error: Its standard error over other patients and other seeds.
+        degrees_of_freedom: The degrees of freedom of the t distribution of their ratio.
+    """
+
+    estimate: float
+    standard_error: float
+    degrees_of_freedom: float
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Returns the t interval."""
+        half = float(stats.t.ppf((1 + level) / 2, self.degrees_of_freedom)) * self.standard_error
+        return Interval(self.estimate, self.estimate - half, self.estimate + half, level)
+
+    def p_value(self) -> float:
+        """Returns the two-sided p-value of the t test that the mean is 0; it is below 0.05 if the interval excludes 0.
+
+        A permutation test that flips the signs of whole seeds could not go below 2 / 2^5 = 0.06 with five seeds.
+        """
+        if not self.standard_error > 0:
+            return float("nan") if np.isnan(self.estimate + self.standard_error) else float(self.estimate == 0)
+        return 2 * float(stats.t.sf(abs(self.estimate) / self.standard_error, self.degrees_of_freedom))
+
+    @classmethod
+    def from_mean_squares(
+        cls, estimate: float, by_seed: float, by_patient: float, residual: float, seeds: int, patients: int
+    ) -> "CrossedEstimate":
+        """Combines the variances of a two-way layout with random rows and columns.
+
+        The variance of the mean is by_seed + by_patient - residual, and at least each of the first two. Its degrees of
+        freedom are those of Satterthwaite, "An approximate distribution of estimates of variance components" (1946),
+        https://doi.org/10.2307/3002019, averaged with those of the seeds alone where these are fewer: the former are
+        too optimistic with few seeds (`python -m benchmarks.coverage` prints what the intervals cover).
+
+        Args:
+            estimate: The mean.
+            by_seed: Variance of the means of seeds, divided by the number of seeds.
+            by_patient: Variance of the means of patients, divided by the number of patients.
+            residual: Variance of what remains, divided by both numbers.
+            seeds: The number of seeds, at least 2.
+            patients: The number of patients; with one, the interval is over seeds alone.
+        """
+        variance = max(by_seed + by_patient - residual, by_seed, by_patient)
+        if not variance > 0 or patients == 1:
+            return cls(estimate, math.sqrt(variance), seeds - 1)
+        parts = by_seed**2 / (seeds - 1) + by_patient**2 / (patients - 1)
+        satterthwaite = variance**2 / (parts + residual**2 / ((seeds - 1) * (patients - 1)))
+        return cls(estimate, math.sqrt(variance), min(satterthwaite, (satterthwaite + seeds - 1) / 2))
+
+
+def estimate_crossed_mean(values: Float[np.ndarray, "seeds cases"], patients: Patients) -> CrossedEstimate:
+    """Estimates the mean over cases and at least two seeds by an analysis of variance.
+
+    Args:
+        values: The value of each case for each seed.
+        patients: The patient of each case; one with several cases has as much weight as its cases together.
+    """
+    owner, mean = _number_patients(patients), float(values.mean())
+    s, n = len(values), int(owner.max()) + 1
+    # The deviation of each patient from the mean, weighted so that the plain mean over patients is that over cases.
+    sums = np.stack([np.bincount(owner, weights=row - mean, minlength=n) for row in values]) * n / len(owner)
+    by_seed, by_patient = sums.mean(1), sums.mean(0)
+    residual = sums - by_seed[:, None] - by_patient + sums.mean()
+    return CrossedEstimate.from_mean_squares(
+        mean,
+        float(by_seed.var(ddof=1)) / s,
+        float(by_patient.var(ddof=1)) / n if n > 1 else 0.0,
+        float(np.square(residual).sum()) / max(1, (s - 1) * (n - 1)) / (s * n),
+        s,
+        n,
+    )
+
+
+def estimate_crossed_statistic(
+    statistic: Callable[[int, Int[np.ndarray, "n"]], float],
+    seeds: int,
+    patients: Patients,
+    draws: int = 500,
+    seed: int = 0,
+) -> CrossedEstimate:
+    """Estimates the mean over at least two seeds of any statistic of the index of a seed and indices of cases.
+
+    The variance over patients comes from a bootstrap, with the same resamples for all seeds.
+    """
+    owner, rng = _number_patients(patients), np.random.default_rng(seed)
+    n = int(owner.max()) + 1
+    cases = [np.flatnonzero(owner == patient) for patient in range(n)]
+    resamples = [np.concatenate([cases[m] for m in rng.integers(0, n, n)]) for _ in range(draws)]
+    values = np.array([[statistic(number, indices) for number in range(seeds)] for indices in resamples])
+    values = values[np.isfinite(values).all(1)]
+    by_seed = np.array([statistic(number, np.arange(len(owner))) for number in range(seeds)])
+    correction = n / (n - 1) if n > 1 else 0.0
+    mean = values.mean(1, keepdims=True) if len(values) else np.full((1, 1), np.nan)
+    return CrossedEstimate.from_mean_squares(
+        float(by_seed.mean()),
+        float(by_seed.var(ddof=1)) / seeds,
+        correction * float(mean.var()),
+        correction * float((values - mean).var(0).sum()) / ((seeds - 1) * seeds) if len(values) else float("nan"),
+        seeds,
+        n,
     )
 
 
@@ -70,44 +185,52 @@ def mean_interval(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Returns the mean over cases and seeds with its interval, for which cases and seeds are resampled independently.
+    """Returns the mean over cases and seeds with its interval.
 
-    Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007 (https://arxiv.org/abs/0712.1111); the interval
-    is conservative. With one seed it is the plain bootstrap.
+    With several seeds it is a t interval over other patients and other seeds; with one seed it is the bootstrap over
+    patients of `bootstrap_interval`, without other seeds.
 
     Args:
         values: The value of each case for each seed.
-        patients: The patient of each case; cases are then resampled by patient.
-        draws: The number of resamples.
+        patients: The patient of each case; None for one case each.
+        draws: The number of resamples of the bootstrap.
         seed: The seed of the resampling.
         level: The level of the interval.
     """
-    owner = _number_patients(range(values.shape[1]) if patients is None else patients)
-    rng = np.random.default_rng(seed)
-    s, c = (rng.multinomial(n, np.full(n, 1 / n), draws) for n in (len(values), int(owner.max()) + 1))
-    weights = [w / w.sum(1, keepdims=True) for w in (s, c[:, owner])]
-    return _percentile_interval(float(values.mean()), ((weights[0] @ values) * weights[1]).sum(1), level)
+    patients = range(values.shape[1]) if patients is None else patients
+    if len(values) > 1:
+        return estimate_crossed_mean(values, patients).interval(level)
+    owner = _number_patients(patients)
+    n = int(owner.max()) + 1
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)[:, owner]
+    means = (weights @ values[0]) / weights.sum(1)
+    return _expanded_percentile_interval(float(values.mean()), means, n, level)
 
 
-def crossed_interval(
-    statistic: Callable[[int, Int[np.ndarray, "n"]], float],
-    seeds: int,
-    patients: Patients,
-    draws: int = 500,
-    seed: int = 0,
-) -> Interval:
-    """Returns the interval as `mean_interval` does, for any statistic of the index of a seed and indices of cases."""
-    owner, rng = _number_patients(patients), np.random.default_rng(seed)
-    cases = [np.flatnonzero(owner == n) for n in range(int(owner.max()) + 1)]
+def compare_paired(
+    a: Float[np.ndarray, "seeds cases"], b: Float[np.ndarray, "seeds cases"], patients: Patients
+) -> tuple[Interval, float]:
+    """Returns the mean of a - b, paired by case and by seed, with its 95 % interval, and the p-value of no difference.
 
-    def draw_resample() -> float:
-        indices = np.concatenate([cases[n] for n in rng.integers(0, len(cases), len(cases))])
-        chosen, times = np.unique(rng.integers(0, seeds, seeds), return_counts=True)
-        return float(np.average([statistic(int(n), indices) for n in chosen], weights=times))
+    With several seeds both are of the t distribution of `estimate_crossed_mean`; with one, of other patients alone.
+    """
+    if len(a) > 1:
+        crossed = estimate_crossed_mean(a - b, patients)
+        return crossed.interval(), crossed.p_value()
+    return mean_interval(a - b, patients), permutation_p(a, b, patients)
 
-    all_cases = np.arange(len(owner))
-    estimate = float(np.mean([statistic(n, all_cases) for n in range(seeds)]))
-    return _percentile_interval(estimate, np.array([draw_resample() for _ in range(draws)]), 0.95)
+
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
+    """Returns the p-values of a family of tests adjusted for their number; a NaN stays NaN and does not count.
+
+    Holm, "A simple sequentially rejective multiple test procedure" (1979), https://www.jstor.org/stable/4615733.
+    """
+    order = sorted((n for n, p in enumerate(p_values) if not np.isnan(p)), key=lambda n: p_values[n])
+    adjusted, largest = [float("nan")] * len(p_values), 0.0
+    for rank, n in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[n]))
+        adjusted[n] = largest
+    return adjusted
 
 
 def crossed_permutation_p(
@@ -132,17 +255,6 @@ def crossed_permutation_p(
     return (1 + sum(value >= observed - 1e-12 for value in permuted)) / draws
 
 
-def difference_interval(
-    a: Float[np.ndarray, "seeds cases"],
-    b: Float[np.ndarray, "seeds cases"],
-    patients: Patients | None = None,
-    draws: int = 10_000,
-    seed: int = 0,
-) -> Interval:
-    """Returns the mean of a - b, paired by case and by seed, with its 95 % interval."""
-    return mean_interval(a - b, patients, draws, seed)
-
-
 def permutation_p(
     a: Float[np.ndarray, "seeds cases"],
     b: Float[np.ndarray, "seeds cases"],
@@ -153,7 +265,7 @@ def permutation_p(
     """Returns the two-sided p-value of the difference of means, by swapping a and b within patients.
 
     A patient is swapped in all cases and seeds at once, since these are not independent; the test does not generalize
-    to other seeds. All swaps are computed if there are at most `draws`; else the identity counts as one of the draws,
+    to other seeds: `compare_paired` uses it for one seed. All swaps are computed if there are at most `draws`; else the identity counts as one of the draws,
     so that p is never 0 (Phipson and Smyth, "Permutation p-values should never be zero", 2010,
     https://doi.org/10.2202/1544-6115.1585).
     """
@@ -174,9 +286,15 @@ def _number_patients(patients: Patients) -> Int[np.ndarray, "cases"]:
     return np.array([numbers[patient] for patient in patients], int)
 
 
-def _percentile_interval(estimate: float, values: Float[np.ndarray, "d"], level: float) -> Interval:
+def _expanded_percentile_interval(
+    estimate: float, values: Float[np.ndarray, "d"], patients: int, level: float
+) -> Interval:
+    """Returns the percentiles of bootstrap values that suit the number of patients; see `bootstrap_interval`."""
     values = values[np.isfinite(values)]
     if not values.size:
         return Interval(estimate, float("nan"), float("nan"), level)
-    low, high = np.quantile(values, ((1 - level) / 2, (1 + level) / 2))
+    tail = 0.0
+    if patients > 1:
+        tail = float(stats.norm.cdf(-math.sqrt(patients / (patients - 1)) * stats.t.ppf((1 + level) / 2, patients - 1)))
+    low, high = np.quantile(values, (tail, 1 - tail))
     return Interval(estimate, float(low), float(high), level)
