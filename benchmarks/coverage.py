@@ -17,9 +17,8 @@ SPREADS = {"equal": (0.02, 0.02, 0.03), "patients": (0.02, 0.06, 0.06), "no seed
 
 def main(tables: int = 2000) -> None:
     """Prints the coverage of the corrected interval beside that of the percentiles of the pigeonhole bootstrap."""
-    print(
-        "| spread | patients | seeds | t interval covers | percentiles cover | p < 0.05, t test |\n|---|---|---|---|---|---|"
-    )
+    columns = ("spread", "patients", "seeds", "t interval covers", "percentiles cover", "p < 0.05, t test")
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name, spread in SPREADS.items():
         for patients in PATIENTS:
             for seeds in SEEDS:

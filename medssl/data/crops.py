@@ -56,6 +56,11 @@ class Crops:
         """Returns `annotated` with one row for each view."""
         return None if self.annotated is None else self.annotated.repeat_interleave(self.x.shape[1], 0)
 
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Returns the median voxel spacing of the views along i, j, k."""
+        i, j, k = self.affine[..., :3, :3].flatten(0, 1).norm(dim=1).median(0).values.tolist()
+        return i, j, k
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
         """Copies the crops to another device."""
         tensors = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -265,9 +265,9 @@ def permutation_p(
     """Returns the two-sided p-value of the difference of means, by swapping a and b within patients.
 
     A patient is swapped in all cases and seeds at once, since these are not independent; the test does not generalize
-    to other seeds: `compare_paired` uses it for one seed. All swaps are computed if there are at most `draws`; else the identity counts as one of the draws,
-    so that p is never 0 (Phipson and Smyth, "Permutation p-values should never be zero", 2010,
-    https://doi.org/10.2202/1544-6115.1585).
+    to other seeds: `compare_paired` uses it for one seed. All swaps are computed if there are at most `draws`; else the
+    identity counts as one of the draws, so that p is never 0 (Phipson and Smyth, "Permutation p-values should never be
+    zero", 2010, https://doi.org/10.2202/1544-6115.1585).
     """
     gaps = np.bincount(_number_patients(range(a.shape[1]) if patients is None else patients), weights=(a - b).mean(0))
     n = gaps.size

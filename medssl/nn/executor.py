@@ -10,6 +10,7 @@ import torch
 from einops import repeat
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medssl.nn.norms import LayerNorm3d, apply_scale_shift, compute_moments, compute_scale_shift
 
@@ -100,11 +101,14 @@ def convolve(conv: nn.Conv3d, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b
 
 
 def upsample_mask(visible: Bool[Tensor, "b 1 p q r"], size: Triple) -> Bool[Tensor, "b 1 i j k"]:
-    """Upsamples a mask of patches to a mask of voxels.
+    """Upsamples a mask of patches to a mask of voxels; a voxel with several patches is true if one of them is.
 
     Args:
         visible: One value for each patch.
-        size: Shape of the result in voxels, a multiple of the number of patches along each axis.
+        size: Shape of the result in voxels, along each axis a multiple or a divisor of the number of patches.
     """
+    pool = [max(1, patches // voxels) for voxels, patches in zip(size, visible.shape[2:], strict=True)]
+    if max(pool) > 1:
+        visible = F.max_pool3d(visible.float(), pool).bool()
     i, j, k = (voxels // patches for voxels, patches in zip(size, visible.shape[2:], strict=True))
     return repeat(visible, "b c p q r -> b c (p i) (q j) (r k)", i=i, j=j, k=k)

@@ -1,5 +1,9 @@
 """Samples which patches of a volume stay visible in masked pretraining, reproducibly from a seed."""
 
+import math
+import operator
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated
 
 import torch
@@ -24,9 +28,12 @@ MaskRatio = Annotated[HiddenFraction | tuple[HiddenFraction, HiddenFraction], Af
 
 
 def sample_visible(
-    body: Bool[Tensor, "b 1 p q r"], ratio: float | tuple[float, float], generator: torch.Generator
+    body: Bool[Tensor, "b 1 p q r"],
+    ratio: float | tuple[float, float],
+    generator: torch.Generator,
+    show_air: bool = False,
 ) -> Bool[Tensor, "b 1 p q r"]:
-    """Hides a fraction of the body patches of each volume, and all air.
+    """Hides a fraction of the body patches of each volume; air is hidden or shown as a whole.
 
     A volume with at least two body patches keeps at least one visible and one hidden. In a volume with fewer, all
     patches count as body.
@@ -36,6 +43,7 @@ def sample_visible(
         ratio: Fraction of the body patches to hide. A range (low, high) is sampled once for each volume, so that the
             number of visible patches differs within the batch.
         generator: A generator on the CPU.
+        show_air: Whether all air is visible, as it is to a network that is finetuned, instead of hidden.
 
     Returns:
         Which patches are visible.
@@ -47,7 +55,31 @@ def sample_visible(
     order = torch.rand(flat.shape, generator=generator).to(flat.device).masked_fill(~flat, 2)
     n = flat.sum(1, keepdim=True)
     num_visible = ((1 - hidden) * n).round().clamp_min(1).minimum(n - 1)
-    return (order.argsort(1).argsort(1) < num_visible).view(body.shape)
+    visible = order.argsort(1).argsort(1) < num_visible
+    return (visible | ~flat if show_air else visible).view(body.shape)
+
+
+def choose_patch(
+    patch_mm: float | None, spacing_mm: tuple[float, float, float], strides: Sequence[Triple], size: Triple
+) -> Triple:
+    """Returns the size of a mask's patch in voxels that is nearest to a size in mm along each axis.
+
+    Along each axis the patch tiles the crop, and tiles or is tiled by the voxels of every level of the encoder.
+
+    Args:
+        patch_mm: Side of a patch in mm; None for the total stride of the encoder.
+        spacing_mm: Voxel spacing along each axis.
+        strides: Stride of each level, relative to the previous one.
+        size: Shape of the crop in voxels, a multiple of the total stride.
+    """
+    sides = []
+    for spacing, axis_strides, voxels in zip(spacing_mm, zip(*strides, strict=True), size, strict=True):
+        products = list(accumulate(axis_strides, operator.mul))
+        total = products[-1]
+        coarser = [total * n for n in range(2, voxels // total + 1) if voxels % (total * n) == 0]
+        wanted = total if patch_mm is None else patch_mm / spacing
+        sides.append(min([*products, *coarser], key=lambda side: abs(math.log(side / wanted))))
+    return sides[0], sides[1], sides[2]
 
 
 def find_body_patches(

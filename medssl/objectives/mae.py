@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from medssl.data.crops import Crops
 from medssl.nn import masks
 from medssl.nn.decoder import SegmentationHead, UNetDecoder
-from medssl.nn.encoder import Encoder
-from medssl.nn.executor import upsample_mask
+from medssl.nn.encoder import Encoder, count_patches
+from medssl.nn.executor import Triple, upsample_mask
 from medssl.nn.masks import masked_mean
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
@@ -33,6 +33,12 @@ class Config(Settings):
     )
     air_threshold: float = Field(
         masks.AIR_THRESHOLD, ge=0, lt=1, description="patches with no brighter voxel are air; intensities are 0 to 1"
+    )
+    patch_mm: float | None = Field(
+        None,
+        gt=0,
+        description="side of a masked patch in mm, rounded along each axis to a size that fits the encoder's levels;"
+        " null is the encoder's total stride",
     )
     seed: int = Field(0, ge=0, description="seed of the masks")
 
@@ -51,8 +57,9 @@ class Mae(Objective):
     def step(self, crops: Crops) -> Step:
         """Computes the squared error on hidden body voxels; predicting the mean of each patch has a loss of 1."""
         x, whole = crops.x.flatten(0, 1), crops.reconstruction_target()
-        visible, body = self.sample_mask(whole)
-        target, _, _ = normalize_patches(whole, self.encoder.patch)
+        spacing_mm = crops.spacing_mm()
+        visible, body = self.sample_mask(whole, spacing_mm)
+        target, _, _ = normalize_patches(whole, self.choose_patch(whole, spacing_mm))
         error = (self.reconstruct(x, visible).float() - target).square().mean(1, keepdim=True)
         loss = masked_mean(error, body & ~visible)
         visible_error = masked_mean(error, body & visible).detach()
@@ -60,13 +67,29 @@ class Mae(Objective):
 
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops have too few patches to hide some of them."""
-        require_enough_patches(x, self.encoder)
+        if self.config.patch_mm:
+            count_patches(x, self.encoder.patch)
+        else:
+            require_enough_patches(x, self.encoder.patch, self.encoder.strides)
 
-    def sample_mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 i j k"], Bool[Tensor, "b 1 i j k"]]:
-        """Returns which voxels are visible, and which lie in patches that hold body."""
-        self.check_crop(x)
+    def choose_patch(self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float]) -> Triple:
+        """Returns the size of a patch in voxels for crops with a voxel spacing."""
         size = (x.shape[2], x.shape[3], x.shape[4])
-        body = masks.find_body_patches(x, self.encoder.patch, self.config.air_threshold)
+        return masks.choose_patch(self.config.patch_mm, spacing_mm, self.encoder.strides, size)
+
+    def sample_mask(
+        self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ) -> tuple[Bool[Tensor, "b 1 i j k"], Bool[Tensor, "b 1 i j k"]]:
+        """Returns which voxels are visible, and which lie in patches that hold body.
+
+        Args:
+            x: Crops without mask.
+            spacing_mm: Their voxel spacing, which `patch_mm` refers to.
+        """
+        self.check_crop(x)
+        size, patch = (x.shape[2], x.shape[3], x.shape[4]), self.choose_patch(x, spacing_mm)
+        require_enough_patches(x, patch, self.encoder.strides)
+        body = masks.find_body_patches(x, patch, self.config.air_threshold)
         visible = masks.sample_visible(body, self.config.mask_ratio, self.draws())
         return upsample_mask(visible, size), upsample_mask(body, size)
 
@@ -84,7 +107,7 @@ class Mae(Objective):
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Returns the first crop, its visible voxels, and its reconstruction with the true mean of each patch."""
         x = crops.x[:1, 0]
-        visible, _ = self.sample_mask(x)
-        _, mean, std = normalize_patches(x, self.encoder.patch)
+        visible, _ = self.sample_mask(x, crops.spacing_mm())
+        _, mean, std = normalize_patches(x, self.choose_patch(x, crops.spacing_mm()))
         rebuilt = torch.where(visible, x, self.reconstruct(x, visible).float() * std + mean)
         return {"input": x[0], "visible": torch.where(visible, x, 0)[0], "rebuilt": rebuilt[0]}

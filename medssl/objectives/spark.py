@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
@@ -36,12 +36,33 @@ class Config(Settings):
         0.75, description="fraction of the body patches to hide; a range [low, high] is sampled once for each volume"
     )
     decoder: Literal["light", "unet"] = Field(
-        "unet", description="unet: the decoder of finetuning, which is transferred; light: a narrow one, discarded"
+        "unet", description="unet: the decoder of finetuning; light: a narrow one, which is discarded"
+    )
+    densify: Literal["convolution", "token"] = Field(
+        "convolution",
+        description="what fills hidden patches in front of the decoder. convolution: norm, token and convolution, as in"
+        " SparK; the encoder alone is transferred. token: the token alone, so that the decoder reads the maps of"
+        " finetuning; with decoder=unet it is transferred as well",
+    )
+    show_air: bool = Field(
+        False, description="show all air instead of hiding it; finetuning always shows it, but it costs time here"
+    )
+    patch_mm: float | None = Field(
+        None,
+        gt=0,
+        description="side of a masked patch in mm, rounded along each axis to a size that fits the encoder's levels;"
+        " null is the encoder's total stride. Smaller patches than that run dense kernels, at the cost of speed",
     )
     air_threshold: float = Field(
         masks.AIR_THRESHOLD, ge=0, lt=1, description="patches with no brighter voxel are air; intensities are 0 to 1"
     )
     seed: int = Field(0, ge=0, description="seed of the masks")
+
+    @model_validator(mode="after")
+    def _check_densify(self) -> "Config":
+        if (self.decoder, self.densify) == ("light", "token"):
+            raise ValueError("densify=token: a light decoder is narrower than the encoder's maps; give decoder=unet")
+        return self
 
 
 class Spark(Objective):
@@ -53,9 +74,12 @@ class Spark(Objective):
         super().__init__(config, encoder)
         light = config.decoder == "light"
         widths = choose_light_widths(encoder.channels) if light else encoder.channels
-        kernels = [3] * (len(widths) - 1) + [1]
-        levels = zip(encoder.channels, widths, kernels, strict=True)
-        self.densify = nn.ModuleList(Densify(c, width, kernel) for c, width, kernel in levels)
+        if config.densify == "token":
+            self.densify: nn.ModuleList = nn.ModuleList(TokenFill(c) for c in encoder.channels)
+        else:
+            kernels = [3] * (len(widths) - 1) + [1]
+            levels = zip(encoder.channels, widths, kernels, strict=True)
+            self.densify = nn.ModuleList(Densify(c, width, kernel) for c, width, kernel in levels)
         self.decoder = (LightDecoder if light else UNetDecoder)(widths, encoder.strides)
         self.head = SegmentationHead(widths[0], encoder.in_channels, encoder.strides[0])
         self.draws = masks.SeededGenerators(config.seed)
@@ -63,18 +87,31 @@ class Spark(Objective):
     def step(self, crops: Crops) -> Step:
         """Computes the squared error on hidden body patches; the error on visible ones is logged only."""
         x, target = crops.x.flatten(0, 1), crops.reconstruction_target()
-        visible, body = self.sample_mask(target)
+        visible, body = self.sample_mask(target, crops.spacing_mm())
         return self.compute_loss(self.reconstruct(x, visible), target, visible, body)
 
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops have too few patches to hide some of them."""
-        require_enough_patches(x, self.encoder)
+        if self.config.patch_mm:
+            count_patches(x, self.encoder.patch)
+        else:
+            require_enough_patches(x, self.encoder.patch, self.encoder.strides)
 
-    def sample_mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
-        """Returns which patches are visible, and which hold body."""
+    def sample_mask(
+        self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
+        """Returns which patches are visible, and which hold body.
+
+        Args:
+            x: Crops without mask.
+            spacing_mm: Their voxel spacing, which `patch_mm` refers to.
+        """
         self.check_crop(x)
-        body = masks.find_body_patches(x, self.encoder.patch, self.config.air_threshold)
-        return masks.sample_visible(body, self.config.mask_ratio, self.draws()), body
+        size = (x.shape[2], x.shape[3], x.shape[4])
+        patch = masks.choose_patch(self.config.patch_mm, spacing_mm, self.encoder.strides, size)
+        require_enough_patches(x, patch, self.encoder.strides)
+        body = masks.find_body_patches(x, patch, self.config.air_threshold)
+        return masks.sample_visible(body, self.config.mask_ratio, self.draws(), self.config.show_air), body
 
     def reconstruct(
         self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"]
@@ -93,10 +130,11 @@ class Spark(Objective):
         body: Bool[Tensor, "b 1 p q r"],
     ) -> Step:
         """Computes the loss on hidden body patches; `flat` in the logs is the error of predicting each patch's mean."""
-        target, _, _ = normalize_patches(x, self.encoder.patch)
+        patch = patch_size_of(visible, x)
+        target, _, _ = normalize_patches(x, patch)
         squared_error = (reconstruction.float() - target).square()
-        error = average_patches(squared_error, self.encoder.patch).mean(1, keepdim=True)
-        flat = average_patches(target.square(), self.encoder.patch).mean(1, keepdim=True)
+        error = average_patches(squared_error, patch).mean(1, keepdim=True)
+        flat = average_patches(target.square(), patch).mean(1, keepdim=True)
         hidden = body & ~visible
         loss = masked_mean(error, hidden)
         logs = {
@@ -108,15 +146,20 @@ class Spark(Objective):
         return Step(loss, logs)
 
     def transferable(self) -> dict[str, nn.Module]:
-        """Returns the encoder, and the decoder if finetuning uses the same type."""
-        return super().transferable() | ({"decoder": self.decoder} if self.config.decoder == "unet" else {})
+        """Returns the encoder, and the decoder if it has read the maps of the encoder as finetuning feeds them to it.
+
+        A decoder behind densifying convolutions has not: fed with the encoder's own maps it reconstructs worse than a
+        constant.
+        """
+        has_read_maps = self.config.densify == "token"
+        return super().transferable() | ({"decoder": self.decoder} if has_read_maps else {})
 
     @torch.no_grad()
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Returns the first crop, its visible voxels, and its reconstruction with the true mean of each patch."""
         x = crops.x[:1, 0]
-        visible, _ = self.sample_mask(x)
-        _, mean, std = normalize_patches(x, self.encoder.patch)
+        visible, _ = self.sample_mask(x, crops.spacing_mm())
+        _, mean, std = normalize_patches(x, patch_size_of(visible, x))
         mask = upsample_mask(visible, (x.shape[2], x.shape[3], x.shape[4]))
         rebuilt = torch.where(mask, x, self.reconstruct(x, visible).float() * std + mean)
         return {"input": x[0], "visible": torch.where(mask, x, 0)[0], "rebuilt": rebuilt[0]}
@@ -136,6 +179,24 @@ class Densify(nn.Module):
         return executor.densify(self.conv, executor.norm(self.norm, x), self.token)
 
 
+class TokenFill(nn.Module):
+    """Fills the hidden patches of one level with a learned token, and leaves the visible ones as they are."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(channels), std=0.02))
+
+    def forward(self, x: Tensor, executor: Executor) -> Float[Tensor, "b c i j k"]:
+        """Returns a dense feature map for the decoder."""
+        return executor.to_dense(x, self.token)
+
+
+def patch_size_of(visible: Bool[Tensor, "b 1 p q r"], x: Float[Tensor, "b c i j k"]) -> Triple:
+    """Returns the size in voxels of the patches of a mask."""
+    i, j, k = (voxels // patches for voxels, patches in zip(x.shape[2:], visible.shape[2:], strict=True))
+    return i, j, k
+
+
 def normalize_patches(
     x: Float[Tensor, "b c i j k"], patch: Triple
 ) -> tuple[Float[Tensor, "b c i j k"], Float[Tensor, "b c i j k"], Float[Tensor, "b c i j k"]]:
@@ -152,21 +213,27 @@ def average_patches(x: Float[Tensor, "b c i j k"], patch: Triple) -> Float[Tenso
     return nn.functional.avg_pool3d(x, patch)
 
 
-def require_enough_patches(x: Float[Tensor, "b c i j k"], encoder: Encoder) -> None:
-    """Raises BadInput if crops have fewer than 16 patches; the message names a crop or stages that are sufficient."""
-    size, patch = (x.shape[2], x.shape[3], x.shape[4]), encoder.patch
+def require_enough_patches(x: Float[Tensor, "b c i j k"], patch: Triple, strides: tuple[Triple, ...]) -> None:
+    """Raises BadInput if crops have fewer than 16 patches; the message names a crop or stages that are sufficient.
+
+    Args:
+        x: Crops, of which only the shape is used.
+        patch: Size of a patch in voxels.
+        strides: Stride of each level of the encoder.
+    """
+    size = (x.shape[2], x.shape[3], x.shape[4])
     if math.prod(count_patches(x, patch)) >= MIN_PATCHES:
         return
     sufficient = list(size)
     while math.prod(n // c for n, c in zip(sufficient, patch, strict=True)) < MIN_PATCHES:
         axis = min(range(3), key=lambda a: sufficient[a] // patch[a])
         sufficient[axis] += patch[axis]
-    stages = len(encoder.strides)
-    while stages > 1 and _count_patches_of_stages(size, encoder.strides[:stages]) < MIN_PATCHES:
+    stages = len(strides)
+    while stages > 1 and _count_patches_of_stages(size, strides[:stages]) < MIN_PATCHES:
         stages -= 1
     raise BadInput(
         f"crop {size} has {math.prod(count_patches(x, patch))} patches of {patch} voxels, masking needs {MIN_PATCHES}: "
-        f"use a crop of at least {tuple(sufficient)}, or {stages} of the encoder's {len(encoder.strides)} stages"
+        f"use a crop of at least {tuple(sufficient)}, or {stages} of the encoder's {len(strides)} stages"
     )
 
 

@@ -68,3 +68,24 @@ def test_generators_differ_in_training_repeat_in_evaluation_and_can_be_resumed()
 @pytest.mark.parametrize("seed", [0, 1])
 def test_different_seeds_give_different_generators(seed):
     assert masks.SeededGenerators(seed)().initial_seed() != masks.SeededGenerators(seed + 1)().initial_seed()
+
+
+@pytest.mark.parametrize(
+    ("patch_mm", "spacing", "expected"),
+    [
+        (None, (1, 1, 5), (8, 8, 2)),
+        (16, (1, 1, 5), (16, 16, 4)),
+        (5, (1, 1, 5), (4, 4, 1)),
+        (20, (2.5, 2.5, 10), (8, 8, 2)),
+        (1000, (1, 1, 1), (48, 48, 12)),
+    ],
+)
+def test_a_patch_in_mm_fits_levels_and_crop(patch_mm, spacing, expected):
+    strides = ((1, 1, 1), (2, 2, 1), (2, 2, 1), (2, 2, 2))
+    assert masks.choose_patch(patch_mm, spacing, strides, (48, 48, 12)) == expected
+
+
+def test_air_is_shown_as_a_whole_if_asked():
+    body = torch.rand(3, 1, 4, 4, 4, generator=make_generator()) < 0.5
+    hidden, shown = (masks.sample_visible(body, 0.75, make_generator(1), show_air=s) for s in (False, True))
+    assert torch.equal(shown, hidden | ~body)

@@ -1,5 +1,7 @@
 """Tests that SparK reconstructs hidden patches from visible ones, and from nothing else."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -106,9 +108,64 @@ def test_it_learns_more_than_patch_means(decoder):
     assert step.loss < 0.7 * step.logs["flat"]
 
 
-def test_the_decoder_transfers_when_it_is_the_downstream_one():
-    assert objective("unet").transferable().keys() == {"encoder", "decoder"}
+@pytest.mark.parametrize("densify", ["convolution", "token"])
+def test_a_decoder_is_handed_over_only_if_it_has_read_what_finetuning_feeds_it(densify):
+    """Without hidden patches, what the decoder reads here must be the maps of the encoder itself."""
+    torch.manual_seed(0)
+    model = Spark(Config(densify=densify), ResEncoder((8, 16, 32), (1, 2, 2))).eval()
+    x, read = crops().x[:, 0], []
+    model.decoder.register_forward_pre_hook(lambda module, inputs: read.extend(inputs[0]))
+    model.reconstruct(x, torch.ones(2, 1, 4, 4, 4, dtype=torch.bool))
+    reads_maps = all(torch.allclose(a, b, atol=1e-4) for a, b in zip(read, model.encoder(x), strict=True))
+    assert reads_maps == (densify == "token")
+    assert ("decoder" in model.transferable()) == reads_maps
+
+
+def test_a_light_decoder_is_never_handed_over():
     assert objective("light").transferable().keys() == {"encoder"}
+    with pytest.raises(ValueError, match="give decoder=unet"):
+        Config(decoder="light", densify="token")
+
+
+@pytest.mark.parametrize("show_air", [False, True])
+def test_air_is_shown_as_in_finetuning_if_asked_and_never_counts_in_the_loss(show_air):
+    torch.manual_seed(0)
+    model = Spark(Config(show_air=show_air), ResEncoder((8, 16, 32), (1, 2, 2)))
+    x = crops().x[:, 0]
+    x[:, :, :8] = 0
+    visible, body = model.sample_mask(x)
+    assert not body[:, :, :2].any() and (visible[~body] == show_air).all()
+    assert (body & visible).any() and (body & ~visible).any()
+    rebuilt = torch.randn_like(x)
+    other = torch.where(upsample_mask(body, (16, 16, 16)), rebuilt, rebuilt + 5)
+    assert torch.equal(*(model.compute_loss(r, x, visible, body).loss for r in (rebuilt, other)))
+
+
+@pytest.mark.parametrize(
+    ("patch_mm", "patch"), [(None, (4, 4, 4)), (2.0, (2, 2, 1)), (8.0, (8, 8, 2)), (3.0, (4, 4, 1))]
+)
+@pytest.mark.parametrize("densify", ["convolution", "token"])
+def test_a_patch_has_its_size_in_mm_and_hidden_voxels_do_not_leak(densify, patch_mm, patch):
+    """Voxels of 1 x 1 x 3 mm; the encoder's total stride is 4 x 4 x 4 voxels."""
+    torch.manual_seed(0)
+    model = Spark(Config(densify=densify, patch_mm=patch_mm), ResEncoder((8, 16, 32), (1, 2, 2))).eval()
+    size = (16, 16, 16)
+    x = crops(size=size).x[:, 0]
+    visible, body = model.sample_mask(x, (1.0, 1.0, 3.0))
+    assert visible.shape[2:] == tuple(n // p for n, p in zip(size, patch, strict=True))
+    other = torch.where(upsample_mask(visible, size), x, torch.rand_like(x))
+    rebuilt = model.reconstruct(x, visible)
+    assert torch.equal(rebuilt, model.reconstruct(other, visible))
+    model.compute_loss(rebuilt, x, visible, body).loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.encoder.parameters())
+
+
+def test_the_spacing_of_crops_decides_the_size_of_a_patch():
+    batch = crops(size=(16, 16, 16))
+    thick = replace(batch, affine=batch.affine * torch.tensor([1.0, 1.0, 4.0, 1.0]))
+    assert thick.spacing_mm() == (1, 1, 4)
+    step = Spark(Config(patch_mm=4.0), ResEncoder((8, 16, 32), (1, 2, 2))).step(thick)
+    assert step.loss.isfinite()
 
 
 def test_a_preview_has_the_visible_voxels_and_reconstructs_hidden_ones_only():

@@ -2,7 +2,9 @@
 
 import logging
 import math
+import operator
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Literal
 
 import torch
@@ -56,9 +58,11 @@ class Encoder(nn.Module):
         Args:
             x: The input volume.
             visible: Which patches are visible; None is all. Hidden patches have no effect, and are zero at every level.
+                A patch may be larger or smaller than the total stride; a voxel of a coarse level with several patches
+                is visible if one of them is.
 
         Raises:
-            BadInput: If the patches do not tile the volume, or the mask has another shape than the grid of patches.
+            BadInput: If the total stride does not divide the volume, or patches do not align with the levels.
         """
         executor = self.build_executor(x, visible)
         return [executor.to_dense(level) for level in self.features(x, executor)]
@@ -73,10 +77,11 @@ class Encoder(nn.Module):
         _check_bf16_depth(x, expected[2])
         if visible is None:
             return Executor()
-        if visible.shape != expected:
+        if not self._is_aligned(x, visible):
             raise BadInput(
                 f"the mask is {tuple(visible.shape)}, these crops with patches of {self.patch} voxels need {expected}"
             )
+        has_whole_patches = all(n % m == 0 for n, m in zip(expected[2:], visible.shape[2:], strict=True))
         if self.unmasked and not self._has_warned:
             name = type(self).__name__
             log.warning(
@@ -84,7 +89,21 @@ class Encoder(nn.Module):
                 name, self.unmasked,
             )  # fmt: skip
             self._has_warned = True
-        return MaskedExecutor(visible) if self.dense or not self.sparse else VisibleBlocks(visible)
+        is_dense = self.dense or not self.sparse or not has_whole_patches
+        return MaskedExecutor(visible) if is_dense else VisibleBlocks(visible)
+
+    def _is_aligned(self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"]) -> bool:
+        """Returns whether the patches of a mask tile the volume, and tile or are tiled by the voxels of each level."""
+        if visible.shape[:2] != (len(x), 1):
+            return False
+        for voxels, patches, strides in zip(
+            x.shape[2:], visible.shape[2:], zip(*self.strides, strict=True), strict=True
+        ):
+            side, remainder = divmod(voxels, patches)
+            products = accumulate(strides, operator.mul)
+            if remainder or side < 1 or any(side % step and step % side for step in products):
+                return False
+        return True
 
 
 class BaseEncoderConfig(Settings):
