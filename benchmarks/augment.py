@@ -22,9 +22,14 @@ def main() -> None:
     source = torch.Generator().manual_seed(0)
     x = torch.rand(1, SIDE, SIDE, SIDE, generator=source)
     label = torch.randint(0, 4, (SIDE,) * 3, generator=source)
+    scan, scan_label = x.repeat(1, 3, 3, 3), label.repeat(3, 3, 3)
+
+    def cut(shift: tuple[int, int, int], size: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        box = tuple(slice(SIDE + a, SIDE + a + n) for a, n in zip(shift, size, strict=True))
+        return scan[(slice(None), *box)], scan_label[box]
 
     def once(how: AugmentConfig) -> float:
-        return _ms(lambda: augment(how, x, label, source))
+        return _ms(lambda: augment(how, cut, (SIDE,) * 3, (1.0, 1.0, 1.0), source))
 
     defaults = AugmentConfig().model_dump()
     rows = {"nothing": STILL}

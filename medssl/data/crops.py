@@ -1,7 +1,7 @@
 """Cuts random crops from stored volumes and batches them for objectives and tasks."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.store import IntTriple, Store
-from medssl.data.transforms.augmentation import AugmentConfig, augment
+from medssl.data.transforms.augmentation import AugmentConfig, ImageAndLabel, ReadBox, augment
 from medssl.errors import BadInput
 
 
@@ -161,18 +161,19 @@ class CropDataset(Dataset[CropItem]):
         index = self._case_index(number)
         case = self.store.manifest.cases[index]
         corners = self._draw_corners(case, rng)
-        item = CropItem(
-            x=torch.from_numpy(np.stack([self._read_input(case, c) for c in corners])),
+        views = self._cut_views(case, corners, rng)
+        labels = [label for _, label in views if label is not None]
+        return CropItem(
+            x=torch.stack([x for x, _ in views]),
             corner=torch.tensor(corners),
             size=torch.tensor(self.store.image(case).shape),
             affine=torch.from_numpy(np.stack([self._crop_affine(case, c) for c in corners])),
             volume=index,
-            label=torch.from_numpy(np.stack([self._read_label(case, c) for c in corners])) if self.labelled else None,
+            label=torch.stack(labels) if self.labelled else None,
             annotated=(
                 torch.from_numpy(self.classes.annotation_mask(case.id)) if self.labelled and self.classes else None
             ),
         )
-        return item if self.augment_config is None else _augment_item(item, self.augment_config, rng)
 
     def _case_index(self, number: int) -> int:
         """Returns the case of an item: each round visits every case once, in an order of its own."""
@@ -220,13 +221,28 @@ class CropDataset(Dataset[CropItem]):
         i, j, k = np.where(room < 0, room // 2, np.clip(np.floor(corner), 0, np.maximum(room, 0))).astype(int).tolist()
         return i, j, k
 
-    def _read_input(self, case: Case, corner: IntTriple) -> Float[np.ndarray, "c i j k"]:
-        image = self.store.image(case)
-        return self.normalization.apply(image.crop(corner, self.patch_size), image.unit, image.deciles)
+    def _cut_views(self, case: Case, corners: list[IntTriple], rng: np.random.Generator) -> list[ImageAndLabel]:
+        """Cuts the views of one volume, each augmented in its own way."""
+        if self.augment_config is None:
+            return [self._read_box(case, corner, self.patch_size) for corner in corners]
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        i, j, k = np.linalg.norm(self.store.image(case).affine[:3, :3], axis=0).tolist()
 
-    def _read_label(self, case: Case, corner: IntTriple) -> Int[np.ndarray, "i j k"]:
-        label = self.store.label(case).crop(corner, self.patch_size)
-        return label.astype(np.int64) if self.classes is None else self.classes.to_target(label)
+        def read_from(corner: IntTriple) -> ReadBox:
+            return lambda shift, size: self._read_box(case, _add(corner, shift), size)
+
+        return [
+            augment(self.augment_config, read_from(corner), self.patch_size, (i, j, k), generator) for corner in corners
+        ]
+
+    def _read_box(self, case: Case, corner: IntTriple, size: IntTriple) -> ImageAndLabel:
+        """Reads a box of a volume as network input and, if labelled, its targets."""
+        image = self.store.image(case)
+        x = torch.from_numpy(self.normalization.apply(image.crop(corner, size), image.unit, image.deciles))
+        if not self.labelled:
+            return x, None
+        label = self.store.label(case).crop(corner, size)
+        return x, torch.from_numpy(label.astype(np.int64) if self.classes is None else self.classes.to_target(label))
 
     def _crop_affine(self, case: Case, corner: IntTriple) -> Float[np.ndarray, "4 4"]:
         shift = np.eye(4)
@@ -234,13 +250,8 @@ class CropDataset(Dataset[CropItem]):
         return (self.store.image(case).affine @ shift).astype(np.float32)
 
 
-def _augment_item(item: CropItem, config: AugmentConfig, rng: np.random.Generator) -> CropItem:
-    """Augments every view of an item, each in its own way."""
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    labels = item.label if item.label is not None else [None] * len(item.x)
-    augmented = [augment(config, x, label, generator) for x, label in zip(item.x, labels, strict=True)]
-    label = None if item.label is None else torch.stack([y for _, y in augmented if y is not None])
-    return replace(item, x=torch.stack([x for x, _ in augmented]), label=label)
+def _add(a: IntTriple, b: IntTriple) -> IntTriple:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
 
 
 class ResumableSampler(Sampler[int]):

@@ -1,6 +1,7 @@
 """Crops are pure functions of seed and number, on the body and on every class, with their true position."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,3 +182,21 @@ def test_crops_of_nothing_or_of_unlabelled_cases_are_refused(manifest):
         )
     with pytest.raises(BadInput, match="channels"):
         CropDataset(Manifest((make_case(0), make_case(1, channels=2)), manifest.folder), IntensityNormalization(), SIZE)
+
+
+def test_an_augmented_crop_is_filled_from_the_scan_around_it(tmp_path):
+    """A scan without air: whatever a turned crop needs is there, so that no zero enters image or label."""
+    shape, affine = (96, 96, 96), np.diag([1.0, 1, 2, 1])
+    store.write(tmp_path / "c0.b2nd", Volume(np.full((1, *shape), 500, np.int16), affine, "HU"), {})
+    store.write(tmp_path / "l0.b2nd", Volume(np.ones(shape, np.uint8), affine, "label"), {})
+    full = Manifest((replace(make_case(0), shape=shape),), tmp_path)
+    config = AugmentConfig(probability=1, rotate_deg=25, scale=0.2, gamma=0, contrast=0, brightness=0, noise=0)
+    data = CropDataset(
+        full, IntensityNormalization(window_hu=(-1000, 1000)), (16, 16, 12), labelled=True, augment_config=config
+    )
+    items = [data[n] for n in range(24)]
+    # A crop this far inside the scan never needs what lies outside.
+    inside = [m for m in items if (m.corner > 9).all() and (m.corner[0] + torch.tensor([16, 16, 12]) < 87).all()]
+    assert len(inside) > 3
+    for item in inside:
+        assert (item.x - 0.75).abs().max() < 1e-3 and (item.label == 1).all()

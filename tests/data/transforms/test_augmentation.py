@@ -5,15 +5,38 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.data.transforms.augmentation import AugmentConfig, augment
+from medssl.data.transforms.augmentation import AugmentConfig, draw_spatial_transform
+from medssl.data.transforms.augmentation import augment as augment_scan
 
 ALWAYS = AugmentConfig(probability=1.0, flip=(True, True, True))
 NEVER = AugmentConfig(probability=0.0, flip=(False, False, False))
 
 
+NO_CHANGE = {"rotate_deg": 0, "scale": 0, "elastic": 0, "gamma": 0, "contrast": 0, "brightness": 0, "noise": 0}
+NO_CHANGE |= {"blur": 0, "zoom": 1, "probability": 1.0, "flip": (False, False, False)}
+
+
 def make_crop(seed=0, shape=(12, 14, 10)):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(2, *shape, generator=generator), torch.randint(0, 4, shape, generator=generator)
+
+
+def cut(x, corner, size, fill=0):
+    """Cuts a box that may reach beyond an array."""
+    padded = torch.full((*x.shape[:-3], *size), fill, dtype=x.dtype)
+    inside = [slice(max(0, c), min(n, c + s)) for n, c, s in zip(x.shape[-3:], corner, size, strict=True)]
+    place = [slice(a.start - c, a.stop - c) for a, c in zip(inside, corner, strict=True)]
+    padded[(..., *place)] = x[(..., *inside)]
+    return padded
+
+
+def augment(config, x, label, generator, spacing_mm=(1.0, 1.0, 1.0)):
+    """Augments a whole scan, beyond which there is nothing."""
+
+    def read(corner, size):
+        return cut(x, corner, size), None if label is None else cut(label, corner, size)
+
+    return augment_scan(config, read, tuple(x.shape[1:]), spacing_mm, generator)
 
 
 def make_generator(seed):
@@ -70,24 +93,117 @@ def test_image_and_label_move_together(shape):
         assert overlap > 0.95 and moved.sum() > 0
 
 
-def test_a_rotation_keeps_lengths_in_a_crop_that_is_no_cube():
-    x = torch.zeros(1, 40, 20, 20)
-    x[0, 17:23, 7:13, 7:13] = 1
-    config = AugmentConfig(
-        probability=1.0,
-        flip=(False,) * 3,
-        rotate_deg=90,
-        scale=0,
-        elastic=0,
-        gamma=0,
-        contrast=0,
-        brightness=0,
-        noise=0,
-        blur=0,
-        zoom=1,
+def make_ball(shape, spacing_mm, radius_mm, offset_mm=(0, 0, 0)):
+    """Returns a ball with a soft edge, near the centre of a grid."""
+    axes = [(torch.arange(n) - (n - 1) / 2) * mm - o for n, mm, o in zip(shape, spacing_mm, offset_mm, strict=True)]
+    distance = torch.stack(torch.meshgrid(*axes, indexing="ij")).square().sum(0).sqrt()
+    return ((radius_mm - distance) / max(spacing_mm) + 0.5).clamp(0, 1)[None]
+
+
+def compute_spread_mm(x, spacing_mm):
+    """Returns the standard deviation along each axis and the correlations, in mm, of a distribution of mass."""
+    mass = x[0] / x[0].sum()
+    axes = [torch.arange(n) * mm for n, mm in zip(mass.shape, spacing_mm, strict=True)]
+    points = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1).double()
+    weight = mass.flatten().double()
+    centred = points - (points * weight).sum(1, keepdim=True)
+    return (centred * weight) @ centred.T
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (1.0, 1.0, 2.5), (3.0, 1.5, 1.0), (0.8, 0.8, 5.0)])
+def test_a_ball_stays_a_ball_in_mm_under_any_turn(spacing_mm):
+    """All axes turn by up to 90 degrees, thick slices too if each axis has a value of its own."""
+    shape = tuple(round(48 / mm) for mm in spacing_mm)
+    x = make_ball(shape, spacing_mm, 14.0)
+    still = compute_spread_mm(x, spacing_mm)
+    config = AugmentConfig(**NO_CHANGE | {"rotate_deg": (90, 90, 90)})
+    for seed in range(4):
+        turned, _ = augment(config, x, None, make_generator(seed), spacing_mm)
+        assert not torch.allclose(turned, x, atol=1e-3) or max(spacing_mm) == 1
+        assert torch.allclose(
+            compute_spread_mm(turned, spacing_mm), still, atol=0.04 * still[0, 0].item() + max(spacing_mm) ** 2 / 8
+        )
+
+
+@pytest.mark.parametrize("thick", range(3))
+@pytest.mark.parametrize("name", ["rotate_deg", "scale", "elastic"])
+def test_thick_slices_change_in_their_plane_only(thick, name):
+    """Each voxel is read from its own slice, and the same place of all slices; a value for each axis changes that."""
+    spacing_mm = tuple(3.0 if axis == thick else 1.0 for axis in range(3))
+    strength = {"rotate_deg": 30.0, "scale": 0.3, "elastic": 0.2}[name]
+    for value, is_spared in ((strength, True), ((strength,) * 3, False)):
+        config = AugmentConfig(**NO_CHANGE | {name: value})
+        transform = draw_spatial_transform(config, (12, 12, 12), spacing_mm, make_generator(1))
+        positions = transform.source_positions()
+        own_slice = torch.arange(12.0).view([12 if axis == thick else 1 for axis in range(3)])
+        assert torch.allclose(positions[thick], own_slice.expand(12, 12, 12), atol=1e-4) == is_spared
+        in_plane = positions[[axis for axis in range(3) if axis != thick]]
+        assert (in_plane.std(1 + thick).max() < 1e-4) == is_spared or name == "scale"
+
+
+def test_voxels_less_than_three_times_as_long_are_turned_about_all_axes():
+    config = AugmentConfig(**NO_CHANGE | {"rotate_deg": 30.0})
+    positions = draw_spatial_transform(config, (12, 12, 12), (1.0, 1.0, 2.9), make_generator(1)).source_positions()
+    assert (positions[2] - torch.arange(12.0)).abs().max() > 0.5
+
+
+def test_one_axis_can_be_spared():
+    config = AugmentConfig(**NO_CHANGE | {"rotate_deg": (0, 0, 20), "scale": (0.2, 0, 0), "elastic": (0.1, 0.1, 0)})
+    positions = draw_spatial_transform(config, (10, 12, 14), (1.0, 1.0, 1.0), make_generator(1)).source_positions()
+    assert torch.allclose(positions[2], torch.arange(14.0).expand(10, 12, 14), atol=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32), ratio=st.sampled_from([1.0, 2.0, 5.0]))
+def test_nothing_enters_a_crop_but_the_scan(seed, ratio):
+    """The scan is 0.5 and label 1 wherever it is, and reaches far beyond the crop."""
+    size = (16, 12, 8)
+    config = AugmentConfig(**NO_CHANGE | {"rotate_deg": 40, "scale": 0.3, "elastic": 0.2})
+    boxes = []
+
+    def read(corner, shape):
+        boxes.append((corner, shape))
+        return torch.full((1, *shape), 0.5), torch.ones(shape, dtype=torch.long)
+
+    x, label = augment_scan(config, read, size, (1.0, 1.0, ratio), make_generator(seed))
+    assert x.shape == (1, *size) and (x - 0.5).abs().max() < 1e-6 and (label == 1).all()
+    ((corner, shape),) = boxes
+    assert max(shape) <= 4 * max(size) and min(corner) >= -3 * max(size)
+
+
+def test_an_augmented_place_is_the_place_in_the_scan():
+    """A scan whose intensity is linear in position is read exactly, also outside the crop."""
+    size, direction = (10, 12, 8), torch.tensor([0.3, -0.5, 0.2])
+    config = AugmentConfig(**NO_CHANGE | {"rotate_deg": 30, "scale": 0.2, "elastic": 0.1})
+
+    def intensity(positions):
+        return 0.5 + 0.01 * torch.einsum("a,aijk->ijk", direction, positions)
+
+    def read(corner, shape):
+        axes = [torch.arange(c, c + n).float() for c, n in zip(corner, shape, strict=True)]
+        return intensity(torch.stack(torch.meshgrid(*axes, indexing="ij")))[None], None
+
+    for seed in range(4):
+        transform = draw_spatial_transform(config, size, (1.0, 1.5, 2.0), make_generator(seed))
+        expected = intensity(transform.source_positions())
+        assert torch.allclose(transform.resample(read)[0][0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "value"), [("blur", 2.0), ("zoom", 0.25)])
+def test_a_blurred_point_is_round_in_mm(name, value):
+    """A point spreads equally in mm along all axes; across slices of 4 mm it hardly spreads at all."""
+    spacing_mm = (1.0, 2.0, 4.0)
+    x = make_ball((33, 17, 9), spacing_mm, 6.0)
+    config = AugmentConfig(**NO_CHANGE | {name: value})
+    before = compute_spread_mm(x, spacing_mm).diag()
+    grown = torch.stack(
+        [compute_spread_mm(augment(config, x, None, make_generator(s), spacing_mm)[0], spacing_mm).diag() - before for s in range(6)]
     )
-    for seed in range(10):
-        assert augment(config, x, None, make_generator(seed))[0].sum().item() == pytest.approx(x.sum().item(), rel=0.1)
+    assert grown.max() > 0.5
+    if name == "blur":
+        strong = grown[grown[:, 0].argmax()]
+        assert strong[1].item() == pytest.approx(strong[0].item(), rel=0.35)
+    assert (grown[:, 2] <= grown[:, 0] + 0.1).all()
 
 
 def test_a_coarser_scan_does_not_shift_the_image():
@@ -110,8 +226,6 @@ def test_a_coarser_scan_does_not_shift_the_image():
         assert ((coordinates * image).sum((1, 2, 3)) / image.sum()).tolist() == pytest.approx([11.5] * 3, abs=0.02)
 
 
-NO_CHANGE = {"rotate_deg": 0, "scale": 0, "elastic": 0, "gamma": 0, "contrast": 0, "brightness": 0, "noise": 0}
-NO_CHANGE |= {"blur": 0, "zoom": 1, "probability": 1.0, "flip": (False, False, False)}
 GEOMETRIC = {"rotate_deg": 15, "scale": 0.15, "elastic": 0.1}
 INTENSITY = {"gamma": 0.3, "contrast": 0.25, "brightness": 0.1, "noise": 0.05, "blur": 2.0, "zoom": 0.5}
 
