@@ -38,6 +38,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the new run")
     parser.add_argument("--licence", required=True, help="licence of the weights, for example CC-BY-4.0")
     parser.add_argument(
-        "--strides", help="stride of each stage, for example [1,2,[1,2,2]] (default: read from the decoder)"
+        "--strides",
+        help="stride of each stage along z, y, x as in nnU-Net's plans, for example [1,[1,2,2],2] "
+        "(default: read from the decoder)",
     )
     return parser

@@ -24,7 +24,8 @@ class ImportConfig(Settings):
     run: Path = Field(description="the run to write: a folder that does not exist yet")
     licence: str = Field(min_length=1, description="the licence of the weights, e.g. CC-BY-4.0")
     strides: tuple[int | Triple, ...] | None = Field(
-        None, description="stride of each encoder stage; null infers them from the checkpoint"
+        None,
+        description="stride of each encoder stage along z, y, x, as in nnU-Net; null infers them from the checkpoint",
     )
 
 

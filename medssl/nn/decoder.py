@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nn import norms
-from medssl.nn.encoder import as_triples
+from medssl.nn.encoder import as_triples, expand_kernels
 from medssl.nn.executor import Triple
 
 
@@ -20,6 +20,7 @@ class UNetDecoder(nn.Module):
     Args:
         channels: Width of each level of the encoder, fine to coarse; the decoded maps have the same widths.
         strides: Stride of each level of the encoder.
+        kernels: Kernel of each level of the encoder, which the decoder uses as well; () is 3 along each axis.
         convs: Number of convolutions of each level.
         norm: Norm behind each convolution.
         linear: Leaves out the last activation of the finest map.
@@ -29,6 +30,7 @@ class UNetDecoder(nn.Module):
         self,
         channels: Sequence[int],
         strides: Sequence[int | Triple],
+        kernels: Sequence[Triple] = (),
         convs: int = 2,
         norm: norms.Norm = "instance",
         linear: bool = False,
@@ -38,7 +40,10 @@ class UNetDecoder(nn.Module):
         self.strides = as_triples(strides)
         fine, coarse, steps = self.channels[:-1], self.channels[1:], self.strides[1:]
         self.ups = nn.ModuleList(nn.ConvTranspose3d(c, f, s, s) for f, c, s in zip(fine, coarse, steps, strict=True))
-        self.merges = nn.ModuleList(_build_convs(2 * f, f, convs, norm, linear and n == 0) for n, f in enumerate(fine))
+        sides = expand_kernels(kernels, len(self.channels))
+        self.merges = nn.ModuleList(
+            _build_convs(2 * f, f, convs, norm, sides[n], linear and n == 0) for n, f in enumerate(fine)
+        )
 
     def forward(self, pyramid: list[Tensor], finest: int = 0) -> list[Tensor]:
         """Decodes a pyramid.
@@ -63,16 +68,24 @@ class LightDecoder(nn.Module):
     Args:
         channels: Width of each level of the decoder and of its input, fine to coarse.
         strides: Stride of each level of the encoder.
+        kernels: Kernel of each level of the encoder, which the decoder uses as well; () is 3 along each axis.
         norm: Norm behind each convolution.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int | Triple], norm: norms.Norm = "instance") -> None:
+    def __init__(
+        self,
+        channels: Sequence[int],
+        strides: Sequence[int | Triple],
+        kernels: Sequence[Triple] = (),
+        norm: norms.Norm = "instance",
+    ) -> None:
         super().__init__()
         self.channels = tuple(channels)
         self.strides = as_triples(strides)
         fine, coarse, steps = self.channels[:-1], self.channels[1:], self.strides[1:]
         self.ups = nn.ModuleList(nn.ConvTranspose3d(c, f, s, s) for f, c, s in zip(fine, coarse, steps, strict=True))
-        self.merges = nn.ModuleList(_build_convs(f, f, 1, norm) for f in fine)
+        sides = expand_kernels(kernels, len(self.channels))
+        self.merges = nn.ModuleList(_build_convs(f, f, 1, norm, sides[n]) for n, f in enumerate(fine))
 
     def forward(self, pyramid: list[Tensor]) -> list[Tensor]:
         """Returns the decoded map of each level of a pyramid, fine to coarse."""
@@ -118,13 +131,14 @@ def choose_light_widths(channels: Sequence[int]) -> tuple[int, ...]:
 
 
 def _build_convs(
-    in_channels: int, out_channels: int, convs: int, norm: norms.Norm, linear: bool = False
+    in_channels: int, out_channels: int, convs: int, norm: norms.Norm, kernel: Triple, linear: bool = False
 ) -> nn.Sequential:
     """Builds blocks of convolution, norm and activation; `linear` leaves out the last activation."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     layers: list[nn.Module] = []
     for n in range(convs):
         layers += [
-            nn.Conv3d(in_channels if n == 0 else out_channels, out_channels, 3, padding=1, bias=False),
+            nn.Conv3d(in_channels if n == 0 else out_channels, out_channels, kernel, 1, padding, bias=False),
             norms.build_norm(norm, out_channels),
             nn.LeakyReLU(0.01),
         ]

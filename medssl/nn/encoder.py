@@ -3,7 +3,7 @@
 import json
 
 from medssl.config import module_choice
-from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, count_patches
+from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, count_patches, expand_kernels
 from medssl.nn.encoders.residual import Config as EncoderConfig
 from medssl.nn.encoders.residual import ResEncoder
 
@@ -17,6 +17,7 @@ __all__ = [
     "as_triples",
     "build_encoder",
     "count_patches",
+    "expand_kernels",
 ]
 
 EncoderChoice = module_choice("medssl.nn.encoders", default="residual")

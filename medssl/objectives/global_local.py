@@ -118,7 +118,7 @@ class GlobalLocal(Objective):
             if config.momentum is not None:
                 self.key = copy.deepcopy(nn.ModuleList([encoder, self.head])).requires_grad_(False)
         if config.stage != "global":
-            self.decoder = UNetDecoder(encoder.channels, encoder.strides)
+            self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
             channels = get_level_channels(config.level, encoder)
             self.part = nn.Sequential(nn.Conv3d(channels, channels, 1), nn.GELU(), nn.Conv3d(channels, config.width, 1))
 

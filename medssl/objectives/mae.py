@@ -50,7 +50,7 @@ class Mae(Objective):
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides)
+        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
         self.head = SegmentationHead(encoder.channels[0], encoder.in_channels, encoder.strides[0])
         self.draws = masks.SeededGenerators(config.seed)
 

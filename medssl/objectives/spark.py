@@ -18,7 +18,7 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn import masks, norms
 from medssl.nn.decoder import LightDecoder, SegmentationHead, UNetDecoder, choose_light_widths
-from medssl.nn.encoder import Encoder, count_patches
+from medssl.nn.encoder import Encoder, count_patches, expand_kernels
 from medssl.nn.executor import Executor, Triple, upsample_mask
 from medssl.nn.masks import masked_mean
 from medssl.nn.step import Step
@@ -77,10 +77,10 @@ class Spark(Objective):
         if config.densify == "token":
             self.densify: nn.ModuleList = nn.ModuleList(TokenFill(c) for c in encoder.channels)
         else:
-            kernels = [3] * (len(widths) - 1) + [1]
+            kernels = [*expand_kernels(encoder.kernels, len(widths))[:-1], (1, 1, 1)]
             levels = zip(encoder.channels, widths, kernels, strict=True)
             self.densify = nn.ModuleList(Densify(c, width, kernel) for c, width, kernel in levels)
-        self.decoder = (LightDecoder if light else UNetDecoder)(widths, encoder.strides)
+        self.decoder = (LightDecoder if light else UNetDecoder)(widths, encoder.strides, encoder.kernels)
         self.head = SegmentationHead(widths[0], encoder.in_channels, encoder.strides[0])
         self.draws = masks.SeededGenerators(config.seed)
 
@@ -168,11 +168,13 @@ class Spark(Objective):
 class Densify(nn.Module):
     """Fills the hidden patches of one level with a learned token, and convolves."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: Triple) -> None:
         super().__init__()
         self.norm = norms.build_norm("instance", in_channels)
         self.token = nn.Parameter(nn.init.trunc_normal_(torch.empty(in_channels), std=0.02))
-        self.conv = nn.Conv3d(in_channels, out_channels, kernel, padding=kernel // 2)
+        self.conv = nn.Conv3d(
+            in_channels, out_channels, kernel, padding=(kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        )
 
     def forward(self, x: Tensor, executor: Executor) -> Float[Tensor, "b d i j k"]:
         """Returns a dense feature map for the decoder."""

@@ -54,7 +54,7 @@ class VicReg(Objective):
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.views = config.num_views
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides)
+        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
         channels, width = get_level_channels(config.level, encoder), config.width
         self.expand = nn.Sequential(nn.Linear(channels, width), LayerNorm(width), nn.GELU(), nn.Linear(width, width))
         self.draws = SeededGenerators(config.seed)

@@ -55,7 +55,7 @@ class DetectTask(Task):
 
     def __init__(self, config: Config, encoder: Encoder, num_classes: int, patch_size: tuple[int, int, int]) -> None:
         super().__init__(config, encoder, num_classes, patch_size)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides)
+        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
         self.levels, strides = _select_levels(encoder)
         channels = [encoder.channels[n] for n in self.levels]
         self.voxel = SegmentationHead(encoder.channels[0], num_classes, encoder.strides[0])

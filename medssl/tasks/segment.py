@@ -54,7 +54,7 @@ class SegmentTask(Task):
 
     def __init__(self, config: Config, encoder: Encoder, num_classes: int, patch_size: tuple[int, int, int]) -> None:
         super().__init__(config, encoder, num_classes, patch_size)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides, linear=config.preactivation_head)
+        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels, linear=config.preactivation_head)
         out = len(config.regions) or num_classes
         coarser = encoder.channels[1 : config.deep_supervision_levels]
         self.heads = nn.ModuleList(

@@ -28,6 +28,12 @@ SMALL = {
     "dynunet": dynunet.Config(**ODD),
     "swinunetr": swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2),
 }
+THICK = {"strides": (1, (2, 2, 1), (2, 2, 1)), "kernels": ((3, 3, 1), (3, 3, 1), 3)}
+SMALL |= {
+    "residual-thick": residual.Config(channels=(5, 7, 9), **THICK),
+    "resenc-thick": resenc.Config(size="S", strides=(*THICK["strides"], 2), kernels=(*THICK["kernels"], 3)),
+    "dynunet-thick": dynunet.Config(channels=(5, 7, 9), **THICK),
+}
 SPARSE = [name for name in SMALL if name != "swinunetr"]
 
 
@@ -47,13 +53,15 @@ def loss_of(pyramid):
 
 
 def test_every_encoder_that_can_be_chosen_is_tried_here():
-    assert sorted(SMALL) == sorted(m.name for m in pkgutil.iter_modules(encoders.__path__) if m.name != "base")
+    assert sorted({config.name for config in SMALL.values()}) == sorted(
+        m.name for m in pkgutil.iter_modules(encoders.__path__) if m.name != "base"
+    )
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_stored_config_rebuilds_the_same_network(name):
     choice = TypeAdapter(EncoderChoice).validate_python(SMALL[name].model_dump(mode="json"))
-    assert choice == SMALL[name] and choice.name == name
+    assert choice == SMALL[name] and choice.name == SMALL[name].name
     first, again = make_network(name).state_dict(), make_network(name).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
 
@@ -68,9 +76,23 @@ def test_the_pyramid_has_the_stated_channels_and_strides_and_decodes(name):
         size = [n // s for n, s in zip(size, stride, strict=True)]
         assert level.shape == (1, channels, *size)
     assert net.patch == tuple(math.prod(axis) for axis in zip(*net.strides, strict=True))
-    maps = UNetDecoder(net.channels, net.strides)(pyramid)
+    maps = UNetDecoder(net.channels, net.strides, net.kernels)(pyramid)
     assert [m.shape for m in maps] == [level.shape for level in pyramid]
     assert all(torch.equal(a, b) for a, b in zip(pyramid, net(x), strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name.endswith("thick")])
+def test_kernels_of_one_voxel_keep_thick_slices_apart(name):
+    """Until the first kernel or stride across them, and in the decoder too, no slice reads another one."""
+    torch.manual_seed(0)
+    net = SMALL[name].model_copy(update={"norm": "batch"}).build(1).eval()  # without moments over all slices
+    x = volumes(net)
+    other = x.clone()
+    other[..., 1] += 1
+    is_changed = [(a != b).flatten(0, 3).any(0) for a, b in zip(net(x), net(other), strict=True)]
+    assert [changed.sum().item() for changed in is_changed[:2]] == [1, 1] and is_changed[2].sum() > 1
+    convs = [m for m in UNetDecoder(net.channels, net.strides, net.kernels).merges[0] if hasattr(m, "kernel_size")]
+    assert {conv.kernel_size for conv in convs} == {(3, 3, 1)}
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -174,13 +196,16 @@ def test_a_finetuning_step_reduces_the_loss(name):
         {"name": "convnext", "blocks": [1]},
         {"name": "dynunet", "channels": [8, 16], "strides": [1, 2]},
         {"name": "dynunet", "strides": [1, 2, 2, 4]},
+        {"name": "residual", "kernels": [3, 3]},
+        {"name": "resenc", "kernels": [3] * 5 + [[3, 3, 2]]},
+        {"name": "dynunet", "kernels": [3, 3, 3, 0]},
         {"name": "segresnet", "norm": "layer"},
         {"name": "swinunetr", "feature_size": 20},
     ],
     ids=lambda w: "-".join(map(str, w.values())),
 )
 def test_an_impossible_network_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"level|1 or 2|at least 3|Input should be"):
+    with pytest.raises(ValueError, match=r"level|1 or 2|at least 3|Input should be|must be odd"):
         TypeAdapter(EncoderChoice).validate_python(wrong)
 
 

@@ -11,9 +11,14 @@ from medssl.objectives.spark import Config, Spark
 
 SHAPE = {"channels": (8, 12, 16), "strides": (1, 2, 2)}
 FLAT = SHAPE | {"strides": ((1, 2, 2), (1, 2, 2), (2, 2, 1))}
+THICK = SHAPE | {"strides": (1, (2, 2, 1), 2), "kernels": ((3, 3, 1), (3, 3, 1), 3)}
+STRIDED = SHAPE | {"strides": (1, 2, 2), "kernels": (3, (1, 3, 3), (3, 5, 1))}  # strides across kernels of one voxel
 ENCODERS = {
     "residual": residual.Config(**SHAPE, bias=True),
     "residual-flat": residual.Config(**FLAT, norm="batch"),
+    "residual-thick": residual.Config(**THICK),
+    "residual-strided": residual.Config(**STRIDED),
+    "dynunet-thick": dynunet.Config(**THICK),
     "convnext": convnext.Config(**SHAPE, blocks=1),
     "convnext-flat": convnext.Config(**FLAT, blocks=1, norm="group"),
     "segresnet": segresnet.Config(init_filters=8, blocks_down=(1, 1, 1)),

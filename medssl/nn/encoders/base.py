@@ -27,6 +27,7 @@ class Encoder(nn.Module):
         in_channels: Number of channels of the input volume.
         channels: Width of each level, fine to coarse.
         strides: Stride of each level, relative to the previous one.
+        kernels: Kernel of each level, which a decoder uses as well; () is 3 along each axis.
         unmasked: Describes the layers that ignore a mask; "" if there are none. Such layers treat hidden patches as
             zeros and compute the whole volume; the values of hidden voxels still have no effect.
         upstream: The project with the same network, so that weights are interchangeable; "" if there is none.
@@ -36,6 +37,7 @@ class Encoder(nn.Module):
     in_channels: int
     channels: tuple[int, ...]
     strides: tuple[Triple, ...]
+    kernels: tuple[Triple, ...] = ()
     unmasked = ""
     upstream: Literal["", "nnunet", "monai"] = ""
     dense = False
@@ -134,6 +136,20 @@ def check_levels(
     if min(*channels, *depths, *(min(s) for s in as_triples(strides))) < 1:
         raise ValueError("channels, strides and blocks must be at least 1")
     return depths
+
+
+def expand_kernels(kernels: Sequence[int | Triple], levels: int) -> tuple[Triple, ...]:
+    """Returns the kernel of each level along each axis; () is 3 for all.
+
+    Raises:
+        ValueError: If there is not one odd kernel for each level.
+    """
+    expanded = as_triples(kernels or (3,) * levels)
+    if len(expanded) != levels:
+        raise ValueError(f"kernels has {len(expanded)} levels, channels {levels}; give one kernel for each level")
+    if any(side < 1 or side % 2 == 0 for kernel in expanded for side in kernel):
+        raise ValueError(f"kernels {tuple(kernels)}: sizes must be odd, so that a kernel has a centre")
+    return expanded
 
 
 def count_patches(x: Float[Tensor, "b c i j k"], patch: Triple) -> Triple:

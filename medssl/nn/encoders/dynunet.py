@@ -13,7 +13,7 @@ from monai.networks.nets import DynUNet
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, check_levels
+from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, check_levels, expand_kernels
 from medssl.nn.executor import Executor, Triple
 from medssl.nn.norms import MonaiNorm, to_monai_norm
 
@@ -26,12 +26,16 @@ class Config(BaseEncoderConfig):
     strides: tuple[int | Triple, ...] = Field(
         (1, 2, 2, 2), description="stride of each level, 1 or 2: one number, or one for each axis"
     )
+    kernels: tuple[int | Triple, ...] = Field(
+        (), description="kernel of each level: one number, or one for each axis; () is 3 for all"
+    )
     norm: MonaiNorm = Field("instance", description="normalisation layer behind each convolution")
     residual: bool = Field(True, description="use residual blocks instead of plain convolutions")
 
     @model_validator(mode="after")
     def _check_levels(self) -> "Config":
         check_levels(self.channels, self.strides, 1)
+        expand_kernels(self.kernels, len(self.channels))
         if max(max(s) for s in as_triples(self.strides)) > 2:
             raise ValueError(f"strides {self.strides}: the strides of MONAI's DynUNet must be 1 or 2")
         return self
@@ -51,11 +55,12 @@ class DynEncoder(Encoder):
         self.in_channels = in_channels
         self.channels = config.channels
         self.strides = as_triples(config.strides)
+        self.kernels = expand_kernels(config.kernels, len(config.channels))
         network = DynUNet(
             spatial_dims=3,
             in_channels=in_channels,
             out_channels=1,
-            kernel_size=[3] * len(self.channels),
+            kernel_size=self.kernels,
             strides=self.strides,
             upsample_kernel_size=self.strides[1:],
             filters=self.channels,

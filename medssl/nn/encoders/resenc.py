@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from medssl.nn import norms
-from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, check_levels
+from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, check_levels, expand_kernels
 from medssl.nn.encoders.residual import ResEncoder
 from medssl.nn.executor import Triple
 
@@ -28,11 +28,15 @@ class Config(BaseEncoderConfig):
     strides: tuple[int | Triple, ...] = Field(
         (), description="stride of each stage; () is 1 for the first stage and 2 for the others"
     )
+    kernels: tuple[int | Triple, ...] = Field(
+        (), description="kernel of each stage: one number, or one for each axis; () is 3 for all"
+    )
     norm: norms.Norm = Field("instance", description="normalisation layer behind each convolution")
 
     @model_validator(mode="after")
     def _check_levels(self) -> "Config":
         check_levels(CHANNELS[: STAGES[self.size]], self.steps, 1)
+        expand_kernels(self.kernels, STAGES[self.size])
         return self
 
     @property
@@ -43,4 +47,4 @@ class Config(BaseEncoderConfig):
     def build(self, in_channels: int) -> Encoder:
         """Builds the encoder with fresh weights."""
         n = STAGES[self.size]
-        return ResEncoder(CHANNELS[:n], self.steps, BLOCKS[:n], in_channels, self.norm, bias=True)
+        return ResEncoder(CHANNELS[:n], self.steps, BLOCKS[:n], in_channels, self.norm, True, self.kernels)

@@ -77,9 +77,7 @@ class SegResNet(MonaiNetworkConfig):
 class DynUNet(MonaiNetworkConfig):
     """The arguments of MONAI's DynUNet with their defaults."""
 
-    kernel_size: tuple[Literal[3] | tuple[Literal[3], Literal[3], Literal[3]], ...] = Field(
-        description="kernel of each level in voxels"
-    )
+    kernel_size: tuple[int | Triple, ...] = Field(description="kernel of each level in voxels")
     strides: tuple[int | Triple, ...] = Field(description="stride of each level")
     filters: tuple[PositiveInt, ...] | None = Field(
         None, description="width of each level; null doubles from 32 up to 320"
@@ -100,7 +98,9 @@ class DynUNet(MonaiNetworkConfig):
     def to_encoder_config(self) -> BaseEncoderConfig:
         """Returns the config of the DynUNet encoder."""
         channels = self.filters or tuple(min(2 ** (5 + n), 320) for n in range(len(self.strides)))
+        kernels = () if all(kernel in (3, (3, 3, 3)) for kernel in self.kernel_size) else self.kernel_size
         values = {"channels": channels, "strides": self.strides, "norm": self.norm_name, "residual": self.res_block}
+        values |= {"kernels": kernels}
         return check(values, dynunet.Config, "network_def")
 
 

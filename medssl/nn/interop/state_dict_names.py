@@ -87,16 +87,20 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
 def import_encoder(
     tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | None, where: str
 ) -> ImportedEncoder:
-    """Builds the residual encoder of a checkpoint of nnU-Net or nnssl.
+    """Builds the residual encoder of a checkpoint of nnU-Net or nnssl, with its axes in the order of a store.
+
+    nnU-Net's arrays run along z, y, x and those of a store along x, y, z, so that kernels and strides are reversed.
 
     Args:
         tensors: The tensors by their names in nnU-Net.
-        strides: The stride of each stage; None infers them from the decoder.
+        strides: The stride of each stage in nnU-Net's order, as in its plans; None infers them from the decoder.
         where: Name of the file, for error messages.
 
     Raises:
         BadInput: If the checkpoint holds no such encoder, or a tensor is missing or has another shape.
     """
+    tensors = {name: _reverse_axes(value) for name, value in tensors.items()}
+    strides = strides and [(s[2], s[1], s[0]) for s in as_triples(strides)]
     config = infer_encoder_config(tensors, strides, where)
     return load_encoder(config, tensors["encoder.stem.convs.0.conv.weight"].shape[1], tensors, where)
 
@@ -130,7 +134,7 @@ def load_encoder(
 def infer_encoder_config(
     tensors: Mapping[str, Tensor], strides: Sequence[int | Triple] | None, where: str
 ) -> BaseEncoderConfig:
-    """Infers the config of a residual encoder from the names and shapes of a checkpoint; see `import_encoder`."""
+    """Infers the config of a residual encoder from a checkpoint whose axes are in the order of a store."""
     blocks = [match.groups() for key in tensors if (match := BLOCK.fullmatch(key))]
     if "encoder.stem.convs.0.conv.weight" not in tensors or not blocks:
         examples = ", ".join(sorted(tensors)[:3]) or "none"
@@ -141,8 +145,13 @@ def infer_encoder_config(
     if 0 in depths:
         raise BadInput(f"{where}: stage {depths.index(0)} has no block; the checkpoint is incomplete")
     weights = [tensors[f"encoder.stages.{stage}.blocks.0.conv1.conv.weight"] for stage in range(len(depths))]
-    if any(w.shape[2:] != (3, 3, 3) for w in weights):
-        raise BadInput(f"{where}: kernels are {[tuple(w.shape[2:]) for w in weights]}; only 3x3x3 is supported")
+    kernels = [(w.shape[2], w.shape[3], w.shape[4]) for w in weights]
+    stem = tuple(tensors["encoder.stem.convs.0.conv.weight"].shape[2:])
+    if stem != kernels[0] or any(side % 2 == 0 for kernel in kernels for side in kernel):
+        raise BadInput(
+            f"{where}: the kernels are {stem} in the stem and {kernels} in the stages; supported are odd ones, of which"
+            " stem and first stage share theirs"
+        )
     steps = tuple(strides) if strides else _infer_strides(tensors, len(depths))
     if len(steps) != len(depths):
         raise BadInput(f"{where}: got {len(steps)} strides for {len(depths)} stages; give one stride for each stage")
@@ -150,6 +159,7 @@ def infer_encoder_config(
     config = residual.Config(
         channels=tuple(len(w) for w in weights),
         strides=tuple(s[0] if len(set(s)) == 1 else s for s in as_triples(steps)),
+        kernels=() if set(kernels) == {(3, 3, 3)} else tuple(kernels),
         blocks=tuple(depths),
         norm="batch" if has_batch_norm else "instance",
         bias="encoder.stem.convs.0.conv.bias" in tensors,
@@ -158,7 +168,7 @@ def infer_encoder_config(
 
 
 def export_tensors(encoder: Encoder, to: str) -> dict[str, Tensor]:
-    """Returns copies of the weights of an encoder under the names of another project.
+    """Returns copies of the weights of an encoder under the names, and in the axis order, of another project.
 
     Args:
         encoder: An encoder of a network that exists in that project.
@@ -174,6 +184,7 @@ def export_tensors(encoder: Encoder, to: str) -> dict[str, Tensor]:
         raise BadInput(f"the weights of a {type(encoder).__name__} have no names in {to}: {upstream}")
     state = {name: encoder.state_dict()[key] for key, name in get_upstream_names(encoder).items()}
     if to == "nnunet":
+        state = {name: _reverse_axes(value) for name, value in state.items()}
         state |= {duplicate: value for name, value in state.items() for duplicate in _list_duplicate_names(name)}
     return {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
 
@@ -192,6 +203,11 @@ def write_checkpoint(tensors: Mapping[str, Tensor], path: Path) -> None:
             save_file(dict(tensors), file)
         else:
             torch.save({"network_weights": dict(tensors)}, file)
+
+
+def _reverse_axes(value: Tensor) -> Tensor:
+    """Returns a kernel with its three axes in reverse order, and any other tensor as it is."""
+    return value.permute(0, 1, 4, 3, 2) if value.ndim == 5 else value
 
 
 def _to_nnunet_name(key: str, is_pooled: Sequence[bool]) -> str:
@@ -241,7 +257,7 @@ def _find_preset(config: residual.Config) -> BaseEncoderConfig | None:
     """Returns the preset with the widths, depths and biases of a config, or None."""
     for size, n in resenc.STAGES.items():
         if (config.channels, config.blocks, config.bias) == (resenc.CHANNELS[:n], resenc.BLOCKS[:n], True):
-            preset = resenc.Config.model_validate({"size": size, "norm": config.norm})
+            preset = resenc.Config.model_validate({"size": size, "norm": config.norm, "kernels": config.kernels})
             has_default_strides = preset.steps == config.strides
             return preset if has_default_strides else preset.model_copy(update={"strides": config.strides})
     return None

@@ -16,18 +16,29 @@ from medssl.nn.interop import state_dict_names
 
 ROOT = Path(__file__).resolve().parents[3]
 DEEP = {"channels": (8, 16, 16), "blocks": (1, 2, 1)}
+# In nnU-Net's axis order z, y, x.
 STRIDES = {"isotropic": ((1, 1, 1), (2, 2, 2), (2, 2, 2)), "anisotropic": ((1, 1, 1), (1, 2, 2), (2, 2, 1))}
+KERNELS = {"isotropic": ((3, 3, 3),) * 3, "anisotropic": ((1, 3, 3), (1, 3, 3), (3, 3, 5))}
+
+
+def reversed_axes(triples):
+    return tuple(triple[::-1] for triple in triples)
 
 
 def make_nnunet(
-    strides=STRIDES["isotropic"], channels=(8, 16, 16), blocks=(1, 2, 1), bias=True, norm=nn.InstanceNorm3d
+    strides=STRIDES["isotropic"],
+    channels=(8, 16, 16),
+    blocks=(1, 2, 1),
+    bias=True,
+    norm=nn.InstanceNorm3d,
+    kernels=3,
 ):
     """Builds nnU-Net's residual U-Net with random weights, including norms and biases."""
     reason = "needs the layer names of dynamic-network-architectures (the `test` extra)"
     unet = pytest.importorskip("dynamic_network_architectures.architectures.unet", reason=reason)
     torch.manual_seed(0)
     net = unet.ResidualEncoderUNet(
-        1, len(channels), channels, nn.Conv3d, 3, strides, blocks, 2, [1] * (len(channels) - 1), bias, norm,
+        1, len(channels), channels, nn.Conv3d, kernels, strides, blocks, 2, [1] * (len(channels) - 1), bias, norm,
         {"eps": 1e-5, "affine": True}, None, None, nn.LeakyReLU, {"inplace": True},
     )  # fmt: skip
     for name, p in net.named_parameters():
@@ -37,20 +48,29 @@ def make_nnunet(
 
 
 def check_same_features(encoder, net):
-    """Compares features to 1e-5 in single precision and to rounding errors in double precision."""
-    x = torch.randn(1, 1, 16, 16, 16)
+    """Compares features of one volume to 1e-5 in single precision and to rounding errors in double precision.
+
+    The encoder reads it along x, y, z, nnU-Net along z, y, x.
+    """
+    x = torch.randn(1, 1, 16, 8, 24)
     for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
-        for a, b in zip(encoder.to(dtype).eval()(x.to(dtype)), net.to(dtype).encoder(x.to(dtype)), strict=True):
-            assert torch.allclose(a, b, atol=tolerance)
+        features, upstream = (
+            encoder.to(dtype).eval()(x.to(dtype)),
+            net.to(dtype).encoder(x.to(dtype).permute(0, 1, 4, 3, 2)),
+        )
+        for a, b in zip(features, upstream, strict=True):
+            assert torch.allclose(a, b.permute(0, 1, 4, 3, 2), atol=tolerance)
 
 
 @pytest.mark.parametrize("strides", STRIDES)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "plain"])
 @pytest.mark.parametrize("norm", [nn.InstanceNorm3d, nn.BatchNorm3d], ids=["instance", "batch"])
-def test_an_imported_encoder_computes_the_features_of_nnunet(strides, bias, norm):
-    net = make_nnunet(STRIDES[strides], bias=bias, norm=norm)
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_an_imported_encoder_computes_the_features_of_nnunet(strides, bias, norm, kernels):
+    net = make_nnunet(STRIDES[strides], bias=bias, norm=norm, kernels=KERNELS[kernels])
     imported = state_dict_names.import_encoder(net.state_dict(), None, "here")
-    assert as_triples(imported.config.strides) == STRIDES[strides] and imported.config.bias == bias
+    assert as_triples(imported.config.strides) == reversed_axes(STRIDES[strides]) and imported.config.bias == bias
+    assert imported.encoder.kernels == reversed_axes(KERNELS[kernels])
     check_same_features(imported.encoder, net)
 
 
@@ -71,14 +91,27 @@ def test_every_tensor_of_the_file_is_reported():
 @pytest.mark.parametrize("strides", STRIDES)
 def test_exported_weights_load_strictly_into_nnunets_encoder_and_compute_the_same(strides, norm):
     torch.manual_seed(1)
-    encoder = residual.Config(**DEEP, strides=STRIDES[strides], norm=norm, bias=True).build(1)
-    net = make_nnunet(STRIDES[strides], norm={"instance": nn.InstanceNorm3d, "batch": nn.BatchNorm3d}[norm])
+    axes = {"strides": reversed_axes(STRIDES[strides]), "kernels": reversed_axes(KERNELS[strides])}
+    encoder = residual.Config(**DEEP, **axes, norm=norm, bias=True).build(1)
+    norms = {"instance": nn.InstanceNorm3d, "batch": nn.BatchNorm3d}
+    net = make_nnunet(STRIDES[strides], norm=norms[norm], kernels=KERNELS[strides])
     state = state_dict_names.export_tensors(encoder, "nnunet")
     encoder_state = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
     net.encoder.load_state_dict(encoder_state, strict=True)
     result = net.load_state_dict(state, strict=False)
     assert not result.unexpected_keys and not [k for k in result.missing_keys if "encoder." in k]
     check_same_features(encoder, net)
+
+
+def test_a_preset_with_other_kernels_is_still_a_preset():
+    """nnU-Net's plan for thick slices: kernels of 1 x 3 x 3, and no stride across the slices, at the fine stages."""
+    strides, kernels = ((1, 1, 1), (1, 2, 2), *[(2, 2, 2)] * 2), ((1, 3, 3), (1, 3, 3), *[(3, 3, 3)] * 2)
+    with torch.device("meta"):
+        net = make_nnunet(strides, resenc.CHANNELS[:4], resenc.BLOCKS[:4], kernels=kernels)
+        state = {k: v.permute(0, 1, 4, 3, 2) if v.ndim == 5 else v for k, v in net.state_dict().items()}
+        settings = state_dict_names.infer_encoder_config(state, None, "here")
+    assert isinstance(settings, resenc.Config) and settings.size == "S"
+    assert settings.kernels == reversed_axes(kernels) and settings.build(1).patch == (8, 8, 4)
 
 
 def test_the_published_architecture_is_preset_l():
@@ -161,7 +194,7 @@ def test_a_copy_that_differs_is_reported(state):
 @pytest.mark.parametrize("change", ["kernels", "hole", "another"])
 def test_a_checkpoint_without_a_supported_encoder_is_refused(change, state):
     if change == "kernels":
-        state = {k: v[..., :1] if v.ndim == 5 else v for k, v in state.items()}
+        state = {k: v[..., :2] if v.ndim == 5 else v for k, v in state.items()}
     elif change == "hole":
         state = {k: v for k, v in state.items() if "stages.1" not in k}
     else:
