@@ -197,7 +197,10 @@ def test_a_blurred_point_is_round_in_mm(name, value):
     config = AugmentConfig(**NO_CHANGE | {name: value})
     before = compute_spread_mm(x, spacing_mm).diag()
     grown = torch.stack(
-        [compute_spread_mm(augment(config, x, None, make_generator(s), spacing_mm)[0], spacing_mm).diag() - before for s in range(6)]
+        [
+            compute_spread_mm(augment(config, x, None, make_generator(s), spacing_mm)[0], spacing_mm).diag() - before
+            for s in range(6)
+        ]
     )
     assert grown.max() > 0.5
     if name == "blur":
