@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test test-fast test-frontend lint lint-frontend bench reference docs
+.PHONY: demo test test-fast test-frontend lint lint-frontend bench reference docs soak
 # Checks types and shapes of every call while tests run; an int may stand for a float, as in PEP 484.
 SHAPES := '--jaxtyping-packages=medssl,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'
 
@@ -48,6 +48,10 @@ docs: .venv/ready
 
 bench: .venv/ready
 	$(PY) -m benchmarks $(ARGS)
+
+# 100 kills at random moments over ingest, pretrain, finetune, fewshot, predict and review; SOAK_KILLS=12 for fewer.
+soak: .venv/ready
+	$(PY) -m benchmarks soak
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv

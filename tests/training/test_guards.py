@@ -191,7 +191,7 @@ class DyingBatches(Batches):
 
     def __getitem__(self, index):
         if index == 4 and torch.utils.data.get_worker_info():
-            time.sleep(1)  # until the batch before has arrived
+            time.sleep(1)  # until the batch before has arrived; torch may still interrupt the step with that batch
             os._exit(1)
         return super().__getitem__(index)
 
@@ -202,7 +202,7 @@ def test_the_death_of_a_loader_process_is_one_line_and_loses_no_step(tmp_path, w
         DyingBatches(3), batch_size=None, sampler=ResumableSampler(3), num_workers=1, prefetch_factor=1,
         multiprocessing_context="fork",
     )  # fmt: skip
-    with pytest.raises(BadInput, match=r"a data loader process died.*continues this one after step 4"):
+    with pytest.raises(BadInput, match=r"a data loader process died.*continues this one after step [34]$"):
         train(make_spark(), DataLoaders(loader), run, CONFIG)
     train(make_spark(), make_loaders(), run, CONFIG)
     require_equal(run, whole)
