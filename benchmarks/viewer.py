@@ -24,6 +24,7 @@ from medssl.viewer import component, wire
 from medssl.volume import Volume
 
 CHROMIUM = Path("/usr/bin/chromium")
+CACHED = {"Cache-Control": "public, max-age=31536000, immutable"}  # as the app serves the modules
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PORT = 8899
 PAGE = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }}</style><div id="host"></div>
@@ -112,7 +113,8 @@ def serve(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
 
     def frontend_file(request: Request) -> Response:
         name = request.path_params["name"]
-        return Response(component.load_frontend()[name], media_type=component.MEDIA_TYPES[Path(name).suffix])
+        media_type = component.MEDIA_TYPES[Path(name).suffix]
+        return Response(component.load_frontend()[name], headers=CACHED, media_type=media_type)
 
     module = f"{component.frontend_folder()}/{component.ENTRY}"
     page = PAGE.format(module=module, data=json.dumps(DATA))
