@@ -133,7 +133,7 @@ def serving(place: Path) -> Iterator[tuple[int, int]]:
 
 def answering(port: int) -> None:
     """Waits for the server; a refusal is an answer too."""
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while time.monotonic() < until:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5).close()

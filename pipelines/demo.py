@@ -22,7 +22,8 @@ def main(words: list[str]) -> None:
     if out.exists():
         raise BadInput(f"{out}: exists already; remove it or choose another --out")
     short = ["train.epochs=1", "train.steps_per_epoch=3"] if args.quick else []
-    datasets.write_demo_folder(out / "scans", args.seed, *((8, 4) if args.quick else (24, 16)), (72, 72, 72), 4.0)
+    size = (8, 4, (48, 48, 48), 6.0) if args.quick else (24, 16, (72, 72, 72), 4.0)
+    datasets.write_demo_folder(out / "scans", args.seed, *size)
     _run_command("ingest", f"{out}/scans", "--out", f"{out}/store", "--split-fractions", "train=0.6,val=0.1,test=0.3")
     manifest, encoder = f"{out}/store/manifest.csv", f"{out}/runs/encoder"
     _run_command("pretrain", "configs/demo/pretrain.yaml", f"manifest={manifest}", f"run={encoder}", *short)
