@@ -21,7 +21,7 @@ VALUE = "\0"
 
 @cache
 def list_templates() -> list[str]:
-    """The string literals of the code; `VALUE` stands for each formatted value."""
+    """The string literals of the code; `VALUE` stands for each formatted value, also of a log message."""
     files = [path for folder in ("medssl", "pipelines", "app") for path in (ROOT / folder).rglob("*.py")]
     nodes = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
     joined = [
@@ -30,7 +30,7 @@ def list_templates() -> list[str]:
         if isinstance(node, ast.JoinedStr)
     ]
     plain = [
-        re.sub(r"{\w[^{}]*}", VALUE, node.value)
+        re.sub(r"{\w[^{}]*}|%[.\d]*[a-z]", VALUE, node.value)
         for node in nodes
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
