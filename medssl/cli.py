@@ -47,7 +47,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "evaluate": "score predictions against reference labels",
         "compare": "compare two evaluations of the same cases, paired by patient",
         "publish": "write a run as a folder to share, with a model card",
-        "export-nnunet": "write a store or predictions in nnU-Net's layout",
+        "export-store": "write a store as BIDS or nnU-Net data, or predictions under nnU-Net's names",
     },
     "review": {
         "review": "open the review app on a predictions folder",

@@ -31,18 +31,21 @@ from medssl.errors import BadInput
 from medssl.files import atomic_file, write_json
 from medssl.io.voxels import list_label_values
 from medssl.settings import Settings
+from medssl.version import __version__
 from medssl.volume import NEIGHBOURS_26, Spacing, Unit, Volume
 
 IntTriple = tuple[int, int, int]
 SamplePoints = dict[str, Int[np.ndarray, "n 3"]]
 CHUNK, BLOCK = 64, 32  # edge in voxels of a chunk, which is read as one, and of a block, which is decompressed as one
 MAX_SAMPLE_POINTS = 4096  # voxels stored of the body and of each class, to place crops around
+STORE_VERSION = 1  # a store of a higher version is refused
 MAX_OPEN_FILES = 256  # in each process
 
 
 class StoreMetadata(Settings):
     """Properties of a whole store, written to store.json."""
 
+    version: int = Field(STORE_VERSION, description="version of the form of the store", ge=1, le=STORE_VERSION)
     normalization: IntensityNormalization = Field(
         IntensityNormalization(), description="how scanner values become network input"
     )
@@ -75,7 +78,14 @@ class StoreMetadata(Settings):
                 f"{folder}: no store (store.json is missing); `medssl ingest SCANS --out {folder}` creates one"
             )
         try:
-            return config.check(json.loads(path.read_text()), cls, str(path))
+            values = json.loads(path.read_text())
+            version = values.get("version", STORE_VERSION) if isinstance(values, dict) else STORE_VERSION
+            if isinstance(version, int) and version > STORE_VERSION:
+                raise BadInput(
+                    f"{path}: is a store of version {version}, medssl {__version__} reads up to version "
+                    f"{STORE_VERSION}; install a newer medssl, or ingest the scans again"
+                )
+            return config.check(values, cls, str(path))
         except json.JSONDecodeError as error:
             raise BadInput(f"{path}: not JSON ({error}); ingest again into a new folder") from None
 

@@ -44,7 +44,7 @@ def voxels(manifest):
 
 def test_exported_store_ingests_to_the_same_store(manifest_path, tmp_path):
     out, second_store = tmp_path / "Dataset007_Bright", tmp_path / "again"
-    assert cli.run("export-nnunet", [str(manifest_path), "--out", str(out)]) == 0
+    assert cli.run("export-store", [str(manifest_path), "--nnunet", "--out", str(out)]) == 0
     assert cli.run("ingest", [str(out), "--out", str(second_store), "--workers", "0"]) == 0
     first, second = voxels(Manifest.read(manifest_path)), voxels(Manifest.read(second_store / "manifest.csv"))
     for before, after in zip(first, second, strict=True):
@@ -106,16 +106,18 @@ def test_invalid_datasets_are_refused_and_nothing_is_left(manifest_path, tmp_pat
     with pytest.raises(BadInput, match="renumber them"):
         export_nnunet.write_raw_dataset(manifest, tmp_path / "Dataset001_a")
     assert not (tmp_path / "Dataset001_a").exists() and not list(tmp_path.glob(".part-*"))
-    assert cli.run("export-nnunet", [str(tmp_path / "none.csv"), "--out", str(tmp_path / "Dataset001_a")]) == 2
+    assert (
+        cli.run("export-store", [str(tmp_path / "none.csv"), "--nnunet", "--out", str(tmp_path / "Dataset001_a")]) == 2
+    )
     assert "no predictions here" in capsys.readouterr().err
 
 
 def test_predictions_are_one_unchanged_label_file_per_case(predictions, tmp_path):
     out = tmp_path / "labels"
-    assert cli.run("export-nnunet", [str(predictions), "--out", str(out)]) == 0
+    assert cli.run("export-store", [str(predictions), "--nnunet", "--out", str(out)]) == 0
     index = read_index(predictions)
     assert {p.name for p in out.iterdir()} == {*(f"{case}.nii.gz" for case in index.cases), "dataset.json"}
     for case in index.cases:
         assert (out / f"{case}.nii.gz").read_bytes() == (index.case_folder(case) / "labels.nii.gz").read_bytes()
     assert json.loads((out / "dataset.json").read_text())["labels"] == {"background": 0, "nodule": 1, "cyst": 2}
-    assert cli.run("export-nnunet", [str(predictions), "--out", str(out)]) == 2
+    assert cli.run("export-store", [str(predictions), "--nnunet", "--out", str(out)]) == 2

@@ -25,6 +25,7 @@ from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message, join_messages
 
 DEFAULTS = IngestConfig()
+NOT_UTF8 = r"[\ud800-\udfff]"  # bytes of a file name that are not UTF-8
 
 
 def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS) -> DatasetLayout:
@@ -93,11 +94,12 @@ def _apply_user_options(layout: DatasetLayout, scans: Path, config: IngestConfig
     counts: dict[str, int] = {}
     sources = []
     for source in sorted(layout.sources, key=lambda s: (s.id, s.files)):
-        base = re.sub(r"[\ud800-\udfff]", "-", source.id)  # bytes of a file name that are not UTF-8
+        base, patient = (re.sub(NOT_UTF8, "-", text) for text in (source.id, source.patient))
         counts[base] = counts.get(base, 0) + 1
         name = base if counts[base] == 1 else f"{base}-{make_pseudonym(str(source.images[0]))}"
         modalities = tuple(config.modality or m for m in source.modalities)
-        renamed = replace(source, id=name, modalities=source.modalities if source.series else modalities)
+        modalities = source.modalities if source.series else modalities
+        renamed = replace(source, id=name, patient=patient, modalities=modalities)
         if not source.series and not config.image_patterns and config.patient_pattern:
             renamed = _name_patient(renamed, source.images[0].relative_to(scans).as_posix(), config.patient_pattern)
         sources.append(apply_metadata(renamed, metadata, "--patients"))
