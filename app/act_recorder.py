@@ -2,7 +2,6 @@
 
 import uuid
 from dataclasses import dataclass
-from typing import Any
 
 import streamlit as st
 
@@ -11,11 +10,12 @@ from medssl.predictions_folder import Index
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.event_store import EventStore, record_act
 from medssl.review.reading import ActRejected
+from medssl.review.viewer_acts import AnyEvent, build_act_fields
 
 
 @dataclass(frozen=True)
 class ActRecorder:
-    """Records what one reader does; a rejected act changes nothing and shows its reason to the reader.
+    """Records what one reader does; a rejected act changes nothing.
 
     Args:
         store: The event log.
@@ -32,27 +32,23 @@ class ActRecorder:
         """Returns the recorder of the reader of a context."""
         return cls(context.store, context.index, context.reviewer)
 
-    def record(self, case: str, action: str, **fields: Any) -> None:
-        """Records an act on a case under the next number of this browser session."""
+    def record(self, case: str, action: str) -> None:
+        """Records an act of the page under the next number of this browser session; a rejected act shows its reason."""
         number = st.session_state["number"] = st.session_state.get("number", 0) + 1
-        self.record_numbered(case, action, session=_get_session_id(), number=number, **fields)
-
-    def record_numbered(self, case: str, action: str, *, session: str, number: int, **fields: Any) -> None:
-        """Records an act that already has a session and a number; an act that arrives twice is stored once."""
-        fields |= {"session": session, "number": number}
         try:
-            record_act(self.store, self.index, self.reviewer, case, action, **fields)
+            record_act(self.store, self.index, self.reviewer, case, action, session=get_session_id(), number=number)
         except ActRejected as error:
             show_toast(str(error))
 
-    def find_viewer_event(self, case: str, number: int) -> int | None:
-        """Returns the id of the event that the viewer sent under a number; None if there is none.
+    def record_event(self, case: str, event: AnyEvent) -> None:
+        """Records the act of an event of the viewer; an event that arrives twice is stored once.
 
-        The viewer numbers its events per case and keeps counting when the page is reloaded.
+        Raises:
+            ActRejected: If the act does not fit the case, the reading or the reader's role; nothing was stored.
+            BadInput: If the case or the event log cannot be used.
         """
-        events = [e for e in self.store.read_events(case) if e.reviewer == self.reviewer.name]
-        from_viewer = [e for e in events if e.session != _get_session_id()]
-        return next((e.id for e in reversed(from_viewer) if e.number == number), None)
+        fields = build_act_fields(event, self.index.labels, self.store.find_event_id)
+        record_act(self.store, self.index, self.reviewer, case, **fields)
 
 
 def show_toast(message: str) -> None:
@@ -60,6 +56,6 @@ def show_toast(message: str) -> None:
     st.session_state["toast"] = message
 
 
-def _get_session_id() -> str:
+def get_session_id() -> str:
     """Returns the identifier of this browser session, which no two open pages share."""
     return st.session_state.setdefault("session", uuid.uuid4().hex)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.export_button import export_case
+from app.case_export import export_case
 from medssl.errors import BadInput
 from medssl.review.access.reviewers import ReviewConfig
 from medssl.review.access.signed_links import Link, parse_token

@@ -32,7 +32,7 @@ def build_pages(context: ReviewContext) -> list[StreamlitPage]:
     """Returns the pages that the reader's role permits."""
     recorder, urls = ActRecorder.from_context(context), ImageUrls.from_context(context)
     worklist_page: StreamlitPage = st.Page(
-        lambda: worklist.render_page(context, case_page), title="Worklist", default=True
+        lambda: worklist.render_page(context, recorder, case_page), title="Worklist", default=True
     )
     case_page: StreamlitPage = st.Page(
         lambda: case.render_page(context, recorder, urls, worklist_page), title="Case", url_path="case"

@@ -109,9 +109,13 @@ class ReviewContext:
 
     @cached_property
     def browser_key(self) -> str:
-        """A key that separates what the browser stores for this reader and these predictions from other data."""
-        identity = f"{self.reviewer.name}/{self.index.folder.absolute()}/{self.index.created}"
+        """A key that separates what the browser stores for this reader, predictions and event log from other data."""
+        identity = f"{self.reviewer.name}/{self.index.folder.absolute()}/{self.index.created}/{self.store.name}"
         return hashlib.sha256(identity.encode()).hexdigest()[:10]
+
+    def get_viewer_key(self, number: int | str) -> str:
+        """Returns the key under which the browser keeps the acts of this reader on the case at a position."""
+        return f"viewer-{self.browser_key}-{number}"
 
 
 def read_config() -> ReviewConfig:

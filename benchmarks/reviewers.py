@@ -37,8 +37,7 @@ CLICKS = """async (root, [seconds, pause]) => {
     const { reading } = root.viewer;
     const began = performance.now();
     root.dispatchEvent(new KeyboardEvent("keydown", { key: keys[times.length % 3], bubbles: true, composed: true }));
-    const { seq } = reading.last;
-    while (reading.outbox.pending.some((event) => event.seq === seq)) await rest(5);
+    while (reading.outbox.waiting.length) await rest(5);
     times.push(performance.now() - began);
   }
   return times;
@@ -175,6 +174,9 @@ class Doors(socketserver.ThreadingTCPServer):
     """One thread a connection, as the pages keep theirs for as long as they are open."""
 
     daemon_threads, block_on_close, request_queue_size = True, False, 64
+
+    def handle_error(self, *_: object) -> None:
+        """Stays silent: a connection to a server that was killed is refused."""
 
 
 def carry(source: socket.socket, sink: socket.socket) -> None:

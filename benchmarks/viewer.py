@@ -36,7 +36,8 @@ mount({{ data: {data}, parentElement: document.getElementById("host"), setTrigge
 DATA = {
     "volume": "/api/volume/image/header.json", "overlay": "/api/volume/labels/header.json", "probability": None,
     "labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": "HU", "selected": "one",
-    "findings": [{"id": "one", "label": 1, "name": "nodule", "centre_mm": [150, 180, 200]}], "acked_seq": 0,
+    "findings": [{"id": "one", "label": 1, "name": "nodule", "centre_mm": [150, 180, 200]}], "acked": [],
+    "refused": None, "drawn": [], "undoable": [],
     "editable": True, "height": 900, "key": "benchmark", "handled_events": [], "reasons": [],
 }  # fmt: skip
 # Milliseconds of work for each of many steps of the crosshair through all three planes.
@@ -116,7 +117,7 @@ def serve(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
         media_type = component.MEDIA_TYPES[Path(name).suffix]
         return Response(component.load_frontend()[name], headers=CACHED, media_type=media_type)
 
-    module = f"{component.frontend_folder()}/{component.ENTRY}"
+    module = f"{component.frontend_folder()}/{component.VIEWER_ENTRY}"
     page = PAGE.format(module=module, data=json.dumps(DATA))
     routes = [
         Route("/", lambda request: HTMLResponse(page)),

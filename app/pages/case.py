@@ -1,6 +1,5 @@
 """Shows one case: its images in the viewer, the verdicts on its findings and the sign-off."""
 
-import json
 from dataclasses import asdict
 from typing import Any
 
@@ -8,19 +7,22 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from app import case_header, comparison, theme, tour, visits
-from app.act_recorder import ActRecorder
+from app.act_recorder import ActRecorder, get_session_id
+from app.case_export import describe_formats, find_download_url, find_exportable
 from app.image_urls import ImageUrls
 from app.review_context import ReviewContext
+from app.viewer_inbox import ViewerInbox
 from medssl.finding import REASONS, Finding
-from medssl.predictions_folder import Index
 from medssl.review.access.signed_links import ImageKind
 from medssl.review.corrected_labels import find_top_label
-from medssl.review.mask_runs import pack_runs
+from medssl.review.event import DECISIONS
 from medssl.review.reading import Reading
-from medssl.review.worklist import WorklistItem
-from medssl.viewer.component import Event, viewer
+from medssl.review.viewer_acts import format_event_id, list_drawn
+from medssl.review.worklist import WorklistItem, find_next
+from medssl.viewer.component import viewer
 
 VIEWER_HEIGHT, TOUR_HEIGHT = 740, 52  # in pixels
+FOLLOW_S = 10  # seconds between two looks at what the reader did elsewhere
 MAPS: tuple[ImageKind, ...] = ("probability", "uncertainty")
 
 
@@ -38,39 +40,9 @@ def render_page(context: ReviewContext, recorder: ActRecorder, urls: ImageUrls, 
     selected = _select_finding(item)
     if context.config.guided_tour:
         tour.render_hint(item)
-    case_header.render_case_header(context, recorder, item, selected)
+    case_header.render_case_header(context, item, selected)
     _render_viewer(context, recorder, urls, item, selected)
-
-
-def handle_event(index: Index, recorder: ActRecorder, item: WorklistItem, event: Event) -> None:
-    """Records an event of the viewer under the number that the viewer gave it, then acknowledges the event."""
-    kind, finding = event["kind"], event.get("finding") or ""
-    ids: dict[str, Any] = {
-        "session": event["client"],
-        "number": event["seq"],
-        "dwell_ms": int(event.get("dwell_ms") or 0),
-    }
-    remarks: dict[str, Any] = {"reason": event.get("reason") or "", "note": event.get("note") or ""}
-    if kind == "select":
-        st.session_state["selected"] = finding
-    elif kind == "verdict":
-        label = event.get("label")
-        recorder.record_numbered(item.case, event["decision"], finding=finding, label=label, **ids, **remarks)
-        st.session_state["selected"] = event.get("next") or finding
-    elif kind == "missed":
-        finding = f"reader-{event['client'][:8]}-{event['seq']}"
-        details = _describe_added_finding(index, event)
-        recorder.record_numbered(item.case, "missed", finding=finding, details=details, **ids, **remarks)
-        st.session_state["selected"] = finding
-    elif kind == "measure":
-        axes = {name: event[name] for name in ("plane", "long", "short")}
-        recorder.record_numbered(item.case, "measure", finding=finding, details=json.dumps(axes), **ids)
-    elif kind == "stroke":
-        recorder.record_numbered(item.case, "stroke", finding=finding, mask=pack_runs(event["runs"]), **ids)
-    elif kind == "undo":
-        target = recorder.find_viewer_event(item.case, event["of"])
-        recorder.record_numbered(item.case, "undo", target=target, **ids)
-    st.session_state[f"acked-{item.number}"] = event["seq"]
+    st.fragment(_follow_record, run_every=FOLLOW_S)(context, item)
 
 
 def _select_finding(item: WorklistItem) -> Finding | None:
@@ -86,16 +58,15 @@ def _select_finding(item: WorklistItem) -> Finding | None:
 def _render_viewer(
     context: ReviewContext, recorder: ActRecorder, urls: ImageUrls, item: WorklistItem, selected: Finding | None
 ) -> None:
-    index = context.index
+    index, reading = context.index, item.reading
+    inbox = ViewerInbox(context, recorder, item.number)
+    undoable = [e for e in reading.undoable if e.action in (*DECISIONS, "stroke", "measure")]
     maps = {kind: urls.get_url(item.number, kind) if urls.has_map(item.case, kind) else None for kind in MAPS}
 
-    def on_event(event: Event) -> None:
-        handle_event(index, recorder, item, event)
-
     viewer(
-        key=f"viewer-{context.browser_key}-{item.number}",
+        key=context.get_viewer_key(item.number),
         volume=urls.get_url(item.number, "image"),
-        overlay=urls.get_url(item.number, "findings", _find_overlay_event(item)),
+        overlay=urls.get_url(item.number, "findings", reading.drawn_event),
         probability=maps["probability"],
         uncertainty=maps["uncertainty"],
         uncertainty_source=index.uncertainty,
@@ -103,15 +74,18 @@ def _render_viewer(
         unit=index.units[item.case],
         findings=_describe_findings(context, item),
         selected=selected.id if selected else None,
-        acked_seq=st.session_state.get(f"acked-{item.number}", 0),
+        answer=inbox.answer,
+        session=get_session_id(),
+        drawn=list_drawn(reading),
+        undoable=[format_event_id(event.session, event.number) for event in undoable],
+        case=_describe_case(context, item),
+        alive_s=15 * context.config.idle_minutes,
         comparisons=comparison.build_comparisons(context, urls, item),
         name=comparison.format_title(index, item.case),
-        editable=not item.reading.signed_at,
+        editable=not reading.signed_at,
         reasons=REASONS,
         height=VIEWER_HEIGHT - TOUR_HEIGHT * context.config.guided_tour,
-        on_verdict=on_event,
-        on_stroke=on_event,
-        on_select=on_event,
+        on_events=inbox.receive,
     )
 
 
@@ -134,18 +108,27 @@ def _describe_verdict(reading: Reading, finding: Finding) -> dict[str, Any]:
     return decision | {"axes": asdict(axes) if axes else None}
 
 
-def _find_overlay_event(item: WorklistItem) -> int:
-    """Returns the event up to which the server draws the reader's strokes; the browser draws the later ones itself."""
-    number, event = st.session_state.get("overlay_event", (0, 0))
-    if number != item.number:
-        event = item.reading.latest_event if item.reading.strokes else 0
-        st.session_state["overlay_event"] = item.number, event
-    return event
+def _describe_case(context: ReviewContext, item: WorklistItem) -> dict[str, Any]:
+    """Returns the state of the whole case and what this reader may do with it, as the viewer expects them."""
+    sign_off = find_exportable(context, item.number)
+    is_signed = item.reading.signed_at is not None
+    return {
+        "signed_at": item.reading.signed_at,
+        "sign_obstacle": "" if context.reviewer.has_permission("sign") else "An admin cannot sign off",
+        "has_next": is_signed and find_next(context.list_cases(), item.number) is not None,
+        "may_deliver": sign_off is not None,
+        "export_formats": describe_formats(context.config),
+        "download_url": find_download_url(item.number, sign_off),
+    }
 
 
-def _describe_added_finding(index: Index, event: Event) -> str:
-    """Returns a finding that the reader marked at the crosshair as JSON; its size is unknown until it is drawn."""
-    position = dict.fromkeys(("centre_mm", "low_mm", "high_mm"), event["centre_mm"])
-    name = next((label.name for label in index.labels if label.value == event["label"]), "finding")
-    sizes = {"volume_ml": 0.0, "diameter_mm": 0.0, "score": 1.0}
-    return json.dumps(position | sizes | {"label": event["label"], "name": name})
+def _follow_record(context: ReviewContext, item: WorklistItem) -> None:
+    """Runs the page again when the reader's own reading has changed elsewhere, for example in another browser."""
+    current = context.store.load_snapshot().get_reading(item.case, context.reviewer.name)
+    if _summarize(current) != _summarize(item.reading):
+        st.rerun(scope="app")
+
+
+def _summarize(reading: Reading) -> tuple[Any, ...]:
+    verdicts = tuple(verdict.event for verdict in reading.verdicts.values())
+    return reading.drawn_event, reading.signed_at, verdicts, tuple(reading.axes.items())

@@ -10,6 +10,7 @@ from streamlit.navigation.page import StreamlitPage
 from app import theme, tour, visits
 from app.act_recorder import ActRecorder
 from app.comparison import format_date
+from app.courier_bar import render_courier
 from app.review_context import ReviewContext
 from medssl.finding import format_volume
 from medssl.predictions_folder import Index
@@ -25,10 +26,9 @@ NO_MATCH = "No case matches", "Change the filters above."
 NO_CASES = "Nothing to read", "This predictions folder has no cases. Predict some scans, then reload this page."
 
 
-def render_page(context: ReviewContext, case_page: StreamlitPage) -> None:
+def render_page(context: ReviewContext, recorder: ActRecorder, case_page: StreamlitPage) -> None:
     """Shows the worklist of one reader."""
-    st.session_state.pop("overlay_event", None)
-    visits.leave_other_case(context, ActRecorder.from_context(context), "")
+    visits.leave_other_case(context, recorder, "")
     items = context.list_cases()
     _render_missing_cases(context.index, items)
     if not items:
@@ -36,6 +36,7 @@ def render_page(context: ReviewContext, case_page: StreamlitPage) -> None:
         return
     if context.config.guided_tour:
         tour.render_hint(None)
+    render_courier(context, recorder)
     _render_progress(context, items, case_page)
     selected = _filter_cases(items)
     if not selected:

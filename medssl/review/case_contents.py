@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ from medssl.review.mask_runs import is_inside, unpack_runs
 from medssl.review.reading import AXES_ADAPTER, Reading, find_rejection_reason
 from medssl.review.viewer_acts import describe_record
 
+MAX_LABEL = 65535
 MARGIN_VOXELS = 1.0  # an axis may end at the outer edge of a voxel
 
 
@@ -57,9 +59,14 @@ class CaseContents:
 
     def find_fault_of_seen(self, seen: dict[str, Any], act: Act, reading: Reading) -> str:
         """Returns the same for a reader who saw the record `seen`, see `viewer_acts.describe_record`."""
-        if seen != describe_record(reading):
+        if seen != describe_record(reading, (*self.findings, *reading.added)):
             return "the case was changed since you saw it, in another window; look at it again"
         return self.find_fault(act, reading)
+
+    def list_faults(self, reading: Reading) -> list[str]:
+        """Returns a message for each stored act that cannot be read or does not fit the image, and is left out."""
+        bad = [stroke for stroke in reading.strokes if _find_runs_fault(stroke.mask, math.prod(self.shape))]
+        return [*reading.faults, *(f"event {e.id} (stroke) does not fit this image and was left out" for e in bad)]
 
     def _find_field_fault(self, act: Act, reading: Reading) -> str:
         is_new = act.action == "missed"
@@ -79,10 +86,9 @@ class CaseContents:
         return self._find_stroke_fault(act.mask) if act.action == "stroke" else ""
 
     def _find_stroke_fault(self, mask: bytes | None) -> str:
-        runs = unpack_runs(mask or b"")
-        if not is_inside(runs, math.prod(self.shape)):
-            return f"the stroke leaves the image of {math.prod(self.shape)} voxels; it was drawn on another image"
-        return self._find_label_fault(int(value) for value in np.unique(runs[:, 2]) if value)
+        if fault := _find_runs_fault(mask, math.prod(self.shape)):
+            return fault
+        return self._find_label_fault(int(value) for value in np.unique(unpack_runs(mask or b"")[:, 2]) if value)
 
     def _find_point_fault(self, points: list[Point]) -> str:
         inverse = np.linalg.inv(self.affine)
@@ -95,6 +101,18 @@ class CaseContents:
 
     def _describe_label(self, value: int | None) -> str:
         return f"label {value} is not declared; known: {', '.join(map(str, sorted(self.labels)))}"
+
+
+@lru_cache(maxsize=10_000)
+def _find_runs_fault(mask: bytes | None, num_voxels: int) -> str:
+    """Returns why packed runs are no stroke on an image of `num_voxels` voxels; empty if they are."""
+    try:
+        runs = unpack_runs(mask or b"")
+    except (zlib.error, ValueError):
+        return "the stroke cannot be read"
+    if is_inside(runs, num_voxels) and (runs[:, 2] >= 0).all() and (runs[:, 2] <= MAX_LABEL).all():
+        return ""
+    return f"the stroke leaves the image of {num_voxels} voxels; it was drawn on another image"
 
 
 @lru_cache(maxsize=200)

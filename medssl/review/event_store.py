@@ -85,6 +85,13 @@ class EventStore:
         with self._database.read() as session:
             return _select_events(session, case)
 
+    def find_event_id(self, session: str, number: int) -> int | None:
+        """Returns the id of the event with this session and number; None if it is not stored."""
+        with self._database.read() as read_session:
+            return read_session.exec(
+                select(Event.id).where(Event.session == session, Event.number == number)
+            ).one_or_none()
+
     def load_snapshot(self) -> Snapshot:
         """Returns the readings after all events, including those of other processes; reads only the new events."""
         with self._database.read() as session:

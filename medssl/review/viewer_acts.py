@@ -1,12 +1,12 @@
 """Translates the events that the viewer in the browser sends into acts; an event is checked before anything uses it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from medssl.finding import Point
+from medssl.finding import Finding, Point
 from medssl.predictions_folder import LabelDef
 from medssl.review.mask_runs import pack_runs
 from medssl.review.reading import ActRejected, Reading
@@ -162,10 +162,10 @@ def list_drawn(reading: Reading) -> list[str]:
     return [format_event_id(stroke.session, stroke.number) for stroke in reading.strokes]
 
 
-def describe_record(reading: Reading) -> dict[str, Any]:
-    """Returns the strokes and verdicts in effect, in the form in which the browser describes its screen."""
-    decisions: Mapping[str, str] = {finding: verdict.decision for finding, verdict in reading.verdicts.items()}
-    return {"drawn": list_drawn(reading), "decisions": dict(decisions)}
+def describe_record(reading: Reading, findings: Iterable[Finding]) -> dict[str, Any]:
+    """Returns the strokes, and the verdicts on the findings, in the form in which the browser describes its screen."""
+    decided = {finding.id: reading.verdicts[finding.id] for finding in findings if finding.id in reading.verdicts}
+    return {"drawn": list_drawn(reading), "decisions": {name: verdict.decision for name, verdict in decided.items()}}
 
 
 def _describe_added(event: MissedEvent, labels: Sequence[LabelDef]) -> str:

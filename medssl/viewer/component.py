@@ -1,15 +1,18 @@
 """Shows the viewer as a Streamlit component, and lists the files of its frontend that a server must offer.
 
-Events come back numbered. The browser keeps an event in its outbox and sends it again, also after a reload or to a
-restarted server, until `acked_seq` reaches its `seq`; so a handler must store an event once per (client, seq).
-Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by kind:
+The browser numbers its events and keeps them in an outbox, in order. It sends those that wait again, also after a
+reload or to a restarted server, until an answer names them as done (`acked`), or as refused, after which it stops and
+lets the reader decide. An event is identified by the page that numbered it and its number, `CLIENT-SEQ`, and may
+arrive more than once. Every event has client, seq, kind and at (ISO 8601, the browser's clock), and by kind:
 
     verdict   finding, decision (accept, reject, edit, unsure, relabel with label), reason, note, dwell_ms;
               next: the finding that the reader goes to afterwards
     missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
     measure   finding, plane, long and short: the two ends of each axis, in mm RAS
     stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding
-    undo      of: the seq of the event that is taken back
+    undo      of, of_client: number and page of the event that is taken back
+    sign      screen: the strokes and verdicts on the screen
+    reopen, deliver, next    acts on the whole case
     select    finding: the one that the reader looks at
 """
 
@@ -21,10 +24,10 @@ from typing import Any
 
 import streamlit as st
 
-Event = dict[str, Any]
-Handler = Callable[[Event], object]
+Handler = Callable[[Any], object]
+EVENT_KINDS = ("verdict", "missed", "measure", "stroke", "undo", "sign", "reopen", "deliver", "next", "select")
 FRONTEND = Path(__file__).parent / "frontend"
-ENTRY = "viewer.js"
+VIEWER_ENTRY, COURIER_ENTRY = "viewer.js", "courier.js"
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css"}
 PREFIX = "/api/viewer"
 
@@ -39,7 +42,8 @@ def viewer(
     unit: str,
     findings: list[dict[str, Any]],
     selected: str | None,
-    acked_seq: int,
+    answer: Mapping[str, Any],
+    on_events: Handler,
     uncertainty: str | None = None,
     uncertainty_source: str = "",
     comparisons: Sequence[dict[str, Any]] = (),
@@ -47,12 +51,13 @@ def viewer(
     editable: bool = False,
     reasons: Sequence[str] = (),
     height: int = 700,
-    on_verdict: Handler | None = None,
-    on_stroke: Handler | None = None,
-    on_select: Handler | None = None,
-    on_undo: Handler | None = None,
+    session: str = "",
+    drawn: Sequence[str] = (),
+    undoable: Sequence[str] = (),
+    case: Mapping[str, Any] | None = None,
+    alive_s: float = 0,
 ) -> Any:
-    """Shows a volume in three linked planes. Each handler gets one event at a time, in order.
+    """Shows a volume in three linked planes.
 
     Args:
         key: Name of the case in this browser; each case needs a key of its own.
@@ -64,7 +69,9 @@ def viewer(
         findings: The fields of `Finding`, with `decision` where there is a verdict, `relabelled` where the verdict
             gave another label, and `axes` where the finding was measured.
         selected: Id of the finding that the case opens with.
-        acked_seq: Number of the last event that was stored under `key`.
+        answer: What became of the events that were sent last: `acked`, the identities of those that are done, and
+            `refused`, the `id` and `reason` of the first that was refused, or None.
+        on_events: Handles the list of all events that wait, in order.
         uncertainty: URL of the header of the model's uncertainty, from 0 to 1.
         uncertainty_source: What the uncertainty is, in words.
         comparisons: Studies or models that can be shown next to the case: id, name, volume, overlay, `pairs` (id of a
@@ -74,28 +81,44 @@ def viewer(
         editable: Whether the reader may change the case.
         reasons: Reasons that the reader can choose for a verdict.
         height: Height in CSS pixels.
-        on_verdict: Handles verdicts, missed findings and measurements, and undo if there is no `on_undo`.
-        on_stroke: Handles strokes.
-        on_select: Handles selections; without it the browser sends none.
-        on_undo: Handles undo.
+        session: Identity of the server's session; when it changes, the browser sends at once what waits.
+        drawn: Identities of the strokes that `overlay` contains, in order.
+        undoable: Identities of the reader's stored events that can be taken back.
+        case: State of the whole case: signed_at, sign_obstacle, has_next, may_deliver, export_formats, download_url;
+            None shows no acts on the whole case.
+        alive_s: Seconds between two runs of the page while the reader is at work; 0 for none.
     """
-    handlers = dict.fromkeys(("verdict", "missed", "measure"), on_verdict)
-    handlers |= {"stroke": on_stroke, "select": on_select, "undo": on_undo or on_verdict}
     data = {
         "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,
         "unit": unit, "key": key, "height": height,
         "labels": {str(value): label for value, label in labels.items()}, "findings": findings, "selected": selected,
-        "acked_seq": acked_seq, "editable": editable, "reasons": list(reasons), "comparisons": list(comparisons),
-        "name": name, "uncertainty_source": uncertainty_source,
-        "handled_events": [kind for kind, handler in handlers.items() if handler],
-    }  # fmt: skip
+        "editable": editable, "reasons": list(reasons), "comparisons": list(comparisons),
+        "name": name, "uncertainty_source": uncertainty_source, "handled_events": list(EVENT_KINDS),
+        "session": session, "drawn": list(drawn), "undoable": list(undoable), "case": case, "alive_s": alive_s,
+    } | dict(answer)  # fmt: skip
 
     def handle_events() -> None:
-        for event in st.session_state[key]["events"]:
-            if event["seq"] > acked_seq and (handler := handlers.get(event["kind"])):
-                handler(event)
+        on_events(st.session_state[key]["events"])
 
-    return _create_component()(key=key, data=data, height=height, on_events_change=handle_events)
+    show = _create_component("medssl_viewer", VIEWER_ENTRY)
+    return show(key=key, data=data, height=height, on_events_change=handle_events, on_alive_change=lambda: None)
+
+
+def courier(*, prefix: str, answers: Mapping[str, Any], on_events: Handler) -> Any:
+    """Sends the events that wait in the browser for cases that are not on the page.
+
+    Args:
+        prefix: How the keys of this reader's viewers start.
+        answers: For the key of a case, its name and the answer to the events that were sent last, see `viewer`.
+        on_events: Handles the events that wait, a list for each key.
+    """
+
+    def handle_events() -> None:
+        on_events(st.session_state[key]["events"])
+
+    key = f"courier-{prefix}"
+    data = {"prefix": prefix, "answers": dict(answers)}
+    return _create_component("medssl_courier", COURIER_ENTRY)(key=key, data=data, on_events_change=handle_events)
 
 
 @cache
@@ -116,13 +139,13 @@ def frontend_folder() -> str:
     return f"{PREFIX}/{digest.hexdigest()[:16]}"
 
 
-def loader_script() -> str:
+def loader_script(entry: str = VIEWER_ENTRY) -> str:
     """Returns the script that Streamlit sends with every run of a page; the browser caches the modules themselves."""
-    return f"""const {{ default: mount }} = await import(new URL("{frontend_folder()}/{ENTRY}", document.baseURI).href);
+    return f"""const {{ default: mount }} = await import(new URL("{frontend_folder()}/{entry}", document.baseURI).href);
 export default mount;
 """
 
 
 @cache
-def _create_component() -> Callable[..., Any]:
-    return st.components.v2.component("medssl_viewer", js=loader_script())
+def _create_component(name: str, entry: str) -> Callable[..., Any]:
+    return st.components.v2.component(name, js=loader_script(entry))

@@ -82,7 +82,7 @@ def tab(app_config, monkeypatch):
 
 def test_a_verdict_is_one_small_run_of_the_page(tab, app_config):
     messages = tab.decide("case-a-1-1", next="case-a-1-2")
-    assert (tab.data["acked_seq"], tab.data["selected"]) == (1, "case-a-1-2")
+    assert (tab.data["acked"], tab.data["selected"]) == (["c-1"], "case-a-1-2")
     assert [finding["decision"] for finding in tab.data["findings"]] == ["accept", None]
     assert len(messages) <= 24
     assert sum(message.ByteSize() for message in messages) < 12_000

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore
+from medssl.review.mask_runs import pack_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTICE = "Research use only. Not for clinical use."
@@ -56,6 +57,38 @@ def case(number: int) -> AppTest:
     return require_no_exception(AppTest.from_function(script, args=(number,), default_timeout=60).run())
 
 
+def send(number: int, *events: dict) -> dict:
+    """Sends events of the viewer of a case and returns the answer of the server."""
+
+    def script(number: int, events: list) -> None:
+        import streamlit as st
+
+        from app import auth, review_context
+        from app.act_recorder import ActRecorder
+        from app.viewer_inbox import ViewerInbox
+
+        context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
+        inbox = ViewerInbox(context, ActRecorder.from_context(context), number)
+        inbox.receive(events)
+        st.session_state["answer"] = inbox.answer
+
+    numbered = [{"client": "c", "seq": n, "at": ""} | event for n, event in enumerate(events, 1)]
+    app = AppTest.from_function(script, args=(number, numbered), default_timeout=60)
+    return require_no_exception(app.run()).session_state["answer"]
+
+
+def verdict(finding: str, decision: str = "accept", **fields) -> dict:
+    return {"kind": "verdict", "finding": finding, "decision": decision, **fields}
+
+
+def sign(decisions: dict, drawn: tuple = ()) -> dict:
+    return {"kind": "sign", "screen": {"drawn": list(drawn), "decisions": decisions}}
+
+
+def list_actions(access) -> list[str]:
+    return [event.action for event in EventStore(access.audit_db).read_events()]
+
+
 def button(app: AppTest, label: str):
     return next(b for b in app.button if b.label == label)
 
@@ -96,40 +129,68 @@ def test_a_signed_worklist_is_a_done_state(app_config):
     assert "All cases are signed" in text(start())
 
 
-def test_a_case_cannot_be_signed_before_every_finding_is_read(app_config):
+def test_a_case_is_signed_by_the_server_s_own_list_of_findings(app_config):
+    decisions = {"case-a-1-1": "accept"}
+    answer = send(1, verdict("case-a-1-1"), sign(decisions), verdict("case-a-1-2"))
+    assert answer["acked"] == ("c-1",) and answer["refused"]["id"] == "c-2"
+    assert "1 finding without a verdict: case-a-1-2" in answer["refused"]["reason"]
+    assert list_actions(app_config) == ["accept"]
+    events = (
+        verdict("case-a-1-1"),
+        verdict("case-a-1-2") | {"seq": 4},
+        sign(decisions | {"case-a-1-2": "accept"}) | {"seq": 5},
+    )
+    assert send(1, *events)["refused"] is None
     app = case(1)
-    assert button(app, "Sign off").disabled
-    decide(app_config, "case-a-1-1", 1)
-    decide(app_config, "case-a-1-2", 2)
-    app = require_no_exception(app.run())
-    button(app, "Sign off").click()
-    app = require_no_exception(app.run())
-    assert "Signed 20" in text(app) and {"Reopen", "Next case"} <= set(labels(app))
+    assert "Signed 20" in text(app) and viewer_data(app)["case"]["has_next"]
     last = EventStore(app_config.audit_db).read_events()[-1]
     assert last.action == "sign" and json.loads(last.details) == ["case-a-1-1", "case-a-1-2"]
 
 
-def test_the_last_verdict_can_be_undone(app_config):
-    decide(app_config, "case-b-1-1", 1, case="case-b")
-    app = case(2)
-    button(app, "Undo").click()
-    app = require_no_exception(app.run())
-    assert button(app, "Sign off").disabled
-    assert [e.action for e in EventStore(app_config.audit_db).read_events()] == ["accept", "open", "undo"]
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (verdict("case-a-1-1", "sign"), "cannot read it"),
+        (verdict("case-a-1-1", "bogus"), "cannot read it"),
+        (verdict("zzz"), "'zzz' is not in this case"),
+        ({"kind": "stroke", "runs": [[10**12, 1, 1]]}, "leaves the image"),
+        ({"kind": "undo", "of": 7, "of_client": "c"}, "nothing to undo"),
+        ({"kind": "deliver"}, "you may not export"),
+        ({"kind": "nonsense"}, "cannot read it"),
+    ],
+)
+def test_a_forged_event_is_refused_with_words_and_the_case_stays_readable(app_config, event, reason):
+    answer = send(1, event, verdict("case-a-1-1"))
+    assert answer["acked"] == () and reason in answer["refused"]["reason"]
+    assert list_actions(app_config) == [] and viewer_data(case(1))["findings"]
+
+
+def test_undo_takes_back_the_act_of_the_tab_that_asks(app_config):
+    stroke = {"kind": "stroke", "runs": [[0, 1, 1]]}
+    send(1, stroke | {"client": "a"}, stroke | {"client": "b", "seq": 1}, {"kind": "undo", "of": 1, "of_client": "a"})
+    events = EventStore(app_config.audit_db).read_events()
+    assert [(e.session, e.action, e.target) for e in events] == [("a", "stroke", None), ("b", "stroke", None),
+                                                                 ("c", "undo", 1)]  # fmt: skip
+    data = viewer_data(case(1))
+    assert (data["drawn"], data["undoable"]) == (["b-1"], ["b-1"])
+
+
+def test_what_arrives_twice_is_stored_once_and_answered_twice(app_config):
+    for _ in range(2):
+        undo = {"kind": "undo", "of": 1, "of_client": "c"}
+        assert send(1, verdict("case-a-1-1"), undo)["acked"] == ("c-1", "c-2")
+    assert list_actions(app_config) == ["accept", "undo"]
+
+
+def test_an_act_that_is_stored_but_cannot_be_used_is_named_on_the_page(app_config):
+    decide(app_config, "", 1, "stroke", mask=pack_runs([[10**12, 1, 1]]))
+    decide(app_config, "m", 2, "missed", details="{}")
+    warnings = [warning.value for warning in case(1).warning]
+    assert "event 2 (missed)" in warnings[0] and "event 1 (stroke) does not fit this image" in warnings[1]
 
 
 def test_a_finding_can_be_given_another_label(app_config):
-    def script() -> None:
-        from app import auth, review_context
-        from app.act_recorder import ActRecorder
-        from app.pages import case
-
-        context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
-        recorder, item = ActRecorder.from_context(context), context.load_case(2)
-        event = {"kind": "verdict", "client": "c", "seq": 1, "finding": "case-b-1-1", "decision": "relabel", "label": 2}
-        case.handle_event(context.index, recorder, item, event | {"reason": "wrong label", "note": "a cyst"})
-
-    require_no_exception(AppTest.from_function(script, default_timeout=60).run())
+    send(2, verdict("case-b-1-1", "relabel", label=2, reason="wrong label", note="a cyst"))
     last = EventStore(app_config.audit_db).read_events()[-1]
     assert (last.action, last.label, last.finding) == ("relabel", 2, "case-b-1-1")
     assert (last.reason, last.note) == ("wrong label", "a cyst")

@@ -22,9 +22,9 @@ from tests.export.test_export import (
 
 
 @pytest.fixture
-def review(predictions, opened):
+def review(predictions, app_config):
     review = ReviewedPredictions(predictions)
-    review.store = EventStore(opened.audit_db)
+    review.store = EventStore(app_config.audit_db)
     return review
 
 
@@ -37,7 +37,7 @@ def test_one_size_is_on_card_worklist_pdf_sr_and_csv(review, tmp_path, monkeypat
     i, j, k = locate(review, A1)
     paint(review, A1, (slice(i, i + 8), slice(j - 2, j + 3), slice(k - 2, k + 3)))
     paint(review, A1, (slice(0, 6), slice(26, 32), slice(0, 6)))  # a part of its own
-    cards, part = read_cards(), f"{A1}-part-3"  # event 1 opened the case, event 3 is this stroke
+    cards, part = read_cards(), f"{A1}-part-3"  # event 1 opens the case, event 3 is this stroke
     assert cards[A1]["volume_ml"] > predicted[A1]["volume_ml"] and cards[A2] == predicted[A2]
     assert [p["id"] for p in cards[A1]["parts"]] == [part]
     sizes = {card["id"]: (card["volume_ml"], card["diameter_mm"]) for card in (*cards.values(), *cards[A1]["parts"])}

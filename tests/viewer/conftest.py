@@ -13,9 +13,11 @@ PAGE = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; backgrou
 <div id="host"></div><script type="module">
 import mount from "/viewer/viewer.js";
 window.sent = [];
+window.alive = 0;
 window.show = (data) => mount({
   data, parentElement: document.getElementById("host"),
-  setTriggerValue: (name, value) => window.sent.push(...JSON.parse(JSON.stringify(value))),
+  setTriggerValue: (name, value) =>
+    name === "events" ? window.sent.push(...JSON.parse(JSON.stringify(value))) : window.alive++,
 });
 window.ready = true;
 </script>"""
@@ -41,8 +43,9 @@ class Screen:
                 (("volume", volume), ("overlay", overlay), ("probability", probability),
                  ("uncertainty", uncertainty))}  # fmt: skip
         self.data = {"labels": {"1": {"name": "nodule", "colour": "#ffb03b", "visible": True}}, "unit": volume.unit,
-                     "findings": [], "selected": None, "acked_seq": 0, "editable": False, "height": 700, "key": "case",
-                     "reasons": [], "handled_events": ["verdict", "missed", "stroke", "undo"],
+                     "findings": [], "selected": None, "acked": [], "refused": None, "drawn": [], "undoable": [],
+                     "editable": False, "height": 700, "key": "case", "reasons": [],
+                     "handled_events": ["verdict", "missed", "stroke", "undo"],
                      } | urls | facts  # fmt: skip
         self.show()
         if wait:
@@ -61,6 +64,12 @@ class Screen:
         """Runs the component again, as Streamlit does after every event."""
         self.data |= facts
         self.page.evaluate("data => window.show(data)", self.data)
+
+    def acknowledge(self, *seqs, **facts):
+        """Answers that the events with these numbers, or all that were sent, are stored."""
+        ids = {f"{e['client']}-{e['seq']}": e for e in self.list_sent_events() if not seqs or e["seq"] in seqs}
+        acts = [name for name, e in ids.items() if e["kind"] in ("verdict", "measure", "stroke")]
+        self.show(acked=list(ids), undoable=[*self.data["undoable"], *acts], **facts)
 
     def wait_until_loaded(self):
         """Waits until every voxel is loaded and drawn."""

@@ -29,8 +29,10 @@ def main():
     ]
     viewer(
         key="case", volume="/api/volume/image/header.json", overlay="/api/volume/labels/header.json", probability=None,
-        labels=LABELS, unit="HU", findings=findings, selected="one", acked_seq=st.session_state.get("acked", 0),
-        editable=True, height=600, on_verdict=store, on_stroke=store,
+        labels=LABELS, unit="HU", findings=findings, selected="one",
+        answer=st.session_state.get("answer", {"acked": [], "refused": None}),
+        drawn=[f"{e['client']}-{e['seq']}" for e in read_events() if e["kind"] == "stroke"], editable=True, height=600,
+        on_events=store,
     )  # fmt: skip
 
 
@@ -39,12 +41,14 @@ def read_events():
     return [json.loads(line) for line in STORE.read_text().splitlines()] if STORE.exists() else []
 
 
-def store(event):
-    """Stores an event once."""
-    if (event["client"], event["seq"]) not in [(e["client"], e["seq"]) for e in read_events()]:
-        with STORE.open("a") as out:
-            out.write(json.dumps(event) + "\n")
-    st.session_state["acked"] = event["seq"]
+def store(events):
+    """Stores each event once."""
+    for event in events:
+        if (event["client"], event["seq"]) not in [(e["client"], e["seq"]) for e in read_events()]:
+            with STORE.open("a") as out:
+                out.write(json.dumps(event) + "\n")
+    acked = [f"{event['client']}-{event['seq']}" for event in events]
+    st.session_state["answer"] = {"acked": acked, "refused": None}
 
 
 def volumes():

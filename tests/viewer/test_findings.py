@@ -51,7 +51,8 @@ def mask(screen):
 
 
 def strokes(screen):
-    return [event for event in screen.sent() if event["kind"] == "stroke"]
+    events = {(event["client"], event["seq"]): event for event in screen.list_sent_events()}  # sent until acknowledged
+    return [event for event in events.values() if event["kind"] == "stroke"]
 
 
 def test_interpolation_acts_on_the_chosen_finding_after_a_preview(reading):
@@ -107,7 +108,7 @@ def test_a_rejected_finding_leaves_the_screen_and_a_relabelled_one_changes_colou
     (green,) = reading.colours("axial", [labelled])
     assert green[1] > green[0] and green not in (orange, background)
     decided = [FINDINGS[0] | {"decision": "reject"}, FINDINGS[1] | {"decision": "relabel", "relabelled": 2}]
-    reading.show(findings=decided, acked_seq=99)  # as after a reload
+    reading.acknowledge(findings=decided)  # as after a reload
     assert reading.colours("axial", [labelled]) == [background]
     reading.viewer("v.reading.select('high')")
     assert reading.colours("axial", [(15, 12, 32)]) == [green]

@@ -79,7 +79,7 @@ def test_a_verdict_is_announced_once_and_a_finding_only_when_the_reader_goes_the
         reading.page.keyboard.press(key)
     reading.page.wait_for_timeout(600)
     assert [(e["seq"], e["kind"], e["next"]) for e in reading.list_sent_events()] == [(1, "verdict", "two")]
-    reading.show(acked_seq=1, selected="two")
+    reading.acknowledge(selected="two")
     reading.page.keyboard.press("n")
     reading.page.wait_for_function("window.sent.length > 1")
     assert [(e["seq"], e["kind"], e["finding"]) for e in reading.list_sent_events()[1:]] == [(2, "select", "three")]
@@ -88,7 +88,7 @@ def test_a_verdict_is_announced_once_and_a_finding_only_when_the_reader_goes_the
 def test_the_planes_are_drawn_only_when_something_on_them_changes(reading):
     reading.viewer("v.drawn = 0; const draw = v.drawPlanes; v.drawPlanes = () => { v.drawn++; draw.call(v) }")
     decided = [finding | {"decision": "accept"} for finding in FINDINGS]
-    reading.show(acked_seq=3, findings=decided)
+    reading.show(findings=decided)
     reading.page.keyboard.press("y")
     assert reading.viewer("v.navigation.hover(v.panes[0], [3, 3, 3])") is None
     assert reading.viewer("return v.drawn") == 0
@@ -135,15 +135,21 @@ def test_what_is_not_acknowledged_is_sent_again_and_survives_a_reload(reading):
     page.reload()
     assert warned == ["beforeunload"]
     page.wait_for_function("window.ready")
-    reading.show(acked_seq=1)
+    reading.show()
     reading.wait_until_loaded()
-    assert [(e["client"], e["seq"]) for e in reading.list_sent_events()] == [(client, 2)]
-    reading.show(
-        acked_seq=2, findings=[FINDINGS[0] | {"decision": "accept"}, FINDINGS[1] | {"decision": "reject"}, FINDINGS[2]]
+    assert [(e["client"], e["seq"]) for e in reading.list_sent_events()][:2] == [(client, 1), (client, 2)]
+    assert page.locator("em[data-decision=accept], em[data-decision=reject]").count() == 2
+    reading.acknowledge(
+        findings=[FINDINGS[0] | {"decision": "accept"}, FINDINGS[1] | {"decision": "reject"}, FINDINGS[2]]
     )
     expect(page.locator(".mv-saved")).to_have_text("All saved")
     page.keyboard.press("u")
-    assert reading.list_sent_events()[-1]["seq"] == 3
+    assert reading.list_sent_events()[-1]["seq"] == 1 and reading.list_sent_events()[-1]["client"] != client
+    for finding, target in ((None, 1), ("two", 2), ("one", 1)):
+        page.keyboard.press("z")
+        undo = reading.list_sent_events()[-1]
+        assert (undo["kind"], undo["of"]) == ("undo", target) and (not finding or undo["finding"] == finding)
+    assert undo["of_client"] == client
 
 
 def test_another_version_of_the_viewer_takes_the_place_and_the_outbox_of_the_one_before(reading):
@@ -152,7 +158,8 @@ def test_another_version_of_the_viewer_takes_the_place_and_the_outbox_of_the_one
     reading.page.evaluate(
         "async data => { const { default: mount } = await import('/newer/viewer.js'); window.sent = [];"
         " const parentElement = document.getElementById('host');"
-        " mount({ data, parentElement, setTriggerValue: (_, value) => window.sent.push(...value) }) }",
+        " const setTriggerValue = (name, value) => name === 'events' && window.sent.push(...value);"
+        " mount({ data, parentElement, setTriggerValue }) }",
         reading.data,
     )
     reading.wait_until_loaded()
@@ -172,7 +179,7 @@ def test_the_server_does_not_pull_the_reader_back(reading):
     reading.page.keyboard.press("n")
     reading.show(selected="two")
     assert reading.viewer("return v.state.selected") == "three"
-    reading.show(acked_seq=1, selected="one")
+    reading.acknowledge(1, selected="one")
     assert reading.viewer("return v.state.selected") == "one"
 
 
@@ -224,7 +231,7 @@ def test_long_and_short_axis_are_measured_at_a_right_angle_and_stored_with_the_f
     card = reading.page.locator("[data-finding=one]")
     expect(card).to_contain_text("RECIST 10.0 x 8.0 mm")
     axes = {name: event[name] for name in ("plane", "long", "short")}
-    reading.show(acked_seq=event["seq"], findings=[FINDINGS[0] | {"axes": axes}, *FINDINGS[1:]])
+    reading.acknowledge(findings=[FINDINGS[0] | {"axes": axes}, *FINDINGS[1:]])
     expect(card).to_contain_text("RECIST 10.0 x 8.0 mm")
     reading.page.keyboard.press("z")
     assert reading.list_sent_events()[-1]["of"] == event["seq"]

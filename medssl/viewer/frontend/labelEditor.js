@@ -2,9 +2,11 @@
 // Label editor: strokes on the overlay, stored as runs, with undo and redo.
 /** @import { Run } from "./types" */
 /** @import { RemoteVolume } from "./volume.js" */
-/** @typedef {{ before: Run[], after: Run[], seq: number | null }} Stroke */
+/** @typedef {{ before: Run[], after: Run[], id: string | null }} Stroke */
 
 export class LabelEditor {
+  /** Whether a stroke has begun that has not ended. */
+  isDrawing = false;
   /** @type {Stroke[]} */
   undoStack = [];
   /** @type {Stroke[]} */
@@ -21,6 +23,7 @@ export class LabelEditor {
   beginStroke() {
     this.#volume.isEdited = true;
     this.#previous = new Map();
+    this.isDrawing = true;
   }
 
   /**
@@ -44,29 +47,47 @@ export class LabelEditor {
     const previous = this.#previous;
     const offsets = [...previous.keys()].filter((n) => data[n] !== previous.get(n)).sort((a, b) => a - b);
     this.#previous = new Map();
+    this.isDrawing = false;
     if (!offsets.length) return null;
     const before = encodeRuns(offsets, (n) => previous.get(n) ?? 0);
     const after = encodeRuns(offsets, (n) => data[n]);
     this.redoStack = [];
-    this.undoStack.push({ before, after, seq: null });
+    this.undoStack.push({ before, after, id: null });
     return after;
   }
 
   /**
-   * Remembers under which number the last stroke was sent.
-   * @param {number} seq
+   * Remembers under which identity the last stroke was sent.
+   * @param {string} id
    */
-  markSent(seq) {
-    this.undoStack[this.undoStack.length - 1].seq = seq;
+  markSent(id) {
+    this.undoStack[this.undoStack.length - 1].id = id;
   }
 
-  /** Takes the last stroke back, and returns it; null if there is none. */
-  undo() {
-    const stroke = this.undoStack.pop();
-    if (!stroke) return null;
+  /**
+   * Draws a stroke of which the runs are known, as one that can be taken back.
+   * @param {string} id
+   * @param {Run[]} runs
+   */
+  repeat(id, runs) {
+    this.beginStroke();
+    for (const [start, length, label] of runs) {
+      for (let n = start; n < start + length; n++) this.setLabel(n, label);
+    }
+    if (this.endStroke()) this.markSent(id);
+  }
+
+  /**
+   * Takes the last stroke back if it is the given one. Returns whether it was.
+   * @param {string} id
+   */
+  undo(id) {
+    const stroke = this.undoStack.at(-1);
+    if (stroke?.id !== id) return false;
+    this.undoStack.pop();
     this.#apply(stroke.before);
     this.redoStack.push(stroke);
-    return stroke;
+    return true;
   }
 
   /** Repeats the last stroke that was taken back, and returns it; null if there is none. */
@@ -80,6 +101,7 @@ export class LabelEditor {
 
   /** @param {Run[]} runs */
   #apply(runs) {
+    this.#volume.isEdited = true;
     for (const [start, length, label] of runs) this.#volume.data.fill(label, start, start + length);
   }
 }

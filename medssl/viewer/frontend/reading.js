@@ -1,16 +1,21 @@
 // @ts-check
 // Reading: what the reader decides, measures and corrects, sent to the server through the outbox.
+import { ActHistory } from "./actHistory.js";
+import { findSignObstacle } from "./caseBar.js";
 import { findNearestVoxel, measureLength, toIndex, toMm } from "./geometry.js";
 import { interpolateSlices } from "./interpolation.js";
-import { Outbox } from "./outbox.js";
+import { MaskRecord } from "./maskRecord.js";
+import { Outbox, eventId } from "./outbox.js";
+import { summarizePending } from "./pendingActs.js";
 import { decisionOf, shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
 import { selectTool } from "./tools.js";
-/** @import { Finding, Line, Notify, NumberedEvent, Plane, Run, ViewerData, ViewerState } from "./types" */
+/** @import { PastAct } from "./actHistory.js" */
+/** @import { MaskVersion } from "./maskRecord.js" */
+/** @import { Finding, Line, Notify, NumberedEvent, Plane, ReviewEvent, Run, ViewerData, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 
 const SELECT_DELAY_MS = 400;
 /** @typedef {{ reason: string, note: string }} Remarks */
-/** @typedef {{ seq: number, finding: string, isMeasurement: boolean }} LastEvent */
 
 export class Reading {
   #store;
@@ -18,13 +23,13 @@ export class Reading {
   #takeRemarks;
   #askLabel;
   #alignComparison;
-  /** @type {string[]} */
-  #handledEvents = [];
+  #onStored;
+  #history;
+  /** @type {ViewerData} */
+  #data;
   /** @type {ReturnType<typeof setTimeout> | undefined} a selection that was not sent yet */
   #selectTimer;
   #selectedAt = performance.now();
-  /** @type {LastEvent | null} the event that undo takes back */
-  #lastEvent = null;
 
   /**
    * @param {ViewerData} data
@@ -35,16 +40,28 @@ export class Reading {
    * @param {() => Remarks} uses.takeRemarks returns the reason and the note that go with one event
    * @param {(title: string, names: string[], onChoice: (number: number) => void) => void} uses.askLabel
    * @param {(finding: Finding) => void} uses.alignComparison
+   * @param {(version: MaskVersion) => void} uses.fetchMask
+   * @param {() => void} uses.onStored called when the server has stored an act
    */
-  constructor(data, { store, notify, send, takeRemarks, askLabel, alignComparison }) {
+  constructor(data, { store, notify, send, takeRemarks, askLabel, alignComparison, fetchMask, onStored }) {
+    this.#data = data;
     this.#store = store;
     this.#notify = notify;
     this.#takeRemarks = takeRemarks;
     this.#askLabel = askLabel;
     this.#alignComparison = alignComparison;
-    this.outbox = new Outbox(data.key, data.acked_seq, send, ({ pending, lastSeq }) =>
-      store.set({ unsavedEvents: pending.length, lastSeq }),
-    );
+    this.#onStored = onStored;
+    this.#history = new ActHistory(data.key);
+    this.mask = new MaskRecord({
+      store,
+      fetchMask,
+      listPending: () => ({
+        strokes: summarizePending(this.outbox.pending).strokes,
+        isSettled: !this.outbox.waiting.length,
+      }),
+    });
+    this.outbox = new Outbox(data.key, send, (outbox) => this.#showPending(outbox));
+    this.#showPending(this.outbox);
   }
 
   /**
@@ -53,13 +70,13 @@ export class Reading {
    * @param {ViewerData | null} previous
    */
   update(data, previous) {
-    this.#handledEvents = data.handled_events;
-    this.outbox.acknowledge(data.acked_seq);
-    const { pendingVerdicts, pendingAxes } = this.#store.get();
-    this.#store.set({
-      pendingVerdicts: dropAcknowledged(pendingVerdicts, data.acked_seq),
-      pendingAxes: dropAcknowledged(pendingAxes, data.acked_seq),
-    });
+    this.#data = data;
+    const before = this.outbox.waiting.length;
+    this.outbox.receive(data);
+    if (previous && data.session !== previous.session) this.outbox.wake();
+    if (this.outbox.waiting.length < before) this.#onStored();
+    this.#showPending(this.outbox);
+    this.mask.follow(data);
     const isSettled = previous && !this.outbox.pending.length && !this.#selectTimer;
     const { selected } = this.#store.get();
     if (isSettled && data.selected && data.selected !== previous.selected && data.selected !== selected) {
@@ -95,7 +112,7 @@ export class Reading {
       this.#store.set({ cursor: findNearestVoxel(volume.header, index) });
     }
     this.#alignComparison(finding);
-    if (isSent && this.#handledEvents.includes("select")) this.#scheduleSelect(id);
+    if (isSent && this.#data.handled_events.includes("select")) this.#scheduleSelect(id);
   }
 
   /** @param {number} by number of findings */
@@ -122,9 +139,7 @@ export class Reading {
     const waiting = others.find((finding) => !decisionOf(state, finding));
     const next = decision === "edit" ? selected : (waiting?.id ?? selected);
     const event = { kind: "verdict", finding: selected, decision, dwell_ms, next };
-    const seq = this.outbox.add({ ...event, ...this.#takeRemarks(), ...(label && { label }) });
-    this.#setPendingVerdict(selected, { decision, label, seq });
-    this.#lastEvent = { seq, finding: selected, isMeasurement: false };
+    this.#record({ ...event, ...this.#takeRemarks(), ...(label && { label }) });
     if (decision === "edit") selectTool(this.#store, "brush");
     this.#cancelSelect();
     if (next !== selected) this.select(next, false);
@@ -149,7 +164,7 @@ export class Reading {
     const { volume, cursor, label } = this.#store.get();
     if (!this.#checkEditable() || !volume) return;
     const centre_mm = toMm(volume.header.affine, cursor);
-    this.outbox.add({ kind: "missed", centre_mm, label, ...this.#takeRemarks() });
+    this.#record({ kind: "missed", centre_mm, label, ...this.#takeRemarks() });
     this.#notify("Added at the crosshair.");
   }
 
@@ -159,14 +174,11 @@ export class Reading {
    * @param {Line} second
    */
   recordAxes(first, second) {
-    const { volume, selected, pendingAxes } = this.#store.get();
-    if (!volume || !selected) return;
+    const { volume, selected } = this.#store.get();
+    if (!volume || !selected || !this.#checkEditable()) return;
     const lines = [first, second].map(({ from, to }) => [from, to].map((end) => toMm(volume.header.affine, end)));
     const [long, short] = lines.sort((a, b) => measureLength(b) - measureLength(a));
-    const axes = { plane: first.plane, long, short };
-    const seq = this.outbox.add({ kind: "measure", finding: selected, ...axes });
-    this.#store.set({ pendingAxes: { ...pendingAxes, [selected]: { axes, seq } } });
-    this.#lastEvent = { seq, finding: selected, isMeasurement: true };
+    this.#record({ kind: "measure", finding: selected, plane: first.plane, long, short });
   }
 
   /**
@@ -177,10 +189,9 @@ export class Reading {
     const { editor } = this.#store.get();
     if (!editor) return false;
     const runs = editor.endStroke();
-    this.#showStrokes();
-    if (!runs) return false;
-    editor.markSent(this.outbox.add({ kind: "stroke", tool, ...this.#describeRuns(runs) }));
-    return true;
+    if (runs) this.#recordStroke({ kind: "stroke", tool, ...this.#describeRuns(runs) });
+    this.#store.set({ overlayVersion: this.#store.get().overlayVersion + 1, proposal: null });
+    return runs !== null;
   }
 
   /**
@@ -207,22 +218,17 @@ export class Reading {
     this.#notify(`Interpolation of ${offsets.length} voxels: I again keeps it, Esc drops it.`);
   }
 
-  /** Takes back the last stroke, or else the last verdict or measurement. */
+  /** Takes back the reader's own last act in this tab. */
   undo() {
     if (!this.#checkEditable()) return;
-    const stroke = this.#store.get().editor?.undo();
-    if (stroke) {
-      this.outbox.add({ kind: "undo", of: stroke.seq });
-      this.#showStrokes();
-    } else if (this.#lastEvent) {
-      const { seq: of, finding, isMeasurement } = this.#lastEvent;
-      const seq = this.outbox.add({ kind: "undo", of });
-      const { pendingAxes } = this.#store.get();
-      if (isMeasurement) this.#store.set({ pendingAxes: { ...pendingAxes, [finding]: { axes: null, seq } } });
-      else this.#setPendingVerdict(finding, { decision: null, seq });
-      this.#lastEvent = null;
-      this.select(finding);
-    } else this.#notify("Nothing to undo.");
+    const act = this.#findLastAct(this.outbox);
+    if (!act) return this.#notify("There is nothing of yours to undo in this window.");
+    const { client: of_client, seq: of, kind: undoes, finding } = act;
+    this.#history.remove(act);
+    const isTakenBackHere = undoes === "stroke" && this.#store.get().editor?.undo(eventId(act));
+    if (isTakenBackHere) this.mask.remove(eventId(act));
+    this.outbox.add({ kind: "undo", of, of_client, undoes, finding });
+    if (undoes !== "stroke") this.select(finding);
   }
 
   /** Repeats the last stroke that was taken back. */
@@ -230,8 +236,34 @@ export class Reading {
     const { editor } = this.#store.get();
     const stroke = editor?.redo();
     if (!editor || !stroke) return;
-    editor.markSent(this.outbox.add({ kind: "stroke", tool: "redo", ...this.#describeRuns(stroke.after) }));
-    this.#showStrokes();
+    this.#recordStroke({ kind: "stroke", tool: "redo", ...this.#describeRuns(stroke.after) });
+  }
+
+  /** Signs the reading as it is on the screen; the signature is stored after all that waits. */
+  sign() {
+    const state = this.#store.get();
+    const obstacle = findSignObstacle(state);
+    if (obstacle) return this.#notify(`${obstacle}.`);
+    const decisions = Object.fromEntries(state.findings.map((finding) => [finding.id, decisionOf(state, finding)]));
+    for (const id of summarizePending(this.outbox.pending).added) decisions[id] = "missed";
+    this.outbox.add({ kind: "sign", screen: { drawn: state.drawn, decisions } });
+  }
+
+  /** Opens a signed reading again, before a change that was refused because of the signature. */
+  reopen() {
+    if (this.outbox.refusal) this.outbox.addFirst({ kind: "reopen" });
+    else this.outbox.add({ kind: "reopen" });
+  }
+
+  /** @param {"deliver" | "next"} kind what the server does with the whole case, once everything is stored */
+  request(kind) {
+    if (!this.outbox.waiting.length) this.outbox.add({ kind });
+  }
+
+  /** Gives up the change that the server refused; the screen then follows the record. */
+  discardRefused() {
+    for (const event of this.outbox.discard()) this.#history.remove({ ...event, finding: "" });
+    this.mask.follow(this.#data);
   }
 
   close() {
@@ -245,16 +277,12 @@ export class Reading {
     return editable;
   }
 
-  /**
-   * @param {string} finding
-   * @param {ViewerState["pendingVerdicts"][string]} verdict
-   */
-  #setPendingVerdict(finding, verdict) {
-    this.#store.set({ pendingVerdicts: { ...this.#store.get().pendingVerdicts, [finding]: verdict } });
-  }
-
-  #showStrokes() {
-    this.#store.set({ overlayVersion: this.#store.get().overlayVersion + 1, proposal: null });
+  /** @param {ReviewEvent} event */
+  #record(event) {
+    const numbered = this.outbox.add(event);
+    this.#history.add(numbered);
+    this.#showPending(this.outbox);
+    return numbered;
   }
 
   /**
@@ -273,6 +301,47 @@ export class Reading {
     ]);
     // A label that the chosen finding does not have was drawn for no finding.
     return { runs: labelled, finding: owner?.id ?? (isErased || !chosen?.number ? selected : null) };
+  }
+
+  /** @param {ReviewEvent} event whose stroke is the last one of the editor */
+  #recordStroke(event) {
+    const id = eventId(this.#record(event));
+    this.#store.get().editor?.markSent(id);
+    this.mask.add(id);
+  }
+
+  /**
+   * @param {Outbox} outbox
+   * @returns {PastAct | null}
+   */
+  #findLastAct(outbox) {
+    const pending = new Set(outbox.pending.map(eventId));
+    const stored = new Set(this.#data.undoable);
+    return this.#history.findLast((act) => pending.has(eventId(act)) || stored.has(eventId(act)));
+  }
+
+  /**
+   * Shows what waits for the server as if it were stored; a reading that is being signed is closed to changes.
+   * @param {Outbox} outbox
+   */
+  #showPending(outbox) {
+    const { pending, waiting, refusal, isKept } = outbox;
+    const { verdicts, axes, undone } = summarizePending(pending);
+    const event = pending.find((other) => eventId(other) === refusal?.id);
+    const waitingKinds = pending.map(({ kind }) => kind);
+    const { hasActed, pendingVerdicts, pendingAxes } = this.#store.get();
+    this.#store.set({
+      pendingVerdicts: keepEqual(pendingVerdicts, verdicts),
+      pendingAxes: keepEqual(pendingAxes, axes),
+      unsavedEvents: waiting.length,
+      hasActed: hasActed || waiting.length > 0,
+      isKept,
+      waitingKinds,
+      refused: event && refusal ? { event, reason: refusal.reason } : null,
+      isMaskUndone: undone.length > 0,
+      editable: this.#data.editable && !waitingKinds.includes("sign"),
+      canUndo: this.#findLastAct(outbox) !== null,
+    });
   }
 
   /**
@@ -295,12 +364,11 @@ export class Reading {
 }
 
 /**
- * Returns the entries that the server has not stored yet; the same object if it has stored none of them.
- * @template {{ seq: number }} T
- * @param {Record<string, T>} pending
- * @param {number} ackedSeq
+ * Returns the previous value if the next one is equal to it, so that nothing is drawn again without need.
+ * @template T
+ * @param {T} previous
+ * @param {T} next
  */
-function dropAcknowledged(pending, ackedSeq) {
-  const entries = Object.entries(pending).filter(([, { seq }]) => seq > ackedSeq);
-  return entries.length === Object.keys(pending).length ? pending : Object.fromEntries(entries);
+function keepEqual(previous, next) {
+  return JSON.stringify(previous) === JSON.stringify(next) ? previous : next;
 }

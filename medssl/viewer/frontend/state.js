@@ -59,7 +59,16 @@ export function createState({ selected }) {
     comparison: null,
     comparisonLinked: true,
     unsavedEvents: 0,
-    lastSeq: 0,
+    hasActed: false,
+    isKept: true,
+    waitingKinds: [],
+    refused: null,
+    canUndo: false,
+    drawn: [],
+    isMaskCurrent: true,
+    isMaskUndone: false,
+    caseStatus: null,
+    hasSibling: false,
   };
 }
 

@@ -19,7 +19,7 @@ export function createStatusLine(store) {
   const node = createElement("footer", { class: "mv-status" }, value, position, gap, badges, saved);
   const update = () => {
     const state = store.get();
-    const { volume, pointer, cursor, unsavedEvents, lastSeq } = state;
+    const { volume, pointer, cursor } = state;
     setVisible(node, volume);
     if (!volume) return;
     const index = pointer ?? cursor;
@@ -27,10 +27,23 @@ export function createStatusLine(store) {
     setText(value, stored === null ? "not loaded" : formatValue(stored, volume.header));
     setText(position, `${formatPosition(toMm(volume.header.affine, index))} mm    voxel ${index.join(" ")}`);
     badges.replaceChildren(...listCaveats(state).map((text) => createElement("span", { class: "mv-badge" }, text)));
-    setText(saved, unsavedEvents ? `Saving ${unsavedEvents}` : lastSeq ? "All saved" : "");
-    saved.classList.toggle("mv-busy", unsavedEvents > 0);
+    const text = describeSaving(state);
+    setText(saved, text);
+    saved.classList.toggle("mv-busy", text !== "" && text !== "All saved");
   };
   return { node, update };
+}
+
+/**
+ * Says whether everything is saved: only if nothing waits and the mask on the screen is the stored one.
+ * @param {ViewerState} state
+ */
+function describeSaving({ unsavedEvents, refused, isKept, isMaskCurrent, overlay, hasActed }) {
+  if (refused) return `Not saved ${unsavedEvents}`;
+  const lost = isKept ? "" : ": keep this window open, the browser has no room to keep them";
+  if (unsavedEvents) return `Saving ${unsavedEvents}${lost}`;
+  if (!isMaskCurrent || (hasActed && overlay && !overlay.isComplete)) return "Updating the mask";
+  return hasActed ? "All saved" : "";
 }
 
 /**

@@ -163,7 +163,7 @@ function createCorrectionGroup(store, commands) {
   const interpolate = createButton("Interpolate", () => commands.interpolate(), {
     title: "Propose the slices between the drawn slices of this finding (I), and keep the proposal (I again)",
   });
-  const undo = createButton("Undo", () => commands.undo(), { title: "Undo (Z)" });
+  const undo = createButton("Undo", () => commands.undo(), { title: "Takes back your last act in this window (Z)" });
   const redo = createButton("Redo", () => commands.redo(), { title: "Redo (Shift Z)" });
   const node = createGroup("Correction", interpolate, label, radius.node, ball, undo, redo);
   const update = () => {
@@ -177,7 +177,7 @@ function createCorrectionGroup(store, commands) {
     label.value = String(state.label);
     radius.update(state.radius_mm, `${state.radius_mm.toFixed(1)} mm`);
     setPressed(ball, state.ballBrush);
-    undo.disabled = !state.editor?.undoStack.length;
+    undo.disabled = !state.canUndo;
     redo.disabled = !state.editor?.redoStack.length;
   };
   return { node, update };

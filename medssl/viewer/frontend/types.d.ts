@@ -57,6 +57,7 @@ export interface Finding {
   volume_ml?: number;
   score?: number;
   kind?: "organ" | "lesion";
+  source?: "mask" | "box" | "reader";
   /** The value of its voxels in the overlay; without it they hold the label. */
   number?: number;
   /** Regions that a reader drew for it apart from it. */
@@ -80,8 +81,31 @@ export interface ComparisonEntry {
   unmatched: { centre_mm: Vector; text: string }[];
 }
 
+/** An event that the server refused, and why. */
+export interface Refusal {
+  id: string;
+  reason: string;
+}
+
+/** What the server says about the events that were sent last, by their identity. */
+export interface Answer {
+  acked: string[];
+  refused: Refusal | null;
+}
+
+/** The state of the whole case, and what the reader may do with it. */
+export interface CaseStatus {
+  signed_at: string | null;
+  /** Why this reader may not sign at all; empty if they may. */
+  sign_obstacle: string;
+  has_next: boolean;
+  may_deliver: boolean;
+  export_formats: string;
+  download_url: string;
+}
+
 /** What Python passes to the component in each run of the page. */
-export interface ViewerData {
+export interface ViewerData extends Answer {
   key: string;
   name?: string;
   height: number;
@@ -95,7 +119,16 @@ export interface ViewerData {
   findings: Finding[];
   selected: string | null;
   comparisons?: ComparisonEntry[];
-  acked_seq: number;
+  /** Identity of the server's session, which a restart of the server changes. */
+  session?: string;
+  /** Strokes that `overlay` contains, in order, as identities of events. */
+  drawn: string[];
+  /** Events of this reader that can be taken back. */
+  undoable: string[];
+  /** The state of the whole case; null hides the acts on it. */
+  case?: CaseStatus | null;
+  /** Seconds between two reports that the reader is at work; 0 reports nothing. */
+  alive_s?: number;
   editable: boolean;
   reasons: string[];
   /** Kinds of events that Python handles. */
@@ -113,7 +146,7 @@ export interface NumberedEvent extends ReviewEvent {
   at: string;
 }
 
-export type SendEvents = (name: string, events: NumberedEvent[]) => void;
+export type SendTrigger = (name: string, value: unknown) => void;
 export type Notify = (text: string) => void;
 
 /** A measured line between two voxels. */
@@ -153,12 +186,10 @@ export interface Drag {
 export interface PendingVerdict {
   decision: string | null;
   label?: number;
-  seq: number;
 }
 
 export interface PendingAxes {
   axes: Axes | null;
-  seq: number;
 }
 
 export interface ViewerState {
@@ -218,8 +249,24 @@ export interface ViewerState {
   comparisons: ComparisonEntry[];
   comparison: ComparisonEntry | null;
   comparisonLinked: boolean;
+  /** How many acts wait for the server. */
   unsavedEvents: number;
-  lastSeq: number;
+  /** Whether the reader has done anything here that is stored or waits. */
+  hasActed: boolean;
+  /** Whether the browser keeps what waits over a closed tab. */
+  isKept: boolean;
+  waitingKinds: string[];
+  refused: { event: NumberedEvent; reason: string } | null;
+  canUndo: boolean;
+  /** Strokes that the mask on the screen contains, in order. */
+  drawn: string[];
+  /** Whether the mask on the screen is the stored one, or will be once everything that waits is stored. */
+  isMaskCurrent: boolean;
+  /** Whether a stroke is being taken back that the screen still shows. */
+  isMaskUndone: boolean;
+  caseStatus: CaseStatus | null;
+  /** Whether the reader has the case open in another window of this browser. */
+  hasSibling: boolean;
 }
 
 /** Switches that a button or a key can toggle. */
@@ -242,6 +289,12 @@ export interface Commands {
   addMissed(): void;
   undo(): void;
   redo(): void;
+  sign(): void;
+  reopenReading(): void;
+  deliver(): void;
+  nextCase(): void;
+  retryRefused(): void;
+  discardRefused(): void;
   interpolate(): void;
   applyPreset(number: number): void;
   setThreshold(threshold: number | null): void;

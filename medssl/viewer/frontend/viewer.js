@@ -1,5 +1,6 @@
 // @ts-check
 // Viewer: one volume in three linked planes, its findings, and what the reader decides.
+import { createCaseBar } from "./caseBar.js";
 import { createCommands } from "./commands.js";
 import { Comparison } from "./comparison.js";
 import { Display } from "./display.js";
@@ -9,12 +10,14 @@ import { PLANE_NAMES } from "./geometry.js";
 import { HelpPage } from "./helpPage.js";
 import { bindKeys } from "./keys.js";
 import { LabelDialog } from "./labelDialog.js";
+import { guardLeaving } from "./leaveGuard.js";
 import { LoadingOverlay } from "./loadingOverlay.js";
 import { MeshView } from "./meshView.js";
 import { Navigation } from "./navigation.js";
 import { Notice } from "./notice.js";
 import { Pane } from "./pane.js";
 import { bindPointer } from "./pointer.js";
+import { Activity, Siblings } from "./presence.js";
 import { Reading } from "./reading.js";
 import { IMAGES, ScanLoader } from "./scanLoader.js";
 import { axesOf, createState } from "./state.js";
@@ -23,7 +26,8 @@ import { Store } from "./store.js";
 import { STYLESHEET } from "./stylesheet.js";
 import { createToolbar } from "./toolbar.js";
 import { createUncertaintyLegend } from "./uncertaintyLegend.js";
-/** @import { SendEvents, ViewerData, ViewerState } from "./types" */
+import { restoreView, saveView } from "./viewMemory.js";
+/** @import { SendTrigger, ViewerData, ViewerState } from "./types" */
 /** @import { ToolContext } from "./tools.js" */
 
 const NARROW_PIXELS = 760;
@@ -67,7 +71,7 @@ class Viewer {
   /**
    * @param {Element} parent
    * @param {ViewerData} data
-   * @param {SendEvents} send
+   * @param {SendTrigger} send
    */
   constructor(parent, data, send) {
     this.send = send;
@@ -85,6 +89,7 @@ class Viewer {
     this.meshView = new MeshView({ store, notify, redraw });
     this.labelDialog = new LabelDialog();
     this.loadingOverlay = new LoadingOverlay(() => commands.reopen());
+    this.caseBar = createCaseBar(store, commands);
     this.toolbar = createToolbar(store, commands);
     this.findingsPanel = createFindingsPanel(store, commands);
     this.statusLine = createStatusLine(store);
@@ -100,11 +105,24 @@ class Viewer {
       takeRemarks: this.findingsPanel.takeRemarks,
       askLabel: (title, names, onChoice) => this.labelDialog.ask(title, names, onChoice),
       alignComparison: (finding) => this.comparison.align(finding),
+      fetchMask: (version) => this.loader?.fetchMask(version),
+      onStored: () => this.siblings.reportRecord(),
     });
+    this.siblings = new Siblings(
+      data.key,
+      this.reading.outbox.client,
+      (hasSibling) => store.set({ hasSibling }),
+      () => this.#reportActivity(),
+    );
     this.loader = new ScanLoader({
       store,
       loadingOverlay: this.loadingOverlay,
-      onScan: () => this.reading.begin(this.#data?.selected ?? null),
+      onScan: () => {
+        this.reading.begin(this.#data?.selected ?? null);
+        restoreView(data.key, store);
+      },
+      onComplete: () => this.reading.mask.drawPending(),
+      onMask: (mask, drawn) => this.reading.mask.show(mask, drawn),
     });
     this.navigation = new Navigation({
       store,
@@ -134,10 +152,15 @@ class Viewer {
       bindPointer(pane, this.tools, this.navigation);
       this.resizeObserver.observe(pane.node);
     }
-    this.warnBeforeUnload = (/** @type {BeforeUnloadEvent} */ event) => {
-      if (store.get().unsavedEvents) event.preventDefault();
-    };
-    window.addEventListener("beforeunload", this.warnBeforeUnload);
+    this.activity = new Activity(() => this.#reportActivity());
+    this.endLeaveGuard = guardLeaving({
+      root: this.root,
+      describeWaiting: () => describeWaiting(store.get()),
+      ask: (question, leave) =>
+        this.labelDialog.ask(question, ["Stay until everything is saved", "Leave now"], (n) => n === 1 && leave()),
+    });
+    this.keepView = () => saveView(data.key, store);
+    window.addEventListener("pagehide", this.keepView);
     this.update(data);
   }
 
@@ -164,7 +187,7 @@ class Viewer {
     );
     this.store.set({
       volumeUrl: data.volume,
-      editable: data.editable,
+      caseStatus: data.case ?? null,
       findings: data.findings,
       reasons: data.reasons,
       uncertaintySource: data.uncertainty_source ?? "",
@@ -172,9 +195,11 @@ class Viewer {
       labels: JSON.stringify(styled) === JSON.stringify(labels) ? labels : styled,
     });
     this.comparison.update();
-    if (!previous || IMAGES.some((name) => data[name] !== previous[name])) this.loader.open(data);
-    else this.loader.allowDrawing();
+    this.activity.setInterval(data.alive_s ?? 0);
+    const hasNewImage = IMAGES.some((name) => name !== "overlay" && data[name] !== previous?.[name]);
+    if (!previous || hasNewImage || (data.overlay === null) !== (previous.overlay === null)) this.loader.open(data);
     this.reading.update(data, previous);
+    this.loader.allowDrawing();
     this.refresh();
     const drawnFacts = JSON.stringify([data.findings.map((finding) => axesOf(this.state, finding)), data.comparisons]);
     if (drawnFacts !== this.#drawnFacts) this.redraw();
@@ -204,7 +229,7 @@ class Viewer {
 
   drawPanels() {
     this.root.classList.toggle("mv-narrow", this.root.clientWidth < NARROW_PIXELS);
-    for (const panel of [this.toolbar, this.findingsPanel, this.statusLine, this.legend]) panel.update();
+    for (const panel of [this.caseBar, this.toolbar, this.findingsPanel, this.statusLine, this.legend]) panel.update();
     this.stage.classList.toggle("mv-two", this.state.comparison !== null);
     setText(this.caption, this.#data?.name ?? "");
   }
@@ -233,13 +258,22 @@ class Viewer {
   }
 
   close() {
+    this.keepView();
+    window.removeEventListener("pagehide", this.keepView);
     this.loader.close();
     this.reading.close();
+    this.siblings.close();
+    this.activity.close();
+    this.endLeaveGuard();
     this.comparison.close();
     this.unbindKeys();
     this.resizeObserver.disconnect();
-    window.removeEventListener("beforeunload", this.warnBeforeUnload);
     this.root.remove();
+  }
+
+  /** Runs the page again, so that it follows the record and knows that the reader is at work. */
+  #reportActivity() {
+    this.send("alive", Date.now());
   }
 
   #buildStage() {
@@ -261,6 +295,7 @@ class Viewer {
       "div",
       { class: "mv", tabindex: "0" },
       createElement("style", {}, STYLESHEET),
+      this.caseBar.node,
       this.toolbar.node,
       this.stage,
       this.findingsPanel.node,
@@ -277,6 +312,17 @@ class Viewer {
   }
 }
 
+/**
+ * Asks about leaving while acts wait; empty if nothing waits.
+ * @param {ViewerState} state
+ */
+function describeWaiting({ unsavedEvents, isKept }) {
+  if (!unsavedEvents) return "";
+  const count = unsavedEvents === 1 ? "1 change is" : `${unsavedEvents} changes are`;
+  const fate = isKept ? "This browser keeps and sends them when you open the review again." : "Leaving loses them.";
+  return `${count} not saved yet. ${fate}`;
+}
+
 /** @type {Viewer | null} the viewer that the reader used last: it gets the keys */
 let lastUsed = null;
 /** @type {WeakMap<Element, Viewer>} */
@@ -284,7 +330,7 @@ const viewers = new WeakMap();
 
 /**
  * Shows the viewer in an element. Streamlit calls this after every run of the page.
- * @param {{ data: ViewerData, parentElement: Element, setTriggerValue: SendEvents }} component
+ * @param {{ data: ViewerData, parentElement: Element, setTriggerValue: SendTrigger }} component
  * @returns {() => void} removes the viewer
  */
 export default function mount({ data, parentElement, setTriggerValue }) {

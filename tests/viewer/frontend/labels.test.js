@@ -21,12 +21,13 @@ test("a stroke is undone and redone, and a new stroke ends the redo", () => {
     return editor.endStroke();
   };
   assert.deepEqual(paint([6, 5, 5], 2), [[5, 2, 2]]);
-  editor.markSent(41);
+  editor.markSent("c-1");
   assert.deepEqual(paint([5], 0), [[5, 1, 0]]);
+  editor.markSent("c-2");
   assert.equal(paint([5], 0), null);
-  editor.undo();
-  assert.equal(editor.undo().seq, 41);
-  assert.ok(volume.data.every((label) => label === 0) && editor.undo() === null);
+  assert.equal(editor.undo("c-1"), false);
+  assert.ok(editor.undo("c-2") && editor.undo("c-1") && !editor.undo("c-1"));
+  assert.ok(volume.data.every((label) => label === 0));
   assert.deepEqual(editor.redo().after, [[5, 2, 2]]);
   assert.deepEqual([...volume.data.slice(4, 8)], [0, 2, 2, 0]);
   paint([0], 1);

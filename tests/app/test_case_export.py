@@ -29,22 +29,36 @@ def open_case(access, predictions, tmp_path, monkeypatch):
     store.record(Act(**fields, number=1, action="accept", finding="case-b-1-1"))
     store.record(Act(**fields, number=2, action="sign", details="[]"))
 
-    def case_header_script() -> None:
-        from app import auth, case_header, review_context
-        from app.act_recorder import ActRecorder
-
-        context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
-        case_header.render_case_header(context, ActRecorder.from_context(context), context.load_case(2), None)
-
-    def open_as(role: str, **changed) -> tuple[AppTest, object]:
+    def open_as(role: str, **changed):
         config = access.model_copy(update={"role": role, "dicom": str(tmp_path / "scans")} | changed)
         for name, value in config.to_environment().items():
             monkeypatch.setenv(name, value)
-        app = AppTest.from_function(case_header_script, default_timeout=60).run()
-        assert not app.exception
-        return app, config
+        return config
 
     return open_as
+
+
+def export_case_2(sent: bool = True) -> AppTest:
+    """Asks for the export of case-b as the viewer does, then describes the case to the viewer."""
+
+    def script(sent: bool) -> None:
+        import streamlit as st
+
+        from app import auth, review_context
+        from app.act_recorder import ActRecorder
+        from app.pages import case
+        from app.viewer_inbox import ViewerInbox
+
+        context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
+        inbox = ViewerInbox(context, ActRecorder.from_context(context), 2)
+        if sent:
+            inbox.receive([{"client": "c", "seq": 1, "at": "", "kind": "deliver"}])
+        st.session_state["answer"] = inbox.answer
+        st.session_state["status"] = case._describe_case(context, context.load_case(2))
+
+    app = AppTest.from_function(script, args=(sent,), default_timeout=60).run()
+    assert not app.exception
+    return app
 
 
 def client(access):
@@ -56,16 +70,11 @@ def client(access):
     return TestClient(Starlette(routes=build_routes(access)))
 
 
-def labels(app: AppTest) -> list[str]:
-    return [button.label for button in app.button]
-
-
 def test_a_signed_case_is_exported_with_the_notice_and_recorded(open_case):
-    app, access = open_case("senior")
-    next(b for b in app.button if b.label == "Export").click().run()
-    assert not app.exception and "Export" not in labels(app)
+    access = open_case("senior")
+    app = export_case_2()
     assert [e.action for e in EventStore(access.audit_db).read_events()] == ["accept", "sign", "deliver"]
-    url = app.session_state["export"][1]
+    url = app.session_state["status"]["download_url"]
     assert "case-b" not in url
     answer = client(access).get(url)
     assert answer.headers["content-disposition"] == 'attachment; filename="case-2.zip"'
@@ -80,20 +89,23 @@ def test_a_signed_case_is_exported_with_the_notice_and_recorded(open_case):
         assert dcmread(io.BytesIO(file.read("case-b/sr.dcm"))).VerificationFlag == "VERIFIED"
 
 
-def test_only_seniors_and_admins_see_the_button(open_case):
-    assert "Export" not in labels(open_case("reader")[0])
-    assert "Export" in labels(open_case("admin", reviewer="boss")[0])
+def test_only_seniors_and_admins_may_export(open_case):
+    access = open_case("reader")
+    app = export_case_2()
+    assert not app.session_state["status"]["may_deliver"] and "may not export" in str(app.session_state["answer"])
+    assert [e.action for e in EventStore(access.audit_db).read_events()] == ["accept", "sign"]
+    open_case("admin", reviewer="boss")
+    assert export_case_2(sent=False).session_state["status"]["may_deliver"]
 
 
 def test_a_failed_export_shows_the_reason_and_is_not_recorded(open_case, tmp_path):
-    app, access = open_case("senior", dicom=str(tmp_path / "none"))
-    next(b for b in app.button if b.label == "Export").click().run()
-    assert "no such folder" in app.session_state["toast"]
+    access = open_case("senior", dicom=str(tmp_path / "none"))
+    assert "no such folder" in export_case_2().session_state["answer"]["refused"]["reason"]
     assert [e.action for e in EventStore(access.audit_db).read_events()] == ["accept", "sign"]
 
 
 def test_image_and_export_links_are_not_interchangeable(open_case):
-    _, access = open_case("senior")
+    access = open_case("senior")
     soon = int(time.time()) + 60
     export, image = (Link(2, kind, 2, soon).sign(access.key) for kind in ("export", "image"))
     late = Link(2, "export", 2, soon - 120).sign(access.key)
