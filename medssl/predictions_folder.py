@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medssl.errors import BadInput
-from medssl.finding import Finding, Point
+from medssl.finding import Finding, FindingKind, Point
 from medssl.io import dates
 
 NOTICE = "Research use only. Not for clinical use."
@@ -33,11 +33,15 @@ OPTIONAL_KEYS = (
 
 @dataclass(frozen=True)
 class LabelDef:
-    """A voxel value of a label map, the name of its structure and its colour as #rrggbb."""
+    """A voxel value of a label map: the name of its structure, its colour as #rrggbb and its kind.
+
+    The kind is None in folders of earlier versions; their findings are all lesions.
+    """
 
     value: int
     name: str
     colour: str
+    kind: FindingKind | None = None
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ def main(words: list[str]) -> None:
 
     from medssl.data.checks import leakage
     from medssl.data.ingest.reference_labels import References
-    from medssl.evaluation.evaluate import evaluate, find_warnings, parse_lesion_labels
+    from medssl.evaluation.evaluate import evaluate, find_warnings, select_lesion_labels
     from medssl.evaluation.report import require_report_folder, write_report
     from medssl.predictions_folder import read_index
 
     out = args.out or args.predictions / "evaluation"
     require_report_folder(out)
     index = read_index(args.predictions)
-    lesion_labels = parse_lesion_labels(index.labels, args.lesions, index.folder)
     references = References.read(args.labels)
+    lesion_labels = select_lesion_labels(index, args.lesions, references)
     cases = references.select_labelled(index.cases)
     if not args.allow_overlap:
         for model in index.model.get("runs", [index.model]):
@@ -53,6 +53,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance-mm", type=float, default=2.0, help="tolerance of the normalized surface distance (default: 2)"
     )
-    parser.add_argument("--lesions", default="", metavar="NAME,...", help="labels to score as lesions too")
+    parser.add_argument(
+        "--lesions",
+        metavar="NAME,...",
+        help="labels to score as lesions too (default: those whose kind is lesion); '' for none",
+    )
     parser.add_argument("--allow-overlap", action="store_true", help="also score cases that were trained on")
     return parser

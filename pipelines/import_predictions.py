@@ -7,20 +7,23 @@ from pathlib import Path
 def main(words: list[str]) -> None:
     """Writes a predictions folder for `medssl evaluate`, `compare`, `review` and `deliver`."""
     args = build_parser().parse_args(words)
+    from medssl.data.class_kinds import parse_kinds
     from medssl.data.ingest.read_source import list_scans
     from medssl.inference.import_masks import ExternalMasks
     from medssl.inference.prediction_writer import PredictionWriter
     from medssl.predictions_folder import IMPORTED
 
     listed_scans = list_scans(args.scans, args.split, args.modality)
-    external = ExternalMasks.from_folder(args.masks, args.names, [scan.case for scan in listed_scans])
+    cases = [scan.case for scan in listed_scans]
+    external = ExternalMasks.from_folder(args.masks, args.names, cases, parse_kinds(args.kinds))
     model = {
         "run": args.tool, "weights_sha256": IMPORTED, "tool": args.tool, "tool_version": args.tool_version,
         "tool_type": args.tool_type,
     }  # fmt: skip
     matched = [scan for scan in listed_scans if scan.case in external.masks]
     open_writer = PredictionWriter.resume if args.resume else PredictionWriter.create
-    open_writer(args.out, external.names, model, requested=[scan.case for scan in matched]).predict_all(
+    requested = [scan.case for scan in matched]
+    open_writer(args.out, external.names, model, external.kinds, requested=requested).predict_all(
         matched, external.to_prediction
     )
     unmatched = [scan.case for scan in listed_scans if scan.case not in external.masks]
@@ -46,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--names", default="", help="names of the classes 1, 2, ... separated by commas (default: MASKS/dataset.json)"
+    )
+    parser.add_argument(
+        "--kinds", default="", metavar="NAME=KIND,...", help="organ or lesion, for classes whose name does not say it"
     )
     parser.add_argument("--split", default="test", help="split of the manifest (default: test)")
     parser.add_argument(

@@ -19,6 +19,7 @@ def main(words: list[str]) -> None:
     )
 
     from medssl.config import check
+    from medssl.data.class_kinds import parse_kinds
     from medssl.data.ingest.config import IngestConfig
     from medssl.data.ingest.dry_run import plan_ingestion
     from medssl.data.ingest.pipeline import ingest
@@ -26,7 +27,8 @@ def main(words: list[str]) -> None:
 
     options = check({
         "spacing_mm": _parse_spacing(args.spacing), "modality": "" if args.modality == "auto" else args.modality,
-        "window_hu": _parse_window(args.window_hu), "normalization": args.normalization, "num_workers": args.workers,
+        "window_hu": _parse_window(args.window_hu), "kinds": parse_kinds(args.kinds),
+        "normalization": args.normalization, "num_workers": args.workers,
         "split_fractions": args.split_fractions and _parse_fractions(args.split_fractions),
         "image_patterns": args.image, "label_patterns": args.label, "patient_pattern": args.patient,
         "seed": args.seed, "resplit": args.resplit,
@@ -92,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split-fractions", help="fractions of the patients, for example train=0.7,val=0.1,test=0.2")
     parser.add_argument("--seed", type=int, help="seed of the split (default: 0)")
     parser.add_argument("--resplit", action="store_true", help="redraw the split of an existing store")
+    help_text = "organ or lesion, as in target=lesion; other classes get the kind that their names or labels suggest"
+    parser.add_argument("--kinds", default="", metavar="NAME=KIND,...", help=help_text)
     parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument("--scheduler", metavar="tcp://HOST:PORT", help="run on the workers of a dask scheduler instead")
     parser.add_argument(

@@ -22,7 +22,7 @@ def main(words: list[str]) -> None:
     if args.dates and args.scans.is_file():
         raise BadInput("--dates: a store holds no dates; predict the folder of scans instead")
     runs = [Run.open(path) for path in args.runs]
-    labels = require_same_inputs(runs).labels
+    network = require_same_inputs(runs)
     assignment = FoldAssignment.for_split(runs, args.scans, args.split)
     if assignment.run_of_case and args.calibration:
         raise BadInput(
@@ -48,7 +48,8 @@ def main(words: list[str]) -> None:
         "options": options,
         **calibration.to_index_fields(),
     }
-    open_writer(args.out, labels, assignment.describe_model(), **metadata).predict_all(
+    model = assignment.describe_model()
+    open_writer(args.out, network.labels, model, network.list_kinds(), **metadata).predict_all(
         scans, partial(assignment.predict, predictors=predictors), args.dates
     )
     print(f"{len(scans)} cases in {args.out}; look at them with: medssl review {args.out}")

@@ -101,7 +101,8 @@ def _render_table(context: ReviewContext, items: list[WorklistItem], case_page: 
 
 
 def _build_row(item: WorklistItem, colours: dict[str, str], busy: OpenCase | None) -> str:
-    counts = Counter(finding.name for finding in item.findings)
+    organs = [finding for finding in item.findings if finding.kind == "organ"]
+    counts = Counter(finding.name for finding in (*item.lesions, *organs))
     chips = "".join(
         f"<span class=chip><i style='background:{escape(colours.get(name, '#888'))}'></i>{n} {escape(name)}</span>"
         for name, n in counts.items()

@@ -29,6 +29,7 @@ from medssl.data.normalization import (
 )
 from medssl.errors import BadInput
 from medssl.files import atomic_file, write_json
+from medssl.finding import FindingKind
 from medssl.io.voxels import list_label_values
 from medssl.settings import Settings
 from medssl.version import __version__
@@ -53,6 +54,11 @@ class StoreMetadata(Settings):
         None, description="voxel spacing of every volume in mm; null: each keeps its own"
     )
     labels: dict[int, str] = Field(default_factory=dict, description="class name of each label value")
+    kinds: dict[int, FindingKind] = Field(
+        default_factory=dict,
+        description="kind of each label value: organ (one item with all its fragments) or lesion (one finding for each "
+        "connected component)",
+    )
     present_labels: dict[str, list[int]] = Field(
         default_factory=dict, description="label values annotated in a case; a case without an entry is fully annotated"
     )

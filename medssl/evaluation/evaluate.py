@@ -57,6 +57,21 @@ def parse_lesion_labels(labels: Sequence[LabelDef], names: str, source: Path) ->
     return tuple(label_of[name] for name in requested)
 
 
+def select_lesion_labels(index: Index, names: str | None, references: References) -> tuple[LabelDef, ...]:
+    """Returns the named labels, or those of the kind lesion that are annotated in some case.
+
+    Args:
+        index: The predictions folder.
+        names: The names, separated by commas; None chooses by kind.
+        references: The reference labels.
+    """
+    if names is not None:
+        return parse_lesion_labels(index.labels, names, index.folder)
+    present, cases = references.classes.present, references.select_labelled(index.cases)
+    lesions = (label for label in index.labels if label.kind == "lesion")
+    return tuple(label for label in lesions if any(label.value in present.get(c, [label.value]) for c in cases))
+
+
 def evaluate(
     index: Index, references: References, tolerance_mm: float, lesion_labels: Sequence[LabelDef] = ()
 ) -> Iterator[CaseEvaluation]:

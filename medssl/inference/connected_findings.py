@@ -1,7 +1,7 @@
 """Extracts findings from a label volume: its connected components, measured in mm and ml."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from medssl.errors import InputWarning
-from medssl.finding import Finding, Point
+from medssl.finding import Finding, FindingKind, Point
 from medssl.volume import NEIGHBOURS_26, Volume
 
 MAX_FINDINGS = 500  # per label; more components than this are noise that no reader can review
@@ -24,10 +24,12 @@ def extract_findings(
     case: str,
     names: Mapping[int, str],
     min_volume_ml: float = 0.0,
+    organs: Collection[int] = (),
 ) -> tuple[Finding, ...]:
-    """Returns one finding for each connected component of each label, the largest of a label first.
+    """Returns one finding for each lesion, the largest of a label first, then one for each organ.
 
-    Voxels of one label that share a face, an edge or a corner are connected.
+    A lesion is a connected component of its label: voxels that share a face, an edge or a corner are connected. An
+    organ is all voxels of its label, whose fragments are parts of one item.
 
     Args:
         labels: The label volume.
@@ -36,16 +38,18 @@ def extract_findings(
         case: The id of the case.
         names: The class names by label value.
         min_volume_ml: Components below this volume are left out.
+        organs: The label values of organs.
     """
     findings = []
     min_voxels = min_volume_ml / labels.voxel_ml() * (1 - 1e-9)
-    for label, name in names.items():
-        components = _iterate_components(labels.voxels == label, min_voxels, f"{case}: {name}")
+    for label, name in sorted(names.items(), key=lambda item: item[0] in organs):
+        kind: FindingKind = "organ" if label in organs else "lesion"
+        components = _iterate_components(labels.voxels == label, min_voxels, f"{case}: {name}", kind)
         for number, voxels in enumerate(components, 1):
             indices = tuple(voxels.T)
             finding = measure_finding(voxels, labels, f"{case}-{label}-{number}", case, label, name)
             score, uncertainty = float(confidence[indices].max()), float(entropy[indices].mean())
-            findings.append(replace(finding, score=score, uncertainty=uncertainty))
+            findings.append(replace(finding, score=score, uncertainty=uncertainty, kind=kind))
     return tuple(findings)
 
 
@@ -95,10 +99,17 @@ def measure_feret_mm(voxels: Integer[np.ndarray, "n 3"], grid: Volume) -> float:
 
 
 def _iterate_components(
-    mask: Bool[np.ndarray, "i j k"], min_voxels: float, name: str
+    mask: Bool[np.ndarray, "i j k"], min_voxels: float, name: str, kind: FindingKind
 ) -> Iterator[Int[np.ndarray, "n 3"]]:
-    """Yields the voxel indices of each connected component of at least `min_voxels` voxels, the largest first."""
+    """Yields the voxel indices of each connected component of at least `min_voxels` voxels, the largest first.
+
+    The voxels of an organ are yielded together.
+    """
     if not mask.any():
+        return
+    if kind == "organ":
+        if np.count_nonzero(mask) >= min_voxels:
+            yield np.argwhere(mask)
         return
     (box,) = ndimage.find_objects(mask.view(np.uint8))
     numbers = label_components(mask[box])

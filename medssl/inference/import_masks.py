@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from medssl.data.class_kinds import propose_kinds
 from medssl.data.ingest.layouts.dataset_json import parse_class_names
 from medssl.data.ingest.layouts.evidence import image_stem
 from medssl.data.ingest.layouts.naming_scheme import CHANNEL
 from medssl.errors import BadInput
+from medssl.finding import FindingKind
 from medssl.inference.connected_findings import extract_findings
 from medssl.inference.predictor import Prediction
 from medssl.io import images
@@ -35,15 +37,19 @@ class ExternalMasks:
 
     masks: dict[str, Path]
     names: Mapping[int, str]
+    kinds: Mapping[int, FindingKind]
 
     @classmethod
-    def from_folder(cls, folder: Path, names: str, cases: list[str]) -> "ExternalMasks":
+    def from_folder(
+        cls, folder: Path, names: str, cases: list[str], kinds: Mapping[str, FindingKind] | None = None
+    ) -> "ExternalMasks":
         """Finds the masks of cases in a folder.
 
         Args:
             folder: The folder with the masks, which may lie in subfolders.
             names: The names of the classes 1, 2, 3, ..., separated by commas; empty reads them from dataset.json.
             cases: The ids of the cases.
+            kinds: The kinds of classes by name, where the names do not say it.
         """
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such folder; give the folder with the masks")
@@ -53,7 +59,11 @@ class ExternalMasks:
         if not masks:
             examples = ", ".join(path.name for path in files[:3]) or "no mask"
             raise BadInput(f"{folder}: masks must be named after their case, as {cases[0]}.nii.gz; found {examples}")
-        return cls(masks, class_names)
+        if unknown := sorted(set(kinds or {}) - set(class_names.values())):
+            classes = ", ".join(class_names.values())
+            raise BadInput(f"kinds: {', '.join(unknown)} is no class of {folder}; its classes are {classes}")
+        declared = {value: kinds[name] for value, name in class_names.items() if kinds and name in kinds}
+        return cls(masks, class_names, propose_kinds(class_names) | declared)
 
     def to_prediction(self, image: Volume, case: str) -> Prediction:
         """Returns the mask of a case as a prediction.
@@ -72,7 +82,8 @@ class ExternalMasks:
             _place_on_grid(replace(mask, voxels=voxels, unit="probability"), image, path)
             for voxels in _read_confidence(path, mask)
         )
-        findings = extract_findings(labels, confidence.voxels, entropy.voxels, case, self.names)
+        organs = frozenset(value for value, kind in self.kinds.items() if kind == "organ")
+        findings = extract_findings(labels, confidence.voxels, entropy.voxels, case, self.names, organs=organs)
         return Prediction(labels, foreground, findings)
 
 

@@ -13,9 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from medssl.data.class_kinds import propose_kinds
 from medssl.data.ingest.read_source import ScanRef
 from medssl.errors import BadInput, Message, as_message
 from medssl.files import PART_PREFIX, check_writable, write_checksums, write_json
+from medssl.finding import FindingKind
 from medssl.inference.patient_scores import write_patient_scores
 from medssl.inference.predictor import Prediction
 from medssl.io import nifti
@@ -49,7 +51,12 @@ class PredictionWriter:
 
     @classmethod
     def create(
-        cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **index_fields: Any
+        cls,
+        folder: Path | str,
+        names: Mapping[int, str],
+        model: Mapping[str, Any],
+        kinds: Mapping[int, FindingKind] | None = None,
+        **index_fields: Any,
     ) -> "PredictionWriter":
         """Returns a writer for a new folder.
 
@@ -57,6 +64,7 @@ class PredictionWriter:
             folder: A folder that does not exist yet.
             names: The class names by label value.
             model: What made the predictions: `run` and `weights_sha256`.
+            kinds: The kind of each class; None proposes them from the names.
             **index_fields: Optional fields of the index, as `uncertainty` or `requested`.
         """
         folder = Path(folder)
@@ -67,11 +75,16 @@ class PredictionWriter:
             raise BadInput(f"{folder}: exists already; choose another --out, or remove it")
         created = datetime.now(UTC).isoformat(timespec="seconds")
         model = {"version": __version__} | dict(model)
-        return cls(Index(folder, (), {}, make_label_defs(names), model, created, **index_fields))
+        return cls(Index(folder, (), {}, make_label_defs(names, kinds), model, created, **index_fields))
 
     @classmethod
     def resume(
-        cls, folder: Path | str, names: Mapping[int, str], model: Mapping[str, Any], **index_fields: Any
+        cls,
+        folder: Path | str,
+        names: Mapping[int, str],
+        model: Mapping[str, Any],
+        kinds: Mapping[int, FindingKind] | None = None,
+        **index_fields: Any,
     ) -> "PredictionWriter":
         """Returns a writer that continues a folder, or starts a new one; the arguments are those of `create`.
 
@@ -79,9 +92,10 @@ class PredictionWriter:
             BadInput: The folder was started with another model, calibration or options.
         """
         if not Path(folder).exists():
-            return cls.create(folder, names, model, **index_fields)
+            return cls.create(folder, names, model, kinds, **index_fields)
         old = read_index(folder)
-        new = replace(old, labels=make_label_defs(names), model={"version": __version__} | dict(model), **index_fields)
+        labels, model = make_label_defs(names, kinds), {"version": __version__} | dict(model)
+        new = replace(old, labels=labels, model=model, **index_fields)
         different = [name for name in RESUME_FIELDS if getattr(old, name) != getattr(new, name)]
         different += ["model"] * (_without_run_paths(old.model) != _without_run_paths(new.model))
         different += [
@@ -232,9 +246,12 @@ def _without_run_paths(model: Mapping[str, Any]) -> dict[str, Any]:
     return fields | ({"runs": [_without_run_paths(run) for run in fields["runs"]]} if "runs" in fields else {})
 
 
-def make_label_defs(names: Mapping[int, str]) -> tuple[LabelDef, ...]:
-    """Returns the label definitions for class names by label value, each with its own colour."""
-    return tuple(LabelDef(value, name, _to_hex(default_colour(value))) for value, name in names.items())
+def make_label_defs(names: Mapping[int, str], kinds: Mapping[int, FindingKind] | None = None) -> tuple[LabelDef, ...]:
+    """Returns the label definitions for class names by label value, each with its own colour and kind."""
+    all_kinds = propose_kinds(names) | dict(kinds or {})
+    return tuple(
+        LabelDef(value, name, _to_hex(default_colour(value)), all_kinds[value]) for value, name in names.items()
+    )
 
 
 def _to_hex(colour: Colour) -> str:

@@ -48,6 +48,7 @@ class Predictor:
         device: The torch device that predicts.
         min_volume_ml: Findings below this volume are left out.
         temperature: The divisor of the logits; 1 leaves them unchanged.
+        organs: The label values of organs, each of which is one finding.
     """
 
     network: Network
@@ -59,6 +60,7 @@ class Predictor:
     device: str = "cpu"
     min_volume_ml: float = 0.0
     temperature: float = 1.0
+    organs: frozenset[int] = frozenset()
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Returns the prediction for a scan, on its own grid."""
@@ -94,9 +96,8 @@ class Predictor:
         uncertainty = disagreement and replace(
             volume, voxels=_resample_in_blocks(disagreement, volume).clip(0, 1), unit="probability"
         )
-        findings = extract_findings(
-            labels, confidence, uncertainty.voxels if uncertainty else entropy, case, self.names, self.min_volume_ml
-        )
+        doubt = uncertainty.voxels if uncertainty else entropy
+        findings = extract_findings(labels, confidence, doubt, case, self.names, self.min_volume_ml, self.organs)
         return Prediction(labels, replace(volume, voxels=foreground, unit="probability"), findings, uncertainty)
 
 

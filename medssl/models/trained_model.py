@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from pydantic import Field
 
 from medssl import config
+from medssl.data.class_kinds import propose_kinds
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.store import StoreMetadata
 from medssl.errors import BadInput
-from medssl.inference.predictor import Prediction
+from medssl.finding import FindingKind
+from medssl.inference.predictor import Prediction, Predictor
 from medssl.nn.encoder import BaseEncoderConfig, Encoder, EncoderChoice, as_command_line, build_encoder, count_patches
 from medssl.nn.interop import weight_transfer
 from medssl.nn.kernel_norms import compute_kernel_norms, rescale_kernels
@@ -35,6 +38,9 @@ class TrainedModel(Settings):
     )
     labels: dict[int, str] = Field(
         {}, description="class names by label value, without background; empty if pretrained"
+    )
+    kinds: dict[int, FindingKind] = Field(
+        {}, description="kind of each class, organ or lesion; empty: proposed from the names"
     )
     units: tuple[Unit, ...] = Field((), description="voxel units of the training scans; empty if unknown")
 
@@ -61,6 +67,7 @@ class TrainedModel(Settings):
             normalization=metadata.normalization,
             spacing_mm=metadata.spacing_mm,
             patch_size=patch_size,
+            kinds=metadata.kinds,
             units=list_units(manifest),
         )
 
@@ -73,6 +80,10 @@ class TrainedModel(Settings):
         if network.get("task", {}).get("name") == "segment":
             network["task"] = {"preactivation_head": False} | network["task"]  # of runs without this key
         return config.check(network, cls, str(run.path / "run.json"))
+
+    def list_kinds(self) -> dict[int, FindingKind]:
+        """Returns the kind of each class: the declared one, else the one that its name suggests."""
+        return propose_kinds(self.labels) | self.kinds
 
     def build_encoder(self) -> Encoder:
         """Builds the encoder with fresh weights."""
@@ -185,7 +196,10 @@ def build_predictor(
         raise BadInput(f"{run.path}: a pretraining run predicts no classes; give a run of `medssl finetune`")
     task = model.build_task()
     weight_transfer.load_parts(run.weights, task.transferable(), channels)
-    return task.eval().to(device).predictor(model.prepare, model.labels, device)
+    predictor = task.eval().to(device).predictor(model.prepare, model.labels, device)
+    if not isinstance(predictor, Predictor):
+        return predictor
+    return replace(predictor, organs=frozenset(value for value, kind in model.list_kinds().items() if kind == "organ"))
 
 
 def load_trained_encoder(run: Run, device: str = "cpu") -> Encoder:

@@ -70,9 +70,11 @@ class FindingMap:
         }
 
     def _number_runs(self, runs: Runs, id: str) -> Runs:
-        for number, finding in enumerate(self.findings, self.top + 1):
-            if finding.id == id or finding.kind == "organ":
-                runs[runs[:, 2] == finding.label, 2] = number
+        numbered = list(enumerate(self.findings, self.top + 1))
+        chosen = [(number, finding) for number, finding in numbered if finding.id == id]
+        organs = [(number, finding) for number, finding in numbered if finding.kind == "organ"]
+        for number, finding in (*chosen, *organs):
+            runs[runs[:, 2] == finding.label, 2] = number
         return runs
 
     def to_labels(self, reading: Reading) -> Volume:

@@ -54,8 +54,13 @@ class WorklistItem:
 
     @property
     def largest_ml(self) -> float:
-        """The volume of the largest finding in ml."""
-        return max((f.volume_ml for f in self.findings), default=0.0)
+        """The volume of the largest lesion in ml, or of the largest organ if there is no lesion."""
+        return max((f.volume_ml for f in self.lesions or self.findings), default=0.0)
+
+    @property
+    def lesions(self) -> tuple[Finding, ...]:
+        """The findings that are lesions."""
+        return tuple(finding for finding in self.findings if finding.kind == "lesion")
 
 
 _SORT_KEYS: Mapping[Order, Callable[[WorklistItem], tuple[float, ...]]] = {

@@ -85,7 +85,8 @@ def test_report_states_the_sensitivity_at_the_calibrated_threshold(predictions, 
 
 def test_report_replaces_only_an_earlier_report(predictions, references, tmp_path, capsys):
     assert command(predictions, "--labels", references, "--lesions", "lesion") == 0
-    assert command(predictions, "--labels", references) == 0
+    assert (predictions / "evaluation" / "lesions.csv").exists()
+    assert command(predictions, "--labels", references, "--lesions", "") == 0
     assert not (predictions / "evaluation" / "lesions.csv").exists()
     assert not list(predictions.glob(".part-*"))
     (tmp_path / "thesis").mkdir()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from medssl.finding import FindingKind
 from medssl.settings import Settings
 from medssl.volume import Spacing
 
@@ -27,6 +28,10 @@ class IngestConfig(Settings):
     normalization: Literal["auto"] | Path | None = Field(
         None,
         description="intensity normalization: auto fits one to the training cases, a path loads that of a store or run",
+    )
+    kinds: dict[str, FindingKind] = Field(
+        {},
+        description="kind of a class by its name: organ or lesion; others are proposed from their names and components",
     )
     num_workers: int = Field(2, ge=0, description="processes that prepare cases; 0: in this process")
     split_fractions: dict[str, Annotated[float, Field(ge=0)]] | None = Field(

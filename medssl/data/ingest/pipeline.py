@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medssl.data import normalization_fit, store, worker_pool
+from medssl.data.class_kinds import choose_kinds
 from medssl.data.ingest import picture_page
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dataset_layouts import discover_dataset
@@ -153,6 +154,7 @@ def _update_store(
         normalization = _fit_normalization(manifest, metadata.normalization, config)
         metadata = metadata.model_copy(update={"normalization": normalization})
     metadata = _name_classes(metadata, layout.sources, cases, out)
+    metadata = metadata.model_copy(update={"kinds": choose_kinds(metadata, manifest, config.kinds)})
     metadata.write(out)
     rows = [row for row in read_real_rows(out) if not Path(row.path).is_relative_to(scans)]
     rows += [row for result in results for row in result.rows] + layout.rows
