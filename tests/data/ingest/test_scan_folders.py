@@ -366,13 +366,11 @@ LABEL_NAMES = [
     "x_seg",
     "x_mask",
     "label",
-    "x-gt",
     "aseg",
     "x_dseg",
     "LiverMask",
     "segmentation2",
     "x.seg",
-    "ground-truth",
 ]
 
 
@@ -394,7 +392,9 @@ def test_a_label_is_known_by_its_values_whatever_its_name(folder, values):
     check(folder, {"a_one": case("a_one", 1)}, {"b/liver.nii.gz": "looks like a label"})
 
 
-@pytest.mark.parametrize("name", ["masked.nii.gz", "t1_masked_brain.nii.gz", "landmarks.nii.gz", "legend.nii.gz"])
+@pytest.mark.parametrize(
+    "name", ["masked.nii.gz", "t1_masked_brain.nii.gz", "ground_truth.nii.gz", "landmarks.nii.gz", "legend.nii.gz"]
+)
 def test_a_scan_whose_name_only_resembles_that_of_a_label_stays_a_scan(folder, name):
     folder.scan(name, 1)
     folder.scan("other.nii.gz", 2)

@@ -16,6 +16,7 @@ LABEL_WORDS = {
     "seg", "segs", "segmentation", "segmentations", "mask", "masks", "label", "labels", "labelmap", "labelmaps", "dseg",
     "probseg", "gt", "truth", "groundtruth", "annotation", "annotations", "aseg", "aparc", "aparcaseg",
 }  # fmt: skip
+WEAK_WORDS = {"gt", "truth", "groundtruth"}  # also of images that others are compared with: the values decide
 IMAGE_WORDS = {
     "image", "images", "img", "imgs", "imaging", "scan", "scans", "volume", "volumes", "vol", "raw", "data", "ct", "mr",
     "mri", "pet", "pt", "cta", "cbct",
@@ -40,8 +41,9 @@ def image_stem(path: Path) -> str:
 
 
 def is_label_name(path: Path, root: Path) -> bool:
-    """Whether the name of a file, or the nearest folder with a telling name, is that of a label."""
-    if is_segmentation(path) or not LABEL_WORDS.isdisjoint(split_words(image_stem(path))):
+    """Whether the name of a file, or the nearest folder with a telling name, is that of a label and of nothing else."""
+    words_of_labels = LABEL_WORDS - WEAK_WORDS
+    if is_segmentation(path) or not words_of_labels.isdisjoint(split_words(image_stem(path))):
         return True
     for folder in reversed(path.relative_to(root).parts[:-1]):
         words = split_words(folder)
@@ -49,7 +51,7 @@ def is_label_name(path: Path, root: Path) -> bool:
             words = words[:-1] or words
         if words and words[-1] in IMAGE_WORDS:
             return False
-        if words and words[-1] in LABEL_WORDS:
+        if words and words[-1] in words_of_labels:
             return True
     return False
 
