@@ -1,7 +1,7 @@
 """The soak: each stage killed at random moments and started again, against the same stage left alone.
 
-usage: python -m benchmarks.soak [KILLS [MINUTES]], by default $SOAK_KILLS or 100, and $SOAK_MINUTES or without limit;
-`make soak` puts the table into docs/benchmarks.md.
+usage: python -m benchmarks.soak [KILLS [MINUTES]], by default $SOAK_KILLS or 100 kills within $SOAK_MINUTES, or without
+limit, after the undisturbed runs; `make soak` puts the table into docs/benchmarks.md.
 """
 
 import hashlib
@@ -58,7 +58,6 @@ def main(
     kills: str = os.environ.get("SOAK_KILLS", "100"), minutes: str = os.environ.get("SOAK_MINUTES", "inf")
 ) -> None:
     """Prints a row for each stage."""
-    deadline = time.monotonic() + 60 * float(minutes)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         datasets.write_demo_folder(folder / "scans", 0, 6, 4, (40, 40, 40), 7.0)
@@ -66,7 +65,7 @@ def main(
         stages, draw = list_stages(folder), random.Random(0)
         for stage in stages:
             run_undisturbed(stage, folder)
-        turns = cycle(stages)
+        turns, deadline = cycle(stages), time.monotonic() + 60 * float(minutes)
         while sum(count_kills(stage) for stage in stages) < int(kills) and time.monotonic() < deadline:
             kill_and_compare(next(turns), folder, draw)
     print("| stage | kills (KILL / TERM / USR1) | runs | equal to the undisturbed | failed restarts | parts left |")
