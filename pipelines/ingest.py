@@ -33,8 +33,8 @@ def main(words: list[str]) -> None:
         "image_patterns": args.image, "label_patterns": args.label, "patient_pattern": args.patient,
         "seed": args.seed, "resplit": args.resplit,
         "patients": args.patients, "scheduler": args.scheduler, "allow_gaps": args.allow_gaps, "select": args.select,
-        "structures": args.structures, "deidentify": args.deidentify, "hide_names": args.hide_names,
-        "pseudonym_key": args.pseudonym_key,
+        "structures": args.structures, "follow_links": args.follow_links, "deidentify": args.deidentify,
+        "hide_names": args.hide_names, "pseudonym_key": args.pseudonym_key,
     }, IngestConfig, "medssl ingest")  # fmt: skip
     if args.dry_run:
         print(plan_ingestion(args.scans, options).render())
@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="print what would become a case, and what is refused; write nothing"
     )
     _add_layout_options(parser)
+    parser.add_argument("--follow-links", action="store_true", help="read the files that symbolic links point to")
     parser.add_argument(
         "--structures", type=Path, metavar="YAML", help="which structures of RTSTRUCT and SEG become which classes"
     )

@@ -25,6 +25,7 @@ READ_BYTES = 16 << 20
 GZIP, ZIP = b"\x1f\x8b", (b"PK\x03\x04", b"PK\x05\x06")
 APPLE_DOUBLE = b"\x00\x05\x16\x07"  # the first bytes of the ._ files that macOS writes beside others
 TAR_NAMES = re.compile(r"\.(tar|tgz|tar\.gz)$", re.IGNORECASE)
+ARCHIVE_NAMES = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
 DAMAGES = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, KeyError,
     NotImplementedError, RuntimeError,
@@ -62,7 +63,7 @@ class FileOpener:
             archive = find_archive(path)
             if archive is not None:
                 content = self.open_archive(archive).read(path.relative_to(archive).as_posix())
-                yield BytesIO(_gunzip(content) if gunzip and content[:2] == GZIP else content)
+                yield BytesIO(_gunzip(content, path) if gunzip and content[:2] == GZIP else content)
                 return
             state = path.stat()
             if not stat.S_ISREG(state.st_mode):
@@ -72,7 +73,7 @@ class FileOpener:
             with path.open("rb") as file:
                 is_gzip = gunzip and file.read(2) == GZIP
                 file.seek(0)
-                yield BytesIO(_gunzip(file.read(MAX_MEMBER_BYTES))) if is_gzip else file
+                yield BytesIO(_gunzip(file.read(MAX_MEMBER_BYTES), path)) if is_gzip else file
         except OSError as error:
             raise ReadRejected(
                 "unreadable", Message("cannot be opened ({strerror})", strerror=error.strerror)
@@ -148,6 +149,31 @@ def list_files(folder: Path, follow_links: bool = False) -> Iterator[Path | Reje
             yield path if reason is None else RejectedFiles((path,), reason, "not-a-file")
 
 
+def list_members(path: Path) -> list[Path]:
+    """Returns the files in an archive named as one; none for other files and for archives that cannot be read."""
+    if not ARCHIVE_NAMES.search(path.name):
+        return []
+    try:
+        with FileOpener() as opener:
+            names = opener.open_archive(path).names if is_archive(path) else []
+    except ReadRejected:  # whoever reads it gives the reason
+        return []
+    return [path / name for name in names if not PurePosixPath(name).name.startswith("._")]
+
+
+def get_size(path: Path) -> int:
+    """Returns the number of bytes of a file, or of a member of an archive when it is unpacked."""
+    if path.is_file():
+        return path.stat().st_size
+    with open_file(path, gunzip=False) as file:
+        return file.seek(0, 2)
+
+
+def exists(path: Path) -> bool:
+    """Returns whether a path is a file, a folder or a path in an archive."""
+    return path.exists() or find_archive(path) is not None
+
+
 def is_apple_double(path: Path) -> bool:
     """Returns whether a file holds what macOS keeps about the file of the same name without `._`."""
     if not path.name.startswith("._") or not path.is_file() or not os.access(path, os.R_OK):
@@ -166,11 +192,18 @@ def is_archive(path: Path) -> bool:
         return file.read(4) in ZIP
 
 
-def check_bomb(num_bytes: int, num_packed: int, code: Any = "too-big", free_bytes: int = BOMB_BYTES) -> None:
-    """Rejects content that unpacks to implausibly many times its size."""
-    if num_bytes > free_bytes and num_bytes > BOMB_RATIO * max(1, num_packed):
-        ratio = num_bytes // max(1, num_packed)
-        raise ReadRejected(code, Message("unpacks to {ratio} times its size: a decompression bomb", ratio=ratio))
+def check_bomb(path: Path, num_bytes: int, free_bytes: int = BOMB_BYTES) -> None:
+    """Rejects a file, or a member of an archive, that unpacks to implausibly many times its stored size.
+
+    Args:
+        path: The file or the member.
+        num_bytes: Its size when it is unpacked.
+        free_bytes: A size that is always allowed.
+    """
+    stored = (find_archive(path) or path).stat().st_size
+    if num_bytes > free_bytes and num_bytes > BOMB_RATIO * max(1, stored):
+        ratio = num_bytes // max(1, stored)
+        raise ReadRejected("too-big", Message("unpacks to {ratio} times its size: a decompression bomb", ratio=ratio))
 
 
 class _Archive:
@@ -253,14 +286,14 @@ def _unpack_tar(path: Path, stack: ExitStack) -> IO[bytes]:
     with gzip.open(file) as stream:
         while block := stream.read(READ_BYTES):
             unpacked.write(block)
-            check_bomb(unpacked.tell(), file.tell(), "archive")
+            check_bomb(path, unpacked.tell())
             if unpacked.tell() > MAX_ARCHIVE_BYTES:
                 raise ReadRejected("archive", Message("unpacks to more than can be read; split it"))
     unpacked.seek(0)
     return unpacked
 
 
-def _gunzip(content: bytes) -> bytes:
+def _gunzip(content: bytes, path: Path) -> bytes:
     """Unpacks a gzipped file up to a limit; reading to its end verifies its checksum."""
     parts, total = [], 0
     try:
@@ -268,7 +301,7 @@ def _gunzip(content: bytes) -> bytes:
             while block := stream.read(READ_BYTES):
                 parts.append(block)
                 total += len(block)
-                check_bomb(total, len(content))
+                check_bomb(path, total)
                 if total > MAX_MEMBER_BYTES:
                     limit = MAX_MEMBER_BYTES >> 30
                     raise ReadRejected("too-big", Message("unpacks to more than {limit} GiB", limit=limit))

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from jaxtyping import Float
 
 from medssl.errors import BadInput
-from medssl.io import nifti
+from medssl.io import archives, nifti
 from medssl.io.images import is_image
 
 MAX_SHIFT_MM = 0.1  # between the corners of grids that count as equal
@@ -51,7 +51,9 @@ def read_header(path: Path) -> ImageHeader | None:
         return None
     num_volumes = int(np.prod(shape[3:]))
     num_voxels = int(np.prod(shape))
-    return ImageHeader((shape[0], shape[1], shape[2]), num_volumes, affine, path.stat().st_size / max(num_voxels, 1))
+    return ImageHeader(
+        (shape[0], shape[1], shape[2]), num_volumes, affine, archives.get_size(path) / max(num_voxels, 1)
+    )
 
 
 def _read_itk_grid(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:

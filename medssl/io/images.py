@@ -19,6 +19,11 @@ def read_channels(path: Path) -> list[Volume]:
     return nifti.read_channels(path) if path.name.lower().endswith((".nii", ".nii.gz")) else [read(path)]
 
 
+def is_nifti(path: Path) -> bool:
+    """Returns whether a file name has an ending of NIfTI."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
 def read(path: Path, label: bool = False) -> Volume:
     """Reads an image in arbitrary units or a label map, with its affine in mm, RAS+.
 
@@ -35,6 +40,6 @@ def read(path: Path, label: bool = False) -> Volume:
                 "{path}: the ending is not one of {endings}; convert the file", path=path, endings=", ".join(ENDINGS)
             )
         )
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if is_nifti(path):
         return nifti.read(path, label)
     return nrrd_metaimage.read(path, label)

@@ -2,10 +2,11 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
+from typing import TypeVar
 
 import nibabel
 import numpy as np
@@ -16,7 +17,9 @@ from nibabel.spatialimages import HeaderDataError
 
 from medssl.errors import BadInput, InputWarning, Message
 from medssl.files import atomic_file
-from medssl.io.voxels import validate_volume
+from medssl.io import archives
+from medssl.io.rejected import ReadRejected
+from medssl.io.voxels import measure_distance, validate_volume
 from medssl.volume import Volume
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
@@ -25,6 +28,8 @@ HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 MAX_CONFLICT_MM = 0.05  # the largest distance allowed between the grids of sform and qform
 MAX_FILE_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
+FREE_LABEL_BYTES = 1 << 30  # label maps of few voxels pack well
+S = TypeVar("S", bound=tuple[int, ...] | list[int])
 
 
 def read(path: Path, label: bool = False) -> Volume:
@@ -37,17 +42,8 @@ def read(path: Path, label: bool = False) -> Volume:
     Raises:
         BadInput: If the file is damaged or its geometry is missing or contradictory.
     """
-    with _open_stream(path) as file:
-        try:
-            head = file.read(max(HEADERS))
-            header = _parse_header(path, head)
-            shape = _read_shape(path, header)
-            body = file.read(_compute_file_bytes(path, header, shape) - len(head) + 1)
-        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
-            raise BadInput(
-                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
-            ) from None
-    voxels = _decode_voxels(path, header, shape, head + body)
+    header, shape, content = _read_content(path, _read_shape, FREE_LABEL_BYTES if label else archives.BOMB_BYTES)
+    voxels = _decode_voxels(path, header, shape, content)
     return validate_volume(path, voxels, _read_affine(path, header, shape), label)
 
 
@@ -57,18 +53,9 @@ def read_channels(path: Path) -> list[Volume]:
     Raises:
         BadInput: If the file is damaged or its geometry is missing or contradictory.
     """
-    with _open_stream(path) as file:
-        try:
-            head = file.read(max(HEADERS))
-            header = _parse_header(path, head)
-            axes = _read_axes(path, header)
-            shape = (*axes[:3], math.prod(axes[3:]))
-            body = file.read(_compute_file_bytes(path, header, shape) - len(head) + 1)
-        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
-            raise BadInput(
-                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
-            ) from None
-    voxels = _decode_voxels(path, header, shape, head + body)
+    header, axes, content = _read_content(path, _read_axes, archives.BOMB_BYTES)
+    shape = (*axes[:3], math.prod(axes[3:]))
+    voxels = _decode_voxels(path, header, shape, content)
     affine = _read_affine(path, header, (axes[0], axes[1], axes[2]))
     return [validate_volume(path, voxels[..., c], affine, label=False) for c in range(shape[3])]
 
@@ -121,18 +108,39 @@ def write(volume: Volume, path: Path) -> None:
         nibabel.save(image, part)
 
 
+def _read_content(
+    path: Path, read_shape: Callable[[Path, nibabel.Nifti1Header], S], free_bytes: int
+) -> tuple[nibabel.Nifti1Header, S, bytes]:
+    """Returns the header, the shape and the uncompressed content of a file, with one byte more than it should have."""
+    with _open_stream(path) as file:
+        try:
+            head = file.read(max(HEADERS))
+            header = _parse_header(path, head)
+            shape = read_shape(path, header)
+            num_bytes = _compute_file_bytes(path, header, tuple(shape))
+            archives.check_bomb(path, num_bytes, free_bytes)
+            return header, shape, head + file.read(num_bytes - len(head) + 1)
+        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
+            raise BadInput(
+                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
+            ) from None
+
+
 @contextmanager
 def _open_stream(path: Path) -> Iterator[BufferedIOBase]:
-    """Opens a file as uncompressed bytes; reading past the end of a gzip stream verifies its checksum.
+    """Opens a file or a member of an archive as uncompressed bytes; reading past its end verifies its checksum.
 
     isal needs half the time of the gzip module.
     """
-    if not path.is_file():
+    if not archives.exists(path):
         raise BadInput(Message("{path}: no such file", path=path))
-    with path.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        yield igzip.GzipFile(fileobj=file) if is_gzip else file
+    try:
+        with archives.open_file(path, gunzip=False) as file:
+            is_gzip = file.read(2) == archives.GZIP
+            file.seek(0)
+            yield igzip.GzipFile(fileobj=file) if is_gzip else file
+    except ReadRejected as error:
+        raise BadInput(Message("{path}: {reason}", path=path, reason=error.message)) from None
 
 
 def _parse_header(path: Path, content: bytes) -> nibabel.Nifti1Header:
@@ -299,7 +307,7 @@ def _read_affine(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int
                 spacing=spacing.tolist(),
             )
         )
-    distance_mm = _measure_distance(affine, affines[-1], shape) * scale
+    distance_mm = measure_distance(affine, affines[-1], shape) * scale
     if distance_mm > MAX_CONFLICT_MM:
         raise BadInput(
             Message(
@@ -340,10 +348,3 @@ def _read_mm_per_unit(path: Path, header: nibabel.Nifti1Header) -> float:
             Message("{path.name}: its unit of length is not set; taken as mm", path=path), InputWarning, stacklevel=4
         )
     return TO_MM[code]
-
-
-def _measure_distance(a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"], shape: tuple[int, int, int]) -> float:
-    """Returns the largest distance between the corners of a volume under two affines."""
-    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
-    corners[:, :3] *= np.array(shape) - 1
-    return float(np.linalg.norm(corners @ (a - b).T, axis=1).max())

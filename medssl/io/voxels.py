@@ -63,6 +63,13 @@ def check_affine(path: Path, affine: Float[np.ndarray, "4 4"]) -> None:
         )
 
 
+def measure_distance(a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"], shape: tuple[int, int, int]) -> float:
+    """Returns the largest distance between the corners of a volume under two affines."""
+    corners = np.array([[i, j, k, 1] for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
+    corners[:, :3] *= np.array(shape) - 1
+    return float(np.linalg.norm(corners @ (a - b).T, axis=1).max())
+
+
 def cast_to_smallest_dtype(voxels: Real[np.ndarray, "*n"]) -> Real[np.ndarray, "*n"]:
     """Returns the same values in the smallest integer type that holds them all, or else in float32."""
     low, high = voxels.min(), voxels.max()

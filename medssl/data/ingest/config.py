@@ -55,6 +55,7 @@ class IngestConfig(Settings):
         description="which volumes of a DICOM series of several (echoes, phases, times, b-values) become cases: all, "
         "first, TAG=VALUE (EchoTime=80), or auto: all of up to 8, the first of more",
     )
+    follow_links: bool = Field(False, description="read the files that symbolic links in the folder point to")
     structures: Path | None = Field(
         None, description="YAML file that chooses, renames, merges and orders the structures of RTSTRUCT and SEG files"
     )

@@ -1,8 +1,6 @@
 """Groups the files of a folder into cases: known layouts, patterns of the user, plain image files and DICOM."""
 
-import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,6 +21,8 @@ from medssl.data.ingest.layouts.user_patterns import find_by_patterns, match_pat
 from medssl.data.ingest.source import Source, make_pseudonym
 from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message, join_messages
+from medssl.io import archives, images
+from medssl.io.rejected import RejectedFiles
 
 DEFAULTS = IngestConfig()
 NOT_UTF8 = r"[\ud800-\udfff]"  # bytes of a file name that are not UTF-8
@@ -35,7 +35,7 @@ def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS) -> DatasetLay
         scans: The folder.
         config: The options of an ingestion.
     """
-    files, layout = _list_files(scans)
+    files, layout = _list_files(scans, config.follow_links)
     tree = FileTree(scans, frozenset(files))
     for find_cases in _list_layouts(tree, config):
         layout.add(find_cases(tree))
@@ -68,22 +68,18 @@ def _find_dicom_cases(tree: FileTree, config: IngestConfig) -> DatasetLayout:
     return DatasetLayout(sources, studies.rows, studies.labels, studies.present_labels, notes=studies.notes)
 
 
-def _list_files(scans: Path) -> tuple[list[Path], DatasetLayout]:
-    """Lists regular files in a fixed order, without following links; everything else is refused."""
+def _list_files(scans: Path, follow_links: bool) -> tuple[list[Path], DatasetLayout]:
+    """Lists files and the NIfTI members of archives in a fixed order; links that are not followed are refused."""
     if not scans.is_dir():
         raise BadInput(f"{scans}: no such folder; give the folder that holds the scans")
-
-    def raise_unreadable(error: OSError) -> None:
-        raise BadInput(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or remove it")
-
-    regular: list[Path] = []
-    special: list[Path] = []
-    for root, folders, names in os.walk(scans, onerror=raise_unreadable):
-        links = [n for n in folders if (Path(root) / n).is_symlink()]
-        for path in (Path(root) / n for n in [*names, *links]):
-            (regular if stat.S_ISREG(path.lstat().st_mode) else special).append(path)
-    reason = Message("a link, a pipe or a device; put a copy of the file here")
-    return sorted(regular), DatasetLayout(rows=rejected_rows(special, reason))
+    files: list[Path] = []
+    layout = DatasetLayout()
+    for item in archives.list_files(scans, follow_links):
+        if isinstance(item, RejectedFiles):
+            layout.rows.extend(rejected_rows(item.files, item.reason))
+        elif not archives.is_apple_double(item):
+            files += [item, *(member for member in archives.list_members(item) if images.is_nifti(member))]
+    return sorted(files), layout
 
 
 def _apply_user_options(layout: DatasetLayout, scans: Path, config: IngestConfig) -> DatasetLayout:

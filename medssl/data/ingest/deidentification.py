@@ -10,7 +10,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from medssl.data.ingest import file_ledger
 from medssl.data.ingest.file_ledger import COLUMNS, LedgerRow, rejected_rows
@@ -245,10 +244,9 @@ def _redact(message: Message, case: str, store: Path) -> Message:
 
 def _restore_row(private: Mapping[str, str], public: LedgerRow | None) -> LedgerRow:
     """Joins a row of the private table with its public row, whose reason and warnings are public already."""
-    values: dict[str, Any] = {name: private[name] for name in COLUMNS}
-    if public is not None:
-        values |= {"public_reason": public.reason, "public_warnings": public.warnings}
-    return LedgerRow(**values)
+    if public is None:
+        return LedgerRow.from_columns(private)
+    return LedgerRow.from_columns(private, public_reason=public.reason, public_warnings=public.warnings)
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from medssl.data.ingest.source import Source, find_common_folder, make_pseudonym
 from medssl.data.ingest.structures.attach import attach_structures
 from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message
+from medssl.io import images
 from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.annotations import Annotation
 from medssl.io.rejected import RejectedFiles
@@ -60,6 +61,8 @@ def discover_series(
     for item in reader.read(files, allow_gaps) if files else ():
         if isinstance(item, reader.Series):
             volumes_of.setdefault(item.uid, []).append(item)
+        elif item.code == "not-dicom" and images.is_nifti(item.files[0]):
+            continue  # an image in an archive, which is a case of its own
         elif item.code != "annotation":
             studies.rows.extend(rejected_rows(item.files, _rejection_reason(item)))
         else:
@@ -124,4 +127,8 @@ def _make_source(series: reader.Series, volumes: Sequence[reader.Series]) -> Sou
 
 
 def _rejection_reason(item: RejectedFiles) -> Message:
-    return Message("neither an image nor DICOM") if item.code == "not-dicom" else item.reason
+    if item.code != "not-dicom":
+        return item.reason
+    if images.is_image(item.files[0]):
+        return Message("an image in an archive; unpack the archive")
+    return Message("neither an image nor DICOM")

@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from medssl.data.ingest.source import escape_path, unescape_path
 from medssl.errors import as_message
 from medssl.files import write_text
 
@@ -37,8 +38,16 @@ class LedgerRow:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The values of the columns of a ledger."""
-        return tuple(getattr(self, name) for name in COLUMNS)
+        """The values of the columns of a ledger, in plain UTF-8: bytes of file names that are not are escaped."""
+        texts = [str(getattr(self, name)).encode("utf-8", "surrogateescape") for name in COLUMNS[1:]]
+        return escape_path(self.path), *(text.decode("utf-8", "backslashreplace") for text in texts)
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, str], **values: Any) -> "LedgerRow":
+        """Makes a row of the values of its columns."""
+        status: Any = columns["status"]
+        texts = {name: columns[name] for name in COLUMNS[2:]}
+        return cls(unescape_path(columns["path"]), status, **texts, **values)
 
 
 def rejected_rows(files: Iterable[Path], reason: str) -> list[LedgerRow]:
@@ -58,8 +67,7 @@ def read_ledger(path: Path) -> list[LedgerRow]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
-        rows: list[Any] = list(csv.DictReader(handle))
-    return [LedgerRow(**row) for row in rows]
+        return [LedgerRow.from_columns(row) for row in csv.DictReader(handle)]
 
 
 def write_ledger(path: Path, rows: Iterable[LedgerRow]) -> None:

@@ -18,7 +18,7 @@ from medssl.data.ingest.layouts.modality import check_modality
 from medssl.data.ingest.source import LabelPart, Source, parse_location
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, InputWarning, Message, join_messages
-from medssl.io import dates, images, slicer_segmentation
+from medssl.io import archives, dates, images, slicer_segmentation
 from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.structures import draw_structures
 from medssl.io.rejected import RejectedFiles
@@ -143,7 +143,7 @@ def is_inside(location: str, folder: Path) -> bool:
 def _read_location(case: Case, manifest: Manifest, location: str) -> Volume:
     names, series = parse_location(location)
     paths = [Path(manifest.folder, name) for name in names]
-    missing = [str(p) for p in paths if not p.exists()]
+    missing = [str(p) for p in paths if not archives.exists(p)]
     if missing:
         raise BadInput(
             Message(

@@ -151,6 +151,16 @@ def _escape(text: str) -> str:
     return re.sub(ESCAPED, lambda match: f"%{ord(match[0]) & 0xFF:02X}", text)
 
 
+def escape_path(path: str) -> str:
+    """Returns a path in plain UTF-8, with bytes that are not as %XX and % as %25; `unescape_path` reverses it."""
+    return re.sub(r"[%\udc80-\udcff]", lambda match: f"%{ord(match[0]) & 0xFF:02X}", path)
+
+
+def unescape_path(text: str) -> str:
+    """Returns the path that `escape_path` was given."""
+    return _unescape(text)
+
+
 def _unescape(text: str) -> str:
     plain = {"25": "%", "23": "#", "7C": "|"}
     pattern = r"%(25|23|7C|[89A-F][0-9A-F])"
