@@ -46,6 +46,9 @@ class _PlainFile:
     words: tuple[str, ...]
 
 
+ScansByName = dict[tuple[str, ...], dict[tuple[str, ...], list[_PlainFile]]]
+
+
 def find_plain_images(tree: FileTree) -> DatasetLayout:
     """Makes every image file that is no label a case, with the label that belongs to it; other labels are refused."""
     top = find_common_folder(tree.image_files) if tree.image_files else tree.root
@@ -53,9 +56,12 @@ def find_plain_images(tree: FileTree) -> DatasetLayout:
     is_label = {f.path: is_label_name(f.path, top) or has_label_values(f.path, tree.header(f.path)) for f in files}
     scans = [file for file in files if not is_label[file.path]]
     labels_of: dict[Path, list[_PlainFile]] = {scan.path: [] for scan in scans}
+    by_name: ScansByName = {}
+    for scan in scans:
+        by_name.setdefault(scan.folder, {}).setdefault(scan.words, []).append(scan)
     layout = DatasetLayout()
     for label in (file for file in files if is_label[file.path]):
-        matches = _find_images(label, scans, tree)
+        matches = _find_images(label, by_name, tree)
         if len(matches) == 1:
             labels_of[matches[0].path].append(_name_structure(label, matches[0]))
         else:
@@ -96,18 +102,19 @@ def _reduce_folder(folder: str) -> str:
     return "/".join(word for word in words if word in PART_WORDS - {"final", "original"})
 
 
-def _find_images(label: _PlainFile, scans: Sequence[_PlainFile], tree: FileTree) -> list[_PlainFile]:
+def _find_images(label: _PlainFile, scans: ScansByName, tree: FileTree) -> list[_PlainFile]:
     """Returns the scans that a label may belong to: those of its name, else those that its name begins with, else an
     unnamed one in its folder ("ct.nii.gz"); the latter two only on the same grid.
     """
-    nearby = [scan for scan in scans if scan.folder == label.folder]
-    of_grid = [scan for scan in nearby if _share_grid(label, scan, tree)]
-    same_name = [scan for scan in nearby if scan.words == label.words]
+    nearby = scans.get(label.folder, {})
+    same_name = nearby.get(label.words, [])
     if same_name:
-        return same_name if len(same_name) == 1 else [scan for scan in same_name if scan in of_grid]
-    begins = [s for s in of_grid if s.words and label.words[: len(s.words)] == s.words and _has_letters(label, s)]
-    longest = max((len(scan.words) for scan in begins), default=0)
-    return [s for s in begins if len(s.words) == longest] or [s for s in of_grid if not s.words]
+        return same_name if len(same_name) == 1 else [scan for scan in same_name if _share_grid(label, scan, tree)]
+    for length in range(len(label.words) - 1, -1, -1):
+        begins = [scan for scan in nearby.get(label.words[:length], []) if not length or _has_letters(label, scan)]
+        if matches := [scan for scan in begins if _share_grid(label, scan, tree)]:
+            return matches
+    return []
 
 
 def _has_letters(label: _PlainFile, scan: _PlainFile) -> bool:
