@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from app import sign_ins
 from app.case_export import export_case
 from medssl.errors import BadInput
 from medssl.review.access.reviewers import ReviewConfig
@@ -27,7 +28,8 @@ def build_routes(config: ReviewConfig) -> list[Route]:
     compress_slab = lru_cache(maxsize=200)(lambda image, start, stop: wire.compress_slab(*encode(image), start, stop))
 
     def parse_link(request: Request) -> Link:
-        if link := parse_token(request.path_params["token"], config.key, time.time()):
+        link = parse_token(request.path_params["token"], config.key, time.time())
+        if link and sign_ins.is_in_use(config, link.sign_in, request.headers):
             return link
         raise BadInput("the link is invalid or has expired")
 

@@ -2,13 +2,12 @@
 
 import time
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from app import theme
+from app import sign_ins, theme
 from medssl.review.access.reviewers import ReviewConfig, Reviewer, extract_email, identify
 
 
@@ -38,26 +37,22 @@ def _show_sign_in(config: ReviewConfig, claims: Mapping[str, Any]) -> None:
 
 def _check_idle_time(config: ReviewConfig, reviewer: Reviewer, claims: Mapping[str, Any]) -> None:
     """Asks an idle reader to sign in again, on a new page too; Streamlit's own cookie would last 30 days."""
-    sign_in = f"{reviewer.name} {claims.get('iat')}"
-    last_use = _get_last_use().get(sign_in, claims.get("iat", 0)) if config.mode == "oidc" else None
+    sign_in = st.session_state["sign_in"] = sign_ins.name_sign_in(config, reviewer, claims)
+    last_use = (sign_ins.find_last_use(sign_in) or claims.get("iat", 0)) if config.mode == "oidc" else None
     last_seen = st.session_state.get("last_seen", last_use)
     if last_seen is not None and time.time() - last_seen > config.idle_minutes * 60:
         text = f"There was no activity for {config.idle_minutes:g} minutes. All your work is saved."
         container = _show_closed_page(config, "Paused", text)
         if config.mode == "oidc":
-            container.button("Sign in again", type="primary", on_click=st.logout)
+            container.button("Sign in again", type="primary", on_click=_sign_out, args=(sign_in,))
         else:
             label = f"Continue as {theme.escape_markdown(reviewer.name)}"
             container.button(label, type="primary", on_click=_mark_active, args=(sign_in,))
         st.stop()
     _mark_active(sign_in)
+    if config.mode == "oidc":
+        st.button("Sign out", type="tertiary", on_click=_sign_out, args=(sign_in,))
     st.fragment(_hide_when_idle, run_every=30)(config.idle_minutes * 60)
-
-
-@cache
-def _get_last_use() -> dict[str, float]:
-    """Returns the time of the last use of each sign-in on any page; empty after a restart of the server."""
-    return {}
 
 
 def _show_closed_page(config: ReviewConfig, title: str, text: str) -> DeltaGenerator:
@@ -73,4 +68,11 @@ def _hide_when_idle(seconds: float) -> None:
 
 
 def _mark_active(sign_in: str) -> None:
-    _get_last_use()[sign_in] = st.session_state["last_seen"] = time.time()
+    sign_ins.mark_use(sign_in)
+    st.session_state["last_seen"] = time.time()
+
+
+def _sign_out(sign_in: str) -> None:
+    """Signs the reader out and ends the links to images on all pages of this sign-in."""
+    sign_ins.end(sign_in)
+    st.logout()

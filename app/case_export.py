@@ -43,8 +43,9 @@ def deliver_case(context: ReviewContext, recorder: ActRecorder, number: int, eve
         raise ActRejected(f"As {context.reviewer.role} you may not export this case, or it is not signed.")
     export_case(context.config, number, sign_off)
     recorder.record_event(context.index.cases[number - 1], event)
-    token = Link(number, "export", sign_off, int(time.time()) + LIFETIME_S).sign(context.config.key)
-    st.session_state["export"] = (number, sign_off), f"/api/export/{token}"
+    sign_in = st.session_state.get("sign_in", "")
+    link = Link(number, "export", sign_off, int(time.time()) + LIFETIME_S, sign_in)
+    st.session_state["export"] = (number, sign_off), f"/api/export/{link.sign(context.config.key)}"
 
 
 def export_case(config: ReviewConfig, number: int, sign_off: int) -> bytes:

@@ -45,7 +45,8 @@ class ImageUrls:
         expires, url = urls.get((number, kind, event), (0, ""))
         if expires < time.time() + LIFETIME_S / 2:
             expires = int(time.time()) + LIFETIME_S
-            url = f"/api/volume/{Link(number, kind, event, expires).sign(self.key)}/header.json"
+            link = Link(number, kind, event, expires, st.session_state.get("sign_in", ""))
+            url = f"/api/volume/{link.sign(self.key)}/header.json"
             urls[number, kind, event] = expires, url
         return url
 

@@ -1,4 +1,4 @@
-"""Checks that no verdict was changed, removed or moved: medssl audit verify REVIEW.SQLITE"""
+"""Checks that no verdict was changed, removed or moved, or exports all: medssl audit verify REVIEW.SQLITE"""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 def main(words: list[str]) -> None:
-    """Verifies the chain of events, or lists it as CSV."""
+    """Verifies the chain of events, lists it as CSV, or exports it."""
     args = build_parser().parse_args(words)
     from medssl.review.event_store import EventStore
 
     store = EventStore.open_existing(args.database)
     if args.action == "list":
         _print_events(store)
+    elif args.action == "export":
+        _export_events(store, args.out)
     else:
         _verify_chain(store, args.anchor, args.anchor_file)
 
@@ -44,6 +46,16 @@ def _verify_chain(store: EventStore, anchors: list[str], anchor_file: Path | Non
     print(head)
 
 
+def _export_events(store: EventStore, out: Path | None) -> None:
+    from medssl.export.audit_report import write_audit_report
+
+    if out is None:
+        raise BadInput("--out is missing: give a file that ends in .html, .csv or .jsonl")
+    events = store.read_events()
+    write_audit_report(out, store.name, events, store.find_faults())
+    print(f"{len(events)} events in {out}")
+
+
 def _print_events(store: EventStore) -> None:
     from medssl.csv_text import neutralize_row
 
@@ -56,8 +68,9 @@ def _print_events(store: EventStore) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Returns the options of the command."""
     parser = argparse.ArgumentParser("medssl audit", description=__doc__)
-    parser.add_argument("action", choices=("verify", "list"))
+    parser.add_argument("action", choices=("verify", "list", "export"))
     parser.add_argument("database", help="the database of `medssl review`, a file or a URL")
+    parser.add_argument("--out", type=Path, help="file of `export`: .html or .csv for people, .jsonl for programs")
     parser.add_argument(
         "--anchor", nargs="+", default=[], help="hashes stored earlier, which must still be in the chain"
     )

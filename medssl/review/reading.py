@@ -12,7 +12,7 @@ from medssl.review.recist import RecistAxes
 
 # Built once, since building a TypeAdapter is slow.
 VERDICT_ADAPTER, FINDING_ADAPTER, AXES_ADAPTER = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(RecistAxes)
-NEUTRAL_ACTIONS = ("open", "close", "deliver", "predict")  # recorded, but without effect on a reading
+NEUTRAL_ACTIONS = ("open", "close", "deliver")  # recorded, but without effect on a reading
 UNDO_BARRIERS = ("sign", "reopen")  # no undo reaches back beyond these
 
 

@@ -45,6 +45,26 @@ def test_audit_verifies_lists_and_finds_a_change(store, capsys):
     assert "event 1: changed" in capsys.readouterr().err
 
 
+def test_audit_exports_for_people_and_for_programs(store, predictions, tmp_path, capsys):
+    fields = {"session": "t", "case": "case-a", "reviewer": "ana", "role": "senior"}
+    store.record(Act(**fields, number=1, action="reject", finding="case-a-1-1", note="<b>=1+1"))
+    store.record(Act(**fields, number=2, action="edit", finding="case-a-1-2", note="=1+1"))
+    store.record(Act(**fields, number=3, action="sign", details="[]"))
+    for suffix in ("html", "csv", "jsonl"):
+        assert cli.run("audit", ["export", store.name, "--out", str(tmp_path / f"trail.{suffix}")]) == 0
+        assert (tmp_path / f"trail.{suffix}").stat().st_mode & 0o777 == 0o600
+    rows = [json.loads(line) for line in (tmp_path / "trail.jsonl").read_text().splitlines()]
+    assert [row["assessment"] for row in rows] == ["accepted", "accepted", "rejected", "supplemented", ""]
+    assert (rows[-1]["action"], rows[-1]["meaning"], rows[-1]["code"]) == ("signed", "approved", "sign")
+    assert [row["hash"] for row in rows] == [event.hash for event in store.read_events()]
+    page = (tmp_path / "trail.html").read_text()
+    assert "&lt;b&gt;" in page and "<b>" not in page and "The chain is unbroken" in page and "approved" in page
+    assert ",'=1+1," in (tmp_path / "trail.csv").read_text()
+    assert cli.run("audit", ["export", store.name, "--out", str(tmp_path / "trail.pdf")]) == 2
+    assert cli.run("audit", ["export", store.name]) == 2
+    assert ".jsonl" in capsys.readouterr().err
+
+
 def test_audit_finds_a_cut_tail_with_an_anchor_file(store, tmp_path, capsys):
     anchor_file = tmp_path / "elsewhere.txt"
     for _ in range(2):

@@ -7,7 +7,9 @@ from typing import Literal, get_args
 
 ImageKind = Literal["image", "labels", "findings", "probability", "uncertainty", "comparison"]
 LinkKind = Literal[ImageKind, "export"]
-TOKEN_PATTERN = re.compile(rf"(\d+)\.({'|'.join(get_args(LinkKind))})\.(\d+)\.(\d+)\.([0-9a-f]{{64}})")
+TOKEN_PATTERN = re.compile(
+    rf"(\d+)\.({'|'.join(get_args(LinkKind))})\.(\d+)\.(\d+)\.([0-9a-f]{{16}}|)\.([0-9a-f]{{64}})"
+)
 
 
 @dataclass(frozen=True)
@@ -19,16 +21,18 @@ class Link:
         kind: The file.
         event: The event up to which the file includes the strokes, or the sign-off that is exported; 0 if none.
         expires: The time in s since the epoch at which the link expires.
+        sign_in: The sign-in that the link was made for, 16 hexadecimal digits; empty without a sign-in.
     """
 
     number: int
     kind: LinkKind
     event: int
     expires: int
+    sign_in: str = ""
 
     def sign(self, key: str) -> str:
         """Returns the token of the link, its part of the address, signed with `key`."""
-        payload = f"{self.number}.{self.kind}.{self.event}.{self.expires}"
+        payload = f"{self.number}.{self.kind}.{self.event}.{self.expires}.{self.sign_in}"
         return f"{payload}.{_compute_mac(key, payload)}"
 
 
@@ -36,10 +40,10 @@ def parse_token(token: str, key: str, now: float) -> Link | None:
     """Returns the link of a token; None if the token is malformed, expired or not signed with `key`."""
     if not (match := TOKEN_PATTERN.fullmatch(token)):
         return None
-    number, kind, event, expires, mac = match.groups()
+    number, kind, event, expires, sign_in, mac = match.groups()
     if not hmac.compare_digest(mac, _compute_mac(key, token.rpartition(".")[0])) or int(expires) <= now:
         return None
-    return Link(int(number), next(k for k in get_args(LinkKind) if k == kind), int(event), int(expires))
+    return Link(int(number), next(k for k in get_args(LinkKind) if k == kind), int(event), int(expires), sign_in)
 
 
 def _compute_mac(key: str, payload: str) -> str:

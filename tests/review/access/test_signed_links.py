@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from medssl.review.access.signed_links import Link, parse_token
 
-KEY, LINK = "k" * 32, Link(3, "labels", 7, 1000)
+KEY, LINK = "k" * 32, Link(3, "labels", 7, 1000, "0123456789abcdef")
 
 
 def test_a_signed_link_reads_back():
