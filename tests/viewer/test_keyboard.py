@@ -10,7 +10,7 @@ from tests.viewer.test_reading import FINDINGS, GRID, LABELS, mask, scan
 pytestmark = pytest.mark.browser
 
 PRESSED = {"Up": "ArrowUp", "Down": "ArrowDown", "Left": "ArrowLeft", "Right": "ArrowRight", "PgUp": "PageUp",
-           "PgDn": "PageDown", "Esc": "Escape", "Shift Z": "Z"}  # fmt: skip
+           "PgDn": "PageDown", "Esc": "Escape", "Shift Z": "Z", "Shift X": "Shift+X", "Shift R": "Shift+R"}  # fmt: skip
 SEEN = """const { state, stage, panes, navigation, labelDialog, help, notice } = v;
     const { volume, overlay, probability, uncertainty, editor, greyTable, colourTable, ...rest } = state;
     return JSON.stringify([rest, stage.dataset, panes.map((pane) => pane === navigation.active), labelDialog.isOpen,
