@@ -34,6 +34,7 @@ from medssl.training.data_loaders import DataLoaders, train_loader, volume_loade
 from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.missing_classes import warn_about_missing_classes
+from medssl.training.plateau import warn_about_unfinished
 from medssl.training.semi_supervised import methods
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
 from medssl.training.semi_supervised.methods import ExtraVolumes
@@ -138,8 +139,9 @@ def finetune(config: FinetuneConfig) -> Run:
     extra = method.extra_volumes(run)
     loaders = make_loaders(config, data, model, extra)
     leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)])
-    train(method.learner, loaders, run, method.train_config, limits=config.limits)
+    scores = train(method.learner, loaders, run, method.train_config, limits=config.limits)
     warn_about_missing_classes(method.learner, loaders.train, run, data.subset.classes)
+    warn_about_unfinished(run, scores, method.learner.selection_metric if loaders.val is not None else "")
     run.close()
     return run
 

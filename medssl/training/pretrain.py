@@ -28,6 +28,7 @@ from medssl.training.callbacks.representation_monitor import RepresentationMonit
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, train_loader
 from medssl.training.fault_tolerance.limits import LimitConfig
+from medssl.training.plateau import warn_about_unfinished
 from medssl.training.trainer import train
 
 METADATA_LABELS = ("site", "modality", "sex")  # columns of a manifest that label a volume without annotation
@@ -98,7 +99,8 @@ def pretrain(config: PretrainConfig) -> Run:
     leakage.write_traces(run.path, [*traces, *leakage.trace_cases(cases)])
     labels = {name: [getattr(case, name) for case in cases.cases] for name in METADATA_LABELS}
     callbacks: list[Callback] = [RepresentationMonitor(run, labels), *([DenseProbeCallback(probe)] if probe else [])]
-    train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
+    scores = train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
+    warn_about_unfinished(run, scores)
     run.close()
     return run
 
