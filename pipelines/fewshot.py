@@ -26,8 +26,9 @@ def main(words: list[str]) -> None:
     for row in main_rows:
         table.add_row(*report.format_row(row, settings.reference))
     Console().print(table)
-    if warning := small_sample_warning(main_rows[0].patients):
-        print(warning)
+    for note in (report.describe_shared_pretrainings(main_rows), small_sample_warning(main_rows[0].patients)):
+        if note:
+            print(note)
     print(f"{settings.out / 'report.html'}\n{settings.out / 'table.csv'}\n{settings.out / 'curve.png'}")
     if failures:
         first = ": ".join(next(iter(failures.items())))

@@ -1,7 +1,7 @@
 """Trains one cell of a sweep (arm, number of labels, seed) and evaluates it on the split `test`."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,16 +16,19 @@ from medssl.errors import BadInput
 from medssl.evaluation.compare import read_scores
 from medssl.evaluation.evaluate import match_lesions, select_evaluated_labels
 from medssl.fewshot.lesion_scores import write_lesion_scores
-from medssl.files import write_text
+from medssl.files import atomic_file, write_json, write_text
 from medssl.metrics.case_scores import CaseScore, score_case, to_csv
 from medssl.metrics.detection_scores import CaseDetections
 from medssl.models.trained_model import TrainedModel, build_predictor, default_device
 from medssl.predictions_folder import LabelDef
+from medssl.render.figures import compare_labels, encode_png
 from medssl.run import Run
 from medssl.training.finetune import FinetuneConfig, finetune
 from medssl.training.pretrain import PretrainConfig
 
 SCORES_FILE = "cases.csv"
+CELL_FILE = "cell.json"
+PICTURES = ("median", "worst")  # case by mean Dice; FOLDER/median.png and FOLDER/worst.png
 IGNORED_KEYS = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume", "limits"}
 
 
@@ -80,9 +83,16 @@ def run_cell(cell: SweepCell) -> str:
     run = Run(cell.settings.run)
     try:
         run = run if run.is_finished else finetune(cell.settings)
-        rows, detected = evaluate_run(run, Manifest.read(cell.settings.manifest), cell.tolerance_mm, cell.lesions)
+        rows, detected, pictures = evaluate_run(
+            run, Manifest.read(cell.settings.manifest), cell.tolerance_mm, cell.lesions
+        )
         if detected:
             write_lesion_scores(cell.folder, detected)
+        for name, picture in select_pictures(rows, pictures).items():
+            with atomic_file(cell.folder / f"{name}.png") as part:
+                part.write_bytes(picture)
+        facts = {"arm": cell.arm, "num_labelled": cell.settings.num_labelled, "seed": cell.seed}
+        write_json(cell.folder / CELL_FILE, facts)
         write_text(cell.folder / SCORES_FILE, to_csv(rows))
     except (BadInput, OSError, RuntimeError, MemoryError) as error:
         return " ".join(str(error).split()) or type(error).__name__
@@ -137,21 +147,23 @@ def describe_killed(cell: SweepCell) -> str:
 
 def evaluate_run(
     run: Run, manifest: Manifest, tolerance_mm: float, lesions: Sequence[str] = ()
-) -> tuple[list[CaseScore], dict[str, list[CaseDetections]]]:
+) -> tuple[list[CaseScore], dict[str, list[CaseDetections]], dict[str, bytes]]:
     """Evaluates a run on the labelled cases of the split `test`, on the grid of the scanner.
 
     Returns:
-        A row for each case and each class or region annotated in it, and for each label in `lesions` the detections
-        of each case.
+        A row for each case and each class or region annotated in it, for each label in `lesions` the detections of
+        each case, and a picture of each case with its reference and its prediction.
     """
     references, predict = References.read(manifest.folder / "manifest.csv"), build_predictor(run, default_device())
     names = TrainedModel.from_run(run).labels
     rows: list[CaseScore] = []
     detected: dict[str, list[CaseDetections]] = {kind: [] for kind in lesions}
+    pictures = {}
     for case in manifest.in_split("test").with_labels().cases:
         image = read_source(case, manifest)
         prediction, reference = predict(image, case.id), references.read_label(case.id, image)
         annotated = references.classes.present.get(case.id, list(names))
+        pictures[case.id] = encode_png(compare_labels(image, reference, prediction.labels))
         for name, values in select_evaluated_labels(annotated, names, references).items():
             rows.append(score_case(case.id, case.patient, name, values, prediction.labels, reference, tolerance_mm))
             if name in detected:
@@ -159,4 +171,15 @@ def evaluate_run(
                 detected[name].append(
                     match_lesions(case.id, case.patient, label, prediction.labels, reference, prediction.findings)
                 )
-    return rows, detected
+    return rows, detected, pictures
+
+
+def select_pictures(rows: Sequence[CaseScore], pictures: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Returns the pictures of the median and of the worst case by the mean Dice over its labels."""
+    by_case: dict[str, list[float]] = {}
+    for row in rows:
+        by_case.setdefault(row.case, []).append(row.dice)
+    ranked = sorted(by_case, key=lambda case: (float(np.mean(by_case[case])), case))
+    if not ranked:
+        return {}
+    return dict(zip(PICTURES, (pictures[ranked[(len(ranked) - 1) // 2]], pictures[ranked[0]]), strict=True))

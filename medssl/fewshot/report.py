@@ -1,5 +1,6 @@
 """Writes the results of a sweep: table.csv, curve.png and report.html, which needs no network."""
 
+import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -11,18 +12,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from medssl.csv_text import neutralize
+from medssl.fewshot.cell import PICTURES, SweepCell
+from medssl.fewshot.cost import Compute
 from medssl.fewshot.table import TableRow
 from medssl.files import atomic_file, write_text
 from medssl.metrics.charts import TINTS
 from medssl.metrics.statistics import Interval, small_sample_warning
 from medssl.render.report import NOTICE
 from medssl.render.templates import render_template
+from medssl.run import Run
 
 SETTINGS_FILE = "sweep.yaml"
 TEMPLATE = Path(__file__).with_name("sweep_report.html")
 COLUMNS = (
     "structure", "metric", "labels", "arm", "seeds", "cases", "patients", "score", "score_low", "score_high",
     "difference", "difference_low", "difference_high", "p", "p_holm", "score_by_seed",
+    "steps", "minutes", "pretraining_steps", "pretraining_minutes", "pretrainings",
 )  # fmt: skip
 
 
@@ -35,14 +40,14 @@ class SweepProgress:
     failed: Mapping[str, str]
 
 
-def write(out: Path, rows: Sequence[TableRow], progress: SweepProgress) -> None:
+def write(out: Path, rows: Sequence[TableRow], cells: Sequence[SweepCell], progress: SweepProgress) -> None:
     """Writes table.csv, curve.png and report.html into the folder of the sweep."""
     if rows:
         write_text(out / "table.csv", to_csv(rows))
         with atomic_file(out / "curve.png") as part:
             draw_curve(rows).savefig(part, dpi=130, format="png")
     settings = (out / SETTINGS_FILE).read_text(encoding="utf-8")
-    write_text(out / "report.html", render_html(out.name, rows, progress, settings))
+    write_text(out / "report.html", render_html(out.name, rows, cells, progress, settings))
 
 
 def to_csv(rows: Sequence[TableRow]) -> str:
@@ -60,21 +65,26 @@ def to_csv(rows: Sequence[TableRow]) -> str:
         p_values = ["" if p is None else f"{p:.4g}" for p in (row.p, row.p_holm)]
         counts = row.seeds, row.cases, row.patients
         by_seed = " ".join(f"{score:.4f}" for score in row.by_seed)
+        compute = [value for part in (row.finetuning, row.pretraining) for value in (part.steps, f"{part.minutes:.4f}")]
         names = neutralize(row.structure), row.metric, row.num_labelled, neutralize(row.arm)
-        writer.writerow([*names, *counts, *numbers, *p_values, by_seed])
+        writer.writerow([*names, *counts, *numbers, *p_values, by_seed, *compute, row.num_pretrainings])
     return text.getvalue()
 
 
-def render_html(name: str, rows: Sequence[TableRow], progress: SweepProgress, settings: str) -> str:
-    """Returns the report as HTML: progress, curve, one table per structure, failed cells and settings."""
+def render_html(
+    name: str, rows: Sequence[TableRow], cells: Sequence[SweepCell], progress: SweepProgress, settings: str
+) -> str:
+    """Returns the report as HTML: progress, curve, a table per structure, pictures per cell, failures and settings."""
     is_finished = progress.finished == progress.cells
     caption = ""
     if rows:
         caption = (
             f"{rows[0].metric} over the test patients; a dot is one seed, bands are 95 % intervals over other patients"
-            " and other seeds. p is adjusted (Holm) for the comparisons of each table"
+            " and other seeds. p is adjusted (Holm) for the comparisons of each table. Minutes are of the CPU, or of"
+            " the GPU where one was used: finetuning + pretraining"
         )
-        caption = "; ".join(filter(None, (caption, small_sample_warning(rows[0].patients))))
+        notes = caption, describe_shared_pretrainings(rows), small_sample_warning(rows[0].patients)
+        caption = "; ".join(filter(None, notes))
     kinds = dict.fromkeys((row.structure, row.metric) for row in rows)
     return render_template(
         TEMPLATE,
@@ -85,8 +95,20 @@ def render_html(name: str, rows: Sequence[TableRow], progress: SweepProgress, se
         figure=_render_svg(rows) if rows else "",
         caption=caption,
         tables=[_describe_table([row for row in rows if (row.structure, row.metric) == kind]) for kind in kinds],
+        cells=[_describe_cell(cell) for cell in cells],
         failures=progress.failed,
         settings=settings,
+    )
+
+
+def describe_shared_pretrainings(rows: Sequence[TableRow]) -> str:
+    """Returns a note on arms whose seeds share a pretraining, else an empty string."""
+    arms = dict.fromkeys(row.arm for row in rows if 0 < row.num_pretrainings < row.seeds)
+    if not arms:
+        return ""
+    return (
+        f"{', '.join(arms)}: all seeds share one pretraining, whose own luck is in no interval;"
+        " pretraining_per_seed=true trains one for each seed"
     )
 
 
@@ -122,7 +144,19 @@ def select_main_rows(rows: Sequence[TableRow]) -> list[TableRow]:
 def column_titles(row: TableRow, reference: str) -> tuple[str, ...]:
     """Returns the column titles of a table whose rows have the metric of `row`."""
     difference = f"difference from {reference} [95 %]"
-    return "labels", "arm", f"{row.metric} [95 %]", difference, "p (Holm)", "", "seeds", "cases", "patients"
+    return (
+        "labels",
+        "arm",
+        f"{row.metric} [95 %]",
+        difference,
+        "p (Holm)",
+        "",
+        "seeds",
+        "cases",
+        "patients",
+        "steps",
+        "minutes",
+    )
 
 
 def format_row(row: TableRow, reference: str) -> tuple[str, ...]:
@@ -130,13 +164,34 @@ def format_row(row: TableRow, reference: str) -> tuple[str, ...]:
     difference = row.difference.format("+.3f") if row.difference else ""
     p = "" if row.p_holm is None else f"{row.p_holm:.3g}"
     counts = str(row.seeds), str(row.cases), str(row.patients)
-    return str(row.num_labelled), row.arm, row.score.format(), difference, p, row.verdict(reference), *counts
+    parts = [row.finetuning, *([row.pretraining] if row.num_pretrainings else [])]
+    steps, minutes = " + ".join(str(part.steps) for part in parts), " + ".join(f"{part.minutes:.1f}" for part in parts)
+    verdict = row.verdict(reference)
+    return str(row.num_labelled), row.arm, row.score.format(), difference, p, verdict, *counts, steps, minutes
 
 
 def _render_svg(rows: Sequence[TableRow]) -> Markup:
     text = io.StringIO()
     draw_curve(rows).savefig(text, format="svg", metadata={"Date": None})
     return Markup(text.getvalue()[text.getvalue().index("<svg") :])
+
+
+def _describe_cell(cell: SweepCell) -> dict[str, object]:
+    """Returns the name of a cell, its score, time and labelled volumes, and its pictures."""
+    files = {name: cell.folder / f"{name}.png" for name in PICTURES}
+    run = Run(cell.settings.run)
+    facts = run.metadata if run.is_finished else {}
+    labelled = facts.get("cases", [])
+    return {
+        "name": cell.name,
+        "score": cell.describe_score(),
+        "minutes": f"{Compute.of_run(cell.settings.run).minutes:.1f}",
+        "labelled": ", ".join(labelled[:8]) + (f" and {len(labelled) - 8} more" if len(labelled) > 8 else ""),
+        "alarm": facts.get("alarm", ""),
+        "pictures": {
+            name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items() if path.is_file()
+        },
+    }
 
 
 def _describe_table(rows: Sequence[TableRow]) -> dict[str, object]:

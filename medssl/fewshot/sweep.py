@@ -1,12 +1,7 @@
 """Runs a sweep: trains and tests every arm with every number of labels and every seed, and resumes an earlier sweep."""
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple
-
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from typing import NamedTuple
 
 from medssl import config
 from medssl.data.checks.leakage import read_seen_cases
@@ -19,66 +14,19 @@ from medssl.evaluation.evaluate import select_evaluated_labels
 from medssl.fewshot import cell as cell_module
 from medssl.fewshot import report
 from medssl.fewshot.cell import SweepCell, describe_killed, find_changed_settings, find_outdated_settings
+from medssl.fewshot.config import Arm, Sweep
+from medssl.fewshot.cost import StepCosts, count_windows, format_duration
+from medssl.fewshot.plan import Pretrainings, find_finished_cells, list_cells, list_pretrainings
 from medssl.fewshot.table import TableRow, build_table
 from medssl.files import LOCK_FILE, exclusive_lock, write_text
 from medssl.run import Run
-from medssl.settings import Settings
-from medssl.training.finetune import FinetuneConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.pretrain import PretrainConfig, pretrain
 
+__all__ = ["Arm", "Sweep", "SweepResult", "run_sweep"]
+
 MessageCallback = Callable[[str], None]
-SCRATCH = "scratch"
 SCORING_KEYS = ("manifest", "lesions", "tolerance_mm")  # the settings of the evaluation, which all cells must share
-
-
-class Arm(Settings):
-    """How the networks of an arm start, and the settings that differ from the finetuning that all arms share."""
-
-    pretrained: Path | None = Field(None, description="folder of a finished pretraining run")
-    pretrain: Path | None = Field(None, description="config of `medssl pretrain`; the sweep runs the pretraining")
-    pretraining: dict[str, Any] = Field(
-        {}, description="changes to the pretraining of this arm, in addition to those of all arms"
-    )
-    changes: dict[str, Any] = Field({}, description="changes to the finetuning, by dotted key, as train.epochs: 60")
-
-    @model_validator(mode="after")
-    def _check_start(self) -> "Arm":
-        if self.pretrained and self.pretrain:
-            raise ValueError("pretrained and pretrain: an arm starts from one of them")
-        if self.pretraining and not self.pretrain:
-            raise ValueError("pretraining: changes nothing without pretrain, the config that it changes")
-        return self
-
-
-class Sweep(Settings):
-    """A few-label comparison of arms; all arms train for the same number of steps unless their `changes` differ."""
-
-    out: Path = Field(description="folder of the runs, the table and the report")
-    manifest: Path = Field(description="manifest.csv of the store")
-    finetune_config: Path = Field(
-        Path("configs/finetune/segment.yaml"), description="config of `medssl finetune` that all arms share"
-    )
-    changes: dict[str, Any] = Field({}, description="changes to the finetuning of all arms, by dotted key")
-    pretraining: dict[str, Any] = Field(
-        {}, description="changes to the pretraining of all arms, by dotted key, as its length and patch_size"
-    )
-    arms: dict[str, Arm] = Field({SCRATCH: Arm()}, min_length=1, description="arms to compare, by name")
-    reference: str = Field(SCRATCH, description="name of the arm that all others are compared with")
-    num_labelled: tuple[PositiveInt | None, ...] = Field(
-        (1, 2, 4, 8, 16, None), min_length=1, description="numbers of labelled volumes; null takes all"
-    )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of label subset and training")
-    lesions: tuple[str, ...] = Field((), description="labels whose detection is evaluated in addition to Dice")
-    tolerance_mm: PositiveFloat = Field(2.0, description="tolerance of the surface score NSD in mm")
-    num_workers: int = Field(0, ge=0, description="number of cells that train at once; 0 trains in this process")
-    scheduler: str | None = Field(None, description="address of a dask scheduler (tcp://...), instead of num_workers")
-
-    @model_validator(mode="after")
-    def _check_reference(self) -> "Sweep":
-        if self.reference not in self.arms:
-            raise ValueError(f"reference: {self.reference!r} is no arm; the arms are {', '.join(self.arms)}")
-        return self
 
 
 class SweepResult(NamedTuple):
@@ -106,33 +54,37 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
             f"{settings.manifest}: no labelled case in split 'test'; ingest with --split-fractions train=..,test=.."
         )
     _check_lesions(settings, references, test_cases)
-    pretrainings = _pretrain_configs(settings)
-    starts = {
-        name: pretrainings[name].run if name in pretrainings else arm.pretrained for name, arm in settings.arms.items()
-    }
-    cells = _list_cells(settings, starts, len(labelled.cases), _scored_structures(references, test_cases))
+    pretrainings, costs = list_pretrainings(settings), StepCosts(settings.out)
+    basis = pretrainings, costs, len(labelled.cases), _scored_structures(references, test_cases)
+    cells = list_cells(settings, *basis)
     _require_disjoint_patients(settings, cells, manifest)
     _require_learnable(cells, manifest)
     _require_same_scoring(settings)
-    _require_unchanged(pretrainings.values(), cells, labelled)
+    kept = find_finished_cells(settings, *basis, cells)
+    _require_unchanged(pretrainings.values(), [*cells, *kept], labelled)
     settings.out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(
         settings.out, "another process works on this sweep; wait until it ends, or start it with a larger num_workers"
     ):
         write_text(settings.out / report.SETTINGS_FILE, config.dump(settings))
-        return _run_cells(settings, pretrainings, cells, labelled, watch)
+        if message := _estimate_time(settings, cells, pretrainings.values(), costs, manifest.in_split("test")):
+            watch(message)
+        return _run_cells(settings, pretrainings, cells, kept, labelled, watch)
 
 
 def _run_cells(
     settings: Sweep,
-    pretrainings: Mapping[str, PretrainConfig],
+    pretrainings: Pretrainings,
     cells: Sequence[SweepCell],
+    kept: Sequence[SweepCell],
     labelled: Manifest,
     watch: MessageCallback,
 ) -> SweepResult:
-    """Runs the pretrainings, then the cells."""
+    """Runs the pretrainings, then the cells; `kept` are finished cells of earlier calls."""
     failed: dict[str, str] = {}
-    for name, pretraining in pretrainings.items():
+    by_run = {pretraining.run: (key, pretraining) for key, pretraining in reversed(list(pretrainings.items()))}
+    for (arm, seed), pretraining in reversed(list(by_run.values())):
+        name = f"{arm}, seed {seed}" if settings.pretraining_per_seed else arm
         if Run(pretraining.run).is_finished:
             continue
         watch(f"pretraining for {name}")
@@ -144,8 +96,9 @@ def _run_cells(
             failed |= {cell.name: message for cell in cells if cell.settings.pretrained == pretraining.run}
         else:
             _require_unchanged((), cells, labelled)
-    waiting = [cell for cell in cells if not cell.is_done and cell.name not in failed]
     watch(f"{len(cells)} cells, {sum(cell.is_done for cell in cells)} done already")
+    cells = [*cells, *kept]
+    waiting = [cell for cell in cells if not cell.is_done and cell.name not in failed]
     rows = _write_report(settings, cells, failed)
     run_jobs = make_job_runner(settings.num_workers, settings.scheduler)
     for count, (cell, reason) in enumerate(run_jobs(waiting, cell_module.run_cell, describe_killed), 1):
@@ -223,49 +176,36 @@ def _require_unchanged(pretrainings: Iterable[PretrainConfig], cells: Sequence[S
         raise BadInput(f"{'; '.join(messages[:3])}; choose another out, or delete the runs to train them again")
 
 
-def _pretrain_configs(settings: Sweep) -> dict[str, PretrainConfig]:
-    """Returns the pretraining of each arm that has one; arms with equal pretrainings share the run of the first."""
-    configs: dict[str, PretrainConfig] = {}
-    for name, arm in settings.arms.items():
-        if arm.pretrain:
-            first = next(
-                other_name
-                for other_name, other in settings.arms.items()
-                if (other.pretrain, other.pretraining) == (arm.pretrain, arm.pretraining)
-            )
-            run = settings.out / "pretrained" / first
-            fixed = {"manifest": str(settings.manifest), "run": str(run), "resume": True}
-            configs[name] = config.read(
-                arm.pretrain, _format_overrides({**settings.pretraining, **arm.pretraining, **fixed}), PretrainConfig
-            )
-    return configs
-
-
-def _list_cells(
-    settings: Sweep, starts: Mapping[str, Path | None], available: int, structures: frozenset[str] = frozenset()
-) -> list[SweepCell]:
-    """Returns the cells seed by seed, so that a sweep that is stopped early holds complete comparisons."""
-    cells = []
-    for seed, count, name in product(settings.seeds, settings.num_labelled, settings.arms):
-        folder = settings.out / "cells" / f"{name}-k{count or 'all'}-s{seed}".replace(" ", "_")
-        changes = {
-            **settings.changes, **settings.arms[name].changes, "manifest": str(settings.manifest),
-            "run": str(folder / "run"), "pretrained": starts[name] and str(starts[name]), "num_labelled": count,
-            "seed": seed, "train.seed": seed, "resume": True,
-        }  # fmt: skip
-        finetuning = config.read(settings.finetune_config, _format_overrides(changes), FinetuneConfig)
-        scoring = (settings.tolerance_mm, settings.num_workers, settings.lesions, structures)
-        cells.append(SweepCell(name, count or available, seed, folder, finetuning, *scoring))
-    return cells
-
-
-def _format_overrides(changes: Mapping[str, Any]) -> list[str]:
-    """Returns changes as key=value arguments of the command line; JSON is valid YAML."""
-    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+def _estimate_time(
+    settings: Sweep,
+    cells: Sequence[SweepCell],
+    pretrainings: Iterable[PretrainConfig],
+    costs: StepCosts,
+    test: Manifest,
+) -> str:
+    """Returns how long the trainings that are left will take, from a few steps of each kind; "" if none is left."""
+    waiting = [cell for cell in cells if not cell.is_done]
+    left = {config.run: config for config in pretrainings if not Run(config.run).is_finished}
+    if not waiting and not left:
+        return ""
+    try:
+        seconds = sum(costs.measure_training(config)[0] for config in left.values())
+        for cell in waiting:
+            windows = count_windows(test, cell.settings.patch_size)
+            cell_s = costs.measure_training(cell.settings)[0] + windows * costs.measure(cell.settings).window_s
+            seconds += cell_s / max(1, settings.num_workers)
+    except (BadInput, OSError, RuntimeError, MemoryError) as error:
+        return f"no estimate of the time: {' '.join(str(error).split())}"
+    costs.write()
+    counts = f"{len(left)} pretrainings and {len(waiting)} cells" if left else f"{len(waiting)} cells"
+    return f"about {format_duration(seconds)} on this machine's CPU for {counts}, by a few steps of each kind"
 
 
 def _write_report(settings: Sweep, cells: Sequence[SweepCell], failed: Mapping[str, str]) -> list[TableRow]:
-    finished = [cell for cell in cells if cell.is_done]
+    arms = list(dict.fromkeys([*settings.arms, *(cell.arm for cell in cells)]))
+    finished = sorted(
+        (cell for cell in cells if cell.is_done), key=lambda cell: (cell.num_labelled, arms.index(cell.arm), cell.seed)
+    )
     rows = build_table(finished, settings.reference) if finished else []
-    report.write(settings.out, rows, report.SweepProgress(len(cells), len(finished), failed))
+    report.write(settings.out, rows, finished, report.SweepProgress(len(cells), len(finished), failed))
     return rows

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from medssl.errors import BadInput
 from medssl.evaluation.compare import ALL, case_means, read_scores
 from medssl.fewshot.cell import SweepCell
+from medssl.fewshot.cost import NO_COMPUTE, Compute, average_compute
 from medssl.fewshot.lesion_scores import METRICS, compare_arms, read_lesion_scores, score_interval
 from medssl.metrics.statistics import Interval, adjust_holm, compare_paired, is_significant, mean_interval
 
@@ -37,6 +38,9 @@ class TableRow:
         p: The p-value of that difference.
         p_holm: The p-value adjusted for the number of comparisons in the table of this structure and metric.
         paired_seeds: The number of seeds that the difference is over.
+        finetuning: Mean steps and minutes of the finetunings.
+        pretraining: Mean steps and minutes of the pretrainings that they start from.
+        num_pretrainings: The number of different pretrainings that they start from.
     """
 
     arm: str
@@ -52,6 +56,9 @@ class TableRow:
     p: float | None = None
     p_holm: float | None = None
     paired_seeds: int = 0
+    finetuning: Compute = NO_COMPUTE
+    pretraining: Compute = NO_COMPUTE
+    num_pretrainings: int = 0
 
     def verdict(self, reference: str) -> str:
         """Returns whether the arm is better or worse than the reference, if enough seeds show it."""
@@ -80,7 +87,23 @@ def build_table(cells: Sequence[SweepCell], reference: str) -> list[TableRow]:
         labels = structures if structure == ALL else [structure]
         means = {key: case_means(cell_scores, cases, labels) for key, (cell_scores, _) in scores.items()}
         rows += _structure_rows(structure, means, [patients[case] for case in cases], reference)
-    return rows
+    return _add_compute(rows, cells)
+
+
+def _add_compute(rows: Sequence[TableRow], cells: Sequence[SweepCell]) -> list[TableRow]:
+    """Adds what the trainings of each row took."""
+    by_row: dict[tuple[str, int], list[SweepCell]] = {}
+    for cell in cells:
+        by_row.setdefault((cell.arm, cell.num_labelled), []).append(cell)
+    facts: dict[tuple[str, int], dict[str, Any]] = {}
+    for key, group in by_row.items():
+        starts = [cell.settings.pretrained for cell in group if cell.settings.pretrained]
+        facts[key] = {
+            "finetuning": average_compute([Compute.of_run(cell.settings.run) for cell in group]),
+            "pretraining": average_compute([Compute.of_run(start) for start in starts]),
+            "num_pretrainings": len(set(starts)),
+        }
+    return [replace(row, **facts[row.arm, row.num_labelled]) for row in rows]
 
 
 def _lesion_rows(kind: str, cells: Sequence[SweepCell], reference: str) -> list[TableRow]:

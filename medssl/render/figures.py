@@ -56,6 +56,24 @@ def planes_through(volume: Volume, point_mm: tuple[float, float, float], labels:
     return _arrange_columns(tiles, [str(plane) for plane in PLANES])
 
 
+def compare_labels(volume: Volume, reference: Volume, prediction: Volume, side: int = 160) -> Image.Image:
+    """Returns the axial plane with the largest reference area twice: with the reference and with the prediction.
+
+    Args:
+        volume: The image.
+        reference: The reference label map, on the grid of the image; negative values are unknown.
+        prediction: The predicted label map, on the same grid.
+        side: The longest edge of the volume in pixels.
+    """
+    image = volume.reorient("RAS")
+    masks = [labels.require_same_grid(volume).reorient("RAS").voxels for labels in (reference, prediction)]
+    area = (masks[0] > 0).sum((0, 1))
+    level = int(area.argmax()) if area.any() else image.shape[2] // 2
+    window = window_presets(image)[default_preset(image)]
+    tiles = [[_draw_tile(image, mask, window, "axial", level, side)] for mask in masks]
+    return _arrange_columns(tiles, ["reference", "predicted"])
+
+
 def disagreement_map(volume: Volume, num_differing: Integer[np.ndarray, "i j k"], readers: int) -> Image.Image:
     """Returns the three planes with the most disagreement between readers, coloured by how many readers differ.
 

@@ -19,6 +19,7 @@ from medssl.data.manifest import Manifest
 from medssl.data.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.fewshot import cell
+from medssl.fewshot.cost import StepCost
 from medssl.fewshot.sweep import Arm, Sweep, run_sweep
 from medssl.files import exclusive_lock, write_json
 from medssl.io import nifti
@@ -97,7 +98,12 @@ def test_every_cell_is_trained_tested_and_reported(finished_sweep):
     with (sweep.out / "table.csv").open() as handle:
         table = list(csv.DictReader(handle))
     assert len(table) == len(rows) and float(table[0]["score"]) == pytest.approx(scratch.score.estimate, abs=1e-4)
+    assert [int(row["steps"]) for row in table] == [2] * len(table)
+    assert {row["arm"]: int(row["pretraining_steps"]) for row in table} == {"scratch": 0, "mae": 2}
+    used = [Run(sweep.out / "cells" / f"scratch-k1-s{s}" / "run").metadata["resource_usage"] for s in (0, 1)]
+    assert float(table[0]["minutes"]) == pytest.approx(30 * sum(usage["cpu_hours"] for usage in used), abs=1e-3)
     page = (sweep.out / "report.html").read_text()
+    assert page.count("data:image/png;base64") == 2 * 8 and "mae: all seeds share one pretraining" in page
     assert "finished" in page and "mae" in page and not re.search(r'(src|href)="http', page)
     assert (sweep.out / "curve.png").stat().st_size > 1000
     again = []
@@ -121,7 +127,7 @@ def test_a_stopped_sweep_continues_with_the_remaining_cells(sweep, monkeypatch):
     assert "2 of 4 cells done" in (sweep.out / "report.html").read_text()
     messages = []
     run_sweep(sweep, messages.append)
-    assert messages[0] == "4 cells, 2 done already" and len(started) == 3 + 2
+    assert messages[1] == "4 cells, 2 done already" and len(started) == 3 + 2
     assert started[2] == started[3]
 
 
@@ -149,7 +155,7 @@ def test_a_cell_that_fails_is_reported_and_the_others_continue(finished_copy, mo
     messages = []
     rows = run_sweep(sweep.model_copy(update={"arms": {"scratch": Arm()}}), messages.append).rows
     assert messages[-1] == f"{len(missing)} of {len(missing)}: scratch, 2 labelled, seed 1: the loss is nan on case-7"
-    assert {line.num_labelled: line.seeds for line in rows} == {1: 2, 2: 1}
+    assert {line.num_labelled: line.seeds for line in rows if line.arm == "scratch"} == {1: 2, 2: 1}
     assert "the loss is nan on case-7" in (sweep.out / "report.html").read_text()
 
 
@@ -184,7 +190,8 @@ def test_a_pretraining_that_fails_costs_its_own_arms_alone(finished_copy, monkey
     monkeypatch.setattr("medssl.fewshot.sweep.pretrain", breaks)
     swept = run_sweep(sweep.model_copy(update={"num_labelled": (1,)}), lambda message: None)
     assert set(swept.failures) == {"mae, 1 labelled, seed 0", "mae, 1 labelled, seed 1"}
-    assert {line.arm for line in swept.rows} == {"scratch"} and {line.seeds for line in swept.rows} == {2}
+    asked = [line for line in swept.rows if line.num_labelled == 1]
+    assert {line.arm for line in asked} == {"scratch"} and {line.seeds for line in asked} == {2}
     assert "its pretraining failed: the loss is nan on case-7" in (sweep.out / "report.html").read_text()
 
 
@@ -219,7 +226,7 @@ def test_cells_measured_before_regions_were_are_measured_again(manifest, sweep, 
     write_json(place / "store.json", card | {"regions": {"whole": [1, 2]}})
     messages = []
     swept = run_sweep(short, messages.append)
-    assert messages[0] == "2 cells, 0 done already" and not swept.failures
+    assert messages[1] == "2 cells, 0 done already" and not swept.failures
     assert {(line.structure, line.seeds) for line in swept.rows} == {
         (name, 2) for name in ("all labels", "head", "tail", "whole")
     }
@@ -284,7 +291,7 @@ def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, fi
     place = tmp_path / "both" / "store"
     card = json.loads((place / "store.json").read_text())
     write_json(place / "store.json", card | {"regions": {"whole": [1, 2]}})
-    rows, _ = cell.evaluate_run(run, Manifest.read(place / "manifest.csv"), 2.0)
+    rows, _, _ = cell.evaluate_run(run, Manifest.read(place / "manifest.csv"), 2.0)
     assert {row.label for row in rows} == {"head", "tail", "whole"}
 
 
@@ -406,7 +413,7 @@ def test_a_run_with_other_settings_is_no_cell_of_this_table(sweep, tmp_path):
     )
     run_sweep(sweep, lambda message: None)
     shorter = sweep.model_copy(update={"arms": {"scratch": Arm()}})
-    assert len({line.arm for line in run_sweep(shorter, lambda message: None).rows}) == 1
+    assert len({line.arm for line in run_sweep(shorter, lambda message: None).rows}) == 2
     assert len({line.arm for line in run_sweep(sweep, lambda message: None).rows}) == 2
 
     spoilt = arms | {"mae": Arm(pretrain=str(files["mae"]), changes={"train.steps_per_epoch": 3})}
@@ -429,7 +436,7 @@ def test_cells_that_started_from_other_weights_are_no_cells_of_this_table(finish
     with pytest.raises(BadInput, match="cells/mae-k1-s0/run was trained with another pretrained"):
         longer = {**sweep.pretraining, "train.epochs": LENGTH["train.epochs"] + 1}
         run_sweep(sweep.model_copy(update={"pretraining": longer}), messages.append)
-    assert messages == ["pretraining for mae"]
+    assert messages[1:] == ["pretraining for mae"]
     mae.rename(mae.with_name("longer"))
     mae.with_name("before").rename(mae)
     assert {line.arm for line in run_sweep(sweep, messages.append).rows} == {"scratch", "mae"}
@@ -441,6 +448,37 @@ def test_cells_of_other_volumes_are_no_cells_of_this_table(finished_copy):
     path.write_text(path.read_text().replace('"cases": [', '"cases": ["another", '))
     with pytest.raises(BadInput, match="trained with another choice of labelled volumes"):
         run_sweep(sweep, lambda message: None)
+
+
+def test_finished_rows_stay_in_the_table_when_less_is_asked(finished_copy, finished_sweep):
+    rows = run_sweep(finished_copy.model_copy(update=ONE_CELL), lambda message: None).rows
+    assert [(row.arm, row.num_labelled, row.score) for row in rows] == [
+        (row.arm, row.num_labelled, row.score) for row in finished_sweep[1].rows
+    ]
+    with (finished_copy.out / "table.csv").open() as handle:
+        assert len(list(csv.DictReader(handle))) == len(rows)
+
+
+def test_each_seed_has_its_own_pretraining_and_an_arm_as_much_compute_as_another(sweep):
+    arms = sweep.arms | {"equal": Arm(equal_compute_with="mae")}
+    sweep = sweep.model_copy(update={"arms": arms, "num_labelled": (1,), "pretraining_per_seed": True})
+    messages = []
+    rows = {row.arm: row for row in run_sweep(sweep, messages.append).rows if row.structure == "all labels"}
+    assert re.fullmatch(r"about \d+ min on .* for 2 pretrainings and 6 cells, by a few steps of each kind", messages[0])
+    assert messages[1:3] == ["pretraining for mae, seed 0", "pretraining for mae, seed 1"]
+    assert rows["mae"].num_pretrainings == 2 and rows["scratch"].num_pretrainings == 0
+    runs = [Run(sweep.out / "pretrained" / f"mae-s{seed}").read_settings() for seed in (0, 1)]
+    assert [(run["train"]["seed"], run["objective"]["seed"]) for run in runs] == [(0, 0), (1, 1)]
+    costs = [StepCost(*values) for values in json.loads((sweep.out / "step_costs.json").read_text()).values()]
+    (pretraining,), (finetuning,) = ([cost for cost in costs if bool(cost.window_s) == b] for b in (False, True))
+    expected = max(1, round((pretraining.cpu_s + finetuning.cpu_s) / finetuning.cpu_s))
+    assert rows["equal"].finetuning.steps == 2 * expected
+    assert run_sweep(sweep, messages.append) and messages[-1] == "6 cells, 6 done already"
+
+
+def test_an_arm_of_equal_compute_names_an_arm_that_pretrains(sweep):
+    with pytest.raises(ValueError, match="'scratch' is no arm with pretrain; these are mae"):
+        Sweep.model_validate(sweep.model_dump() | {"arms": sweep.arms | {"equal": Arm(equal_compute_with="scratch")}})
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(sweep):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from medssl.fewshot import report
-from medssl.fewshot.cell import SweepCell
+from medssl.fewshot.cell import SweepCell, select_pictures
 from medssl.fewshot.table import build_table
 from medssl.files import write_text
 from medssl.metrics.case_scores import CaseScore, to_csv
+from medssl.training.finetune import FinetuneConfig
 
 ARMS = {"scratch": 0.5, "alike": 0.5, "good": 0.6}
 
@@ -25,7 +26,8 @@ def make_cells(folder: Path, seeds: int, patients: int = 12) -> list[SweepCell]:
         for arm, level in ARMS.items():
             scores = level + hard + rng.normal(0, 0.01) + rng.normal(0, 0.02, patients)
             rows = [CaseScore(f"c{n}", f"p{n}", "organ", s, *[0.0] * 6, "") for n, s in enumerate(scores.tolist())]
-            cell = SweepCell(arm, 2, seed, folder / f"{arm}-k2-s{seed}", None, 2.0)
+            settings = FinetuneConfig(run=folder / "none", manifest=folder / "none")
+            cell = SweepCell(arm, 2, seed, folder / f"{arm}-k2-s{seed}", settings, 2.0)
             write_text(cell.folder / "cases.csv", to_csv(rows))
             cells.append(cell)
     return cells
@@ -67,3 +69,9 @@ def test_intervals_of_scores_stay_between_zero_and_one(tmp_path):
             cell.folder / "cases.csv", "\n".join([text[0], *(",".join([*r[:3], str(level), *r[4:]]) for r in rows[1:])])
         )
     assert all(0 <= row.score.low < row.score.high <= 1 for row in build_table(cells, "scratch"))
+
+
+def test_the_median_and_the_worst_case_are_shown():
+    rows = [CaseScore(f"c{n}", f"p{n}", "organ", s, *[0.0] * 6, "") for n, s in enumerate((0.9, 0.1, 0.5))]
+    pictures = {f"c{n}": bytes([n]) for n in range(3)}
+    assert select_pictures(rows, pictures) == {"median": bytes([2]), "worst": bytes([1])}

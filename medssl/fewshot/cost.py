@@ -1,0 +1,173 @@
+"""Measures what the steps of a sweep's trainings cost, to foretell its time and to give arms equal compute."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil, prod
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from medssl.data.manifest import Manifest
+from medssl.files import write_json
+from medssl.models.trained_model import TrainedModel
+from medssl.objectives.base import Objective
+from medssl.run import Run
+from medssl.tasks.base import Task
+from medssl.training import finetune, pretrain
+from medssl.training.data_loaders import DataLoaders
+from medssl.training.finetune import FinetuneConfig, FinetuneData
+from medssl.training.pretrain import PretrainConfig
+
+COSTS_FILE = "step_costs.json"
+NUM_STEPS = 2  # that are timed, after one that is not
+UNTIMED_KEYS = {
+    "run",
+    "manifest",
+    "pretrained",
+    "start_from",
+    "continue_from",
+    "resume",
+    "seed",
+    "num_labelled",
+    "augment",
+    "limits",
+}
+UNTIMED_TRAIN_KEYS = {"epochs", "steps_per_epoch", "seed", "lr", "ema_decay", "weight_decay", "num_workers"}
+
+SettingsT = TypeVar("SettingsT", FinetuneConfig, PretrainConfig)
+
+
+class StepCost(NamedTuple):
+    """Seconds of one optimizer step and, for a finetuning, wall seconds of predicting one window."""
+
+    wall_s: float
+    cpu_s: float
+    window_s: float = 0.0
+
+
+class StepCosts:
+    """The costs that were measured for a sweep, kept in its folder so that they are measured once.
+
+    Args:
+        folder: The folder of the sweep.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / COSTS_FILE
+        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.costs = {key: StepCost(*values) for key, values in known.items()}
+
+    def measure(self, settings: FinetuneConfig | PretrainConfig) -> StepCost:
+        """Returns the cost of a step, by training a few steps from fresh weights if it is not known."""
+        key = _hash_timed_settings(settings)
+        if key not in self.costs:
+            with torch.random.fork_rng():
+                if isinstance(settings, FinetuneConfig):
+                    self.costs[key] = _time_finetuning(settings)
+                else:
+                    self.costs[key] = _time_pretraining(settings)
+        return self.costs[key]
+
+    def measure_training(self, settings: FinetuneConfig | PretrainConfig) -> tuple[float, float]:
+        """Returns the wall and CPU seconds of all steps of a training."""
+        cost, steps = self.measure(settings), settings.train.total_steps
+        return steps * cost.wall_s, steps * cost.cpu_s
+
+    def write(self) -> None:
+        """Keeps the costs in the folder of the sweep."""
+        write_json(self.path, self.costs)
+
+
+def count_windows(test: Manifest, patch_size: tuple[int, int, int]) -> int:
+    """Returns the number of windows that predict all test cases, on the grid of the store."""
+    return sum(
+        prod(1 + ceil(max(0, n - p) / (p / 2)) for n, p in zip(case.shape, patch_size, strict=True))
+        for case in test.cases
+    )
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Steps and minutes of a finished training; minutes of a GPU where one was used, else of the CPU.
+
+    A run that is missing has no steps and no minutes.
+    """
+
+    steps: int = 0
+    minutes: float = 0.0
+
+    @classmethod
+    def of_run(cls, path: Path | None) -> "Compute":
+        """Reads what a run took."""
+        if path is None or not Run(path).is_finished:
+            return cls()
+        run = Run(path)
+        train, usage = run.read_settings().get("train") or {}, run.metadata.get("resource_usage", {})
+        hours = usage.get("gpu_hours") or usage.get("cpu_hours", 0.0)
+        return cls(int(train.get("epochs", 0)) * int(train.get("steps_per_epoch", 0)), 60 * float(hours))
+
+
+NO_COMPUTE = Compute()
+
+
+def average_compute(values: Sequence[Compute]) -> Compute:
+    """Returns the mean steps and minutes of several trainings."""
+    count = max(1, len(values))
+    return Compute(round(sum(v.steps for v in values) / count), sum(v.minutes for v in values) / count)
+
+
+def format_duration(seconds: float) -> str:
+    """Returns a rough duration, such as `3 min` or `2 h 10 min`."""
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60 // 10 * 10} min"
+
+
+def _hash_timed_settings(settings: FinetuneConfig | PretrainConfig) -> str:
+    """Returns a hash of the settings that a step's cost depends on."""
+    values: dict[str, Any] = settings.model_dump(mode="json", exclude=UNTIMED_KEYS)
+    values["train"] = {key: value for key, value in values["train"].items() if key not in UNTIMED_TRAIN_KEYS}
+    values.get("objective", {}).pop("seed", None)
+    values["kind"] = type(settings).__name__
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _time_finetuning(settings: FinetuneConfig) -> StepCost:
+    settings = _load_in_this_process(settings).model_copy(update={"pretrained": None})
+    data = FinetuneData.select(settings)
+    model = finetune.build_model(settings, data)
+    loaders = finetune.make_loaders(settings, data, model, None)
+    cost = _time_steps(model.task, loaders, settings.train.accumulate_grad_batches)
+    x = torch.zeros(1, model.spec.in_channels, *settings.patch_size)
+    begin = time.perf_counter()
+    with torch.inference_mode():
+        model.task.eval().probability(x)
+    return cost._replace(window_s=time.perf_counter() - begin)
+
+
+def _time_pretraining(settings: PretrainConfig) -> StepCost:
+    settings = _load_in_this_process(settings).model_copy(update={"start_from": None, "continue_from": None})
+    cases = Manifest.read(settings.manifest).in_split(settings.split)
+    spec = TrainedModel.for_manifest(cases, settings.encoder, settings.patch_size)
+    objective, _, _ = pretrain.build_objective(settings, spec)
+    loaders = pretrain.make_loaders(settings, objective, spec, cases)
+    return _time_steps(objective, loaders, settings.train.accumulate_grad_batches)
+
+
+def _load_in_this_process(settings: SettingsT) -> SettingsT:
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"num_workers": 0})})
+
+
+def _time_steps(learner: Objective | Task, loaders: DataLoaders, batches_per_step: int) -> StepCost:
+    """Times loading, forward and backward passes on the CPU; the optimizer itself is not counted."""
+    batches = iter(loaders.train)
+    learner.step(next(batches)).loss.backward()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for crops in islice(batches, NUM_STEPS):
+        learner.step(crops).loss.backward()
+    scale = batches_per_step / NUM_STEPS
+    return StepCost((time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale)
