@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil, prod
@@ -15,9 +15,7 @@ import torch
 from medssl.data.manifest import Manifest
 from medssl.files import write_json
 from medssl.models.trained_model import TrainedModel
-from medssl.objectives.base import Objective
 from medssl.run import Run
-from medssl.tasks.base import Task
 from medssl.training import finetune, pretrain
 from medssl.training.data_loaders import DataLoaders
 from medssl.training.finetune import FinetuneConfig, FinetuneData
@@ -59,11 +57,11 @@ class StepCosts:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / COSTS_FILE
-        known = json.loads(self.path.read_text()) if self.path.is_file() else {}
-        self.costs = {key: StepCost(*values) for key, values in known.items()}
+        stored = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.costs = {key: StepCost(*values) for key, values in stored.items()}
 
     def measure(self, settings: FinetuneConfig | PretrainConfig) -> StepCost:
-        """Returns the cost of a step, by training a few steps from fresh weights if it is not known."""
+        """Returns the cost of a step, by training a few steps from fresh weights if it is not stored."""
         key = _hash_timed_settings(settings)
         if key not in self.costs:
             with torch.random.fork_rng():
@@ -141,7 +139,7 @@ def _time_finetuning(settings: FinetuneConfig) -> StepCost:
     data = FinetuneData.select(settings)
     model = finetune.build_model(settings, data)
     loaders = finetune.make_loaders(settings, data, model, None)
-    cost = _time_steps(model.task, loaders, settings.train.accumulate_grad_batches)
+    cost = _time_steps(model.task.step, loaders, settings.train.accumulate_grad_batches)
     x = torch.zeros(1, model.spec.in_channels, *settings.patch_size)
     begin = time.perf_counter()
     with torch.inference_mode():
@@ -155,19 +153,19 @@ def _time_pretraining(settings: PretrainConfig) -> StepCost:
     spec = TrainedModel.for_manifest(cases, settings.encoder, settings.patch_size)
     objective, _, _ = pretrain.build_objective(settings, spec)
     loaders = pretrain.make_loaders(settings, objective, spec, cases)
-    return _time_steps(objective, loaders, settings.train.accumulate_grad_batches)
+    return _time_steps(objective.step, loaders, settings.train.accumulate_grad_batches)
 
 
 def _load_in_this_process(settings: SettingsT) -> SettingsT:
     return settings.model_copy(update={"train": settings.train.model_copy(update={"num_workers": 0})})
 
 
-def _time_steps(learner: Objective | Task, loaders: DataLoaders, batches_per_step: int) -> StepCost:
+def _time_steps(step: Callable[[Any], Any], loaders: DataLoaders, batches_per_step: int) -> StepCost:
     """Times loading, forward and backward passes on the CPU; the optimizer itself is not counted."""
     batches = iter(loaders.train)
-    learner.step(next(batches)).loss.backward()
+    step(next(batches)).loss.backward()
     wall, cpu = time.perf_counter(), time.process_time()
     for crops in islice(batches, NUM_STEPS):
-        learner.step(crops).loss.backward()
+        step(crops).loss.backward()
     scale = batches_per_step / NUM_STEPS
     return StepCost((time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale)

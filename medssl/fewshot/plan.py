@@ -104,17 +104,17 @@ def find_finished_cells(
     An arm that the sweep still has is taken with its present settings, so that a change is noticed; another one as its
     runs were trained.
     """
-    asked = {cell.folder for cell in cells}
+    requested = {cell.folder for cell in cells}
     finished = []
     for path in sorted((settings.out / "cells").glob(f"*/{CELL_FILE}")):
-        if path.parent in asked or not Run(path.parent / "run").is_finished:
+        if path.parent in requested or not Run(path.parent / "run").is_finished:
             continue
         fact = json.loads(path.read_text())
         name, count, seed = fact["arm"], fact["num_labelled"], fact["seed"]
         if name in settings.arms:
             wider = settings.model_copy(update={"seeds": (seed,)})
-            own = {**list_pretrainings(wider), **pretrainings}
-            finished.append(make_cell(settings, own, costs, available, structures, name, count, seed))
+            seed_pretrainings = {**list_pretrainings(wider), **pretrainings}
+            finished.append(make_cell(settings, seed_pretrainings, costs, available, structures, name, count, seed))
             continue
         run = Run(path.parent / "run")
         finetuning = config.check(run.read_settings(), FinetuneConfig, str(run.path / "config.yaml"))

@@ -60,8 +60,8 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
     _require_disjoint_patients(settings, cells, manifest)
     _require_learnable(cells, manifest)
     _require_same_scoring(settings)
-    kept = find_finished_cells(settings, *basis, cells)
-    _require_unchanged(pretrainings.values(), [*cells, *kept], labelled)
+    earlier = find_finished_cells(settings, *basis, cells)
+    _require_unchanged(pretrainings.values(), [*cells, *earlier], labelled)
     settings.out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(
         settings.out, "another process works on this sweep; wait until it ends, or start it with a larger num_workers"
@@ -69,18 +69,18 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
         write_text(settings.out / report.SETTINGS_FILE, config.dump(settings))
         if message := _estimate_time(settings, cells, pretrainings.values(), costs, manifest.in_split("test")):
             watch(message)
-        return _run_cells(settings, pretrainings, cells, kept, labelled, watch)
+        return _run_cells(settings, pretrainings, cells, earlier, labelled, watch)
 
 
 def _run_cells(
     settings: Sweep,
     pretrainings: Pretrainings,
     cells: Sequence[SweepCell],
-    kept: Sequence[SweepCell],
+    earlier: Sequence[SweepCell],
     labelled: Manifest,
     watch: MessageCallback,
 ) -> SweepResult:
-    """Runs the pretrainings, then the cells; `kept` are finished cells of earlier calls."""
+    """Runs the pretrainings, then the cells; `earlier` are finished cells of earlier calls."""
     failed: dict[str, str] = {}
     by_run = {pretraining.run: (key, pretraining) for key, pretraining in reversed(list(pretrainings.items()))}
     for (arm, seed), pretraining in reversed(list(by_run.values())):
@@ -97,7 +97,7 @@ def _run_cells(
         else:
             _require_unchanged((), cells, labelled)
     watch(f"{len(cells)} cells, {sum(cell.is_done for cell in cells)} done already")
-    cells = [*cells, *kept]
+    cells = [*cells, *earlier]
     waiting = [cell for cell in cells if not cell.is_done and cell.name not in failed]
     rows = _write_report(settings, cells, failed)
     run_jobs = make_job_runner(settings.num_workers, settings.scheduler)
@@ -183,13 +183,13 @@ def _estimate_time(
     costs: StepCosts,
     test: Manifest,
 ) -> str:
-    """Returns how long the trainings that are left will take, from a few steps of each kind; "" if none is left."""
+    """Returns how long the remaining trainings will take, from a few steps of each kind; "" if none remains."""
     waiting = [cell for cell in cells if not cell.is_done]
-    left = {config.run: config for config in pretrainings if not Run(config.run).is_finished}
-    if not waiting and not left:
+    unfinished = {config.run: config for config in pretrainings if not Run(config.run).is_finished}
+    if not waiting and not unfinished:
         return ""
     try:
-        seconds = sum(costs.measure_training(config)[0] for config in left.values())
+        seconds = sum(costs.measure_training(config)[0] for config in unfinished.values())
         for cell in waiting:
             windows = count_windows(test, cell.settings.patch_size)
             cell_s = costs.measure_training(cell.settings)[0] + windows * costs.measure(cell.settings).window_s
@@ -197,7 +197,7 @@ def _estimate_time(
     except (BadInput, OSError, RuntimeError, MemoryError) as error:
         return f"no estimate of the time: {' '.join(str(error).split())}"
     costs.write()
-    counts = f"{len(left)} pretrainings and {len(waiting)} cells" if left else f"{len(waiting)} cells"
+    counts = f"{len(unfinished)} pretrainings and {len(waiting)} cells" if unfinished else f"{len(waiting)} cells"
     return f"about {format_duration(seconds)} on this machine's CPU for {counts}, by a few steps of each kind"
 
 

@@ -34,7 +34,7 @@ from medssl.training.data_loaders import DataLoaders, train_loader, volume_loade
 from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.missing_classes import warn_about_missing_classes
-from medssl.training.plateau import warn_about_unfinished
+from medssl.training.run_records.plateau import warn_about_unfinished
 from medssl.training.semi_supervised import methods
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
 from medssl.training.semi_supervised.methods import ExtraVolumes

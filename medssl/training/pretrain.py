@@ -28,7 +28,7 @@ from medssl.training.callbacks.representation_monitor import RepresentationMonit
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, train_loader
 from medssl.training.fault_tolerance.limits import LimitConfig
-from medssl.training.plateau import warn_about_unfinished
+from medssl.training.run_records.plateau import warn_about_unfinished
 from medssl.training.trainer import train
 
 METADATA_LABELS = ("site", "modality", "sex")  # columns of a manifest that label a volume without annotation

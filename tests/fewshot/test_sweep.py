@@ -190,8 +190,8 @@ def test_a_pretraining_that_fails_costs_its_own_arms_alone(finished_copy, monkey
     monkeypatch.setattr("medssl.fewshot.sweep.pretrain", breaks)
     swept = run_sweep(sweep.model_copy(update={"num_labelled": (1,)}), lambda message: None)
     assert set(swept.failures) == {"mae, 1 labelled, seed 0", "mae, 1 labelled, seed 1"}
-    asked = [line for line in swept.rows if line.num_labelled == 1]
-    assert {line.arm for line in asked} == {"scratch"} and {line.seeds for line in asked} == {2}
+    requested = [line for line in swept.rows if line.num_labelled == 1]
+    assert {line.arm for line in requested} == {"scratch"} and {line.seeds for line in requested} == {2}
     assert "its pretraining failed: the loss is nan on case-7" in (sweep.out / "report.html").read_text()
 
 

@@ -7,7 +7,12 @@ import pytest
 
 from medssl.run import Run
 from medssl.settings import Settings
-from medssl.training.plateau import describe_unfinished, describe_unmoved_probe, find_trend, warn_about_unfinished
+from medssl.training.run_records.plateau import (
+    describe_unfinished,
+    describe_unmoved_probe,
+    find_trend,
+    warn_about_unfinished,
+)
 
 EPOCHS = np.arange(20)
 FALLING, FLAT = 2 * 0.95**EPOCHS, 0.3 + np.exp(-EPOCHS / 2.0)
@@ -24,7 +29,7 @@ def test_noise_on_a_plateau_is_rarely_a_trend():
     assert np.count_nonzero(trends) < 30
 
 
-def test_loss_and_validation_score_are_told_by_name():
+def test_loss_and_validation_score_are_reported_by_name():
     assert "training loss was still falling, by 46%" in describe_unfinished({"loss": FALLING})
     rising = {"loss": FLAT, "val_dice": 1 - FALLING / 3}
     assert "validation score was still rising" in describe_unfinished(rising, "dice")
@@ -33,7 +38,7 @@ def test_loss_and_validation_score_are_told_by_name():
 
 
 @pytest.mark.parametrize(("trained", "is_reported"), [(0.301, True), (0.2, True), (0.4, False)])
-def test_a_probe_that_has_not_moved_is_told(trained, is_reported):
+def test_a_probe_that_has_not_moved_is_reported(trained, is_reported):
     assert bool(describe_unmoved_probe({"probe_dice": trained, "probe_dice_random": 0.3})) == is_reported
     assert describe_unmoved_probe({"loss": 1.0}) == ""
 
