@@ -50,7 +50,7 @@ def gzip_with_wrong_checksum():
 REFUSED = {
     "a web page": (b"<!DOCTYPE html>" + bytes(600), "not a NIfTI file"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "not a NIfTI file"),
-    "nothing": (b"", "not a NIfTI file"),
+    "nothing": (b"", "empty; copy the file again"),
     "cut in the header": (nifti_bytes()[:200], "not a NIfTI file"),
     "cut in the voxels": (nifti_bytes()[:-1], "truncated"),
     "a gzip cut": (gzip.compress(nifti_bytes())[:-40], "truncated or damaged"),
