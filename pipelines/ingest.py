@@ -23,7 +23,7 @@ def main(words: list[str]) -> None:
     from medssl.data.ingest.config import IngestConfig
     from medssl.data.ingest.dry_run import plan_ingestion
     from medssl.data.ingest.pipeline import ingest
-    from medssl.data.store import StoreMetadata
+    from medssl.data.store_metadata import StoreMetadata
 
     options = check({
         "spacing_mm": _parse_spacing(args.spacing), "modality": "" if args.modality == "auto" else args.modality,

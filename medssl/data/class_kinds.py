@@ -7,7 +7,8 @@ from typing import get_args
 
 from medssl.data.classes import Classes
 from medssl.data.manifest import Manifest
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.finding import FindingKind
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 
 IGNORE_INDEX = -1  # target value of a voxel without a known class
 SIDES = {"left": "right", "l": "r", "lt": "rt", "lft": "rgt", "lh": "rh"}

@@ -10,7 +10,8 @@ from jaxtyping import Shaped
 from medssl import config
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
-from medssl.data.store import StoredVolume, StoreMetadata, read
+from medssl.data.store import StoredVolume, read
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput, InputWarning
 from medssl.run import Run
 

@@ -10,7 +10,8 @@ from jaxtyping import Integer
 
 from medssl.data import store
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.files import write_checksums
 from medssl.volume import Volume
 

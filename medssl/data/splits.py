@@ -15,6 +15,8 @@ import numpy as np
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput
 
+DEFAULT_SPLIT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
+
 
 def assign_splits(manifest: Manifest, fractions: Mapping[str, float], seed: int) -> Manifest:
     """Assigns every patient to one split, stratified by site.

@@ -12,10 +12,8 @@ from typing import Any, cast
 import blosc2
 import numpy as np
 from jaxtyping import Float32, Int, Shaped, UInt8
-from pydantic import Field
 from scipy import ndimage
 
-from medssl import config
 from medssl.data.fingerprint import THUMBNAIL_SIZE, subsample_for_thumbnail, thumbnail
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import (
@@ -28,72 +26,15 @@ from medssl.data.normalization import (
     subsample_strides,
 )
 from medssl.errors import BadInput
-from medssl.files import atomic_file, write_json
-from medssl.finding import FindingKind
+from medssl.files import atomic_file
 from medssl.io.voxels import list_label_values
-from medssl.settings import Settings
-from medssl.version import __version__
-from medssl.volume import NEIGHBOURS_26, Spacing, Unit, Volume
+from medssl.volume import NEIGHBOURS_26, Unit, Volume
 
 IntTriple = tuple[int, int, int]
 SamplePoints = dict[str, Int[np.ndarray, "n 3"]]
 CHUNK, BLOCK = 64, 32  # edge in voxels of a chunk, which is read as one, and of a block, which is decompressed as one
 MAX_SAMPLE_POINTS = 4096  # voxels stored of the body and of each class, to place crops around
-STORE_VERSION = 1  # a store of a higher version is refused
 MAX_OPEN_FILES = 256  # in each process
-
-
-class StoreMetadata(Settings):
-    """Properties of a whole store, written to store.json."""
-
-    version: int = Field(STORE_VERSION, description="version of the form of the store", ge=1, le=STORE_VERSION)
-    normalization: IntensityNormalization = Field(
-        IntensityNormalization(), description="how scanner values become network input"
-    )
-    spacing_mm: Spacing | None = Field(
-        None, description="voxel spacing of every volume in mm; null: each keeps its own"
-    )
-    labels: dict[int, str] = Field(default_factory=dict, description="class name of each label value")
-    kinds: dict[int, FindingKind] = Field(
-        default_factory=dict,
-        description="kind of each label value: organ (one item with all its fragments) or lesion (one finding for each "
-        "connected component)",
-    )
-    present_labels: dict[str, list[int]] = Field(
-        default_factory=dict, description="label values annotated in a case; a case without an entry is fully annotated"
-    )
-    regions: dict[str, list[int]] = Field({}, description="label values that together form a named region")
-    split_fractions: dict[str, float] = Field(
-        {}, description="fraction of all patients in each split; empty: the default of `medssl ingest`"
-    )
-    seed: int = Field(0, description="seed of the split")
-    key_fingerprint: str = Field(
-        "", description="fingerprint of the pseudonymization key; empty without de-identification"
-    )
-
-    def write(self, folder: Path) -> None:
-        """Writes FOLDER/store.json."""
-        write_json(folder / "store.json", self.model_dump(mode="json"))
-
-    @classmethod
-    def read(cls, folder: Path) -> "StoreMetadata":
-        """Reads FOLDER/store.json."""
-        path = folder / "store.json"
-        if not path.is_file():
-            raise BadInput(
-                f"{folder}: no store (store.json is missing); `medssl ingest SCANS --out {folder}` creates one"
-            )
-        try:
-            values = json.loads(path.read_text())
-            version = values.get("version", STORE_VERSION) if isinstance(values, dict) else STORE_VERSION
-            if isinstance(version, int) and version > STORE_VERSION:
-                raise BadInput(
-                    f"{path}: is a store of version {version}, medssl {__version__} reads up to version "
-                    f"{STORE_VERSION}; install a newer medssl, or ingest the scans again"
-                )
-            return config.check(values, cls, str(path))
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{path}: not JSON ({error}); ingest again into a new folder") from None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Reads and writes NIfTI files; missing or contradictory geometry is rejected, never guessed."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BufferedIOBase
@@ -15,17 +14,16 @@ from isal.igzip_lib import IsalError
 from jaxtyping import Float, Real
 from nibabel.spatialimages import HeaderDataError
 
-from medssl.errors import BadInput, InputWarning, Message
+from medssl.errors import BadInput, Message
 from medssl.files import atomic_file
 from medssl.io import archives
+from medssl.io.nifti_geometry import read_affine
 from medssl.io.rejected import ReadRejected
-from medssl.io.voxels import measure_distance, validate_volume
+from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
-TO_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}
 HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
-MAX_CONFLICT_MM = 0.05  # the largest distance allowed between the grids of sform and qform
 MAX_FILE_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
 FREE_LABEL_BYTES = 1 << 30  # label maps of few voxels pack well
@@ -44,7 +42,7 @@ def read(path: Path, label: bool = False) -> Volume:
     """
     header, shape, content = _read_content(path, _read_shape, FREE_LABEL_BYTES if label else archives.BOMB_BYTES)
     voxels = _decode_voxels(path, header, shape, content)
-    return validate_volume(path, voxels, _read_affine(path, header, shape), label)
+    return validate_volume(path, voxels, read_affine(path, header, shape), label)
 
 
 def read_channels(path: Path) -> list[Volume]:
@@ -56,7 +54,7 @@ def read_channels(path: Path) -> list[Volume]:
     header, axes, content = _read_content(path, _read_axes, archives.BOMB_BYTES)
     shape = (*axes[:3], math.prod(axes[3:]))
     voxels = _decode_voxels(path, header, shape, content)
-    affine = _read_affine(path, header, (axes[0], axes[1], axes[2]))
+    affine = read_affine(path, header, (axes[0], axes[1], axes[2]))
     return [validate_volume(path, voxels[..., c], affine, label=False) for c in range(shape[3])]
 
 
@@ -68,7 +66,7 @@ def read_grid(path: Path) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"
     """
     header = _read_header(path)
     shape = _read_shape(path, header)
-    return shape, _read_affine(path, header, shape)
+    return shape, read_affine(path, header, shape)
 
 
 def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
@@ -79,7 +77,7 @@ def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]
     """
     header = _read_header(path)
     axes = _read_axes(path, header)
-    return tuple(axes), _read_affine(path, header, (axes[0], axes[1], axes[2]))
+    return tuple(axes), read_affine(path, header, (axes[0], axes[1], axes[2]))
 
 
 def _read_header(path: Path) -> nibabel.Nifti1Header:
@@ -274,77 +272,3 @@ def _decode_voxels(
             )
         )
     return stored * slope + intercept
-
-
-def _read_affine(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, int, int]) -> Float[np.ndarray, "4 4"]:
-    """Returns the affine in mm on which sform, qform and pixdim agree."""
-    spacing = np.asarray(header["pixdim"][1:4], float)
-    if not np.isfinite(spacing).all() or (spacing <= 0).any():
-        raise BadInput(
-            Message(
-                "{path}: voxel sizes {spacing!s} must be positive; write the header again",
-                path=path,
-                spacing=spacing.tolist(),
-            )
-        )
-    affines = _read_coded_affines(path, header)
-    if not affines:
-        raise BadInput(
-            Message(
-                "{path}: neither sform nor qform is set, so left and right are unknown; write its orientation",
-                path=path,
-            )
-        )
-    affine = affines[0]
-    scale = _read_mm_per_unit(path, header)
-    columns = np.linalg.norm(affine[:3, :3], axis=0)
-    if np.abs(columns - spacing).max() > 0.01 * spacing.min():
-        raise BadInput(
-            Message(
-                "{path}: the affine's spacing {columns!s} is not pixdim's {spacing!s}",
-                path=path,
-                columns=columns.round(4).tolist(),
-                spacing=spacing.tolist(),
-            )
-        )
-    distance_mm = measure_distance(affine, affines[-1], shape) * scale
-    if distance_mm > MAX_CONFLICT_MM:
-        raise BadInput(
-            Message(
-                "{path}: sform and qform lie {distance_mm:.2f} mm apart; keep the right one only",
-                path=path,
-                distance_mm=distance_mm,
-            )
-        )
-    return np.diag([scale, scale, scale, 1.0]) @ affine
-
-
-def _read_coded_affines(path: Path, header: nibabel.Nifti1Header) -> list[Float[np.ndarray, "4 4"]]:
-    """Returns sform and qform, as far as their codes are set, in the unit of the file."""
-    affines = []
-    if int(header["sform_code"]) > 0:
-        affines.append(np.asarray(header.get_sform(), float))
-    if int(header["qform_code"]) > 0:
-        try:
-            affines.append(np.asarray(header.get_qform(), float))
-        except (ValueError, HeaderDataError) as error:
-            raise BadInput(
-                Message("{path}: its qform is no rotation ({error}); write the geometry again", path=path, error=error)
-            ) from None
-    if not all(np.isfinite(a).all() for a in affines):
-        raise BadInput(Message("{path}: its sform or qform is not finite; write the geometry again", path=path))
-    return affines
-
-
-def _read_mm_per_unit(path: Path, header: nibabel.Nifti1Header) -> float:
-    """Returns the length unit of the header in mm; warns if it is not set."""
-    code = int(header["xyzt_units"]) & 7
-    if code not in TO_MM:
-        raise BadInput(
-            Message("{path}: unknown unit of length (code {code}); write the geometry in mm", path=path, code=code)
-        )
-    if code == 0:
-        warnings.warn(
-            Message("{path.name}: its unit of length is not set; taken as mm", path=path), InputWarning, stacklevel=4
-        )
-    return TO_MM[code]

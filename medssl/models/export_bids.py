@@ -17,7 +17,7 @@ import numpy as np
 from medssl.data import store
 from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import atomic_folder, write_json, write_text
 from medssl.io import nifti

@@ -11,7 +11,7 @@ from medssl import config
 from medssl.data.class_kinds import propose_kinds
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.finding import FindingKind
 from medssl.inference.predictor import Prediction, Predictor

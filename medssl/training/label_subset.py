@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from medssl.data.classes import Classes
 from medssl.data.manifest import Manifest
 from medssl.data.splits import select_labelled
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 
 

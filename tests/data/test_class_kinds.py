@@ -11,7 +11,7 @@ from medssl.data.class_kinds import parse_kinds, propose_kinds
 from medssl.data.classes import Classes
 from medssl.data.ingest.reference_labels import References
 from medssl.data.ingest.source import Source
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.evaluation.evaluate import select_lesion_labels
 from medssl.finding import Verdict

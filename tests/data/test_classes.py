@@ -8,7 +8,7 @@ from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.volume import Volume
 
 

@@ -15,7 +15,8 @@ from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.read_source import read_source
 from medssl.data.normalization import DECILES, IntensityNormalization, body_mask, compute_deciles
-from medssl.data.store import Store, StoreMetadata, find_damage
+from medssl.data.store import Store, find_damage
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.io import nifti
 from medssl.models.select_cases import select_cases

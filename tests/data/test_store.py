@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.data import store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.volume import Volume
 
@@ -75,7 +76,7 @@ def test_a_truncated_file_is_refused(tmp_path):
 
 def test_a_folder_without_store_json_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"store\.json"):
-        store.StoreMetadata.read(tmp_path)
+        StoreMetadata.read(tmp_path)
     (tmp_path / "store.json").write_text("{")
     with pytest.raises(BadInput, match="JSON"):
-        store.StoreMetadata.read(tmp_path)
+        StoreMetadata.read(tmp_path)

@@ -8,7 +8,8 @@ import pytest
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.data.manifest import Manifest
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput, InputWarning
 from medssl.io import nifti
 from medssl.volume import Volume

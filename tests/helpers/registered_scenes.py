@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from medssl.data import store
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.volume import Volume
 
 SHAPE = (26, 30, 22)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from medssl.data import store
 from medssl.data.crops import Crops, ResumableSampler
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives.spark import Config, Spark
 from medssl.run import Run

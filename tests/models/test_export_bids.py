@@ -10,7 +10,7 @@ from medssl.data import store
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.data.manifest import Manifest
-from medssl.data.store import STORE_VERSION, StoreMetadata
+from medssl.data.store_metadata import STORE_VERSION, StoreMetadata
 from medssl.errors import BadInput
 from medssl.models.export_bids import write_bids
 from tests.helpers.scan_folders import ScanFolder

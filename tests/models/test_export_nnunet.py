@@ -9,6 +9,7 @@ import pytest
 from medssl import cli
 from medssl.data import store
 from medssl.data.manifest import Manifest
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.io import nifti
 from medssl.models import export_nnunet as export_nnunet
@@ -52,12 +53,12 @@ def test_exported_store_ingests_to_the_same_store(manifest_path, tmp_path):
         for case in before:
             assert np.array_equal(before[case].voxels, after[case].voxels)
             assert np.allclose(before[case].affine, after[case].affine, atol=1e-4)
-    assert store.StoreMetadata.read(second_store).labels == {1: "bright"}
+    assert StoreMetadata.read(second_store).labels == {1: "bright"}
 
 
 def test_ignore_label_keeps_its_name_and_comes_last(manifest_path, tmp_path):
     manifest = Manifest.read(manifest_path)
-    metadata = store.StoreMetadata.read(manifest.folder)
+    metadata = StoreMetadata.read(manifest.folder)
     metadata.model_copy(update={"labels": {1: "bright", 2: "Ignore"}}).write(manifest.folder)
     export_nnunet.write_raw_dataset(manifest, tmp_path / "Dataset007_Bright")
     dataset = json.loads((tmp_path / "Dataset007_Bright/dataset.json").read_text())
@@ -73,7 +74,7 @@ def test_partial_annotations_and_regions_are_warned_about(manifest_path, tmp_pat
     assert not caplog.text
     annotated_case = next(case.id for case in manifest.with_labels().cases if case.split == "train")
     fields = {"present_labels": {annotated_case: []}, "regions": {"all of it": [1]}}
-    store.StoreMetadata.read(manifest.folder).model_copy(update=fields).write(manifest.folder)
+    StoreMetadata.read(manifest.folder).model_copy(update=fields).write(manifest.folder)
     export_nnunet.write_raw_dataset(manifest, tmp_path / "Dataset007_Partly")
     assert "1 cases do not have all classes annotated; nnU-Net learns the missing ones as background" in caplog.text
     assert "regions (all of it) are left out" in caplog.text
@@ -102,7 +103,7 @@ def test_invalid_datasets_are_refused_and_nothing_is_left(manifest_path, tmp_pat
         export_nnunet.write_raw_dataset(mixed, tmp_path / "Dataset001_a")
     with pytest.raises(BadInput, match="nothing to learn from"):
         export_nnunet.write_raw_dataset(manifest.in_split("test"), tmp_path / "Dataset001_a")
-    store.StoreMetadata.read(manifest.folder).model_copy(update={"labels": {1: "a", 3: "b"}}).write(manifest.folder)
+    StoreMetadata.read(manifest.folder).model_copy(update={"labels": {1: "a", 3: "b"}}).write(manifest.folder)
     with pytest.raises(BadInput, match="renumber them"):
         export_nnunet.write_raw_dataset(manifest, tmp_path / "Dataset001_a")
     assert not (tmp_path / "Dataset001_a").exists() and not list(tmp_path.glob(".part-*"))

@@ -16,7 +16,8 @@ from medssl.data import store
 from medssl.data.classes import IGNORE_INDEX
 from medssl.data.manifest import Manifest
 from medssl.data.registration import parcels
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.nn.interop import weight_transfer

@@ -14,7 +14,8 @@ from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.registration import atlas, parcels
 from medssl.data.registration.atlas import Atlas, grid_coordinates
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.metrics.overlap import dice
 from medssl.run import Run

@@ -3,7 +3,7 @@
 import pytest
 
 from medssl import config
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.nn.encoders import convnext, dynunet
 from medssl.run import Run
 from medssl.training.finetune import FinetuneConfig, finetune

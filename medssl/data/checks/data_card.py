@@ -17,7 +17,8 @@ from pydantic import Field
 from medssl import config
 from medssl.data.ingest.file_ledger import read_ledger
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import atomic_file, write_text
 from medssl.home import resources_dir

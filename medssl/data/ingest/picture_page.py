@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.files import write_text
 from medssl.render import planes
 from medssl.render.templates import FOLDER, render_template

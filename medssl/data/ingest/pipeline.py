@@ -3,16 +3,12 @@
 import os
 import re
 import shutil
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from medssl.data import normalization_fit, store, worker_pool
+from medssl.data import worker_pool
 from medssl.data.class_kinds import choose_kinds
 from medssl.data.ingest import picture_page
 from medssl.data.ingest.config import IngestConfig
@@ -33,19 +29,15 @@ from medssl.data.ingest.prepare_case import (
     prepare_case,
     record_killed_process,
 )
-from medssl.data.ingest.read_source import is_inside, read_image
-from medssl.data.ingest.source import Source
+from medssl.data.ingest.read_source import is_inside
+from medssl.data.ingest.store_settings import fit_normalization, name_classes, update_metadata
 from medssl.data.ingest.structures.attach import renumber_structures
 from medssl.data.manifest import Case, Manifest
-from medssl.data.normalization import IntensityNormalization
-from medssl.data.splits import assign_new_patients, assign_splits, content_order
-from medssl.data.store import StoreMetadata
+from medssl.data.splits import DEFAULT_SPLIT_FRACTIONS, assign_new_patients, assign_splits, content_order
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import exclusive_lock, sweep_parts, write_checksums
-from medssl.volume import Spacing
 
-DEFAULT_SPLIT_FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
-MAX_SPACING_SAMPLES = 32  # cases whose spacing is read for the median
 ProgressCallback = Callable[[int, int], None]  # called with the number of finished cases and of all cases
 
 
@@ -137,7 +129,7 @@ def _update_store(
     stored_labels = StoreMetadata.read(out).labels if (out / "store.json").exists() else {}
     layout = renumber_structures(pseudonymizer.rename(real_layout, {case.id for case in others}), stored_labels)
     _require_cases(scans, layout)
-    metadata = _update_metadata(out, layout, pseudonymizer.key_fingerprint, config)
+    metadata = update_metadata(out, layout, pseudonymizer.key_fingerprint, config)
     records, key_file = pseudonymizer.records, pseudonymizer.key_file
     jobs = [
         PrepareJob(source, out, metadata.normalization, metadata.spacing_mm, records, key_file)
@@ -151,9 +143,9 @@ def _update_store(
     assigned = _assign_splits(others, cases, earlier, metadata, config)
     manifest = Manifest(tuple(sorted(assigned, key=content_order)), out)
     if not (out / "manifest.csv").exists():
-        normalization = _fit_normalization(manifest, metadata.normalization, config)
+        normalization = fit_normalization(manifest, metadata.normalization, config)
         metadata = metadata.model_copy(update={"normalization": normalization})
-    metadata = _name_classes(metadata, layout.sources, cases, out)
+    metadata = name_classes(metadata, layout.sources, cases, out)
     metadata = metadata.model_copy(update={"kinds": choose_kinds(metadata, manifest, config.kinds)})
     metadata.write(out)
     rows = [row for row in read_real_rows(out) if not Path(row.path).is_relative_to(scans)]
@@ -167,17 +159,6 @@ def _update_store(
     return IngestSummary(manifest, public_rows, num_prepared, notes)
 
 
-def _name_classes(
-    metadata: StoreMetadata, sources: Sequence[Source], cases: Sequence[Case], out: Path
-) -> StoreMetadata:
-    """Returns the metadata with a name for each label value that no description names: class_1, class_2, ..."""
-    unnamed = {s.id for s in sources if not s.classes and s.instances is None}
-    labels = [case.label for case in cases if case.label and case.id in unnamed]
-    values = {int(value) for label in labels for value in store.read(out / label).sample_points}
-    names = {value: f"class_{value}" for value in sorted(values - set(metadata.labels))}
-    return metadata.model_copy(update={"labels": metadata.labels | names})
-
-
 def _read_cases(out: Path) -> tuple[Case, ...]:
     return Manifest.read(out / "manifest.csv").cases if (out / "manifest.csv").exists() else ()
 
@@ -187,98 +168,6 @@ def _require_cases(scans: Path, layout: DatasetLayout) -> None:
         counts = Counter(row.public_reason for row in layout.rows if row.status == "refused").most_common(1)
         reason = f" ({counts[0][1]} files: {counts[0][0]})" if counts else ""
         raise BadInput(f"{scans}: holds no scan{reason}; give a folder with DICOM, NIfTI, NRRD or MHA files")
-
-
-def _update_metadata(out: Path, layout: DatasetLayout, key_fingerprint: str, config: IngestConfig) -> StoreMetadata:
-    """Returns the metadata of the store with the classes of the layout.
-
-    A new store gets the metadata that the config asks for.
-
-    Raises:
-        BadInput: The config or the layout contradicts an existing store.
-    """
-    hu_channels = _find_hu_channels(layout.sources, config)
-    if not (out / "store.json").exists():
-        StoreMetadata(
-            normalization=_choose_normalization(config, IntensityNormalization(hu_channels=hu_channels)),
-            spacing_mm=_choose_spacing(layout.sources, config.spacing_mm),
-            split_fractions=config.split_fractions or {},
-            seed=config.seed or 0,
-            key_fingerprint=key_fingerprint,
-        ).write(out)
-    stored = StoreMetadata.read(out)
-    fractions = stored.split_fractions if config.split_fractions is None else config.split_fractions
-    seed = stored.seed if config.seed is None else config.seed
-    if (fractions, seed) != (stored.split_fractions, stored.seed) and not config.resplit:
-        used = f"fractions {stored.split_fractions or DEFAULT_SPLIT_FRACTIONS} and seed {stored.seed}"
-        raise BadInput(f"{out}: was split with {used}; use --resplit to split it again, or another --out to keep both")
-    normalization = _choose_normalization(config, stored.normalization)
-    spacing_mm = {"auto": stored.spacing_mm, "native": None}.get(str(config.spacing_mm), config.spacing_mm)
-    for name, current, requested in (
-        ("spacing in mm", stored.spacing_mm, spacing_mm),
-        ("window in HU", stored.normalization.window_hu, normalization.window_hu),
-        ("normalization", stored.normalization, normalization),
-        ("list of CT channels", stored.normalization.hu_channels, hu_channels or stored.normalization.hu_channels),
-        ("classes", stored.labels | layout.labels, layout.labels | stored.labels),
-        ("regions", stored.regions | layout.regions, layout.regions | stored.regions),
-    ):
-        if current != requested:
-            raise BadInput(f"{out}: its {name} is {current}, requested is {requested}; use another --out")
-    return stored.model_copy(
-        update={
-            "labels": stored.labels | layout.labels,
-            "present_labels": stored.present_labels | layout.present_labels,
-            "regions": stored.regions | layout.regions,
-            "split_fractions": fractions,
-            "seed": seed,
-        }
-    )
-
-
-def _choose_normalization(config: IngestConfig, default: IntensityNormalization) -> IntensityNormalization:
-    """Returns the requested normalization; `auto` values are fitted later, when the scans are prepared."""
-    if isinstance(config.normalization, Path):
-        return normalization_fit.load_normalization(config.normalization)
-    window = {"window_hu": config.window_hu} if isinstance(config.window_hu, tuple) else {}
-    return default.model_copy(update=window)
-
-
-def _fit_normalization(
-    manifest: Manifest, normalization: IntensityNormalization, config: IngestConfig
-) -> IntensityNormalization:
-    """Returns the normalization of a new store, fitted to its scans if that is requested."""
-    if config.normalization == "auto":
-        return normalization_fit.fit_normalization(manifest, normalization)
-    if config.window_hu == "auto":
-        return normalization_fit.fit_window(manifest, normalization)
-    return normalization
-
-
-def _find_hu_channels(sources: Sequence[Source], config: IngestConfig) -> tuple[int, ...]:
-    """Returns which channels are CT in cases of mixed channels; all such cases must have the same channels."""
-    combinations = {s.modalities for s in sources if len(set(s.modalities)) > 1}
-    if len(combinations) > 1:
-        raise BadInput(f"cases with channels {sorted(combinations)}; ingest each combination into a separate store")
-    hu_channels = tuple(i for names in combinations for i, modality in enumerate(names) if modality == "CT")
-    if config.window_hu == "auto" and hu_channels:
-        raise BadInput("--window-hu auto: a CT among other channels is windowed when it is prepared; give LOW,HIGH")
-    return hu_channels
-
-
-def _choose_spacing(sources: Sequence[Source], requested: str | Spacing) -> Spacing | None:
-    """Returns the spacing of a new store; `auto` is the median along each axis of a sample of its cases."""
-    if not isinstance(requested, str):
-        return requested
-    if requested == "native":
-        return None
-    spacings: list[Spacing] = []
-    for source in sources[:: -(-len(sources) // MAX_SPACING_SAMPLES)]:
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # reported when the case is prepared
-            spacings.append(read_image(source)[0].reorient("RAS").spacing_mm())
-    if not spacings:
-        return None
-    i, j, k = (round(float(v), 3) for v in np.median(spacings, axis=0))
-    return i, j, k
 
 
 def _prepare_all(

@@ -14,7 +14,7 @@ from medssl.data.ingest.prepare_case import read_recorded_source
 from medssl.data.ingest.read_source import read_label
 from medssl.data.ingest.source import Source
 from medssl.data.manifest import Manifest
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput, Message
 from medssl.io.images import is_image
 from medssl.volume import Volume

@@ -16,7 +16,8 @@ from jaxtyping import Float32, Float64, Shaped
 from scipy import ndimage
 
 from medssl.data.manifest import Case, Manifest
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import atomic_file
 

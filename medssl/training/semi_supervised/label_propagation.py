@@ -24,7 +24,8 @@ from medssl.data.registration.atlas import (
     splat,
 )
 from medssl.data.relabel import relabel
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import atomic_file
 from medssl.metrics.overlap import dice

@@ -11,7 +11,7 @@ from medssl.data.checks.integrity import verify
 from medssl.data.ingest import file_ledger
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import CHECKSUMS, write_checksums
 from medssl.run import Run

@@ -13,7 +13,8 @@ from medssl.data.ingest import file_ledger as ledger
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.read_source import read_source
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 
 

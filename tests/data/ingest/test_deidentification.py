@@ -21,7 +21,7 @@ from medssl.data.ingest.prepare_case import PrepareJob
 from medssl.data.ingest.read_source import read_source
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput, InputWarning
 from medssl.io import dates
 from medssl.io.dicom import deidentify, reader

@@ -15,7 +15,7 @@ from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.read_source import read_source
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.store import StoreMetadata
+from medssl.data.store_metadata import StoreMetadata
 from tests.data.ingest.test_deidentification import NAME, read_everything
 from tests.helpers.scan_folders import ScanFolder, box, scan
 

@@ -13,7 +13,8 @@ from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.read_source import read_source
 from medssl.data.manifest import Manifest
 from medssl.data.splits import assign_splits
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, 1.0, 0, -10], [0, 0, 2.0, 5], [0, 0, 0, 1]])

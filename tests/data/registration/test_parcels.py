@@ -11,7 +11,8 @@ from medssl.data.manifest import Manifest
 from medssl.data.registration import atlas
 from medssl.data.registration.atlas import GriddedScans, grid_coordinates
 from medssl.data.registration.parcels import AtlasConfig, build_atlas, parcellate
-from medssl.data.store import Store, StoreMetadata
+from medssl.data.store import Store
+from medssl.data.store_metadata import StoreMetadata
 from medssl.volume import Volume
 from tests.helpers.registered_scenes import OFFSETS, SHAPE, draw_scene, write_scans
 
