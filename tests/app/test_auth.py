@@ -7,7 +7,6 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from medssl.predictions_folder import NOTICE
-from medssl.review.event import Act
 from medssl.review.event_store import EventStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,15 +34,6 @@ def require_no_exception(app: AppTest) -> AppTest:
 
 def text(app: AppTest) -> str:
     return " ".join(str(element.proto) for element in app.main if element.type == "html")
-
-
-def case_header_script() -> None:
-    """The header of a case, as its own script."""
-    from app import auth, case_header, review_context
-    from app.act_recorder import ActRecorder
-
-    context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
-    case_header.render_case_header(context, ActRecorder.from_context(context), context.load_case(2), None)
 
 
 def make_claims(minutes_ago: float, **claims):
@@ -86,13 +76,24 @@ def test_a_sign_in_that_is_in_use_lasts(signed_in, monkeypatch):
 
 
 def test_an_admin_cannot_sign(app_config, monkeypatch):
-    admin = app_config.model_copy(update={"role": "admin"})
-    for name, value in admin.to_environment().items():
-        monkeypatch.setenv(name, value)
-    fields = {"session": "s", "number": 1, "case": "case-b", "reviewer": "ana", "role": "admin"}
-    EventStore(app_config.audit_db).record(Act(**fields, action="accept", finding="case-b-1-1"))
-    app = require_no_exception(AppTest.from_function(case_header_script, default_timeout=30).run())
-    assert next(b for b in app.button if b.label == "Sign off").disabled
+    """The viewer disables the button with the reason."""
+
+    def show_obstacle() -> None:
+        import streamlit as st
+
+        from app import auth, review_context
+        from app.pages import case
+
+        context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
+        st.text(case._describe_case(context, context.load_case(2))["sign_obstacle"])
+
+    obstacles = []
+    for role in ("reader", "admin"):
+        for name, value in app_config.model_copy(update={"role": role}).to_environment().items():
+            monkeypatch.setenv(name, value)
+        app = require_no_exception(AppTest.from_function(show_obstacle, default_timeout=30).run())
+        obstacles.append(app.text[0].value)
+    assert obstacles == ["", "An admin cannot sign off"]
 
 
 def test_a_forbidden_act_is_not_stored_whatever_the_browser_sends(app_config, monkeypatch):
@@ -105,7 +106,7 @@ def test_a_forbidden_act_is_not_stored_whatever_the_browser_sends(app_config, mo
         from app.act_recorder import ActRecorder
 
         context = review_context.load_context(auth.require_reviewer(review_context.read_config()))
-        ActRecorder.from_context(context).record("case-c", "sign", details="[]")
+        ActRecorder.from_context(context).record("case-c", "sign")
 
     app = require_no_exception(AppTest.from_function(forge_signature, default_timeout=30).run())
     assert EventStore(app_config.audit_db).read_events() == []

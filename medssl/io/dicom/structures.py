@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, UInt8, UInt16
@@ -17,6 +17,7 @@ from medssl.volume import Volume
 OUTLINES = re.compile(r"(external|body|skin|outline)([ _-]?(contour|outline|surface|\d+))?", re.IGNORECASE)
 
 
+@runtime_checkable
 class Structure(Protocol):
     """One structure of an annotation."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from medssl.data.ingest.file_ledger import LedgerRow, rejected_rows
 from medssl.data.ingest.source import Source
@@ -13,6 +13,7 @@ from medssl.io.dicom.annotations import Annotation
 from medssl.io.dicom.reader import Series
 
 
+@runtime_checkable
 class Labelled(Protocol):
     """Cases with class names and the classes that were drawn in each."""
 
