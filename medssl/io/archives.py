@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import BufferedIOBase, BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from medssl.errors import BadInput, Message
 from medssl.io.rejected import ReadRejected, RejectedFiles
@@ -232,12 +232,12 @@ class _Archive:
             raise ReadRejected("too-big", Message("unpacks to more than {limit} GiB", limit=MAX_MEMBER_BYTES >> 30))
         return content
 
-    def _open(self, name: str) -> IO[bytes]:
+    def _open(self, name: str) -> BufferedIOBase:
         if isinstance(self._archive, zipfile.ZipFile):
-            return self._archive.open(self._members[name])
+            return cast(BufferedIOBase, self._archive.open(self._members[name]))
         member = self._archive.extractfile(self._members[name])
         assert member is not None, "only regular files are listed"
-        return member
+        return cast(BufferedIOBase, member)
 
 
 def _open_archive(path: Path, stack: ExitStack) -> _Archive:

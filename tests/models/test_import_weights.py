@@ -22,12 +22,12 @@ PLAIN = {"normalization": {}, "in_channels": 1, "spacing_mm": None, "patch_size"
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Writes a checkpoint as nnU-Net does: an encoder, stored twice, and a decoder."""
+    """Writes a checkpoint as nnU-Net does: an encoder, stored twice, and a decoder, with axes in the order z, y, x."""
     torch.manual_seed(0)
     net = SMALL.build(1)
     state = keymap.export_tensors(net, "nnunet")
     for n, stride in enumerate(reversed(net.strides[1:])):
-        state[f"decoder.transpconvs.{n}.weight"] = torch.rand(8, 8, *stride)
+        state[f"decoder.transpconvs.{n}.weight"] = torch.rand(8, 8, *stride[::-1])
     keymap.write_checkpoint(state, tmp_path / "final.pth")
     return net, tmp_path / "final.pth"
 

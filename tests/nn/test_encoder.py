@@ -220,8 +220,9 @@ def test_a_crop_that_does_not_divide_is_refused_with_one_that_does():
 
 
 def test_a_mask_of_another_grid_is_refused():
+    """A mask may be coarser or finer than the patches, if its own tile the volume and each level."""
     with pytest.raises(BadInput, match=r"\(1, 1, 3, 3, 3\)"):
-        make_encoder()(torch.rand(1, 1, 12, 12, 12), torch.ones(1, 1, 6, 6, 6, dtype=torch.bool))
+        make_encoder()(torch.rand(1, 1, 12, 12, 12), torch.ones(1, 1, 5, 5, 5, dtype=torch.bool))
 
 
 def test_a_config_builds_the_network_it_describes():

@@ -30,11 +30,11 @@ def test_noise_on_a_plateau_is_rarely_a_trend():
 
 
 def test_loss_and_validation_score_are_reported_by_name():
-    assert "training loss was still falling, by 46%" in describe_unfinished({"loss": FALLING})
-    rising = {"loss": FLAT, "val_dice": 1 - FALLING / 3}
+    assert "training loss was still falling, by 46%" in describe_unfinished({"loss": FALLING.tolist()})
+    rising = {"loss": FLAT.tolist(), "val_dice": (1 - FALLING / 3).tolist()}
     assert "validation score was still rising" in describe_unfinished(rising, "dice")
     assert describe_unfinished(rising) == describe_unfinished({}) == ""
-    assert describe_unfinished({"loss": FLAT, "val_dice": FALLING / 3}, "dice") == ""
+    assert describe_unfinished({"loss": FLAT.tolist(), "val_dice": (FALLING / 3).tolist()}, "dice") == ""
 
 
 @pytest.mark.parametrize(("trained", "is_reported"), [(0.301, True), (0.2, True), (0.4, False)])

@@ -20,7 +20,7 @@ from medssl.data.ingest.layouts.structures import number_structures
 from medssl.data.ingest.layouts.user_patterns import find_by_patterns, match_patient
 from medssl.data.ingest.source import Source, make_pseudonym
 from medssl.data.ingest.structures.structure_map import StructureMap
-from medssl.errors import BadInput, Message, join_messages
+from medssl.errors import BadInput, Message, join_messages, restore_message
 from medssl.io import archives, images
 from medssl.io.rejected import RejectedFiles
 
@@ -115,13 +115,12 @@ def _describe_patients(sources: list[Source]) -> Message:
     patients = len({source.patient for source in sources})
     counts = Counter(source.patient_from for source in sources)
     unknown = counts.pop("", 0)
-    ways = ", ".join(f"{origin} ({count} cases)" for origin, count in sorted(counts.items()))
-    line = Message(
-        "{patients} patients of {cases} cases, by {ways}", patients=patients, cases=len(sources), ways=Message(ways)
-    )
+    text = ", ".join(f"{origin} ({count} cases)" for origin, count in sorted(counts.items()))
+    ways = restore_message(text, text)  # words of this package and numbers
+    line = Message("{patients} patients of {cases} cases, by {ways}", patients=patients, cases=len(sources), ways=ways)
     warning = Message(
         "warning: each of {unknown} cases counts as its own patient, so scans of one person may lie in two splits; "
         "name them with --patient REGEX or --patients CSV",
         unknown=unknown,
     )
-    return warning if not ways else join_messages([line, warning]) if unknown else line
+    return warning if not text else join_messages([line, warning]) if unknown else line

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from medssl.render import report
 from medssl.run import Run
@@ -18,7 +19,7 @@ MIN_CHANGE = 0.03  # of the level of a curve over the last half of its points
 MIN_PROBE_GAIN = 0.01  # Dice of the dense probe above that of an untrained encoder
 
 
-def find_trend(values: Sequence[float]) -> float:
+def find_trend(values: Sequence[float] | Float[np.ndarray, "n"]) -> float:
     """Returns the change of a curve over its last half, relative to its level there; 0 if it is on a plateau.
 
     A change counts if a straight line through the last half of the points changes by at least 3 % of their mean, and

@@ -73,7 +73,8 @@ def apply_scheme(scheme: NamingScheme, tree: FileTree, modalities: Mapping[str, 
         order = {name: n for n, name in enumerate(scheme.channels)}
         names = sorted(channels, key=lambda name: (order.get(name, len(order)), name))
         part = build_cases(cases, tree, names if any(names) else (), modalities)
-        part.rows.extend(rejected_rows(_list_matches(scheme.unused, tree, root), Message(UNUSED, name=scheme.name)))
+        unused = Message("neither a scan nor the label that counts in the layout of {name}", name=scheme.name)
+        part.rows.extend(rejected_rows(_list_matches(scheme.unused, tree, root), unused))
         reason = Message("describes the data set")
         part.rows.extend(used_rows(_list_matches(scheme.description, tree, root), reason))
         tables = _list_matches(scheme.description, tree, root)
@@ -83,9 +84,6 @@ def apply_scheme(scheme: NamingScheme, tree: FileTree, modalities: Mapping[str, 
         part.labels.update(scheme.class_names if any(s.label for s in part.sources) else {})
         layout.add(part)
     return layout
-
-
-UNUSED = "neither a scan nor the label that counts in the layout of {name}"
 
 
 def _match_files(pattern: str, tree: FileTree) -> dict[Path, re.Match[str]]:

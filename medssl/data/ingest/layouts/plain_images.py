@@ -27,7 +27,6 @@ NO_IMAGE = Message(
     "looks like a label (by its name or its few whole numbers), and no image here has its name or its grid alone; "
     "pair them with --image and --label, or take it as a scan with --image"
 )
-SEVERAL_LABELS = "one of {count} labels of its image; choose the one that counts with --image and --label"
 RATER = re.compile(r"(rater|reader|observer|annotator|expert|version|v|final|original|auto|manual|pred\w*)\d*")
 
 
@@ -161,4 +160,7 @@ def _attach_labels(
         return replace(source, label=paths[0], label_parts=parts), []
     if len(labels) == 1 and not has_structures:
         return replace(source, label=paths[0]), []
-    return source, rejected_rows(paths, Message(SEVERAL_LABELS, count=len(paths)))
+    reason = Message(
+        "one of {count} labels of its image; choose the one that counts with --image and --label", count=len(paths)
+    )
+    return source, rejected_rows(paths, reason)

@@ -28,7 +28,7 @@ from medssl.io.dicom.source_headers import choose_series_number, read_headers
 from medssl.version import __version__
 from medssl.volume import Volume
 
-Contour = Float[np.ndarray, "n 3"]
+Contour = Float[np.ndarray, "_ 3"]
 STUDY_KEYWORDS = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyID", "StudyDate",
     "StudyTime", "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID", "PositionReferenceIndicator",

@@ -113,7 +113,7 @@ def _read_native(stream: BufferedIOBase, frame: Frame) -> Integer[np.ndarray, "j
     return values
 
 
-def _cut_slice(stored: Integer[np.ndarray, "n j i"], frame: Frame) -> Integer[np.ndarray, "j i"]:
+def _cut_slice(stored: Integer[np.ndarray, "n j i"], frame: Frame) -> Integer[np.ndarray, "rows columns"]:
     """Returns the pixels of a slice from the frames of its file."""
     if frame.tile is None:
         return stored[frame.index]
