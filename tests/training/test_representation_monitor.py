@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from medssl import config, objectives
-from medssl.data.crops import Crops
+from medssl.data.crops import Crops, ResumableSampler
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives import spark, vicreg
 from medssl.render import report
@@ -64,7 +64,8 @@ def train_run(
     learner, path: Path, steps: int = 4, epochs: int = 2, lr: float = 1e-2, monitored: bool = True, probe=None
 ) -> Run:
     run = Run.resume(path, RunSettings(run=path), "pretrain", manifest="digest-1")
-    loaders = DataLoaders(DataLoader([balls(n) for n in range(steps)], batch_size=None))
+    batches = [balls(n) for n in range(steps)] * epochs
+    loaders = DataLoaders(DataLoader(batches, batch_size=None, sampler=ResumableSampler(steps)))
     callbacks = [RepresentationMonitor(run)] if monitored else []
     callbacks += [DenseProbeCallback(probe)] if probe else []
     train(learner, loaders, run, TrainConfig(epochs=epochs, steps_per_epoch=steps, lr=lr), callbacks)

@@ -107,7 +107,7 @@ def test_a_note_goes_with_the_next_verdict_and_its_letters_are_no_commands(readi
     reading.page.get_by_placeholder("Note").fill("")
     reading.page.get_by_placeholder("Note").press_sequentially("yes, <b>x</b>")
     assert reading.list_sent_events() == []
-    reading.page.get_by_role("button", name="Reject", exact=True).click()
+    reading.page.locator("button.mv-reject").click()
     (event,) = reading.list_sent_events()
     assert event["note"] == "yes, <b>x</b>" and event["decision"] == "reject"
 
@@ -117,7 +117,7 @@ def test_a_reason_goes_with_one_verdict_only(reading):
     reading.show(reasons=["vessel", "artefact"])
     reading.page.get_by_label("Reason").select_option("vessel")
     for _ in range(2):
-        reading.page.get_by_role("button", name="Reject", exact=True).click()
+        reading.page.locator("button.mv-reject").click()
     assert {event["seq"]: event["reason"] for event in reading.list_sent_events()} == {1: "vessel", 2: ""}
 
 
