@@ -13,8 +13,9 @@ def main(words: list[str]) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    from medssl.data.ingest import box_labels, dataset_layouts
+    from medssl.data.ingest import dataset_layouts
     from medssl.data.ingest.read_source import read_image
+    from medssl.data.ingest.structures import box_labels
     from medssl.files import atomic_file, write_json
     from medssl.io import nifti
 

@@ -1,4 +1,4 @@
-"""Lists and opens files in folders and in zip and tar archives; a member has the path archive.zip/member."""
+"""Opens files of their own and members of zip and tar archives; a member has the path archive.zip/member."""
 
 import gzip
 import lzma
@@ -15,8 +15,8 @@ from io import BufferedIOBase, BytesIO
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from medssl.errors import BadInput, Message
-from medssl.io.rejected import ReadRejected, RejectedFiles
+from medssl.errors import Message
+from medssl.io.rejected import ReadRejected
 
 MAX_MEMBER_BYTES = 2 << 30
 MAX_ARCHIVE_BYTES = 64 << 30
@@ -90,63 +90,6 @@ def open_file(path: Path, gunzip: bool = True) -> Iterator[BufferedIOBase]:
 def find_archive(path: Path) -> Path | None:
     """Returns the archive that a path is a member of; None for a file of its own."""
     return None if os.path.lexists(path) else next((parent for parent in path.parents if parent.is_file()), None)
-
-
-def walk_files(
-    source: Path | Sequence[Path], opener: FileOpener | None = None, follow_links: bool = False
-) -> Iterator[Path | RejectedFiles]:
-    """Lists every file of a folder and every member of its archives.
-
-    Folders named `.git` and the AppleDouble files of macOS (`._NAME`) are left out.
-
-    Args:
-        source: A folder, a file, or a list of files; links in a list are followed.
-        opener: Keeps the archives open.
-        follow_links: Whether links in a folder are followed.
-
-    Yields:
-        The path of a file or a member, or a link or an archive that was rejected.
-    """
-    opener = opener or FileOpener()
-    for path in list_files(source, follow_links) if isinstance(source, Path) else source:
-        if isinstance(path, RejectedFiles) or is_apple_double(path):
-            if isinstance(path, RejectedFiles):
-                yield path
-            continue
-        try:
-            members = [path / name for name in opener.open_archive(path).names] if is_archive(path) else [path]
-            yield from (member for member in members if not member.name.startswith("._"))
-        except ReadRejected as error:
-            yield RejectedFiles((path,), Message("{path.name}: {reason}", path=path, reason=error.message), error.code)
-
-
-def list_files(folder: Path, follow_links: bool = False) -> Iterator[Path | RejectedFiles]:
-    """Lists the files below a folder in a fixed order; a link that is not followed is rejected with a reason.
-
-    Raises:
-        BadInput: The folder does not exist, or cannot be listed.
-    """
-    if folder.is_file():
-        yield folder
-        return
-    if not folder.is_dir():
-        raise BadInput(Message("{folder}: no such folder; give the folder that holds the scans", folder=folder))
-
-    def raise_unreadable(error: OSError) -> None:
-        raise BadInput(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or remove it")
-
-    visited: set[str] = set()
-    for root, folders, names in os.walk(folder, onerror=raise_unreadable, followlinks=follow_links):
-        folders[:] = sorted(name for name in folders if name != ".git")
-        links = [name for name in folders if (Path(root) / name).is_symlink()]
-        if follow_links:
-            visited.add(os.path.realpath(root))
-            looping = [name for name in links if os.path.realpath(Path(root) / name) in visited]
-            folders[:] = [name for name in folders if name not in looping]
-            links = looping
-        for path in (Path(root) / name for name in sorted([*names, *links])):
-            reason = _check_link(path, follow_links)
-            yield path if reason is None else RejectedFiles((path,), reason, "not-a-file")
 
 
 def list_members(path: Path) -> list[Path]:
@@ -308,17 +251,3 @@ def _gunzip(content: bytes, path: Path) -> bytes:
     except (*DAMAGES, OSError) as error:
         raise ReadRejected("unreadable", Message("cannot be unpacked ({error}); copy it again", error=error)) from None
     return b"".join(parts)
-
-
-def _check_link(path: Path, follow_links: bool) -> Message | None:
-    """Returns why a path below a folder is not listed as a file; None if it is."""
-    if not path.is_symlink():
-        is_regular = stat.S_ISREG(path.lstat().st_mode)
-        return None if is_regular else Message("{path.name}: a link, pipe or device, not a file; remove it", path=path)
-    if not follow_links:
-        return Message("{path.name}: a link, pipe or device; follow links with --follow-links, or copy the file",
-                       path=path)  # fmt: skip
-    if path.is_file():
-        return None
-    return Message("{path.name}: a link to no file, or to a folder around it; fetch its content (datalad get), or "
-                   "remove it", path=path)  # fmt: skip

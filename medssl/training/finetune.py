@@ -212,13 +212,12 @@ def build_model(config: FinetuneConfig, data: FinetuneData) -> FinetuneModel:
     spec = spec.model_copy(update={"task": config.task, "labels": dict(classes.names), "units": units})
     torch.manual_seed(config.train.seed)
     pretrained = Run.open(config.pretrained) if config.pretrained else None
-    transfer: TransferReport | None = None
     if pretrained:
         task, transfer = spec.warm_start(
             pretrained, config.allow_normalization_mismatch, config.channels, config.rescale_kernel_norms
         )
     else:
-        task = spec.build_task()
+        task, transfer = spec.build_task(), None
     log.info("%s", transfer or "no pretrained weights: training from scratch")
     if config.schedule == "lora":
         lora.add_adapters(task.encoder, config.lora_rank)

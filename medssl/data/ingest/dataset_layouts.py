@@ -21,7 +21,7 @@ from medssl.data.ingest.layouts.user_patterns import find_by_patterns, match_pat
 from medssl.data.ingest.source import Source, make_pseudonym
 from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message, join_messages, restore_message
-from medssl.io import archives, images
+from medssl.io import archives, file_walk, images
 from medssl.io.rejected import RejectedFiles
 
 DEFAULTS = IngestConfig()
@@ -74,7 +74,7 @@ def _list_files(scans: Path, follow_links: bool) -> tuple[list[Path], DatasetLay
         raise BadInput(f"{scans}: no such folder; give the folder that holds the scans")
     files: list[Path] = []
     layout = DatasetLayout()
-    for item in archives.list_files(scans, follow_links):
+    for item in file_walk.list_files(scans, follow_links):
         if isinstance(item, RejectedFiles):
             layout.rows.extend(rejected_rows(item.files, item.reason))
         elif not archives.is_apple_double(item):

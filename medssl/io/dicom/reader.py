@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medssl.errors import InputWarning, Message, join_messages
-from medssl.io import archives
+from medssl.io import archives, file_walk
 from medssl.io.dicom.frames import Frame, check_kind, read_frames
 from medssl.io.dicom.geometry.missing_slices import find_damaged_neighbours, find_missing_ends
 from medssl.io.dicom.geometry.regular_grid import correct_gantry_tilt, interpolate_missing_slices, make_straight_grid
@@ -134,7 +134,7 @@ def read(
     groups: dict[str, list[_SeriesFile]] = {}
     unreadable: list[Path] = []
     with archives.FileOpener() as opener:
-        for path in archives.walk_files(source, opener, follow_links):
+        for path in file_walk.walk_files(source, opener, follow_links):
             if isinstance(path, RejectedFiles):
                 yield path
                 continue

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medssl import cli
-from medssl.data.ingest import box_labels, dataset_layouts
-from medssl.data.ingest.box_labels import BoxAnnotation, rasterize
+from medssl.data.ingest import dataset_layouts
+from medssl.data.ingest.structures import box_labels
+from medssl.data.ingest.structures.box_labels import BoxAnnotation, rasterize
 from medssl.errors import BadInput, InputWarning
 from medssl.io import nifti
 from medssl.volume import Volume

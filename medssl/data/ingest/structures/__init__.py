@@ -1,1 +1,1 @@
-"""Structures of RTSTRUCT and SEG files as labels: the choice of the user, and the series that they belong to."""
+"""Labels from structures of RTSTRUCT and SEG files, and from boxes and points."""
