@@ -156,6 +156,8 @@ def test_measured_axes_can_be_hidden(reading):
               "return n")  # fmt: skip
     assert reading.viewer(yellow) > 50
     reading.page.keyboard.press("Shift+R")
+    reading.viewer("")  # waits for the drawing
     assert reading.viewer(yellow) == 0
     reading.page.get_by_role("button", name="Axes", exact=True).click()
+    reading.viewer("")
     assert reading.viewer(yellow) > 50
