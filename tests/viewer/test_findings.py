@@ -154,6 +154,7 @@ def test_measured_axes_can_be_hidden(reading):
     yellow = ("const { top } = v.panes[0]; const d = top.getContext('2d').getImageData(0, 0, top.width, top.height)"
               ".data; let n = 0; for (let k = 0; k < d.length; k += 4) n += d[k] === 255 && d[k + 1] === 213;"
               "return n")  # fmt: skip
+    reading.viewer("")
     assert reading.viewer(yellow) > 50
     reading.page.keyboard.press("Shift+R")
     reading.viewer("")  # waits for the drawing

@@ -220,6 +220,7 @@ def test_long_and_short_axis_are_measured_at_a_right_angle_and_stored_with_the_f
     assert reading.page.get_by_role("button", name="RECIST").is_hidden()
     reading.show(editable=True)
     reading.page.keyboard.press("r")
+    reading.viewer("")  # waits for the layout with the tools
     reading.drag("coronal", (3, 5, 2), (3, 5, 7))
     assert reading.list_sent_events() == []
     reading.drag("coronal", (1, 5, 3), (9, 5, 6))
