@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from medssl.data.crops import Crops
 from medssl.nn import masks
 from medssl.nn.decoder import SegmentationHead, UNetDecoder
-from medssl.nn.encoder import Encoder, count_patches
+from medssl.nn.encoder import Encoder
 from medssl.nn.executor import Triple, upsample_mask
 from medssl.nn.masks import masked_mean
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
-from medssl.objectives.spark import normalize_patches, require_enough_patches
+from medssl.objectives.spark import check_masked_crop, choose_mask_patch, normalize_patches
 from medssl.settings import Settings
 
 
@@ -67,15 +67,11 @@ class Mae(Objective):
 
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops have too few patches to hide some of them."""
-        if self.config.patch_mm:
-            count_patches(x, self.encoder.patch)
-        else:
-            require_enough_patches(x, self.encoder.patch, self.encoder.strides)
+        check_masked_crop(x, self.encoder, self.config.patch_mm)
 
     def choose_patch(self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float]) -> Triple:
         """Returns the size of a patch in voxels for crops with a voxel spacing."""
-        size = (x.shape[2], x.shape[3], x.shape[4])
-        return masks.choose_patch(self.config.patch_mm, spacing_mm, self.encoder.strides, size)
+        return choose_mask_patch(x, self.encoder, self.config.patch_mm, spacing_mm)
 
     def sample_mask(
         self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -88,7 +84,6 @@ class Mae(Objective):
         """
         self.check_crop(x)
         size, patch = (x.shape[2], x.shape[3], x.shape[4]), self.choose_patch(x, spacing_mm)
-        require_enough_patches(x, patch, self.encoder.strides)
         body = masks.find_body_patches(x, patch, self.config.air_threshold)
         visible = masks.sample_visible(body, self.config.mask_ratio, self.draws())
         return upsample_mask(visible, size), upsample_mask(body, size)

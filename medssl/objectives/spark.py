@@ -92,10 +92,7 @@ class Spark(Objective):
 
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops have too few patches to hide some of them."""
-        if self.config.patch_mm:
-            count_patches(x, self.encoder.patch)
-        else:
-            require_enough_patches(x, self.encoder.patch, self.encoder.strides)
+        check_masked_crop(x, self.encoder, self.config.patch_mm)
 
     def sample_mask(
         self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -107,9 +104,7 @@ class Spark(Objective):
             spacing_mm: Their voxel spacing, which `patch_mm` refers to.
         """
         self.check_crop(x)
-        size = (x.shape[2], x.shape[3], x.shape[4])
-        patch = masks.choose_patch(self.config.patch_mm, spacing_mm, self.encoder.strides, size)
-        require_enough_patches(x, patch, self.encoder.strides)
+        patch = choose_mask_patch(x, self.encoder, self.config.patch_mm, spacing_mm)
         body = masks.find_body_patches(x, patch, self.config.air_threshold)
         return masks.sample_visible(body, self.config.mask_ratio, self.draws(), self.config.show_air), body
 
@@ -213,6 +208,23 @@ def normalize_patches(
 def average_patches(x: Float[Tensor, "b c i j k"], patch: Triple) -> Float[Tensor, "b c p q r"]:
     """Returns the mean of each patch."""
     return nn.functional.avg_pool3d(x, patch)
+
+
+def check_masked_crop(x: Float[Tensor, "b c i j k"], encoder: Encoder, patch_mm: float | None) -> None:
+    """Raises BadInput if crops do not fit the encoder; without `patch_mm`, also if they have too few patches."""
+    if patch_mm:
+        count_patches(x, encoder.patch)
+    else:
+        require_enough_patches(x, encoder.patch, encoder.strides)
+
+
+def choose_mask_patch(
+    x: Float[Tensor, "b c i j k"], encoder: Encoder, patch_mm: float | None, spacing_mm: tuple[float, float, float]
+) -> Triple:
+    """Returns the size of a mask's patch in voxels, see `masks.choose_patch`; raises BadInput if a crop has too few."""
+    patch = masks.choose_patch(patch_mm, spacing_mm, encoder.strides, (x.shape[2], x.shape[3], x.shape[4]))
+    require_enough_patches(x, patch, encoder.strides)
+    return patch
 
 
 def require_enough_patches(x: Float[Tensor, "b c i j k"], patch: Triple, strides: tuple[Triple, ...]) -> None:

@@ -76,7 +76,6 @@ def warn_about_unfinished(run: Run, scores: Mapping[str, float], metric: str = "
         return
     log.warning("%s: the training %s", run.path, "; it ".join(messages))
     earlier = run.metadata.get("alarm")
-    # The model card continues "It ..." with it.
     run.update_metadata(alarm="; it ".join([*([earlier] if earlier else []), *messages]))
     report.write(run)
 
