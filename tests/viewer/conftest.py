@@ -83,11 +83,11 @@ class Screen:
         )
 
     def viewer(self, expression, argument=None):
-        """Returns the value of JavaScript in which `v` is the viewer and `a` the argument, after the next drawing."""
+        """Returns the value of JavaScript in which `v` is the viewer and `a` the argument, between two drawings."""
         return self.page.evaluate(
-            "async a => { const v = document.querySelector('.mv').viewer; const value = await (async () => {"
-            + expression
-            + "})(); await new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r))); return value }",
+            "async a => { const v = document.querySelector('.mv').viewer;"
+            "const drawn = async () => { do await new Promise(requestAnimationFrame); while (v.frameRequest) };"
+            "await drawn(); const value = await (async () => {" + expression + "})(); await drawn(); return value }",
             argument,
         )
 
