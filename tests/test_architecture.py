@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-FILES = [p for top in ("medssl", "pipelines", "app") for p in sorted((ROOT / top).rglob("*.py"))]
-TREES = {path: ast.parse(path.read_text()) for path in FILES}
+from tests.helpers.source_trees import ROOT, parse_code, parse_file
+
 THIRD_PARTIES = {
     "pydicom": ("medssl/io/",),
     "highdicom": ("medssl/io/",),
@@ -56,8 +55,8 @@ TORCH_FREE = ("volume", "run", "config", "finding", "predictions_folder", "revie
 
 
 def imported_modules(path: Path) -> set[str]:
-    plain = {a.name for n in ast.walk(TREES[path]) if isinstance(n, ast.Import) for a in n.names}
-    nodes = [n for n in ast.walk(TREES[path]) if isinstance(n, ast.ImportFrom) and n.module]
+    plain = {a.name for n in ast.walk(parse_file(path)) if isinstance(n, ast.Import) for a in n.names}
+    nodes = [n for n in ast.walk(parse_file(path)) if isinstance(n, ast.ImportFrom) and n.module]
     return plain | {name for node in nodes for name in _names(node)}
 
 
@@ -79,7 +78,7 @@ def imported_layers(path: Path) -> set[str]:
 def test_third_parties_stay_in_their_layer():
     offenders = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in FILES
+        for path in parse_code()
         for name in {n.partition(".")[0] for n in imported_modules(path)} & set(THIRD_PARTIES)
         if not str(path.relative_to(ROOT)).startswith(THIRD_PARTIES[name] or ("-",))
     ]
@@ -87,7 +86,7 @@ def test_third_parties_stay_in_their_layer():
 
 
 def test_layers_import_only_lower_layers():
-    layered = [path for path in FILES if layer(path) in ALLOWED]
+    layered = [path for path in parse_code() if layer(path) in ALLOWED]
     extra = {p: imported_layers(p) - FOUNDATION - ALLOWED[layer(p)] - {layer(p)} for p in layered}
     assert not [f"{path.relative_to(ROOT)} imports {layers}" for path, layers in extra.items() if layers]
 
@@ -102,16 +101,16 @@ def test_no_layer_allows_a_layer_above_it():
 
 
 def test_no_module_imports_a_pipeline():
-    assert not [p for p in FILES if any(n.partition(".")[0] == "pipelines" for n in imported_modules(p))]
+    assert not [p for p in parse_code() if any(n.partition(".")[0] == "pipelines" for n in imported_modules(p))]
 
 
 def test_light_layers_import_no_torch():
-    light = [path for path in FILES if layer(path) in TORCH_FREE]
+    light = [path for path in parse_code() if layer(path) in TORCH_FREE]
     assert not [p for p in light if "torch" in {n.partition(".")[0] for n in imported_modules(p)}]
 
 
 def test_the_app_and_everything_it_imports_load_no_torch():
-    light = [p for p in FILES if layer(p) in TORCH_FREE or p == ROOT / "app" / "api.py"]
+    light = [p for p in parse_code() if layer(p) in TORCH_FREE or p == ROOT / "app" / "api.py"]
     modules = [".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in light]
     script = f"import importlib, sys\nfor m in {modules!r}: importlib.import_module(m)\nprint('torch' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -123,10 +122,10 @@ def test_a_config_holds_only_what_differs_from_the_defaults():
 
 
 def test_the_first_line_of_a_file_says_what_it_is_for():
-    assert not [path for path in FILES if not ast.get_docstring(TREES[path])]
+    assert not [path for path in parse_code() if not ast.get_docstring(parse_file(path))]
 
 
 def test_a_folder_has_at_most_fifteen_modules():
-    folders = {path.parent for path in FILES if path.is_relative_to(ROOT / "medssl")}
+    folders = {path.parent for path in parse_code() if path.is_relative_to(ROOT / "medssl")}
     crowded = {f: len([p for p in f.glob("*.py") if p.name != "__init__.py"]) for f in folders}
     assert not {str(f.relative_to(ROOT)): count for f, count in crowded.items() if count > 15}

@@ -8,16 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.source_trees import ROOT, parse_code, parse_files
 
-
-def parse_files(*folders: str) -> dict[Path, ast.Module]:
-    files = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in files}
-
-
-TREES = parse_files("medssl", "pipelines", "app")
-CHECKING_TREES = parse_files("tests", "benchmarks")
 PARTICIPLES = {
     "told",
     "said",
@@ -81,14 +73,14 @@ QUAINT = {"told", "tells", "said", "says", "asked", "nobody", "somebody", "anew"
 STORED_NAMES = {"at", "made", "taken"}
 
 
-def functions(trees: dict[Path, ast.Module] = TREES) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+def functions(trees: dict[Path, ast.Module]) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node
 
 
-def local_names(trees: dict[Path, ast.Module] = TREES) -> Iterator[tuple[str, str]]:
+def local_names(trees: dict[Path, ast.Module]) -> Iterator[tuple[str, str]]:
     for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -106,25 +98,28 @@ def body_length(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 
 def test_no_function_is_named_by_a_participle():
-    assert not [place for place, node in functions() if not node.name.startswith("__") and is_participle(node.name)]
+    assert not [
+        place for place, node in functions(parse_code()) if not node.name.startswith("__") and is_participle(node.name)
+    ]
 
 
 def test_local_names_say_what_they_hold():
-    assert not [place for place, name in local_names() if name in VAGUE - STORED_NAMES]
+    assert not [place for place, name in local_names(parse_code()) if name in VAGUE - STORED_NAMES]
 
 
 def test_names_in_tests_and_benchmarks_are_almost_all_plain():
-    participles = [place for place, node in functions(CHECKING_TREES) if is_participle(node.name)]
-    assert len(participles) < 0.015 * len(list(functions(CHECKING_TREES))), participles
-    vague = [place for place, name in local_names(CHECKING_TREES) if name in VAGUE]
-    assert len(vague) < 0.01 * len(list(local_names(CHECKING_TREES))), vague
+    trees = parse_files("tests", "benchmarks")
+    participles = [place for place, node in functions(trees) if is_participle(node.name)]
+    assert len(participles) < 0.015 * len(list(functions(trees))), participles
+    vague = [place for place, name in local_names(trees) if name in VAGUE]
+    assert len(vague) < 0.01 * len(list(local_names(trees))), vague
 
 
 def test_docstrings_hold_no_quaint_words():
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     quaint = [
         f"{path.relative_to(ROOT)} {getattr(node, 'name', '')}: {word}"
-        for path, tree in TREES.items()
+        for path, tree in parse_code().items()
         for node in ast.walk(tree)
         if isinstance(node, kinds)
         for word in re.findall(r"[a-z']+", (ast.get_docstring(node) or "").lower())
@@ -135,7 +130,7 @@ def test_docstrings_hold_no_quaint_words():
 
 def test_a_public_class_name_occurs_once():
     places = defaultdict(list)
-    for path, tree in TREES.items():
+    for path, tree in parse_code().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and node.name != "Config":
                 places[node.name].append(str(path.relative_to(ROOT)))
@@ -144,7 +139,7 @@ def test_a_public_class_name_occurs_once():
 
 def test_no_module_has_a_class_and_a_function_that_differ_in_case_only():
     pairs = []
-    for path, tree in TREES.items():
+    for path, tree in parse_code().items():
         names = [n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
         lowered = [name.lower() for name in names]
         pairs += [f"{path.relative_to(ROOT)} {n}" for n in names if lowered.count(n.lower()) > 1]
@@ -152,13 +147,15 @@ def test_no_module_has_a_class_and_a_function_that_differ_in_case_only():
 
 
 def test_bodies_and_files_are_short():
-    assert not [f"{place}: {body_length(node)}" for place, node in functions() if body_length(node) > 60]
-    assert not [str(path.relative_to(ROOT)) for path in TREES if len(path.read_text().splitlines()) > 350]
+    assert not [f"{place}: {body_length(node)}" for place, node in functions(parse_code()) if body_length(node) > 60]
+    assert not [str(path.relative_to(ROOT)) for path in parse_code() if len(path.read_text().splitlines()) > 350]
 
 
 def test_library_code_does_not_print():
     library = {
-        path: tree for path, tree in TREES.items() if path.is_relative_to(ROOT / "medssl") and path.name != "cli.py"
+        path: tree
+        for path, tree in parse_code().items()
+        if path.is_relative_to(ROOT / "medssl") and path.name != "cli.py"
     }
     prints = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
