@@ -1,4 +1,4 @@
-"""Serves the first bytes of every page, with a loading message, and the files of the viewer."""
+"""Serves the first bytes of every page, with a loading message and the preloads, and the files of the viewer."""
 
 from pathlib import Path
 
@@ -31,7 +31,8 @@ def build_routes() -> list[Route]:
     """Returns the routes of the first bytes of each page, and of the viewer's modules under a path with their hash."""
     index = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
     loading = LOADING_HTML.replace("{notice}", NOTICE)
-    html = index.replace(EMPTY_ROOT, loading).replace("<title>Streamlit</title>", "<title>Review</title>")
+    head = f"<title>Review</title>{component.list_preloads()}"
+    html = index.replace(EMPTY_ROOT, loading).replace("<title>Streamlit</title>", head)
 
     def send_page(_: Request) -> Response:
         return HTMLResponse(html, headers={"Cache-Control": "no-cache"})

@@ -5,6 +5,7 @@ python -m benchmarks.viewer [--planes 300]
 
 import argparse
 import json
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import uvicorn
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -27,7 +28,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 CACHED = {"Cache-Control": "public, max-age=31536000, immutable"}  # as the app serves the modules
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PORT = 8899
-PAGE = """<!doctype html><meta charset="utf-8"><style>body {{ margin: 0 }}</style><div id="host"></div>
+NUM_OPENINGS = 15
+PAGE = """<!doctype html><meta charset="utf-8">{head}<style>body {{ margin: 0 }}</style><div id="host"></div>
 <script type="module">
 import mount from "{module}";
 window.began = performance.now();
@@ -62,6 +64,9 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=300)
     planes = parser.parse_args().planes
     volumes = {name: wire.encode(volume) for name, volume in chest(planes).items()}
+    small = Volume(np.arange(32**3, dtype=np.int16).reshape(32, 32, 32), np.eye(4), "HU")
+    volumes["small"] = wire.encode(small)
+    volumes["small-labels"] = wire.encode(Volume((small.voxels > 30_000).astype(np.uint8), np.eye(4), "label"))
     with serve(volumes), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
         page = browser.new_page(viewport={"width": 1600, "height": 900})
@@ -69,14 +74,37 @@ def main() -> None:
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         times = page.evaluate(REDRAWS, 200)
-        print(f"CT 512x512x{planes}, headless Chromium, {len(volumes)} volumes\n")
+        print(f"CT 512x512x{planes}, headless Chromium, with its labels\n")
         print("| | measured | budget |\n|---|---|---|")
         row("first planes, s", first, 3)
         row("complete, s", complete, 12)
         row("redraw of three planes, median ms", times[100], 60)
         row("redraw of three planes, p95 ms", times[190], 60)
         row("requests while scrolling", len(requests), 0)
+        page.close()
+        with_preloads, without = measure_openings(browser)
+        name = "opening a small case: CPU with the modules preloaded / found by their imports"
+        row(name, with_preloads / without, 1)
         browser.close()
+
+
+def measure_openings(browser: Browser) -> tuple[float, float]:
+    """Median CPU seconds of all processes of the browser until a small case is drawn, with preloads and without."""
+    seconds: dict[str, list[float]] = {"/small": [], "/small-without": []}
+    session = browser.new_browser_cdp_session()
+
+    def read_cpu_s() -> float:
+        return sum(process["cpuTime"] for process in session.send("SystemInfo.getProcessInfo")["processInfo"])
+
+    for path in list(seconds) * NUM_OPENINGS:
+        context = browser.new_context(viewport={"width": 1600, "height": 900})  # with an empty cache
+        page = context.new_page()
+        before = read_cpu_s()
+        page.goto(f"http://127.0.0.1:{PORT}{path}")
+        page.wait_for_function("document.querySelector('.mv')?.viewer.complete", timeout=120_000)
+        seconds[path].append(read_cpu_s() - before)
+        context.close()
+    return statistics.median(seconds["/small"]), statistics.median(seconds["/small-without"])
 
 
 def row(name: str, measured: float, budget: float) -> None:
@@ -118,9 +146,17 @@ def serve(volumes: dict[str, tuple[dict, bytes]]) -> Iterator[None]:
         return Response(component.load_frontend()[name], headers=CACHED, media_type=media_type)
 
     module = f"{component.frontend_folder()}/{component.VIEWER_ENTRY}"
-    page = PAGE.format(module=module, data=json.dumps(DATA))
+
+    def build_page(head: str, scan: str) -> str:
+        return PAGE.format(head=head, module=module, data=json.dumps(DATA).replace("/image/", f"/{scan}/"))
+
+    pages = {
+        "/": build_page(component.list_preloads(), "image"),
+        "/small": build_page(component.list_preloads(), "small").replace("/labels/", "/small-labels/"),
+        "/small-without": build_page("", "small").replace("/labels/", "/small-labels/"),
+    }
     routes = [
-        Route("/", lambda request: HTMLResponse(page)),
+        *(Route(path, lambda request, page=page: HTMLResponse(page)) for path, page in pages.items()),
         Route(f"{component.frontend_folder()}/{{name}}", frontend_file),
         Route("/api/volume/{name}/header.json", lambda r: JSONResponse(volumes[r.path_params["name"]][0])),
         Route("/api/volume/{name}/voxels", voxels),

@@ -139,6 +139,15 @@ def frontend_folder() -> str:
     return f"{PREFIX}/{digest.hexdigest()[:16]}"
 
 
+def list_preloads() -> str:
+    """Returns the HTML for the head of a page that lets the browser fetch and compile all modules before they are used.
+
+    Without it, the browser finds the modules one import after the other.
+    """
+    scripts = [name for name in load_frontend() if name.endswith(".js")]
+    return "".join(f'<link rel="modulepreload" href="{frontend_folder()}/{name}">' for name in scripts)
+
+
 def loader_script(entry: str = VIEWER_ENTRY) -> str:
     """Returns the script that Streamlit sends with every run of a page; the browser caches the modules themselves."""
     return f"""const {{ default: mount }} = await import(new URL("{frontend_folder()}/{entry}", document.baseURI).href);

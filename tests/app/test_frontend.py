@@ -36,6 +36,15 @@ def test_the_viewer_is_kept_by_the_browser_and_the_page_sends_only_its_address(c
     assert component.frontend_folder() in component.loader_script() and len(component.loader_script()) < 400
 
 
+def test_every_page_names_all_modules_in_its_head_so_that_they_load_before_streamlit_asks_for_them(client):
+    scripts = {name for name in component.load_frontend() if name.endswith(".js")}
+    for path in frontend.PAGES:
+        head = client.get(path).text.partition("</head>")[0]
+        links = re.findall(r'<link rel="modulepreload" href="([^"]*)">', head)
+        assert {link.rpartition("/")[2] for link in links} == scripts and len(links) == len(scripts)
+        assert all(client.get(link).status_code == 200 for link in links)
+
+
 @pytest.mark.parametrize("path", ["types.d.ts", "component.py", "..%2Fcomponent.py", "viewer.js/", ""])
 def test_nothing_else_is_served_from_the_folder_of_the_viewer(client, path):
     assert client.get(f"{component.frontend_folder()}/{path}", follow_redirects=False).status_code in (307, 404)
