@@ -2,11 +2,11 @@
 
 import torch
 
-from medssl.nn.encoders import convnext, dynunet, residual, segresnet
+from medssl.nn.encoders import convnext, dynunet, plainconv, residual, segresnet
 
 NORMS = ("instance", "group", "batch", "layer")
 STRIDES = {"isotropic": (1, 2, 2), "anisotropic": ((1, 2, 2), (1, 2, 2), (2, 2, 1)), "steep": (2, 1, (4, 2, 2))}
-KINDS = ("residual", "convnext", "segresnet", "dynunet")
+KINDS = ("residual", "plainconv", "convnext", "segresnet", "dynunet")
 UNSUPPORTED_BY_MONAI = {"layer", "steep"}
 
 
@@ -17,6 +17,8 @@ def small_config(kind, norm, strides, blocks=(1, 2, 1)):
         return segresnet.Config(init_filters=8, blocks_down=blocks, norm=norm)
     if kind == "convnext":
         return convnext.Config(**settings, blocks=blocks)
+    if kind == "plainconv":
+        return plainconv.Config(**settings, convs=blocks)
     if kind in ("dynunet", "basic"):
         return dynunet.Config(**settings, residual=kind == "dynunet")
     return residual.Config(**settings, blocks=blocks, bias=kind == "biased")

@@ -14,7 +14,7 @@ from medssl.errors import BadInput
 from medssl.nn import encoders
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import EncoderChoice, build_encoder
-from medssl.nn.encoders import convnext, dynunet, resenc, residual, segresnet, swinunetr
+from medssl.nn.encoders import convnext, dynunet, plainconv, resenc, residual, segresnet, swinunetr
 from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
 from medssl.tasks.segment import Config as Segment
@@ -23,6 +23,7 @@ ODD = {"channels": (5, 7, 9), "strides": (1, 2, (1, 2, 2))}
 SMALL = {
     "residual": residual.Config(**ODD),
     "resenc": resenc.Config(size="S"),
+    "plainconv": plainconv.Config(**ODD),
     "convnext": convnext.Config(**ODD, kernel=3),
     "segresnet": segresnet.Config(init_filters=9, blocks_down=(1, 1, 1)),
     "dynunet": dynunet.Config(**ODD),
@@ -32,6 +33,7 @@ THICK = {"strides": (1, (2, 2, 1), (2, 2, 1)), "kernels": ((3, 3, 1), (3, 3, 1),
 SMALL |= {
     "residual-thick": residual.Config(channels=(5, 7, 9), **THICK),
     "resenc-thick": resenc.Config(size="S", strides=(*THICK["strides"], 2), kernels=(*THICK["kernels"], 3)),
+    "plainconv-thick": plainconv.Config(channels=(5, 7, 9), **THICK),
     "dynunet-thick": dynunet.Config(channels=(5, 7, 9), **THICK),
 }
 SPARSE = [name for name in SMALL if name != "swinunetr"]
@@ -247,3 +249,19 @@ def test_a_depthwise_convolution_wider_than_its_volume_has_exact_gradients_in_bf
     assert y.dtype == torch.bfloat16
     (actual,) = torch.autograd.grad(y, conv.weight, grad.bfloat16())
     assert (actual - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", [residual, plainconv])
+def test_an_encoder_standardizes_its_own_input_and_hidden_voxels_stay_hidden(kind):
+    torch.manual_seed(0)
+    plain = kind.Config(**ODD, norm="batch").build(2).eval()
+    own = kind.Config(**ODD, norm="batch", input_mean_std=((0.4, 0.1), (0.2, 0.5))).build(2).eval()
+    own.load_state_dict(plain.state_dict(), strict=True)
+    x = volumes(plain)
+    mean, std = torch.tensor([0.4, 0.2]).view(1, 2, 1, 1, 1), torch.tensor([0.1, 0.5]).view(1, 2, 1, 1, 1)
+    visible = hide_first_patch(x, plain)
+    for mask in (None, visible):
+        for a, b in zip(own(x, mask), plain((x - mean) / std, mask), strict=True):
+            assert torch.equal(a, b)
+    with pytest.raises(BadInput, match="1 input channels; give one pair"):
+        kind.Config(**ODD, input_mean_std=((0.4, 0.1), (0.2, 0.5))).build(1)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from torch import Tensor, nn
 
 from medssl.errors import BadInput
@@ -41,7 +41,31 @@ class Encoder(nn.Module):
     unmasked = ""
     upstream: Literal["", "nnunet", "monai"] = ""
     dense = False
+    input_moments: Tensor
     _has_warned = False
+
+    def set_input_moments(self, mean_std: Sequence["MeanAndStd"]) -> None:
+        """Sets the mean and standard deviation of each input channel that `standardize` uses; see `StandardizingConfig`.
+
+        Raises:
+            BadInput: If there is not one pair for each channel, or one for all.
+        """
+        if len(mean_std) not in (0, 1, self.in_channels):
+            raise BadInput(
+                f"encoder.input_mean_std has {len(mean_std)} pairs for {self.in_channels} input channels; give one pair"
+                " of mean and standard deviation for each channel, or one for all"
+            )
+        pairs = [*mean_std] * (self.in_channels if len(mean_std) == 1 else 1)
+        moments = torch.tensor(pairs).T[:, None, :, None, None, None] if pairs else torch.empty(0)
+        # Not part of the state dict, which has the tensors of the upstream network.
+        self.register_buffer("input_moments", moments, persistent=False)
+
+    def standardize(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """Subtracts the mean of each input channel and divides by its standard deviation, if they are set."""
+        if self.input_moments.numel() == 0:
+            return x
+        mean, std = self.input_moments.to(x)
+        return (x - mean) / std
 
     @property
     def sparse(self) -> bool:
@@ -116,6 +140,19 @@ class BaseEncoderConfig(Settings):
     def build(self, in_channels: int) -> Encoder:
         """Builds the encoder with fresh weights."""
         raise NotImplementedError
+
+
+MeanAndStd = tuple[float, PositiveFloat]
+
+
+class StandardizingConfig(BaseEncoderConfig):
+    """The base class of the settings of an encoder that can standardize its input itself."""
+
+    input_mean_std: tuple[MeanAndStd, ...] = Field(
+        (),
+        description="mean and standard deviation, in units of the intensities from 0 to 1, that standardize each input"
+        " channel in front of the first layer, as imported weights expect it; one pair is for all channels, () is off",
+    )
 
 
 def as_triples(strides: Sequence[int | Triple]) -> tuple[Triple, ...]:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from medssl.nn import norms
-from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, check_levels, expand_kernels
+from medssl.nn.encoders.base import Encoder, StandardizingConfig, check_levels, expand_kernels
 from medssl.nn.encoders.residual import ResEncoder
 from medssl.nn.executor import Triple
 
@@ -14,7 +14,7 @@ BLOCKS = (1, 3, 4, 6, 6, 6)
 STAGES = {"S": 4, "M": 5, "L": 6}
 
 
-class Config(BaseEncoderConfig):
+class Config(StandardizingConfig):
     """Settings of a preset encoder: widths double from 32 to 320, and the stages have 1, 3, 4 and then 6 blocks.
 
     Isensee et al., nnU-Net Revisited, 2024, https://arxiv.org/abs/2404.09556. L, with total stride 32, is the network
@@ -47,4 +47,6 @@ class Config(BaseEncoderConfig):
     def build(self, in_channels: int) -> Encoder:
         """Builds the encoder with fresh weights."""
         n = STAGES[self.size]
-        return ResEncoder(CHANNELS[:n], self.steps, BLOCKS[:n], in_channels, self.norm, True, self.kernels)
+        return ResEncoder(
+            CHANNELS[:n], self.steps, BLOCKS[:n], in_channels, self.norm, True, self.kernels, self.input_mean_std
+        )

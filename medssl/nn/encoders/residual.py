@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nn import norms
-from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, check_levels, expand_kernels
+from medssl.nn.encoders.base import Encoder, MeanAndStd, StandardizingConfig, as_triples, check_levels, expand_kernels
 from medssl.nn.executor import Executor, Triple
 
 UNIT_STRIDE = (1, 1, 1)
 
 
-class Config(BaseEncoderConfig):
+class Config(StandardizingConfig):
     """Settings with one entry for each level."""
 
     name: Literal["residual"] = Field("residual", description="name of the encoder")
@@ -40,7 +40,10 @@ class Config(BaseEncoderConfig):
 
     def build(self, in_channels: int) -> Encoder:
         """Builds the encoder with fresh weights."""
-        return ResEncoder(self.channels, self.strides, self.blocks, in_channels, self.norm, self.bias, self.kernels)
+        return ResEncoder(
+            self.channels, self.strides, self.blocks, in_channels, self.norm, self.bias, self.kernels,
+            self.input_mean_std,
+        )  # fmt: skip
 
 
 class ResEncoder(Encoder):
@@ -59,6 +62,7 @@ class ResEncoder(Encoder):
         norm: norms.Norm = "instance",
         bias: bool = False,
         kernels: Sequence[int | Triple] = (),
+        input_mean_std: Sequence[MeanAndStd] = (),
     ) -> None:
         super().__init__()
         self.upstream = "nnunet" if norm in ("instance", "batch") else ""
@@ -66,6 +70,7 @@ class ResEncoder(Encoder):
         self.channels = tuple(channels)
         self.strides = as_triples(strides)
         self.kernels = expand_kernels(kernels, len(channels))
+        self.set_input_moments(input_mean_std)
         depths = check_levels(channels, strides, blocks)
         self.stem = ConvNorm(in_channels, channels[0], norm, self.kernels[0], bias=bias)
         widths = pairwise((channels[0], *channels))
@@ -76,7 +81,7 @@ class ResEncoder(Encoder):
 
     def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
         """Computes the features of each level in the storage format of the executor."""
-        x = _activate(self.stem(executor.to_features(x), executor))
+        x = activate(self.stem(executor.to_features(self.standardize(x)), executor))
         pyramid = []
         for level in self.levels:
             x = level(x, executor)
@@ -120,10 +125,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> Float[Tensor, "b d p q r"]:
         """Applies the block."""
-        y = self.second(_activate(self.first(x, executor)), executor)
+        y = self.second(activate(self.first(x, executor)), executor)
         # A pooling window never crosses the border of its patch, so that hidden patches stay zero without a mask.
         shortcut = x if max(self.stride) == 1 else F.avg_pool3d(x, self.stride)
-        return _activate(y + (shortcut if self.skip is None else self.skip(shortcut, executor)))
+        return activate(y + (shortcut if self.skip is None else self.skip(shortcut, executor)))
 
 
 class Level(nn.ModuleList):
@@ -151,6 +156,6 @@ class Level(nn.ModuleList):
         return x
 
 
-def _activate(x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+def activate(x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
     """Applies a leaky ReLU in place, which is safe behind a norm or a sum: nothing else uses their result."""
     return F.leaky_relu(x, 0.01, inplace=True)
