@@ -1,4 +1,4 @@
-"""Makes a run from weights of nnU-Net, nnssl or a MONAI bundle: medssl import-weights FILE --out RUN --licence TEXT"""
+"""Makes a run from weights of nnU-Net, nnssl, MONAI and others: medssl import-weights FILE --out RUN --licence TEXT"""
 
 import argparse
 from pathlib import Path
@@ -11,29 +11,46 @@ def main(words: list[str]) -> None:
 
     from medssl import config
     from medssl.models.import_weights import ImportConfig, import_weights
-    from medssl.models.trained_model import TrainedModel
-    from medssl.nn.encoder import as_command_line
 
     options = {
         "file": args.file,
         "run": args.out,
         "licence": args.licence,
         "strides": args.strides and yaml.safe_load(args.strides),
+        "labels": args.labels.split(",") if args.labels else (),
     }
     run, report = import_weights(config.check(options, ImportConfig, "medssl import-weights"))
     print(report)
     print(f"{run.path}: licence {args.licence}")
+    _print_next_commands(run.path)
+
+
+def _print_next_commands(path: Path) -> None:
+    """Prints the commands that prepare scans for the imported network, and that finetune it or predict with it."""
+    from medssl.models.trained_model import TrainedModel
+    from medssl.nn.encoder import as_command_line
+    from medssl.run import Run
+
+    model = TrainedModel.from_run(Run.open(path))
+    spacing = ",".join(f"{mm:g}" for mm in model.spacing_mm) if model.spacing_mm else "auto"
+    keys = [as_command_line(model.encoder), f"patch_size={list(model.patch_size)}".replace(" ", "")]
+    if model.encoder.name in ("plainconv", "residual", "resenc"):
+        task = model.task.model_dump(mode="json", exclude_defaults=True)
+        keys += [f"task.{key}={str(value).lower()}" for key, value in task.items() if key != "name"]
+    print(f"next: medssl ingest SCANS --out store --spacing {spacing} --normalization {path}")
     print(
-        f"next: medssl finetune configs/finetune/segment.yaml manifest=store/manifest.csv pretrained={run.path} "
-        f"{as_command_line(TrainedModel.from_run(run).encoder)}"
+        f"next: medssl finetune configs/finetune/segment.yaml manifest=store/manifest.csv pretrained={path} "
+        f"{' '.join(keys)}"
     )
+    if model.labels:
+        print(f"next: medssl predict {path} SCANS --out predictions")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the options of the command."""
     parser = argparse.ArgumentParser("medssl import-weights", description=__doc__)
     parser.add_argument(
-        "file", type=Path, help="checkpoint of a residual U-Net (.pth, .safetensors), or the folder of a MONAI bundle"
+        "file", type=Path, help="checkpoint of another project (.pth, .pt, .safetensors), or folder of a MONAI bundle"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the new run")
     parser.add_argument("--licence", required=True, help="licence of the weights, for example CC-BY-4.0")
@@ -41,5 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--strides",
         help="stride of each stage along z, y, x as in nnU-Net's plans, for example [1,[1,2,2],2] "
         "(default: read from the decoder)",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="NAME,...",
+        help="names of the classes 1, 2, ... of a segmentation network (default: read from nnU-Net's dataset.json)",
     )
     return parser

@@ -74,9 +74,15 @@ def render_model_card(
         f"Made by medssl {metadata['version']}; on a CPU, the same version gives the same labels bit for bit.",
         f"## Provenance\nWeights (SHA-256): `{metadata['weights_sha256']}`; "
         f"training set: `{metadata.get('manifest', '')}`; finished {metadata.get('finished', '')}.\n\n"
-        f"Licence: {facts.licence}\nContact: {facts.contact}",
+        f"Licence: {facts.licence}{_describe_origins(metadata)}\nContact: {facts.contact}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _describe_origins(metadata: Mapping[str, Any]) -> str:
+    """Returns a line with the licence of each file of imported weights, which holds for the published ones as well."""
+    origins = metadata.get("start_licences", [])
+    return "".join(f"\nMade from {o['file']} (SHA-256 `{o['sha256']}`), licence: {o['licence']}" for o in origins)
 
 
 def _make_title(network: Mapping[str, Any]) -> str:

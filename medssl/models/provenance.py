@@ -8,6 +8,7 @@ from medssl.data.checks.data_card import NOT_STATED
 from medssl.files import sha256
 from medssl.nn.encoder import Encoder
 from medssl.nn.interop import state_dict_names
+from medssl.run import Run
 
 LICENCE = re.compile(r"^\*\*Licence\.\*\* (.+)$", re.MULTILINE)
 
@@ -42,3 +43,17 @@ def store_digests(store: Path) -> dict[str, Any]:
         "card_sha256": sha256(card) if card.is_file() else None,
         "licence": licence[1] if licence else NOT_STATED,
     }
+
+
+def list_weight_licences(run: Run | None) -> list[dict[str, Any]]:
+    """Returns file, hash and licence of the imported weights that a run holds or started from; empty if there are none.
+
+    Args:
+        run: A run; None for a training from fresh weights.
+    """
+    if run is None:
+        return []
+    if run.metadata["kind"] == "import":
+        return [{key: run.metadata["data"][key] for key in ("file", "sha256", "licence")}]
+    licences: list[dict[str, Any]] = run.metadata.get("start_licences", [])
+    return licences

@@ -12,10 +12,12 @@ from medssl.errors import BadInput
 from medssl.files import atomic_folder, write_checksums, write_json, write_text
 from medssl.inference.calibration import CALIBRATION_FILE, Calibration
 from medssl.models.model_card import ModelCardFacts, render_model_card
+from medssl.models.provenance import list_weight_licences
 from medssl.run import Run
 
 METADATA_KEYS = (
     "kind", "state", "created", "finished", "version", "git", "network", "normalization_of_weights", "start",
+    "start_licences",
     "manifest", "scores", "resource_usage", "alarm", "weights_sha256",
 )  # fmt: skip
 PRIVATE_KEYS = ("predictions", "references", "model")  # keys of an evaluation summary that hold local paths
@@ -57,6 +59,7 @@ def _write_files(part: Path, run: Run, facts: ModelCardFacts, evaluation: Mappin
     """Writes all files of the published run."""
     calibration, settings = Calibration.load([run]), run.read_settings()
     metadata = {name: run.metadata[name] for name in METADATA_KEYS if name in run.metadata}
+    metadata |= {"start_licences": list_weight_licences(run)}
     metadata |= {"labelled_volumes": len(run.metadata.get("cases", ()))}
     shutil.copyfile(run.weights, part / "weights.safetensors")
     write_json(part / "run.json", metadata)

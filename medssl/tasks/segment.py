@@ -25,6 +25,7 @@ class Config(Settings):
 
     name: Literal["segment"] = Field("segment", description="name of the task")
     deep_supervision_levels: PositiveInt = Field(3, description="number of decoder levels with a loss, from the finest")
+    decoder_convs: PositiveInt = Field(2, description="convolutions of each level of the decoder")
     regions: tuple[tuple[PositiveInt, ...], ...] = Field(
         (),
         description="regions (unions of classes) to learn instead of classes, for example whole tumour, core and"
@@ -54,7 +55,9 @@ class SegmentTask(Task):
 
     def __init__(self, config: Config, encoder: Encoder, num_classes: int, patch_size: tuple[int, int, int]) -> None:
         super().__init__(config, encoder, num_classes, patch_size)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels, linear=config.preactivation_head)
+        self.decoder = UNetDecoder(
+            encoder.channels, encoder.strides, encoder.kernels, config.decoder_convs, linear=config.preactivation_head
+        )
         out = len(config.regions) or num_classes
         coarser = encoder.channels[1 : config.deep_supervision_levels]
         self.heads = nn.ModuleList(

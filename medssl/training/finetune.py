@@ -20,6 +20,7 @@ from medssl.data.registration.atlas import Atlas
 from medssl.data.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
+from medssl.models.provenance import list_weight_licences
 from medssl.models.trained_model import TrainedModel, list_units
 from medssl.nn import lora
 from medssl.nn.encoder import EncoderChoice, EncoderConfig
@@ -274,6 +275,7 @@ def _describe(data: FinetuneData, model: FinetuneModel) -> dict[str, Any]:
         "normalization_of_weights": pretrained and pretrained["network"]["normalization"],
         "start": pretrained and pretrained["kind"],
         "start_sha256": pretrained and pretrained["weights_sha256"],
+        "start_licences": list_weight_licences(model.pretrained),
         "manifest": data.subset.labelled.digest(),
         "network": model.spec.model_dump(mode="json"),
         "cases": [case.id for case in data.subset.labelled.cases],

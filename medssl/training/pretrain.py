@@ -1,6 +1,7 @@
 """Pretraining: trains an encoder by self-supervision on unlabelled volumes."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -14,7 +15,7 @@ from medssl.data.manifest import Manifest
 from medssl.data.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
-from medssl.models.provenance import encoder_metadata, store_digests
+from medssl.models.provenance import encoder_metadata, list_weight_licences, store_digests
 from medssl.models.trained_model import TrainedModel
 from medssl.nn.encoder import EncoderChoice, EncoderConfig
 from medssl.nn.interop import weight_transfer
@@ -91,10 +92,12 @@ def pretrain(config: PretrainConfig) -> Run:
     objective, plateau, transfer = build_objective(config, spec)
     check_objective(config, objective, spec, cases)
     loaders = make_loaders(config, objective, spec, cases)
-    traces = leakage.read_seen_cases(config.start_from or config.continue_from, None)
+    start = config.start_from or config.continue_from
+    traces = leakage.read_seen_cases(start, None)
     begin = Run.resume if config.resume else Run.create
-    metadata = {"manifest": cases.digest(), "network": spec.model_dump(mode="json")}
+    metadata: dict[str, Any] = {"manifest": cases.digest(), "network": spec.model_dump(mode="json")}
     metadata |= encoder_metadata(objective.encoder, config.objective.name, store_digests(manifest.folder))
+    metadata |= {"start_licences": list_weight_licences(Run.open(start) if start else None)}
     run = begin(config.run, config, "pretrain", **metadata, transfer=transfer.to_json() if transfer else None)
     leakage.write_traces(run.path, [*traces, *leakage.trace_cases(cases)])
     labels = {name: [getattr(case, name) for case in cases.cases] for name in METADATA_LABELS}

@@ -14,6 +14,7 @@ from medssl.models.trained_model import TrainedModel
 from medssl.nn.encoder import EncoderConfig, as_command_line
 from medssl.nn.encoders import convnext, resenc, residual
 from medssl.nn.interop import state_dict_names as keymap
+from medssl.nn.interop.checkpoint_file import read_checkpoint
 from medssl.run import Run
 
 SMALL = residual.Config(channels=(4, 8, 8), strides=(1, 2, (2, 2, 1)), blocks=(1, 2, 1), bias=True)
@@ -59,7 +60,7 @@ def test_export_restores_the_imported_tensors(checkpoint, tmp_path):
     run, _ = import_weights(ImportConfig(file=path, run=tmp_path / "run", licence="CC-BY-4.0"))
     out = tmp_path / "out.safetensors"
     assert cli.run("export-weights", [str(run.path), "--to", "nnunet", "--out", str(out)]) == 0
-    before, after = keymap.read_checkpoint(path), keymap.read_checkpoint(out)
+    before, after = read_checkpoint(path).tensors, read_checkpoint(out).tensors
     assert after.keys() == {key for key in before if "transpconvs" not in key}
     assert all(torch.equal(after[key], before[key]) for key in after)
     assert cli.run("export-weights", [str(run.path), "--to", "monai", "--out", str(out)]) == 2
@@ -79,7 +80,7 @@ def test_command_line_of_an_encoder_selects_it(choice, tmp_path):
 def test_encoder_defaults_to_residual_and_unknown_names_list_the_known():
     fields = PLAIN | {"encoder": {"channels": [4, 8], "strides": [1, 2], "blocks": 1, "norm": "instance"}}
     assert config.check(fields, TrainedModel, "run.json").encoder == EncoderConfig(channels=(4, 8), strides=(1, 2))
-    with pytest.raises(BadInput, match=r"encoder: 'vgg' is unknown; known: convnext, dynunet, resenc, .*swinunetr"):
+    with pytest.raises(BadInput, match=r"encoder: 'vgg' is unknown; known: convnext, dynunet, plainconv, resenc, .*swinunetr"):
         config.check(PLAIN | {"encoder": "vgg"}, TrainedModel, "run.json")
     with pytest.raises(BadInput, match=r"encoder\.kernel"):
         config.check(PLAIN | {"encoder": {"name": "convnext", "kernel": 4}}, TrainedModel, "run.json")

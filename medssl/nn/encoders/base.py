@@ -45,7 +45,7 @@ class Encoder(nn.Module):
     _has_warned = False
 
     def set_input_moments(self, mean_std: Sequence["MeanAndStd"]) -> None:
-        """Sets the mean and standard deviation of each input channel that `standardize` uses; see `StandardizingConfig`.
+        """Sets the mean and standard deviation of each input channel that `standardize` uses.
 
         Raises:
             BadInput: If there is not one pair for each channel, or one for all.

@@ -17,7 +17,8 @@ from medssl.errors import BadInput
 from medssl.nn.encoders import dynunet, segresnet, swinunetr
 from medssl.nn.encoders.base import BaseEncoderConfig
 from medssl.nn.executor import Triple
-from medssl.nn.interop.state_dict_names import ImportedEncoder, load_encoder, read_checkpoint
+from medssl.nn.interop.checkpoint_file import read_checkpoint
+from medssl.nn.interop.state_dict_names import ImportedEncoder, load_encoder
 from medssl.nn.norms import MonaiNorm
 from medssl.settings import Settings
 
@@ -144,7 +145,10 @@ def import_bundle(folder: Path) -> ImportedEncoder:
     if not (folder / WEIGHTS).is_file():
         raise BadInput(f"{folder}: no {WEIGHTS}; TorchScript (model.ts) is code and is not read")
     return load_encoder(
-        network.to_encoder_config(), network.in_channels, read_checkpoint(folder / WEIGHTS), str(folder / WEIGHTS)
+        network.to_encoder_config(),
+        network.in_channels,
+        read_checkpoint(folder / WEIGHTS).tensors,
+        str(folder / WEIGHTS),
     )
 
 

@@ -1,7 +1,7 @@
 """Saves and loads weights, and reports for each tensor whether it was loaded, adapted or skipped."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -133,6 +133,44 @@ def fill_parts(
         examples = ", ".join(sorted(state)[:2])
         raise BadInput(f"{where}: none of its {len(tensors)} tensors fits; the network has keys such as {examples}")
     return report
+
+
+def load_named_tensors(
+    parts: Mapping[str, nn.Module],
+    renamed: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    unused: Mapping[str, str],
+    where: str,
+    fresh: str = "",
+) -> TransferReport:
+    """Copies the tensors of a file into modules, in place, and reports every tensor of the file.
+
+    Args:
+        parts: The modules by the prefix of their keys.
+        renamed: The tensors by their names in medssl.
+        names: The names in the file of these tensors, and of those that the modules need.
+        tensors: All tensors of the file.
+        unused: Why the other tensors are not used, by their names in the file.
+        where: Name of the file, for error messages.
+        fresh: Prefix of the keys that may be missing and keep their initial values; "" for none.
+
+    Raises:
+        BadInput: If a tensor of the modules is missing or has another shape.
+    """
+    entries = fill_parts(renamed, parts, where).entries
+    needed = [e for e in entries if not (fresh and e.key.startswith(fresh) and e.key not in renamed)]
+    if missing := [f"{names.get(e.key, e.key)} ({e.reason})" for e in needed if e.status != "loaded"]:
+        raise BadInput(
+            f"{where}: {len(missing)} tensors are missing or have another shape: {'; '.join(missing[:4])}; use a"
+            " checkpoint of this architecture"
+        )
+    loaded = (
+        replace(e, reason=f"named {names[e.key]} in the file") if e.status == "loaded" and e.key in names else e
+        for e in entries
+    )
+    skipped = (TensorStatus(name, "skipped", tuple(tensors[name].shape), reason) for name, reason in unused.items())
+    return TransferReport((*loaded, *skipped))
 
 
 def _copy_tensor(

@@ -12,13 +12,30 @@ from torch import nn
 from medssl.errors import BadInput
 from medssl.nn.encoder import as_triples
 from medssl.nn.encoders import convnext, dynunet, resenc, residual, segresnet, swinunetr
-from medssl.nn.interop import state_dict_names
+from medssl.nn.interop import nnunet_network, state_dict_names
+from medssl.nn.interop.checkpoint_file import read_checkpoint
+from medssl.nn.interop.weight_transfer import load_named_tensors
 
 ROOT = Path(__file__).resolve().parents[3]
 DEEP = {"channels": (8, 16, 16), "blocks": (1, 2, 1)}
 # In nnU-Net's axis order z, y, x.
 STRIDES = {"isotropic": ((1, 1, 1), (2, 2, 2), (2, 2, 2)), "anisotropic": ((1, 1, 1), (1, 2, 2), (2, 2, 1))}
 KERNELS = {"isotropic": ((3, 3, 3),) * 3, "anisotropic": ((1, 3, 3), (1, 3, 3), (3, 3, 5))}
+
+
+def read_tensors_of(path):
+    return read_checkpoint(path).tensors
+
+
+def import_encoder(tensors, strides, where):
+    """Builds the encoder of a U-Net of nnU-Net, with the report of a transfer of that part alone."""
+    network = nnunet_network.read_network(tensors, where, strides)
+    encoder = network.encoder.build(network.in_channels)
+    renamed = {key: value for key, value in network.tensors.items() if key.startswith("encoder.")}
+    unused = network.unused | {network.names[key]: "decoder" for key in network.names.keys() - renamed.keys()}
+    unused = {name: reason for name, reason in unused.items() if name in tensors}
+    report = load_named_tensors({"encoder": encoder}, renamed, network.names, tensors, unused, where)
+    return state_dict_names.ImportedEncoder(network.encoder, encoder, report)
 
 
 def reversed_axes(triples):
@@ -68,7 +85,7 @@ def check_same_features(encoder, net):
 @pytest.mark.parametrize("kernels", KERNELS)
 def test_an_imported_encoder_computes_the_features_of_nnunet(strides, bias, norm, kernels):
     net = make_nnunet(STRIDES[strides], bias=bias, norm=norm, kernels=KERNELS[kernels])
-    imported = state_dict_names.import_encoder(net.state_dict(), None, "here")
+    imported = import_encoder(net.state_dict(), None, "here")
     assert as_triples(imported.config.strides) == reversed_axes(STRIDES[strides]) and imported.config.bias == bias
     assert imported.encoder.kernels == reversed_axes(KERNELS[kernels])
     check_same_features(imported.encoder, net)
@@ -76,7 +93,7 @@ def test_an_imported_encoder_computes_the_features_of_nnunet(strides, bias, norm
 
 def test_every_tensor_of_the_file_is_reported():
     state = make_nnunet().state_dict()
-    report = state_dict_names.import_encoder(state, None, "here").report
+    report = import_encoder(state, None, "here").report
     counts = {"loaded": 0, "copy": 0, "decoder": 0}
     for e in report.entries:
         counts["loaded" if e.status == "loaded" else "copy" if e.reason.startswith("a copy of") else "decoder"] += 1
@@ -109,7 +126,7 @@ def test_a_preset_with_other_kernels_is_still_a_preset():
     with torch.device("meta"):
         net = make_nnunet(strides, resenc.CHANNELS[:4], resenc.BLOCKS[:4], kernels=kernels)
         state = {k: v.permute(0, 1, 4, 3, 2) if v.ndim == 5 else v for k, v in net.state_dict().items()}
-        settings = state_dict_names.infer_encoder_config(state, None, "here")
+        settings = nnunet_network.infer_encoder_config(state, None, "here")
     assert isinstance(settings, resenc.Config) and settings.size == "S"
     assert settings.kernels == reversed_axes(kernels) and settings.build(1).patch == (8, 8, 4)
 
@@ -118,7 +135,7 @@ def test_the_published_architecture_is_preset_l():
     """Compares names and shapes with the stages, widths and depths of the published weights, without memory."""
     with torch.device("meta"):
         net = make_nnunet(((1, 1, 1), *[(2, 2, 2)] * 5), (32, 64, 128, 256, 320, 320), (1, 3, 4, 6, 6, 6))
-        settings = state_dict_names.infer_encoder_config(net.state_dict(), None, "here")
+        settings = nnunet_network.infer_encoder_config(net.state_dict(), None, "here")
         assert settings == resenc.Config(size="L")
         encoder = settings.build(1)
     shapes = {k: tuple(v.shape) for k, v in net.encoder.state_dict().items()}
@@ -134,7 +151,7 @@ def test_a_checkpoint_as_trainers_write_it_is_read_and_nothing_in_it_runs(tmp_pa
     state = {f"module.{k}": v for k, v in net.state_dict().items()}
     log = {"dice": [np.float64(0.5), np.float32(0.25)], "epoch": 3, "trainer": "name"}
     torch.save({"network_weights": state, "logging": log, "_best_ema": np.float64(0.5)}, tmp_path / "final.pth")
-    assert state_dict_names.read_checkpoint(tmp_path / "final.pth").keys() == net.state_dict().keys()
+    assert read_tensors_of(tmp_path / "final.pth").keys() == net.state_dict().keys()
     marker = tmp_path / "ran"
 
     class Bomb:
@@ -143,7 +160,7 @@ def test_a_checkpoint_as_trainers_write_it_is_read_and_nothing_in_it_runs(tmp_pa
 
     torch.save({"network_weights": state, "init_args": Bomb()}, tmp_path / "evil.pth")
     with pytest.raises(BadInput, match=r"evil.pth: holds objects other than tensors.*safetensors"):
-        state_dict_names.read_checkpoint(tmp_path / "evil.pth")
+        read_tensors_of(tmp_path / "evil.pth")
     assert not marker.exists()
 
 
@@ -151,9 +168,7 @@ def test_safetensors_are_read_as_well(tmp_path):
     net = make_nnunet()
     save_file({k: v.clone() for k, v in net.state_dict().items()}, tmp_path / "net.safetensors")
     check_same_features(
-        state_dict_names.import_encoder(
-            state_dict_names.read_checkpoint(tmp_path / "net.safetensors"), None, "here"
-        ).encoder,
+        import_encoder(read_tensors_of(tmp_path / "net.safetensors"), None, "here").encoder,
         net,
     )
 
@@ -161,8 +176,8 @@ def test_safetensors_are_read_as_well(tmp_path):
 def test_strides_that_cannot_be_inferred_can_be_given(caplog):
     net = make_nnunet(STRIDES["anisotropic"])
     encoder_tensors = {k: v for k, v in net.state_dict().items() if k.startswith("encoder.")}
-    check_same_features(state_dict_names.import_encoder(encoder_tensors, STRIDES["anisotropic"], "here").encoder, net)
-    state_dict_names.import_encoder(encoder_tensors, None, "here")
+    check_same_features(import_encoder(encoder_tensors, STRIDES["anisotropic"], "here").encoder, net)
+    import_encoder(encoder_tensors, None, "here")
     assert "assuming 2" in caplog.text
 
 
@@ -175,19 +190,19 @@ def test_missing_or_misshapen_tensors_are_named(state):
     plain = {k: v for k, v in state.items() if "all_modules" not in k}
     incomplete = {k: v for k, v in plain.items() if "stages.1.blocks.1.conv2.norm.weight" not in k}
     with pytest.raises(
-        BadInput, match=r"1 tensors of the encoder.*levels\.1\.1\.second\.norm\.weight \(not in the file"
+        BadInput, match=r"1 tensors are missing.*stages\.1\.blocks\.1\.conv2\.norm\.weight \(not in the file"
     ):
-        state_dict_names.import_encoder(incomplete, None, "here")
+        import_encoder(incomplete, None, "here")
     plain["encoder.stages.2.blocks.0.conv2.conv.weight"] = torch.zeros(16, 9, 3, 3, 3)
-    with pytest.raises(BadInput, match=r"1 tensors of the encoder.*levels\.2\.0\.second\.conv\.weight"):
-        state_dict_names.import_encoder(plain, None, "here")
+    with pytest.raises(BadInput, match=r"1 tensors are missing.*stages\.2\.blocks\.0\.conv2\.conv\.weight"):
+        import_encoder(plain, None, "here")
 
 
 def test_a_copy_that_differs_is_reported(state):
     state = {k: v.clone() for k, v in state.items()}
     copy = "encoder.stem.convs.0.all_modules.0.weight"
     state[copy] += 1
-    report = state_dict_names.import_encoder(state, None, "here").report
+    report = import_encoder(state, None, "here").report
     assert [e.key for e in report.entries if e.reason.startswith("differs")] == [copy]
 
 
@@ -200,7 +215,7 @@ def test_a_checkpoint_without_a_supported_encoder_is_refused(change, state):
     else:
         state = {"backbone.weight": torch.zeros(3)}
     with pytest.raises(BadInput, match="here: "):
-        state_dict_names.import_encoder(state, None, "here")
+        import_encoder(state, None, "here")
 
 
 def monai_network(settings):
@@ -237,10 +252,7 @@ def test_weights_go_to_monais_network_by_name(name, tmp_path):
 def test_torch_files_hold_the_keys_of_nnunet(tmp_path):
     encoder = residual.Config(**DEEP, strides=(1, 2, 2)).build(1)
     state_dict_names.write_checkpoint(state_dict_names.export_tensors(encoder, "nnunet"), tmp_path / "w.pth")
-    assert (
-        state_dict_names.read_checkpoint(tmp_path / "w.pth").keys()
-        == state_dict_names.export_tensors(encoder, "nnunet").keys()
-    )
+    assert read_tensors_of(tmp_path / "w.pth").keys() == state_dict_names.export_tensors(encoder, "nnunet").keys()
     with pytest.raises(BadInput, match=r"\.safetensors, \.pth or \.pt"):
         state_dict_names.write_checkpoint({}, tmp_path / "w.onnx")
 
