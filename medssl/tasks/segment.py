@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from medssl.data.classes import Classes
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.inference.sliding_window import sliding_window_inference
@@ -109,6 +110,21 @@ class SegmentTask(Task):
                 regions_ce, members=self.members, annotated=annotated, class_balance=self.config.class_balance
             )
         return partial(dice_ce, annotated=annotated, class_balance=self.config.class_balance)
+
+
+def check_regions(task: Settings, classes: Classes) -> None:
+    """Raises BadInput if a declared class is in none of the regions, because it would be learnt as background.
+
+    Args:
+        task: The settings of a task; only a segmentation can have regions.
+        classes: The classes of the store.
+    """
+    regions = task.regions if isinstance(task, Config) else ()
+    outside = [name for n, name in classes.names.items() if regions and not any(n in region for region in regions)]
+    if outside:
+        raise BadInput(
+            f"task.regions: {', '.join(outside)} is in none of the regions; add it to a region, or add a region for it"
+        )
 
 
 def _assign_classes_to_regions(regions: tuple[tuple[int, ...], ...], num_classes: int) -> Bool[Tensor, "n r"]:

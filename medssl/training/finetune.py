@@ -19,7 +19,6 @@ from medssl.data.manifest import Manifest
 from medssl.data.registration.atlas import Atlas
 from medssl.data.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
-from medssl.errors import BadInput
 from medssl.models.provenance import list_weight_licences
 from medssl.models.trained_model import TrainedModel, list_units
 from medssl.nn import lora
@@ -36,6 +35,7 @@ from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.missing_classes import warn_about_missing_classes
 from medssl.training.run_records.plateau import warn_about_unfinished
+from medssl.training.run_records.start_weights import score_start
 from medssl.training.semi_supervised import methods
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
 from medssl.training.semi_supervised.methods import ExtraVolumes
@@ -140,7 +140,10 @@ def finetune(config: FinetuneConfig) -> Run:
     extra = method.extra_volumes(run)
     loaders = make_loaders(config, data, model, extra)
     leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)])
+    start = score_start(model.task, model.transfer, model.pretrained, loaders, config.train.accelerator)
     scores = train(method.learner, loaders, run, method.train_config, limits=config.limits)
+    if start:
+        start.keep_if_better(run, scores, method.learner.selection_metric)
     warn_about_missing_classes(method.learner, loaders.train, run, data.subset.classes)
     warn_about_unfinished(run, scores, method.learner.selection_metric if loaders.val is not None else "")
     run.close()
@@ -171,7 +174,7 @@ class FinetuneData:
             manifest = assign_fold(manifest, config.fold, config.num_folds, config.seed)
         subset = LabelSubset.select(manifest, config.num_labelled, config.seed)
         subset.check_classes(config.allow_missing_classes)
-        _check_regions(config.task, subset.classes)
+        segment.check_regions(config.task, subset.classes)
         val = manifest.in_split("val").with_labels().head(config.max_val_cases)
         # The runs of a cross-validation are tested on the cases that each of them holds out.
         splits = ("test", "val") if config.num_folds else ("test",)
@@ -281,16 +284,6 @@ def _describe(data: FinetuneData, model: FinetuneModel) -> dict[str, Any]:
         "cases": [case.id for case in data.subset.labelled.cases],
         "transfer": model.transfer.to_json() if model.transfer else None,
     }
-
-
-def _check_regions(task: Settings, classes: Classes) -> None:
-    """Raises BadInput if a declared class is in none of the regions, because it would be learnt as background."""
-    regions = task.regions if isinstance(task, segment.Config) else ()
-    outside = [name for n, name in classes.names.items() if regions and not any(n in region for region in regions)]
-    if outside:
-        raise BadInput(
-            f"task.regions: {', '.join(outside)} is in none of the regions; add it to a region, or add a region for it"
-        )
 
 
 def _with_flip_pairs(augment: AugmentConfig, classes: Classes) -> AugmentConfig:
