@@ -1,6 +1,6 @@
 """Reads how nnU-Net or nnssl trained a network: spacing, patch, intensities and classes, from the plans of the project.
 
-nnU-Net keeps its plans in the checkpoint (`init_args`) and beside it (plans.json, dataset.json); nnssl keeps an
+nnU-Net keeps its plans in the checkpoint (`init_args`) and in its folder (plans.json, dataset.json); nnssl keeps an
 adaptation plan in the checkpoint.
 """
 
@@ -56,8 +56,8 @@ def read_plan(values: Mapping[str, Any], path: Path) -> TrainingPlan:
     """Reads the plan of a checkpoint.
 
     Args:
-        values: The values beside the tensors of the checkpoint.
-        path: The checkpoint; plans.json and dataset.json are looked for beside it and one folder above.
+        values: The values other than tensors of the checkpoint.
+        path: The checkpoint; plans.json and dataset.json are looked for in its folder and one above.
 
     Raises:
         BadInput: If a plan cannot be understood.
@@ -67,8 +67,8 @@ def read_plan(values: Mapping[str, Any], path: Path) -> TrainingPlan:
         if isinstance(adaptation := values.get("nnssl_adaptation_plan"), dict):
             return _read_adaptation_plan(adaptation)
         arguments = values.get("init_args") or {}
-        plans = arguments.get("plans") or _read_beside(path, "plans.json")
-        dataset = arguments.get("dataset_json") or _read_beside(path, "dataset.json") or {}
+        plans = arguments.get("plans") or _read_neighbour(path, "plans.json")
+        dataset = arguments.get("dataset_json") or _read_neighbour(path, "dataset.json") or {}
         if not plans:
             return TrainingPlan(**_read_labels(dataset))
         return _read_plans(plans, str(arguments.get("configuration", "3d_fullres")), dataset)
@@ -149,8 +149,8 @@ def _read_labels(dataset: Mapping[str, Any]) -> dict[str, Any]:
     return {"labels": tuple(sorted((int(value), str(name)) for name, value in labels.items()))}
 
 
-def _read_beside(path: Path, name: str) -> dict[str, Any] | None:
-    """Reads a JSON file beside a checkpoint or one folder above it, if there is one."""
+def _read_neighbour(path: Path, name: str) -> dict[str, Any] | None:
+    """Reads a JSON file in the folder of a checkpoint or one above it, if there is one."""
     for file in (path.parent / name, path.parent.parent / name):
         if file.is_file():
             content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

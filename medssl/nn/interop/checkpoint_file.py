@@ -1,4 +1,4 @@
-"""Reads checkpoints of other projects: their tensors under plain names, and the plain values beside them.
+"""Reads checkpoints of other projects: their tensors under plain names, and the other plain values.
 
 Nothing is unpickled but tensors and plain values.
 """
