@@ -15,8 +15,9 @@ from medssl.finding import format_volume
 from medssl.io.dicom.derived.provenance import AlgorithmInfo
 from medssl.io.dicom.sr_writer import SrReviewer
 from medssl.predictions_folder import IMPORTED, NOTICE, Index
-from medssl.render.figures import planes_through
+from medssl.render.figures import crop_around_lesion, lesion_planes, planes_through
 from medssl.render.pdf import PdfReport
+from medssl.render.windows import choose_window
 from medssl.review.event import DECISION_TEXT
 from medssl.review.reading import Reading
 from medssl.version import __version__
@@ -147,9 +148,12 @@ def _render_plates(image: Volume, case: ReviewedCase, rows: Sequence[FindingRow]
     pairs = [(item.finding, row) for item, row in zip(case.items, rows, strict=True) if item.number]
     largest = sorted(pairs, key=lambda pair: -pair[0].volume_ml)[:MAX_PLATES]
     for finding, row in largest:
+        low_mm, high_mm = finding.low_mm, finding.high_mm
+        preset, window = choose_window(finding.name, crop_around_lesion(ras, low_mm, high_mm))
         size = f"{format_volume(finding.volume_ml)}, {_format_diameter(row)} mm"
-        caption = f"# {row['segment']}  {finding.name}, {size}: {_format_verdict(row)}"
-        yield caption, planes_through(ras, finding.centre_mm, case.labels)
+        grey = f"window {preset} ({window.low:.0f} to {window.high:.0f}{' HU' * (image.unit == 'HU')})"
+        caption = f"# {row['segment']}  {finding.name}, {size}: {_format_verdict(row)}; {grey}"
+        yield caption, lesion_planes(ras, case.labels, low_mm, high_mm, finding.centre_mm, window)
     if not largest:
         x, y, z = (float(mm) for mm in ras.to_mm((np.array(ras.shape) - 1) / 2))
         yield "Middle of the image; there are no findings", planes_through(ras, (x, y, z))

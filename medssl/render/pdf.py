@@ -3,24 +3,27 @@
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 from fpdf import FPDF, FontFace
 from fpdf.enums import MethodReturnValue, TableBordersLayout, XPos, YPos
+from fpdf.errors import FPDFException
 from fpdf.fonts import TTFFont
 from PIL import Image
 
 from medssl.errors import InputWarning
 from medssl.files import atomic_file
+from medssl.render.fonts import count_scripts, find_fonts, needs_shaping
 
 INK, DIM, RULE = (15, 23, 42), (100, 116, 139), (203, 213, 225)
 MARGIN_MM, TOP_MM, BOTTOM_MM = 14.7, 24.0, 22.0
 NAME_WIDTH, VALUE_WIDTH = 1, 4  # relative widths of the names and the values of the facts
-LINE_MM, PICTURES_PER_PAGE = 4.4, 3
+LINE_MM, PICTURES_PER_PAGE = 4.4, 4
 MAX_ROW_LINES = 20  # a longer cell continues in a further row
-FONT = "dejavu"
+FONT, NUM_STYLES = "dejavu", 2
 REPLACEMENT = "\ufffd"
 
 
@@ -50,20 +53,20 @@ class PdfReport:
 class ReportPdf(FPDF):
     """A PDF document with the title at the head of each page, and the notice and the page number at its foot.
 
-    The font is DejaVu Sans, which is embedded and covers the Latin, Greek, Cyrillic and several other scripts.
-    `missing` collects the characters that it lacks; each of them is printed as the replacement character U+FFFD.
-    Scripts that are written from right to left or with joined letters are printed letter by letter.
+    The font is DejaVu Sans, which is embedded and covers the Latin, Greek, Cyrillic, Arabic, Hebrew and other scripts.
+    For the letters that it lacks, fonts of this machine are embedded. `missing` holds the letters that no font has;
+    each of them is printed as the replacement character U+FFFD.
     """
 
     def __init__(self, report: PdfReport) -> None:
         super().__init__(format="A4")
-        self.missing: set[str] = set()
         fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
         self.add_font(FONT, "", fonts / "DejaVuSans.ttf")
         self.add_font(FONT, "B", fonts / "DejaVuSans-Bold.ttf")
-        self._characters = set.intersection(
-            *(set(font.cmap) for font in self.fonts.values() if isinstance(font, TTFFont))
-        )
+        text = _normalize(" ".join(_list_texts(report)))
+        self.missing = set(text) - self._add_fallback_fonts(text)
+        if needs_shaping(text):
+            self.set_text_shaping(True)
         self._title, self._notice = self.clean(report.title), self.clean(report.notice)
         self.set_title(self._title)
         self.set_subject(self._notice)
@@ -73,10 +76,23 @@ class ReportPdf(FPDF):
         self.set_auto_page_break(True, BOTTOM_MM)
 
     def clean(self, text: str) -> str:
-        """Returns a text on one line, with the replacement character for each character that the font lacks."""
-        text = " ".join(unicodedata.normalize("NFC", text).split())
-        self.missing |= {character for character in text if ord(character) not in self._characters}
-        return "".join(REPLACEMENT if character in self.missing else character for character in text)
+        """Returns a text on one line, with the replacement character for each character that the fonts lack."""
+        return "".join(REPLACEMENT if character in self.missing else character for character in _normalize(text))
+
+    def _add_fallback_fonts(self, text: str) -> set[str]:
+        """Embeds fonts for the characters that the font lacks; returns the characters that some font has."""
+        available = set.intersection(*self._list_characters())
+        fallbacks = []
+        for n, font in enumerate(find_fonts(set(text) - available)):
+            with suppress(FPDFException, NotImplementedError, ValueError, KeyError):  # a kind that cannot be embedded
+                self.add_font(f"fallback{n}", "", font.path, collection_font_number=font.number)
+                fallbacks.append(f"fallback{n}")
+        self.set_fallback_fonts(fallbacks, exact_match=False)
+        return available.union(*self._list_characters()[NUM_STYLES:])
+
+    def _list_characters(self) -> list[set[str]]:
+        """Returns the characters of each embedded font."""
+        return [set(map(chr, font.cmap)) for font in self.fonts.values() if isinstance(font, TTFFont)]
 
     def header(self) -> None:
         """Prints the title, larger on the first page."""
@@ -101,14 +117,16 @@ def write(report: PdfReport, path: Path) -> None:
     """Writes the report as a PDF file with selectable text.
 
     Warns:
-        InputWarning: If the font lacks some characters; the file then holds the replacement character U+FFFD.
+        InputWarning: If no font has some of the characters; the file then holds the replacement character U+FFFD.
     """
     pdf = build_document(report)
     with atomic_file(path) as part:
         pdf.output(str(part))
     if pdf.missing:
         warnings.warn(
-            f"{path.name}: its font lacks {len(pdf.missing)} letters of the text; each is printed as {REPLACEMENT}",
+            f"{path.name}: no font on this machine has {len(pdf.missing)} letters of the text "
+            f"({count_scripts(pdf.missing)}); each is printed as {REPLACEMENT}; install fonts-noto or fonts-noto-cjk, "
+            "or copy a font of the script to ~/.local/share/fonts, and write the report again",
             InputWarning,
             stacklevel=2,
         )
@@ -127,10 +145,25 @@ def build_document(report: PdfReport) -> ReportPdf:
     return pdf
 
 
+def _normalize(text: str) -> str:
+    """Returns a text on one line, with composed letters."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def _list_texts(report: PdfReport) -> Iterator[str]:
+    """Yields every text of a report."""
+    yield from (report.title, report.notice, *report.columns)
+    yield from (text for row in (*report.facts, *report.rows) for text in row)
+    yield from (caption for caption, _ in report.plates)
+
+
 def _add_facts(pdf: ReportPdf, report: PdfReport) -> None:
     _set_body_font(pdf, 9)
     widths = (NAME_WIDTH, VALUE_WIDTH)
-    rows = [part for fact in report.facts for part in _split_row(pdf, [pdf.clean(text) for text in fact], widths)]
+    facts = list(report.facts)
+    if pdf.missing:
+        facts.append(("Not printed", f"letters that no font of this machine has: {count_scripts(pdf.missing)}"))
+    rows = [part for fact in facts for part in _split_row(pdf, [pdf.clean(text) for text in fact], widths)]
     name_style, value_style = FontFace(color=DIM), FontFace(color=INK)
     with pdf.table(
         col_widths=widths, line_height=LINE_MM, text_align="LEFT", v_align="TOP", first_row_as_headings=False,

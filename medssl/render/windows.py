@@ -1,5 +1,6 @@
 """Defines intensity windows, and the presets that the viewer offers for a volume."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,18 @@ HU_PRESETS = {
 PERCENTILES = {"1-99 %": (1, 99), "0.1-99.9 %": (0.1, 99.9), "5-95 %": (5, 95), "bright half": (50, 99.9)}
 
 LUNG_FRACTION = 0.04
+# The beginnings of words in the name of a structure, in the order of search: a lymph node is no lung nodule.
+STRUCTURE_PRESETS = {
+    "mediastinum": ("lymph", "node", "aort", "artery", "vein", "embol", "heart", "cardi",
+                    "thym", "esophag", "oesophag"),
+    "brain": ("brain", "cerebr", "cerebell", "intracran", "stroke", "infarct", "subdural", "glio", "mening"),
+    "liver": ("liver", "hepat", "hcc", "gallbladder", "bile"),
+    "bone": ("bone", "vertebra", "spine", "rib", "ribs", "fracture", "femur", "humerus", "skull", "mandible", "sacrum",
+             "clavic", "scapul", "stern", "osseous"),
+    "lung": ("lung", "pulmon", "nodule", "bronch", "trachea", "airway", "emphysema", "pneumo", "ggo", "consolidation"),
+    "soft tissue": ("kidney", "renal", "spleen", "pancrea", "colon", "bowel", "stomach", "adrenal", "prostat",
+                    "bladder", "muscle", "uter", "ovar"),
+}  # fmt: skip
 
 
 def window_presets(volume: Volume) -> dict[str, Window]:
@@ -54,6 +67,30 @@ def default_preset(volume: Volume) -> str:
     values = _sample_values(volume.voxels)
     lungs = float(((values > -950) & (values < -600)).mean())
     return "lung" if lungs > LUNG_FRACTION else "soft tissue"
+
+
+def choose_window(name: str, region: Volume) -> tuple[str, Window]:
+    """Returns the window in which a radiologist would look at a structure, with the name of its preset.
+
+    On CT the name of the structure decides; of another name, the narrowest preset of the trunk that shows most of the
+    region in shades of grey. On other images it is the first preset of the region.
+
+    Args:
+        name: The name of the structure, for example `lymph node` or `liver_tumour`.
+        region: The image around the structure.
+    """
+    presets = window_presets(region)
+    if region.unit != "HU":
+        preset = default_preset(region)
+        return preset, presets[preset]
+    words = re.findall(r"[a-z]+", name.lower())
+    for preset, beginnings in STRUCTURE_PRESETS.items():
+        if any(word.startswith(beginnings) for word in words):
+            return preset, presets[preset]
+    low, high = np.percentile(_sample_values(region.voxels), (10, 90))
+    fitting = [n for n, window in presets.items() if n != "brain" and window.low <= low and high <= window.high]
+    preset = min(fitting or ["bone"], key=lambda name: presets[name].high - presets[name].low)
+    return preset, presets[preset]
 
 
 def _percentile_window(values: Shaped[np.ndarray, "n"], low: float, high: float) -> Window:

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from medssl.render import figures
+from medssl.render.windows import Window
 from medssl.volume import Volume
 
 
@@ -62,3 +63,41 @@ def test_a_disputed_picture_goes_through_the_dispute_and_colours_only_it():
     coloured = axial[..., 0] - axial[..., 2] > 150
     assert np.flatnonzero(coloured.any(0)).mean() > 150  # the patient's left lies on the right of the screen
     assert coloured.sum() == pytest.approx(8 * (320 / 24) ** 2, rel=0.05)  # the voxel inside the outline is paler
+
+
+def a_small_lesion(corner: tuple[int, int, int]) -> tuple[Volume, Volume, tuple, tuple, tuple]:
+    """A lesion of 6 mm in a body of 200 mm, with its bounding box and its centre."""
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    voxels, mask = np.full((100, 100, 100), -800, np.int16), np.zeros((100, 100, 100), np.uint8)
+    inside = tuple(slice(c, c + 3) for c in corner)
+    voxels[inside], mask[inside] = 100, 1
+    low, high = (tuple(2.0 * c + shift for c in corner) for shift in (-1.0, 5.0))
+    centre = tuple(2.0 * (c + 1) for c in corner)
+    return Volume(voxels, affine, "HU"), Volume(mask, affine, "label"), low, high, centre
+
+
+def test_a_small_lesion_is_cropped_to_and_pointed_at_with_a_scale():
+    image, labels, low, high, centre = a_small_lesion((20, 50, 50))
+    page = figures.lesion_planes(image, labels, low, high, centre, Window(-1350, 150))
+    axial = np.asarray(page)[24:, 372:732].astype(int)  # the second picture
+    lesion = np.argwhere(axial.min(-1) > 200)[:, :2]
+    lesion = lesion[lesion[:, 0] < 300]  # the scale and the letters lie at the edges
+    lesion = lesion[(np.abs(lesion - 180) < 150).all(1)]
+    assert np.ptp(lesion, axis=0).min() > 30  # 6 mm of about 54 mm, less the outline; of 200 mm it would be 11 pixels
+    yellow = np.argwhere((axial[..., 0] > 220) & (axial[..., 2] < 120))
+    assert len(yellow) > 100 and np.linalg.norm(yellow - lesion.mean(0), axis=1).min() < 40
+    bar = (axial[346] == figures.INK).all(-1).sum()
+    assert bar == pytest.approx(10 * 360 / 54, rel=0.1)
+
+
+def test_a_lesion_at_the_edge_of_the_image_has_its_planes():
+    image, labels, low, high, centre = a_small_lesion((0, 97, 0))
+    page = figures.lesion_planes(image, labels, low, high, centre, Window(-1350, 150))
+    assert page.width > 3 * 360 and (np.asarray(page) == figures.ARROW).all(-1).sum() > 300
+
+
+def test_the_patients_left_stays_on_the_right_in_a_cropped_picture():
+    image, labels, low, high, centre = a_small_lesion((20, 50, 50))
+    page = figures.lesion_planes(image, labels, low, high, centre, Window(-1350, 150))
+    frame = np.argwhere((np.asarray(page)[30:380, 10:360] == figures.ARROW).all(-1))
+    assert frame[:, 1].mean() > 220  # R is low in RAS, so the lesion at i = 20 of 100 lies right of the middle

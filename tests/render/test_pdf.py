@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from medssl.errors import InputWarning
+from medssl.render import pdf as pdf_module
+from medssl.render.fonts import find_fonts
 from medssl.render.pdf import PdfReport, build_document, write
 
 NOTICE = "Research use only."
@@ -66,15 +68,15 @@ def read_pages(report: PdfReport) -> list[Page]:
 
 def test_every_page_carries_the_notice_and_its_number():
     pages = read_pages(a_report(120, 4))
-    assert len(pages) == 1 + 2 + 2
-    assert all(NOTICE in page.texts and f"{n} / 5" in page.texts for n, page in enumerate(pages, 1))
+    assert len(pages) == 1 + 2 + 1
+    assert all(NOTICE in page.texts and f"{n} / 4" in page.texts for n, page in enumerate(pages, 1))
 
 
 def test_every_row_and_picture_is_on_one_page():
     pages = read_pages(a_report(120, 4))
     words = [word for page in pages for word in page.texts]
     assert all(words.count(f"{n}.") == 1 for n in range(120))
-    assert words.count("c") == 4 and [len(page.pictures) for page in pages] == [0, 0, 0, 3, 1]
+    assert words.count("c") == 4 and [len(page.pictures) for page in pages] == [0, 0, 0, 4]
 
 
 @pytest.mark.parametrize("count", [90, 600])
@@ -115,8 +117,25 @@ def test_another_program_reads_the_text(tmp_path):
     assert "Ångström Ελένη Жанна" in text and NOTICE in text
 
 
-def test_characters_that_the_font_lacks_are_replaced_and_counted(tmp_path):
+def test_the_notes_of_any_script_are_printed_with_a_font_of_this_machine(tmp_path):
+    if find_fonts("\u5f71\u50cf") == []:
+        pytest.skip("needs a font with CJK letters (`apt-get install fonts-noto-cjk`)")
+    assert "see \u5f71\u50cf" in "".join(read_pages(a_report(1, 0, "see \u5f71\u50cf"))[0].texts)
+
+
+def test_letters_that_no_font_has_are_replaced_counted_by_script_and_not_repeated(tmp_path, monkeypatch):
+    monkeypatch.setattr(pdf_module, "find_fonts", lambda characters: [])
     report = a_report(1, 0, "see \u5f71\u50cf\u5f71")
-    with pytest.warns(InputWarning, match="lacks 2 letters"):
+    with pytest.warns(InputWarning, match=r"has 2 letters of the text \(2 cjk\).*fonts-noto") as messages:
         write(report, tmp_path / "r.pdf")
-    assert "see \ufffd\ufffd\ufffd" in read_pages(report)[0].texts
+    assert "\u5f71" not in str(messages[0].message)
+    texts = read_pages(report)[0].texts
+    assert "see \ufffd\ufffd\ufffd" in texts and "letters that no font of this machine has: 2 cjk" in texts
+
+
+def test_arabic_letters_join_and_are_printed_one_form_each():
+    pdf = build_document(PdfReport("t", "", [], ["#"], [1], [["\u0628\u0628\u0628"]]))
+    pdf.set_compression(False)
+    stream = re.findall(rb"stream\n(2 J\n.*?)\nendstream", bytes(pdf.output()), re.DOTALL)[0]
+    note = stream.split(b"Tf ET")[-2]
+    assert len(set(re.findall(rb"\(((?:\\.|[^\\)])*)\) Tj", note))) == 3  # first, middle and last form of one letter

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medssl.render.planes import HIDDEN, PLANES, cut, draw, orientation_letters, outline, plane_size_mm
-from medssl.render.windows import HU_PRESETS, Window, default_preset, window_presets
+from medssl.render.windows import HU_PRESETS, Window, choose_window, default_preset, window_presets
 from medssl.volume import Volume
 
 
@@ -60,3 +60,26 @@ def test_labels_are_outlined_and_hidden_voxels_are_slate():
     assert tuple(rgb[0, 0]) == HIDDEN
     assert tuple(rgb[1, 1]) == (255, 0, 0) and tuple(rgb[2, 2]) == (128, 128, 128)
     assert outline(labels > 0).sum() == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("lung nodule", "lung"), ("lymph node", "mediastinum"), ("Lymph_nodes of the lung", "mediastinum"),
+        ("liver_tumour", "liver"), ("rib fracture", "bone"), ("intracranial haemorrhage", "brain"),
+        ("pancreas", "soft tissue"),
+    ],
+)  # fmt: skip
+def test_a_structure_has_the_window_of_its_organ(name, preset):
+    lungs = Volume(np.full((4, 4, 4), -800, np.int16), np.eye(4), "HU")
+    assert choose_window(name, lungs) == (preset, HU_PRESETS[preset])
+
+
+@pytest.mark.parametrize(("value", "preset"), [(-800, "lung"), (40, "liver"), (200, "mediastinum"), (900, "bone")])
+def test_the_grey_values_decide_on_the_window_of_another_structure(value, preset):
+    assert choose_window("target", Volume(np.full((4, 4, 4), value, np.int16), np.eye(4), "HU"))[0] == preset
+
+
+def test_an_mr_has_the_window_of_the_region():
+    region = Volume(np.arange(1000, dtype=np.float32).reshape(10, 10, 10), np.eye(4), "a.u.")
+    assert choose_window("tumour", region) == ("1-99 %", window_presets(region)["1-99 %"])
