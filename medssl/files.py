@@ -21,11 +21,15 @@ PART_PREFIX = ".part-"  # starts the names of files and folders that are still b
 
 
 @contextmanager
-def atomic_file(path: Path | str) -> Iterator[Path]:
+def atomic_file(path: Path | str, is_private: bool = False) -> Iterator[Path]:
     """Gives a temporary path in the same folder, which becomes `path` when the block succeeds.
 
     The file is flushed to the disk before it is renamed. If the block fails, it is removed and an old file at `path`
     stays as it was. Missing parent folders are created.
+
+    Args:
+        path: The final path.
+        is_private: Whether only its owner may read the file, since it holds data of patients.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +37,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     os.close(handle)
     part = Path(name)
     try:
-        part.chmod(0o644)
+        part.chmod(0o600 if is_private else 0o644)
         yield part
         sync(part)
         part.replace(path)
@@ -43,7 +47,7 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def atomic_folder(folder: Path, overwrite: bool = False, is_private: bool = False) -> Iterator[Path]:
     """Gives a temporary folder on the same disk, which becomes `folder` when the block succeeds.
 
     If the block fails, the temporary folder is removed.
@@ -51,6 +55,7 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
     Args:
         folder: The final path.
         overwrite: Whether an existing folder is replaced.
+        is_private: Whether only its owner may read the folder, since it holds data of patients.
 
     Raises:
         BadInput: If `folder` exists and `overwrite` is false.
@@ -62,10 +67,18 @@ def atomic_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         part = Path(temporary) / "new"
         part.mkdir()
         yield part
+        if is_private:
+            _make_private(part)
         if overwrite and folder.exists():
             folder.replace(Path(temporary) / "old")
         part.replace(folder)
     sync(folder.parent)
+
+
+def _make_private(folder: Path) -> None:
+    """Takes all access to a folder, and to everything in it, away from other users."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 @contextmanager
@@ -119,9 +132,9 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: Path | str, text: str, is_private: bool = False) -> None:
     """Writes a UTF-8 text file atomically; file names in other encodings keep their bytes (surrogateescape)."""
-    with atomic_file(path) as part:
+    with atomic_file(path, is_private) as part:
         part.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 

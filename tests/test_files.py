@@ -119,3 +119,16 @@ def test_a_folder_that_cannot_be_written_is_rejected_before_the_work(tmp_path):
             check_writable(folder)
     check_writable(tmp_path / "new" / "out")
     assert not (tmp_path / "new" / "out").exists() and not list((tmp_path / "new").iterdir())
+
+
+def test_what_holds_data_of_patients_is_for_its_owner_only(tmp_path):
+    with atomic_file(tmp_path / "report.pdf", is_private=True) as part:
+        part.write_text("x")
+        assert part.stat().st_mode & 0o777 == 0o600
+    with atomic_folder(tmp_path / "delivered", is_private=True) as folder:
+        (folder / "case").mkdir()
+        write_text(folder / "case" / "table.csv", "x")
+    write_text(tmp_path / "key.csv", "x", is_private=True)
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")} == {
+        "report.pdf": 0o600, "delivered": 0o700, "case": 0o700, "table.csv": 0o600, "key.csv": 0o600,
+    }  # fmt: skip

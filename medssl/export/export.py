@@ -86,7 +86,7 @@ def export_review(
         BadInput: If no case can be exported, the event log is damaged or the export cannot be recorded.
     """
     results, rows = [], []
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, is_private=True) as folder:
         if faults := store.find_faults():
             raise BadInput(
                 f"{store.name}: the record of the verdicts is damaged ({faults[0]}); see `medssl audit verify`"

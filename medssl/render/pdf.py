@@ -120,7 +120,7 @@ def write(report: PdfReport, path: Path) -> None:
         InputWarning: If no font has some of the characters; the file then holds the replacement character U+FFFD.
     """
     pdf = build_document(report)
-    with atomic_file(path) as part:
+    with atomic_file(path, is_private=True) as part:
         pdf.output(str(part))
     if pdf.missing:
         warnings.warn(

@@ -14,7 +14,7 @@ from medssl.io import nifti
 from medssl.predictions_folder import IMAGE, LABELS, NOTICE, Index, read_findings
 from medssl.review.corrected_labels import apply_reading
 from medssl.review.event import Event
-from medssl.review.reading import Reading, has_other_model_events, replay
+from medssl.review.reading import NEUTRAL_ACTIONS, Reading, has_other_model_events, replay
 from medssl.version import __version__
 
 DESCRIPTION, PROVENANCE, PATIENTS = "dataset.json", "provenance.json", "cases.csv"
@@ -56,7 +56,7 @@ def write_feedback(
     Raises:
         BadInput: If no case can be used, `out` exists or `previous` is no such data set.
     """
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, is_private=True) as folder:
         results = select_readings(index, events)
         readings = [result.reading for result in results if result.reading]
         if not readings:
@@ -69,7 +69,7 @@ def write_feedback(
         earlier_entries: list[dict[str, Any]] = []
         version = 0
         if previous:
-            reviewed = {event.case for event in events if event.action not in ("open", "close")}
+            reviewed = {event.case for event in events if event.action not in NEUTRAL_ACTIONS}
             earlier_entries, version = _copy_earlier_cases(previous, folder, reviewed)
         _write_metadata(folder, index, [*earlier_entries, *entries], version + 1, events[-1].hash)
     return results

@@ -534,3 +534,10 @@ def test_a_missing_package_is_named_in_one_line():
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert process.returncode == 2
     assert process.stderr == "medssl deliver: needs highdicom, which is not installed; pip install 'medssl[app]'\n"
+
+
+def test_only_its_owner_can_read_an_export(review, tmp_path):
+    review.act("accept", A1).act("accept", A2).sign()
+    review.export(tmp_path / "out")
+    paths = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+    assert len(paths) > 5 and not [path for path in paths if path.stat().st_mode & 0o077]

@@ -71,6 +71,11 @@ def test_rejected_findings_are_removed_and_accepted_ones_kept(review, tmp_path):
     )
 
 
+def test_only_its_owner_can_read_a_data_set(review, tmp_path):
+    review.act("accept", A1).act("accept", A2).write_feedback(tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.stat().st_mode & 0o077]
+
+
 def test_a_relabelled_finding_has_its_new_label(review, tmp_path):
     review.act("relabel", A1, label=2).act("accept", A2).write_feedback(tmp_path / "out")
     assert np.array_equal(label(tmp_path / "out") == 2, voxels(review, A1))

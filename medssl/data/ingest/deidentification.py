@@ -259,4 +259,4 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([header, *rows])
-    write_text(path, out.getvalue())
+    write_text(path, out.getvalue(), is_private=True)
