@@ -163,7 +163,7 @@ def digest_review(out: Path) -> str:
     """Returns the faults of the record and the verdicts that it lacks, of those that were acknowledged."""
     path = out / "review.sqlite"
     store = EventStore(path)
-    cases = {event.case for event in store.read_events()}
+    cases = {event.case for event in store.read_events() if event.action != "predict"}
     acknowledged = {f"c{line}" for line in Path(f"{path}.acknowledged").read_text().split()}
     return f"{store.find_faults()} {sorted(acknowledged - cases)} {len(cases)}"
 

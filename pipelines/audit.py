@@ -31,6 +31,7 @@ def main(words: list[str]) -> None:
 def _verify_chain(store: EventStore, anchors: list[str], anchor_file: Path | None) -> None:
     """Verifies the chain; a chain whose end was cut off is found only by hashes stored elsewhere (anchors)."""
     from medssl.files import write_text
+    from medssl.review.audit.prediction_events import find_changed_inputs
     from medssl.review.event import START_HASH, find_clock_faults
 
     stored = anchor_file.read_text(encoding="utf-8").split() if anchor_file and anchor_file.is_file() else []
@@ -40,7 +41,7 @@ def _verify_chain(store: EventStore, anchors: list[str], anchor_file: Path | Non
     head = events[-1].hash if events else START_HASH
     if anchor_file:
         write_text(anchor_file, "".join(f"{line}\n" for line in dict.fromkeys([*stored, head])))
-    for fault in find_clock_faults(events):
+    for fault in (*find_clock_faults(events), *find_changed_inputs(events)):
         print(f"warning: {fault}")
     print(f"{len(events)} events, chain unbroken. Store this hash elsewhere, and give it as --anchor next time:")
     print(head)

@@ -26,11 +26,22 @@ def main(words: list[str]) -> None:
     open_writer(args.out, external.names, model, external.kinds, requested=requested).predict_all(
         matched, external.to_prediction
     )
+    if args.audit_db:
+        _record_predictions(args.out, args.audit_db)
     unmatched = [scan.case for scan in listed_scans if scan.case not in external.masks]
     if unmatched:
         names = ", ".join(unmatched[:5]) + " ..." * (len(unmatched) > 5)
         print(f"no mask for {len(unmatched)} of {len(listed_scans)} cases: {names}")
     print(f"{len(matched)} cases in {args.out}; look at them with: medssl review {args.out}")
+
+
+def _record_predictions(folder: Path, database: str) -> None:
+    """Records the predictions as events; `medssl review` does the same for those that it shows."""
+    from medssl.predictions_folder import read_index
+    from medssl.review.audit.prediction_events import record_predictions
+    from medssl.review.event_store import EventStore, resolve_database
+
+    record_predictions(read_index(folder), EventStore(resolve_database(database, folder)))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="test", help="split of the manifest (default: test)")
     parser.add_argument(
         "--modality", default="", choices=["", "CT", "MR"], help="modality of image files that do not record one"
+    )
+    parser.add_argument(
+        "--audit-db", help="database of the review, a file or a URL, that records this prediction (needs medssl[app])"
     )
     parser.add_argument("--resume", action="store_true", help="add the missing cases to a folder")
     return parser

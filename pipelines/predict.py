@@ -52,7 +52,18 @@ def main(words: list[str]) -> None:
     open_writer(args.out, network.labels, model, network.list_kinds(), **metadata).predict_all(
         scans, partial(assignment.predict, predictors=predictors), args.dates
     )
+    if args.audit_db:
+        _record_predictions(args.out, args.audit_db)
     print(f"{len(scans)} cases in {args.out}; look at them with: medssl review {args.out}")
+
+
+def _record_predictions(folder: Path, database: str) -> None:
+    """Records the predictions as events; `medssl review` does the same for those that it shows."""
+    from medssl.predictions_folder import read_index
+    from medssl.review.audit.prediction_events import record_predictions
+    from medssl.review.event_store import EventStore, resolve_database
+
+    record_predictions(read_index(folder), EventStore(resolve_database(database, folder)))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,6 +98,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dates", action="store_true", help="record the study dates of a folder's scans, which can identify a person"
+    )
+    parser.add_argument(
+        "--audit-db", help="database of the review, a file or a URL, that records this prediction (needs medssl[app])"
     )
     parser.add_argument("--resume", action="store_true", help="add the missing cases to a folder")
     return parser

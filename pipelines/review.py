@@ -29,7 +29,8 @@ def main(words: list[str]) -> None:
     """Checks the options, prints the address, and serves until it is stopped."""
     args = build_parser().parse_args(words)
     from medssl.inference import phantom_predictions
-    from medssl.predictions_folder import NOTICE
+    from medssl.predictions_folder import NOTICE, read_index
+    from medssl.review.audit.prediction_events import record_predictions
     from medssl.review.event_store import EventStore
 
     if args.demo and not args.predictions.exists():
@@ -37,6 +38,7 @@ def main(words: list[str]) -> None:
         phantom_predictions.write_phantom_predictions(args.predictions, cases=4)
     config = _review_config(args)
     _require_free_port(args.address, args.port)
+    record_predictions(read_index(args.predictions), EventStore(config.audit_db))
     server = [sys.executable, "-m", "streamlit", "run", str(resources_dir() / "app" / "asgi.py")]
     flags = ["--server.port", str(args.port), "--server.address", args.address]
     flags += ["--browser.serverAddress", config.hosts[-1]]  # else Streamlit asks an outside service who we are

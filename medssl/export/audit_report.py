@@ -11,6 +11,7 @@ from typing import Any
 from medssl.csv_text import neutralize_row
 from medssl.errors import BadInput
 from medssl.files import atomic_file
+from medssl.review.audit.prediction_events import find_changed_inputs
 from medssl.review.event import DECISION_TEXT, Event, find_clock_faults
 
 # The terms of IHE's profile "AI Result Assessment for Imaging".
@@ -20,7 +21,7 @@ ASSESSMENTS = {
 }  # fmt: skip
 ACTIONS: Mapping[str, str] = DECISION_TEXT | {
     "stroke": "outline changed", "measure": "measured", "undo": "took back", "open": "opened", "close": "left",
-    "sign": "signed", "reopen": "reopened", "deliver": "delivered",
+    "sign": "signed", "reopen": "reopened", "deliver": "delivered", "predict": "predicted",
 }  # fmt: skip
 STYLE = "body{font:14px sans-serif}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:2px 6px}"
 
@@ -43,8 +44,7 @@ def write_audit_report(path: Path, name: str, events: Sequence[Event], faults: S
     if path.suffix not in writers:
         raise BadInput(f"{path}: the file must end in {', '.join(writers)}")
     text = writers[path.suffix](name, events, faults)
-    with atomic_file(path) as part:
-        part.chmod(0o600)
+    with atomic_file(path, is_private=True) as part:
         part.write_text(text, encoding="utf-8", newline="")
 
 
@@ -58,6 +58,7 @@ def describe_event(event: Event) -> dict[str, Any]:
         "takes_back": "" if event.target is None else event.target,
         "meaning": event.meaning if event.action == "sign" else "", "proof": facts.get("proof", ""),
         "image_sha256": facts.get("image", ""), "mask_sha256": facts.get("mask", ""), "model": event.model,
+        "settings": event.details if event.action == "predict" else "",
         "version": event.version, "hash": event.hash,
     }  # fmt: skip
 
@@ -83,7 +84,7 @@ def _to_json_lines(_name: str, events: Sequence[Event], _faults: Sequence[str]) 
 def _to_html(name: str, events: Sequence[Event], faults: Sequence[str]) -> str:
     """Returns a page with the state of the chain and one row for each event."""
     rows = [describe_event(event) for event in events]
-    warnings = [*faults, *find_clock_faults(events)]
+    warnings = [*faults, *find_clock_faults(events), *find_changed_inputs(events)]
     state = "".join(f"<li>{escape(text)}</li>" for text in warnings) or "<li>The chain is unbroken.</li>"
     header = "".join(f"<th>{escape(column.replace('_', ' '))}</th>" for column in (rows[0] if rows else ()))
     body = "".join(f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row.values())}</tr>" for row in rows)

@@ -12,7 +12,8 @@ from medssl.review.recist import RecistAxes
 
 # Built once, since building a TypeAdapter is slow.
 VERDICT_ADAPTER, FINDING_ADAPTER, AXES_ADAPTER = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(RecistAxes)
-NEUTRAL_ACTIONS = ("open", "close", "deliver")  # recorded, but without effect on a reading
+CASE_ACTIONS = ("predict",)  # about a case, and no part of anyone's reading
+NEUTRAL_ACTIONS = ("open", "close", "deliver", *CASE_ACTIONS)  # recorded, but without effect on a reading
 UNDO_BARRIERS = ("sign", "reopen")  # no undo reaches back beyond these
 
 
@@ -69,7 +70,7 @@ def replay(events: Iterable[Event], earlier: Readings | None = None) -> Readings
         events: The events in the order in which they were stored.
         earlier: The readings before these events; no undo among the events may reach back into them.
     """
-    events = list(events)
+    events = [event for event in events if event.action not in CASE_ACTIONS]
     undone = find_undone(events)
     readings = dict(earlier or {})
     for event in events:

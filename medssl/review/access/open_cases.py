@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from medssl.review.event import Event
+from medssl.review.reading import CASE_ACTIONS
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ def track_visits(events: Iterable[Event], earlier: Mapping[str, Visit] | None = 
     """Returns the visit of every reader after the events, which follow those of the `earlier` visits."""
     visits = dict(earlier or {})
     for event in events:
+        if event.action in CASE_ACTIONS:
+            continue
         visit = visits.get(event.reviewer) or Visit()
         if event.action == "open":
             is_same = visit.case == event.case

@@ -1,0 +1,1 @@
+"""Records which predictions were reviewed, and compares what readers saw with them."""
