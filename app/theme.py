@@ -1,6 +1,7 @@
 """Renders the parts that all pages share, in a dark theme for reading rooms; all text from outside is escaped."""
 
 import re
+import time
 from html import escape
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from medssl.predictions_folder import NOTICE
 from medssl.review.access.reviewers import ReviewConfig, Reviewer
+
+FIRST_LOOK_S = 10  # how long the notice about the local mode stays a bar of its own
 
 
 def apply_theme() -> None:
@@ -19,13 +22,13 @@ def apply_theme() -> None:
 def render_header(config: ReviewConfig, reviewer: Reviewer | None) -> None:
     """Shows the line above every page: the app, the reader and the notice about the intended use."""
     badge = f"<span class=who>{escape(reviewer.name)} · {reviewer.role}</span>" if reviewer else ""
-    st.html(f"<div class=top><b>medssl</b> review{badge}<span class=notice>{escape(NOTICE)}</span></div>")
-    if config.mode == "local":
-        name = escape(config.reviewer)
-        st.html(
-            f"<div class=local><b>LOCAL MODE</b> There is no sign-in: everyone at this machine reads as <b>{name}</b>. "
-            "Other machines cannot open this page.</div>"
-        )
+    is_local = config.mode == "local"
+    is_first_look = time.time() - st.session_state.setdefault("first_look", time.time()) < FIRST_LOOK_S
+    text = f"There is no sign-in: everyone at this machine reads as {config.reviewer}."
+    quiet = f"<span class=quiet title='{escape(text)}'>LOCAL MODE</span>" if is_local and not is_first_look else ""
+    st.html(f"<div class=top><b>medssl</b> review{badge}{quiet}<span class=notice>{escape(NOTICE)}</span></div>")
+    if is_local and is_first_look:
+        st.html(f"<div class=local><b>LOCAL MODE</b> {escape(text)} Other machines cannot open this page.</div>")
 
 
 def render_message(title: str, text: str) -> DeltaGenerator:

@@ -13,6 +13,8 @@ from app.image_urls import ImageUrls
 from app.review_context import ReviewContext
 from app.viewer_inbox import ViewerInbox
 from medssl.finding import REASONS, Finding
+from medssl.predictions_folder import Index, LabelDef
+from medssl.render.windows import find_structure_preset
 from medssl.review.access.signed_links import ImageKind
 from medssl.review.corrected_labels import find_top_label
 from medssl.review.event import DECISIONS
@@ -21,7 +23,6 @@ from medssl.review.viewer_acts import format_event_id, list_drawn
 from medssl.review.worklist import WorklistItem, find_next
 from medssl.viewer.component import viewer
 
-VIEWER_HEIGHT, TOUR_HEIGHT = 740, 52  # in pixels
 FOLLOW_S = 10  # seconds between two looks at what the reader did elsewhere
 MAPS: tuple[ImageKind, ...] = ("probability", "uncertainty")
 
@@ -70,7 +71,7 @@ def _render_viewer(
         probability=maps["probability"],
         uncertainty=maps["uncertainty"],
         uncertainty_source=index.uncertainty,
-        labels={label.value: {"name": label.name, "colour": label.colour, "visible": True} for label in index.labels},
+        labels={label.value: _describe_label(label) for label in index.labels},
         unit=index.units[item.case],
         findings=_describe_findings(context, item),
         selected=selected.id if selected else None,
@@ -84,7 +85,7 @@ def _render_viewer(
         name=comparison.format_title(index, item.case),
         editable=not reading.signed_at,
         reasons=REASONS,
-        height=VIEWER_HEIGHT - TOUR_HEIGHT * context.config.guided_tour,
+        facts=_list_facts(index, item.case),
         on_events=inbox.receive,
     )
 
@@ -99,6 +100,18 @@ def _describe_findings(context: ReviewContext, item: WorklistItem) -> list[dict[
         | _describe_verdict(item.reading, finding)
         for number, finding in enumerate(item.findings, find_top_label(context.index) + 1)
     ]
+
+
+def _describe_label(label: LabelDef) -> dict[str, Any]:
+    """Returns a label as the viewer expects it."""
+    return {"name": label.name, "colour": label.colour, "visible": True, "window": find_structure_preset(label.name)}
+
+
+def _list_facts(index: Index, case: str) -> list[str]:
+    """Returns what is known about the series of a case, a line each."""
+    study = index.find_study(case)
+    date = comparison.format_date(study.date) or ("" if study.day is None else f"day {study.day}")
+    return [fact for fact in ("CT" if index.units[case] == "HU" else "", date) if fact]
 
 
 def _describe_verdict(reading: Reading, finding: Finding) -> dict[str, Any]:

@@ -83,14 +83,20 @@ def choose_window(name: str, region: Volume) -> tuple[str, Window]:
     if region.unit != "HU":
         preset = default_preset(region)
         return preset, presets[preset]
-    words = re.findall(r"[a-z]+", name.lower())
-    for preset, beginnings in STRUCTURE_PRESETS.items():
-        if any(word.startswith(beginnings) for word in words):
-            return preset, presets[preset]
+    if preset := find_structure_preset(name):
+        return preset, presets[preset]
     low, high = np.percentile(_sample_values(region.voxels), (10, 90))
     fitting = [n for n, window in presets.items() if n != "brain" and window.low <= low and high <= window.high]
     preset = min(fitting or ["bone"], key=lambda name: presets[name].high - presets[name].low)
     return preset, presets[preset]
+
+
+def find_structure_preset(name: str) -> str:
+    """Returns the preset in HU that shows a structure best, by its name; empty if no word of the name is known."""
+    words = re.findall(r"[a-z]+", name.lower())
+    fitting = (preset for preset, beginnings in STRUCTURE_PRESETS.items()
+               if any(word.startswith(beginnings) for word in words))  # fmt: skip
+    return next(fitting, "")
 
 
 def _percentile_window(values: Shaped[np.ndarray, "n"], low: float, high: float) -> Window:

@@ -50,7 +50,8 @@ def viewer(
     name: str = "",
     editable: bool = False,
     reasons: Sequence[str] = (),
-    height: int = 700,
+    height: int | None = None,
+    facts: Sequence[str] = (),
     session: str = "",
     drawn: Sequence[str] = (),
     undoable: Sequence[str] = (),
@@ -64,7 +65,8 @@ def viewer(
         volume: URL of the header that `medssl.viewer.wire` describes.
         overlay: URL of the header of the labels.
         probability: URL of the header of the model's confidence, from 0 to 1.
-        labels: Label value to its `name`, `colour` (a CSS colour) and `visible`.
+        labels: Label value to its `name`, `colour` (a CSS colour), `visible` and, where one preset shows it best,
+            the name of that `window`.
         unit: Unit of the volume's values.
         findings: The fields of `Finding`, with `decision` where there is a verdict, `relabelled` where the verdict
             gave another label, and `axes` where the finding was measured.
@@ -80,7 +82,8 @@ def viewer(
         name: Caption of the case while a comparison is shown.
         editable: Whether the reader may change the case.
         reasons: Reasons that the reader can choose for a verdict.
-        height: Height in CSS pixels.
+        height: Height in CSS pixels; None fills the rest of the browser window.
+        facts: What is known about the series, a line each.
         session: Identity of the server's session; when it changes, the browser sends at once what waits.
         drawn: Identities of the strokes that `overlay` contains, in order.
         undoable: Identities of the reader's stored events that can be taken back.
@@ -90,7 +93,7 @@ def viewer(
     """
     data = {
         "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,
-        "unit": unit, "key": key, "height": height,
+        "unit": unit, "key": key, "height": height, "facts": list(facts),
         "labels": {str(value): label for value, label in labels.items()}, "findings": findings, "selected": selected,
         "editable": editable, "reasons": list(reasons), "comparisons": list(comparisons),
         "name": name, "uncertainty_source": uncertainty_source, "handled_events": list(EVENT_KINDS),
@@ -101,7 +104,8 @@ def viewer(
         on_events(st.session_state[key]["events"])
 
     show = _create_component("medssl_viewer", VIEWER_ENTRY)
-    return show(key=key, data=data, height=height, on_events_change=handle_events, on_alive_change=lambda: None)
+    outer = "content" if height is None else height
+    return show(key=key, data=data, height=outer, on_events_change=handle_events, on_alive_change=lambda: None)
 
 
 def courier(*, prefix: str, answers: Mapping[str, Any], on_events: Handler) -> Any:

@@ -121,6 +121,10 @@ class Screen:
         """Returns every event that was sent so far, with repetitions."""
         return self.page.evaluate("window.sent")
 
+    def list_distinct_events(self):
+        """Returns every event once: on a busy machine, an event may be sent again before a test has looked."""
+        return list({(event["client"], event["seq"]): event for event in self.list_sent_events()}.values())
+
     def _answer(self, route):
         url = urlparse(route.request.url)
         self.requested.append(route.request.url)

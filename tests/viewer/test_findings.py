@@ -159,6 +159,7 @@ def test_measured_axes_can_be_hidden(reading):
     reading.page.keyboard.press("Shift+R")
     reading.viewer("")  # waits for the drawing
     assert reading.viewer(yellow) == 0
+    reading.page.locator("summary", has_text="Show").click()
     reading.page.get_by_role("button", name="Axes", exact=True).click()
     reading.viewer("")
     assert reading.viewer(yellow) > 50

@@ -20,7 +20,7 @@ BEGIN = """v.comparison.choose(null); v.navigation.zoomAtCursor(1.1);
 FOCUSED = """const node = document.activeElement; node.dataset.reached = 1;
     const { outlineStyle, outlineWidth } = getComputedStyle(node);
     return [node.className, outlineStyle !== 'none' && parseFloat(outlineWidth) > 0]"""
-LEFT = """return [...document.querySelectorAll('.mv :is(button, input, select, canvas[tabindex])')]
+LEFT = """return [...document.querySelectorAll('.mv :is(button, input, select, summary, canvas[tabindex])')]
     .filter(node => node.checkVisibility() && !node.disabled && !node.dataset.reached).map(node => node.outerHTML)"""
 
 
@@ -62,9 +62,10 @@ def test_every_key_that_the_help_names_does_something(reading):
 def test_whatever_can_be_pressed_is_reached_by_tab_and_seen_to_be(reading):
     reading.page.keyboard.press("s")
     reading.viewer("v.display.setThreshold(0.4); v.comparison.cycle()")
+    reading.viewer("v.root.querySelectorAll('.mv-menu').forEach((menu) => { menu.open = true })")
     reading.page.keyboard.press("n")
     unseen = []
-    for _ in range(80):
+    for _ in range(140):
         reading.page.keyboard.press("Tab")
         name, outlined = reading.viewer(FOCUSED)
         if not outlined and name not in ("", "mv"):  # the viewer as a whole lights up its frame
@@ -82,7 +83,7 @@ def test_a_finding_is_given_another_label_with_three_keys(reading):
     keys.press("k")
     keys.press("ArrowDown")
     keys.press("Enter")
-    (event,) = reading.list_sent_events()
+    (event,) = reading.list_distinct_events()
     verdict = {name: event[name] for name in ("kind", "finding", "decision", "label", "next")}
     assert verdict == {"kind": "verdict", "finding": "one", "decision": "relabel", "label": 2, "next": "two"}
     expect(reading.page.locator("[data-finding=one]")).to_contain_text("relabelled: node")
@@ -105,7 +106,7 @@ def test_what_a_mouse_draws_and_measures_the_keys_do_at_the_crosshair(reading):
     reading.viewer("v.store.set({ cursor: [3, 5, 2], radius_mm: 0.5 })")
     keys.press("b")
     keys.press(".")
-    assert [event["runs"] for event in reading.list_sent_events()] == [[[3 + 24 * (5 + 20 * 2), 1, 1]]]
+    assert [event["runs"] for event in reading.list_distinct_events()] == [[[3 + 24 * (5 + 20 * 2), 1, 1]]]
     keys.press("m")
     keys.press(".")
     reading.viewer("v.store.set({ cursor: [6, 9, 4] })")  # the second end stays in the plane of the first

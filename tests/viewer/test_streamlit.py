@@ -49,7 +49,8 @@ class Server:
         self.process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=self.folder, env=environment
         )
-        for _ in range(120):
+        for _ in range(1200):  # a busy machine takes its time
+            assert self.process.poll() is None, "the server ended"
             try:
                 return urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=2).read()
             except OSError:
@@ -93,7 +94,7 @@ def test_verdicts_and_strokes_outlive_a_killed_server(server, chromium):
     root.evaluate(STROKE)
     wait(lambda: page.locator(".mv-saved").inner_text() == "Saving 2")
     server.start()
-    wait(lambda: page.locator(".mv-saved").inner_text() == "All saved", 60)
+    wait(lambda: page.locator(".mv-saved").inner_text() == "All saved")
     assert [(e["kind"], e["seq"]) for e in server.events()] == [("verdict", 1), ("verdict", 2), ("stroke", 3)]
     assert server.events()[-1]["runs"] == [[7, 2, 1]]
     assert page.locator("em[data-decision=reject]").count() == 1
@@ -101,7 +102,7 @@ def test_verdicts_and_strokes_outlive_a_killed_server(server, chromium):
     page.close()
 
 
-def wait(true, seconds=30):
+def wait(true, seconds=120):
     """Until something holds."""
     end = time.monotonic() + seconds
     while not true():

@@ -1,19 +1,16 @@
 // @ts-check
-// Annotations: outlines, crosshair, measurements, letters and scale bar over one plane.
+// Annotations: outlines, crosshair, measurements and texts over one plane.
 import { PLANES, measureLength, toIndex } from "./geometry.js";
+import { DIM_INK, INK, createFont, drawTexts, writeText } from "./paneTexts.js";
 import { axesOf, labelColour, shownLabelAt } from "./state.js";
 import { TextPlacer } from "./textPlacer.js";
 /** @import { Line, Plane, Vector, VolumeHeader, ViewerState } from "./types" */
 /** @import { Frame } from "./geometry.js" */
 
-const INK = "#e6edf5";
-const DIM_INK = "#9fb0c3";
-const SHADE = "#05070a";
 const CROSSHAIR = "rgba(120, 205, 255, 0.65)";
 const MEASURE = "#ffd54f";
 const PROPOSAL = "rgba(255, 255, 255, 0.45)";
 const MEASURE_SIZE = 12;
-const SCALE_BARS_MM = [1, 2, 5, 10, 20, 50, 100, 200];
 
 /**
  * The plane that is drawn on; `ratio` is the number of device pixels per CSS pixel.
@@ -41,8 +38,7 @@ export function drawAnnotations(target, outlines) {
   const shown = lines.filter((line) => isOnSlice(target, line)).map((line) => drawMeasure(target, line, placer));
   for (const writeLength of shown) writeLength();
   if (state.brushCursor?.plane === plane) drawBrush(target, state.brushCursor);
-  drawLetters(target);
-  drawScaleBar(target);
+  drawTexts(target);
 }
 
 /**
@@ -154,76 +150,6 @@ function drawBrush({ pen, frame, ratio }, { index, radius_mm }) {
   pen.beginPath();
   pen.arc(x, y, radius_mm * frame.pixelsPerMm, 0, 2 * Math.PI);
   pen.stroke();
-}
-
-/**
- * Writes the sides of the patient, the number of the slice, and the zoom.
- * @param {Target} target
- */
-function drawLetters(target) {
-  const { pen, state, header, plane, index, ratio } = target;
-  const [left, right, top, bottom] = header.letters[plane];
-  const { width, height } = pen.canvas;
-  const pad = 7 * ratio;
-  writeText(target, left, [pad, height / 2], { align: "left", baseline: "middle" });
-  writeText(target, right, [width - pad, height / 2], { align: "right", baseline: "middle" });
-  writeText(target, top, [width / 2, pad], { align: "center", baseline: "top" });
-  writeText(target, bottom, [width / 2, height - pad], { align: "center", baseline: "bottom" });
-  const small = /** @type {const} */ ({ baseline: "top", colour: DIM_INK, size: 11 });
-  const slices = header.shape[PLANES[plane].across];
-  writeText(target, `${plane}  ${index + 1} / ${slices}`, [pad, pad], { align: "left", ...small });
-  const { zoom } = state.views[plane];
-  if (zoom !== 1) writeText(target, `${zoom.toFixed(1)}x`, [width - pad, pad], { align: "right", ...small });
-}
-
-/**
- * Draws a bar of a round length, at most a quarter of the width.
- * @param {Target} target
- */
-function drawScaleBar(target) {
-  const { pen, frame, ratio } = target;
-  const longest = pen.canvas.width / 4 / frame.pixelsPerMm;
-  const mm = SCALE_BARS_MM.filter((length) => length <= longest).pop();
-  if (!mm) return;
-  const [right, y] = [pen.canvas.width - 10 * ratio, pen.canvas.height - 10 * ratio];
-  const strokes = [
-    { colour: SHADE, width: 4 },
-    { colour: "#c3d0de", width: 1.5 },
-  ];
-  for (const { colour, width } of strokes) {
-    pen.strokeStyle = colour;
-    pen.lineWidth = width * ratio;
-    drawLine(pen, [right - mm * frame.pixelsPerMm, y], [right, y]);
-  }
-  const text = mm >= 10 ? `${mm / 10} cm` : `${mm} mm`;
-  const style = /** @type {const} */ ({ align: "right", baseline: "bottom", colour: DIM_INK, size: 10 });
-  writeText(target, text, [right, y - 5 * ratio], style);
-}
-
-/**
- * @param {Target} target
- * @param {string} text
- * @param {Vector} position
- * @param {{ align: CanvasTextAlign, baseline: CanvasTextBaseline, colour?: string, size?: number }} style
- */
-function writeText({ pen, ratio }, text, [x, y], { align, baseline, colour = INK, size = 15 }) {
-  pen.font = createFont(size, ratio);
-  pen.textAlign = align;
-  pen.textBaseline = baseline;
-  pen.lineWidth = 3 * ratio;
-  pen.lineJoin = "round";
-  pen.strokeStyle = SHADE;
-  pen.strokeText(text, x, y);
-  pen.fillStyle = colour;
-  pen.fillText(text, x, y);
-}
-
-/**
- * @param {number} size
- * @param {number} ratio
- */
-function createFont(size, ratio) {
-  return `600 ${size * ratio}px system-ui, "Segoe UI", "Liberation Sans", sans-serif`;
 }
 
 /**

@@ -71,6 +71,7 @@ export class Comparison {
       longAxis: null,
       brushCursor: null,
       findings: [],
+      facts: [],
       voxelVersion: 0,
       greyTable: store.get().greyTable,
     });

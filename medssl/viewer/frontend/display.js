@@ -3,21 +3,28 @@
 import { clamp } from "./geometry.js";
 import { buildColourTable, buildLabelTable } from "./state.js";
 import { buildGreyTable } from "./volume.js";
-/** @import { LabelStyle, Notify, SwitchName, ViewerState } from "./types" */
+/** @import { Finding, IntensityWindow, LabelStyle, Notify, SwitchName, ViewerState } from "./types" */
+/** @import { WindowMemory } from "./windowMemory.js" */
+/** @import { RemoteVolume } from "./volume.js" */
 /** @import { Store } from "./store.js" */
 
 export class Display {
   #store;
   #notify;
+  #windowMemory;
+  /** @type {{ volume: RemoteVolume | null, label: number }} what the window was last chosen for */
+  #windowed = { volume: null, label: 0 };
 
   /**
    * @param {object} uses
    * @param {Store<ViewerState>} uses.store
    * @param {Notify} uses.notify
+   * @param {WindowMemory} uses.windowMemory
    */
-  constructor({ store, notify }) {
+  constructor({ store, notify, windowMemory }) {
     this.#store = store;
     this.#notify = notify;
+    this.#windowMemory = windowMemory;
     this.#updateLabelTable();
     this.#updateColourTable();
     store.subscribe((changed) => {
@@ -43,6 +50,29 @@ export class Display {
   /** @param {number} number of a window of the scan, from 0 */
   applyPreset(number) {
     const window = this.#store.get().volume?.header.windows[number];
+    if (!window) return;
+    this.#store.set({ window });
+    this.rememberWindow();
+  }
+
+  /** Keeps the window as the reader's choice for the label of the chosen finding. */
+  rememberWindow() {
+    const { volume, window, labels, label } = this.#store.get();
+    if (volume && window && labels[label]) this.#windowMemory.remember(volume.header, labels[label].name, window);
+  }
+
+  /**
+   * Applies the window of a finding's label where the finding before had another one: the reader's, or the label's own.
+   * @param {Finding} finding
+   */
+  recallWindow({ label }) {
+    const { volume, labels } = this.#store.get();
+    if (!volume || (this.#windowed.volume === volume && this.#windowed.label === label)) return;
+    this.#windowed = { volume, label };
+    const style = labels[label];
+    if (!style) return;
+    const isOwn = (/** @type {IntensityWindow} */ { name }) => name === style.window;
+    const window = this.#windowMemory.recall(volume.header, style.name) ?? volume.header.windows.find(isOwn);
     if (window) this.#store.set({ window });
   }
 

@@ -96,6 +96,26 @@ export function formatPosition(mm) {
   return mm.map((x, axis) => `${sides[axis][x >= 0 ? 1 : 0]} ${Math.abs(x).toFixed(1)}`).join("  ");
 }
 
+/**
+ * Returns the view that shows a place in the middle of a pane with a field around it, or the whole plane if that is
+ * smaller than the field.
+ * @param {VolumeHeader} header
+ * @param {Plane} plane
+ * @param {Vector} size of the pane
+ * @param {Vector} index
+ * @param {number} field_mm
+ * @returns {View}
+ */
+export function viewAround(header, plane, size, index, field_mm) {
+  const { along } = PLANES[plane];
+  const extents = along.map((axis) => header.shape[axis] * header.spacing_mm[axis]);
+  const pixelsPerMm = Math.min(...size.map((pixels, a) => pixels / extents[a]));
+  const zoom = Math.min(...size) / (pixelsPerMm * field_mm);
+  if (!(zoom > 1.01)) return { zoom: 1, pan: [0, 0] };
+  const middles = along.map((axis) => index[axis] + 0.5 - header.shape[axis] / 2);
+  return { zoom, pan: middles.map((voxels, a) => voxels * header.spacing_mm[along[a]]) };
+}
+
 /** Where the voxels of one plane lie on a canvas, in device pixels. */
 export class Frame {
   /**

@@ -141,11 +141,12 @@ function bindTool(key, tool, help) {
 }
 
 /**
- * Returns whether a slider or the 3D view that has the focus uses a key itself.
+ * Returns whether a slider, the 3D view or an open menu that has the focus uses a key itself.
  * @param {EventTarget} node
  * @param {string} key
  */
 function usesKeyItself(node, key) {
+  if (key === "Escape" && node instanceof Element && node.closest(".mv-menu[open]")) return true;
   const selector = "input[type=range], .mv-mesh canvas";
   return /^(Arrow.*|[-+=])$/.test(key) && node instanceof Element && node.matches(selector);
 }

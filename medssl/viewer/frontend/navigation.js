@@ -1,13 +1,16 @@
 // @ts-check
 // Navigation: the crosshair, the active pane, zoom, and the arrangement of the panes.
-import { PLANES, clamp, findNearestVoxel, isInside } from "./geometry.js";
+import { PLANES, clamp, findNearestVoxel, isInside, toIndex, viewAround } from "./geometry.js";
 import { createViews } from "./state.js";
-/** @import { Vector, ViewerState } from "./types" */
+/** @import { Finding, Vector, ViewerState } from "./types" */
 /** @import { Comparison } from "./comparison.js" */
 /** @import { Pane } from "./pane.js" */
 /** @import { Store } from "./store.js" */
 
 const BRUSHES = ["brush", "erase", "range"];
+/** The field around a lesion: this many diameters, and at least this many mm. */
+const CONTEXT = 4;
+const LEAST_FIELD_MM = 80;
 
 export class Navigation {
   #store;
@@ -42,6 +45,25 @@ export class Navigation {
   moveCursor(pane, voxel) {
     if (this.#isOfCase(pane)) this.#store.set({ cursor: voxel });
     else this.#comparison.moveTo(voxel);
+  }
+
+  /**
+   * Moves the crosshair to a finding; a lesion is enlarged with its surroundings.
+   * @param {Finding} finding
+   */
+  showFinding({ centre_mm, diameter_mm, kind }) {
+    const { volume } = this.#store.get();
+    if (!volume) return;
+    const { header } = volume;
+    const index = toIndex(header.affine, centre_mm);
+    this.#store.set({ cursor: findNearestVoxel(header, index) });
+    if (!diameter_mm || kind === "organ") return;
+    const field_mm = Math.max(LEAST_FIELD_MM, CONTEXT * diameter_mm);
+    const views = this.#panes.map((pane) => {
+      pane.fit();
+      return [pane.plane, viewAround(header, pane.plane, [pane.top.width, pane.top.height], index, field_mm)];
+    });
+    this.#store.set({ views: Object.fromEntries(views) });
   }
 
   /**

@@ -2,7 +2,7 @@
 // Pane: one plane on two canvases, the voxels on the lower one, and lines and letters on the upper one.
 import { drawAnnotations } from "./annotations.js";
 import { createElement, getContext } from "./dom.js";
-import { Frame, PLANES } from "./geometry.js";
+import { Frame, PLANES, clamp } from "./geometry.js";
 import { hasLabels, traceOutlines } from "./outlines.js";
 import { PixelLayer } from "./pixelLayer.js";
 import { isLabelVisible, shownLabelAt } from "./state.js";
@@ -11,6 +11,9 @@ import { cutPlane } from "./volume.js";
 /** @import { Plane, View, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 /** @import { RemoteVolume, Voxels } from "./volume.js" */
+
+/** Width of a pane in CSS pixels from which its texts and lines grow with it. */
+const TEXT_WIDTH = 1100;
 
 export class Pane {
   /** @type {Frame | null} */
@@ -178,8 +181,9 @@ export class Pane {
   #drawAnnotations(state, volume, frame) {
     const { plane, index, ratio } = this;
     const pen = getContext(this.top);
+    const textRatio = ratio * clamp(this.top.width / ratio / TEXT_WIDTH, 1, 1.7);
     pen.clearRect(0, 0, this.top.width, this.top.height);
     const outlines = state.overlay && state.overlayVisible && state.outlineVisible ? this.#outlines : new Map();
-    drawAnnotations({ pen, state, header: volume.header, frame, plane, index, ratio }, outlines);
+    drawAnnotations({ pen, state, header: volume.header, frame, plane, index, ratio: textRatio }, outlines);
   }
 }

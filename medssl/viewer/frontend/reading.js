@@ -2,7 +2,7 @@
 // Reading: what the reader decides, measures and corrects, sent to the server through the outbox.
 import { ActHistory } from "./actHistory.js";
 import { findSignObstacle } from "./caseBar.js";
-import { findNearestVoxel, measureLength, toIndex, toMm } from "./geometry.js";
+import { measureLength, toMm } from "./geometry.js";
 import { interpolateSlices } from "./interpolation.js";
 import { MaskRecord } from "./maskRecord.js";
 import { Outbox, eventId } from "./outbox.js";
@@ -22,7 +22,7 @@ export class Reading {
   #notify;
   #takeRemarks;
   #askLabel;
-  #alignComparison;
+  #showFinding;
   #onStored;
   #history;
   /** @type {ViewerData} */
@@ -39,17 +39,17 @@ export class Reading {
    * @param {(events: NumberedEvent[]) => void} uses.send
    * @param {() => Remarks} uses.takeRemarks returns the reason and the note that go with one event
    * @param {(title: string, names: string[], onChoice: (number: number) => void) => void} uses.askLabel
-   * @param {(finding: Finding) => void} uses.alignComparison
+   * @param {(finding: Finding) => void} uses.showFinding
    * @param {(version: MaskVersion) => void} uses.fetchMask
    * @param {() => void} uses.onStored called when the server has stored an act
    */
-  constructor(data, { store, notify, send, takeRemarks, askLabel, alignComparison, fetchMask, onStored }) {
+  constructor(data, { store, notify, send, takeRemarks, askLabel, showFinding, fetchMask, onStored }) {
     this.#data = data;
     this.#store = store;
     this.#notify = notify;
     this.#takeRemarks = takeRemarks;
     this.#askLabel = askLabel;
-    this.#alignComparison = alignComparison;
+    this.#showFinding = showFinding;
     this.#onStored = onStored;
     this.#history = new ActHistory(data.key);
     this.mask = new MaskRecord({
@@ -101,17 +101,13 @@ export class Reading {
    * @param {boolean} isSent whether the server gets the selection
    */
   select(id, isSent = true) {
-    const { findings, volume, label } = this.#store.get();
+    const { findings, label } = this.#store.get();
     const finding = findings.find((other) => other.id === id);
     if (!finding) return;
     const state = this.#store.get();
     this.#store.set({ selected: id, label: shownLabelOf(state, finding) || finding.label || label, proposal: null });
     this.#selectedAt = performance.now();
-    if (volume) {
-      const index = toIndex(volume.header.affine, finding.centre_mm);
-      this.#store.set({ cursor: findNearestVoxel(volume.header, index) });
-    }
-    this.#alignComparison(finding);
+    this.#showFinding(finding);
     if (isSent && this.#data.handled_events.includes("select")) this.#scheduleSelect(id);
   }
 

@@ -35,6 +35,8 @@ export function createState({ selected }) {
     uncertaintySource: "",
     opacity: 0.3,
     threshold: null,
+    facts: [],
+    projection: { kind: "none", slab_mm: 10 },
     label: 1,
     radius_mm: 4,
     ballBrush: false,

@@ -2,6 +2,8 @@
 // Toolbar: tools, window presets, overlay, comparison and correction.
 import { createButton, createElement, setPressed, setText, setVisible } from "./dom.js";
 import { findToolKey, formatKey } from "./keys.js";
+import { createMenu } from "./menu.js";
+import { formatWindow } from "./paneTexts.js";
 import { axesOf, decisionOf } from "./state.js";
 import { TOOLS } from "./tools.js";
 /** @import { Commands, Panel, ToolName, ViewerState } from "./types" */
@@ -19,11 +21,22 @@ export function createToolbar(store, commands) {
   const comparison = createComparisonGroup(store, commands);
   const correction = createCorrectionGroup(store, commands);
   const help = createButton("?", () => commands.toggleHelp(), { class: "mv-icon", title: "Keys (?)" });
-  const viewing = tools.filter(({ tool }) => !tool.drawsLabels).map(({ node }) => node);
-  correction.node.prepend(...tools.filter(({ tool }) => tool.drawsLabels).map(({ node }) => node));
+  const [viewing, measuring, drawing] = [
+    tools.filter(({ tool }) => !tool.drawsLabels && !tool.measures),
+    tools.filter(({ tool }) => tool.measures),
+    tools.filter(({ tool }) => tool.drawsLabels),
+  ].map((list) => list.map((entry) => entry.node));
+  const measure = createMenu("Measure", ...measuring);
+  correction.node.prepend(...drawing);
   const groups = [presets, overlay, comparison, correction];
-  const node = createElement("div", { class: "mv-bar" }, createGroup("Tools", ...viewing));
+  const node = createElement("div", { class: "mv-bar" }, createGroup("Tools", ...viewing, measure.node));
   node.append(...groups.map((group) => group.node), createElement("span", { class: "mv-gap" }), help);
+  const showTool = () => {
+    const tool = TOOLS[store.get().tool];
+    measure.setTitle(tool.measures ? tool.name : "Measure");
+    measure.node.classList.toggle("mv-on", Boolean(tool.measures));
+  };
+  store.subscribe((changed) => changed.has("tool") && showTool());
   return { node, update: () => [...tools, ...groups].forEach((part) => part.update()) };
 }
 
@@ -51,20 +64,22 @@ function createToolButton(store, commands, name) {
  * @returns {Panel}
  */
 function createPresets(store, commands) {
-  const node = createGroup("Window presets");
+  const { node, panel, setTitle } = createMenu("Window presets");
+  const group = createGroup("Window", node);
   const update = () => {
     const { volume, window } = store.get();
     const windows = volume?.header?.windows ?? [];
-    if (node.childElementCount !== windows.length) {
+    if (panel.childElementCount !== windows.length) {
       const buttons = windows.map(({ name, low, high }, n) =>
         createButton(name, () => commands.applyPreset(n), { title: `${low} to ${high} (${n + 1})` }),
       );
-      node.replaceChildren(...buttons);
+      panel.replaceChildren(...buttons);
     }
-    setVisible(node, windows.length);
-    [...node.children].forEach((button, n) => setPressed(button, window?.name === windows[n].name));
+    setVisible(group, windows.length);
+    setTitle(window ? formatWindow(window) : "Window");
+    [...panel.children].forEach((button, n) => setPressed(button, window?.name === windows[n].name));
   };
-  return { node, update };
+  return { node: group, update };
 }
 
 /**
@@ -90,7 +105,9 @@ function createOverlayGroup(store, commands) {
   });
   const mesh = createButton("3D", () => commands.toggleMesh(), { title: "The mask as a surface to turn (S)" });
   const buttons = switches.map(({ button }) => button);
-  const node = createGroup("Overlay", ...buttons, mesh, opacity.node, uncertainty, confidence.node, asStored);
+  const [overlay, ...shown] = buttons;
+  const menu = createMenu("Show", ...shown, mesh, uncertainty, confidence.node, asStored);
+  const node = createGroup("Overlay", overlay, opacity.node, menu.node);
   const update = () => {
     const state = store.get();
     setVisible(node, state.overlay || state.editable);

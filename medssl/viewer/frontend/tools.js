@@ -14,6 +14,7 @@ import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
  * @property {Store<ViewerState>} store of the case
  * @property {Notify} notify
  * @property {(pane: Pane, voxel: Vector) => void} moveCursor
+ * @property {() => void} rememberWindow
  * @property {(tool: string) => boolean} finishStroke
  * @property {(long: Line, short: Line) => void} recordAxes
  */
@@ -29,6 +30,7 @@ import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
  * @property {boolean} [usesArrows] the arrow keys act as short drags
  * @property {boolean} [worksOutside] a drag may begin outside the volume
  * @property {boolean} [hasTwoEnds] at the crosshair, the first key sets one end and the second key the other
+ * @property {boolean} [measures]
  * @property {boolean} [drawsLabels]
  * @property {boolean} [recordsAxes]
  */
@@ -60,6 +62,7 @@ export const TOOLS = {
       const level = (low + high) / 2 - (dy * (high - low)) / (400 * pane.ratio);
       store.set({ window: { name: "own", low: level - width / 2, high: level + width / 2 } });
     },
+    end: ({ rememberWindow }) => rememberWindow(),
   },
   pan: {
     name: "Pan",
@@ -78,6 +81,7 @@ export const TOOLS = {
   },
   length: {
     name: "Length",
+    measures: true,
     hasTwoEnds: true,
     hint: "Drag from edge to edge; Esc removes the measurements",
     begin: (_, drag) => beginLine(drag.pane.store, drag),
@@ -88,6 +92,7 @@ export const TOOLS = {
   },
   recist: {
     name: "RECIST",
+    measures: true,
     hasTwoEnds: true,
     recordsAxes: true,
     hint: "Drag the longest diameter of the chosen finding, then drag across it for the short axis",
@@ -164,6 +169,7 @@ export function nudge(context, pane, key) {
   const drag = { pane, index: cursor, previous: cursor, dx, dy };
   tool.begin(context, drag);
   tool.move?.(context, drag);
+  tool.end?.(context, drag);
   return true;
 }
 

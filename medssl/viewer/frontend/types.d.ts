@@ -30,6 +30,8 @@ export interface VolumeHeader {
   intercept: number;
   exact: boolean;
   slab: number;
+  /** DICOM instance number of each axial slice, where the scan came from DICOM. */
+  instances?: number[];
   sha256: string;
   windows: IntensityWindow[];
   window: string;
@@ -39,6 +41,8 @@ export interface LabelStyle {
   name: string;
   colour: string;
   visible: boolean;
+  /** Name of the window that shows it best. */
+  window?: string;
 }
 
 /** The ends of the long and the short axis of a finding, in mm RAS. */
@@ -108,7 +112,10 @@ export interface CaseStatus {
 export interface ViewerData extends Answer {
   key: string;
   name?: string;
-  height: number;
+  /** What is known about the series, a line each: modality and sequence, acquisition, date. */
+  facts?: string[];
+  /** Height in CSS pixels; null fills the rest of the browser window. */
+  height: number | null;
   unit: string;
   volume: string | null;
   overlay: string | null;
@@ -161,6 +168,12 @@ export interface Line {
 export interface Proposal {
   offsets: number[];
   value: number;
+}
+
+/** How the slices around the crosshair are joined to one picture. */
+export interface Projection {
+  kind: "none" | "MIP" | "MinIP" | "mean";
+  slab_mm: number;
 }
 
 /** Zoom of a pane, and its shift in mm. */
@@ -219,6 +232,8 @@ export interface ViewerState {
   opacity: number;
   /** Confidence from which a voxel counts as labelled; null shows the mask as stored. */
   threshold: number | null;
+  facts: string[];
+  projection: Projection;
   /** The label that is drawn. */
   label: number;
   radius_mm: number;

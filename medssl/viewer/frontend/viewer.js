@@ -27,6 +27,8 @@ import { STYLESHEET } from "./stylesheet.js";
 import { createToolbar } from "./toolbar.js";
 import { createUncertaintyLegend } from "./uncertaintyLegend.js";
 import { restoreView, saveView } from "./viewMemory.js";
+import { measureRestOfWindow } from "./windowHeight.js";
+import { WindowMemory } from "./windowMemory.js";
 /** @import { SendTrigger, ViewerData, ViewerState } from "./types" */
 /** @import { ToolContext } from "./tools.js" */
 
@@ -58,6 +60,8 @@ const DRAWN = [
   "brushCursor",
   "comparison",
   "comparisonLinked",
+  "facts",
+  "projection",
 ];
 
 class Viewer {
@@ -84,7 +88,7 @@ class Viewer {
     const commands = createCommands(this);
 
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, store));
-    this.display = new Display({ store, notify });
+    this.display = new Display({ store, notify, windowMemory: new WindowMemory(data.key) });
     this.comparison = new Comparison({ store, panes: this.panes, notify, redraw });
     this.meshView = new MeshView({ store, notify, redraw });
     this.labelDialog = new LabelDialog();
@@ -104,7 +108,11 @@ class Viewer {
       send: (events) => this.send("events", events),
       takeRemarks: this.findingsPanel.takeRemarks,
       askLabel: (title, names, onChoice) => this.labelDialog.ask(title, names, onChoice),
-      alignComparison: (finding) => this.comparison.align(finding),
+      showFinding: (finding) => {
+        this.navigation.showFinding(finding);
+        this.display.recallWindow(finding);
+        this.comparison.align(finding);
+      },
       fetchMask: (version) => this.loader?.fetchMask(version),
       onStored: () => this.siblings.reportRecord(),
     });
@@ -136,6 +144,7 @@ class Viewer {
       store,
       notify,
       moveCursor: (pane, voxel) => this.navigation.moveCursor(pane, voxel),
+      rememberWindow: () => this.display.rememberWindow(),
       finishStroke: (tool) => this.reading.finishStroke(tool),
       recordAxes: (long, short) => this.reading.recordAxes(long, short),
     };
@@ -160,7 +169,9 @@ class Viewer {
         this.labelDialog.ask(question, ["Stay until everything is saved", "Leave now"], (n) => n === 1 && leave()),
     });
     this.keepView = () => saveView(data.key, store);
+    this.fitHeight = () => this.#fitHeight();
     window.addEventListener("pagehide", this.keepView);
+    window.addEventListener("resize", this.fitHeight);
     this.update(data);
   }
 
@@ -180,7 +191,7 @@ class Viewer {
   update(data) {
     const previous = this.#data;
     this.#data = data;
-    this.root.style.height = `${data.height}px`;
+    this.fitHeight();
     const { labels, labelOverrides } = this.state;
     const styled = Object.fromEntries(
       Object.entries(data.labels).map(([number, style]) => [number, { ...style, ...labelOverrides[number] }]),
@@ -191,6 +202,7 @@ class Viewer {
       findings: data.findings,
       reasons: data.reasons,
       uncertaintySource: data.uncertainty_source ?? "",
+      facts: JSON.stringify(data.facts ?? []) === JSON.stringify(this.state.facts) ? this.state.facts : data.facts,
       comparisons: data.comparisons ?? [],
       labels: JSON.stringify(styled) === JSON.stringify(labels) ? labels : styled,
     });
@@ -260,6 +272,7 @@ class Viewer {
   close() {
     this.keepView();
     window.removeEventListener("pagehide", this.keepView);
+    window.removeEventListener("resize", this.fitHeight);
     this.loader.close();
     this.reading.close();
     this.siblings.close();
@@ -274,6 +287,10 @@ class Viewer {
   /** Runs the page again, so that it follows the record and knows that the reader is at work. */
   #reportActivity() {
     this.send("alive", Date.now());
+  }
+
+  #fitHeight() {
+    this.root.style.height = `${this.#data?.height ?? measureRestOfWindow(this.root)}px`;
   }
 
   #buildStage() {
