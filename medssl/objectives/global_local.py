@@ -7,7 +7,6 @@ queue; and the coarsest features are pooled by both mean and maximum, since afte
 varies between volumes.
 """
 
-import copy
 from typing import Literal
 
 import torch
@@ -40,6 +39,7 @@ from medssl.nn.regions import (
     sample_matching_points,
 )
 from medssl.nn.ring_buffer import RingBuffer
+from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings
@@ -116,7 +116,7 @@ class GlobalLocal(Objective):
             blank_row = {"volume": torch.tensor(NO_SCAN), "along": torch.zeros(()), "extent_mm": torch.ones(3)}
             self.queue = RingBuffer(config.queue_size, z=torch.zeros(config.width), **blank_row)
             if config.momentum is not None:
-                self.key = copy.deepcopy(nn.ModuleList([encoder, self.head])).requires_grad_(False)
+                self.key = copy_as_teacher(nn.ModuleList([encoder, self.head]))
         if config.stage != "global":
             self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
             channels = get_level_channels(config.level, encoder)
@@ -228,14 +228,11 @@ class GlobalLocal(Objective):
         scan = is_covered.sum(-1).argmax(1)
         return scan, mapped[rows, scan], is_covered[rows, scan]
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Updates the key encoder by an EMA, so that keys in the queue stay comparable with new ones."""
         if self.config.stage == "local" or self.config.momentum is None:
             return
-        trained = nn.ModuleList([self.encoder, self.head])
-        for key_weight, weight in zip(self.key.parameters(), trained.parameters(), strict=True):
-            key_weight.lerp_(weight, 1 - self.config.momentum)
+        follow(self.key, nn.ModuleList([self.encoder, self.head]), self.config.momentum)
 
     def transferable(self) -> dict[str, nn.Module]:
         """Returns the encoder, and the decoder if this stage trains it."""

@@ -1,6 +1,5 @@
 """Mean teacher: the running average of the trained network supervises it on unlabelled crops."""
 
-import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from medssl.data.classes import IGNORE_INDEX
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
 from medssl.nn.masks import SeededGenerators
+from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.step import Step
 from medssl.tasks.base import Task
 from medssl.training.config import TrainConfig
@@ -39,7 +39,7 @@ class MeanTeacher(Task):
         super().__init__(student.config, student.encoder, student.num_classes, student.patch_size)
         self.student = student
         self.selection_metric = student.selection_metric
-        self.teacher = copy.deepcopy(student).requires_grad_(False)
+        self.teacher = copy_as_teacher(student)
         self.semi_supervised = semi_supervised
         self.decay = train.ema_decay or DEFAULT_EMA_DECAY
         self.rampup_steps = semi_supervised.rampup_fraction * train.total_steps
@@ -64,13 +64,7 @@ class MeanTeacher(Task):
         """Updates the teacher; the first updates are a plain mean, so that its initial weights soon lose influence."""
         self.student.after_step()
         self.taken += 1
-        decay = min(self.decay, 1 - 1 / (int(self.taken) + 1))
-        weights = dict(self.student.named_parameters())
-        with torch.no_grad():
-            for name, average in self.teacher.named_parameters():
-                average.lerp_(weights[name], 1 - decay)
-            for name, buffer in self.teacher.named_buffers():
-                buffer.copy_(self.student.get_buffer(name))
+        follow(self.teacher, self.student, min(self.decay, 1 - 1 / (int(self.taken) + 1)))
 
     def probability(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b n i j k"]:
         """Returns the class probabilities of the teacher."""
