@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from medssl.data.crops import Crops
 from medssl.nn import masks
 from medssl.nn.encoder import Encoder
-from medssl.nn.self_supervision.predictor import NUM_HEADS, Predictor
+from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CellPredictor
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.self_supervision.tokens import cell_positions_mm, to_tokens
 from medssl.nn.step import Step
@@ -50,7 +50,7 @@ class Jepa(Objective):
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)
-        self.predictor = Predictor(encoder.channels[-1], config.width, config.depth)
+        self.predictor = CellPredictor(encoder.channels[-1], config.width, config.depth)
         self.teacher = copy_as_teacher(encoder)
         self.draws = masks.SeededGenerators(config.seed)
 

@@ -14,8 +14,11 @@ def list_rotations() -> list[Rotation]:
 
     The identity is the first. The 24 signed permutations with determinant 1 are closed under composition.
     """
-    signed = [(order, flips) for order in permutations(range(3)) for flips in product((False, True), repeat=3)]
-    return sorted((r for r in signed if np.linalg.det(as_matrix(r)) > 0), key=lambda r: (r[0], r[1]))
+    either = (False, True)
+    signed = [
+        ((i, j, k), (a, b, c)) for i, j, k in permutations(range(3)) for a, b, c in product(either, either, either)
+    ]
+    return [rotation for rotation in signed if np.linalg.det(as_matrix(rotation)) > 0]
 
 
 def as_matrix(rotation: Rotation) -> Int[np.ndarray, "3 3"]:

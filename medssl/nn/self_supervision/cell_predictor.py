@@ -16,7 +16,7 @@ from medssl.nn.self_supervision.tokens import embed_positions
 NUM_HEADS = 6
 
 
-class Predictor(nn.Module):
+class CellPredictor(nn.Module):
     """Predicts one vector for each cell from the visible cells and their positions.
 
     Args:
