@@ -1,4 +1,4 @@
-"""Tests inputs and losses of inpainting, masked reconstruction and hybrid objectives."""
+"""Tests inputs and losses of inpainting and masked reconstruction."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives import hybrid, inpaint, mae
+from medssl.objectives import inpaint, mae
 
 OFF = dict.fromkeys(inpaint.CorruptionProbabilities.model_fields, 0.0)
 
@@ -99,43 +99,3 @@ def test_predicting_patch_means_has_a_loss_of_one_and_visible_patches_do_not_cou
     model.reconstruct = lambda x, visible: torch.where(visible, 9.0, torch.zeros_like(x))
     step = model.step(batch)
     assert step.loss.item() == pytest.approx(1, abs=1e-3) and step.logs["visible"] > 9
-
-
-def test_a_hybrid_is_the_weighted_sum_of_its_parts():
-    settings = hybrid.Config(
-        reconstruction="mae", contrastive="vicreg", reconstruction_weight=2, contrastive_weight=0.5
-    )
-    model, batch = hybrid.Hybrid(settings, encoder()), crops()
-    step = model.step(batch)
-    assert step.loss.item() == pytest.approx(
-        float(2 * step.logs["reconstruction"] + 0.5 * step.logs["contrastive"]), rel=1e-5
-    )
-    assert model.transferable()["decoder"] is model.reconstruction.decoder
-
-
-def test_a_hybrid_moves_the_keys_of_its_contrastive_objective():
-    settings = hybrid.Config(reconstruction="mae", contrastive={"name": "global_local", "momentum": 0.9})
-    model = hybrid.Hybrid(settings, encoder())
-    before = [p.clone() for p in model.contrastive.key.parameters()]
-    with torch.no_grad():
-        for p in model.encoder.parameters():
-            p.add_(1)
-    model.after_step()
-    assert any(not torch.equal(a, b) for a, b in zip(before, model.contrastive.key.parameters(), strict=True))
-
-
-def test_a_hybrid_takes_as_many_views_as_either_part_and_nests_settings():
-    values = {
-        "contrastive": {"name": "global_local", "num_views": 2, "queue_size": 8},
-        "reconstruction": {"name": "mae", "mask_ratio": 0.5},
-    }
-    settings = config.check(values, hybrid.Config, "run.yaml")
-    model = hybrid.Hybrid(settings, encoder())
-    assert model.views == 2 and model.step(crops(views=2)).loss.isfinite()
-    with pytest.raises(BadInput, match=r"contrastive\.queue_size"):
-        config.check({"contrastive": {"name": "global_local", "queue_size": -1}}, hybrid.Config, "run.yaml")
-
-
-def test_a_hybrid_refuses_an_objective_that_is_not_contrastive():
-    with pytest.raises(BadInput, match="mae"):
-        hybrid.Hybrid(hybrid.Config(contrastive="mae"), encoder())

@@ -102,7 +102,7 @@ def test_contradicting_starts_are_refused(tmp_path, manifest):
         ("inpaint", [18, 17, 16], r"crop \(18, 17, 16\) is not divisible .* use \(18, 18, 16\)"),
         ("mae", [4, 4, 4], "8 patches .* masking needs 16"),
         ("spark", [4, 4, 4], "8 patches .* masking needs 16"),
-        ("hybrid", [4, 4, 4], "8 patches .* masking needs 16"),
+        ("sum", [4, 4, 4], "8 patches .* masking needs 16"),
     ],
 )
 def test_a_crop_that_nothing_can_be_learnt_from_is_refused_before_a_run_begins(
@@ -121,7 +121,7 @@ def test_a_pool_smaller_than_a_batch_is_refused(tmp_path, manifest):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("objective", ["global_local", "vicreg", "hybrid"])
+@pytest.mark.parametrize("objective", ["global_local", "vicreg", "sum"])
 def test_crops_whose_positions_are_compared_are_not_augmented(objective, tmp_path, manifest):
     with pytest.raises(BadInput, match=f"{objective} compares positions in the scan, which augmentation would move"):
         pretrain(make_config(tmp_path, manifest, "run", objective, augment={}))

@@ -27,7 +27,7 @@ PRETRAININGS = {
     "inpaint": {"train": {**TRAIN, "precision": "bf16"}},
     "vicreg": {},
     "global_local": {},
-    "hybrid": {"num_probe_volumes": 1},
+    "sum": {"num_probe_volumes": 1},
 }
 FINETUNINGS = {
     "segment": {"train": {**TRAIN, "ema_decay": 0.9, "freeze_fraction": 0.5}, "augment": AUGMENT},
