@@ -55,5 +55,5 @@ soak: .venv/ready
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,cluster,docs,test]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,cluster,docs,pacs,test]'
 	touch $@

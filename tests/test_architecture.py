@@ -12,6 +12,8 @@ THIRD_PARTIES = {
     "highdicom": ("medssl/io/",),
     "nibabel": ("medssl/io/",),
     "SimpleITK": ("medssl/io/", "medssl/data/"),
+    "dicomweb_client": ("medssl/io/",),
+    "requests": ("medssl/io/",),
     "lightning": ("medssl/training/",),
     "monai": ("medssl/nn/", "medssl/tasks/", "medssl/inference/", "medssl/metrics/", "pipelines/fetch.py"),
     "streamlit": ("app/", "medssl/viewer/"),
