@@ -93,7 +93,8 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
     except (BadInput, OSError) as error:
         return _fail(name, _describe_error(error), 2, debug)
     except ModuleNotFoundError as error:
-        return _fail(name, f"needs {error.name}, which is not installed; pip install 'medssl[app]'", 2, debug)
+        extra = "pacs" if error.name in ("dicomweb_client", "requests") else "app"
+        return _fail(name, f"needs {error.name}, which is not installed; pip install 'medssl[{extra}]'", 2, debug)
     except Stopped as stopped:
         return _fail(name, str(stopped), stopped.exit_code, debug=False)
     except KeyboardInterrupt:

@@ -1,9 +1,11 @@
 """Turns a folder of scans into a store, a manifest and a ledger of every file: medssl ingest SCANS --out STORE"""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from medssl.errors import BadInput
+from medssl.io.dicomweb.address import is_address
 
 
 def main(words: list[str]) -> None:
@@ -22,7 +24,7 @@ def main(words: list[str]) -> None:
     from medssl.data.class_kinds import parse_kinds
     from medssl.data.ingest.config import IngestConfig
     from medssl.data.ingest.dry_run import plan_ingestion
-    from medssl.data.ingest.pipeline import ingest
+    from medssl.data.ingest.pipeline import ingest, is_new_store
     from medssl.data.store_metadata import StoreMetadata
 
     options = check({
@@ -37,20 +39,26 @@ def main(words: list[str]) -> None:
         "hide_names": args.hide_names, "pseudonym_key": args.pseudonym_key,
     }, IngestConfig, "medssl ingest")  # fmt: skip
     if args.dry_run:
-        print(plan_ingestion(args.scans, options).render())
+        print(
+            _list_remote(args.scans) if is_address(args.scans) else plan_ingestion(Path(args.scans), options).render()
+        )
         return
     if args.out is None:
         raise BadInput(
             "--out STORE is missing; name the folder of the store, or add --dry-run to see what would be read"
         )
-    columns = (TextColumn("cases"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task("cases", total=None, visible=False)
+    is_new_store(args.out)  # what cannot be a store is refused before anything is retrieved
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(TextColumn("{task.description}"), *columns) as progress:
 
-        def show_progress(done: int, total: int) -> None:
-            progress.update(bar, completed=done, total=total, visible=True)
+        def show_progress(name: str) -> Callable[[int, int], None]:
+            bar = progress.add_task(name, total=None, visible=False)
+            return lambda done, total: progress.update(bar, completed=done, total=total, visible=True)
 
-        summary = ingest(args.scans, args.out, options, show_progress)
+        scans = Path(args.scans)
+        if is_address(args.scans):
+            scans = _retrieve(args.scans, args.out, show_progress("files"))
+        summary = ingest(scans, args.out, options, show_progress("cases"))
     print(summary.describe())
     for note in summary.notes:
         print(f"  {note}")
@@ -63,14 +71,42 @@ def main(words: list[str]) -> None:
     print(f"{args.out / 'manifest.csv'}\n{args.out / 'ledger.csv'}\n{args.out / 'report.html'}")
 
 
+def _retrieve(address: str, out: Path, on_progress: Callable[[int, int], None]) -> Path:
+    """Retrieves the series of an address into the private folder of a store, and returns the folder of all of them."""
+    from medssl.data.ingest.deidentification import private_dir
+    from medssl.io.dicomweb.address import parse_address
+    from medssl.io.dicomweb.retrieve import USABLE_MODALITIES, find_series, retrieve_all
+    from medssl.io.dicomweb.service import connect
+
+    place = parse_address(address)
+    service = connect(place.url)
+    folder = private_dir(out)
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+    return retrieve_all(service, find_series(service, place, USABLE_MODALITIES), folder / "dicomweb", on_progress)
+
+
+def _list_remote(address: str) -> str:
+    """Returns a line for each series of an address, with a pseudonym of its patient."""
+    from medssl.data.ingest.source import make_pseudonym
+    from medssl.io.dicomweb.address import parse_address
+    from medssl.io.dicomweb.retrieve import USABLE_MODALITIES, find_series
+    from medssl.io.dicomweb.service import connect
+
+    place = parse_address(address)
+    series = find_series(connect(place.url), place, USABLE_MODALITIES)
+    lines = [f"{make_pseudonym(s.patient)}  {s.modality:<8}  {len(s.instances):>5} files" for s in series]
+    studies, files = len({s.study for s in series}), sum(len(s.instances) for s in series)
+    return "\n".join(["patient       modality", *lines, f"{len(series)} series of {studies} studies, {files} files"])
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Returns the options of the command."""
     parser = argparse.ArgumentParser("medssl ingest", description=__doc__)
     parser.add_argument(
         "scans",
-        type=Path,
         help="folder of DICOM, NIfTI, NRRD or MHA files; the layouts of Decathlon, nnU-Net, BIDS, BraTS, KiTS, "
-        "TotalSegmentator, MONAI Label and 3D Slicer are known",
+        "TotalSegmentator, MONAI Label and 3D Slicer are known. Or studies of an archive: "
+        "dicomweb+https://HOST/PATH?PatientID=ID",
     )
     parser.add_argument("--out", type=Path, metavar="STORE", help="folder of the store; an existing store is extended")
     parser.add_argument(

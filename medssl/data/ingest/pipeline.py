@@ -92,9 +92,7 @@ def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCa
         raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
     layout = discover_dataset(scans, config)
     pseudonymizer = _make_pseudonymizer(out, config)
-    is_new = not (out / "store.json").exists()
-    if is_new and out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
-        raise BadInput(f"{out}: exists and is not a store; choose an empty folder or a new name")
+    is_new = is_new_store(out)
     had_private_dir = private_dir(out).exists()
     out.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(out, "another ingestion is writing here; wait until it ends or use another --out"):
@@ -108,6 +106,18 @@ def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCa
             if is_new and not had_private_dir:
                 shutil.rmtree(private_dir(out), ignore_errors=True)
             raise
+
+
+def is_new_store(out: Path) -> bool:
+    """Returns whether a folder of a store has yet to be created.
+
+    Raises:
+        BadInput: The folder holds something else.
+    """
+    is_new = not (out / "store.json").exists()
+    if is_new and out.exists() and any(not p.name.startswith(".") for p in out.iterdir()):
+        raise BadInput(f"{out}: exists and is not a store; choose an empty folder or a new name")
+    return is_new
 
 
 def _make_pseudonymizer(out: Path, config: IngestConfig) -> NoPseudonyms:

@@ -25,6 +25,9 @@ from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput, InputWarning
 from medssl.io import dates
 from medssl.io.dicom import deidentify, reader
+from medssl.io.dicomweb.service import connect
+from medssl.io.dicomweb.store import store_files
+from tests.helpers.archive_server import PASSWORD, USER, FaultyProxy, run_orthanc, write_netrc
 from tests.helpers.dicom_phantom import ROOT, make_slices, save, write_structure_set
 
 NAME = "Qwertzsmith"
@@ -139,6 +142,31 @@ def test_without_deidentification_the_names_are_found(scans, tmp_path, capfd, ca
     output = run_ingest(scans, tmp_path / "store", capfd, caplog, "--no-deidentify")
     assert NAME in find_secrets(tmp_path / "store", output) and "files.csv" not in output
     assert not private_dir(tmp_path / "store").exists()
+
+
+def test_scans_of_an_archive_become_the_store_that_their_files_become(tmp_path, capfd, caplog, monkeypatch):
+    write_netrc(tmp_path / "netrc", monkeypatch)
+    home = tmp_path / "scans"
+    save(plant_name(), home)
+    with run_orthanc(tmp_path / "archive") as url, FaultyProxy(url) as proxy:
+        store_files(connect(url), sorted(home.iterdir()))
+        address = f"dicomweb+{proxy.url}?PatientID={NAME}*"
+        with caplog.at_level("DEBUG"):
+            assert cli.run("ingest", [address, "--dry-run"]) == 0
+        assert "1 series of 1 studies, 6 files" in capfd.readouterr().out and not (tmp_path / "store").exists()
+        output = run_ingest(address, tmp_path / "store", capfd, caplog)
+        assert find_secrets(tmp_path / "store", output) == set()
+        assert not any(word.encode() in read_everything(tmp_path / "store", output) for word in (USER, PASSWORD))
+        assert "nothing to do" in run_ingest(address, tmp_path / "store", capfd, caplog)
+        proxy.fault = lambda path, _: 401
+        assert cli.run("ingest", [address, "--out", str(tmp_path / "store")]) == 2
+        captured = capfd.readouterr()
+    assert "refuses access" in captured.err and NAME not in captured.err + captured.out
+    run_ingest(home, tmp_path / "direct", capfd, caplog)
+    (case,), (direct,) = (Manifest.read(tmp_path / name / "manifest.csv").cases for name in ("store", "direct"))
+    assert case.sha256 == direct.sha256
+    volume = read_source(case, Manifest.read(tmp_path / "store/manifest.csv"))
+    assert np.array_equal(volume.voxels, next(iter(reader.read(home))).volume().voxels)
 
 
 FAULTS = {
