@@ -194,7 +194,7 @@ def _search(search: Callable[..., Any], service: Service, keys: Mapping[str, str
 
 
 def _check_keys(service: Service, item: Mapping[str, Any], keys: Mapping[str, str]) -> None:
-    """Rejects a result without a key of the search, which would be a scan of somebody else."""
+    """Rejects a result without a key of the search, which would be the scan of another patient."""
     for name, value in keys.items():
         text = _get(item, name)
         if name in EXACT_KEYS and text and not re.search(r"[*?\\,]", value) and text.casefold() != value.casefold():

@@ -1,4 +1,4 @@
-"""Connects to a DICOMweb service: signs in, repeats requests that fail for a moment, and says why others fail."""
+"""Connects to a DICOMweb service: signs in, repeats requests that fail for a moment, and explains why others fail."""
 
 import logging
 import os
