@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import streamlit as st
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from app.headers import read_page
 from medssl.predictions_folder import NOTICE
 from medssl.viewer import component
 
@@ -29,7 +29,7 @@ LOADING_HTML = """<style>
 
 def build_routes() -> list[Route]:
     """Returns the routes of the first bytes of each page, and of the viewer's modules under a path with their hash."""
-    index = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+    index = read_page()
     loading = LOADING_HTML.replace("{notice}", NOTICE)
     head = f"<title>Review</title>{component.list_preloads()}"
     html = index.replace(EMPTY_ROOT, loading).replace("<title>Streamlit</title>", head)

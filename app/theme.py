@@ -53,5 +53,9 @@ def show_error(_: Exception) -> bool:
 
 def build_bar(done: int, total: int, text: str) -> str:
     """Returns the HTML of a thin progress bar with a text below it."""
-    percent = 100 * done / total if total else 100
-    return f"<div class=bar><i style='width:{percent:.0f}%'></i></div><small>{escape(text)}</small>"
+    return f"<progress class=bar value={done if total else 1} max={total or 1}></progress><small>{escape(text)}</small>"
+
+
+def build_swatch(colour: str) -> str:
+    """Returns the HTML of a small square in a colour; the content security policy forbids attributes with styles."""
+    return f"<font class=swatch color='{escape(colour)}'>&#9632;</font>"

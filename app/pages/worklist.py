@@ -104,7 +104,7 @@ def _build_row(item: WorklistItem, colours: dict[str, str], busy: OpenCase | Non
     organs = [finding for finding in item.findings if finding.kind == "organ"]
     counts = Counter(finding.name for finding in (*item.lesions, *organs))
     chips = "".join(
-        f"<span class=chip><i style='background:{escape(colours.get(name, '#888'))}'></i>{n} {escape(name)}</span>"
+        f"<span class=chip>{theme.build_swatch(colours.get(name, '#888'))}{n} {escape(name)}</span>"
         for name, n in counts.items()
     )
     open_by = f"<i class=busy>open by {escape(busy.reviewer)} since {busy.start_time}</i>" if busy else ""
