@@ -1,6 +1,7 @@
 // @ts-check
 // Annotations: outlines, crosshair, measurements and texts over one plane.
 import { PLANES, measureLength, toIndex } from "./geometry.js";
+import { drawShape, isOnSlice } from "./measureShapes.js";
 import { DIM_INK, INK, createFont, drawTexts, writeText } from "./paneTexts.js";
 import { axesOf, labelColour, shownLabelAt } from "./state.js";
 import { TextPlacer } from "./textPlacer.js";
@@ -107,35 +108,26 @@ function drawCrosshair({ pen, state, frame, ratio }) {
 }
 
 /**
- * @param {Target} target
- * @param {Line} line
- */
-function isOnSlice(target, { plane, from }) {
-  return plane === target.plane && Math.round(from[PLANES[plane].across]) === target.index;
-}
-
-/**
  * Draws a line, and returns the function that writes its length, once all lines are there: beyond an end, so that it
  * lies neither on what is measured nor on another text.
  * @param {Target} target
  * @param {Line} line
  * @param {TextPlacer} placer
  */
-function drawMeasure(target, { from, to, text }, placer) {
-  const { pen, frame, ratio } = target;
-  const ends = [frame.toPixel(from), frame.toPixel(to)];
-  const half = 3 * ratio;
+function drawMeasure(target, line, placer) {
+  const { pen, ratio } = target;
   pen.strokeStyle = MEASURE;
   pen.lineWidth = 1.5 * ratio;
-  drawLine(pen, ends[0], ends[1]);
-  for (const [x, y] of ends) pen.strokeRect(x - half, y - half, 2 * half, 2 * half);
+  const ends = drawShape(target, line);
   placer.addLine(ends);
   return () => {
+    const texts = line.text.split("\n");
     pen.font = createFont(MEASURE_SIZE, ratio);
-    const size = [pen.measureText(text).width + 4 * ratio, MEASURE_SIZE * 1.3 * ratio];
-    const centre = placer.place(ends, size, 8 * ratio);
+    const height = MEASURE_SIZE * 1.3 * ratio;
+    const width = Math.max(...texts.map((text) => pen.measureText(text).width)) + 4 * ratio;
+    const [x, y] = placer.place(ends, [width, height * texts.length], 8 * ratio);
     const style = /** @type {const} */ ({ align: "center", baseline: "middle", colour: MEASURE, size: MEASURE_SIZE });
-    writeText(target, text, centre, style);
+    texts.forEach((text, n) => writeText(target, text, [x, y + (n - (texts.length - 1) / 2) * height], style));
   };
 }
 

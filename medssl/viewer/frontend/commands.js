@@ -5,6 +5,7 @@ import { applyAtCursor, nudge, selectTool } from "./tools.js";
 /** @import { Comparison } from "./comparison.js" */
 /** @import { Display } from "./display.js" */
 /** @import { HelpPage } from "./helpPage.js" */
+/** @import { MaskEdits } from "./maskEdits.js" */
 /** @import { MeshView } from "./meshView.js" */
 /** @import { Navigation } from "./navigation.js" */
 /** @import { Reading } from "./reading.js" */
@@ -18,6 +19,7 @@ import { applyAtCursor, nudge, selectTool } from "./tools.js";
  * @property {Comparison} comparison
  * @property {Display} display
  * @property {HelpPage} help
+ * @property {MaskEdits} maskEdits
  * @property {MeshView} meshView
  * @property {Navigation} navigation
  * @property {Reading} reading
@@ -46,6 +48,10 @@ export function createCommands(parts) {
     retryRefused: () => parts.reading.outbox.retry(),
     discardRefused: () => parts.reading.discardRefused(),
     interpolate: () => parts.reading.interpolate(parts.navigation.active.plane),
+    editMask: (name) => parts.maskEdits.apply(name),
+    copySlice: (by) => parts.maskEdits.copySlice(parts.navigation.active.plane, by),
+    project: (kind) => parts.display.project(kind),
+    cycleProjection: () => parts.display.cycleProjection(),
     applyPreset: (number) => parts.display.applyPreset(number),
     setThreshold: (threshold) => parts.display.setThreshold(threshold),
     styleLabel: (number, change) => parts.display.styleLabel(number, change),

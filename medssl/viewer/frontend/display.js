@@ -3,7 +3,7 @@
 import { clamp } from "./geometry.js";
 import { buildColourTable, buildLabelTable } from "./state.js";
 import { buildGreyTable } from "./volume.js";
-/** @import { Finding, IntensityWindow, LabelStyle, Notify, SwitchName, ViewerState } from "./types" */
+/** @import { Finding, IntensityWindow, LabelStyle, Notify, Projection, SwitchName, ViewerState } from "./types" */
 /** @import { WindowMemory } from "./windowMemory.js" */
 /** @import { RemoteVolume } from "./volume.js" */
 /** @import { Store } from "./store.js" */
@@ -74,6 +74,17 @@ export class Display {
     const isOwn = (/** @type {IntensityWindow} */ { name }) => name === style.window;
     const window = this.#windowMemory.recall(volume.header, style.name) ?? volume.header.windows.find(isOwn);
     if (window) this.#store.set({ window });
+  }
+
+  /** @param {Projection["kind"]} kind */
+  project(kind) {
+    this.#store.set({ projection: { ...this.#store.get().projection, kind } });
+  }
+
+  /** Shows single slices, then the largest, the smallest and the mean value of a slab. */
+  cycleProjection() {
+    const kinds = /** @type {const} */ (["none", "MIP", "MinIP", "mean"]);
+    this.project(kinds[(kinds.indexOf(this.#store.get().projection.kind) + 1) % kinds.length]);
   }
 
   /** @param {number | null} threshold */

@@ -9,6 +9,8 @@ const MOUSE = [
   "Right button: window",
   "Shift or middle button: pan",
   "Double click: enlarge",
+  "Ctrl with a drawing tool: erase",
+  "Click on a mask: choose its finding",
 ];
 
 export class HelpPage {

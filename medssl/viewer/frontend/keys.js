@@ -1,7 +1,7 @@
 // @ts-check
 // Keys: everything that the reader can do with the keyboard, in one table that is also the help page.
 import { TOOLS } from "./tools.js";
-/** @import { Commands, ToolName } from "./types" */
+/** @import { Commands, MaskEditName, ToolName } from "./types" */
 
 /**
  * @typedef {object} KeyBinding
@@ -42,17 +42,36 @@ export const KEYS = [
   { keys: ["q"], help: "uncertainty on and off", run: (c) => c.toggleUncertainty() },
   { keys: ["c"], help: "comparison: earlier study, other model, none", run: (c) => c.cycleComparison() },
   { keys: ["j"], help: "scroll both studies together, or each alone", run: (c) => c.toggleLink() },
+  { keys: ["P"], help: "slab: MIP, MinIP, mean, single slices", run: (c) => c.cycleProjection() },
+  { keys: ["S"], help: "image smooth or as its voxels", run: (c) => c.toggle("smoothed") },
   { keys: ["s"], help: "3D view of the mask", run: (c) => c.toggleMesh() },
   { keys: ["h"], help: "crosshair on and off", run: (c) => c.toggle("crosshairVisible") },
   bindTool("g", "navigate", "navigate"),
   bindTool("w", "window", "window (drag, or the arrows)"),
   bindTool("v", "pan", "pan (drag, or the arrows)"),
   bindTool("m", "length", "length in mm"),
+  bindTool("A", "angle", "angle"),
+  bindTool("W", "arrow", "arrow"),
+  bindTool("O", "ellipse", "ellipse: mean, SD, smallest and largest value, area"),
+  bindTool("L", "freehand", "outline by hand, with the same values"),
+  bindTool("B", "sphere", "sphere, with the same values and its volume"),
   bindTool("r", "recist", "RECIST, long and short axis of the finding"),
   bindTool("b", "brush", "brush"),
   bindTool("d", "erase", "erase"),
-  bindTool("t", "range", "range brush, inside the window only"),
+  bindTool("t", "range", "range brush, inside the window or an own range only"),
   bindTool("l", "fill", "fill an outline"),
+  bindTool("D", "scissors", "scissors"),
+  bindEdit("G", "grow", "grow this finding by the margin"),
+  bindEdit("H", "shrink", "shrink it by the margin"),
+  bindEdit("M", "smooth", "smooth it"),
+  bindEdit("F", "holes", "fill its holes"),
+  bindEdit("I", "islands", "keep its largest part"),
+  {
+    keys: [">", "<"],
+    help: "copy this finding to the next, the previous slice",
+    run: (c, key) => c.copySlice(key === ">" ? 1 : -1),
+    edits: true,
+  },
   {
     keys: ["i"],
     help: "interpolate between the slices of this finding, again to keep it",
@@ -79,9 +98,6 @@ const KEY_NAMES = {
   PageUp: "PgUp",
   PageDown: "PgDn",
   Escape: "Esc",
-  Z: "Shift Z",
-  X: "Shift X",
-  R: "Shift R",
 };
 
 /**
@@ -89,7 +105,7 @@ const KEY_NAMES = {
  * @param {string} key
  */
 export function formatKey(key) {
-  return KEY_NAMES[key] ?? key.toUpperCase();
+  return KEY_NAMES[key] ?? (/^[A-Z]$/.test(key) ? `Shift ${key}` : key.toUpperCase());
 }
 
 /**
@@ -138,6 +154,16 @@ export function bindKeys({ commands, isListening, isEditable, checkReady }) {
 function bindTool(key, tool, help) {
   const edits = Boolean(TOOLS[tool].drawsLabels || TOOLS[tool].recordsAxes);
   return { keys: [key], help: `tool: ${help}`, tool, edits, run: (c) => c.selectTool(tool) };
+}
+
+/**
+ * @param {string} key
+ * @param {MaskEditName} name
+ * @param {string} help
+ * @returns {KeyBinding}
+ */
+function bindEdit(key, name, help) {
+  return { keys: [key], help, edits: true, run: (c) => c.editMask(name) };
 }
 
 /**

@@ -7,8 +7,9 @@ import { hasLabels, traceOutlines } from "./outlines.js";
 import { PixelLayer } from "./pixelLayer.js";
 import { isLabelVisible, shownLabelAt } from "./state.js";
 import { chooseUncertaintyLayer } from "./uncertaintyColour.js";
+import { findSlab, projectSlab } from "./projection.js";
 import { cutPlane } from "./volume.js";
-/** @import { Plane, View, ViewerState } from "./types" */
+/** @import { Plane, Projection, View, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 /** @import { RemoteVolume, Voxels } from "./volume.js" */
 
@@ -85,11 +86,12 @@ export class Pane {
   #updateLayers(state, volume, { count: [width, height] }) {
     const { overlay, greyTable, colourTable, overlayVersion } = state;
     const painted = this.#painted;
-    const position = `${this.index} ${state.voxelVersion}`;
+    const { kind, slab_mm } = state.projection;
+    const position = `${this.index} ${state.voxelVersion} ${kind} ${slab_mm}`;
     const moved = painted.position !== position || painted.volume !== volume;
-    if (moved) this.#cuts.image = this.#cut(volume, this.#cuts.image);
+    if (moved) this.#cuts.image = this.#cutImage(state, volume);
     if (moved || painted.greyTable !== greyTable) {
-      this.#image.paint(this.#cuts.image, width, height, greyTable, this.#loadedRows(volume, height));
+      this.#image.paint(this.#cuts.image, width, height, greyTable, this.#loadedRows(volume, height, state.projection));
     }
     if (overlay && (moved || painted.overlayVersion !== overlayVersion)) {
       const labels = this.#isBlank(state, overlay) ? null : this.#cutLabels(state, overlay);
@@ -134,24 +136,48 @@ export class Pane {
   }
 
   /**
+   * Cuts the image, or joins the slices of the slab around the crosshair.
+   * @param {Readonly<ViewerState>} state
+   * @param {RemoteVolume} volume
+   */
+  #cutImage({ projection }, volume) {
+    if (projection.kind === "none") return this.#cut(volume, this.#cuts.image);
+    return projectSlab(volume, this.plane, this.index, projection, this.#allocate(volume, this.#cuts.image));
+  }
+
+  /**
    * @param {RemoteVolume} volume
    * @param {Voxels | undefined} previous a cut whose memory is used again if it fits
    */
   #cut(volume, previous) {
+    return cutPlane(volume.data, volume.header.shape, this.plane, this.index, this.#allocate(volume, previous));
+  }
+
+  /**
+   * @param {RemoteVolume} volume
+   * @param {Voxels | undefined} previous
+   */
+  #allocate(volume, previous) {
     const [width, height] = PLANES[this.plane].along.map((axis) => volume.header.shape[axis]);
     const fits = previous?.length === width * height && previous.constructor === volume.data.constructor;
     const Voxels = volume.data instanceof Uint8Array ? Uint8Array : Int16Array;
-    const out = fits ? previous : new Voxels(width * height);
-    return cutPlane(volume.data, volume.header.shape, this.plane, this.index, out);
+    return fits ? previous : new Voxels(width * height);
   }
 
   /**
    * Returns 1 for each row of this plane that is loaded, from top to bottom.
    * @param {RemoteVolume} volume
    * @param {number} height
+   * @param {Projection} [projection]
    */
-  #loadedRows(volume, height) {
-    if (this.plane === "axial") return new Uint8Array(height).fill(volume.loaded[this.index]);
+  #loadedRows(volume, height, projection) {
+    if (this.plane === "axial") {
+      const isSlab = projection && projection.kind !== "none";
+      const [first, last] = isSlab
+        ? findSlab(volume.header, "axial", this.index, projection)
+        : [this.index, this.index];
+      return new Uint8Array(height).fill(Math.min(...volume.loaded.subarray(first, last + 1)));
+    }
     return Uint8Array.from(volume.loaded).reverse();
   }
 
@@ -166,8 +192,11 @@ export class Pane {
     pen.fillRect(0, 0, this.base.width, this.base.height);
     pen.fillStyle = "#141b26";
     pen.fillRect(origin[0], origin[1], width, height);
+    pen.imageSmoothingEnabled = state.smoothed;
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(this.#image.canvas, origin[0], origin[1], width, height);
     pen.imageSmoothingEnabled = false;
-    const layers = [this.#image];
+    const layers = [];
     if (state.overlay && state.overlayVisible && state.fillVisible && this.labelled) layers.push(this.#labelLayer);
     if (chooseUncertaintyLayer(state)) layers.push(this.#uncertaintyLayer);
     for (const { canvas } of layers) pen.drawImage(canvas, origin[0], origin[1], width, height);

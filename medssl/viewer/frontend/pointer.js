@@ -69,7 +69,8 @@ export function bindPointer(pane, context, navigation) {
 function chooseTool({ store }, event) {
   if (event.button === RIGHT_BUTTON) return TOOLS.window;
   if (event.button === MIDDLE_BUTTON || event.shiftKey) return TOOLS.pan;
-  return TOOLS[store.get().tool];
+  const tool = TOOLS[store.get().tool];
+  return (event.ctrlKey || event.metaKey) && tool.drawsLabels ? TOOLS.erase : tool;
 }
 
 /**

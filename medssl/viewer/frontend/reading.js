@@ -11,7 +11,7 @@ import { decisionOf, shownLabelAt, shownLabelOf, valueToDraw } from "./state.js"
 import { selectTool } from "./tools.js";
 /** @import { PastAct } from "./actHistory.js" */
 /** @import { MaskVersion } from "./maskRecord.js" */
-/** @import { Finding, Line, Notify, NumberedEvent, Plane, ReviewEvent, Run, ViewerData, ViewerState } from "./types" */
+/** @import { Finding, Line, Notify, NumberedEvent, Plane, ReviewEvent, Run, Vector, ViewerData, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 
 const SELECT_DELAY_MS = 400;
@@ -99,16 +99,31 @@ export class Reading {
    * Selects a finding, and moves the crosshair to it.
    * @param {string} id
    * @param {boolean} isSent whether the server gets the selection
+   * @param {boolean} isShown whether the planes go to the finding
    */
-  select(id, isSent = true) {
+  select(id, isSent = true, isShown = true) {
     const { findings, label } = this.#store.get();
     const finding = findings.find((other) => other.id === id);
     if (!finding) return;
     const state = this.#store.get();
     this.#store.set({ selected: id, label: shownLabelOf(state, finding) || finding.label || label, proposal: null });
     this.#selectedAt = performance.now();
-    this.#showFinding(finding);
+    if (isShown) this.#showFinding(finding);
     if (isSent && this.#data.handled_events.includes("select")) this.#scheduleSelect(id);
+  }
+
+  /**
+   * Selects the finding that a voxel shows, where the reader looks already.
+   * @param {Vector} voxel
+   */
+  selectAt(voxel) {
+    const state = this.#store.get();
+    const { overlay, overlayVisible, rejectedVisible, findings, selected } = state;
+    if (!overlay || !overlayVisible) return;
+    const value = overlay.data[overlay.offsetOf(voxel)];
+    const finding = findings.find(({ number }) => number && number === value);
+    if (!finding || finding.id === selected) return;
+    if (shownLabelOf(state, finding) || rejectedVisible) this.select(finding.id, true, false);
   }
 
   /** @param {number} by number of findings */

@@ -39,6 +39,9 @@ export function createState({ selected }) {
     projection: { kind: "none", slab_mm: 10 },
     label: 1,
     radius_mm: 4,
+    margin_mm: 1,
+    range: null,
+    smoothed: false,
     ballBrush: false,
     rejectedVisible: false,
     axesVisible: true,
@@ -196,6 +199,7 @@ export function axesOf({ pendingAxes }, finding) {
  */
 export function listCaveats(state) {
   const { volume, overlay, probability, uncertainty, threshold, uncertaintyVisible, uncertaintySource } = state;
+  const { projection, smoothed } = state;
   if (!volume) return [];
   const { oblique_degrees, exact } = volume.header;
   const images = [
@@ -208,6 +212,8 @@ export function listCaveats(state) {
     image && !image.isComplete ? [`${name} ${image.loadedPlanes}/${image.planes}`] : [],
   );
   if (oblique_degrees) caveats.push(`oblique ${oblique_degrees.toFixed(0)}°: shown along the scan's own axes`);
+  if (projection.kind !== "none") caveats.push(`${projection.kind} of ${projection.slab_mm} mm: several slices in one`);
+  if (smoothed) caveats.push("smoothed between the voxels");
   if (!exact) caveats.push("values rounded to 16 bits");
   if (threshold !== null) caveats.push(`mask at confidence ${threshold.toFixed(2)}, not as stored`);
   if (uncertaintyVisible) {

@@ -2,12 +2,17 @@
 // Toolbar: tools, window presets, overlay, comparison and correction.
 import { createButton, createElement, setPressed, setText, setVisible } from "./dom.js";
 import { findToolKey, formatKey } from "./keys.js";
+import { createGroup, createSlider } from "./controls.js";
+import { createCorrectionGroup } from "./correctionGroup.js";
 import { createMenu } from "./menu.js";
 import { formatWindow } from "./paneTexts.js";
 import { axesOf, decisionOf } from "./state.js";
 import { TOOLS } from "./tools.js";
 /** @import { Commands, Panel, ToolName, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
+
+const BRUSHES = ["brush", "erase", "range"];
+const KINDS = /** @type {const} */ (["MIP", "MinIP", "mean"]);
 
 /**
  * @param {Store<ViewerState>} store
@@ -19,7 +24,6 @@ export function createToolbar(store, commands) {
   const presets = createPresets(store, commands);
   const overlay = createOverlayGroup(store, commands);
   const comparison = createComparisonGroup(store, commands);
-  const correction = createCorrectionGroup(store, commands);
   const help = createButton("?", () => commands.toggleHelp(), { class: "mv-icon", title: "Keys (?)" });
   const [viewing, measuring, drawing] = [
     tools.filter(({ tool }) => !tool.drawsLabels && !tool.measures),
@@ -27,7 +31,9 @@ export function createToolbar(store, commands) {
     tools.filter(({ tool }) => tool.drawsLabels),
   ].map((list) => list.map((entry) => entry.node));
   const measure = createMenu("Measure", ...measuring);
-  correction.node.prepend(...drawing);
+  const brushes = drawing.filter((node) => BRUSHES.includes(node.dataset.tool ?? ""));
+  const others = drawing.filter((node) => !brushes.includes(node));
+  const correction = createCorrectionGroup(store, commands, { brushes, others });
   const groups = [presets, overlay, comparison, correction];
   const node = createElement("div", { class: "mv-bar" }, createGroup("Tools", ...viewing, measure.node));
   node.append(...groups.map((group) => group.node), createElement("span", { class: "mv-gap" }), help);
@@ -84,7 +90,7 @@ function createPresets(store, commands) {
 
 /**
  * @param {Store<ViewerState>} store
- * @param {Pick<Commands, "toggle" | "toggleMesh" | "toggleUncertainty" | "setThreshold">} commands
+ * @param {Pick<Commands, "toggle" | "toggleMesh" | "toggleUncertainty" | "setThreshold" | "project">} commands
  * @returns {Panel}
  */
 function createOverlayGroup(store, commands) {
@@ -106,11 +112,23 @@ function createOverlayGroup(store, commands) {
   const mesh = createButton("3D", () => commands.toggleMesh(), { title: "The mask as a surface to turn (S)" });
   const buttons = switches.map(({ button }) => button);
   const [overlay, ...shown] = buttons;
-  const menu = createMenu("Show", ...shown, mesh, uncertainty, confidence.node, asStored);
+  const smooth = createButton("Smooth image", () => commands.toggle("smoothed"), {
+    title: "Smooth between the voxels, or show each voxel as it is (Shift S)",
+  });
+  const slabs = KINDS.map((kind) =>
+    createButton(`Slab: ${kind}`, () => commands.project(store.get().projection.kind === kind ? "none" : kind), {
+      title: "Largest, smallest or mean value of several slices (Shift P)",
+    }),
+  );
+  const slab = createSlider("Slab", [1, 100, 1], (slab_mm) =>
+    store.set({ projection: { ...store.get().projection, slab_mm } }),
+  );
+  const image = [smooth, ...slabs, slab.node];
+  const menu = createMenu("Show", ...shown, mesh, uncertainty, confidence.node, asStored, ...image);
   const node = createGroup("Overlay", overlay, opacity.node, menu.node);
   const update = () => {
     const state = store.get();
-    setVisible(node, state.overlay || state.editable);
+    for (const part of [overlay, opacity.node]) setVisible(part, state.overlay || state.editable);
     for (const { field, button } of switches) setPressed(button, state[field]);
     setVisible(
       buttons[3],
@@ -122,6 +140,9 @@ function createOverlayGroup(store, commands) {
     );
     opacity.update(state.opacity, `${Math.round(state.opacity * 100)} %`);
     setPressed(mesh, state.meshVisible);
+    setPressed(smooth, state.smoothed);
+    slabs.forEach((button, n) => setPressed(button, state.projection.kind === KINDS[n]));
+    slab.update(state.projection.slab_mm, `${state.projection.slab_mm} mm`);
     setVisible(uncertainty, state.uncertainty ?? state.probability);
     setPressed(uncertainty, state.uncertaintyVisible);
     setVisible(confidence.node, state.probability);
@@ -159,76 +180,6 @@ function createComparisonGroup(store, commands) {
     });
     setVisible(link, comparison);
     setPressed(link, comparisonLinked);
-  };
-  return { node, update };
-}
-
-/**
- * @param {Store<ViewerState>} store
- * @param {Pick<Commands, "toggle" | "interpolate" | "undo" | "redo">} commands
- * @returns {Panel}
- */
-function createCorrectionGroup(store, commands) {
-  const label = createElement("select", {
-    "aria-label": "Label to draw",
-    onchange: () => store.set({ label: Number(label.value) }),
-  });
-  const radius = createSlider("Size", [0.5, 30, 0.5], (value) => store.set({ radius_mm: value }));
-  const ball = createButton("Ball", () => commands.toggle("ballBrush"), {
-    title: "Draw a ball through the slices instead of a disc",
-  });
-  const interpolate = createButton("Interpolate", () => commands.interpolate(), {
-    title: "Propose the slices between the drawn slices of this finding (I), and keep the proposal (I again)",
-  });
-  const undo = createButton("Undo", () => commands.undo(), { title: "Takes back your last act in this window (Z)" });
-  const redo = createButton("Redo", () => commands.redo(), { title: "Redo (Shift Z)" });
-  const node = createGroup("Correction", interpolate, label, radius.node, ball, undo, redo);
-  const update = () => {
-    const state = store.get();
-    setVisible(node, state.editable);
-    const labels = Object.entries(state.labels);
-    setVisible(label, labels.length > 1);
-    if (label.options.length !== labels.length) {
-      label.replaceChildren(...labels.map(([value, { name }]) => createElement("option", { value }, name)));
-    }
-    label.value = String(state.label);
-    radius.update(state.radius_mm, `${state.radius_mm.toFixed(1)} mm`);
-    setPressed(ball, state.ballBrush);
-    undo.disabled = !state.canUndo;
-    redo.disabled = !state.editor?.redoStack.length;
-  };
-  return { node, update };
-}
-
-/**
- * @param {string} name
- * @param {HTMLElement[]} children
- */
-function createGroup(name, ...children) {
-  return createElement("div", { class: "mv-group", role: "group", "aria-label": name }, ...children);
-}
-
-/**
- * @param {string} name
- * @param {[number, number, number]} range lowest value, highest value and step
- * @param {(value: number) => void} onInput
- */
-function createSlider(name, [min, max, step], onInput) {
-  const input = createElement("input", {
-    type: "range",
-    min,
-    max,
-    step,
-    "aria-label": name,
-    oninput: () => onInput(Number(input.value)),
-    onclick: () => input.blur(), // the arrow keys scroll again
-  });
-  const text = createElement("output");
-  const node = createElement("label", { class: "mv-slider" }, createElement("span", {}, name), input, text);
-  /** @type {(value: number, shown: string) => void} */
-  const update = (value, shown) => {
-    input.value = String(value);
-    setText(text, shown);
   };
   return { node, update };
 }

@@ -1,8 +1,9 @@
 // @ts-check
 // Tools: what a drag of the pointer does on a pane, or a key at the crosshair.
 import { findEnclosedRegion, visitBrushVoxels } from "./drawing.js";
-import { PLANES, findNearestVoxel, measureDistance } from "./geometry.js";
-import { projectOntoNormal } from "./shortAxis.js";
+import { PLANES, findNearestVoxel } from "./geometry.js";
+import { MEASURE_TOOLS } from "./measureTools.js";
+import { SCISSORS } from "./scissors.js";
 import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
 /** @import { Drag, Line, Notify, ToolName, Vector, ViewerState } from "./types" */
 /** @import { Pane } from "./pane.js" */
@@ -14,6 +15,7 @@ import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
  * @property {Store<ViewerState>} store of the case
  * @property {Notify} notify
  * @property {(pane: Pane, voxel: Vector) => void} moveCursor
+ * @property {(voxel: Vector) => void} selectAt chooses the finding that a voxel belongs to
  * @property {() => void} rememberWindow
  * @property {(tool: string) => boolean} finishStroke
  * @property {(long: Line, short: Line) => void} recordAxes
@@ -30,12 +32,15 @@ import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
  * @property {boolean} [usesArrows] the arrow keys act as short drags
  * @property {boolean} [worksOutside] a drag may begin outside the volume
  * @property {boolean} [hasTwoEnds] at the crosshair, the first key sets one end and the second key the other
+ * @property {boolean} [needsPointer] a path of the pointer, which keys cannot draw
  * @property {boolean} [measures]
  * @property {boolean} [drawsLabels]
  * @property {boolean} [recordsAxes]
  */
 
 const NUDGE_PIXELS = 20;
+/** A press that moves less is a click. */
+const CLICK_PIXELS = 4;
 /** @type {Record<string, Vector>} */
 const NUDGES = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
 
@@ -43,9 +48,14 @@ const NUDGES = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowR
 export const TOOLS = {
   navigate: {
     name: "Navigate",
-    hint: "Move the crosshair; the other planes follow",
+    hint: "Move the crosshair; the other planes follow. A click on a mask chooses its finding",
     begin: moveCrosshair,
     move: moveCrosshair,
+    end({ store, selectAt }, { pane, index, dx, dy }) {
+      const isClick = Math.hypot(dx, dy) < CLICK_PIXELS * pane.ratio;
+      const { volume } = store.get();
+      if (isClick && volume && pane.store === store) selectAt(findNearestVoxel(volume.header, index));
+    },
   },
   window: {
     name: "Window",
@@ -79,50 +89,15 @@ export const TOOLS = {
       store.set({ views: { ...store.get().views, [plane]: { ...view, pan: shifted } } });
     },
   },
-  length: {
-    name: "Length",
-    measures: true,
-    hasTwoEnds: true,
-    hint: "Drag from edge to edge; Esc removes the measurements",
-    begin: (_, drag) => beginLine(drag.pane.store, drag),
-    move: (_, drag) => changeLine(drag.pane.store, drag, { to: drag.index }),
-    end(_, { line, pane }) {
-      if (!line?.text) pane.store.set({ measures: pane.store.get().measures.slice(0, -1) });
-    },
-  },
-  recist: {
-    name: "RECIST",
-    measures: true,
-    hasTwoEnds: true,
-    recordsAxes: true,
-    hint: "Drag the longest diameter of the chosen finding, then drag across it for the short axis",
-    begin({ store }, drag) {
-      const { longAxis } = store.get();
-      if (longAxis && longAxis.plane !== drag.pane.plane) store.set({ longAxis: null });
-      drag.start = drag.index;
-      beginLine(store, drag);
-    },
-    move({ store }, drag) {
-      const { longAxis, volume } = store.get();
-      if (!volume || !drag.start) return;
-      const [from, to] = longAxis
-        ? projectOntoNormal(volume.header, longAxis, drag.start, drag.index)
-        : [drag.start, drag.index];
-      changeLine(store, drag, { from, to });
-    },
-    end({ store, recordAxes }, { line }) {
-      const { longAxis, measures } = store.get();
-      if (!line?.text) store.set({ measures: measures.slice(0, -1) });
-      else if (!longAxis) store.set({ longAxis: line });
-      else {
-        store.set({ measures: measures.filter((other) => other !== line && other !== longAxis), longAxis: null });
-        recordAxes(longAxis, line);
-      }
-    },
-  },
+  ...MEASURE_TOOLS,
   brush: createBrush("Brush", "Paint the chosen finding", valueToDraw),
   erase: createBrush("Erase", "Remove labels", () => 0),
-  range: createBrush("Range", "Paint only voxels whose value lies inside the window", valueToDraw, isInWindow),
+  range: createBrush(
+    "Range",
+    "Paint only voxels whose value lies in the range, which is the window unless Edit sets another",
+    valueToDraw,
+    isInRange,
+  ),
   fill: {
     name: "Fill",
     hint: "Click into a closed outline",
@@ -138,6 +113,7 @@ export const TOOLS = {
       finishStroke("fill");
     },
   },
+  scissors: SCISSORS,
 };
 
 /**
@@ -183,6 +159,7 @@ export function applyAtCursor(context, activePane) {
   const { store, notify } = context;
   const { tool: name, heldDrag } = store.get();
   const tool = TOOLS[name];
+  if (tool.needsPointer) return notify(`${tool.name} needs the pointer.`);
   if (!tool.hasTwoEnds && !tool.drawsLabels) return notify(`${tool.name} works with the arrow keys.`);
   const index = [...activePane.store.get().cursor];
   const drag = heldDrag ?? { pane: activePane, index, previous: index, dx: 0, dy: 0 };
@@ -231,31 +208,6 @@ export function checkTool({ store, notify }, tool, pane) {
 function moveCrosshair({ moveCursor }, { pane, index }) {
   const { volume } = pane.store.get();
   if (volume) moveCursor(pane, findNearestVoxel(volume.header, index));
-}
-
-/**
- * Adds a line without length at the start of a drag.
- * @param {Store<ViewerState>} store
- * @param {Drag} drag
- */
-function beginLine(store, drag) {
-  drag.line = { plane: drag.pane.plane, from: drag.index, to: drag.index, text: "" };
-  store.set({ measures: [...store.get().measures, drag.line] });
-}
-
-/**
- * Moves the ends of the line of a drag, and writes its length.
- * @param {Store<ViewerState>} store
- * @param {Drag} drag
- * @param {Partial<Line>} ends
- */
-function changeLine(store, drag, ends) {
-  const { volume, measures } = store.get();
-  if (!volume || !drag.line) return;
-  const line = { ...drag.line, ...ends };
-  line.text = `${measureDistance(volume.header.affine, line.from, line.to).toFixed(1)} mm`;
-  store.set({ measures: measures.map((other) => (other === drag.line ? line : other)) });
-  drag.line = line;
 }
 
 /**
@@ -320,8 +272,9 @@ function chooseFindingAt(store, index) {
  * @param {Readonly<ViewerState>} state
  * @param {number} offset
  */
-function isInWindow({ volume, window }, offset) {
-  if (!volume || !window) return false;
+function isInRange({ volume, window, range }, offset) {
+  const limits = range ?? window;
+  if (!volume || !limits) return false;
   const value = volume.data[offset] * volume.header.slope + volume.header.intercept;
-  return value >= window.low && value <= window.high;
+  return value >= limits.low && value <= limits.high;
 }

@@ -8,7 +8,11 @@ export type Plane = "axial" | "coronal" | "sagittal";
 export type Vector = number[];
 /** First voxel, number of voxels, label. */
 export type Run = [number, number, number];
-export type ToolName = "navigate" | "window" | "pan" | "length" | "recist" | "brush" | "erase" | "range" | "fill";
+export type MeasureToolName = "length" | "recist" | "angle" | "arrow" | "ellipse" | "freehand" | "sphere";
+export type DrawingToolName = "brush" | "erase" | "range" | "fill" | "scissors";
+export type ToolName = "navigate" | "window" | "pan" | MeasureToolName | DrawingToolName;
+/** A change of the whole mask of a finding. */
+export type MaskEditName = "grow" | "shrink" | "smooth" | "holes" | "islands";
 
 export interface IntensityWindow {
   name: string;
@@ -156,12 +160,15 @@ export interface NumberedEvent extends ReviewEvent {
 export type SendTrigger = (name: string, value: unknown) => void;
 export type Notify = (text: string) => void;
 
-/** A measured line between two voxels. */
+/** A measurement between two voxels: a length, or the shape with these ends. */
 export interface Line {
   plane: Plane;
   from: Vector;
   to: Vector;
   text: string;
+  shape?: "arrow" | "angle" | "ellipse" | "freehand" | "sphere";
+  /** The outline drawn by hand, or the ends of the arms of an angle. */
+  points?: Vector[];
 }
 
 /** Voxels that an interpolation would add; the reader keeps or drops them. */
@@ -237,7 +244,13 @@ export interface ViewerState {
   /** The label that is drawn. */
   label: number;
   radius_mm: number;
+  /** By how much a mask grows, shrinks or is smoothed. */
+  margin_mm: number;
+  /** The values that the range brush paints; null for those of the window. */
+  range: { low: number; high: number } | null;
   ballBrush: boolean;
+  /** Whether the image is smoothed between its voxels. */
+  smoothed: boolean;
   /** Whether the outlines of rejected findings are shown. */
   rejectedVisible: boolean;
   /** Whether the measured axes of the findings are shown. */
@@ -293,6 +306,7 @@ export type SwitchName =
   | "uncertaintyVisible"
   | "rejectedVisible"
   | "axesVisible"
+  | "smoothed"
   | "ballBrush";
 
 /** Everything that a key or a button can do. */
@@ -311,6 +325,10 @@ export interface Commands {
   retryRefused(): void;
   discardRefused(): void;
   interpolate(): void;
+  editMask(name: MaskEditName): void;
+  copySlice(by: number): void;
+  project(kind: Projection["kind"]): void;
+  cycleProjection(): void;
   applyPreset(number: number): void;
   setThreshold(threshold: number | null): void;
   styleLabel(number: string, change: Partial<LabelStyle>): void;

@@ -12,6 +12,7 @@ import { bindKeys } from "./keys.js";
 import { LabelDialog } from "./labelDialog.js";
 import { guardLeaving } from "./leaveGuard.js";
 import { LoadingOverlay } from "./loadingOverlay.js";
+import { MaskEdits } from "./maskEdits.js";
 import { MeshView } from "./meshView.js";
 import { Navigation } from "./navigation.js";
 import { Notice } from "./notice.js";
@@ -62,6 +63,7 @@ const DRAWN = [
   "comparisonLinked",
   "facts",
   "projection",
+  "smoothed",
 ];
 
 class Viewer {
@@ -116,6 +118,7 @@ class Viewer {
       fetchMask: (version) => this.loader?.fetchMask(version),
       onStored: () => this.siblings.reportRecord(),
     });
+    this.maskEdits = new MaskEdits({ store, notify, finishStroke: (tool) => this.reading.finishStroke(tool) });
     this.siblings = new Siblings(
       data.key,
       this.reading.outbox.client,
@@ -144,6 +147,7 @@ class Viewer {
       store,
       notify,
       moveCursor: (pane, voxel) => this.navigation.moveCursor(pane, voxel),
+      selectAt: (voxel) => this.reading.selectAt(voxel),
       rememberWindow: () => this.display.rememberWindow(),
       finishStroke: (tool) => this.reading.finishStroke(tool),
       recordAxes: (long, short) => this.reading.recordAxes(long, short),
