@@ -105,6 +105,28 @@ def check_resuming(make):
     assert a.step(crops(a.views)).loss.item() == b.step(crops(b.views)).loss.item(), "a resumed run differs"
 
 
+def check_one_volume(make):
+    objective = make()
+    batch = crops(objective.views)
+    rows = {f.name: getattr(batch, f.name) for f in dataclasses.fields(Crops)}
+    step = objective.step(Crops(**{name: None if rows is None else rows[:1] for name, rows in rows.items()}))
+    step.loss.backward()
+    gradients = [p.grad for p in objective.parameters() if p.grad is not None]
+    assert step.loss.isfinite() and gradients, "a batch of one volume has no loss"
+    assert all(g.isfinite().all() for g in gradients), "a batch of one volume has gradients that are not finite"
+
+
+def check_a_constant_encoder_is_no_minimum(make):
+    objective = make()
+    if hasattr(objective, "teacher"):
+        return  # only the slow teacher keeps predicted features from collapsing; the alarm watches them
+    batch = crops(objective.views)
+    start = eval_loss(objective, batch)
+    for weight in objective.encoder.parameters():
+        nn.init.zeros_(weight)
+    assert eval_loss(objective, batch) > 0.8 * start, "equal features everywhere have a low loss"
+
+
 def check_positive_pairs(make):
     objective = make()
     batch = crops(objective.views)
@@ -234,7 +256,20 @@ class ShowsGradients(Faulty):
         return {"input": crops.x[0, 0] * self.head.conv.bias.sum()}
 
 
+class LikesConstantFeatures(Faulty):
+    def step(self, crops: Crops) -> Step:
+        return Step(self.encoder(crops.x.flatten(0, 1))[-1].square().mean())
+
+
+class DividesByTheSpreadOfVolumes(Faulty):
+    def step(self, crops: Crops) -> Step:
+        step = super().step(crops)
+        return Step(step.loss / crops.x[:, 0, 0, 0, 0, 0].std(correction=0), step.logs)
+
+
 MUTANTS = {
+    DividesByTheSpreadOfVolumes: "one_volume",
+    LikesConstantFeatures: "a_constant_encoder_is_no_minimum",
     NotFinite: "loss_and_logs",
     AttachedLogs: "loss_and_logs",
     ForgetsTheCoarsestLevel: "gradients",

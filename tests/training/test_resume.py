@@ -27,6 +27,7 @@ PRETRAININGS = {
     "inpaint": {"train": {**TRAIN, "precision": "bf16"}},
     "vicreg": {},
     "global_local": {},
+    "jepa": {},
     "sum": {"num_probe_volumes": 1},
 }
 FINETUNINGS = {
