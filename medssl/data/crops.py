@@ -15,6 +15,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.store import IntTriple, Store
 from medssl.data.transforms.augmentation import AugmentConfig, ImageAndLabel, ReadBox, augment
+from medssl.data.transforms.patch_mask import PatchMask
 from medssl.errors import BadInput
 
 
@@ -31,6 +32,7 @@ class Crops:
         label: Class of each voxel, negative where unknown.
         annotated: Which classes are annotated in each volume; None if all are.
         x_all_channels: `x` before channels were dropped; None if none were.
+        mask: Which patches a masked objective hides; None until it draws them.
     """
 
     x: Float[Tensor, "b v c i j k"]
@@ -41,6 +43,7 @@ class Crops:
     label: Int[Tensor, "b v i j k"] | None = None
     annotated: Bool[Tensor, "b n"] | None = None
     x_all_channels: Float[Tensor, "b v c i j k"] | None = None
+    mask: PatchMask | None = None
 
     def reconstruction_target(self) -> Float[Tensor, "n c i j k"]:
         """Returns the target for reconstructing each view, including channels that were dropped from the input."""

@@ -31,12 +31,13 @@ class VisibleBlocks(Executor):
 
     Args:
         visible: Which patches are visible.
+        num_visible: How many are; None reads it from `visible`, for which the host has to wait for the device.
     """
 
-    def __init__(self, visible: Bool[Tensor, "b 1 p q r"]) -> None:
+    def __init__(self, visible: Bool[Tensor, "b 1 p q r"], num_visible: int | None = None) -> None:
         self.grid = visible[:, 0]
         flat, per_volume = self.grid.flatten(), self.grid.shape[1:].numel()
-        size = choose_batch_size(int(flat.sum()), len(flat))
+        size = choose_batch_size(int(flat.sum()) if num_visible is None else num_visible, len(flat))
         # Stable, so that the visible patches come first and in the order of the mask; no shape depends on the mask.
         self.index = flat.byte().argsort(descending=True, stable=True)[:size]
         self.filled = flat[self.index]

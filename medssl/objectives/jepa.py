@@ -21,8 +21,7 @@ from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CellPredictor
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.self_supervision.tokens import cell_positions_mm, to_tokens
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
-from medssl.objectives.spark import check_masked_crop
+from medssl.objectives.base import Objective, require_enough_patches
 from medssl.settings import Settings
 
 
@@ -68,7 +67,7 @@ class Jepa(Objective):
 
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops have too few patches to hide some of them."""
-        check_masked_crop(x, self.encoder, None)
+        require_enough_patches(x, self.encoder.patch, self.encoder.strides)
 
     def sample_mask(self, x: Float[Tensor, "b c i j k"]) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
         """Returns which patches are visible, and which hold body; a patch is a cell of the coarsest map."""

@@ -16,7 +16,7 @@ from medssl.config import class_for_config, module_choice
 from medssl.data.crops import Crops
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
+from medssl.objectives.base import MaskedObjective, Objective
 from medssl.settings import Settings
 
 DEFAULT_WEIGHTS = {"spark": 1.0, "global_local": 0.1}
@@ -75,6 +75,11 @@ class Sum(Objective):
         """Raises BadInput if one of the objectives cannot train on crops of this shape."""
         for _, term in self.list_terms():
             term.check_crop(x)
+
+    def prepare(self, crops: Crops) -> Crops:
+        """Draws the mask of a batch, if one objective masks it; several of them draw masks of their own in a step."""
+        masked = [term for _, term in self.list_terms() if isinstance(term, MaskedObjective)]
+        return masked[0].prepare(crops) if len(masked) == 1 else crops
 
     def step(self, crops: Crops) -> Step:
         """Computes all losses; the logs of each objective are prefixed, the first contrastive one gives the pairs."""

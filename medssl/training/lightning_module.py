@@ -55,6 +55,11 @@ class LitTraining(LightningModule):
         self.positive_pairs: tuple[Tensor, Tensor] | None = None
         self.encoder_weights = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
+    def on_before_batch_transfer(self, batch: Crops, dataloader_idx: int) -> Crops:
+        """Lets an objective draw on the host what it needs, while the batch is still there."""
+        is_training = isinstance(self.learner, Objective) and self.trainer.training
+        return self.learner.prepare(batch) if is_training else batch
+
     def training_step(self, crops: Crops, index: int) -> Tensor:
         """Returns the loss of one batch.
 

@@ -8,10 +8,12 @@ import torch
 from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
+from medssl.nn.decoder import LightDecoder
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.executor import upsample_mask
-from medssl.objectives import spark
-from medssl.objectives.spark import Config, Spark, normalize_patches
+from medssl.nn.patches import normalize_patches
+from medssl.objectives import mae
+from medssl.objectives.spark import Config, Spark
 
 
 def objective(decoder="unet", ratio=0.75, seed=0, strides=(1, 2, 2)):
@@ -119,6 +121,16 @@ def test_a_decoder_is_handed_over_only_if_it_has_read_what_finetuning_feeds_it(d
     reads_maps = all(torch.allclose(a, b, atol=1e-4) for a, b in zip(read, model.encoder(x), strict=True))
     assert reads_maps == (densify == "token")
     assert ("decoder" in model.transferable()) == reads_maps
+
+
+def test_the_default_decoder_is_light_unless_finetuning_can_use_it():
+    """The one that is discarded must not cost more than the encoder."""
+    sizes = {}
+    for name, chosen in {"default": Config(), "token": Config(densify="token")}.items():
+        model = Spark(chosen, ResEncoder((8, 16, 32), (1, 2, 2)))
+        sizes[name] = sum(p.numel() for p in model.decoder.parameters())
+    assert isinstance(Spark(Config(), ResEncoder((8, 16), (1, 2))).decoder, LightDecoder)
+    assert sizes["default"] * 10 < sizes["token"]
 
 
 def test_a_light_decoder_is_never_handed_over():

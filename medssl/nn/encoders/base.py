@@ -97,8 +97,10 @@ class Encoder(nn.Module):
         """Computes the features of each level in the storage format of the executor."""
         raise NotImplementedError
 
-    def build_executor(self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"] | None) -> Executor:
-        """Builds the executor that runs the layers for a volume and a mask; see `forward`."""
+    def build_executor(
+        self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"] | None, num_visible: int | None = None
+    ) -> Executor:
+        """Builds the executor that runs the layers for a volume and a mask; see `forward` and `VisibleBlocks`."""
         expected = (len(x), 1, *count_patches(x, self.patch))
         _check_bf16_depth(x, expected[2])
         if visible is None:
@@ -116,7 +118,7 @@ class Encoder(nn.Module):
             )  # fmt: skip
             self._has_warned = True
         is_dense = self.dense or not self.sparse or not has_whole_patches
-        return MaskedExecutor(visible) if is_dense else VisibleBlocks(visible)
+        return MaskedExecutor(visible) if is_dense else VisibleBlocks(visible, num_visible)
 
     def _is_aligned(self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"]) -> bool:
         """Returns whether the patches of a mask tile the volume, and tile or are tiled by the voxels of each level."""
