@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-import torch
 from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -148,7 +147,7 @@ class MaskedObjective(Objective):
         return False
 
     def choose_patch(self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float]) -> Triple:
-        """Returns the size of a patch in voxels for crops with a voxel spacing; raises BadInput if there are too few."""
+        """Returns the size of a patch in voxels for crops with a voxel spacing; refuses crops with too few patches."""
         patch = self._multiply_stride()
         if self.config.patch_mm:
             size = (x.shape[2], x.shape[3], x.shape[4])
@@ -165,7 +164,7 @@ class MaskedObjective(Objective):
     def to_intensities(
         self, reconstruction: Float[Tensor, "b c i j k"], x: Float[Tensor, "b c i j k"], patch: Triple
     ) -> Float[Tensor, "b c i j k"]:
-        """Returns a reconstruction as intensities, with the true mean and deviation of each patch where it lacks them."""
+        """Returns a reconstruction as intensities; a normalized one gets the true mean and deviation of each patch."""
         if self.config.target == "raw":
             return reconstruction.float()
         _, mean, std = normalize_patches(x, patch, self.find_target_voxels(x))

@@ -2,7 +2,8 @@
 
 He et al., "Masked autoencoders are scalable vision learners" (2022), https://arxiv.org/abs/2111.06377; with a dense CNN
 in 3D: Wald et al., "An OpenMind for 3D medical vision self-supervised learning" (2025),
-https://arxiv.org/abs/2412.17041. Deviation from the latter: each patch of the target is normalised by default, as in the former.
+https://arxiv.org/abs/2412.17041. Deviation from the latter: each patch of the target is normalised by default, as in
+the former.
 """
 
 from typing import Literal

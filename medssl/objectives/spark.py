@@ -19,8 +19,8 @@ from medssl.nn.decoder import LightDecoder, SegmentationHead, UNetDecoder, choos
 from medssl.nn.encoder import Encoder, expand_kernels
 from medssl.nn.executor import Executor, Triple, upsample_mask
 from medssl.nn.masks import masked_mean
-from medssl.nn.step import Step
 from medssl.nn.patches import average_patches, patch_size_of
+from medssl.nn.step import Step
 from medssl.objectives.base import MaskConfig, MaskedObjective
 
 
@@ -103,7 +103,11 @@ class Spark(MaskedObjective):
     ) -> Step:
         """Computes the loss on hidden body patches; `flat` in the logs is the error of predicting each patch's mean."""
         patch = patch_size_of(visible, x)
-        target, where, patches = self.build_target(x, patch), self.find_target_voxels(x), self.find_target_patches(x, patch)
+        target, where, patches = (
+            self.build_target(x, patch),
+            self.find_target_voxels(x),
+            self.find_target_patches(x, patch),
+        )
         squared_error = (reconstruction.float() - target).square()
         error = average_patches(squared_error, patch, where).mean(1, keepdim=True)
         flat = average_patches(target.square(), patch, where) - average_patches(target, patch, where).square()

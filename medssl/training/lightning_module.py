@@ -57,8 +57,9 @@ class LitTraining(LightningModule):
 
     def on_before_batch_transfer(self, batch: Crops, dataloader_idx: int) -> Crops:
         """Lets an objective draw on the host what it needs, while the batch is still there."""
-        is_training = isinstance(self.learner, Objective) and self.trainer.training
-        return self.learner.prepare(batch) if is_training else batch
+        if isinstance(self.learner, Objective) and self.trainer.training:
+            return self.learner.prepare(batch)
+        return batch
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
         """Returns the loss of one batch.

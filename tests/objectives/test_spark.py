@@ -12,7 +12,7 @@ from medssl.nn.decoder import LightDecoder
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.executor import upsample_mask
 from medssl.nn.patches import normalize_patches
-from medssl.objectives import mae
+from medssl.objectives import spark
 from medssl.objectives.spark import Config, Spark
 
 
@@ -114,7 +114,7 @@ def test_it_learns_more_than_patch_means(decoder):
 def test_a_decoder_is_handed_over_only_if_it_has_read_what_finetuning_feeds_it(densify):
     """Without hidden patches, what the decoder reads here must be the maps of the encoder itself."""
     torch.manual_seed(0)
-    model = Spark(Config(densify=densify), ResEncoder((8, 16, 32), (1, 2, 2))).eval()
+    model = Spark(Config(densify=densify, decoder="unet"), ResEncoder((8, 16, 32), (1, 2, 2))).eval()
     x, read = crops().x[:, 0], []
     model.decoder.register_forward_pre_hook(lambda module, inputs: read.extend(inputs[0]))
     model.reconstruct(x, torch.ones(2, 1, 4, 4, 4, dtype=torch.bool))
@@ -205,7 +205,7 @@ def test_a_config_out_of_range_is_refused(wrong):
 
 
 def test_the_module_has_one_objective():
-    assert [c for c in vars(spark).values() if isinstance(c, type) and issubclass(c, spark.Objective)] == [
-        spark.Objective,
+    assert [c for c in vars(spark).values() if isinstance(c, type) and issubclass(c, spark.MaskedObjective)] == [
+        spark.MaskedObjective,
         Spark,
     ]
