@@ -11,7 +11,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
-LONG = ("ensembles", "fewshot", "hippocampus", "losses", "nodules", "probes", "soak", "suggest")  # run when named
+LONG = (
+    "ensembles",
+    "fewshot",
+    "hippocampus",
+    "losses",
+    "nodules",
+    "probes",
+    "soak",
+    "suggest",
+    "synthetic",
+)  # run when named
 HEAD = f"""# Benchmarks
 Every figure is what the command above it printed, on the day and machine it names; `make bench` runs them again
 (`make bench ARGS=crops` one of them), all but the long ones: {", ".join(LONG)}.

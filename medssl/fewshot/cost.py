@@ -20,6 +20,7 @@ from medssl.training import finetune, pretrain
 from medssl.training.data_loaders import DataLoaders
 from medssl.training.finetune import FinetuneConfig, FinetuneData
 from medssl.training.pretrain import PretrainConfig
+from medssl.training.semi_supervised.label_source import LabelPool, LabelSource
 
 COSTS_FILE = "step_costs.json"
 NUM_STEPS = 2  # that are timed, after one that is not
@@ -33,6 +34,7 @@ UNTIMED_KEYS = {
     "seed",
     "num_labelled",
     "augment",
+    "labels",
     "limits",
 }
 UNTIMED_TRAIN_KEYS = {"epochs", "steps_per_epoch", "seed", "lr", "ema_decay", "weight_decay", "num_workers"}
@@ -148,11 +150,13 @@ def _time_finetuning(settings: FinetuneConfig) -> StepCost:
 
 
 def _time_pretraining(settings: PretrainConfig) -> StepCost:
-    settings = _load_in_this_process(settings).model_copy(update={"start_from": None, "continue_from": None})
+    """Times a pretraining without labels, which cost little in a step."""
+    changes = {"start_from": None, "continue_from": None, "labels": LabelSource()}
+    settings = _load_in_this_process(settings).model_copy(update=changes)
     cases = Manifest.read(settings.manifest).in_split(settings.split)
     spec = TrainedModel.for_manifest(cases, settings.encoder, settings.patch_size)
     objective, _, _ = pretrain.build_objective(settings, spec)
-    loaders = pretrain.make_loaders(settings, objective, spec, cases)
+    loaders = pretrain.make_loaders(settings, objective, LabelPool(cases, None, spec.normalization))
     return _time_steps(objective.step, loaders, settings.train.accumulate_grad_batches)
 
 

@@ -14,13 +14,18 @@ from medssl.run import Run
 from medssl.training.finetune import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
-Pretrainings = Mapping[tuple[str, int], PretrainConfig]
+PretrainingKey = tuple[str, int | None, int]  # arm, number of labels (None for all) and seed
+Pretrainings = Mapping[PretrainingKey, PretrainConfig]
 
 
-def list_pretrainings(settings: Sweep) -> dict[tuple[str, int], PretrainConfig]:
-    """Returns the pretraining of each arm that has one, by arm and seed; equal ones share the run of the first arm."""
+def list_pretrainings(settings: Sweep) -> dict[PretrainingKey, PretrainConfig]:
+    """Returns the pretraining of each arm that has one, by arm, number of labels and seed.
+
+    Equal ones share the run of the first arm. One that learns from labels of the store has a run for each number of
+    labels and each seed, and uses the labels that its cell has.
+    """
     pretrainings = {}
-    for (name, arm), seed in product(settings.arms.items(), settings.seeds):
+    for (name, arm), count, seed in product(settings.arms.items(), settings.num_labelled, settings.seeds):
         if not arm.pretrain:
             continue
         first = next(
@@ -28,8 +33,8 @@ def list_pretrainings(settings: Sweep) -> dict[tuple[str, int], PretrainConfig]:
             for other_name, other in settings.arms.items()
             if (other.pretrain, other.pretraining) == (arm.pretrain, arm.pretraining)
         )
-        run = settings.out / "pretrained" / (f"{first}-s{seed}" if settings.pretraining_per_seed else first)
-        fixed: dict[str, Any] = {"manifest": str(settings.manifest), "run": str(run), "resume": True}
+        folder = settings.out / "pretrained"
+        fixed: dict[str, Any] = {"manifest": str(settings.manifest), "run": str(folder / first), "resume": True}
         changes = {**settings.pretraining, **arm.pretraining}
         if settings.pretraining_per_seed:
             fixed["train.seed"] = seed
@@ -37,7 +42,13 @@ def list_pretrainings(settings: Sweep) -> dict[tuple[str, int], PretrainConfig]:
         if settings.pretraining_per_seed and "seed" in type(pretraining.objective).model_fields:
             objective = pretraining.objective.model_copy(update={"seed": seed})
             pretraining = pretraining.model_copy(update={"objective": objective})
-        pretrainings[name, seed] = pretraining
+        if pretraining.labels.depends_on_subset:
+            labels = pretraining.labels.model_copy(update={"num_labelled": count})
+            subset = {"run": folder / f"{first}-k{count or 'all'}-s{seed}", "labels": labels, "seed": seed}
+            pretraining = pretraining.model_copy(update=subset)
+        elif settings.pretraining_per_seed:
+            pretraining = pretraining.model_copy(update={"run": folder / f"{first}-s{seed}"})
+        pretrainings[name, count, seed] = pretraining
     return pretrainings
 
 
@@ -75,7 +86,8 @@ def make_cell(
 ) -> SweepCell:
     """Returns one cell; see `list_cells`."""
     arm = settings.arms[name]
-    start = pretrainings[name, seed].run if (name, seed) in pretrainings else arm.pretrained
+    key = name, count, seed
+    start = pretrainings[key].run if key in pretrainings else arm.pretrained
     folder = settings.out / "cells" / f"{name}-k{count or 'all'}-s{seed}".replace(" ", "_")
     fixed = {
         "manifest": str(settings.manifest), "run": str(folder / "run"), "pretrained": start and str(start),
@@ -88,7 +100,7 @@ def make_cell(
     if arm.equal_compute_with is None:
         return cell
     other = make_cell(settings, pretrainings, costs, available, structures, arm.equal_compute_with, count, seed)
-    return _equalize_compute(cell, other, next(c for (n, _), c in pretrainings.items() if n == other.arm), costs)
+    return _equalize_compute(cell, other, next(c for key, c in pretrainings.items() if key[0] == other.arm), costs)
 
 
 def find_finished_cells(
@@ -112,7 +124,7 @@ def find_finished_cells(
         fact = json.loads(path.read_text())
         name, count, seed = fact["arm"], fact["num_labelled"], fact["seed"]
         if name in settings.arms:
-            wider = settings.model_copy(update={"seeds": (seed,)})
+            wider = settings.model_copy(update={"seeds": (seed,), "num_labelled": (count,)})
             seed_pretrainings = {**list_pretrainings(wider), **pretrainings}
             finished.append(make_cell(settings, seed_pretrainings, costs, available, structures, name, count, seed))
             continue

@@ -83,8 +83,10 @@ def _run_cells(
     """Runs the pretrainings, then the cells; `earlier` are finished cells of earlier calls."""
     failed: dict[str, str] = {}
     by_run = {pretraining.run: (key, pretraining) for key, pretraining in reversed(list(pretrainings.items()))}
-    for (arm, seed), pretraining in reversed(list(by_run.values())):
+    for (arm, count, seed), pretraining in reversed(list(by_run.values())):
         name = f"{arm}, seed {seed}" if settings.pretraining_per_seed else arm
+        if pretraining.labels.depends_on_subset:
+            name = f"{arm}, {count or 'all'} labelled, seed {seed}"
         if Run(pretraining.run).is_finished:
             continue
         watch(f"pretraining for {name}")

@@ -118,6 +118,19 @@ class SegmentationHead(nn.Module):
         return F.interpolate(y, size, mode="trilinear", align_corners=False)
 
 
+def build_deep_heads(channels: Sequence[int], strides: Sequence[Triple], out: int, levels: int) -> nn.ModuleList:
+    """Builds the heads of deep supervision: one for each of the finest decoded maps, fine to coarse.
+
+    Args:
+        channels: Width of each level of the encoder, fine to coarse.
+        strides: Stride of each level of the encoder; the finest head interpolates over that of the first level.
+        out: Number of output channels.
+        levels: Number of maps with a head.
+    """
+    finest = SegmentationHead(channels[0], out, strides[0])
+    return nn.ModuleList([finest, *(SegmentationHead(width, out) for width in channels[1:levels])])
+
+
 def choose_light_widths(channels: Sequence[int]) -> tuple[int, ...]:
     """Returns the widths of a `LightDecoder`, which halve from coarse to fine and are at least 4.
 

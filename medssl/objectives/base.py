@@ -30,11 +30,13 @@ class Objective(nn.Module):
         is_contrastive: Whether the objective compares embeddings; if so, each step returns positive pairs.
         allows_spatial_augmentation: Whether crops may be rotated and scaled. False if the objective compares positions
             by patient coordinates, so that crops have to keep the geometry they were cut with.
+        learns_from_labels: Whether crops may carry labels, which the objective then learns from.
     """
 
     views: int = 1
     is_contrastive: bool = False
     allows_spatial_augmentation: bool = True
+    learns_from_labels: bool = False
 
     def __init__(self, config: Settings, encoder: Encoder) -> None:
         super().__init__()

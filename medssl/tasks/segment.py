@@ -13,7 +13,7 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.inference.sliding_window import sliding_window_inference
 from medssl.metrics.overlap import dice
-from medssl.nn.decoder import SegmentationHead, UNetDecoder
+from medssl.nn.decoder import UNetDecoder, build_deep_heads
 from medssl.nn.encoder import Encoder
 from medssl.nn.losses import Loss, deep_supervision, dice_ce, regions_ce
 from medssl.nn.step import Step
@@ -60,13 +60,7 @@ class SegmentTask(Task):
             encoder.channels, encoder.strides, encoder.kernels, config.decoder_convs, linear=config.preactivation_head
         )
         out = len(config.regions) or num_classes
-        coarser = encoder.channels[1 : config.deep_supervision_levels]
-        self.heads = nn.ModuleList(
-            [
-                SegmentationHead(encoder.channels[0], out, encoder.strides[0]),
-                *(SegmentationHead(c, out) for c in coarser),
-            ]
-        )
+        self.heads = build_deep_heads(encoder.channels, encoder.strides, out, config.deep_supervision_levels)
         self.register_buffer("members", _assign_classes_to_regions(config.regions, num_classes), persistent=False)
 
     def step(self, crops: Crops) -> Step:

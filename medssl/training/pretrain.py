@@ -30,6 +30,7 @@ from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, train_loader
 from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.run_records.plateau import warn_about_unfinished
+from medssl.training.semi_supervised.label_source import LabelPool, LabelSource, plan_labels
 from medssl.training.trainer import train
 
 METADATA_LABELS = ("site", "modality", "sex")  # columns of a manifest that label a volume without annotation
@@ -52,7 +53,10 @@ class PretrainConfig(Settings):
         ge=2,
         description="number of folds, as in the finetunings that this pretraining is for; null uses the splits",
     )
-    seed: int = Field(0, description="seed of the folds, as in the finetunings")
+    seed: int = Field(0, description="seed of the folds and of labelled volumes, as in the finetunings")
+    labels: LabelSource = Field(
+        LabelSource(), description="labels for an objective that learns from them, which synthetic does"
+    )
     encoder: EncoderChoice = Field(EncoderConfig(), description="architecture of the encoder")
     patch_size: tuple[int, int, int] = Field((64, 64, 64), description="size of the crops in voxels")
     min_view_overlap: float | None = Field(
@@ -78,6 +82,8 @@ class PretrainConfig(Settings):
             raise ValueError("start_from loads an encoder, continue_from a whole training: give one of them")
         if self.continue_from and self.train.schedule != "infinite":
             raise ValueError("continue_from continues from a plateau: also give train.schedule=infinite")
+        if self.labels.depends_on_subset and self.split != "train":
+            raise ValueError(f"labels.source={self.labels.source} uses labels of split train; leave out split")
         return self
 
 
@@ -89,9 +95,9 @@ def pretrain(config: PretrainConfig) -> Run:
     cases = manifest.in_split(config.split)
     spec = TrainedModel.for_manifest(cases, config.encoder, config.patch_size)
     probe = make_probe(config, manifest, spec)
-    objective, plateau, transfer = build_objective(config, spec)
+    labels = plan_labels(config.labels, manifest, cases, spec, config.seed)
+    objective, plateau, transfer = build_objective(config, spec, labels.num_classes)
     check_objective(config, objective, spec, cases)
-    loaders = make_loaders(config, objective, spec, cases)
     start = config.start_from or config.continue_from
     traces = leakage.read_seen_cases(start, None)
     begin = Run.resume if config.resume else Run.create
@@ -99,9 +105,11 @@ def pretrain(config: PretrainConfig) -> Run:
     metadata |= encoder_metadata(objective.encoder, config.objective.name, store_digests(manifest.folder))
     metadata |= {"start_licences": list_weight_licences(Run.open(start) if start else None)}
     run = begin(config.run, config, "pretrain", **metadata, transfer=transfer.to_json() if transfer else None)
-    leakage.write_traces(run.path, [*traces, *leakage.trace_cases(cases)])
-    labels = {name: [getattr(case, name) for case in cases.cases] for name in METADATA_LABELS}
-    callbacks: list[Callback] = [RepresentationMonitor(run, labels), *([DenseProbeCallback(probe)] if probe else [])]
+    leakage.write_traces(run.path, [*traces, *leakage.trace_cases(labels.training_cases)])
+    pool = labels.open_pool(run.path)
+    loaders = make_loaders(config, objective, pool)
+    facts = {name: [getattr(case, name) for case in pool.manifest.cases] for name in METADATA_LABELS}
+    callbacks: list[Callback] = [RepresentationMonitor(run, facts), *([DenseProbeCallback(probe)] if probe else [])]
     scores = train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
     warn_about_unfinished(run, scores)
     run.close()
@@ -116,9 +124,14 @@ def make_probe(config: PretrainConfig, manifest: Manifest, spec: TrainedModel) -
 
 
 def build_objective(
-    config: PretrainConfig, spec: TrainedModel
+    config: PretrainConfig, spec: TrainedModel, num_classes: int | None = None
 ) -> tuple[Objective, dict[str, Tensor] | None, TransferReport | None]:
     """Builds the objective with fresh weights, with the encoder of a finished run, or from the plateau of one.
+
+    Args:
+        config: Settings of the pretraining.
+        spec: Encoder and input of the network.
+        num_classes: Number of classes of the labels, with background; None without labels.
 
     Returns:
         The objective, the plateau that the optimizer continues from, and what happened to every pretrained tensor.
@@ -128,9 +141,12 @@ def build_objective(
     """
     torch.manual_seed(config.train.seed)
     encoder, objective_class = spec.build_encoder(), class_for_config(config.objective)
+    settings = config.objective
+    if num_classes and objective_class.learns_from_labels:
+        settings = settings.model_copy(update={"num_classes": num_classes})
     path = config.continue_from or config.start_from
     if path is None:
-        objective: Objective = objective_class(config.objective, encoder)
+        objective: Objective = objective_class(settings, encoder)
         if config.train.freeze_fraction == 1 or not any(weight.requires_grad for weight in encoder.parameters()):
             raise BadInput("this pretraining never changes its encoder, which is untrained; give start_from=RUN")
         return objective, None, None
@@ -139,8 +155,8 @@ def build_objective(
     if config.start_from:
         # Before the objective is built, because it may copy the encoder.
         transfer = weight_transfer.load_parts(run.weights, {"encoder": encoder})
-        return objective_class(config.objective, encoder), None, transfer
-    objective, plateau = objective_class(config.objective, encoder), plateau_checkpoint.read_plateau(run)
+        return objective_class(settings, encoder), None, transfer
+    objective, plateau = objective_class(settings, encoder), plateau_checkpoint.read_plateau(run)
     plateau_checkpoint.load_learner(objective, plateau)
     return objective, plateau, None
 
@@ -152,23 +168,30 @@ def check_objective(config: PretrainConfig, objective: Objective, spec: TrainedM
             f"objective {config.objective.name} compares positions in the scan, which augmentation would move;"
             " leave out augment"
         )
+    if config.labels.source != "none" and not objective.learns_from_labels:
+        raise BadInput(
+            f"labels.source={config.labels.source}: objective {config.objective.name} learns from no labels; leave out"
+            " labels, or set objective.name=synthetic"
+        )
     objective.check_crop(torch.empty(1, spec.in_channels, *config.patch_size, device="meta"))
-    if len(cases.cases) < config.train.batch_size:
+    if config.labels.source == "none" and len(cases.cases) < config.train.batch_size:
         raise BadInput(
             f"{config.manifest}: split {config.split!r} has {len(cases.cases)} cases, a batch takes"
             f" {config.train.batch_size} different ones; lower train.batch_size, or ingest more cases"
         )
 
 
-def make_loaders(config: PretrainConfig, objective: Objective, spec: TrainedModel, cases: Manifest) -> DataLoaders:
-    """Returns crops of the cases, with as many views as the objective needs."""
+def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) -> DataLoaders:
+    """Returns crops of the pool with its labels, if any, and with as many views as the objective needs."""
     dataset = CropDataset(
-        cases,
-        spec.normalization,
+        pool.manifest,
+        pool.normalization,
         config.patch_size,
         num_views=objective.views,
         min_overlap=config.min_view_overlap,
+        labelled=pool.classes is not None,
+        classes=pool.classes,
         seed=config.train.seed,
         augment_config=config.augment,
     )
-    return DataLoaders(train_loader(dataset, config.train), case_ids=[case.id for case in cases.cases])
+    return DataLoaders(train_loader(dataset, config.train), case_ids=[case.id for case in pool.manifest.cases])

@@ -568,3 +568,27 @@ def test_a_sweep_of_detectors_reports_lesion_scores(sweep):
     page = (sweep.out / "report.html").read_text()
     assert "sensitivity at 1 false alarm over the test patients" in page and "CPM [95 %]" in page
     assert [line.score for line in run_sweep(sweep, lambda message: None).rows] == [line.score for line in rows]
+
+
+def test_a_pretraining_on_labels_uses_those_of_its_cell(sweep, manifest):
+    arms = {
+        "scratch": Arm(),
+        "painted": Arm(pretrain="configs/pretrain/synthetic.yaml"),
+        "same": Arm(pretrain="configs/pretrain/synthetic.yaml", changes={"schedule": "discriminative"}),
+    }
+    sweep = sweep.model_copy(update={"arms": arms, "seeds": (0,)})
+    run_sweep(sweep, lambda message: None)
+    labelled = Manifest.read(manifest).in_split("train").with_labels()
+    folders = {path.name for path in (sweep.out / "pretrained").iterdir()}
+    assert folders == {"painted-k1-s0", "painted-k2-s0"}
+    for count in (1, 2):
+        selected = {case.id for case in select_labelled(labelled, count, 0).cases}
+        start = sweep.out / "pretrained" / f"painted-k{count}-s0"
+        assert {trace.id for trace in leaks.read_traces(start)} == selected
+        for arm in ("painted", "same"):
+            run = Run(sweep.out / "cells" / f"{arm}-k{count}-s0" / "run")
+            assert run.metadata["start_sha256"] == Run(start).metadata["weights_sha256"]
+            assert set(run.metadata["cases"]) == selected
+    again = []
+    run_sweep(sweep, again.append)
+    assert again == ["6 cells, 6 done already"]

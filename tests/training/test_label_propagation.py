@@ -6,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medssl import cli
+from medssl import cli, config
 from medssl.data import store
+from medssl.data.checks import leakage
 from medssl.data.classes import IGNORE_INDEX
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
@@ -21,6 +22,7 @@ from medssl.metrics.overlap import dice
 from medssl.run import Run
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import train_loader
+from medssl.training.pretrain import PretrainConfig, pretrain
 from medssl.training.semi_supervised.label_propagation import LabelPropagation, vote_fractions
 from medssl.volume import Volume
 from tests.helpers.registered_scenes import OFFSETS, SHAPE, draw_classes, write_scans
@@ -265,3 +267,24 @@ def test_propagated_labels_that_hardly_agree_cause_a_warning(store_manifest, tmp
     ]
     assert cli.run("finetune", [str(config), *SHORT, *args]) == 0
     assert f"{tmp_path}/run/propagated: labels that are propagated between the labelled volumes agree" in caplog.text
+
+
+def pretrain_on(manifest, run, labels):
+    """Pretrains on painted labels for a step, and returns the run with the cases it has seen."""
+    values = {"run": run, "manifest": manifest, "objective": "synthetic", "labels": labels, "patch_size": [16, 16, 16]}
+    values |= {"encoder": {"channels": [4, 8], "strides": [1, 2]}, "train": {"epochs": 1, "steps_per_epoch": 1}}
+    finished = pretrain(config.check(values, PretrainConfig, "test"))
+    return finished, {trace.id for trace in leakage.read_traces(finished.path)}
+
+
+def test_a_pretraining_on_propagated_labels_keeps_them_and_has_seen_the_whole_atlas(store_manifest, tmp_path):
+    labels = {"source": "propagated", "num_labelled": 1, "atlas": str(atlas_of(store_manifest))}
+    run, traced_cases = pretrain_on(store_manifest, tmp_path / "run", labels)
+    propagated = Manifest.read(run.path / "propagated" / "manifest.csv")
+    assert len(propagated.cases) == 4 and all(case.label for case in propagated.cases)
+    assert traced_cases == {case.id for case in Manifest.read(store_manifest).cases}
+
+
+def test_parcels_of_an_atlas_are_labels_to_pretrain_on(store_manifest, tmp_path):
+    _, traced_cases = pretrain_on(atlas_of(store_manifest) / "manifest.csv", tmp_path / "run", "labelled")
+    assert len(traced_cases) == 5

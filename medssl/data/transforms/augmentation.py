@@ -150,6 +150,7 @@ def draw_spatial_transform(
     has_rotation, has_elastic = _draw_chance(config, generator), _draw_chance(config, generator)
     elastic = _per_axis(config.elastic, spacing_mm)
     has_elastic = has_elastic and max(elastic) > 0
+    has_rotation = has_rotation and (config.rotate_deg, config.scale) != (0, 0)
     if not has_rotation and not has_elastic:
         return None
     matrix = _draw_rotation_and_scale(config, spacing_mm, generator) if has_rotation else torch.eye(3)
