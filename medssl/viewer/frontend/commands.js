@@ -37,6 +37,7 @@ export function createCommands(parts) {
     stepFinding: (by) => parts.reading.step(by),
     selectFinding: (id) => parts.reading.select(id),
     decide: (decision) => parts.reading.decide(decision),
+    acceptAll: (label) => parts.reading.acceptAll(label),
     relabel: () => parts.reading.relabel(),
     addMissed: () => parts.reading.addMissed(),
     undo: () => parts.reading.undo(),

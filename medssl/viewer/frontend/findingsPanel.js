@@ -2,8 +2,10 @@
 // Findings panel: the list of findings, the verdicts, and the labels.
 import { toHexColour } from "./colours.js";
 import { createButton, createElement, setText, setVisible } from "./dom.js";
+import { groupFindings } from "./findingsOrder.js";
 import { measureLength } from "./geometry.js";
 import { formatKey } from "./keys.js";
+import { createListControls } from "./listControls.js";
 import { axesOf, correctedLabelOf, decisionOf, labelColour, shownLabelOf } from "./state.js";
 /** @import { Axes, Commands, Finding, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
@@ -24,7 +26,7 @@ const DECISION_TEXTS = {
   missed: "added",
 };
 
-/** @typedef {Pick<Commands, "selectFinding" | "visitUnmatched" | "styleLabel">} ListCommands */
+/** @typedef {Pick<Commands, "selectFinding" | "visitUnmatched" | "styleLabel" | "acceptAll">} ListCommands */
 
 /**
  * @param {Store<ViewerState>} store
@@ -38,12 +40,14 @@ export function createFindingsPanel(store, commands) {
   const labels = createElement("div", { class: "mv-labels" });
   const head = createElement("div", { class: "mv-head" }, "Findings", count);
   const progress = createElement("div", { class: "mv-progress" }, bar);
-  const node = createElement("aside", { class: "mv-side" }, head, progress, list, acts.node, labels);
+  const order = createListControls(store);
+  const node = createElement("aside", { class: "mv-side" }, head, progress, order.node, list, acts.node, labels);
   let shown = "";
   const update = () => {
     const state = store.get();
     const { findings, selected, editable, comparisons } = state;
     acts.update(state);
+    order.update();
     const decided = findings.filter((finding) => decisionOf(state, finding)).length;
     setText(count, findings.length ? `${decided} of ${findings.length} read` : "");
     bar.style.width = findings.length ? `${(100 * decided) / findings.length}%` : "0";
@@ -53,10 +57,13 @@ export function createFindingsPanel(store, commands) {
       relabelled: correctedLabelOf(state, finding),
       axes: axesOf(state, finding),
     }));
-    const content = JSON.stringify([selected, editable, status, state.labels, comparisons]);
+    const content = JSON.stringify([selected, editable, status, state.labels, comparisons, state.list]);
     if (content === shown) return;
     shown = content;
-    const cards = findings.map((finding, n) => createCard(state, commands, finding, n + 1));
+    const cards = groupFindings(state).flatMap((group) => [
+      ...createGroupHead(state, commands, group),
+      ...group.findings.map((finding) => createCard(state, commands, finding, findings.indexOf(finding) + 1)),
+    ]);
     if (!findings.length) cards.push(createEmptyMessage());
     cards.push(...createUnmatchedCards(state, commands));
     if (editable && findings.length && decided === findings.length) cards.push(createDoneMessage());
@@ -216,6 +223,21 @@ function createUnmatchedCards({ comparisons }, commands) {
       return card;
     }),
   );
+}
+
+/**
+ * Creates the line above the findings of one label, with a button that accepts those without a verdict.
+ * @param {Readonly<ViewerState>} state
+ * @param {Pick<Commands, "acceptAll">} commands
+ * @param {{ label: number | null, findings: Finding[] }} group
+ */
+function createGroupHead(state, commands, { label, findings }) {
+  if (label === null) return [];
+  const open = findings.filter((finding) => !decisionOf(state, finding)).length;
+  const text = `${state.labels[label]?.name ?? `label ${label}`}  ${findings.length - open} of ${findings.length} read`;
+  const accept = createButton("Accept all", () => commands.acceptAll(label), { title: `${open} without a verdict` });
+  accept.disabled = !open || !state.editable || !state.volume;
+  return [createElement("div", { class: "mv-grouped" }, text, accept)];
 }
 
 /** @returns {HTMLElement} */

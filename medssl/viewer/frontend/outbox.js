@@ -61,8 +61,16 @@ export class Outbox {
    */
   add(event) {
     if (event.kind === "select") this.pending = this.pending.filter((other) => other.kind !== "select");
-    const numbered = this.#number(event);
-    this.pending.push(numbered);
+    return this.addAll([event])[0];
+  }
+
+  /**
+   * Numbers several events, keeps them, and sends all pending events together. Returns the numbered events.
+   * @param {ReviewEvent[]} events
+   */
+  addAll(events) {
+    const numbered = events.map((event) => this.#number(event));
+    this.pending.push(...numbered);
     this.#write();
     if (!this.refusal) this.flush();
     return numbered;

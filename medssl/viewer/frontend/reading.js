@@ -2,6 +2,7 @@
 // Reading: what the reader decides, measures and corrects, sent to the server through the outbox.
 import { ActHistory } from "./actHistory.js";
 import { findSignObstacle } from "./caseBar.js";
+import { listInOrder } from "./findingsOrder.js";
 import { measureLength, toMm } from "./geometry.js";
 import { interpolateSlices } from "./interpolation.js";
 import { MaskRecord } from "./maskRecord.js";
@@ -128,10 +129,13 @@ export class Reading {
 
   /** @param {number} by number of findings */
   step(by) {
-    const { findings, selected } = this.#store.get();
+    const state = this.#store.get();
+    const findings = listInOrder(state);
     if (!findings.length) return;
-    const number = findings.findIndex(({ id }) => id === selected);
-    this.select(findings[(number + by + findings.length) % findings.length].id);
+    const number = findings.findIndex(({ id }) => id === state.selected);
+    const next = number < 0 ? (by > 0 ? 0 : -1) : (number + by) % findings.length;
+    const finding = findings.at(next);
+    if (finding) this.select(finding.id);
   }
 
   /**
@@ -141,10 +145,11 @@ export class Reading {
    */
   decide(decision, label) {
     const state = this.#store.get();
-    const { findings, selected } = state;
+    const { selected } = state;
     if (!state.volume || !this.#checkEditable()) return;
+    if (!selected || !state.findings.some(({ id }) => id === selected)) return this.#notify("Choose a finding first.");
+    const findings = [...new Set([...listInOrder(state), ...state.findings])];
     const number = findings.findIndex(({ id }) => id === selected);
-    if (number < 0 || !selected) return this.#notify("Choose a finding first.");
     const dwell_ms = Math.round(performance.now() - this.#selectedAt);
     const others = [...findings.slice(number + 1), ...findings.slice(0, number)];
     const waiting = others.find((finding) => !decisionOf(state, finding));
@@ -154,6 +159,32 @@ export class Reading {
     if (decision === "edit") selectTool(this.#store, "brush");
     this.#cancelSelect();
     if (next !== selected) this.select(next, false);
+  }
+
+  /**
+   * Accepts all findings of a label that have no verdict, once the reader has confirmed it.
+   * @param {number} label
+   */
+  acceptAll(label) {
+    const state = this.#store.get();
+    if (!state.volume || !this.#checkEditable()) return;
+    const open = state.findings.filter((finding) => !decisionOf(state, finding) && finding.label === label);
+    if (!open.length) return this.#notify("Every finding of this label is read.");
+    const names = [`Accept ${open.length}`, "Accept none"];
+    const name = state.labels[label]?.name ?? `label ${label}`;
+    this.#askLabel(`Accept all ${name} without a verdict?`, names, (choice) => {
+      if (choice) return;
+      const verdict = {
+        kind: "verdict",
+        decision: "accept",
+        dwell_ms: 0,
+        next: state.selected,
+        ...this.#takeRemarks(),
+      };
+      const events = this.outbox.addAll(open.map(({ id }) => ({ ...verdict, finding: id })));
+      for (const event of events) this.#history.add(event);
+      this.#showPending(this.outbox);
+    });
   }
 
   /** Asks for another label of the selected finding. */

@@ -56,6 +56,7 @@ export function createState({ selected }) {
     labelOverrides: {},
     findings: [],
     selected,
+    list: { sort: "given", label: null, isGrouped: false },
     reasons: [],
     editable: false,
     pendingVerdicts: {},

@@ -183,6 +183,13 @@ export interface Projection {
   slab_mm: number;
 }
 
+/** How the list of findings is ordered; `label` shows the findings of one label only. */
+export interface ListSettings {
+  sort: "given" | "size" | "score" | "head";
+  label: number | null;
+  isGrouped: boolean;
+}
+
 /** Zoom of a pane, and its shift in mm. */
 export interface View {
   zoom: number;
@@ -270,6 +277,7 @@ export interface ViewerState {
   labelOverrides: Record<string, Partial<LabelStyle>>;
   findings: Finding[];
   selected: string | null;
+  list: ListSettings;
   reasons: string[];
   editable: boolean;
   pendingVerdicts: Record<string, PendingVerdict>;
@@ -314,6 +322,7 @@ export interface Commands {
   stepFinding(by: number): void;
   selectFinding(id: string): void;
   decide(decision: string): void;
+  acceptAll(label: number): void;
   relabel(): void;
   addMissed(): void;
   undo(): void;
