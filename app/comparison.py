@@ -6,7 +6,7 @@ from typing import Any
 from app.image_urls import ImageUrls
 from app.review_context import ReviewContext, load_findings
 from medssl.finding import Finding, format_volume
-from medssl.predictions_folder import Index
+from medssl.predictions_folder import Index, list_sequences
 from medssl.review.priors import apply_verdicts, count_days, find_prior, match_findings, measure_growth
 from medssl.review.worklist import WorklistItem
 
@@ -15,6 +15,16 @@ def build_comparisons(context: ReviewContext, urls: ImageUrls, item: WorklistIte
     """Returns the comparisons of a case as the viewer expects them; empty if there are none."""
     comparisons = (_compare_with_prior(context, urls, item), _compare_with_model(context, urls, item))
     return [comparison for comparison in comparisons if comparison]
+
+
+def build_sequences(context: ReviewContext, urls: ImageUrls, item: WorklistItem) -> list[dict[str, Any]]:
+    """Returns the other sequences of a case, as the viewer expects them among the comparisons."""
+    numbers = list_sequences(context.index.case_folder(item.case))
+    return [
+        {"id": f"sequence-{number}", "name": f"Sequence {number + 1}", "isSequence": True, "overlay": None, "pairs": {},
+         "volume": urls.get_url(item.number, "sequence", number), "unpaired_text": "", "unmatched": []}
+        for number in numbers
+    ]  # fmt: skip
 
 
 def format_title(index: Index, case: str) -> str:

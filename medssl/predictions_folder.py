@@ -16,6 +16,7 @@ IMPORTED = "none: predicted by another tool"  # in place of a hash of the weight
 INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
+SEQUENCE = "sequence_{:04d}.nii.gz"  # the other channels of a case, from 1
 CASE_PATTERN = re.compile(r"\w[\w.\-]*")  # a case names its folder
 COLOUR_PATTERN = re.compile(r"#[0-9a-fA-F]{6}")
 # Keys that older index files do not have.
@@ -134,6 +135,14 @@ def _require_inside(folder: Path, case_folder: Path) -> None:
     for path in filter(os.path.islink, [os.fspath(case_folder), *entries]):
         if not Path(path).resolve().is_relative_to(folder.resolve()):
             raise BadInput(f"{path}: a link to a place outside {folder}; put the file itself there")
+
+
+def list_sequences(case_folder: Path) -> list[int]:
+    """Returns the numbers of the sequences of a case besides its image, in order."""
+    numbers: list[int] = []
+    while (case_folder / SEQUENCE.format(len(numbers) + 1)).is_file():
+        numbers.append(len(numbers) + 1)
+    return numbers
 
 
 def read_index(folder: Path | str) -> Index:

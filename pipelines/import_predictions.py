@@ -9,11 +9,11 @@ def main(words: list[str]) -> None:
     args = build_parser().parse_args(words)
     from medssl.data.class_kinds import parse_kinds
     from medssl.data.ingest.read_source import list_scans
-    from medssl.inference.import_masks import ExternalMasks
+    from medssl.inference.import_masks import ExternalMasks, join_channels
     from medssl.inference.prediction_writer import PredictionWriter
     from medssl.predictions_folder import IMPORTED
 
-    listed_scans = list_scans(args.scans, args.split, args.modality)
+    listed_scans = join_channels(list_scans(args.scans, args.split, args.modality))
     cases = [scan.case for scan in listed_scans]
     external = ExternalMasks.from_folder(args.masks, args.names, cases, parse_kinds(args.kinds))
     model = {

@@ -81,7 +81,10 @@ def _render_viewer(
         undoable=[format_event_id(event.session, event.number) for event in undoable],
         case=_describe_case(context, item),
         alive_s=15 * context.config.idle_minutes,
-        comparisons=comparison.build_comparisons(context, urls, item),
+        comparisons=[
+            *comparison.build_sequences(context, urls, item),
+            *comparison.build_comparisons(context, urls, item),
+        ],
         name=comparison.format_title(index, item.case),
         editable=not reading.signed_at,
         reasons=REASONS,

@@ -2,8 +2,9 @@
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from medssl.data.class_kinds import propose_kinds
 from medssl.data.ingest.layouts.dataset_json import parse_class_names
 from medssl.data.ingest.layouts.evidence import image_stem
 from medssl.data.ingest.layouts.naming_scheme import CHANNEL
+from medssl.data.ingest.read_source import ScanRef
 from medssl.errors import BadInput
 from medssl.finding import FindingKind
 from medssl.inference.connected_findings import extract_findings
@@ -85,6 +87,32 @@ class ExternalMasks:
         organs = frozenset(value for value, kind in self.kinds.items() if kind == "organ")
         findings = extract_findings(labels, confidence.voxels, entropy.voxels, case, self.names, organs=organs)
         return Prediction(labels, foreground, findings)
+
+
+def join_channels(scans: Sequence[ScanRef]) -> list[ScanRef]:
+    """Returns the scans with CASE_0000, CASE_0001, ... joined to a scan CASE with these channels, as of nnU-Net.
+
+    A file without such a sibling stays a scan of its own.
+    """
+    channels: dict[str, list[ScanRef]] = {}
+    for scan in sorted(scans, key=lambda scan: scan.case):
+        match = CHANNEL.match(scan.case)
+        channels.setdefault(match[1] if match else scan.case, []).append(scan)
+    return [
+        replace(members[0], case=case, read=partial(_read_channels, case, members)) if len(members) > 1 else members[0]
+        for case, members in channels.items()
+    ]
+
+
+def _read_channels(case: str, members: Sequence[ScanRef]) -> Volume:
+    """Reads the channels of a case, which lie on one grid."""
+    volumes = [member.read() for member in members]
+    try:
+        placed = [volume.reorient(volumes[0].orientation()).require_same_grid(volumes[0]) for volume in volumes]
+    except ValueError as error:
+        raise BadInput(f"{case}: its channels do not lie on one grid: {error}; resample them to the first") from None
+    unit = volumes[0].unit if len({volume.unit for volume in volumes}) == 1 else "a.u."
+    return replace(volumes[0], voxels=np.stack([volume.voxels.astype(np.float32) for volume in placed]), unit=unit)
 
 
 def _read_class_names(path: Path) -> dict[int, str]:

@@ -28,6 +28,7 @@ from medssl.predictions_folder import (
     INDEX,
     LABELS,
     PROBABILITY,
+    SEQUENCE,
     UNCERTAINTY,
     Index,
     LabelDef,
@@ -259,10 +260,10 @@ def _to_hex(colour: Colour) -> str:
 
 
 def _write_case(folder: Path, image: Volume, prediction: Prediction) -> None:
-    """Writes the files of one case; of an image with several channels, only the first is kept for display."""
+    """Writes the files of one case; the channels of an image after the first are its sequences."""
     folder.mkdir()
-    first_channel = replace(image, voxels=image.voxels.reshape(-1, *image.shape)[0])
-    nifti.write(first_channel, folder / IMAGE)
+    for number, voxels in enumerate(image.voxels.reshape(-1, *image.shape)):
+        nifti.write(replace(image, voxels=voxels), folder / (SEQUENCE.format(number) if number else IMAGE))
     nifti.write(prediction.labels, folder / LABELS)
     nifti.write(_to_bytes(prediction.probability), folder / PROBABILITY)
     if prediction.uncertainty is not None:

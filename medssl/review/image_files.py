@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from medssl.errors import BadInput
 from medssl.io import nifti
-from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, UNCERTAINTY, read_findings, read_index
+from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY, read_findings, read_index
 from medssl.review.access.signed_links import ImageKind, Link
 from medssl.review.corrected_labels import FindingMap, find_top_label
 from medssl.review.event import Event
@@ -67,7 +67,7 @@ class ImageFiles:
         index = read_index(self._folder)
         case = index.cases[link.number - 1] if 0 < link.number <= len(index.cases) else ""
         folder = (read_index(self._comparison) if link.kind == "comparison" else index).case_folder(case)
-        path = folder / FILES[link.kind]
+        path = folder / (SEQUENCE.format(link.event) if link.kind == "sequence" else FILES[link.kind])
         unit = TypeAdapter(Unit).validate_python(UNITS.get(link.kind, index.units[case]))
         event, top = (link.event, find_top_label(index)) if link.kind == "findings" else (0, 0)
         return CaseImage(path, path.stat().st_mtime_ns, case, unit, event, top)

@@ -76,9 +76,10 @@ def viewer(
         on_events: Handles the list of all events that wait, in order.
         uncertainty: URL of the header of the model's uncertainty, from 0 to 1.
         uncertainty_source: What the uncertainty is, in words.
-        comparisons: Studies or models that can be shown next to the case: id, name, volume, overlay, `pairs` (id of a
-            finding here to its `centre_mm` there and a `text`), `unpaired_text` for findings without a pair, and
-            `unmatched`, the findings that only the other side has (`centre_mm`, `text`).
+        comparisons: Studies, models or other sequences (`isSequence`, without an overlay) that can be shown next to the
+            case: id, name, volume, overlay, `pairs` (id of a finding here to its `centre_mm` there and a `text`),
+            `unpaired_text` for findings without a pair, and `unmatched`, the findings that only the other side has
+            (`centre_mm`, `text`).
         name: Caption of the case while a comparison is shown.
         editable: Whether the reader may change the case.
         reasons: Reasons that the reader can choose for a verdict.

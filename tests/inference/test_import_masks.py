@@ -9,7 +9,9 @@ import pytest
 
 from medssl.cli import run
 from medssl.io import nifti
-from medssl.predictions_folder import read_findings, read_index
+from medssl.predictions_folder import list_sequences, read_findings, read_index
+from medssl.review.access.signed_links import Link
+from medssl.review.image_files import ImageFiles
 from tests.helpers.prediction_scenes import LESION, OTHER, PREDICTED, make_image, make_labels
 
 DATASET = {"labels": {"background": 0, "organ": 1, "lesion": 2, "ignore": 3}, "file_ending": ".nii.gz"}
@@ -149,3 +151,35 @@ def test_invalid_masks_are_refused_and_leave_complete_cases(masks, scans, capsys
     assert code == 2 and message in lines[-1]
     assert not list(masks.parent.glob(".part-*"))
     assert not out.exists() or "perfect" not in read_index(out).cases
+
+
+def split_into_channels(scans, num_channels=3):
+    """Writes each scan as CASE_0000, CASE_0001, ..., the values of which differ by one."""
+    for path in sorted(scans.iterdir()):
+        volume = nifti.read(path)
+        for n in range(num_channels):
+            name = path.name.replace(".nii.gz", f"_{n:04d}.nii.gz")
+            nifti.write(replace(volume, voxels=volume.voxels + n), scans / name)
+        path.unlink()
+
+
+def test_channels_of_a_case_become_one_case_with_sequences(masks, scans):
+    split_into_channels(scans)
+    code, out = import_predictions(masks, scans)
+    index = read_index(out)
+    assert code == 0 and sorted(index.cases) == sorted(PREDICTED)
+    images = ImageFiles(out, out.parent / "events.sqlite")
+    for number, case in enumerate(index.cases, 1):
+        assert list_sequences(index.case_folder(case)) == [1, 2]
+        first = images.load(images.find(Link(number, "image", 0, 0))).voxels
+        for n in (1, 2):
+            np.testing.assert_array_equal(images.load(images.find(Link(number, "sequence", n, 0))).voxels, first + n)
+
+
+def test_channels_on_different_grids_are_refused(masks, scans, capsys):
+    split_into_channels(scans)
+    path = scans / "perfect_0001.nii.gz"
+    volume = nifti.read(path)
+    nifti.write(replace(volume, voxels=volume.voxels[:-1]), path)
+    code, _ = import_predictions(masks, scans)
+    assert code == 2 and "do not lie on one grid" in capsys.readouterr().err

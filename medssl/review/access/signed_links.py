@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-ImageKind = Literal["image", "labels", "findings", "probability", "uncertainty", "comparison"]
+ImageKind = Literal["image", "labels", "findings", "probability", "uncertainty", "comparison", "sequence"]
 LinkKind = Literal[ImageKind, "export"]
 TOKEN_PATTERN = re.compile(
     rf"(\d+)\.({'|'.join(get_args(LinkKind))})\.(\d+)\.(\d+)\.([0-9a-f]{{16}}|)\.([0-9a-f]{{64}})"
@@ -19,7 +19,8 @@ class Link:
     Args:
         number: The position of the case in the index, from 1; the identifier of the case stays out of the address.
         kind: The file.
-        event: The event up to which the file includes the strokes, or the sign-off that is exported; 0 if none.
+        event: The event up to which the file includes the strokes, the sign-off that is exported, or the number of the
+            sequence; 0 if none.
         expires: The time in s since the epoch at which the link expires.
         sign_in: The sign-in that the link was made for, 16 hexadecimal digits; empty without a sign-in.
     """

@@ -5,7 +5,7 @@ import { PLANES, PLANE_NAMES, clamp, findNearestVoxel, toIndex, toMm } from "./g
 import { Pane } from "./pane.js";
 import { DerivedStore } from "./store.js";
 import { RemoteVolume, buildGreyTable, isAbort, loadSlabs } from "./volume.js";
-/** @import { ComparisonEntry, Finding, Notify, Plane, Vector, ViewerState } from "./types" */
+/** @import { ComparisonEntry, Finding, IntensityWindow, Notify, Plane, Vector, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 
 /** A plane at the scale of the pane that it is compared with, with the crosshair at the same place of the screen. */
@@ -46,6 +46,8 @@ export class Comparison {
   #redraw;
   /** @type {AbortController | null} */
   #abort = null;
+  /** @type {Map<string, IntensityWindow>} the windows of the sequences, by their id */
+  #windows = new Map();
 
   /**
    * @param {object} uses
@@ -72,11 +74,16 @@ export class Comparison {
       brushCursor: null,
       findings: [],
       facts: [],
+      layer: null,
+      window: null,
       voxelVersion: 0,
       greyTable: store.get().greyTable,
     });
     this.store.subscribe((changed) => [...changed].some((key) => key !== "cursor") && redraw());
-    store.subscribe((changed) => changed.has("window") && this.#updateGreyTable());
+    store.subscribe((changed) => {
+      if (changed.has("window") && !this.entry?.isSequence) this.#updateGreyTable();
+      if (changed.has("overlay") && this.entry?.isSequence) this.store.set({ overlay: store.get().overlay });
+    });
     this.panes = PLANE_NAMES.map((plane, n) => new ComparisonPane(plane, this.store, panes[n], () => this.position));
     this.caption = createElement("div", { class: "mv-caption" });
     this.node = createElement("div", { class: "mv-half", hidden: true }, this.caption);
@@ -90,6 +97,46 @@ export class Comparison {
 
   get isLinked() {
     return this.#main.get().comparisonLinked;
+  }
+
+  /** The window of the sequence that is shown, or null. */
+  get window() {
+    return this.store.get().window;
+  }
+
+  /**
+   * Returns whether a pane shows a sequence, which has a window of its own.
+   * @param {Pane} pane
+   */
+  hasOwnWindow(pane) {
+    return Boolean(this.entry?.isSequence) && (pane.store !== this.#main || this.#main.get().comparisonLayered);
+  }
+
+  /** @param {IntensityWindow} window of the sequence that is shown */
+  setWindow(window) {
+    if (this.entry) this.#windows.set(this.entry.id, window);
+    this.#updateGreyTable();
+  }
+
+  /**
+   * Applies a preset to the sequence that lies in place of the image. Returns whether there is one.
+   * @param {number} number of a window of the sequence, from 0
+   */
+  applyPreset(number) {
+    const { volume } = this.store.get();
+    if (!this.#main.get().comparisonLayered || !volume) return false;
+    const window = volume.header.windows[number];
+    if (window) this.setWindow(window);
+    return true;
+  }
+
+  /** Shows one sequence after the other in place of the image, then the image again. */
+  cycleLayer() {
+    const { comparison, comparisons, comparisonLayered } = this.#main.get();
+    const sequences = comparisons.filter(({ isSequence }) => isSequence);
+    if (!sequences.length) return this.#notify("This case has one sequence.");
+    const number = comparisonLayered ? sequences.findIndex(({ id }) => id === comparison?.id) : -1;
+    this.choose(sequences[number + 1]?.id ?? null, number + 1 < sequences.length);
   }
 
   /** Follows a new list of studies; closes the comparison if its study is no longer listed. */
@@ -108,14 +155,17 @@ export class Comparison {
     this.choose(comparisons[number + 1]?.id ?? null);
   }
 
-  /** @param {string | null} id of a study, or null to show none */
-  async choose(id) {
+  /**
+   * @param {string | null} id of a study, or null to show none
+   * @param {boolean} isLayered whether a sequence lies in place of the image
+   */
+  async choose(id, isLayered = false) {
     this.#abort?.abort();
     this.#abort = new AbortController();
     this.store.set({ volume: null, overlay: null, measures: [] });
     this.offset_mm = [0, 0, 0];
     const entry = this.#main.get().comparisons.find((other) => other.id === id) ?? null;
-    this.#main.set({ comparison: entry, comparisonLinked: true });
+    this.#main.set({ comparison: entry, comparisonLinked: true, comparisonLayered: isLayered, layer: null });
     if (!entry) return;
     try {
       await this.#open(entry, this.#abort.signal);
@@ -183,8 +233,9 @@ export class Comparison {
   }
 
   draw() {
-    setVisible(this.node, this.entry);
-    if (!this.entry) return;
+    const isBeside = this.entry && !this.#main.get().comparisonLayered;
+    setVisible(this.node, isBeside);
+    if (!this.entry || !isBeside) return;
     const { volume } = this.store.get();
     const state = volume ? (volume.isComplete ? "" : `  loading ${volume.loadedPlanes}/${volume.planes}`) : "  loading";
     setText(this.caption, `${this.entry.name}${this.isLinked ? "" : "  not linked (J links)"}${state}`);
@@ -214,27 +265,47 @@ export class Comparison {
     const isSameScan = entry.volume === main.volumeUrl;
     const [volume, overlay] = await Promise.all([
       isSameScan ? main.volume : new RemoteVolume(entry.volume, signal).open(),
-      new RemoteVolume(entry.overlay, signal).open(),
+      entry.isSequence ? main.overlay : new RemoteVolume(entry.overlay, signal).open(),
     ]);
     if (!volume) throw new Error("The scan itself is still loading.");
-    if (String(volume.header.shape) !== String(overlay.header.shape)) {
-      throw new Error("Its labels are on another grid.");
+    const grid = entry.isSequence ? main.volume : overlay;
+    if (String(volume.header.shape) !== String(grid?.header.shape)) {
+      throw new Error(entry.isSequence ? "It is on another grid." : "Its labels are on another grid.");
     }
     this.store.set({ volume, overlay });
     this.#updateGreyTable();
     const { findings, selected } = this.#main.get();
     this.align(findings.find(({ id }) => id === selected));
+    const own = [isSameScan ? null : volume, entry.isSequence ? null : overlay].filter((image) => image !== null);
     await loadSlabs(
-      isSameScan ? [overlay] : [volume, overlay],
-      () => this.store.get().cursor[2],
-      () => this.store.set({ voxelVersion: this.store.get().voxelVersion + 1 }),
+      own,
+      () => this.#main.get().cursor[2],
+      () => this.#showSlab(),
     );
+  }
+
+  #showSlab() {
+    this.store.set({ voxelVersion: this.store.get().voxelVersion + 1 });
+    this.#updateLayer();
   }
 
   #updateGreyTable() {
     const { volume } = this.store.get();
-    const { window } = this.#main.get();
-    if (volume && window) this.store.set({ greyTable: buildGreyTable(volume.header, window) });
+    const window = volume && this.entry?.isSequence ? this.#windowOfSequence(volume) : this.#main.get().window;
+    if (volume && window) this.store.set({ window, greyTable: buildGreyTable(volume.header, window) });
+    this.#updateLayer();
+  }
+
+  /** @param {RemoteVolume} volume */
+  #windowOfSequence({ header }) {
+    const chosen = this.#windows.get(this.entry?.id ?? "");
+    return chosen ?? header.windows.find(({ name }) => name === header.window) ?? header.windows[0];
+  }
+
+  #updateLayer() {
+    const { volume, window, greyTable } = this.store.get();
+    if (!this.#main.get().comparisonLayered || !this.entry || !volume) return;
+    this.#main.set({ layer: { name: this.entry.name, volume, window, greyTable } });
   }
 
   /** @param {Vector} mm in the other study */

@@ -153,7 +153,8 @@ function createCard(state, commands, finding, number) {
     "aria-selected": String(finding.id === state.selected),
     "data-finding": finding.id,
   });
-  const comparisons = state.comparisons.map(({ pairs, unpaired_text }) =>
+  const studies = state.comparisons.filter(({ isSequence }) => !isSequence);
+  const comparisons = studies.map(({ pairs, unpaired_text }) =>
     createElement("span", { class: "mv-facts mv-compared" }, pairs[finding.id]?.text ?? unpaired_text),
   );
   const facts = listFacts(finding, axesOf(state, finding)).join("   ");

@@ -41,6 +41,7 @@ export const KEYS = [
   { keys: ["R"], help: "measured axes on and off", run: (c) => c.toggle("axesVisible") },
   { keys: ["q"], help: "uncertainty on and off", run: (c) => c.toggleUncertainty() },
   { keys: ["c"], help: "comparison: earlier study, other model, none", run: (c) => c.cycleComparison() },
+  { keys: ["Q"], help: "next sequence in place of this one", run: (c) => c.cycleLayer() },
   { keys: ["j"], help: "scroll both studies together, or each alone", run: (c) => c.toggleLink() },
   { keys: ["P"], help: "slab: MIP, MinIP, mean, single slices", run: (c) => c.cycleProjection() },
   { keys: ["S"], help: "image smooth or as its voxels", run: (c) => c.toggle("smoothed") },

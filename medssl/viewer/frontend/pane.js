@@ -84,14 +84,16 @@ export class Pane {
    * @param {Frame} frame
    */
   #updateLayers(state, volume, { count: [width, height] }) {
-    const { overlay, greyTable, colourTable, overlayVersion } = state;
+    const { overlay, colourTable, overlayVersion, layer } = state;
+    const image = layer?.volume ?? volume;
+    const greyTable = layer?.greyTable ?? state.greyTable;
     const painted = this.#painted;
     const { kind, slab_mm } = state.projection;
     const position = `${this.index} ${state.voxelVersion} ${kind} ${slab_mm}`;
-    const moved = painted.position !== position || painted.volume !== volume;
-    if (moved) this.#cuts.image = this.#cutImage(state, volume);
+    const moved = painted.position !== position || painted.image !== image || painted.layer !== layer;
+    if (moved) this.#cuts.image = this.#cutImage(state, image);
     if (moved || painted.greyTable !== greyTable) {
-      this.#image.paint(this.#cuts.image, width, height, greyTable, this.#loadedRows(volume, height, state.projection));
+      this.#image.paint(this.#cuts.image, width, height, greyTable, this.#loadedRows(image, height, state.projection));
     }
     if (overlay && (moved || painted.overlayVersion !== overlayVersion)) {
       const labels = this.#isBlank(state, overlay) ? null : this.#cutLabels(state, overlay);
@@ -109,7 +111,7 @@ export class Pane {
       const rows = this.#loadedRows(uncertainty.volume, height);
       this.#uncertaintyLayer.paint(values, width, height, uncertainty.table, rows);
     }
-    this.#painted = { position, volume, greyTable, overlayVersion, uncertaintyTable: uncertainty?.table };
+    this.#painted = { position, image, layer, greyTable, overlayVersion, uncertaintyTable: uncertainty?.table };
   }
 
   /**

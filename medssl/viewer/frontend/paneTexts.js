@@ -15,7 +15,7 @@ const WIDE = 420;
 
 /**
  * Lists what a plane shows: the slice and its place in the patient; the series; and the window.
- * @param {Pick<ViewerState, "cursor" | "facts" | "projection" | "views" | "window">} state
+ * @param {Pick<ViewerState, "cursor" | "facts" | "layer" | "projection" | "views" | "window">} state
  * @param {VolumeHeader} header
  * @param {Plane} plane
  * @param {number} index of the slice
@@ -31,10 +31,12 @@ export function listPlaneFacts(state, header, plane, index) {
   const instance = plane === "axial" && header.instances?.[index];
   if (instance) place.push(`image ${instance}`);
   const { zoom } = state.views[plane];
+  const window = state.layer ? state.layer.window : state.window;
+  const series = state.layer ? [...state.facts, state.layer.name] : state.facts;
   return {
     place,
-    series: [...state.facts, ...(zoom === 1 ? [] : [`${zoom.toFixed(1)}x`])],
-    window: state.window ? formatWindow(state.window) : "",
+    series: [...series, ...(zoom === 1 ? [] : [`${zoom.toFixed(1)}x`])],
+    window: window ? formatWindow(window) : "",
   };
 }
 
@@ -64,7 +66,7 @@ export function drawTexts(target) {
   const isWide = width / ratio >= WIDE;
   const { place, series, window } = listPlaneFacts(state, header, plane, index);
   writeLines(target, isWide ? place : place.slice(0, 2), [pad, pad], "left");
-  writeLines(target, isWide ? series : series.slice(state.facts.length), [width - pad, pad], "right");
+  writeLines(target, isWide || state.layer ? series : series.slice(state.facts.length), [width - pad, pad], "right");
   const style = /** @type {const} */ ({ align: "left", baseline: "bottom", colour: DIM_INK, size: SMALL });
   if (isWide) writeText(target, window, [pad, height - pad], style);
   drawScaleBar(target);

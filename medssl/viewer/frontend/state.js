@@ -64,6 +64,8 @@ export function createState({ selected }) {
     comparisons: [],
     comparison: null,
     comparisonLinked: true,
+    comparisonLayered: false,
+    layer: null,
     unsavedEvents: 0,
     hasActed: false,
     isKept: true,

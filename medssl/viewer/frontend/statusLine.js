@@ -23,8 +23,9 @@ export function createStatusLine(store) {
     setVisible(node, volume);
     if (!volume) return;
     const index = pointer ?? cursor;
-    const stored = volume.valueAt(index);
-    setText(value, stored === null ? "not loaded" : formatValue(stored, volume.header));
+    const shown = state.layer?.volume ?? volume;
+    const stored = shown.valueAt(index);
+    setText(value, stored === null ? "not loaded" : formatValue(stored, shown.header));
     setText(position, `${formatPosition(toMm(volume.header.affine, index))} mm    voxel ${index.join(" ")}`);
     badges.replaceChildren(...listCaveats(state).map((text) => createElement("span", { class: "mv-badge" }, text)));
     const text = describeSaving(state);

@@ -5,7 +5,7 @@ import { PLANES, findNearestVoxel } from "./geometry.js";
 import { MEASURE_TOOLS } from "./measureTools.js";
 import { SCISSORS } from "./scissors.js";
 import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
-/** @import { Drag, Line, Notify, ToolName, Vector, ViewerState } from "./types" */
+/** @import { Drag, IntensityWindow, Line, Notify, ToolName, Vector, ViewerState } from "./types" */
 /** @import { Pane } from "./pane.js" */
 /** @import { Store } from "./store.js" */
 
@@ -16,6 +16,8 @@ import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
  * @property {Notify} notify
  * @property {(pane: Pane, voxel: Vector) => void} moveCursor
  * @property {(voxel: Vector) => void} selectAt chooses the finding that a voxel belongs to
+ * @property {(pane: Pane) => IntensityWindow | null} windowOf the window of the image that a pane shows
+ * @property {(pane: Pane, window: IntensityWindow) => void} setWindow
  * @property {() => void} rememberWindow
  * @property {(tool: string) => boolean} finishStroke
  * @property {(long: Line, short: Line) => void} recordAxes
@@ -62,15 +64,15 @@ export const TOOLS = {
     usesArrows: true,
     worksOutside: true,
     hint: "Sideways: width; up and down: level. The right button does this with every tool",
-    begin({ store }, drag) {
-      drag.window = store.get().window ?? undefined;
+    begin({ windowOf }, drag) {
+      drag.window = windowOf(drag.pane) ?? undefined;
     },
-    move({ store }, { window, dx, dy, pane }) {
+    move({ setWindow }, { window, dx, dy, pane }) {
       if (!window) return;
       const { low, high } = window;
       const width = (high - low) * Math.exp(dx / (200 * pane.ratio));
       const level = (low + high) / 2 - (dy * (high - low)) / (400 * pane.ratio);
-      store.set({ window: { name: "own", low: level - width / 2, high: level + width / 2 } });
+      setWindow(pane, { name: "own", low: level - width / 2, high: level + width / 2 });
     },
     end: ({ rememberWindow }) => rememberWindow(),
   },

@@ -80,7 +80,10 @@ export interface ComparisonEntry {
   id: string;
   name: string;
   volume: string;
-  overlay: string;
+  /** Null for a sequence, which shares the mask of the case. */
+  overlay: string | null;
+  /** Whether it is another sequence of this case, on the same grid. */
+  isSequence?: boolean;
   /** Finding of this case -> the same finding on the other side. */
   pairs: Record<string, { centre_mm: Vector; text: string }>;
   /** Text for findings that have no pair. */
@@ -190,6 +193,14 @@ export interface ListSettings {
   isGrouped: boolean;
 }
 
+/** Another sequence in place of the image of the case. */
+export interface ImageLayer {
+  name: string;
+  volume: RemoteVolume;
+  window: IntensityWindow | null;
+  greyTable: Uint32Array;
+}
+
 /** Zoom of a pane, and its shift in mm. */
 export interface View {
   zoom: number;
@@ -285,6 +296,9 @@ export interface ViewerState {
   comparisons: ComparisonEntry[];
   comparison: ComparisonEntry | null;
   comparisonLinked: boolean;
+  /** Whether the sequence that is compared lies in place of the image, and not beside it. */
+  comparisonLayered: boolean;
+  layer: ImageLayer | null;
   /** How many acts wait for the server. */
   unsavedEvents: number;
   /** Whether the reader has done anything here that is stored or waits. */
@@ -345,6 +359,7 @@ export interface Commands {
   toggleUncertainty(): void;
   toggleMesh(): void;
   toggleLink(): void;
+  cycleLayer(): void;
   cycleComparison(): void;
   showComparison(id: string | null): void;
   visitUnmatched(id: string, centre_mm: Vector): void;

@@ -61,6 +61,8 @@ const DRAWN = [
   "brushCursor",
   "comparison",
   "comparisonLinked",
+  "comparisonLayered",
+  "layer",
   "facts",
   "projection",
   "smoothed",
@@ -148,6 +150,9 @@ class Viewer {
       notify,
       moveCursor: (pane, voxel) => this.navigation.moveCursor(pane, voxel),
       selectAt: (voxel) => this.reading.selectAt(voxel),
+      windowOf: (pane) => (this.comparison.hasOwnWindow(pane) ? this.comparison.window : store.get().window),
+      setWindow: (pane, window) =>
+        this.comparison.hasOwnWindow(pane) ? this.comparison.setWindow(window) : store.set({ window }),
       rememberWindow: () => this.display.rememberWindow(),
       finishStroke: (tool) => this.reading.finishStroke(tool),
       recordAxes: (long, short) => this.reading.recordAxes(long, short),
@@ -246,7 +251,8 @@ class Viewer {
   drawPanels() {
     this.root.classList.toggle("mv-narrow", this.root.clientWidth < NARROW_PIXELS);
     for (const panel of [this.caseBar, this.toolbar, this.findingsPanel, this.statusLine, this.legend]) panel.update();
-    this.stage.classList.toggle("mv-two", this.state.comparison !== null);
+    const { comparison, comparisonLayered } = this.state;
+    this.stage.classList.toggle("mv-two", comparison !== null && !comparisonLayered);
     setText(this.caption, this.#data?.name ?? "");
   }
 
