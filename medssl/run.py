@@ -20,7 +20,7 @@ SAME_CONTENT = {
     "pretrained": "start_sha256",
 }  # compared by content hash, wherever the files lie
 
-
+MACHINE = {"devices", "num_nodes", "num_workers", "accelerator"}  # keys of `train` that may change when a run resumes
 MAX_DIFF_CHARACTERS = 200_000  # of uncommitted changes that are recorded
 
 
@@ -66,7 +66,8 @@ class Run:
             raise BadInput(f"{path}: this run is finished; choose another `run`")
         first_settings = config.check(run.read_settings(), type(settings), str(run.path / "config.yaml"))
         fields = set(type(settings).model_fields) - {"run", "resume", "limits", *SAME_CONTENT}
-        changed = sorted(key for key in fields if getattr(settings, key) != getattr(first_settings, key))
+        values, first_values = (_dump_without_machine(kept) for kept in (settings, first_settings))
+        changed = sorted(key for key in fields if values[key] != first_values[key])
         changed += [
             name for name, fact in SAME_CONTENT.items() if run.metadata.get(fact, facts.get(fact)) != facts.get(fact)
         ]
@@ -143,3 +144,8 @@ def read_git_state() -> dict[str, Any] | None:
         return state | ({"diff": run_git("diff", "HEAD", "--", ".")[:MAX_DIFF_CHARACTERS]} if changed else {})
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _dump_without_machine(settings: Settings) -> dict[str, Any]:
+    """Returns settings as plain values, without those of the machine that they run on."""
+    return settings.model_dump(mode="json", exclude={"train": MACHINE})

@@ -9,7 +9,7 @@ def main(words: list[str]) -> None:
     args = build_parser().parse_intermixed_args(words)
     from medssl.training.fault_tolerance.slurm import SlurmOptions, submit, write_script
 
-    options = SlurmOptions(args.gpus, args.cpus, args.time, args.grace, args.requeue, tuple(args.sbatch))
+    options = SlurmOptions(args.gpus, args.nodes, args.cpus, args.time, args.grace, args.requeue, tuple(args.sbatch))
     write_script(args.script, args.training, args.config, args.overrides, options)
     if args.dry_run:
         print(f"{args.script}: written; submit it with: sbatch {args.script}")
@@ -24,8 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("config", metavar="CONFIG.yaml", help="its config")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="its settings")
     parser.add_argument("--script", type=Path, default=Path("medssl-job.sh"), help="script to write")
-    parser.add_argument("--gpus", type=int, default=1, help="number of GPUs (default: 1, the most a training uses)")
-    parser.add_argument("--cpus", type=int, default=8, help="number of cores (default: 8)")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs of each node, a process for each (default: 1)")
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes (default: 1)")
+    parser.add_argument("--cpus", type=int, default=8, help="cores of each process (default: 8)")
     parser.add_argument("--time", default="24:00:00", help="time limit of the job (default: 24:00:00)")
     parser.add_argument(
         "--grace", type=int, default=120, help="seconds before that limit at which the training saves (default: 120)"

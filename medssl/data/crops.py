@@ -61,8 +61,7 @@ class Crops:
 
     def spacing_mm(self) -> tuple[float, float, float]:
         """Returns the median voxel spacing of the views along i, j, k."""
-        i, j, k = self.affine[..., :3, :3].flatten(0, 1).norm(dim=1).median(0).values.tolist()
-        return i, j, k
+        return median_spacing_mm(self.affine)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
         """Copies the crops to another device."""
@@ -82,6 +81,12 @@ class CropItem:
     volume: int
     label: Int[Tensor, "v i j k"] | None = None
     annotated: Bool[Tensor, "n"] | None = None
+
+
+def median_spacing_mm(affine: Float[Tensor, "b v 4 4"]) -> tuple[float, float, float]:
+    """Returns the median voxel spacing of views along i, j, k."""
+    i, j, k = affine[..., :3, :3].flatten(0, 1).norm(dim=1).median(0).values.tolist()
+    return i, j, k
 
 
 def collate(items: Sequence[CropItem]) -> Crops:
@@ -260,16 +265,23 @@ def _add(a: IntTriple, b: IntTriple) -> IntTriple:
 class ResumableSampler(Sampler[int]):
     """Numbers the items of all epochs consecutively, so that an epoch and a start position resume a training exactly.
 
+    Each process takes its own block of rows of every global batch, so that the batches of all processes, one behind
+    the other, are the batch that one process would take.
+
     Args:
-        num_items: Items in each epoch, over all processes.
+        num_items: Items in each epoch, over all processes; with several processes a multiple of the global batch.
         epoch: Index of the current epoch.
-        start: Items of the current epoch to skip.
-        rank: Index of this process, which takes every `world_size`-th item.
+        start: Items of the current epoch to skip, over all processes.
+        batch_size: Items of a batch of one process; only of use with several processes.
+        rank: Number of this process.
         world_size: Number of processes.
     """
 
-    def __init__(self, num_items: int, *, epoch: int = 0, start: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        self.num_items, self.epoch, self.start, self.rank, self.world_size = num_items, epoch, start, rank, world_size
+    def __init__(
+        self, num_items: int, *, epoch: int = 0, start: int = 0, batch_size: int = 1, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.num_items, self.epoch, self.start = num_items, epoch, start
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
 
     def set_epoch(self, epoch: int) -> None:
         """Moves to the beginning of another epoch; the current one keeps its start position."""
@@ -277,9 +289,16 @@ class ResumableSampler(Sampler[int]):
             self.epoch, self.start = epoch, 0
 
     def __len__(self) -> int:
-        """Returns the number of items of a whole epoch, whatever its start, as Lightning counts them."""
-        return len(range(self.rank, self.num_items, self.world_size))
+        """Returns the number of this process's items of a whole epoch, whatever its start, as Lightning counts them."""
+        return self.num_items // self.world_size
 
     def __iter__(self) -> Iterator[int]:
         first = self.epoch * self.num_items
-        return iter(range(first + self.start + self.rank, first + self.num_items, self.world_size))
+        if self.world_size == 1:
+            return iter(range(first + self.start, first + self.num_items))
+        blocks = range(first + self.start + self.rank * self.batch_size, first + self.num_items, self._global_batch)
+        return (block + row for block in blocks for row in range(self.batch_size))
+
+    @property
+    def _global_batch(self) -> int:
+        return self.batch_size * self.world_size

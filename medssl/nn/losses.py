@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from medssl.nn.collectives import divide_sums, sum_over_processes
+
 Loss = Callable[[Float[Tensor, "b n i j k"], Int[Tensor, "b i j k"]], Float[Tensor, ""]]
 
 
@@ -21,7 +23,7 @@ def dice_ce(
 ) -> Float[Tensor, ""]:
     """Returns the soft Dice loss of the foreground classes plus the cross-entropy.
 
-    Dice is computed over the whole batch (Isensee et al., nnU-Net, 2021, https://doi.org/10.1038/s41592-020-01008-z),
+    Dice is computed over the global batch (Isensee et al., nnU-Net, 2021, https://doi.org/10.1038/s41592-020-01008-z),
     which varies less than per crop if crops hold little foreground.
 
     Args:
@@ -38,9 +40,9 @@ def dice_ce(
     ce = F.nll_loss(log_probabilities, label.clamp_min(0), reduction="none")
     target = F.one_hot(label.clamp_min(0), logits.shape[1]).movedim(-1, 1)
     valid = (label >= 0)[:, None] & _broadcast(annotated)
-    dice = _soft_dice(log_probabilities.exp(), target, valid)[1:][annotated[:, 1:].any(0)]
+    dice = _soft_dice(log_probabilities.exp(), target, valid)[1:][sum_over_processes(annotated[:, 1:].sum(0)) > 0]
     weights = _compute_voxel_weights(label, logits.shape[1], class_balance)
-    return _weighted_mean(ce, weights) + 1 - _weighted_mean(dice, torch.ones_like(dice))
+    return _weighted_mean(ce, weights) + 1 - dice.sum() / max(1, len(dice))
 
 
 def regions_ce(
@@ -117,20 +119,22 @@ def _compute_voxel_weights(
     valid = label >= 0
     if not class_balance:
         return valid.float()
-    fraction = torch.bincount(label[valid], minlength=classes) / valid.sum().clamp_min(1)
+    counts = sum_over_processes(torch.bincount(label[valid], minlength=classes))
+    fraction = counts / counts.sum().clamp_min(1)
     return valid * fraction.clamp_min(1e-9)[label.clamp_min(0)] ** -class_balance
 
 
 def _soft_dice(p: Float[Tensor, "b n i j k"], target: Tensor, valid: Bool[Tensor, "b n i j k"]) -> Float[Tensor, "n"]:
-    """Returns the soft Dice score of each channel over the valid voxels of the batch."""
+    """Returns the soft Dice score of each channel over the valid voxels of the global batch."""
     axes = (0, 2, 3, 4)
     p, target = p * valid, target * valid
-    return (2 * (p * target).sum(axes) + 1e-5) / (p.sum(axes) + target.sum(axes) + 1e-5)
+    overlap, total = sum_over_processes(torch.stack([(p * target).sum(axes), p.sum(axes) + target.sum(axes)]))
+    return (2 * overlap + 1e-5) / (total + 1e-5)
 
 
 def _weighted_mean(values: Float[Tensor, "*n"], weights: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """Returns the weighted mean, or 0 if all weights are 0."""
-    return (values * weights).sum() / weights.sum().clamp_min(1e-9)
+    """Returns the weighted mean over all processes, or 0 if all weights are 0."""
+    return divide_sums((values * weights).sum(), weights.sum(), 1e-9)
 
 
 def _broadcast(x: Bool[Tensor, "b n"]) -> Bool[Tensor, "b n 1 1 1"]:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medssl.nn.collectives import divide_sums, draw_rows
 from medssl.nn.executor import Triple
 
 AIR_THRESHOLD = 0.05  # intensity in [0, 1]
@@ -42,7 +43,7 @@ def sample_visible(
         body: Which patches hold body.
         ratio: Fraction of the body patches to hide. A range (low, high) is sampled once for each volume, so that the
             number of visible patches differs within the batch.
-        generator: A generator on the CPU.
+        generator: A generator on the CPU, with the same state in all processes.
         show_air: Whether all air is visible, as it is to a network that is finetuned, instead of hidden.
 
     Returns:
@@ -51,8 +52,8 @@ def sample_visible(
     flat = body.flatten(1)
     flat = flat | (flat.sum(1, keepdim=True) < 2)
     low, high = (ratio, ratio) if isinstance(ratio, float) else ratio
-    hidden = low + (high - low) * torch.rand(len(flat), 1, generator=generator).to(flat.device)
-    order = torch.rand(flat.shape, generator=generator).to(flat.device).masked_fill(~flat, 2)
+    hidden = low + (high - low) * draw_rows((len(flat), 1), generator).to(flat.device)
+    order = draw_rows(flat.shape, generator).to(flat.device).masked_fill(~flat, 2)
     n = flat.sum(1, keepdim=True)
     num_visible = ((1 - hidden) * n).round().clamp_min(1).minimum(n - 1)
     visible = order.argsort(1).argsort(1) < num_visible
@@ -96,10 +97,9 @@ def find_body_patches(
 
 
 class SeededGenerators(nn.Module):
-    """Makes one random generator for each training step.
+    """Makes one random generator for each training step, the same in all processes.
 
-    The number of generators made is part of the state dict, so that a resumed run continues the sequence. Each rank has
-    its own sequence.
+    The number of generators made is part of the state dict, so that a resumed run continues the sequence.
     """
 
     made: Tensor  # a key of published checkpoints
@@ -111,14 +111,12 @@ class SeededGenerators(nn.Module):
 
     def forward(self) -> torch.Generator:
         """Returns the next generator in training mode, and always the first one in evaluation mode."""
-        is_distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank = torch.distributed.get_rank() if is_distributed else 0
-        key = hash((self.seed, rank, int(self.made) if self.training else 0))
+        key = hash((self.seed, 0, int(self.made) if self.training else 0))  # the 0 keeps the masks of older runs
         if self.training:
             self.made += 1
         return torch.Generator().manual_seed(key % 2**63)
 
 
 def masked_mean(x: Float[Tensor, "*n"], where: Bool[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """Returns the mean of `x` where the mask is true, or 0 if it is true nowhere."""
-    return (x * where).sum() / where.sum().clamp_min(1)
+    """Returns the mean over all processes of `x` where the mask is true, or 0 if it is true nowhere."""
+    return divide_sums((x * where).sum(), where.sum(), 1)

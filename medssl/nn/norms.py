@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.distributed.nn.functional import all_gather
 from torch.nn import functional as F
+
+from medssl.nn.collectives import all_gather_rows, is_distributed
 
 Norm = Literal["instance", "group", "batch", "layer"]
 MonaiNorm = Literal["instance", "group", "batch"]
@@ -54,12 +55,16 @@ def layer_norm(
     return y.to(x.dtype)
 
 
-def replace_layer_norms(network: nn.Module) -> None:
-    """Replaces torch's layer norms in a network by `LayerNorm`, in place; the weights stay."""
+def replace_norms(network: nn.Module) -> None:
+    """Replaces torch's layer norms and batch norms in a network by ours, in place; the weights stay."""
     for module in list(network.modules()):
         for name, child in module.named_children():
+            norm: nn.Module | None = None
             if type(child) is nn.LayerNorm:
                 norm = LayerNorm(child.normalized_shape, child.eps)
+            elif type(child) is nn.BatchNorm3d:
+                norm = BatchNorm(child.num_features, child.eps, child.momentum)
+            if norm is not None:
                 norm.load_state_dict(child.state_dict())
                 setattr(module, name, norm)
 
@@ -97,6 +102,16 @@ class GroupNorm(nn.GroupNorm):
         return apply_scale_shift(x, *compute_scale_shift(self, compute_moments(x)))
 
 
+class BatchNorm(nn.BatchNorm3d):
+    """Torch's batch norm, which in training has the moments of the batches of all processes."""
+
+    def forward(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """Normalises each channel to mean 0 and variance 1 over the global batch, then scales and shifts it."""
+        if not self.training or not is_distributed():
+            return super().forward(x)
+        return apply_scale_shift(x, *compute_scale_shift(self, compute_moments(x)))
+
+
 def _is_low_precision_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16)
 
@@ -108,7 +123,7 @@ def build_norm(norm: Norm, channels: int) -> nn.Module:
         return GroupNorm(channels, channels)
     if norm == "group":
         return GroupNorm(choose_num_groups(channels), channels)
-    return nn.BatchNorm3d(channels) if norm == "batch" else LayerNorm3d(channels)
+    return BatchNorm(channels) if norm == "batch" else LayerNorm3d(channels)
 
 
 def choose_num_groups(channels: int) -> int:
@@ -204,20 +219,13 @@ def _merge_groups(moments: Moments, groups: int) -> tuple[Float[Tensor, "b c"], 
 
 
 def _merge_batch(norm: nn.modules.batchnorm._BatchNorm, moments: Moments) -> tuple[Tensor, Tensor]:
-    """Merges the samples of all ranks in training mode; returns the running statistics in evaluation mode."""
+    """Merges the samples of all processes in training mode; returns the running statistics in evaluation mode."""
     if not norm.training and norm.running_mean is not None and norm.running_var is not None:
         return norm.running_mean.expand_as(moments.mean), norm.running_var.expand_as(moments.var)
-    gathered = _gather_ranks(moments)
+    gathered = Moments(*(all_gather_rows(x) for x in (moments.mean, moments.var, moments.count)))
     mean, var = merge_moments(gathered.mean, gathered.var, gathered.count, 0)
     _update_running_stats(norm, mean[0].detach(), var[0].detach(), gathered.count.sum())
     return mean.expand_as(moments.mean), var.expand_as(moments.var)
-
-
-def _gather_ranks(moments: Moments) -> Moments:
-    """Concatenates the samples of all ranks; gradients flow back to the rank of each sample."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return moments
-    return Moments(*(torch.cat(all_gather(x.contiguous())) for x in (moments.mean, moments.var, moments.count)))
 
 
 def _update_running_stats(

@@ -6,6 +6,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from medssl.errors import BadInput
+from medssl.nn.collectives import draw_rows
 from medssl.nn.encoder import Encoder
 
 
@@ -25,7 +26,7 @@ def sample_matching_points(
         shape: Shape of a crop in voxels.
         count: Number of points to sample for each crop.
         margin: Smallest distance of a point to the faces of both crops, in voxels.
-        generator: A generator on the CPU.
+        generator: A generator on the CPU, with the same state in all processes.
 
     Returns:
         For each crop, the index of the other crop, and the points as voxel indices of the crop and of the other crop.
@@ -70,7 +71,7 @@ def sample_shared_points(
         shape: Shape of a crop in voxels.
         count: Number of points to sample for each pair.
         margin: Smallest distance of a point to the faces of both crops, in voxels.
-        generator: A generator on the CPU.
+        generator: A generator on the CPU, with the same state in all processes.
 
     Returns:
         The points as voxel indices of the first and of the second crop, and whether the crops share that many points.
@@ -85,7 +86,7 @@ def sample_shared_points(
             "use smaller regions or a finer decoder level"
         )
     low, span = margin - 0.5, torch.tensor(shape) - 2 * margin
-    points = torch.rand(len(transform), 16 * count, 3, generator=generator) * span + low
+    points = draw_rows((len(transform), 16 * count, 3), generator) * span + low
     points = points.to(transform)
     other_points = apply_affine(points, transform)
     shared = is_inside(other_points, shape, margin)

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from medssl.data.crops import Crops
+from medssl.data.crops import Crops, median_spacing_mm
 from medssl.data.transforms.patch_mask import PatchMask
 from medssl.errors import BadInput
 from medssl.nn import masks
+from medssl.nn.collectives import all_gather_rows
 from medssl.nn.encoder import Encoder, count_patches
 from medssl.nn.executor import Triple
 from medssl.nn.patches import average_patches, normalize_patches
@@ -123,7 +124,8 @@ class MaskedObjective(Objective):
 
     def prepare(self, crops: Crops) -> Crops:
         """Draws the mask of a batch; drawn on the host, its number of visible patches is known without a device."""
-        visible, body = self.sample_mask(crops.reconstruction_target(), crops.spacing_mm())
+        spacing_mm = median_spacing_mm(all_gather_rows(crops.affine))
+        visible, body = self.sample_mask(crops.reconstruction_target(), spacing_mm)
         return replace(crops, mask=PatchMask(visible, body, int(visible.sum())))
 
     def require_mask(self, crops: Crops) -> PatchMask:

@@ -26,7 +26,8 @@ from medssl.data.crop_geometry import (
 )
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
-from medssl.nn.contrastive_loss import all_gather_rows, contrastive_loss, paired_view_mask
+from medssl.nn.collectives import all_gather_rows, split_generator
+from medssl.nn.contrastive_loss import contrastive_loss, paired_view_mask
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
@@ -142,7 +143,9 @@ class GlobalLocal(Objective):
 
     def augment_views(self, crops: Crops, generator: torch.Generator) -> Float[Tensor, "n c i j k"]:
         """Returns all crops with a random change of intensity, followed by all crops with another change."""
-        return torch.cat([perturb_intensity(crops.x.flatten(0, 1), generator, self.config.strength) for _ in range(2)])
+        x = crops.x.flatten(0, 1)
+        generators = (split_generator(generator, len(x)) for _ in range(2))
+        return torch.cat([perturb_intensity(x, each, self.config.strength) for each in generators])
 
     def compute_global_loss(
         self, z: Float[Tensor, "n c"], augmented: Float[Tensor, "n d i j k"], crops: Crops
@@ -152,9 +155,9 @@ class GlobalLocal(Objective):
         with torch.no_grad():
             momentum_keys = None if c.momentum is None else self.key[1](self.key[0](augmented)[-1])
         positions = crop_positions(crops, AXES.index(c.axis))
-        positions = positions.concatenate(positions)
-        keys = all_gather_rows(z if momentum_keys is None else momentum_keys)
         key_positions = positions.map_columns(all_gather_rows)
+        positions, key_positions = positions.concatenate(positions), key_positions.concatenate(key_positions)
+        keys = torch.cat([all_gather_rows(half) for half in (z if momentum_keys is None else momentum_keys).chunk(2)])
         queue = self.queue.valid_rows()
         k = torch.cat([keys, queue.pop("z")])
         k_positions = key_positions.concatenate(CropPositions(**queue))
@@ -192,7 +195,7 @@ class GlobalLocal(Objective):
         valid = [torch.ones_like(points[..., 0], dtype=torch.bool)] * 2
         if c.region_pairs == "LD":
             scan, scan_points, is_covered = self.find_corresponding_points(crops, points)
-            features.append(sample_features(second[scan], scan_points, shape, c.region_size))
+            features.append(sample_features(all_gather_rows(second)[scan], scan_points, shape, c.region_size))
             valid.append(is_covered)
         disjoint = ((points[:, :, None] - points[:, None]).abs() >= points.new_tensor(region)).any(-1)
         positive, ignore = match_regions(torch.stack(valid, 1), disjoint)
@@ -212,19 +215,20 @@ class GlobalLocal(Objective):
             points: Voxel indices of each crop.
 
         Returns:
-            For each crop, the crop of the same partition of another scan that covers most of the points, the voxel
-            indices of the points in that crop, and which of them it covers.
+            For each crop, the crop in the global batch, of the same partition of another scan, that covers most of the
+            points, the voxel indices of the points in that crop, and which of them it covers.
         """
         c, positions = self.config, crop_positions(crops, AXES.index(self.config.axis))
         same_partition, _ = positive_and_ignored_pairs(
-            positions, positions, "GD", c.partitions, c.fov_tolerance, c.exclusion_margin
+            positions, positions.map_columns(all_gather_rows), "GD", c.partitions, c.fov_tolerance, c.exclusion_margin
         )
         to_fraction, shape = voxel_to_scan_fraction(crops), crops.x.shape[-3:]
-        n = len(points)
+        targets = all_gather_rows(to_fraction)
+        n, m = len(points), len(targets)
         rows = torch.arange(n, device=points.device)
-        a, b = torch.cartesian_prod(rows, rows).unbind(1)
-        mapped = apply_affine(points[a], compute_voxel_transform(to_fraction[a], to_fraction[b])).unflatten(0, (n, n))
-        is_covered = is_inside(mapped.flatten(0, 1), shape, 0.0).unflatten(0, (n, n)) & same_partition[..., None]
+        a, b = torch.cartesian_prod(rows, torch.arange(m, device=points.device)).unbind(1)
+        mapped = apply_affine(points[a], compute_voxel_transform(to_fraction[a], targets[b])).unflatten(0, (n, m))
+        is_covered = is_inside(mapped.flatten(0, 1), shape, 0.0).unflatten(0, (n, m)) & same_partition[..., None]
         scan = is_covered.sum(-1).argmax(1)
         return scan, mapped[rows, scan], is_covered[rows, scan]
 

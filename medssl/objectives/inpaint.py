@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medssl.data.crops import Crops
 from medssl.data.transforms import corruption
 from medssl.data.transforms.intensity import warp_intensity
+from medssl.nn.collectives import split_generator
 from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators, masked_mean
@@ -85,8 +86,10 @@ class Inpaint(Objective):
             The corrupted crops, and which voxels were corrupted: all of them after a nonlinear change of intensities,
             which copying cannot undo.
         """
-        generator = self.draws()
-        corrupted, touched = zip(*(self._corrupt_crop(crop, generator) for crop in x), strict=True)
+        generators = split_generator(self.draws(), len(x))
+        corrupted, touched = zip(
+            *(self._corrupt_crop(crop, generator) for crop, generator in zip(x, generators, strict=True)), strict=True
+        )
         return torch.stack(corrupted), torch.stack(touched)[:, None]
 
     def restore(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:

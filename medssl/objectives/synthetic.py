@@ -17,8 +17,9 @@ from pydantic import Field, PositiveInt
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from medssl.data.crops import Crops
+from medssl.data.crops import Crops, median_spacing_mm
 from medssl.data.transforms.augmentation import AugmentConfig, augment
+from medssl.nn.collectives import all_gather_rows, split_generator
 from medssl.nn.decoder import UNetDecoder, build_deep_heads
 from medssl.nn.encoder import Encoder
 from medssl.nn.losses import deep_supervision, dice_ce
@@ -79,7 +80,7 @@ class Synthetic(Objective):
 
     def step(self, crops: Crops) -> Step:
         """Computes Dice loss and cross-entropy of the map, at several resolutions."""
-        painted, target = self.paint_batch(crops)
+        painted, target = self.paint_batch(crops, median_spacing_mm(all_gather_rows(crops.affine)))
         maps = self.decoder(self.encoder(painted))
         logits = [head(decoded) for head, decoded in zip(self.heads, maps, strict=False)]
         annotated = crops.annotated_per_view() if crops.label is not None else None
@@ -88,19 +89,22 @@ class Synthetic(Objective):
         return Step(loss, {"finest": finest, "accuracy": is_right.float().mean()})
 
     @torch.no_grad()
-    def paint_batch(self, crops: Crops) -> tuple[Float[Tensor, "n c i j k"], Int[Tensor, "n i j k"]]:
-        """Paints the map of each crop, on the CPU.
+    def paint_batch(
+        self, crops: Crops, spacing_mm: tuple[float, float, float] | None = None
+    ) -> tuple[Float[Tensor, "n c i j k"], Int[Tensor, "n i j k"]]:
+        """Paints the map of each crop, on the CPU, with a voxel spacing; None takes that of the crops.
 
         Returns:
             The painted crops, and the class of each voxel, negative where unknown.
         """
-        x, generator, spacing_mm = crops.x.flatten(0, 1), self.draws(), crops.spacing_mm()
+        x = crops.x.flatten(0, 1)
+        generators = split_generator(self.draws(), len(x))
         labels = [None] * len(x) if crops.label is None else list(crops.label.flatten(0, 1).cpu())
         painted, targets = [], []
         with torch.autocast(x.device.type, enabled=False):
-            for scan, label in zip(x.float().cpu(), labels, strict=True):
+            for scan, label, generator in zip(x.float().cpu(), labels, generators, strict=True):
                 parcels = self.divide(scan, label)
-                painted.append(self.paint(parcels, scan, spacing_mm, generator))
+                painted.append(self.paint(parcels, scan, spacing_mm or crops.spacing_mm(), generator))
                 targets.append(parcels if label is None else torch.where(label >= self.num_classes, 0, label))
         return torch.stack(painted).to(x), torch.stack(targets).to(x.device)
 

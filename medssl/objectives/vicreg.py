@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
-from medssl.nn.contrastive_loss import all_gather_rows
+from medssl.nn.collectives import all_gather_rows, split_generator
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
@@ -75,7 +75,8 @@ class VicReg(Objective):
     def embed_pairs(self, crops: Crops) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
         """Returns fp32 embeddings of the same positions in two augmented views of each crop."""
         x, generator = crops.x.flatten(0, 1), self.draws()
-        augmented = torch.cat([perturb_intensity(x, generator, self.config.strength) for _ in range(2)])
+        generators = (split_generator(generator, len(x)) for _ in range(2))
+        augmented = torch.cat([perturb_intensity(x, each, self.config.strength) for each in generators])
         maps = self.decoder(self.encoder(augmented), self.config.level)[0]
         affine, shape = crops.affine.flatten(0, 1), crops.x.shape[-3:]
         other, points, other_points = sample_matching_points(

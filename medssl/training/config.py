@@ -27,7 +27,9 @@ class TrainConfig(Settings):
         50, description="optimizer steps per epoch, independent of the number of volumes"
     )
     batch_size: PositiveInt = Field(
-        2, description="volumes per batch, one crop or several views of each; a teacher adds as many unlabelled crops"
+        2,
+        description="volumes per batch over all processes, one crop or several views of each; a teacher adds as many"
+        " unlabelled crops",
     )
     optimizer: Literal["adamw", "lamb", "sgd"] = Field(
         "adamw", description="adamw, lamb for large batches, or sgd with Nesterov momentum"
@@ -84,10 +86,16 @@ class TrainConfig(Settings):
     )
     num_workers: int = Field(0, ge=0, description="data loader processes; 0 loads in the main process")
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device type; auto uses a GPU if present")
+    devices: PositiveInt = Field(
+        1,
+        description="processes on each node, each with a GPU of its own if there are any; they share batch_size, and"
+        " their number changes neither the steps nor the result",
+    )
+    num_nodes: PositiveInt = Field(1, description="machines; more than one are started by torchrun or `medssl slurm`")
     seed: int = Field(0, description="seed of fresh weights, crop positions, augmentation and masks")
 
     @model_validator(mode="after")
-    def _check_schedule_phases(self) -> "TrainConfig":
+    def _check_schedule_and_batch(self) -> "TrainConfig":
         phases = self.warmup_fraction + self.decay_fraction + self.anneal_fraction
         if self.schedule == "infinite" and phases > 1:
             raise ValueError(
@@ -99,7 +107,17 @@ class TrainConfig(Settings):
                 "schedule=sawtooth: the first tooth trains the decoder alone, so freeze_fraction must lie between"
                 f" 0 and 1; it is {self.freeze_fraction}, for example give 0.2"
             )
+        if self.batch_size % self.num_processes:
+            raise ValueError(
+                f"batch_size={self.batch_size} cannot be shared equally by devices={self.devices} x"
+                f" num_nodes={self.num_nodes} processes; give a multiple of {self.num_processes}"
+            )
         return self
+
+    @property
+    def num_processes(self) -> int:
+        """Number of processes that train together, over all nodes."""
+        return self.devices * self.num_nodes
 
     @property
     def total_steps(self) -> int:

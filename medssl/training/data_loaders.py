@@ -1,6 +1,7 @@
 """Data loaders: endless training crops, and whole volumes to validate on."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,11 @@ from medssl.data.crops import CropDataset, CropItem, Crops, ResumableSampler, co
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.store import Store
+from medssl.errors import BadInput
+from medssl.nn.collectives import count_processes, get_rank, is_distributed
 from medssl.training.config import TrainConfig
+from medssl.training.fault_tolerance.failures import find_cause
+from medssl.training.processes.agreement import find_any, gather_values
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class DataLoaders:
         sampler = self.train.sampler
         if not isinstance(sampler, ResumableSampler):
             raise TypeError("a training resumes only with a loader from `train_loader`, or with a ResumableSampler")
-        sampler.epoch, sampler.start = epoch, num_batches * (self.train.batch_size or 1)
+        sampler.epoch, sampler.start = epoch, num_batches * (self.train.batch_size or 1) * sampler.world_size
 
 
 def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset | None = None) -> "DataLoader[Any]":
@@ -53,8 +58,11 @@ def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset |
             unlabelled ones are added to each batch, as many as there are crops of `dataset`.
     """
     source = InterleavedDataset(dataset, extra) if extra else dataset
-    batch_size = config.batch_size if extra is None or extra.labelled else 2 * config.batch_size
-    sampler = ResumableSampler(config.steps_per_epoch * batch_size * config.accumulate_grad_batches)
+    global_batch = config.batch_size if extra is None or extra.labelled else 2 * config.batch_size
+    batch_size, num_items = global_batch // count_processes(), config.steps_per_epoch * config.accumulate_grad_batches
+    sampler = ResumableSampler(
+        num_items * global_batch, batch_size=batch_size, rank=get_rank(), world_size=count_processes()
+    )
     return DataLoader(
         source, batch_size, sampler=sampler, collate_fn=collate, num_workers=config.num_workers,
         multiprocessing_context="spawn" if config.num_workers else None, persistent_workers=config.num_workers > 0,
@@ -62,11 +70,64 @@ def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset |
     )  # fmt: skip
 
 
+class LoadingFailed(BadInput):
+    """A batch could not be loaded in one of several processes; all of them raise this after the same step."""
+
+
+class TrainBatches:
+    """The batches of a loader as the trainer takes them: they fail in all processes of a training if one fails.
+
+    Attributes:
+        waited_s: Seconds that the training has waited for its batches so far.
+    """
+
+    def __init__(self, loader: "DataLoader[Crops]") -> None:
+        self.loader = loader
+        self.sampler = loader.sampler  # which Lightning tells the epoch
+        self.waited_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Crops]:
+        """Yields the batches of this process.
+
+        Raises:
+            LoadingFailed: A batch could not be loaded in one of several processes.
+        """
+        batches = iter(self.loader)
+        while True:
+            crops, error, start = None, None, time.monotonic()
+            try:
+                crops = next(batches, None)
+            except Exception as raised:
+                error = raised
+            if error is not None and not is_distributed():
+                raise error
+            if any(find_any(error is not None)):
+                texts = gather_values(_describe(error) if error is not None else "")
+                raise LoadingFailed("; ".join(dict.fromkeys(text for text in texts if text))) from error
+            self.waited_s += time.monotonic() - start
+            if crops is None:
+                return
+            yield crops
+
+
 def volume_loader(
     manifest: Manifest, normalization: IntensityNormalization, classes: Classes | None = None
 ) -> "DataLoader[Crops]":
-    """Returns a loader of whole labelled volumes, one per batch."""
-    return DataLoader(VolumeDataset(manifest, normalization, classes), batch_size=None, generator=torch.Generator())
+    """Returns a loader of whole labelled volumes, one per batch; each process gets its share of them.
+
+    A process for which no volume is left gets one of another process; see `is_own_volume`.
+    """
+    dataset = VolumeDataset(manifest, normalization, classes)
+    share = list(range(get_rank(), len(dataset), count_processes())) or [get_rank() % len(dataset)]
+    return DataLoader(dataset, batch_size=None, sampler=share, generator=torch.Generator())
+
+
+def is_own_volume(crops: Crops) -> bool:
+    """Whether a volume of `volume_loader` is one that this process has to score."""
+    return int(crops.volume[0]) % count_processes() == get_rank()
 
 
 class InterleavedDataset(Dataset[CropItem]):
@@ -117,3 +178,8 @@ class VolumeDataset(Dataset[Crops]):
             label=torch.from_numpy(target)[None, None],
             annotated=None if self.classes is None else torch.from_numpy(self.classes.evaluation_mask(case.id))[None],
         )
+
+
+def _describe(error: Exception) -> str:
+    """Describes an error of a loader in one line."""
+    return find_cause(error) or (str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}")

@@ -34,6 +34,8 @@ from medssl.training.data_loaders import DataLoaders, train_loader, volume_loade
 from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.missing_classes import warn_about_missing_classes
+from medssl.training.processes.agreement import call_on_main, is_main_process
+from medssl.training.processes.launch import run_in_processes
 from medssl.training.run_records.plateau import warn_about_unfinished
 from medssl.training.run_records.start_weights import score_start
 from medssl.training.semi_supervised import methods
@@ -128,25 +130,31 @@ def finetune(config: FinetuneConfig) -> Run:
     """Trains a segmentation or detection network and returns the closed run, which `medssl predict` takes.
 
     Labels of split train are learnt, labels of split val select the weights. Split test is not used, except to refuse
-    a training that has seen its cases.
+    a training that has seen its cases. With `train.devices` of more than 1, processes are started for it.
     """
+    return run_in_processes(_finetune, config, config.train)
+
+
+def _finetune(config: FinetuneConfig) -> Run:
+    """Trains in one process of the training."""
     data = FinetuneData.select(config)
     config = config.with_presets(len(data.subset.labelled.cases))
     model = build_model(config, data)
     traces = check_leakage(config, data)
     method = methods.prepare(config.semi_supervised, data.subset, model.task, config.train)
     begin = Run.resume if config.resume else Run.create
-    run = begin(config.run, config, "finetune", **_describe(data, model))
-    extra = method.extra_volumes(run)
+    run = call_on_main(lambda: begin(config.run, config, "finetune", **_describe(data, model)))
+    extra = call_on_main(lambda: method.extra_volumes(run))
     loaders = make_loaders(config, data, model, extra)
-    leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)])
+    call_on_main(lambda: leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)]))
     start = score_start(model.task, model.transfer, model.pretrained, loaders, config.train.accelerator)
     scores = train(method.learner, loaders, run, method.train_config, limits=config.limits)
-    if start:
-        start.keep_if_better(run, scores, method.learner.selection_metric)
-    warn_about_missing_classes(method.learner, loaders.train, run, data.subset.classes)
-    warn_about_unfinished(run, scores, method.learner.selection_metric if loaders.val is not None else "")
-    run.close()
+    if is_main_process():
+        if start:
+            start.keep_if_better(run, scores, method.learner.selection_metric)
+        warn_about_missing_classes(method.learner, loaders.train, run, data.subset.classes)
+        warn_about_unfinished(run, scores, method.learner.selection_metric if loaders.val is not None else "")
+        run.close()
     return run
 
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
+from medssl.nn.collectives import all_gather_rows, draw_rows, is_true_everywhere
 from medssl.objectives.base import Objective
 from medssl.tasks.base import Task
 from medssl.training.callbacks.plateau_checkpoint import load_optimizer
 from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import is_own_volume
 from medssl.training.fault_tolerance.run_checkpoints import RunCheckpoints
 from medssl.training.loggers import EpochMeans
 from medssl.training.lr_schedules import lr_scale
@@ -49,7 +51,7 @@ class LitTraining(LightningModule):
         self.case_ids = case_ids
         self.plateau = plateau
         self.checkpoints = checkpoints
-        self.means = EpochMeans()
+        self.means, self.val_means = EpochMeans(), EpochMeans()
         self.skipped_steps = self.skipped_in_a_row = 0
         self.recent_volumes: list[Tensor] = []  # since the last step whose gradient was finite
         self.positive_pairs: tuple[Tensor, Tensor] | None = None
@@ -68,20 +70,21 @@ class LitTraining(LightningModule):
             BadInput: Voxels or the loss are not finite; the message names the cases.
         """
         # Voxels lie in [0, 1], so their sum is finite if all of them are. Some losses ignore other voxels silently.
-        self.recent_volumes.append(crops.volume)
-        finite = torch.isfinite(crops.x.flatten(1).sum(1))
+        volumes = all_gather_rows(crops.volume)
+        self.recent_volumes.append(volumes)
+        finite = all_gather_rows(torch.isfinite(crops.x.flatten(1).sum(1)))
         if not finite.all():
             raise BadInput(
-                f"{self._format_cases(crops.volume[~finite])}: voxels are not finite (NaN or infinity);"
+                f"{self._format_cases(volumes[~finite])}: voxels are not finite (NaN or infinity);"
                 " correct the image and run ingest again"
             )
         if self.config.channel_dropout:
             crops = drop_channels(crops, self.config.channel_dropout, self._make_generator(index))
         step = self.learner.step(crops)
         self.positive_pairs = step.positive_pairs
-        if not torch.isfinite(step.loss):
+        if not is_true_everywhere(bool(torch.isfinite(step.loss)), crops.x.device):
             raise BadInput(
-                f"step {self.global_step}: the loss is {step.loss.item()} on {self._format_cases(crops.volume)};"
+                f"step {self.global_step}: the loss is {step.loss.item()} on {self._format_cases(volumes)};"
                 " check these cases, or lower train.lr; resume=true continues from the last checkpoint"
             )
         self.means.add({"loss": step.loss.detach(), **step.logs}, len(crops.x))
@@ -112,11 +115,16 @@ class LitTraining(LightningModule):
         log.warning("step %d is skipped: its gradient is not finite, on %s", step, cases)
 
     def validation_step(self, crops: Crops, index: int) -> None:
-        """Logs the scores of a task on one whole volume."""
+        """Scores a task on one whole volume."""
         if not isinstance(self.learner, Task):
             return
-        scores = {f"val_{name}": value for name, value in self.learner.validate(crops).items()}
-        self.log_dict(scores, on_step=False, on_epoch=True, batch_size=1)
+        scores = self.learner.validate(crops)
+        if is_own_volume(crops):
+            self.val_means.add({f"val_{name}": value for name, value in scores.items()}, 1)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the mean scores over all volumes."""
+        self.log_dict(self.val_means.pop(), on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_batch_end(self, outputs: object, batch: Crops, index: int) -> None:
         """Calls the learner's `after_step` hook once per optimizer step, logs at the end of an epoch, and saves."""
@@ -170,7 +178,7 @@ def drop_channels(crops: Crops, probability: float, generator: torch.Generator) 
     https://arxiv.org/abs/1501.00102. A blank channel needs no mark that it is missing: a first convolution responds to
     it as the same convolution without that channel.
     """
-    order = torch.rand(crops.x.shape[:3], generator=generator)
+    order = draw_rows(crops.x.shape[:3], generator)
     # The channel with the largest random number always remains.
     present = (order >= probability) | (order == order.amax(2, keepdim=True))
     return replace(crops, x=crops.x * present.to(crops.x)[..., None, None, None], x_all_channels=crops.x)

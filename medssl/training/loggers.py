@@ -13,13 +13,15 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from torch import Tensor
 
 from medssl.files import write_text
+from medssl.nn.collectives import is_distributed
+from medssl.training.processes.agreement import gather_values, is_main_process
 
 FOLDER = "logs"
 CURVES = "metrics.csv"
 
 
 def build_loggers(folder: Path, checkpoint: Path | None) -> list[Logger]:
-    """Returns the CSV and TensorBoard loggers of a run.
+    """Returns the CSV and TensorBoard loggers of a run; only the main process of a training logs.
 
     Lightning's CSV logger would start the file again. When the run resumes, this function therefore keeps the rows of
     the steps that the checkpoint contains.
@@ -28,6 +30,8 @@ def build_loggers(folder: Path, checkpoint: Path | None) -> list[Logger]:
         folder: Folder of the run; curves go to its subfolder `logs`.
         checkpoint: Checkpoint to resume from, if there is one.
     """
+    if not is_main_process():
+        return []
     path = folder / FOLDER / CURVES
     earlier_rows = _read_rows_before(path, checkpoint) if path.is_file() and checkpoint else ""
     path.unlink(missing_ok=True)
@@ -42,7 +46,7 @@ def build_loggers(folder: Path, checkpoint: Path | None) -> list[Logger]:
 
 
 class EpochMeans:
-    """Means of values over the batches of an epoch, which a checkpoint within the epoch contains.
+    """Means of values over the batches of an epoch in all processes, which a checkpoint within the epoch contains.
 
     Values are weighted by the number of volumes in their batch; a name may be absent from a batch.
     """
@@ -59,18 +63,26 @@ class EpochMeans:
             self.counts[name] = self.counts.get(name, 0) + count
 
     def pop(self) -> dict[str, Tensor]:
-        """Returns the means and begins again."""
-        means = {name: total / self.counts[name] for name, total in self.totals.items()}
+        """Returns the means over all processes, in all of them, and begins again."""
+        state = self.state_dict()
         self.totals, self.counts = {}, {}
-        return means
+        return {name: total / state["counts"][name] for name, total in state["totals"].items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the sums and counts."""
-        return {"totals": dict(self.totals), "counts": dict(self.counts)}
+        """Returns the sums and counts over all processes; called in all of them."""
+        if not is_distributed():
+            return {"totals": dict(self.totals), "counts": dict(self.counts)}
+        merged = EpochMeans()
+        for totals, counts in gather_values(({name: x.cpu() for name, x in self.totals.items()}, self.counts)):
+            for name, total in totals.items():
+                merged.totals[name] = merged.totals.get(name, 0.0) + total
+                merged.counts[name] = merged.counts.get(name, 0) + counts[name]
+        return {"totals": merged.totals, "counts": merged.counts}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restores the state of `state_dict`."""
-        self.totals, self.counts = dict(state_dict["totals"]), dict(state_dict["counts"])
+        """Restores the state of `state_dict` in the main process; the others begin with nothing."""
+        if is_main_process():
+            self.totals, self.counts = dict(state_dict["totals"]), dict(state_dict["counts"])
 
 
 def _read_rows_before(path: Path, checkpoint: Path) -> str:

@@ -29,6 +29,8 @@ from medssl.training.callbacks.representation_monitor import RepresentationMonit
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, train_loader
 from medssl.training.fault_tolerance.limits import LimitConfig
+from medssl.training.processes.agreement import call_on_main, is_main_process
+from medssl.training.processes.launch import run_in_processes
 from medssl.training.run_records.plateau import warn_about_unfinished
 from medssl.training.semi_supervised.label_source import LabelPool, LabelSource, plan_labels
 from medssl.training.trainer import train
@@ -88,13 +90,21 @@ class PretrainConfig(Settings):
 
 
 def pretrain(config: PretrainConfig) -> Run:
-    """Trains an encoder by self-supervision and returns the closed run, which a finetuning can start from."""
+    """Trains an encoder by self-supervision and returns the closed run, which a finetuning can start from.
+
+    With `train.devices` of more than 1, processes are started for it.
+    """
+    return run_in_processes(_pretrain, config, config.train)
+
+
+def _pretrain(config: PretrainConfig) -> Run:
+    """Trains in one process of the training."""
     manifest = Manifest.read(config.manifest)
     if config.num_folds:
         manifest = assign_fold(manifest, config.fold, config.num_folds, config.seed)
     cases = manifest.in_split(config.split)
     spec = TrainedModel.for_manifest(cases, config.encoder, config.patch_size)
-    probe = make_probe(config, manifest, spec)
+    probe = make_probe(config, manifest, spec) if is_main_process() else None
     labels = plan_labels(config.labels, manifest, cases, spec, config.seed)
     objective, plateau, transfer = build_objective(config, spec, labels.num_classes)
     check_objective(config, objective, spec, cases)
@@ -104,15 +114,17 @@ def pretrain(config: PretrainConfig) -> Run:
     metadata: dict[str, Any] = {"manifest": cases.digest(), "network": spec.model_dump(mode="json")}
     metadata |= encoder_metadata(objective.encoder, config.objective.name, store_digests(manifest.folder))
     metadata |= {"start_licences": list_weight_licences(Run.open(start) if start else None)}
-    run = begin(config.run, config, "pretrain", **metadata, transfer=transfer.to_json() if transfer else None)
-    leakage.write_traces(run.path, [*traces, *leakage.trace_cases(labels.training_cases)])
-    pool = labels.open_pool(run.path)
+    metadata |= {"transfer": transfer.to_json() if transfer else None}
+    run = call_on_main(lambda: begin(config.run, config, "pretrain", **metadata))
+    call_on_main(lambda: leakage.write_traces(run.path, [*traces, *leakage.trace_cases(labels.training_cases)]))
+    pool = call_on_main(lambda: labels.open_pool(run.path))
     loaders = make_loaders(config, objective, pool)
     facts = {name: [getattr(case, name) for case in pool.manifest.cases] for name in METADATA_LABELS}
     callbacks: list[Callback] = [RepresentationMonitor(run, facts), *([DenseProbeCallback(probe)] if probe else [])]
     scores = train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
-    warn_about_unfinished(run, scores)
-    run.close()
+    if is_main_process():
+        warn_about_unfinished(run, scores)
+        run.close()
     return run
 
 

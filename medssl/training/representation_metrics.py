@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
 from medssl.errors import BadInput
+from medssl.nn.collectives import split_generator
 from medssl.nn.encoder import Encoder
 from medssl.nn.regions import sample_features
 from medssl.nn.ring_buffer import RingBuffer
@@ -101,7 +102,7 @@ def paired_embeddings(
     """
     with eval_mode(objective):
         x = crops.x.flatten(0, 1)
-        views = torch.cat([x, perturb_intensity(x, torch.Generator().manual_seed(seed), 1.0)])
+        views = torch.cat([x, perturb_intensity(x, split_generator(torch.Generator().manual_seed(seed), len(x)), 1.0)])
         a, b = objective.encoder(views)[-1].float().mean((2, 3, 4)).chunk(2)
         return a, b
 

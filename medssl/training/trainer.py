@@ -2,17 +2,20 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from medssl.files import exclusive_lock, sweep_parts
 from medssl.nn import lora
+from medssl.nn.collectives import is_distributed
 from medssl.nn.interop import weight_transfer
 from medssl.objectives.base import Objective
 from medssl.render import report
@@ -22,7 +25,7 @@ from medssl.training.callbacks.dense_probe import DenseProbeCallback
 from medssl.training.callbacks.plateau_checkpoint import PlateauCheckpoint
 from medssl.training.callbacks.progress import PreviewWriter, ProgressBar
 from medssl.training.config import TrainConfig
-from medssl.training.data_loaders import DataLoaders
+from medssl.training.data_loaders import DataLoaders, TrainBatches
 from medssl.training.fault_tolerance.checkpoint_files import (
     BEST,
     STEP,
@@ -39,6 +42,7 @@ from medssl.training.fault_tolerance.watchdog import Watchdog
 from medssl.training.lightning_module import LitTraining
 from medssl.training.loggers import build_loggers
 from medssl.training.optimizers import make_ema_update
+from medssl.training.processes.agreement import call_on_main, is_main_process
 from medssl.training.resource_usage import track_resources
 from medssl.training.run_records.environment import record_environment
 
@@ -71,7 +75,8 @@ def train(
         limits: When the state is saved and when the training stops early.
 
     Returns:
-        The scores of the last epoch and, with validation, `best_val_...` and `best_epoch`.
+        The scores of the last epoch and, with validation, `best_val_...` and `best_epoch`; nothing in a process other
+        than the main one, which alone writes files.
 
     Raises:
         BadInput: Another process trains this run, voxels, loss, gradients or weights are not finite, or memory ran out.
@@ -84,9 +89,7 @@ def train(
     request = StopRequest(limits or LimitConfig())
     checkpoints = RunCheckpoints(run.path, config, request, monitor)
     module = LitTraining(learner, config, loaders.case_ids, plateau, checkpoints)
-    with exclusive_lock(run.path, "another process trains this run; wait for its end or choose another `run`"):
-        sweep_parts(run.path)
-        record_environment(run)
+    with _claim(run):
         try:
             with track_resources(run), explain_failures(run.path):
                 resumed = _find_checkpoint(run, loaders)
@@ -94,13 +97,16 @@ def train(
                 trainer = _build_trainer(config, run, checkpoints, loaders.val_every_n_epochs, callbacks, resumed)
                 with checkpoints.stop_on_signals():
                     _fit(trainer, module, loaders, resumed)
+                if not is_main_process():
+                    return {}
                 scores = _save_weights(trainer, module, run, checkpoints)
                 for callback in callbacks:
                     if isinstance(callback, DenseProbeCallback):
                         scores |= callback.probe.score(learner.encoder)
             run.update_metadata(scores=scores, skipped_steps=module.skipped_steps)
         finally:
-            report.write(run)
+            if is_main_process():
+                report.write(run)
     return scores
 
 
@@ -116,14 +122,25 @@ def silence_lightning() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+@contextmanager
+def _claim(run: Run) -> Iterator[None]:
+    """Holds the lock on a run while the block runs, sweeps its leftovers and records the environment."""
+    if not is_main_process():
+        yield
+        return
+    with exclusive_lock(run.path, "another process trains this run; wait for its end or choose another `run`"):
+        sweep_parts(run.path)
+        record_environment(run)
+        yield
+
+
 def _find_checkpoint(run: Run, loaders: DataLoaders) -> Path | None:
     """Returns the checkpoint to resume from, if there is one, and moves the loaders to its place in the data."""
-    path = find_intact(run.path, STEP)
-    if path is None:
-        if list_checkpoints(run.path, STEP):
-            log.warning("%s: no checkpoint is intact; the training begins again", run.path)
-        return None
-    loaders.skip_to(*read_position(path))
+    path = call_on_main(lambda: find_intact(run.path, STEP))
+    if path is not None:
+        loaders.skip_to(*read_position(path))
+    elif is_main_process() and list_checkpoints(run.path, STEP):
+        log.warning("%s: no checkpoint is intact; the training begins again", run.path)
     return path
 
 
@@ -140,7 +157,13 @@ def _build_trainer(
     return Trainer(
         max_epochs=config.epochs,
         accelerator=config.accelerator,
-        devices=1,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        # Unused parameters: a frozen encoder, and heads that a batch does not need. Buffers are equal by construction.
+        strategy=(
+            DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if config.num_processes > 1 else "auto"
+        ),
+        use_distributed_sampler=False,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         gradient_clip_val=config.gradient_clip,
         accumulate_grad_batches=config.accumulate_grad_batches,
@@ -151,7 +174,7 @@ def _build_trainer(
         log_every_n_steps=10,
         default_root_dir=run.path,
         # Named, because Lightning would otherwise requeue SLURM jobs and read states from other folders.
-        plugins=[VerifiedCheckpointIO(), LightningEnvironment()],
+        plugins=[VerifiedCheckpointIO(), TorchElasticEnvironment() if is_distributed() else LightningEnvironment()],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -164,7 +187,7 @@ def _fit(trainer: Trainer, module: LitTraining, loaders: DataLoaders, checkpoint
         warnings.filterwarnings("ignore", module="lightning|torch", category=UserWarning)
         warnings.filterwarnings("ignore", module="lightning|torch", category=FutureWarning)
         try:
-            trainer.fit(module, loaders.train, loaders.val, ckpt_path=checkpoint)
+            trainer.fit(module, TrainBatches(loaders.train), loaders.val, ckpt_path=checkpoint)
         except SystemExit:  # raised by Lightning after a second Ctrl-C
             raise KeyboardInterrupt from None
 

@@ -166,8 +166,12 @@ def test_epochs_resume_where_they_stopped():
     assert list(resumed) == whole[1][4:]
     resumed.set_epoch(2)
     assert list(resumed) == whole[2]
-    ranks = [list(ResumableSampler(10, epoch=1, rank=r, world_size=3)) for r in range(3)]
-    assert sorted(n for rank in ranks for n in rank) == whole[1]
+
+
+def test_the_batches_of_all_processes_in_their_order_are_the_batch_of_one():
+    shares = [ResumableSampler(24, epoch=1, start=12, batch_size=2, rank=r, world_size=3) for r in range(3)]
+    assert [list(share) for share in shares] == [[36, 37, 42, 43], [38, 39, 44, 45], [40, 41, 46, 47]]
+    assert [len(share) for share in shares] == [8, 8, 8]
 
 
 def test_crops_of_nothing_or_of_unlabelled_cases_are_refused(manifest):

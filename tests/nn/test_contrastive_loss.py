@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.nn.contrastive_loss import all_gather_rows, contrastive_loss
+from medssl.nn.collectives import all_gather_rows
+from medssl.nn.contrastive_loss import contrastive_loss
 
 
 def by_loops(q, k, positive, ignore, temperature):

@@ -62,7 +62,7 @@ def test_a_layer_norm_of_a_library_keeps_its_weights_when_it_is_replaced():
     torch.nn.init.uniform_(network[0].weight)
     x = torch.randn(5, 8)
     expected, names = network(x), list(network.state_dict())
-    norms.replace_layer_norms(network)
+    norms.replace_norms(network)
     assert [type(m) for m in network.modules() if isinstance(m, nn.LayerNorm)] == [norms.LayerNorm] * 2
     assert torch.equal(network(x), expected) and list(network.state_dict()) == names
 

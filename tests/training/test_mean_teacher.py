@@ -8,6 +8,7 @@ import torch
 from medssl.data.classes import IGNORE_INDEX
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
+from medssl.nn.collectives import split_generator
 from medssl.nn.encoder import ResEncoder
 from medssl.tasks.segment import Config, SegmentTask
 from medssl.training.config import TrainConfig
@@ -134,7 +135,8 @@ def test_random_numbers_repeat_with_the_seed():
 
 
 def perturb(crops: Crops, seed: int) -> Crops:
-    return replace(crops, x=perturb_intensity(crops.x[:, 0], torch.Generator().manual_seed(seed), 0.6)[:, None])
+    generators = split_generator(torch.Generator().manual_seed(seed), len(crops.x))
+    return replace(crops, x=perturb_intensity(crops.x[:, 0], generators, 0.6)[:, None])
 
 
 def concatenate(a: Crops, b: Crops) -> Crops:

@@ -66,6 +66,25 @@ def test_a_script_is_written_and_submitted(tmp_path, cluster, capsys):
     assert "medssl pretrain 'a b.yaml' train.lr=0.1 resume=true" in text
 
 
+def test_a_training_on_several_nodes_has_a_task_for_each_gpu(tmp_path, cluster, monkeypatch):
+    """The tasks get what torchrun would give them; a stand-in for srun starts them one after the other."""
+    cluster("scontrol", '[ "$1 $2" = "show hostnames" ] && echo node7 && echo node8')
+    tasks = 'shift; for n in 0 1 2 3; do SLURM_PROCID=$n SLURM_LOCALID=$((n % 2)) SLURM_NODEID=$((n / 2)) "$@"; done'
+    cluster("srun", tasks)
+    cluster("medssl", f'echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR:$MASTER_PORT $*" >> {tmp_path}/tasks')
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "node[7-8]")
+    script = tmp_path / "job.sh"
+    words = ["pretrain", "a b.yaml", "--gpus", "2", "--nodes", "2", "--script", str(script), "--dry-run"]
+    assert cli.run("slurm", words) == 0
+    assert subprocess.run(["bash", str(script)], check=False).returncode == 0
+    for line in ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2"):
+        assert f"#SBATCH {line}\n" in script.read_text()
+    settings = "pretrain a b.yaml train.devices=2 train.num_nodes=2 resume=true"
+    assert (tmp_path / "tasks").read_text().splitlines() == [f"{n} {n % 2} 4 node7:24711 {settings}" for n in range(4)]
+    assert cli.run("slurm", ["fewshot", "a.yaml", "--gpus", "2", "--script", str(script), "--dry-run"]) == 2
+
+
 @pytest.mark.parametrize(("code", "requeues"), [(75, True), (0, False), (2, False)])
 def test_only_a_training_that_saved_its_state_is_queued_again(tmp_path, cluster, code, requeues):
     cluster("medssl", f"exit {code}")
@@ -100,7 +119,10 @@ def test_the_script_outlives_the_signal_that_stops_its_training(tmp_path, cluste
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--gpus", "8"], "a training uses one GPU"), (["resume=false"], "the script sets resume=true itself")],
+    [
+        (["train.devices=2"], "the script sets them; give --gpus and --nodes"),
+        (["resume=false"], "the script sets resume=true itself"),
+    ],
 )
 def test_what_cannot_be_asked_for_is_refused(tmp_path, cluster, capsys, words, message):
     assert cli.run("slurm", ["pretrain", "a.yaml", "--script", str(tmp_path / "job.sh"), *words]) == 2

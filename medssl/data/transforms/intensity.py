@@ -1,12 +1,14 @@
 """Changes intensities in [0, 1] without moving the anatomy."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 
 def perturb_intensity(
-    x: Float[Tensor, "b c i j k"], generator: torch.Generator, strength: float
+    x: Float[Tensor, "b c i j k"], generators: Sequence[torch.Generator], strength: float
 ) -> Float[Tensor, "b c i j k"]:
     """Changes each volume by a random nonlinear curve, contrast, brightness and noise.
 
@@ -14,15 +16,11 @@ def perturb_intensity(
 
     Args:
         x: Intensities in [0, 1]; the result stays within them.
-        generator: Source of all randomness.
+        generators: Source of the randomness of each volume.
         strength: 0 changes nothing, 1 changes most.
     """
-    warped = torch.stack([warp_intensity(volume, generator, strength) for volume in x])
-    contrast, brightness, noise_level = (torch.rand(3, len(x), 1, 1, 1, 1, generator=generator) * 2 - 1).to(x)
-    noise = draw_uniform(x.shape, x, generator) - 0.5
-    changed = warped * (1 + 0.3 * strength * contrast) + 0.15 * strength * brightness
-    changed = changed + 0.2 * strength * noise_level.abs() * noise
-    return changed.clamp(0, 1) * (x.amax((2, 3, 4), keepdim=True) > 0)
+    changed = [_perturb_volume(volume, generator, strength) for volume, generator in zip(x, generators, strict=True)]
+    return torch.stack(changed).clamp(0, 1) * (x.amax((2, 3, 4), keepdim=True) > 0)
 
 
 def warp_intensity(x: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
@@ -50,3 +48,12 @@ def draw_uniform(shape: tuple[int, ...], like: Tensor, generator: torch.Generato
     seed = int(torch.randint(2**62, (), generator=generator))
     on_device = torch.Generator(like.device).manual_seed(seed)
     return torch.rand(shape, generator=on_device, device=like.device, dtype=like.dtype)
+
+
+def _perturb_volume(x: Float[Tensor, "c i j k"], generator: torch.Generator, strength: float) -> Tensor:
+    """Changes one volume; values may leave [0, 1]."""
+    warped = warp_intensity(x, generator, strength)
+    contrast, brightness, noise_level = (torch.rand(3, generator=generator) * 2 - 1).tolist()
+    noise = draw_uniform(x.shape, x, generator) - 0.5
+    changed = warped * (1 + 0.3 * strength * contrast) + 0.15 * strength * brightness
+    return changed + 0.2 * strength * abs(noise_level) * noise

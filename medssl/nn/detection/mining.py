@@ -5,6 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from medssl.nn.collectives import divide_sums, sum_over_processes
 from medssl.nn.losses import marginal_log_softmax
 
 MIN_NEGATIVES = 512  # mined for each crop, in addition to those for its lesions
@@ -20,7 +21,7 @@ def hard_negative_ce(
     """Returns the cross-entropy of lesions plus the cross-entropy of the hardest negatives.
 
     Each lesion has the same weight whatever its size, as in Kofler et al., "blob loss", IPMI 2023
-    (https://arxiv.org/abs/2205.08209). The negatives of a batch are mined as in Shrivastava et al., "Training
+    (https://arxiv.org/abs/2205.08209). The negatives of the global batch are mined as in Shrivastava et al., "Training
     Region-based Object Detectors with Online Hard Example Mining", CVPR 2016 (https://arxiv.org/abs/1604.03540).
 
     Args:
@@ -34,8 +35,11 @@ def hard_negative_ce(
     """
     ce = F.nll_loss(marginal_log_softmax(logits, annotated), label.clamp_min(0), reduction="none")
     valid, positive = label >= 0, label > 0
-    count = ratio * int(positive.sum()) + MIN_NEGATIVES * len(label)
-    return _average_over_lesions(ce, lesion, positive) + _average_hardest(ce[valid & ~positive], count)
+    negative = ce[valid & ~positive]
+    sizes = torch.tensor([int(positive.sum()), len(label), len(negative)], device=ce.device)
+    num_positive, num_crops, num_negative = sum_over_processes(sizes).tolist()
+    count = min(num_negative, round(ratio * num_positive + MIN_NEGATIVES * num_crops))
+    return _average_over_lesions(ce, lesion, positive) + _average_hardest(negative, count)
 
 
 def focal_loss(
@@ -56,13 +60,39 @@ def focal_loss(
     """
     ce = F.nll_loss(marginal_log_softmax(logits, annotated), label.clamp_min(0), reduction="none")
     valid = label >= 0
-    return (ce * (1 - (-ce).exp()) ** gamma)[valid].sum() / (label > 0).sum().clamp_min(MIN_NEGATIVES)
+    return divide_sums((ce * (1 - (-ce).exp()) ** gamma)[valid].sum(), (label > 0).sum(), MIN_NEGATIVES)
 
 
-def _average_hardest(ce: Float[Tensor, "m"], count: float) -> Float[Tensor, ""]:
-    """Returns the mean of the `count` largest terms, or 0 if there are none."""
-    size = min(len(ce), round(count))
-    return ce.topk(size, sorted=False).values.sum() / max(1, size)
+def find_kth_largest(values: Float[Tensor, "m"], k: int) -> Float[Tensor, ""]:
+    """Returns the k-th largest of the values of all processes, which are not negative.
+
+    The bits of such numbers have their order. Two histograms, of the upper and of the lower half of the bits, are
+    therefore all that the processes exchange.
+    """
+    bits = values.detach().float().nan_to_num(nan=torch.inf).clamp_min(0).add(0.0).view(torch.int32)  # no NaN, no -0.0
+    upper = _find_bucket(bits >> 16, k)
+    num_above = sum_over_processes((bits >> 16 > upper).sum())
+    lower = _find_bucket((bits & 0xFFFF)[bits >> 16 == upper], k - int(num_above))
+    return ((upper << 16) + lower).int().view(torch.float32)
+
+
+def _find_bucket(numbers: Int[Tensor, "m"], k: int) -> Int[Tensor, ""]:
+    """Returns the k-th largest of the numbers of all processes, which lie between 0 and 65535."""
+    histogram = sum_over_processes(torch.bincount(numbers, minlength=1 << 16))
+    num_at_least = histogram.flip(0).cumsum(0).flip(0)
+    return (num_at_least >= k).sum() - 1
+
+
+def _average_hardest(ce: Float[Tensor, "m"], count: int) -> Float[Tensor, ""]:
+    """Returns the mean of the `count` largest terms of all processes, or 0 if there are none; equal terms share."""
+    if count == 0:
+        return ce.sum()
+    ranked = ce.detach().clamp_min(0)
+    least = find_kth_largest(ranked, count)
+    above, equal = ranked > least, ranked == least
+    num_above, num_equal = sum_over_processes(torch.stack([above.sum(), equal.sum()]))
+    weights = above + equal * ((count - num_above) / num_equal.clamp_min(1))
+    return sum_over_processes((ce * weights).sum()) / max(1, count)
 
 
 def _average_over_lesions(
@@ -72,4 +102,4 @@ def _average_over_lesions(
     crop = torch.arange(len(lesion), device=lesion.device).view(-1, 1, 1, 1)
     number = (crop * (lesion.max() + 1) + lesion)[positive]
     _, index, count = number.unique(return_inverse=True, return_counts=True)
-    return (ce[positive] / count[index]).sum() / max(1, len(count))
+    return divide_sums((ce[positive] / count[index]).sum(), torch.tensor(len(count), device=ce.device), 1)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, check_levels, expand_kernels
 from medssl.nn.executor import Executor, Triple
-from medssl.nn.norms import MonaiNorm, to_monai_norm
+from medssl.nn.norms import MonaiNorm, replace_norms, to_monai_norm
 
 
 class Config(BaseEncoderConfig):
@@ -70,6 +70,7 @@ class DynEncoder(Encoder):
         self.input_block = network.input_block
         self.downsamples = network.downsamples
         self.bottleneck = network.bottleneck
+        replace_norms(self)
 
     def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
         """Computes the features of each level in the storage format of the executor."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medssl.nn.encoders.base import BaseEncoderConfig, Encoder
 from medssl.nn.executor import Executor
-from medssl.nn.norms import MonaiNorm, to_monai_norm
+from medssl.nn.norms import MonaiNorm, replace_norms, to_monai_norm
 
 
 class Config(BaseEncoderConfig):
@@ -51,6 +51,7 @@ class SegResEncoder(Encoder):
         self.strides = ((1, 1, 1),) + ((2, 2, 2),) * (levels - 1)
         self.convInit = network.convInit
         self.down_layers = network.down_layers
+        replace_norms(self)
 
     def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
         """Computes the features of each level in the storage format of the executor."""

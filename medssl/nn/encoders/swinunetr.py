@@ -13,7 +13,7 @@ from torch import Tensor
 from medssl.errors import BadInput
 from medssl.nn.encoders.base import BaseEncoderConfig, Encoder
 from medssl.nn.executor import Executor
-from medssl.nn.norms import replace_layer_norms
+from medssl.nn.norms import replace_norms
 
 StageCounts = tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
 
@@ -57,7 +57,7 @@ class SwinEncoder(Encoder):
         self.channels = tuple(config.feature_size * n for n in (1, 1, 2, 4, 8, 16))
         self.strides = ((1, 1, 1),) + ((2, 2, 2),) * 5
         self.swinViT = network.swinViT
-        replace_layer_norms(self.swinViT)
+        replace_norms(self.swinViT)
         self.encoder1, self.encoder2, self.encoder3 = network.encoder1, network.encoder2, network.encoder3
         self.encoder4, self.encoder10 = network.encoder4, network.encoder10
 

@@ -81,7 +81,7 @@ class DenseProbeCallback(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the scores once, after half of the epochs."""
-        if trainer.current_epoch + 1 == (trainer.max_epochs or 1) // 2:
+        if trainer.is_global_zero and trainer.current_epoch + 1 == (trainer.max_epochs or 1) // 2:
             pl_module.log_dict(self.probe.score(pl_module.learner.encoder), on_epoch=True)
 
 

@@ -40,6 +40,8 @@ class PlateauCheckpoint(Callback):
             self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         weight_transfer.write_tensors(
             plateau_state(pl_module.learner, trainer.optimizers[0]), self.run.path / FILE_NAME
         )

@@ -20,9 +20,11 @@ from rich.progress import (
 
 from medssl.data.crops import Crops
 from medssl.files import atomic_file
+from medssl.nn.collectives import count_processes
 from medssl.objectives.base import Objective
 from medssl.render.figures import reconstruction_preview
 from medssl.training.config import TrainConfig
+from medssl.training.processes.agreement import is_main_process
 
 
 class ProgressBar(Callback):
@@ -34,11 +36,12 @@ class ProgressBar(Callback):
         console = Console(stderr=True)
         self.total = config.total_steps * config.accumulate_grad_batches
         self.epochs = config.epochs
-        self.prints_lines = not console.is_terminal
+        self.is_shown = is_main_process()
+        self.prints_lines = self.is_shown and not console.is_terminal
         self.bar = progress.Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[message]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-            console=console, disable=self.prints_lines, transient=False,
+            console=console, disable=self.prints_lines or not self.is_shown, transient=False,
         )  # fmt: skip
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,7 +55,8 @@ class ProgressBar(Callback):
     ) -> None:
         """Advances the bar by one batch."""
         completed = self._count_batches(trainer)
-        self.crops_per_s = (completed - self.first) * len(batch.x) / max(1e-9, time.monotonic() - self.start)
+        num_crops = (completed - self.first) * len(batch.x) * count_processes()
+        self.crops_per_s = num_crops / max(1e-9, time.monotonic() - self.start)
         self.message = f"loss {float(outputs['loss']):.3f}  {self.crops_per_s:.1f} crops/s"
         self.bar.update(self.task, completed=completed, message=self.message)
 

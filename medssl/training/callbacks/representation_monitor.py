@@ -33,7 +33,7 @@ class RepresentationMonitor(Callback):
 
     The first samples are taken before the first step at any cost, because the alarm compares with the untrained
     network. The current state is measured on the last samples of an epoch. Samples in between serve the rank, which
-    needs many rows.
+    needs many rows. The main process of a training measures its own crops; the others measure none.
 
     Args:
         run: Run to record a collapse in.
@@ -83,6 +83,8 @@ class RepresentationMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the metrics of all rows in the buffer."""
+        if not trainer.is_global_zero:
+            return
         start = time.monotonic()
         metrics = self.buffer.measure(self.labels) if self.buffer else {}
         self.check_alarm(metrics)
@@ -94,8 +96,10 @@ class RepresentationMonitor(Callback):
     def is_due(self, trainer: Trainer, batch: Crops, batch_idx: int) -> bool:
         """Whether to sample this batch: always until the buffer has enough rows, then within the time budget.
 
-        The last samples of an epoch may borrow from the time of the remaining training.
+        The last samples of an epoch may borrow from the time of the remaining training. Only the main process samples.
         """
+        if not trainer.is_global_zero:
+            return False
         if self.buffer is None or self.buffer.pushed < MIN_ROWS:
             return True
         num_batches = trainer.num_training_batches

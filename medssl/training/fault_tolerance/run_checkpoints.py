@@ -13,10 +13,13 @@ from torch import Tensor
 
 from medssl.data.crops import Crops
 from medssl.errors import Stopped
+from medssl.nn.collectives import is_distributed
 from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import LoadingFailed
 from medssl.training.fault_tolerance import checkpoint_files
 from medssl.training.fault_tolerance.checkpoint_files import BEST, STEP, checkpoint_path
 from medssl.training.fault_tolerance.limits import StopRequest
+from medssl.training.processes.agreement import find_any, gather_values
 
 
 class RunCheckpoints(Checkpoint):
@@ -62,13 +65,13 @@ class RunCheckpoints(Checkpoint):
         num_batches, accumulated = int(trainer.num_training_batches), self.config.accumulate_grad_batches
         if (index + 1) % accumulated or index + 1 >= num_batches:
             return
-        reason = self.request.reason
         before_validation = index + 1 == num_batches - accumulated and self._validates_after(trainer)
-        is_due = time.monotonic() - self.last_save >= 60 * self.request.config.checkpoint_minutes
-        if reason or before_validation or is_due:
+        minutes = (time.monotonic() - self.last_save) / 60
+        must_stop, is_due = find_any(bool(self.request.reason), minutes >= self.request.config.checkpoint_minutes)
+        if must_stop or before_validation or is_due:
             self._save(trainer)
-        if reason:
-            self._stop(trainer.global_step)
+        if must_stop:
+            self._stop(trainer.global_step, self._find_reason())
         self.is_between_steps = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Crops, batch_idx: int) -> None:
@@ -76,8 +79,12 @@ class RunCheckpoints(Checkpoint):
         self.is_between_steps = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Saves the state after the last step if an error came from a loader; a full disk cannot take it."""
-        if self.is_between_steps and isinstance(exception, Exception):
+        """Saves the state after the last step if an error came from a loader; a full disk cannot take it.
+
+        Several processes save together, so that they cannot after an error of one of them alone.
+        """
+        is_shared = isinstance(exception, LoadingFailed) or not is_distributed()
+        if self.is_between_steps and is_shared and isinstance(exception, Exception):
             with suppress(OSError):
                 self._save(trainer)
 
@@ -96,8 +103,8 @@ class RunCheckpoints(Checkpoint):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops if there was a reason at the end of the epoch before, whose scores are logged by now."""
-        if self.epoch and self.request.reason:
-            self._stop(trainer.global_step)
+        if self.epoch and any(find_any(bool(self.request.reason))):
+            self._stop(trainer.global_step, self._find_reason())
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Lets a signal stop the training at once: the state from before the validation is saved."""
@@ -135,11 +142,15 @@ class RunCheckpoints(Checkpoint):
     def _stop_validation(self) -> None:
         paths = checkpoint_files.list_checkpoints(self.folder, STEP)
         if self.is_validating and paths:
-            self._stop(int(paths[0].stem.partition("-")[2]))
+            self._stop(int(paths[0].stem.partition("-")[2]), self.request.reason)
 
-    def _stop(self, step: int) -> None:
+    def _find_reason(self) -> str:
+        """Returns why the training should stop, from the first process that has a reason."""
+        return next(reason for reason in gather_values(self.request.reason) if reason)
+
+    def _stop(self, step: int, reason: str) -> None:
         raise Stopped(
-            f"{self.folder}: {self.request.reason}; the state after step {step} is saved, resume=true continues there",
+            f"{self.folder}: {reason}; the state after step {step} is saved, resume=true continues there",
             self.request.exit_code,
         )
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from medssl.errors import BadInput
 from medssl.files import write_text
 
-# srun passes the signals on to the training; the shell ignores them, so that it lives to requeue the job.
+# One task for each process of a training. srun passes the signals on to them; the shell ignores them, so that it lives
+# to requeue the job.
 TEMPLATE = """#!/bin/bash
 #SBATCH --job-name={name}
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
+#SBATCH --nodes={nodes}
+#SBATCH --ntasks-per-node={tasks}
 #SBATCH --gpus-per-node={gpus}
 #SBATCH --cpus-per-task={cpus}
 #SBATCH --time={time}
@@ -21,7 +22,7 @@ TEMPLATE = """#!/bin/bash
 #SBATCH --open-mode=append
 {extra}
 trap : TERM USR1
-srun --ntasks=1 {command} &
+{join}srun --ntasks={num_tasks} {command} &
 training=$!
 code=143
 # A signal ends `wait` early with 143 or 138; the next one returns the exit code of the training.
@@ -31,6 +32,12 @@ while [ $code -eq 143 ] || [ $code -eq 138 ]; do
 done
 {requeue}exit $code
 """
+# What torchrun would set; `medssl` joins the tasks into one training.
+JOIN = """export MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+"""
+TASK = """bash -c 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID WORLD_SIZE=$SLURM_NTASKS
+  exec "$@"' task """
 REQUEUE = """if [ $code -eq 75 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
@@ -42,8 +49,9 @@ class SlurmOptions:
     """What a job asks for.
 
     Attributes:
-        gpus: Number of GPUs; a training uses at most one.
-        cpus: Number of cores.
+        gpus: Number of GPUs of each node, with a process for each of them.
+        nodes: Number of nodes.
+        cpus: Number of cores of each process.
         time: Time limit in SLURM's form, HH:MM:SS or D-HH:MM:SS.
         grace_s: Seconds before the end at which the training gets the signal to save.
         requeue: Whether a job that was stopped with its state saved is queued again.
@@ -51,6 +59,7 @@ class SlurmOptions:
     """
 
     gpus: int = 1
+    nodes: int = 1
     cpus: int = 8
     time: str = "24:00:00"
     grace_s: int = 120
@@ -69,18 +78,27 @@ def write_script(path: Path, command: str, config: str, overrides: list[str], op
         options: What the job asks for.
 
     Raises:
-        BadInput: More than one GPU is requested.
+        BadInput: A few-label comparison asks for more than one GPU, or a setting is one that the script makes.
     """
-    if options.gpus > 1:
-        raise BadInput(f"--gpus {options.gpus}: a training uses one GPU; give --gpus 1, and start several jobs instead")
+    num_tasks = options.nodes * max(1, options.gpus)
+    if num_tasks > 1 and command == "fewshot":
+        raise BadInput(
+            f"--gpus {options.gpus} --nodes {options.nodes}: each training of fewshot uses one GPU; give 1, and"
+            " scheduler=... for several machines"
+        )
+    if any(override.startswith(("train.devices=", "train.num_nodes=")) for override in overrides):
+        raise BadInput("train.devices, train.num_nodes: the script sets them; give --gpus and --nodes")
     if any(override.startswith("resume=") for override in overrides):
         raise BadInput("resume=...: the script sets resume=true itself; leave it out")
     resume = [] if command == "fewshot" else ["resume=true"]
-    words = shlex.join(["medssl", command, config, *overrides, *resume])
+    processes = [f"train.devices={max(1, options.gpus)}", f"train.num_nodes={options.nodes}"] if num_tasks > 1 else []
+    words = shlex.join(["medssl", command, config, *overrides, *processes, *resume])
     extra = [*options.extra, *(["--requeue"] if options.requeue else ["--no-requeue"])]
     text = TEMPLATE.format(
-        name=f"medssl-{command}", gpus=options.gpus, cpus=options.cpus, time=options.time, grace_s=options.grace_s,
-        log=path.with_suffix(".log"), extra="\n".join(f"#SBATCH {line}" for line in extra), command=words,
+        name=f"medssl-{command}", nodes=options.nodes, gpus=options.gpus, tasks=max(1, options.gpus),
+        num_tasks=num_tasks, cpus=options.cpus, time=options.time, grace_s=options.grace_s,
+        log=path.with_suffix(".log"), extra="\n".join(f"#SBATCH {line}" for line in extra),
+        join=JOIN if num_tasks > 1 else "", command=(TASK if num_tasks > 1 else "") + words,
         requeue=REQUEUE if options.requeue else "",
     )  # fmt: skip
     write_text(path, text)

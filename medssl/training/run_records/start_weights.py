@@ -13,7 +13,8 @@ from medssl.nn.interop.weight_transfer import TransferReport
 from medssl.render import report
 from medssl.run import Run
 from medssl.tasks.base import Task
-from medssl.training.data_loaders import DataLoaders
+from medssl.training.data_loaders import DataLoaders, is_own_volume
+from medssl.training.processes.agreement import gather_values
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,9 @@ def score_start(
     device = "cpu" if accelerator == "cpu" else default_device()
     task.eval().to(device)
     with torch.inference_mode():
-        rows = [task.validate(crops.to(device)) for crops in loaders.val]
+        volumes = (crops for crops in loaders.val if is_own_volume(crops))
+        own = [{name: float(score) for name, score in task.validate(crops.to(device)).items()} for crops in volumes]
     task.train().to("cpu")
-    scores = {name: sum(float(row[name]) for row in rows if name in row) / len(rows) for name in rows[0]}
+    rows = [row for share in gather_values(own) for row in share]
+    scores = {name: sum(row[name] for row in rows if name in row) / len(rows) for name in rows[0]}
     return StartWeights(weight_transfer.read_tensors(pretrained.weights), scores)

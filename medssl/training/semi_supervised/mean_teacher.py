@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from medssl.data.classes import IGNORE_INDEX
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
+from medssl.nn.collectives import divide_sums, is_true_everywhere, split_generator
 from medssl.nn.masks import SeededGenerators
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.step import Step
@@ -50,7 +51,7 @@ class MeanTeacher(Task):
         """Returns the loss on the labelled crops plus the weighted loss on the unlabelled crops."""
         labelled = (crops.require_label() >= 0).flatten(1).any(1)
         supervised = self.student.step(_select_rows(crops, labelled) if labelled.any() else crops)
-        if labelled.all():
+        if is_true_everywhere(bool(labelled.all()), crops.x.device):
             return supervised
         unlabelled_crops = _select_rows(crops, ~labelled)
         if self.semi_supervised.method == "mean-teacher":
@@ -87,10 +88,11 @@ class MeanTeacher(Task):
         """Returns the squared difference of student and teacher probabilities, summed over the classes."""
         x, generator = unlabelled.x.flatten(0, 1), self.draws()
         strength = self.semi_supervised.perturbation
-        teacher_x, student_x = (perturb_intensity(x, generator, strength) for _ in range(2))
+        teacher_x, student_x = (perturb_intensity(x, split_generator(generator, len(x)), strength) for _ in range(2))
         with torch.no_grad():
             target = self.teacher.probability(teacher_x)
-        return (self.student.probability(student_x) - target).square().sum(1).mean()
+        error = (self.student.probability(student_x) - target).square().sum(1)
+        return divide_sums(error.sum(), torch.tensor(error.numel(), device=error.device), 1)
 
     def _pseudo_label_loss(self, unlabelled: Crops, labelled: Crops) -> Float[Tensor, ""]:
         """Returns the student's loss against confident labels of the teacher, with Mixup if configured."""
@@ -99,7 +101,7 @@ class MeanTeacher(Task):
         label = label.masked_fill(confidence < self.semi_supervised.confidence, IGNORE_INDEX)
         pseudo_labelled = replace(unlabelled, label=label.view_as(unlabelled.require_label()))
         mixup = self.semi_supervised.mixup
-        if not mixup or not len(labelled.x):
+        if not mixup or not is_true_everywhere(len(labelled.x) > 0, unlabelled.x.device):
             return self.student.step(pseudo_labelled).loss
         ratio = float(np.random.default_rng(self.draws().initial_seed()).beta(mixup, mixup))
         partners = _select_rows(labelled, torch.arange(len(pseudo_labelled.x)) % len(labelled.x))

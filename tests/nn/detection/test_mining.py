@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from medssl.nn.detection.boxes import find_lesions
-from medssl.nn.detection.mining import MIN_NEGATIVES, focal_loss, hard_negative_ce
+from medssl.nn.detection.mining import MIN_NEGATIVES, find_kth_largest, focal_loss, hard_negative_ce
 
 
 @pytest.fixture
@@ -16,6 +16,15 @@ def batch():
     label = torch.zeros(2, 12, 12, 12, dtype=torch.long)
     label[0, 1:3, 1:3, 1:3], label[0, 6:10, 6:10, 6:10], label[1, 4, 4, 4] = 1, 2, 1
     return logits, label
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_kth_largest_is_that_of_a_sort(seed):
+    random = np.random.default_rng(seed)
+    values = (10.0 ** random.uniform(-30, 30, 300)).astype(np.float32)
+    values[::7], values[::11] = values[0], 0
+    for k in (1, 2, 44, 150, 300):
+        assert float(find_kth_largest(torch.from_numpy(values), k)) == np.sort(values)[-k]
 
 
 def terms(logits, label):

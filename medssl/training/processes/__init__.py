@@ -1,0 +1,1 @@
+"""Trainings over several processes: how they are started, and how they agree."""
