@@ -47,7 +47,7 @@ def main(words: list[str]) -> None:
     print(SIGN_IN_NOTICES[config.mode].format(config))
     print(f"Open http://{args.address}:{args.port} (stop with ctrl-c). {NOTICE}", flush=True)
     # In place of this process, so that whoever stops the command stops the server.
-    os.execve(
+    os.execve(  # noqa: S606
         sys.executable, server + flags, os.environ | {"PYTHONPATH": str(resources_dir())} | config.to_environment()
     )
 

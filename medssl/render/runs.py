@@ -107,7 +107,7 @@ def render_comparison(runs: Sequence[RunSummary]) -> str:
         rows=[run.row for run in runs],
         names=[run.name for run in runs],
         differences=find_differences(runs),
-        curves=[{"title": name, "svg": Markup(_draw_all(name, logged, runs))} for name in names],
+        curves=[{"title": name, "svg": Markup(_draw_all(name, logged, runs))} for name in names],  # noqa: S704
         notice=NOTICE,
     )
 

@@ -14,7 +14,7 @@ from medssl.review.event import Role
 from medssl.settings import Settings
 
 ENVIRONMENT_VARIABLE = "MEDSSL_REVIEW"
-SECRET_HEADER = "X-Proxy-Secret"
+SECRET_HEADER = "X-Proxy-Secret"  # noqa: S105
 # The roles that may perform a restricted action; any other action is open to every role. An admin runs the review but
 # is not a clinician and does not sign.
 PERMISSIONS: dict[str, tuple[Role, ...]] = {
