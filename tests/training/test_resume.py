@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from medssl import config
+from medssl.data.registration.parcels import AtlasConfig, build_atlas
 from medssl.errors import Stopped
 from medssl.render.report import read_curves
 from medssl.training.finetune import FinetuneConfig, finetune
@@ -24,6 +25,8 @@ AUGMENT = {"probability": 0.5}
 PRETRAININGS = {
     "spark": {"train": {**TRAIN, "ema_decay": 0.9, "accumulate_grad_batches": 2, "schedule": "infinite"}},
     "mae": {"train": {**TRAIN, "optimizer": "lamb", "layer_decay": 0.7}, "augment": AUGMENT},
+    "mae-channels": {"objective": {"name": "mae"}, "train": {**TRAIN, "channel_dropout": 0.5}},
+    "mae-continued": {"objective": {"name": "mae"}, "train": {**TRAIN, "schedule": "infinite"}},
     "inpaint": {"train": {**TRAIN, "precision": "bf16"}},
     "vicreg": {},
     "global_local": {},
@@ -32,15 +35,35 @@ PRETRAININGS = {
 }
 FINETUNINGS = {
     "segment": {"train": {**TRAIN, "ema_decay": 0.9, "freeze_fraction": 0.5}, "augment": AUGMENT},
+    "segment-channels": {"train": {**TRAIN, "channel_dropout": 0.5}, "val_every_n_epochs": 1},
     "detect": {"task": {"name": "detect"}},
+    "detect-sawtooth": {"task": {"name": "detect"}, "train": {**TRAIN, "schedule": "sawtooth", "freeze_fraction": 0.4}},
     "mean-teacher": {**FEW, "semi_supervised": {"method": "mean-teacher"}},
     "pseudo-label": {**FEW, "semi_supervised": {"method": "pseudo-label"}, "val_every_n_epochs": 1},
+    "label-propagation": {**FEW, "semi_supervised": {"method": "label-propagation"}},
 }
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
     return write_store(tmp_path_factory.mktemp("data") / "store", 5, side=16)
+
+
+@pytest.fixture(scope="module")
+def changes(manifest):
+    """By the name of a training, what it needs besides the manifest of most."""
+    folder = manifest.parent.parent
+    channels = write_store(folder / "channels", 5, channels=2, side=16)
+    infinite = {"objective": {"name": "mae"}, "train": {**TRAIN, "epochs": 1, "schedule": "infinite"}}
+    first = pretrain(config.check(NETWORK | infinite | {"manifest": manifest, "run": folder / "a"}, PretrainConfig, ""))
+    build_atlas(manifest, folder / "atlas", AtlasConfig(num_parcels=4), lambda *_: None)
+    propagation = {"method": "label-propagation", "atlas": folder / "atlas"}
+    return {
+        "mae-channels": {"manifest": channels},
+        "segment-channels": {"manifest": channels},
+        "mae-continued": {"continue_from": first.path},
+        "label-propagation": {"semi_supervised": propagation},
+    }
 
 
 def start(manifest, run, name, **changes):
@@ -87,17 +110,18 @@ def compare(first, second):
 
 
 @pytest.mark.parametrize("name", [*PRETRAININGS, *FINETUNINGS])
-def test_it_goes_on_at_the_next_step(tmp_path, manifest, steps, name):
-    whole = start(manifest, tmp_path / "whole", name)
+def test_it_goes_on_at_the_next_step(tmp_path, manifest, changes, steps, name):
+    changed = changes.get(name, {})
+    whole = start(manifest, tmp_path / "whole", name, **changed)
     expected = list(steps)
     random_ = random.Random(name)
     stopped_at = random_.choice([1, 2, 4, 5])  # within an epoch
     steps.clear()
     steps.signals = {stopped_at: random_.choice([signal.SIGTERM, signal.SIGUSR1])}
     with pytest.raises(Stopped, match=f"the state after step {stopped_at} is saved, resume=true") as stopped:
-        start(manifest, tmp_path / "resumed", name)
+        start(manifest, tmp_path / "resumed", name, **changed)
     assert stopped.value.exit_code == 75
-    compare(whole, start(manifest, tmp_path / "resumed", name))
+    compare(whole, start(manifest, tmp_path / "resumed", name, **changed))
     assert steps == expected
 
 
