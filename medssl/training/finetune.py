@@ -13,7 +13,6 @@ from pydantic import Field, PositiveInt, model_validator
 from medssl.config import module_choice
 from medssl.data.checks import leakage
 from medssl.data.checks.leakage import CaseTrace
-from medssl.data.classes import Classes
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.registration.atlas import Atlas
@@ -259,7 +258,7 @@ def make_loaders(
     classes, normalization = data.subset.classes, model.spec.normalization
     make_dataset = partial(
         CropDataset, normalization=normalization, patch_size=config.patch_size, seed=config.train.seed,
-        augment_config=_with_flip_pairs(config.augment, classes),
+        augment_config=presets.add_flip_pairs(config.augment, classes),
     )  # fmt: skip
     make_labelled = partial(
         make_dataset, labelled=True, foreground_fraction=config.foreground_fraction,
@@ -292,12 +291,3 @@ def _describe(data: FinetuneData, model: FinetuneModel) -> dict[str, Any]:
         "cases": [case.id for case in data.subset.labelled.cases],
         "transfer": model.transfer.to_json() if model.transfer else None,
     }
-
-
-def _with_flip_pairs(augment: AugmentConfig, classes: Classes) -> AugmentConfig:
-    """Adds the classes that a left-right flip exchanges, or disables that flip if a class has no counterpart."""
-    pairs = classes.find_left_right_pairs()
-    if pairs is None and augment.flip[0]:
-        log.info("left-right flips are disabled: a class of one side has no counterpart of the other side")
-    flip = augment.flip if pairs is not None else (False, *augment.flip[1:])
-    return augment.model_copy(update={"flip": flip, "left_right_pairs": pairs or ()})

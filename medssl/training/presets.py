@@ -1,8 +1,13 @@
-"""Expands a schedule name and the few-label preset into training and augmentation settings."""
+"""Expands a schedule name and the few-label preset into settings, and fits flips to the classes."""
 
+import logging
 from typing import Any, Literal
 
+from medssl.data.classes import Classes
+from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.settings import Settings
+
+log = logging.getLogger(__name__)
 
 Schedule = Literal["full", "scratch", "warmup", "sawtooth", "layer-wise", "discriminative", "frozen_encoder", "lora"]
 
@@ -48,3 +53,12 @@ def _few_label_preset(num_labelled: Any) -> dict[str, dict[str, Any]]:
 
 def _as_dict(group: Any) -> dict[str, Any]:
     return group.model_dump(exclude_unset=True) if isinstance(group, Settings) else dict(group)
+
+
+def add_flip_pairs(augment: AugmentConfig, classes: Classes) -> AugmentConfig:
+    """Adds the classes that a left-right flip exchanges, or disables that flip if a class has no counterpart."""
+    pairs = classes.find_left_right_pairs()
+    if pairs is None and augment.flip[0]:
+        log.info("left-right flips are disabled: a class of one side has no counterpart of the other side")
+    flip = augment.flip if pairs is not None else (False, *augment.flip[1:])
+    return augment.model_copy(update={"flip": flip, "left_right_pairs": pairs or ()})
