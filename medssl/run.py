@@ -66,7 +66,7 @@ class Run:
             raise BadInput(f"{path}: this run is finished; choose another `run`")
         first_settings = config.check(run.read_settings(), type(settings), str(run.path / "config.yaml"))
         fields = set(type(settings).model_fields) - {"run", "resume", "limits", *SAME_CONTENT}
-        values, first_values = (_dump_without_machine(kept) for kept in (settings, first_settings))
+        values, first_values = (_dump_without_machine(group) for group in (settings, first_settings))
         changed = sorted(key for key in fields if values[key] != first_values[key])
         changed += [
             name for name, fact in SAME_CONTENT.items() if run.metadata.get(fact, facts.get(fact)) != facts.get(fact)

@@ -35,6 +35,6 @@ def paired_view_mask(z: Float[Tensor, "n d"], k: Float[Tensor, "m d"]) -> Bool[T
         z: The first views of all crops of this process, then their second views.
         k: The first views of all crops of the global batch, then their second views, optionally followed by others.
     """
-    own, total = len(z) // 2, count_processes() * (len(z) // 2)
-    first = torch.arange(own, device=z.device) + get_rank() * own
+    num_crops = len(z) // 2
+    first, total = torch.arange(num_crops, device=z.device) + get_rank() * num_crops, count_processes() * num_crops
     return torch.cat([first + total, first])[:, None] == torch.arange(len(k), device=k.device)

@@ -74,8 +74,8 @@ def score_start(
     task.eval().to(device)
     with torch.inference_mode():
         volumes = (crops for crops in loaders.val if is_own_volume(crops))
-        own = [{name: float(score) for name, score in task.validate(crops.to(device)).items()} for crops in volumes]
+        scored = [{name: float(score) for name, score in task.validate(crops.to(device)).items()} for crops in volumes]
     task.train().to("cpu")
-    rows = [row for share in gather_values(own) for row in share]
+    rows = [row for share in gather_values(scored) for row in share]
     scores = {name: sum(row[name] for row in rows if name in row) / len(rows) for name in rows[0]}
     return StartWeights(weight_transfer.read_tensors(pretrained.weights), scores)
