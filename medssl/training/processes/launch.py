@@ -80,7 +80,7 @@ def process_group(config: TrainConfig) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Child:
-    """What a process of a training is told by its parent."""
+    """What a process of a training gets from its parent."""
 
     rank: int
     world_size: int
