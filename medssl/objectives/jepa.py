@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from medssl.data.crops import Crops
+from medssl.data.crops import Crops, median_spacing_mm
 from medssl.nn import masks
+from medssl.nn.collectives import all_gather_rows
 from medssl.nn.encoder import Encoder
 from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CellPredictor
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
@@ -58,7 +59,7 @@ class Jepa(Objective):
         x = crops.x.flatten(0, 1)
         visible, body = self.sample_mask(x)
         target = self.compute_target(x)
-        tokens, predicted = self.predict(x, visible, crops.spacing_mm())
+        tokens, predicted = self.predict(x, visible, median_spacing_mm(all_gather_rows(crops.affine)))
         error = F.smooth_l1_loss(predicted.float(), target, reduction="none").mean(-1)
         hidden = (body & ~visible).flatten(1)
         loss = masks.masked_mean(error, hidden)

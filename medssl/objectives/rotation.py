@@ -14,9 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medssl.data.crops import Crops
+from medssl.data.crops import Crops, median_spacing_mm
 from medssl.data.transforms.intensity import perturb_intensity
 from medssl.errors import BadInput
+from medssl.nn.collectives import all_gather_rows, draw_rows, split_generator
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
 from medssl.nn.self_supervision.rotations import find_shape_preserving, list_rotations, rotate
@@ -50,14 +51,15 @@ class Rotation(Objective):
     def step(self, crops: Crops) -> Step:
         """Computes the cross-entropy over the rotations that are possible with crops of this shape and spacing."""
         x, generator = crops.x.flatten(0, 1), self.draws()
-        possible = self.find_possible(x, crops.spacing_mm())
+        possible = self.find_possible(x, median_spacing_mm(all_gather_rows(crops.affine)))
         target = self.draw_rotations(len(x), possible, generator)
         turned = torch.stack([
             rotate(crop, ROTATIONS[number])
             for crop, numbers in zip(x, target.tolist(), strict=True)
             for number in numbers
         ])  # fmt: skip
-        logits = self.classify(perturb_intensity(turned, generator, self.config.strength), possible)
+        generators = split_generator(generator, len(turned))
+        logits = self.classify(perturb_intensity(turned, generators, self.config.strength), possible)
         target = target.flatten().to(logits.device)
         loss = F.cross_entropy(logits, target)
         return Step(loss, {"accuracy": (logits.argmax(1) == target).float().mean()})
@@ -78,7 +80,7 @@ class Rotation(Objective):
         self, num_crops: int, possible: Bool[Tensor, "n"], generator: torch.Generator
     ) -> Int[Tensor, "m r"]:
         """Draws different rotations for each crop."""
-        scores = torch.rand(num_crops, len(possible), generator=generator).masked_fill(~possible, -1)
+        scores = draw_rows((num_crops, len(possible)), generator).masked_fill(~possible, -1)
         return scores.topk(self.config.num_rotations, dim=1).indices
 
     def classify(self, x: Float[Tensor, "m c i j k"], possible: Bool[Tensor, "n"]) -> Float[Tensor, "m n"]:

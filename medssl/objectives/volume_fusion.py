@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
+from medssl.nn.collectives import all_gather_rows, split_generator, take_own_rows
 from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.losses import dice_ce
@@ -57,23 +58,29 @@ class VolumeFusion(Objective):
     def step(self, crops: Crops) -> Step:
         """Computes soft Dice plus cross-entropy of the fusion levels."""
         x = crops.x.flatten(0, 1)
-        mixed, level = self.fuse(x, self.draws())
+        mixed, level = self.fuse(x, all_gather_rows(x), self.draws())
         logits = self.head(self.decoder(self.encoder(mixed))[0]).float()
         accuracy = (logits.argmax(1) == level).float().mean()
         return Step(dice_ce(logits, level), {"accuracy": accuracy, "fused": (level > 0).float().mean()})
 
     def fuse(
-        self, x: Float[Tensor, "b c i j k"], generator: torch.Generator
+        self, x: Float[Tensor, "b c i j k"], partners: Float[Tensor, "n c i j k"], generator: torch.Generator
     ) -> tuple[Float[Tensor, "b c i j k"], Int[Tensor, "b i j k"]]:
-        """Mixes each crop with another one of the batch.
+        """Mixes each crop with another one.
+
+        Args:
+            x: Crops of this process.
+            partners: Crops of the global batch, which begins with those of the first process.
+            generator: Source of all randomness, with the same state in all processes.
 
         Returns:
             The mixtures, and the number of parts, out of `num_steps`, that each voxel has of the other crop.
         """
-        shift = int(torch.randint(1, max(2, len(x)), (), generator=generator))
-        level = torch.stack([self.draw_levels((x.shape[2], x.shape[3], x.shape[4]), generator) for _ in x]).to(x.device)
+        shift = int(torch.randint(1, max(2, len(partners)), (), generator=generator))
+        size, generators = (x.shape[2], x.shape[3], x.shape[4]), split_generator(generator, len(x))
+        level = torch.stack([self.draw_levels(size, each) for each in generators]).to(x.device)
         fraction = (level / self.config.num_steps)[:, None].to(x.dtype)
-        return x * (1 - fraction) + x.roll(shift, 0) * fraction, level
+        return x * (1 - fraction) + take_own_rows(partners.roll(shift, 0), len(x)) * fraction, level
 
     def draw_levels(self, size: tuple[int, int, int], generator: torch.Generator) -> Int[Tensor, "i j k"]:
         """Draws boxes of constant levels; later boxes cover earlier ones, and level 0 surrounds them."""
@@ -97,6 +104,7 @@ class VolumeFusion(Objective):
     @torch.no_grad()
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Returns the first crop, its mixture, and the fraction of the other crop at each voxel."""
-        mixed, level = self.fuse(crops.x.flatten(0, 1), self.draws())
+        x = crops.x.flatten(0, 1)
+        mixed, level = self.fuse(x, x, self.draws())
         fraction = (level[:1] / self.config.num_steps).expand_as(mixed[0])
         return {"input": crops.x[0, 0], "mixed": mixed[0], "fraction": fraction}

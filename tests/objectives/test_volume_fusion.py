@@ -17,7 +17,7 @@ def objective(**settings):
 @pytest.mark.parametrize("num_steps", [1, 2, 4])
 def test_a_voxel_is_the_mean_of_both_crops_weighted_by_its_level(num_steps):
     x = crops(2).x.flatten(0, 1)
-    mixed, level = objective(num_steps=num_steps).fuse(x, torch.Generator().manual_seed(3))
+    mixed, level = objective(num_steps=num_steps).fuse(x, x, torch.Generator().manual_seed(3))
     assert set(level.unique().tolist()) == set(range(num_steps + 1))
     shifts = [n for n in range(1, len(x)) if torch.equal(mixed[:, 0][level == num_steps],
                                                          x.roll(n, 0)[:, 0][level == num_steps])]  # fmt: skip
@@ -30,7 +30,7 @@ def test_a_voxel_is_the_mean_of_both_crops_weighted_by_its_level(num_steps):
 def test_one_volume_is_mixed_with_its_own_second_crop():
     batch = crops(2)
     x = batch.x[:1].flatten(0, 1)
-    mixed, level = objective().fuse(x, torch.Generator().manual_seed(0))
+    mixed, level = objective().fuse(x, x, torch.Generator().manual_seed(0))
     assert not torch.equal(mixed, x) and (level > 0).any()
 
 
