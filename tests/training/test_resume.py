@@ -111,17 +111,17 @@ def compare(first, second):
 
 @pytest.mark.parametrize("name", [*PRETRAININGS, *FINETUNINGS])
 def test_it_goes_on_at_the_next_step(tmp_path, manifest, changes, steps, name):
-    changed = changes.get(name, {})
-    whole = start(manifest, tmp_path / "whole", name, **changed)
+    changed = {"manifest": manifest} | changes.get(name, {})
+    whole = start(run=tmp_path / "whole", name=name, **changed)
     expected = list(steps)
     random_ = random.Random(name)
     stopped_at = random_.choice([1, 2, 4, 5])  # within an epoch
     steps.clear()
     steps.signals = {stopped_at: random_.choice([signal.SIGTERM, signal.SIGUSR1])}
     with pytest.raises(Stopped, match=f"the state after step {stopped_at} is saved, resume=true") as stopped:
-        start(manifest, tmp_path / "resumed", name, **changed)
+        start(run=tmp_path / "resumed", name=name, **changed)
     assert stopped.value.exit_code == 75
-    compare(whole, start(manifest, tmp_path / "resumed", name, **changed))
+    compare(whole, start(run=tmp_path / "resumed", name=name, **changed))
     assert steps == expected
 
 
