@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped, UInt8
 
 from medssl.resampling import sample_axes, sample_oblique, to_contiguous
 
-Unit = Literal["HU", "a.u.", "label", "probability"]
+Unit = Literal["HU", "SUVbw", "a.u.", "label", "probability"]
 Spacing = tuple[float, float, float]
 NEIGHBOURS_26 = np.ones((3, 3, 3), bool)  # voxels that share at least a corner belong to one component
 AXES = (("L", "R"), ("P", "A"), ("I", "S"))
@@ -27,7 +27,8 @@ class Volume:
         voxels: Values on the axes i, j, k, with the channels, if any, in front.
         affine: Maps a voxel index (i, j, k) to a point in mm. World axes are RAS+: x grows towards the patient's
             right, y towards the front (anterior), z towards the head (superior).
-        unit: "HU" (CT), "a.u." (arbitrary units), "label" (whole numbers, 0 is background) or "probability".
+        unit: "HU" (CT), "SUVbw" (PET, g/ml), "a.u." (arbitrary units), "label" (whole numbers, 0 is background) or
+            "probability".
     """
 
     voxels: Shaped[np.ndarray, "*c i j k"]

@@ -74,7 +74,7 @@ class IntensityNormalization(Settings):
             for c, channel in enumerate(channels)
         ]
         scaled = np.stack([_rescale(channel, *range_) for channel, range_ in zip(channels, ranges, strict=True)])
-        return replace(volume, voxels=scaled.reshape(volume.voxels.shape))
+        return replace(volume, voxels=scaled.reshape(volume.voxels.shape), unit="a.u.")
 
     def storage_parameters(self) -> dict[str, object]:
         """Returns the fields that stored voxels depend on.

@@ -162,7 +162,7 @@ class TrainedModel(Settings):
         channels = volume.voxels.size // math.prod(volume.shape)
         if channels != self.in_channels:
             raise BadInput(f"this scan has {channels} channels, the network needs {self.in_channels}")
-        if self.units and volume.unit not in self.units:
+        if self.units and ("HU" if volume.unit == "HU" else "a.u.") not in self.units:
             scan, training = ("a CT", "other scans") if volume.unit == "HU" else ("not a CT", "CTs")
             raise BadInput(
                 f"this scan is {scan}, the network was trained on {training} only; state what it is with --modality"

@@ -34,6 +34,7 @@ from medssl.io.dicom.header import (
 from medssl.io.dicom.pixel_data.encoding import PixelEncoding, read_encoding
 from medssl.io.dicom.pixel_data.modality_lut import ModalityLut, read_modality_lut
 from medssl.io.dicom.private_tags import Tile, read_diffusion, read_slice_grid
+from medssl.io.dicom.suv import PetQuantity, read_pet_quantity
 from medssl.io.rejected import ReadRejected
 
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"  # Label Map Segmentation Storage, for which pydicom has no name yet
@@ -99,6 +100,7 @@ class Frame:
         num_declared: The number of slices that the header declares for the acquisition or the series.
         tile: The part of the stored frame that is the slice; None if it is the whole frame.
         lut: The modality lookup table that replaces slope and intercept.
+        pet: What a PET slice states about its values; None for others.
     """
 
     path: Path
@@ -118,6 +120,7 @@ class Frame:
     num_declared: int | None = None
     tile: Tile | None = None
     lut: ModalityLut | None = None
+    pet: PetQuantity | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -231,6 +234,7 @@ def _build_frame(
         num_declared=_read_count(data, "ImagesInAcquisition") or _read_count(data, "NumberOfSlices"),
         tile=tile,
         lut=lut,
+        pet=read_pet_quantity(data) if series_key.modality == "PT" and isinstance(data, Dataset) else None,
     )
 
 

@@ -62,12 +62,12 @@ def read_diffusion(data: Dataset) -> dict[str, str]:
     """Returns the b-value in s/mm2 and the direction of the gradient that a vendor wrote into private elements."""
     tags = {}
     for element in B_VALUES:
-        if numbers := _read_numbers(data, *element):
+        if numbers := read_private_numbers(data, *element):
             is_ge = element[0] == 0x0043 and numbers[0] > GE_B_VALUE_OFFSET / 10
             tags["DiffusionBValue"] = f"{numbers[0] % GE_B_VALUE_OFFSET if is_ge else numbers[0]:g}"
             break
     for elements in GRADIENTS:
-        direction = [number for element in elements for number in _read_numbers(data, *element)]
+        direction = [number for element in elements for number in read_private_numbers(data, *element)]
         if len(direction) == 3:
             tags["DiffusionGradientOrientation"] = "\\".join(f"{number:.5g}" for number in direction)
             break
@@ -93,7 +93,7 @@ def read_slice_grid(header: Header, encoding: PixelEncoding, kinds: set[str]) ->
 def _read_mosaic(data: Dataset, encoding: PixelEncoding) -> SliceGrid:
     """Reads the slices of a Siemens mosaic, whose position is that of one slice as large as the whole mosaic."""
     csa = _read_csa(data)
-    count = int((_read_numbers(data, *SIEMENS_COUNT) or csa.get("NumberOfImagesInMosaic") or [0])[0])
+    count = int((read_private_numbers(data, *SIEMENS_COUNT) or csa.get("NumberOfImagesInMosaic") or [0])[0])
     normal = csa.get("SliceNormalVector") or []
     spacing = get_floats(data, "SpacingBetweenSlices", 1)
     axes, pixel_mm = get_floats(data, "ImageOrientationPatient", 6), get_floats(data, "PixelSpacing", 2)
@@ -125,7 +125,7 @@ def _read_mosaic(data: Dataset, encoding: PixelEncoding) -> SliceGrid:
 
 def _read_vframe(data: Dataset, encoding: PixelEncoding) -> SliceGrid:
     """Reads the slices of a UIH grid, each of which has a position of its own."""
-    count = int((_read_numbers(data, *UIH_COUNT) or [0])[0])
+    count = int((read_private_numbers(data, *UIH_COUNT) or [0])[0])
     items = _read_private(data, *UIH_FRAMES[:3]) or []
     positions = [get_floats(item, "ImagePositionPatient", 3) for item in items]
     if count < 1 or len(positions) != count or None in positions:
@@ -162,7 +162,7 @@ def _read_csa(data: Dataset) -> dict[str, list[Any]]:
         return {}
 
 
-def _read_numbers(data: Dataset, group: int, creator: str, element: int, vr: str) -> list[float]:
+def read_private_numbers(data: Dataset, group: int, creator: str, element: int, vr: str) -> list[float]:
     """Returns the numbers of a private element; empty if it is missing or holds none."""
     value = _read_private(data, group, creator, element)
     try:

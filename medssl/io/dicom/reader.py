@@ -18,6 +18,7 @@ from medssl.io.dicom.geometry.slice_geometry import Grid, fit_grid
 from medssl.io.dicom.geometry.split_volumes import split_into_volumes
 from medssl.io.dicom.header import Header, get_text, parse
 from medssl.io.dicom.pixel_data.read_pixels import have_same_content, stack_slices
+from medssl.io.dicom.suv import convert_to_suv
 from medssl.io.rejected import ReadRejected, RejectedFiles
 from medssl.volume import Volume
 
@@ -92,7 +93,7 @@ class Series:
         return make_straight_grid(empty) if self.grid.is_tilted else empty
 
     def volume(self) -> Volume:
-        """Reads the voxels in HU (CT) or arbitrary units, on a straight grid with its affine in mm, RAS+.
+        """Reads the voxels in HU (CT), SUVbw (PET) or arbitrary units, on a straight grid with its affine in mm, RAS+.
 
         Raises:
             BadInput: If the pixels are damaged or cannot be decoded.
@@ -114,6 +115,8 @@ class Series:
         if self.grid.slice_positions is not None:
             voxels = interpolate_missing_slices(voxels, self.grid.slice_positions)
         volume = Volume(voxels, self.grid.affine, "HU" if is_hu else "a.u.")
+        if self.modality == "PT":
+            volume = convert_to_suv(volume, [frame.pet for frame in self.frames])
         return correct_gantry_tilt(volume, background) if self.grid.is_tilted else volume
 
 
