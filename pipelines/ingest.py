@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("medssl ingest", description=__doc__)
     parser.add_argument(
         "scans",
-        help="folder of DICOM, NIfTI, NRRD or MHA files; the layouts of Decathlon, nnU-Net, BIDS, BraTS, KiTS, "
+        help="folder of DICOM, NIfTI, MGZ, NRRD or MHA files; the layouts of Decathlon, nnU-Net, BIDS, BraTS, KiTS, "
         "TotalSegmentator, MONAI Label and 3D Slicer are known. Or studies of an archive: "
         "dicomweb+https://HOST/PATH?PatientID=ID",
     )

@@ -9,8 +9,9 @@ import SimpleITK as sitk
 from jaxtyping import Float
 
 from medssl.errors import BadInput
-from medssl.io import archives, nifti
-from medssl.io.images import is_image
+from medssl.io import archives, mgh, nifti
+from medssl.io.images import is_image, is_mgh, is_nifti
+from medssl.io.voxel_files import list_voxel_files
 
 MAX_SHIFT_MM = 0.1  # between the corners of grids that count as equal
 
@@ -45,15 +46,20 @@ def read_header(path: Path) -> ImageHeader | None:
         return None
     try:
         with warnings.catch_warnings(action="ignore"):
-            is_nifti = path.name.lower().endswith((".nii", ".nii.gz"))
-            shape, affine = nifti.read_all_axes(path) if is_nifti else _read_itk_grid(path)
+            shape, affine = _read_grid(path)
     except (BadInput, RuntimeError, OSError, ValueError):
         return None
     num_volumes = int(np.prod(shape[3:]))
     num_voxels = int(np.prod(shape))
-    return ImageHeader(
-        (shape[0], shape[1], shape[2]), num_volumes, affine, archives.get_size(path) / max(num_voxels, 1)
-    )
+    num_bytes = sum(map(archives.get_size, (path, *list_voxel_files(path))))
+    return ImageHeader((shape[0], shape[1], shape[2]), num_volumes, affine, num_bytes / max(num_voxels, 1))
+
+
+def _read_grid(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
+    """Returns the lengths of all axes and the affine of an image file."""
+    if is_nifti(path):
+        return nifti.read_all_axes(path)
+    return mgh.read_all_axes(path) if is_mgh(path) else _read_itk_grid(path)
 
 
 def _read_itk_grid(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:

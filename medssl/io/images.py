@@ -1,12 +1,14 @@
-"""Reads images and labels from NIfTI, NRRD and MetaImage files, chosen by the file ending."""
+"""Reads images and labels from NIfTI, MGH, NRRD and MetaImage files, chosen by the file ending."""
 
 from pathlib import Path
 
 from medssl.errors import BadInput, Message
-from medssl.io import nifti, nrrd_metaimage
+from medssl.io import mgh, nifti, nrrd_metaimage
 from medssl.volume import Volume
 
-ENDINGS = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr")
+MGH_ENDINGS = (".mgh", ".mgz")
+ENDINGS = (*NIFTI_ENDINGS, *MGH_ENDINGS, ".nrrd", ".nhdr", ".mha", ".mhd")
 
 
 def is_image(path: Path) -> bool:
@@ -16,12 +18,17 @@ def is_image(path: Path) -> bool:
 
 def read_channels(path: Path) -> list[Volume]:
     """Reads every volume of an image file: the channels of a NIfTI with a fourth axis, or the only one."""
-    return nifti.read_channels(path) if path.name.lower().endswith((".nii", ".nii.gz")) else [read(path)]
+    return nifti.read_channels(path) if is_nifti(path) else [read(path)]
 
 
 def is_nifti(path: Path) -> bool:
-    """Returns whether a file name has an ending of NIfTI."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
+    """Returns whether a file name has an ending of NIfTI, as a single file or the header of a pair."""
+    return path.name.lower().endswith(NIFTI_ENDINGS)
+
+
+def is_mgh(path: Path) -> bool:
+    """Returns whether a file name has an ending of FreeSurfer's MGH format."""
+    return path.name.lower().endswith(MGH_ENDINGS)
 
 
 def read(path: Path, label: bool = False) -> Volume:
@@ -42,4 +49,6 @@ def read(path: Path, label: bool = False) -> Volume:
         )
     if is_nifti(path):
         return nifti.read(path, label)
+    if is_mgh(path):
+        return mgh.read(path, label)
     return nrrd_metaimage.read(path, label)

@@ -19,6 +19,7 @@ from medssl.files import atomic_file
 from medssl.io import archives
 from medssl.io.nifti_geometry import read_affine
 from medssl.io.rejected import ReadRejected
+from medssl.io.voxel_files import find_pair_file
 from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
@@ -34,7 +35,7 @@ def read(path: Path, label: bool = False) -> Volume:
     """Reads an image in arbitrary units or a label map, with its affine in mm, RAS+.
 
     Args:
-        path: A single-file NIfTI-1 or NIfTI-2, gzipped or not.
+        path: A NIfTI-1 or NIfTI-2, gzipped or not, or the .hdr file of a pair.
         label: Whether the file is a label map of whole numbers from 0.
 
     Raises:
@@ -81,13 +82,8 @@ def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]
 
 
 def _read_header(path: Path) -> nibabel.Nifti1Header:
-    with _open_stream(path) as file:
-        try:
-            return _parse_header(path, file.read(max(HEADERS)))
-        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
-            raise BadInput(
-                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
-            ) from None
+    with open_stream(path) as file:
+        return _parse_header(path, file.read(max(HEADERS)))
 
 
 def write(volume: Volume, path: Path) -> None:
@@ -110,22 +106,22 @@ def _read_content(
     path: Path, read_shape: Callable[[Path, nibabel.Nifti1Header], S], free_bytes: int
 ) -> tuple[nibabel.Nifti1Header, S, bytes]:
     """Returns the header, the shape and the uncompressed content of a file, with one byte more than it should have."""
-    with _open_stream(path) as file:
-        try:
-            head = file.read(max(HEADERS))
-            header = _parse_header(path, head)
-            shape = read_shape(path, header)
-            num_bytes = _compute_file_bytes(path, header, tuple(shape))
+    with open_stream(path) as file:
+        head = file.read(max(HEADERS))
+        header = _parse_header(path, head)
+        shape = read_shape(path, header)
+        num_bytes = _compute_file_bytes(path, header, tuple(shape))
+        if path.suffix.lower() != ".hdr":
             archives.check_bomb(path, num_bytes, free_bytes)
             return header, shape, head + file.read(num_bytes - len(head) + 1)
-        except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
-            raise BadInput(
-                Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
-            ) from None
+    voxel_file = find_pair_file(path)
+    archives.check_bomb(voxel_file, num_bytes, free_bytes)
+    with open_stream(voxel_file) as file:
+        return header, shape, file.read(num_bytes + 1)
 
 
 @contextmanager
-def _open_stream(path: Path) -> Iterator[BufferedIOBase]:
+def open_stream(path: Path) -> Iterator[BufferedIOBase]:
     """Opens a file or a member of an archive as uncompressed bytes; reading past its end verifies its checksum.
 
     isal needs half the time of the gzip module.
@@ -136,7 +132,12 @@ def _open_stream(path: Path) -> Iterator[BufferedIOBase]:
         with archives.open_file(path, gunzip=False) as file:
             is_gzip = file.read(2) == archives.GZIP
             file.seek(0)
-            yield igzip.GzipFile(fileobj=file) if is_gzip else file
+            try:
+                yield igzip.GzipFile(fileobj=file) if is_gzip else file
+            except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
+                raise BadInput(
+                    Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
+                ) from None
     except ReadRejected as error:
         raise BadInput(Message("{path}: {reason}", path=path, reason=error.message)) from None
 
@@ -153,14 +154,21 @@ def _parse_header(path: Path, content: bytes) -> nibabel.Nifti1Header:
 
 
 def _check_header(path: Path, header: nibabel.Nifti1Header) -> nibabel.Nifti1Header:
-    """Rejects two-file NIfTI and voxels that are not plain numbers."""
-    magic = header["magic"].item()[:3]
-    if magic not in (b"n+1", b"n+2"):
+    """Rejects a header of another kind than its file, and voxels that are not plain numbers."""
+    magic, is_pair = header["magic"].item()[:3], path.suffix.lower() == ".hdr"
+    if is_pair and magic[:2] not in (b"ni", b"n+"):
         raise BadInput(
             Message(
-                "{path}: not a single-file NIfTI (its magic is {magic!r}); convert it to .nii.gz",
+                "{path}: an Analyze 7.5 image, which does not state which side is left; convert it to NIfTI with its "
+                "true orientation",
                 path=path,
-                magic=magic,
+            )
+        )
+    if magic not in ((b"ni1", b"ni2") if is_pair else (b"n+1", b"n+2")):
+        kind = Message("the header of a NIfTI pair") if is_pair else Message("a single-file NIfTI")
+        raise BadInput(
+            Message(
+                "{path}: not {kind} (its magic is {magic!r}); convert it to .nii.gz", path=path, kind=kind, magic=magic
             )
         )
     try:
@@ -223,7 +231,8 @@ def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int
 def _compute_file_bytes(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> int:
     """Returns the size of the uncompressed file according to its header; rejects sizes above the limit."""
     offset = float(header["vox_offset"])
-    first = 352 if len(header.binaryblock) == 348 else 544
+    single = 352 if len(header.binaryblock) == 348 else 544
+    first = 0 if path.suffix.lower() == ".hdr" else single
     if not math.isfinite(offset) or offset != int(offset) or not first <= offset <= MAX_HEADER_BYTES:
         raise BadInput(
             Message("{path}: its voxels cannot start at byte {offset}; the header is damaged", path=path, offset=offset)

@@ -32,7 +32,7 @@ def read(path: Path, label: bool) -> Volume:
         raise BadInput(Message("{path}: no such file", path=path))
     with path.open("rb") as file:
         start = file.read(MAX_HEADER_BYTES)
-    if path.suffix.lower() == ".nrrd":
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
         _check_nrrd(path, start)
     else:
         _check_metaimage(path, start)
@@ -80,7 +80,8 @@ def _read_itk_affine(image: sitk.Image) -> Float[np.ndarray, "4 4"]:
 
 def _check_nrrd(path: Path, start: bytes, has_layers: bool = False) -> None:
     """Rejects an NRRD header without complete geometry, or with another number of bytes than the file holds."""
-    end = re.search(rb"\r?\n\r?\n", start)
+    is_detached = path.suffix.lower() == ".nhdr"
+    end = re.search(rb"\r?\n\r?\n|\Z" if is_detached else rb"\r?\n\r?\n", start)
     if not start.startswith(b"NRRD") or end is None:
         raise BadInput(
             Message("{path}: not an NRRD file; a download that failed often leaves a web page or a pointer", path=path)
@@ -104,17 +105,22 @@ def _check_nrrd(path: Path, start: bytes, has_layers: bool = False) -> None:
                 space_units=fields["space units"],
             )
         )
-    if {"data file", "datafile", "byte skip", "line skip"} & fields.keys():
+    data_file = fields.get("data file", fields.get("datafile"))
+    if {"byte skip", "line skip"} & fields.keys() or (data_file is None) == is_detached:
         raise BadInput(
             Message(
-                "{path}: its voxels are in another file or after a skip; write it as one plain NRRD file", path=path
+                "{path}: its voxels are in another file, as only those of an .nhdr file may be, or after a skip; write "
+                "it as one plain NRRD file",
+                path=path,
             )
         )
     num_layers, _, sizes = fields["sizes"].partition(" ") if has_layers else ("1", "", fields["sizes"])
     if len(fields["sizes"].split()) == 3:
         num_layers, sizes = "1", fields["sizes"]
     expected_bytes = _compute_voxel_bytes(path, sizes, fields["type"]) * int(_parse_numbers(path, num_layers)[0])
-    _check_size(path, path.stat().st_size - end.end(), expected_bytes, fields["encoding"] == "raw")
+    own_bytes = path.stat().st_size - end.end()
+    num_bytes = own_bytes if data_file is None else _find_data_file(path, data_file).stat().st_size
+    _check_size(path, num_bytes, expected_bytes, fields["encoding"] == "raw")
 
 
 def _check_metaimage(path: Path, start: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message, join_messages, restore_message
 from medssl.io import archives, file_walk, images
 from medssl.io.rejected import RejectedFiles
+from medssl.io.voxel_files import list_voxel_files
 
 DEFAULTS = IngestConfig()
 NOT_UTF8 = r"[\ud800-\udfff]"  # bytes of a file name that are not UTF-8
@@ -37,13 +38,28 @@ def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS) -> DatasetLay
     """
     files, layout = _list_files(scans, config.follow_links)
     tree = FileTree(scans, frozenset(files))
+    voxel_files = {path: set(list_voxel_files(path)) & tree.remaining for path in tree.image_files}
+    tree = tree.without(set().union(*voxel_files.values()))
     for find_cases in _list_layouts(tree, config):
         layout.add(find_cases(tree))
         tree = tree.without(layout.files)
+    layout = _attach_voxel_files(layout, voxel_files)
     layout.rows.extend(used_rows(sorted(tree.remaining), Message("an archive, whose members are listed")))
     layout = number_structures(_apply_user_options(layout, scans, config))
     layout.notes.append(_describe_patients(layout.sources))
     return layout
+
+
+def _attach_voxel_files(layout: DatasetLayout, voxel_files: Mapping[Path, set[Path]]) -> DatasetLayout:
+    """Returns the layout with the voxel files of headers, each in the case of its header or refused with it."""
+    remaining = set().union(*voxel_files.values())
+    sources = []
+    for source in layout.sources:
+        parts = sorted(remaining & set().union(*(voxel_files.get(file, set()) for file in source.files)))
+        remaining.difference_update(parts)
+        sources.append(replace(source, parts=(*source.parts, *parts)))
+    rows = rejected_rows(sorted(remaining), Message("the voxels of a header that is refused"))
+    return replace(layout, sources=sources, rows=[*layout.rows, *rows])
 
 
 def _list_layouts(tree: FileTree, config: IngestConfig) -> Iterator[Callable[[FileTree], DatasetLayout]]:

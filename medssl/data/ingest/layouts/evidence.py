@@ -37,7 +37,7 @@ def split_words(name: str) -> list[str]:
 
 def image_stem(path: Path) -> str:
     """Returns the name of a file without the ending of an image."""
-    return re.sub(r"(\.seg)?\.(nii|nii\.gz|nrrd|mha|mhd)$", "", path.name, flags=re.IGNORECASE)
+    return re.sub(r"(\.seg)?\.(nii|nii\.gz|hdr|mgh|mgz|nrrd|nhdr|mha|mhd)$", "", path.name, flags=re.IGNORECASE)
 
 
 def is_label_name(path: Path, root: Path) -> bool:

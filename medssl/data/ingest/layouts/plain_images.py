@@ -22,7 +22,6 @@ from medssl.data.ingest.source import LabelPart, Source, find_common_folder
 from medssl.errors import Message
 from medssl.io.slicer_segmentation import read_segments
 
-VOXEL_ENDINGS = (".raw", ".zraw", ".raw.gz")  # of the voxel files of an .mhd header
 NO_IMAGE = Message(
     "looks like a label (by its name or its few whole numbers), and no image here has its name or its grid alone; "
     "pair them with --image and --label, or take it as a scan with --image"
@@ -140,10 +139,8 @@ def _are_structures(labels: Sequence[_PlainFile]) -> bool:
 def _make_source(path: Path, tree: FileTree, patient: str) -> Source:
     relative = Path(tree.relative_names[path])
     name = re.sub(r"[^\w.-]+", "-", "_".join([*relative.parts[:-1], image_stem(path)]))
-    voxel_files = [path.with_name(image_stem(path) + ending) for ending in VOXEL_ENDINGS]
-    parts = tuple(f for f in voxel_files if f in tree.remaining) if path.suffix.lower() == ".mhd" else ()
     modality = parse_modality(image_stem(path)) or parse_modality(relative.parent.name)
-    source = Source(name, patient or name, (path,), (modality,), parts=parts)
+    source = Source(name, patient or name, (path,), (modality,))
     return replace(source, patient_from="their folders" if patient else "")
 
 
