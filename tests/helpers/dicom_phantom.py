@@ -60,6 +60,8 @@ def make_slices(
         position = np.array(origin) + k * (step * normal + slide * column)
         d.ImagePositionPatient = [round(float(p), 6) for p in position]
         d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 1
+        if modality == "PT":
+            d.Units = "GML"
         if modality != "MR":
             d.RescaleSlope, d.RescaleIntercept = "1", "-24"
         datasets.append(d)

@@ -58,7 +58,7 @@ def assert_read(folder, tolerance=0.51, **options):
 def test_any_orientation_of_any_modality_is_assert_read(tmp_path, modality, axes):
     save(make_slices(modality=modality, axes=axes), tmp_path)
     volume = assert_read(tmp_path)
-    assert volume.unit == ("HU" if modality == "CT" else "a.u.")
+    assert volume.unit == {"CT": "HU", "MR": "a.u.", "PT": "SUVbw"}[modality]
     np.testing.assert_allclose(volume.spacing_mm(), (2.0, 1.5, 2.5), atol=1e-4)
 
 
