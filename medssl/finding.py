@@ -22,11 +22,17 @@ class Finding:
         low_mm: The lower corner of the bounding box in mm, RAS+.
         high_mm: The upper corner of the bounding box in mm, RAS+.
         volume_ml: The volume in ml.
-        diameter_mm: The largest (Feret) diameter in mm.
+        diameter_mm: The longest diameter in three dimensions, in mm.
         score: The largest probability inside the structure, or the score of its box, 0 to 1.
         uncertainty: The mean uncertainty inside the structure; None if it was not predicted.
         source: Whether the finding comes from a predicted mask, a predicted box or a reviewer.
         kind: Whether the finding is an organ, whose fragments are parts of one item, or one of several lesions.
+        long_axis_mm: The longest diameter in an axial plane, in mm; None in predictions of earlier versions.
+        short_axis_mm: The longest diameter perpendicular to it in this plane, in mm.
+        sphericity: The surface of a ball of the same volume, divided by the surface; None for a few voxels.
+        mean_intensity: The mean of the image inside the structure, in the unit of the image; None without an image.
+        sd_intensity: The standard deviation of the image inside the structure.
+        location: The labelled organ at a lesion or nearest to it, and its side; empty if unknown.
     """
 
     id: str
@@ -42,6 +48,12 @@ class Finding:
     uncertainty: float | None = None
     source: Literal["mask", "box", "reader"] = "mask"
     kind: FindingKind = "lesion"
+    long_axis_mm: float | None = None
+    short_axis_mm: float | None = None
+    sphericity: float | None = None
+    mean_intensity: float | None = None
+    sd_intensity: float | None = None
+    location: str = ""
 
 
 def format_volume(volume_ml: float) -> str:

@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int16
 from scipy import ndimage
 
 from medssl.finding import Finding, FindingKind
-from medssl.inference.connected_findings import label_components, measure_finding
+from medssl.inference.connected_findings import label_components, measure_mask
 from medssl.review.corrected_labels import FindingMap
 from medssl.review.mask_runs import Runs
 from medssl.review.reading import Reading
@@ -57,18 +57,16 @@ class _Piece:
     """Voxels of a finding: a mask, and the voxel of the whole volume at its first corner."""
 
     mask: Mask
-    corner: tuple[int, ...]
+    corner: tuple[int, int, int]
 
     def crop(self, voxels: np.ndarray) -> np.ndarray:
         """Returns the part of a whole volume that the mask covers, without a copy."""
         return voxels[tuple(slice(c, c + n) for c, n in zip(self.corner, self.mask.shape, strict=True))]
 
     def measure(self, finding: Finding, grid: Volume) -> Finding:
-        """Returns the finding with the sizes of these voxels."""
-        voxels = np.argwhere(self.mask) + self.corner
-        measured = measure_finding(voxels, grid, finding.id, finding.case, finding.label, finding.name)
-        measured = replace(measured, score=finding.score, uncertainty=finding.uncertainty)
-        return replace(measured, source=finding.source, kind=finding.kind)
+        """Returns the finding with the sizes of these voxels; their intensities are unknown here."""
+        sizes = measure_mask(self.mask, self.corner, grid)
+        return replace(finding, **asdict(sizes), mean_intensity=None, sd_intensity=None)
 
 
 def measure_drawn_findings(predicted: FindingMap, reading: Reading, names: Mapping[int, str]) -> DrawnCase:
@@ -94,7 +92,7 @@ def measure_drawn_findings(predicted: FindingMap, reading: Reading, names: Mappi
             findings.append(DrawnFinding(finding, value))
             continue
         pieces = _split_finding(after == value, before == value, finding.kind, runs)
-        empty = replace(finding, volume_ml=0.0, diameter_mm=0.0)
+        empty = replace(finding, volume_ml=0.0, diameter_mm=0.0, long_axis_mm=None, short_axis_mm=None)
         sizes = pieces[0].measure(finding, finding_map.numbers) if pieces else empty
         findings.append(DrawnFinding(sizes, value, is_changed=bool(((before == value) != (after == value)).any())))
         for piece in pieces[1:]:
@@ -141,8 +139,8 @@ def _find_pieces(mask: Mask) -> list[_Piece]:
     numbers = label_components(mask[box])
     pieces = []
     for number, inner in enumerate(ndimage.find_objects(numbers), 1):
-        corner = tuple(outer.start + side.start for outer, side in zip(box, inner, strict=True))
-        pieces.append(_Piece(numbers[inner] == number, corner))
+        i, j, k = (outer.start + side.start for outer, side in zip(box, inner, strict=True))
+        pieces.append(_Piece(numbers[inner] == number, (i, j, k)))
     return pieces
 
 

@@ -1,17 +1,19 @@
 """Extracts findings from a label volume: its connected components, measured in mm and ml."""
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer
+from jaxtyping import Bool, Integer, Num
 from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
 
 from medssl.errors import InputWarning
-from medssl.finding import Finding, FindingKind, Point
+from medssl.finding import Finding
+from medssl.inference.findings.collect import ComponentCollector, Structures
+from medssl.inference.findings.location import describe_location
+from medssl.inference.findings.runs import find_runs, iterate_blocks, order_as_file
+from medssl.inference.findings.sizes import Sizes, measure_runs
 from medssl.volume import NEIGHBOURS_26, Volume
 
 MAX_FINDINGS = 500  # per label; more components than this are noise that no reader can review
@@ -19,12 +21,13 @@ MAX_FINDINGS = 500  # per label; more components than this are noise that no rea
 
 def extract_findings(
     labels: Volume,
-    confidence: Float[np.ndarray, "i j k"],
-    entropy: Float[np.ndarray, "i j k"],
+    confidence: Num[np.ndarray, "i j k"],
+    uncertainty: Num[np.ndarray, "i j k"] | None,
     case: str,
     names: Mapping[int, str],
     min_volume_ml: float = 0.0,
     organs: Collection[int] = (),
+    image: Volume | None = None,
 ) -> tuple[Finding, ...]:
     """Returns one finding for each lesion, the largest of a label first, then one for each organ.
 
@@ -34,22 +37,70 @@ def extract_findings(
     Args:
         labels: The label volume.
         confidence: The probability of the label in each voxel; its maximum over a component is the score.
-        entropy: The uncertainty in each voxel; its mean over a component is the uncertainty.
+        uncertainty: The uncertainty in each voxel; its mean over a component is the uncertainty.
+        case: The id of the case.
+        names: The class names by label value.
+        min_volume_ml: Components below this volume are left out.
+        organs: The label values of organs.
+        image: The image on the same grid, of which the first channel gives the mean intensity of each finding.
+    """
+    collector = ComponentCollector(organs)
+    channel = None if image is None else image.voxels.reshape(-1, *image.shape)[0]
+    is_named = np.isin(np.arange(int(labels.voxels.max()) + 1), list(names))
+    for slices in iterate_blocks(labels.shape):
+        block = order_as_file(labels.voxels, slices)
+        collector.add(
+            np.where(is_named[np.maximum(block, 0)], block, 0),
+            slices.start,
+            order_as_file(confidence, slices),
+            None if uncertainty is None else order_as_file(uncertainty, slices),
+            None if channel is None else order_as_file(channel, slices),
+        )
+    return build_findings(collector.merge(), labels, case, names, min_volume_ml, organs)
+
+
+def build_findings(
+    structures: Structures,
+    grid: Volume,
+    case: str,
+    names: Mapping[int, str],
+    min_volume_ml: float = 0.0,
+    organs: Collection[int] = (),
+) -> tuple[Finding, ...]:
+    """Measures the structures of a case as findings.
+
+    Args:
+        structures: The structures of all labels.
+        grid: A volume on the grid of the labels.
         case: The id of the case.
         names: The class names by label value.
         min_volume_ml: Components below this volume are left out.
         organs: The label values of organs.
     """
     findings = []
-    min_voxels = min_volume_ml / labels.voxel_ml() * (1 - 1e-9)
+    min_voxels = min_volume_ml / grid.voxel_ml() * (1 - 1e-9)
     for label, name in sorted(names.items(), key=lambda item: item[0] in organs):
-        kind: FindingKind = "organ" if label in organs else "lesion"
-        components = _iterate_components(labels.voxels == label, min_voxels, f"{case}: {name}", kind)
-        for number, voxels in enumerate(components, 1):
-            indices = tuple(voxels.T)
-            finding = measure_finding(voxels, labels, f"{case}-{label}-{number}", case, label, name)
-            score, uncertainty = float(confidence[indices].max()), float(entropy[indices].mean())
-            findings.append(replace(finding, score=score, uncertainty=uncertainty, kind=kind))
+        numbers = structures.order(label, min_voxels)
+        if len(numbers) > MAX_FINDINGS:
+            warnings.warn(
+                f"{case}: {name} has {len(numbers)} connected components; only the {MAX_FINDINGS} largest become "
+                "findings",
+                InputWarning,
+                stacklevel=3,
+            )
+        for rank, number in enumerate(numbers[:MAX_FINDINGS], 1):
+            sizes, voxels = measure_runs(structures.select_runs(number), grid), structures.summarize(number)
+            location = (
+                ""
+                if label in organs
+                else describe_location(sizes.centre_mm, sizes.radius_mm, structures, grid, names, organs)
+            )
+            finding = Finding(
+                f"{case}-{label}-{rank}", case, label, name, **asdict(sizes), score=voxels.peak,
+                uncertainty=voxels.uncertainty, kind="organ" if label in organs else "lesion",
+                mean_intensity=voxels.mean, sd_intensity=voxels.sd, location=location,
+            )  # fmt: skip
+            findings.append(finding)
     return tuple(findings)
 
 
@@ -62,75 +113,13 @@ def label_components(mask: Bool[np.ndarray, "i j k"]) -> Integer[np.ndarray, "i 
     return rank[numbers]
 
 
-def measure_finding(
-    voxels: Integer[np.ndarray, "n 3"], grid: Volume, id: str, case: str, label: int, name: str
-) -> Finding:
-    """Measures centre of mass, bounding box, volume and longest diameter of a component.
+def measure_mask(mask: Bool[np.ndarray, "i j k"], corner: tuple[int, int, int], grid: Volume) -> Sizes:
+    """Measures all voxels of a mask as one structure, as findings are measured.
 
     Args:
-        voxels: The voxel indices of the component, in the order of `np.argwhere`.
-        grid: A volume on the grid of the indices.
-        id: The id of the finding.
-        case: The id of the case.
-        label: The label value.
-        name: The class name.
+        mask: The voxels.
+        corner: The index of the first voxel of the mask in the grid.
+        grid: A volume on the grid.
     """
-    ends_mm = grid.to_mm(_select_line_ends(voxels))
-    half_voxel_mm = np.abs(grid.affine[:3, :3]).sum(1) / 2
-    return Finding(
-        id=id, case=case, label=label, name=name, centre_mm=_to_point(grid.to_mm(voxels.mean(0))),
-        low_mm=_to_point(ends_mm.min(0) - half_voxel_mm), high_mm=_to_point(ends_mm.max(0) + half_voxel_mm),
-        volume_ml=len(voxels) * grid.voxel_ml(), diameter_mm=measure_feret_mm(voxels, grid), score=1.0,
-    )  # fmt: skip
-
-
-def measure_feret_mm(voxels: Integer[np.ndarray, "n 3"], grid: Volume) -> float:
-    """Returns the maximum 3D diameter: the largest distance between two surface points, in mm.
-
-    The surface runs half-way between voxels inside and outside, as in the mesh of Zwanenburg et al., "The Image
-    Biomarker Standardization Initiative", Radiology 2020 (https://doi.org/10.1148/radiol.2020191145), "maximum 3D
-    diameter". Its extreme points are the centres of voxel faces, and the farthest two lie on their convex hull, so the
-    result is exact.
-    """
-    ends = _select_line_ends(voxels)
-    faces = np.concatenate([ends + step for half in np.eye(3) / 2 for step in (half, -half)])
-    hull = faces[ConvexHull(faces).vertices]
-    return float(pdist(hull @ grid.affine[:3, :3].T).max())
-
-
-def _iterate_components(
-    mask: Bool[np.ndarray, "i j k"], min_voxels: float, name: str, kind: FindingKind
-) -> Iterator[Int[np.ndarray, "n 3"]]:
-    """Yields the voxel indices of each connected component of at least `min_voxels` voxels, the largest first.
-
-    The voxels of an organ are yielded together.
-    """
-    if not mask.any():
-        return
-    if kind == "organ":
-        if np.count_nonzero(mask) >= min_voxels:
-            yield np.argwhere(mask)
-        return
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    numbers = label_components(mask[box])
-    count = int((np.bincount(numbers[mask[box]])[1:] >= min_voxels).sum())
-    if count > MAX_FINDINGS:
-        warnings.warn(
-            f"{name} has {count} connected components; only the {MAX_FINDINGS} largest become findings",
-            InputWarning,
-            stacklevel=3,
-        )
-    for number, inner in enumerate(ndimage.find_objects(numbers, min(count, MAX_FINDINGS)), 1):
-        origin = [outer.start + side.start for outer, side in zip(box, inner, strict=True)]
-        yield np.argwhere(numbers[inner] == number) + origin
-
-
-def _select_line_ends(voxels: Integer[np.ndarray, "n 3"]) -> Float[np.ndarray, "m 3"]:
-    """Returns the first and last voxel of every line along k, which include the extremes of any linear function."""
-    is_new_line = np.any(np.diff(voxels[:, :2], axis=0), axis=1)
-    return voxels[np.r_[True, is_new_line] | np.r_[is_new_line, True]].astype(float)
-
-
-def _to_point(mm: Float[np.ndarray, "3"]) -> Point:
-    x, y, z = (float(v) for v in mm)
-    return x, y, z
+    runs = find_runs(order_as_file(mask, slice(0, mask.shape[2])), np.array(corner))
+    return measure_runs(runs, grid)
