@@ -15,7 +15,7 @@ from medssl.data.ingest.pipeline import ingest as run_ingest
 from medssl.data.manifest import Manifest
 from medssl.errors import BadInput
 from medssl.inference.calibration import Calibration
-from medssl.inference.predictor import Prediction
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.io import images
 from medssl.io.dicom import Series
 from medssl.io.dicom import read as read_series

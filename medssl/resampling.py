@@ -58,6 +58,17 @@ def _sample_along_axis(
     return out
 
 
+def weigh_neighbours(positions: Float[np.ndarray, "m"], n: int) -> sparse.csr_array:
+    """Returns the weights (m, n) of linear interpolation at equidistant positions, which repeats the edge outside.
+
+    Args:
+        positions: The positions in voxels.
+        n: The number of voxels.
+    """
+    scale = abs(positions[1] - positions[0]) if len(positions) > 1 else 1.0
+    return _triangle_weights(np.clip(positions, 0, n - 1), n, max(1.0, float(scale)))
+
+
 def _triangle_weights(positions: Float[np.ndarray, "m"], n: int, width: float) -> sparse.csr_array:
     """Returns the weights (m, n) of a triangle kernel with the given half width in voxels."""
     radius = int(np.ceil(width))

@@ -50,7 +50,7 @@ def main(words: list[str]) -> None:
     }
     model = assignment.describe_model()
     open_writer(args.out, network.labels, model, network.list_kinds(), **metadata).predict_all(
-        scans, partial(assignment.predict, predictors=predictors), args.dates
+        scans, partial(assignment.stream, predictors=predictors), args.dates
     )
     if args.audit_db:
         _record_predictions(args.out, args.audit_db)

@@ -13,7 +13,8 @@ from medssl.errors import BadInput
 from medssl.evaluation.evaluate import match_lesions
 from medssl.inference.calibration import Calibration, Threshold
 from medssl.inference.ensemble import Ensemble
-from medssl.inference.predictor import MIN_PROBABILITY, Prediction
+from medssl.inference.predictor import MIN_PROBABILITY
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.metrics.calibration import (
     Reliability,
     compute_reliability,

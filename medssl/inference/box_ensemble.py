@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from medssl.inference.sliding_window import Size, iterate_windows
+from medssl.inference.sliding_window import Size, apply_network, iterate_windows
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.metrics.overlap import box_iou
 from medssl.nn.detection.boxes import Boxes
@@ -71,8 +71,7 @@ def collect_boxes(
     for corners, voxels in iterate_windows(x, crop, overlap, batch_size):
         for voter, (network, view) in enumerate(voters):
             windows = torch.from_numpy(view.apply(voxels.numpy()).copy()).to(device)
-            with torch.no_grad():
-                predicted = network(windows)
+            predicted = apply_network(network, windows)
             rows += [
                 _to_rows(boxes, corner, view, crop, len(window_start) + n, voter)
                 for n, (boxes, corner) in enumerate(zip(predicted, corners, strict=True))

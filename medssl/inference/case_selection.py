@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medssl.errors import BadInput
-from medssl.inference.ensemble import class_entropy
-from medssl.inference.sliding_window import Size, iterate_windows, stream_slabs
+from medssl.inference.predictor import class_entropy
+from medssl.inference.sliding_window import Size, apply_network, iterate_windows, stream_slabs
 
+BATCH_SIZE = 2  # windows; one alone is slow on a CPU
 UNCERTAIN_FRACTION = 0.01  # the uncertainty of a case is the mean over this fraction of its most uncertain voxels
 EncodeFunction = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b d p q r"]]
 ProbabilityFunction = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b n i j k"]]
@@ -103,10 +104,11 @@ def case_embedding(
         crop: The size of the windows in voxels.
         device: The torch device that encodes.
     """
-    with torch.no_grad():
-        rows = [
-            encode(window.to(device)).float().flatten(2)[0].T.cpu() for _, window in iterate_windows(x, crop, 0.0, 1)
-        ]
+    rows = [
+        features.flatten(1).T.cpu()
+        for _, windows in iterate_windows(x, crop, 0.0, BATCH_SIZE)
+        for features in apply_network(encode, windows.to(device)).float()
+    ]
     features = torch.cat(rows)
     return torch.cat([features.mean(0), features.std(0, correction=0)]).double().numpy()
 
@@ -116,7 +118,8 @@ def case_uncertainty(
 ) -> float:
     """Returns the mean entropy of a case's most uncertain voxels, as a fraction of the largest possible entropy."""
     entropies = [
-        class_entropy(slab.cpu()) / np.log(len(slab)) for slab in stream_slabs(x, predict, crop, 0.25, 2, device)
+        class_entropy(slab.cpu()) / np.log(len(slab))
+        for slab in stream_slabs(x, predict, crop, 0.25, BATCH_SIZE, device)
     ]
     voxels = torch.cat(entropies).flatten()
     return float(voxels.topk(max(1, round(UNCERTAIN_FRACTION * len(voxels)))).values.mean())

@@ -46,7 +46,7 @@ def extract_findings(
     """
     collector = ComponentCollector(organs)
     channel = None if image is None else image.voxels.reshape(-1, *image.shape)[0]
-    is_named = np.isin(np.arange(int(labels.voxels.max()) + 1), list(names))
+    is_named = np.isin(np.arange(max(int(labels.voxels.max()), 0) + 1), list(names))
     for slices in iterate_blocks(labels.shape):
         block = order_as_file(labels.voxels, slices)
         collector.add(

@@ -11,10 +11,10 @@ from scipy import ndimage
 
 from medssl.inference.box_ensemble import BoxNetwork, collect_boxes
 from medssl.inference.connected_findings import extract_findings
-from medssl.inference.ensemble import class_entropy
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate, extract_candidates
-from medssl.inference.predictor import Prediction
+from medssl.inference.predictor import class_entropy
 from medssl.inference.sliding_window import Network, Size, sliding_window_inference
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.metrics.overlap import box_iou
 from medssl.volume import Volume
@@ -67,10 +67,14 @@ class Detector:
         label_of_instance = np.array([0, *(candidate.label for candidate in candidates)], np.uint8)
         labels = replace(volume, voxels=label_of_instance[instances], unit="label")
         uncertainty = disagreement.voxels if disagreement else _binary_entropy(probability.voxels)
-        findings = extract_findings(labels, scores[instances], uncertainty, case, self.names)
+        findings = extract_findings(labels, scores[instances], uncertainty, case, self.names, image=volume)
         if not self.voxel_networks:
             findings = tuple(replace(finding, source="box") for finding in findings)
         return Prediction(labels, probability, findings, disagreement)
+
+    def stream(self, volume: Volume, case: str) -> Prediction:
+        """Returns the lesions of a scan; candidates compete over the whole volume, so it is predicted at once."""
+        return self(volume, case)
 
     @property
     def num_predictions(self) -> int:

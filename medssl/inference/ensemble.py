@@ -7,14 +7,19 @@ https://arxiv.org/abs/1803.08533. The temperature is applied after averaging, si
 its parts: Rahaman and Thiery, Uncertainty Quantification and Deep Ensembles, 2021, https://arxiv.org/abs/2007.08792.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medssl.inference.predictor import MIN_PROBABILITY, Prediction, Predictor, apply_temperature
+from medssl.inference.predictor import Predictor, apply_temperature, class_entropy
+from medssl.inference.sliding_window import ROWS_PER_SLAB
+from medssl.inference.streaming.case_stream import CaseStream, Prediction, Slab, collect_prediction
+from medssl.inference.streaming.grid_map import GridMap
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.volume import Volume
 
@@ -42,12 +47,24 @@ class Ensemble:
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Returns the mean prediction for a scan, with the disagreement of its parts as uncertainty."""
+        return collect_prediction(self.stream(volume, case), volume)
+
+    def stream(self, volume: Volume, case: str) -> CaseStream:
+        """Returns the mean prediction as a stream of blocks; the mean itself is kept on the working grid."""
         prepared = self.members[0].prepare(volume)
-        mean, entropy_gap = self.predict_mean_and_disagreement(prepared.voxels)
-        voxels = apply_temperature(mean, self.temperature).half().numpy()
-        probability = replace(prepared, voxels=voxels, unit="probability")
-        disagreement = replace(prepared, voxels=entropy_gap.numpy(), unit="probability")
-        return self.members[0].to_original_grid(volume, case, probability, disagreement)
+        grid_map = GridMap.between(prepared, volume)
+        slabs = self._iterate_slabs(prepared, grid_map)
+        return self.members[0].stream_to_grid(volume, case, grid_map, slabs, has_uncertainty=True)
+
+    def _iterate_slabs(self, prepared: Volume, grid_map: GridMap) -> Iterator[Slab]:
+        """Yields the calibrated mean and the disagreement, in the order of the map."""
+        mean, disagreement = self._average(prepared.voxels, grid_map.order[0], grid_map.is_reversed)
+        if grid_map.order[1] > grid_map.order[2]:
+            mean, disagreement = mean.swapaxes(2, 3), disagreement.swapaxes(1, 2)
+        for top in range(0, len(disagreement), ROWS_PER_SLAB):
+            rows = slice(top, top + ROWS_PER_SLAB)
+            p = apply_temperature(mean[:, rows], self.temperature)
+            yield Slab(p.numpy(), disagreement[rows].numpy())
 
     def predict_mean_and_disagreement(
         self, voxels: Float[np.ndarray, "*c i j k"]
@@ -56,24 +73,22 @@ class Ensemble:
 
         The disagreement is a fraction of the largest possible entropy, 0 to 1.
         """
-        shape, count = voxels.shape[-3:], self.num_predictions
-        mean, disagreement = torch.zeros(0), torch.zeros(shape)
-        for member in self.members:
-            for view in self.views:
-                top = 0
-                for slab in member.stream_probabilities(view.apply(voxels)):
-                    rows = view.source_rows(top, slab.shape[1], shape[0])
-                    probability = view.invert(slab.cpu())
-                    mean = mean if mean.numel() else torch.zeros(len(probability), *shape)
-                    mean[:, rows] += probability / count
-                    disagreement[rows] -= class_entropy(probability) / count
-                    top += slab.shape[1]
+        return self._average(voxels, 0, False)
+
+    def _average(
+        self, voxels: Float[np.ndarray, "*c i j k"], axis: int, is_reversed: bool
+    ) -> tuple[Float[Tensor, "n w u v"], Float[Tensor, "w u v"]]:
+        """Returns the mean and the disagreement, with an axis in front and its rows in the order of streaming."""
+        shape = voxels.shape[-3:]
+        rows, *plane = shape[axis], *(n for dim, n in enumerate(shape) if dim != axis)
+        mean, disagreement, count = torch.zeros(0), torch.zeros(rows, *plane), self.num_predictions
+        for member, view in product(self.members, self.views):
+            top, is_turned = 0, is_reversed != (axis in view.axes)
+            for slab in member.stream_probabilities(view.apply(voxels), axis, is_turned):
+                probability = view.restore(slab.cpu(), axis)
+                below = top + probability.shape[1]
+                mean = mean if mean.numel() else torch.zeros(len(probability), rows, *plane)
+                mean[:, top:below] += probability / count
+                disagreement[top:below] -= class_entropy(probability) / count
+                top = below
         return mean, ((disagreement + class_entropy(mean)) / np.log(len(mean))).clamp(0, 1)
-
-
-def class_entropy(probability: Float[Tensor, "n i j k"]) -> Float[Tensor, "i j k"]:
-    """Returns the entropy of the class probabilities of each voxel, in nats."""
-    total = torch.zeros(probability.shape[1:])
-    for p in probability:  # one class at a time, to save memory
-        total -= p * p.clamp(min=MIN_PROBABILITY).log()
-    return total

@@ -18,7 +18,7 @@ from medssl.data.ingest.read_source import ScanRef
 from medssl.errors import BadInput
 from medssl.finding import FindingKind
 from medssl.inference.connected_findings import extract_findings
-from medssl.inference.predictor import Prediction
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.io import images
 from medssl.io.voxels import list_label_values
 from medssl.volume import Volume

@@ -10,7 +10,7 @@ from scipy import ndimage
 from medssl.data.phantoms.datasets import CHEST_LABELS, Phantom, simulate_chest_ct
 from medssl.inference.connected_findings import extract_findings
 from medssl.inference.prediction_writer import PredictionWriter
-from medssl.inference.predictor import Prediction
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.predictions_folder import StudyRef
 
 NAMES = {1: "nodule"}

@@ -4,12 +4,14 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.progress import track
 
@@ -19,8 +21,9 @@ from medssl.errors import BadInput, Message, as_message
 from medssl.files import PART_PREFIX, check_writable, write_checksums, write_json
 from medssl.finding import FindingKind
 from medssl.inference.patient_scores import write_patient_scores
-from medssl.inference.predictor import Prediction
+from medssl.inference.streaming.case_stream import PredictionSource
 from medssl.io import nifti
+from medssl.io.nifti_writer import open_writer
 from medssl.predictions_folder import (
     CASE_PATTERN,
     FINDINGS,
@@ -110,7 +113,7 @@ class PredictionWriter:
         return cls(replace(old, requested=requested, failed=failed))
 
     def add(
-        self, case: str, image: Volume, prediction: Prediction, study: StudyRef | None = None
+        self, case: str, image: Volume, prediction: PredictionSource, study: StudyRef | None = None
     ) -> "PredictionWriter":
         """Writes one case and returns the writer with it; if the process is killed, the folder stays as it was.
 
@@ -126,7 +129,7 @@ class PredictionWriter:
         self._require_unchanged()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART_PREFIX) as part:
-            _write_case(Path(part) / case, image, prediction)
+            _write_case(Path(part) / case, image, prediction, max((d.value for d in self.index.labels), default=0))
             if not folder.exists():
                 folder.mkdir()
                 _write_index(self.index)
@@ -164,7 +167,7 @@ class PredictionWriter:
             raise BadInput(f"{folder}: another process writes there; wait until it ends and continue with --resume")
 
     def predict_all(
-        self, scans: Sequence[ScanRef], predict: Callable[[Volume, str], Prediction], include_dates: bool = False
+        self, scans: Sequence[ScanRef], predict: Callable[[Volume, str], PredictionSource], include_dates: bool = False
     ) -> "PredictionWriter":
         """Predicts all scans that the folder does not have yet, with a progress bar, and writes patients.csv.
 
@@ -259,21 +262,28 @@ def _to_hex(colour: Colour) -> str:
     return f"#{bytes(colour).hex()}"
 
 
-def _write_case(folder: Path, image: Volume, prediction: Prediction) -> None:
+def _write_case(folder: Path, image: Volume, prediction: PredictionSource, num_labels: int) -> None:
     """Writes the files of one case; the channels of an image after the first are its sequences."""
     folder.mkdir()
-    for number, voxels in enumerate(image.voxels.reshape(-1, *image.shape)):
-        nifti.write(replace(image, voxels=voxels), folder / (SEQUENCE.format(number) if number else IMAGE))
-    nifti.write(prediction.labels, folder / LABELS)
-    nifti.write(_to_bytes(prediction.probability), folder / PROBABILITY)
-    if prediction.uncertainty is not None:
-        nifti.write(_to_bytes(prediction.uncertainty), folder / UNCERTAINTY)
+    channels = [replace(image, voxels=voxels) for voxels in image.voxels.reshape(-1, *image.shape)]
+    for number, channel in enumerate(channels):
+        nifti.write(channel, folder / (SEQUENCE.format(number) if number else IMAGE))
+    types = {LABELS: np.dtype(np.uint8 if num_labels < 256 else np.uint16), PROBABILITY: np.dtype(np.uint8)}
+    if prediction.has_uncertainty:
+        types[UNCERTAINTY] = np.dtype(np.uint8)
+    with ExitStack() as stack:
+        files = [stack.enter_context(open_writer(folder / name, channels[0], dtype)) for name, dtype in types.items()]
+        for block in prediction.iterate_blocks():
+            maps = [block.labels.astype(types[LABELS], copy=False), _to_bytes(block.probability)]
+            maps += [] if block.uncertainty is None else [_to_bytes(block.uncertainty)]
+            for file, slices in zip(files, maps, strict=True):
+                file.append(slices)
     write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
 
 
-def _to_bytes(volume: Volume) -> Volume:
+def _to_bytes(values: Float[np.ndarray, "k j i"]) -> UInt8[np.ndarray, "k j i"]:
     """Maps values from [0, 1] to 0 .. 255."""
-    return replace(volume, voxels=np.rint(volume.voxels * 255).astype(np.uint8))
+    return np.rint(values * np.float32(255)).astype(np.uint8)
 
 
 def _write_index(index: Index) -> None:

@@ -27,10 +27,16 @@ class MirrorView:
         """Mirrors voxels."""
         return np.flip(voxels, tuple(axis - 3 for axis in self.axes))
 
-    def source_rows(self, top: int, count: int, height: int) -> slice:
-        """Returns the rows of the original volume, of `height` rows, that `count` mirrored rows from `top` on show."""
-        start = height - top - count if 0 in self.axes else top
-        return slice(start, start + count)
+    def restore(self, slab: Float[Tensor, "n w u v"], axis: int) -> Float[Tensor, "n w u v"]:
+        """Maps a slab of class probabilities back to the original volume.
+
+        Args:
+            slab: Mirrored rows that were streamed along an axis, in the order of the original rows.
+            axis: This axis, 0 to 2.
+        """
+        renamed = slab[list(self.classes)] if self.classes else slab
+        plane = [n for n in range(3) if n != axis]
+        return renamed.flip([2 + plane.index(mirrored) for mirrored in self.axes if mirrored != axis])
 
     def invert(self, probability: Float[Tensor, "n p j k"]) -> Float[Tensor, "n p j k"]:
         """Maps class probabilities of mirrored rows back to the original volume."""

@@ -15,18 +15,19 @@ from jaxtyping import Float, Real
 from nibabel.spatialimages import HeaderDataError
 
 from medssl.errors import BadInput, Message
-from medssl.files import atomic_file
 from medssl.io import archives
 from medssl.io.nifti_geometry import read_affine
+from medssl.io.nifti_writer import DTYPES, open_writer
 from medssl.io.rejected import ReadRejected
 from medssl.io.voxel_files import find_pair_file
 from medssl.io.voxels import validate_volume
+from medssl.resampling import to_contiguous
 from medssl.volume import Volume
 
-DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
 HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 MAX_FILE_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
+SLICES_PER_BLOCK = 16  # of a volume that is written
 FREE_LABEL_BYTES = 1 << 30  # label maps of few voxels pack well
 S = TypeVar("S", bound=tuple[int, ...] | list[int])
 
@@ -88,18 +89,10 @@ def _read_header(path: Path) -> nibabel.Nifti1Header:
 
 def write(volume: Volume, path: Path) -> None:
     """Writes a volume atomically, with its affine as sform and qform and its data type unchanged."""
-    dtype = volume.voxels.dtype
-    if dtype.name not in DTYPES:
-        raise BadInput(
-            Message("{path}: NIfTI cannot store {dtype}; cast to int16, uint8 or float32 first", path=path, dtype=dtype)
-        )
-    image = nibabel.Nifti1Image(np.moveaxis(volume.voxels, 0, -1) if volume.voxels.ndim == 4 else volume.voxels, None)
-    image.header.set_xyzt_units("mm")
-    image.header.set_data_dtype(dtype)
-    image.set_sform(volume.affine, 1)
-    image.set_qform(volume.affine, 1, strip_shears=True)
-    with atomic_file(path) as part:
-        nibabel.save(image, part)
+    with open_writer(path, volume, volume.voxels.dtype) as writer:
+        for channel in volume.voxels.reshape(-1, *volume.shape):
+            for first in range(0, volume.shape[2], SLICES_PER_BLOCK):
+                writer.append(to_contiguous(channel[:, :, first : first + SLICES_PER_BLOCK].T))
 
 
 def _read_content(

@@ -1,7 +1,7 @@
 """Loads one or several finetuning runs as one predictor, with optional test-time augmentation."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,20 +9,19 @@ from medssl.errors import BadInput, InputWarning
 from medssl.inference.calibration import Calibration
 from medssl.inference.detector import Detector
 from medssl.inference.ensemble import Ensemble
-from medssl.inference.predictor import Prediction, Predictor
+from medssl.inference.predictor import Predictor
 from medssl.inference.test_time_augmentation import MirrorView, mirror_views
 from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.run import Run
-from medssl.volume import Volume
 
-PredictFunction = Callable[[Volume, str], Prediction]
+PooledPredictor = Predictor | Ensemble | Detector
 INPUT_FIELDS = ("in_channels", "normalization", "spacing_mm", "labels")
 
 
 def load_predictor(
     runs: Sequence[Run], tta: bool, calibration: Calibration, device: str, channels: tuple[int, ...] = ()
-) -> PredictFunction:
-    """Returns a function that maps a volume and a case id to a calibrated prediction.
+) -> PooledPredictor:
+    """Returns what maps a volume and a case id to a calibrated prediction.
 
     Args:
         runs: Finished finetuning runs; the probabilities of several are averaged.

@@ -14,7 +14,8 @@ from medssl.data.normalization import IntensityNormalization
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.finding import FindingKind
-from medssl.inference.predictor import Prediction, Predictor
+from medssl.inference.predictor import Predictor
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.nn.encoder import BaseEncoderConfig, Encoder, EncoderChoice, as_command_line, build_encoder, count_patches
 from medssl.nn.interop import weight_transfer
 from medssl.nn.kernel_norms import compute_kernel_norms, rescale_kernels

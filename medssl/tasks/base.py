@@ -6,7 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
-from medssl.inference.predictor import Prediction, Predictor
+from medssl.inference.predictor import Predictor
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
 from medssl.settings import Settings

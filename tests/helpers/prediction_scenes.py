@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from medssl.inference.connected_findings import extract_findings
-from medssl.inference.predictor import Prediction
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.volume import Volume
 
 NAMES = {1: "organ", 2: "lesion"}

@@ -12,7 +12,8 @@ from medssl.errors import BadInput
 from medssl.files import read_checksums, sha256
 from medssl.inference import prediction_writer
 from medssl.inference.prediction_writer import PredictionWriter
-from medssl.inference.predictor import Prediction, Predictor
+from medssl.inference.predictor import Predictor
+from medssl.inference.streaming.case_stream import Prediction
 from medssl.predictions_folder import read_index
 from medssl.volume import Volume
 from tests.helpers.finished_runs import make_finished_run, write_scans
@@ -58,7 +59,7 @@ def test_unreadable_scan_is_left_out_and_predicted_on_resume(place, capsys, capl
 def test_interrupted_prediction_resumes_to_the_same_files(place, monkeypatch):
     assert predict(place) == 0
     (place / "out").rename(place / "whole")
-    predict_case, calls = Predictor.__call__, []
+    predict_case, calls = Predictor.stream, []
 
     def interrupt(self, *args):
         calls.append(1)
@@ -66,7 +67,7 @@ def test_interrupted_prediction_resumes_to_the_same_files(place, monkeypatch):
             raise KeyboardInterrupt
         return predict_case(self, *args)
 
-    monkeypatch.setattr(Predictor, "__call__", interrupt)
+    monkeypatch.setattr(Predictor, "stream", interrupt)
     assert predict(place) == 130
     assert read_index(place / "out").missing_cases == ["scan1", "scan2"]
     assert predict(place, "--resume") == 0
@@ -231,7 +232,7 @@ def test_mr_network_refuses_ct(place, capsys):
 
 
 def test_unwritable_folder_fails_before_prediction(place, capsys, monkeypatch):
-    monkeypatch.setattr(Predictor, "__call__", None)
+    monkeypatch.setattr(Predictor, "stream", None)
     (place / "out").touch()
     args = (place / "a", place / "scans", "--modality", "CT", "--out", place / "out" / "p")
     assert cli.run("predict", [str(arg) for arg in args]) == 2

@@ -90,7 +90,7 @@ def test_block_size_of_resampling_does_not_matter(codes, monkeypatch):
     image = replace(image, affine=rotation @ image.affine)
     predictions = []
     for rows in (7, 1000):
-        monkeypatch.setattr("medssl.inference.predictor.ROWS_PER_BLOCK", rows)
+        monkeypatch.setattr("medssl.inference.findings.runs.SLICES_PER_BLOCK", rows)
         predictions.append(predictor(spacing_mm=(1.3, 1.7, 2.2))(image, "a"))
     assert np.array_equal(predictions[0].labels.voxels, predictions[1].labels.voxels)
     assert np.allclose(predictions[0].probability.voxels, predictions[1].probability.voxels, atol=1e-5)

@@ -73,7 +73,7 @@ def test_a_slab_comes_before_later_windows_are_run():
     batches = []
     stream = stream_slabs(torch.rand(1, 40, 4, 4), lambda w: batches.append(len(w)) or w, (8, 4, 4))
     next(stream)
-    assert sum(batches) == 1
+    assert len(batches) == 1
 
 
 @pytest.mark.parametrize("fault", [lambda w: w.clamp(min=1), torch.ones_like])

@@ -32,7 +32,7 @@ def _cut(maps, first, height):
     return [voxels[:, :, first : first + height].T for voxels in maps]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     st.integers(0, 10_000), st.tuples(*[st.integers(1, 9)] * 3), st.integers(1, 3), st.sampled_from([0.05, 0.2, 0.4]),
     st.lists(st.integers(1, 4), min_size=1, max_size=5),
@@ -65,7 +65,7 @@ def test_an_organ_is_one_structure():
     assert len(structures.order(1, 0)) == ndimage.label(maps[0] == 1, NEIGHBOURS_26)[1]
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.tuples(*[st.integers(1, 7)] * 3), st.integers(0, 2))
 def test_runs_draw_their_voxels_and_turn(seed, shape, axis):
     labels = make_maps(seed, shape, 1, 0.4)[0]

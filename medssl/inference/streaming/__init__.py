@@ -1,0 +1,1 @@
+"""The way of class probabilities from the working grid back to the scanner's grid, in blocks of slices."""
