@@ -64,3 +64,21 @@ def test_verdicts_and_the_save_state_are_visible_without_a_scroll(screen, size):
     assert screen.page.evaluate("document.documentElement.scrollHeight") <= size[1]
     assert screen.page.locator(".mv-list").bounding_box()["height"] >= 64
     assert screen.page.locator(".mv-bar").bounding_box()["height"] < 75
+
+
+def test_no_text_covers_the_letter_at_the_top_of_a_narrow_pane(screen):
+    screen.open(scan(), labels=LABELS, findings=FINDINGS, editable=True)
+    screen.viewer("v.store.set({ projection: { kind: 'MinIP', slab_mm: 100 } })")
+    written = """const { drawTexts } = await import('/viewer/paneTexts.js');
+        return v.panes.map(({ top, frame, plane, index, ratio }) => {
+          const boxes = []; const pen = top.getContext('2d');
+          const spy = new Proxy(pen, { set: (o, k, x) => { o[k] = x; return true }, get: (o, k) => k === 'fillText'
+            ? (text, x, y) => { const w = o.measureText(text).width; const side = { left: 0, center: 0.5, right: 1 };
+              boxes.push([text, x - side[o.textAlign] * w, x + (1 - side[o.textAlign]) * w, y / ratio]) }
+            : typeof o[k] === 'function' ? o[k].bind(o) : o[k] });
+          drawTexts({ pen: spy, state: v.state, header: v.state.volume.header, frame, plane, index, ratio });
+          return boxes })"""
+    for boxes in screen.viewer(written):
+        ((_, left, right, _),) = [box for box in boxes if box[0] in "AS" and box[3] < 30]
+        others = [box for box in boxes if box[0] not in "AS" and box[3] < 70]
+        assert len(others) > 2 and all(box[2] < left or box[1] > right for box in others), others

@@ -12,6 +12,8 @@ const SIDES = ["LR", "PA", "IS"];
 const SMALL = 11;
 /** Width of a pane in CSS pixels from which it has room for the series and the window. */
 const WIDE = 420;
+/** Width below which each fact has a line of its own, so that none covers the letter at the top. */
+const NARROW = 360;
 
 /**
  * Lists what a plane shows: the slice and its place in the patient; the series; and the window.
@@ -23,13 +25,12 @@ const WIDE = 420;
 export function listPlaneFacts(state, header, plane, index) {
   const { across } = PLANES[plane];
   const mm = toMm(header.affine, replaceAt(state.cursor, across, index))[across];
-  const slab = state.projection.kind === "none" ? "" : `  ${state.projection.kind} of ${state.projection.slab_mm} mm`;
+  const { kind, slab_mm } = state.projection;
   const place = [
-    `${plane}  ${index + 1} / ${header.shape[across]}${slab}`,
+    `${plane}  ${index + 1} / ${header.shape[across]}`,
     `${SIDES[across][mm >= 0 ? 1 : 0]} ${Math.abs(mm).toFixed(1)} mm   slice ${header.spacing_mm[across].toFixed(1)} mm`,
   ];
-  const instance = plane === "axial" && header.instances?.[index];
-  if (instance) place.push(`image ${instance}`);
+  if (kind !== "none") place.push(`${kind} of ${slab_mm} mm`);
   const { zoom } = state.views[plane];
   const window = state.layer ? state.layer.window : state.window;
   const series = state.layer ? [...state.facts, state.layer.name] : state.facts;
@@ -65,7 +66,8 @@ export function drawTexts(target) {
   writeText(target, bottom, [width / 2, height - pad], { align: "center", baseline: "bottom" });
   const isWide = width / ratio >= WIDE;
   const { place, series, window } = listPlaneFacts(state, header, plane, index);
-  writeLines(target, isWide ? place : place.slice(0, 2), [pad, pad], "left");
+  const lines = width / ratio < NARROW ? place.flatMap((line) => line.split("   ")) : place;
+  writeLines(target, lines, [pad, pad], "left");
   writeLines(target, isWide || state.layer ? series : series.slice(state.facts.length), [width - pad, pad], "right");
   const style = /** @type {const} */ ({ align: "left", baseline: "bottom", colour: DIM_INK, size: SMALL });
   if (isWide) writeText(target, window, [pad, height - pad], style);

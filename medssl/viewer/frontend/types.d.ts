@@ -34,8 +34,6 @@ export interface VolumeHeader {
   intercept: number;
   exact: boolean;
   slab: number;
-  /** DICOM instance number of each axial slice, where the scan came from DICOM. */
-  instances?: number[];
   sha256: string;
   windows: IntensityWindow[];
   window: string;

@@ -13,12 +13,14 @@ const OWN = { name: "own", low: -200, high: 300 };
 beforeEach(() => resetStorages());
 
 test("a plane names its slice, its place in the patient, the series and the window", () => {
-  const header = createHeader([20, 30, 12], { instances: [...Array(12).keys()].map((n) => 12 - n) });
+  const header = createHeader([20, 30, 12]);
   const state = { ...createState({ selected: null }), facts: ["CT", "2024-03-02"], window: LUNG, cursor: [5, 6, 7] };
   const axial = listPlaneFacts(state, header, "axial", 7);
-  assert.deepEqual(axial.place, ["axial  8 / 12", "S 14.0 mm   slice 2.0 mm", "image 5"]);
+  assert.deepEqual(axial.place, ["axial  8 / 12", "S 14.0 mm   slice 2.0 mm"]);
   assert.deepEqual(axial.series, ["CT", "2024-03-02"]);
   assert.equal(axial.window, "W 1500  L -600  lung");
+  const slab = { ...state, projection: { kind: "MIP", slab_mm: 10 } };
+  assert.equal(listPlaneFacts(slab, header, "axial", 7).place[2], "MIP of 10 mm");
   header.affine[0][3] = -10;
   assert.deepEqual(listPlaneFacts(state, header, "sagittal", 5).place, ["sagittal  6 / 20", "L 5.0 mm   slice 1.0 mm"]);
   assert.equal(formatWindow({ name: "own", low: 0, high: 0.5 }), "W 0.5  L 0.25");
