@@ -34,9 +34,9 @@ class ActRecorder:
 
     def record(self, case: str, action: str) -> None:
         """Records an act of the page under the next number of this browser session; a rejected act shows its reason."""
-        number = st.session_state["number"] = st.session_state.get("number", 0) + 1
+        session, number = get_session_id(), next_number()
         try:
-            record_act(self.store, self.index, self.reviewer, case, action, session=get_session_id(), number=number)
+            record_act(self.store, self.index, self.reviewer, case, action, session=session, number=number)
         except ActRejected as error:
             show_toast(str(error))
 
@@ -54,6 +54,12 @@ class ActRecorder:
 def show_toast(message: str) -> None:
     """Shows a message to the reader at the next run of the page."""
     st.session_state["toast"] = message
+
+
+def next_number() -> int:
+    """Returns the next number for an act of this browser session."""
+    st.session_state["number"] = st.session_state.get("number", 0) + 1
+    return int(st.session_state["number"])
 
 
 def get_session_id() -> str:

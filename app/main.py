@@ -6,7 +6,7 @@ from streamlit.navigation.page import StreamlitPage
 from app import auth, review_context, theme
 from app.act_recorder import ActRecorder
 from app.image_urls import ImageUrls
-from app.pages import agreement, case, worklist
+from app.pages import adjudication, agreement, case, worklist
 from app.review_context import ReviewContext
 from medssl.errors import BadInput
 
@@ -40,8 +40,12 @@ def build_pages(context: ReviewContext) -> list[StreamlitPage]:
     agreement_page: StreamlitPage = st.Page(
         lambda: agreement.render_page(context), title="Agreement", url_path="agreement"
     )
+    adjudication_page: StreamlitPage = st.Page(
+        lambda: adjudication.render_page(context), title="Adjudication", url_path="adjudication"
+    )
     pages = [worklist_page, case_page]
-    return [*pages, agreement_page] if context.reviewer.has_permission("compare") else pages
+    pages += [agreement_page] * context.reviewer.has_permission("compare")
+    return pages + [adjudication_page] * context.reviewer.has_permission("adjudicate")
 
 
 if __name__ == "__main__":

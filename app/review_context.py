@@ -102,10 +102,10 @@ class ReviewContext:
         return self.snapshot.get_reading(case, self.reviewer.name)
 
     def find_sign_off(self, case: str) -> int | None:
-        """Returns the id of the latest sign-off of a case by any reader; None if no reading of it is signed."""
+        """Returns the id of the latest sign-off or consensus of a case; None if no reading of it is signed."""
         if not any(reading.signed_at for (name, _), reading in self.readings.items() if name == case):
             return None
-        return max(event.id for event in self.store.read_events(case) if event.action == "sign")
+        return max(event.id for event in self.store.read_events(case) if event.action in ("sign", "consensus"))
 
     @cached_property
     def browser_key(self) -> str:

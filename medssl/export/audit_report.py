@@ -22,6 +22,7 @@ ASSESSMENTS = {
 ACTIONS: Mapping[str, str] = DECISION_TEXT | {
     "stroke": "outline changed", "measure": "measured", "undo": "took back", "open": "opened", "close": "left",
     "sign": "signed", "reopen": "reopened", "deliver": "delivered", "predict": "predicted",
+    "adjudicate": "decided between readers", "consensus": "signed the consensus",
 }  # fmt: skip
 STYLE = "body{font:14px sans-serif}table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:2px 6px}"
 
@@ -56,7 +57,7 @@ def describe_event(event: Event) -> dict[str, Any]:
         "action": ACTIONS[event.action], "assessment": ASSESSMENTS.get(event.action, ""), "finding": event.finding,
         "label": "" if event.label is None else event.label, "reason": event.reason, "note": event.note,
         "takes_back": "" if event.target is None else event.target,
-        "meaning": event.meaning if event.action == "sign" else "", "proof": facts.get("proof", ""),
+        "meaning": event.meaning if event.action in ("sign", "consensus") else "", "proof": facts.get("proof", ""),
         "image_sha256": facts.get("image", ""), "mask_sha256": facts.get("mask", ""), "model": event.model,
         "settings": event.details if event.action == "predict" else "",
         "version": event.version, "hash": event.hash,

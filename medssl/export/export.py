@@ -16,12 +16,13 @@ from medssl.export.findings_table import FindingRow, build_row, write_table
 from medssl.export.origins import describe_algorithm, find_origin
 from medssl.export.pdf_summary import build_report
 from medssl.export.prior_comparison import compare_with_prior
-from medssl.export.reviewed_findings import ReviewedCase, ReviewedFinding, load_reviewed_case, select_reading_of_record
+from medssl.export.reviewed_findings import ReviewedCase, ReviewedFinding, load_reviewed_case
 from medssl.export.source_series import find_source_series, read_all_series
 from medssl.files import atomic_folder
 from medssl.io import nifti
 from medssl.io.dicom import seg_writer, sr_writer
 from medssl.io.dicom.derived import rtstruct_writer
+from medssl.io.dicom.derived.provenance import MaskOrigin
 from medssl.io.dicom.reader import Series
 from medssl.io.dicom.seg_writer import Kind, SegSegment
 from medssl.io.dicom.series_writer import derive_uid
@@ -29,6 +30,7 @@ from medssl.io.dicom.sr_writer import SrFinding, SrReviewer
 from medssl.predictions_folder import IMAGE, Index
 from medssl.render import pdf
 from medssl.review.access.reviewers import Reviewer
+from medssl.review.consensus.reading_of_record import select_reading_of_record
 from medssl.review.event import Event
 from medssl.review.event_store import EventStore, record_act
 from medssl.review.reading import ActRejected
@@ -137,7 +139,7 @@ class _CaseExporter:
         self.reading = select_reading_of_record(index, name, events, options.include_unsigned)
         own_events = [e for e in events if (e.case, e.reviewer) == (name, self.reading.reviewer)]
         if self.reading.signed_at:
-            own_events = [e for e in own_events if e.action == "sign"]
+            own_events = [e for e in own_events if e.action == ("consensus" if self.reading.authors else "sign")]
         role = own_events[-1].role if own_events else ""
         signed_at = self.reading.signed_at if role in VERIFYING_ROLES else None
         self.reviewer = SrReviewer(self.reading.reviewer, options.organization, signed_at, role)
@@ -173,7 +175,7 @@ class _CaseExporter:
         findings = [
             SrFinding(
                 row["finding"], row["tracking_uid"], row["name"], row["verdict"], item.number, item.finding.volume_ml,
-                item.finding.diameter_mm, find_origin(item, self.algorithm, self.reading.reviewer),
+                item.finding.diameter_mm, self._find_origin(item),
                 (item.axes.long, item.axes.short) if item.axes else None, row["reason"], row["note"],
             )
             for item, row in zip(case.items, rows, strict=True)
@@ -183,16 +185,19 @@ class _CaseExporter:
     def _list_segments(self, case: ReviewedCase, rows: Sequence[FindingRow]) -> Iterator[SegSegment]:
         colours = {label.value: bytes.fromhex(label.colour[1:]) for label in self.index.labels}
         for item, row in zip(case.items, rows, strict=True):
-            if origin := find_origin(item, self.algorithm, self.reading.reviewer):
+            if origin := self._find_origin(item):
                 finding = item.finding
                 red, green, blue = colours.get(finding.label, b"\xff\xb0\x3b")
                 name = f"{finding.name[:56]} {item.number}"
                 uid = row["tracking_uid"]
                 yield SegSegment(name, finding.name, finding.id, uid, (red, green, blue), origin)
 
+    def _find_origin(self, item: ReviewedFinding) -> MaskOrigin | None:
+        return find_origin(item, self.algorithm, self.reading.find_author(item.finding.id))
+
     def _build_origin(self, item: ReviewedFinding, source: Series | None) -> FindingRow:
         """Returns the columns that name the reviewer and link a finding to its documents and to the event log."""
-        weights, outline = self.index.weights_sha256, find_origin(item, self.algorithm, self.reading.reviewer)
+        weights, outline = self.index.weights_sha256, self._find_origin(item)
         return {
             "reviewer": self.reviewer.name, "role": self.reviewer.role, "signed_at": self.reading.signed_at or "",
             "meaning": self.reading.meaning, "outline_by": outline.summary if outline else "",

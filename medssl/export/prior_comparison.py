@@ -5,9 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from medssl.errors import BadInput
-from medssl.export.reviewed_findings import ReviewedFinding, load_reviewed_case, select_reading_of_record
+from medssl.export.reviewed_findings import ReviewedFinding, load_reviewed_case
 from medssl.finding import Finding
 from medssl.predictions_folder import Index
+from medssl.review.consensus.reading_of_record import select_reading_of_record
 from medssl.review.event import Event
 from medssl.review.priors import Growth, count_days, find_prior, match_findings, measure_growth
 from medssl.review.reading import Reading

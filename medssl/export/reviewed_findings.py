@@ -1,18 +1,16 @@
 """Derives the findings of a case after its review: each with its voxels, its verdict and its measured axes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medssl.errors import BadInput
 from medssl.export.drawn_findings import DrawnCase, measure_drawn_findings
 from medssl.finding import Finding, Verdict
 from medssl.io import nifti
 from medssl.predictions_folder import LABELS, Index, read_findings
 from medssl.review.corrected_labels import FindingMap, find_label
-from medssl.review.event import Event
-from medssl.review.reading import Reading, has_other_model_events, replay
+from medssl.review.reading import Reading
 from medssl.review.recist import RecistAxes
 from medssl.volume import Volume
 
@@ -80,23 +78,6 @@ def review_case(
     return ReviewedCase(after, replace(after, voxels=segments[case.values]), items)
 
 
-def select_reading_of_record(index: Index, case: str, events: Iterable[Event], include_unsigned: bool) -> Reading:
-    """Returns the reading of a case that is exported: the latest signed one.
-
-    With `include_unsigned`, a case without a signed reading gives the latest reading, or an empty one, which stands for
-    the prediction of the model.
-
-    Raises:
-        BadInput: If there is no such reading, or it belongs to the prediction of another model.
-    """
-    case_events = [event for event in events if event.case == case]
-    reading = _select_latest(case, list(replay(case_events).values()), include_unsigned)
-    own_events = (event for event in case_events if event.reviewer == reading.reviewer)
-    if has_other_model_events(own_events, index.weights_sha256):
-        raise BadInput("its verdicts belong to the prediction of another model; review this prediction")
-    return reading
-
-
 def _judge_findings(case: DrawnCase, reading: Reading, names: Mapping[int, str]) -> Iterator[ReviewedFinding]:
     """Yields each finding with its verdict and its new label; a detached part has the verdict of its finding."""
     number = 0
@@ -110,11 +91,3 @@ def _judge_findings(case: DrawnCase, reading: Reading, names: Mapping[int, str])
         is_corrected = is_segmented and (item.is_changed or label != item.finding.label)
         axes = reading.axes.get(finding.id)
         yield ReviewedFinding(finding, number if is_segmented else None, verdict, is_corrected, axes)
-
-
-def _select_latest(case: str, readings: list[Reading], include_unsigned: bool) -> Reading:
-    if signed := [reading for reading in readings if reading.signed_at]:
-        return max(signed, key=lambda r: r.signed_at or "")
-    if not include_unsigned:
-        raise BadInput("not signed" if readings else "not read")
-    return max(readings, key=lambda r: r.latest_event, default=Reading(case, ""))

@@ -14,7 +14,10 @@ from sqlmodel import Field, SQLModel
 from medssl.finding import Decision
 from medssl.version import __version__
 
-Action = Literal[Decision, "stroke", "measure", "undo", "open", "close", "sign", "reopen", "deliver", "predict"]
+Action = Literal[
+    Decision, "stroke", "measure", "undo", "open", "close", "sign", "reopen", "deliver", "predict", "adjudicate",
+    "consensus",
+]  # fmt: skip
 Role = Literal["reader", "senior", "admin"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 DECISION_TEXT: dict[Decision, str] = {  # the words that readers see

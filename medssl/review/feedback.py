@@ -12,6 +12,7 @@ from medssl.errors import BadInput
 from medssl.files import atomic_folder, write_json
 from medssl.io import nifti
 from medssl.predictions_folder import IMAGE, LABELS, NOTICE, Index, read_findings
+from medssl.review.consensus.reading_of_record import select_complete_reading, select_signed_reading
 from medssl.review.corrected_labels import apply_reading
 from medssl.review.event import Event
 from medssl.review.reading import NEUTRAL_ACTIONS, Reading, has_other_model_events, replay
@@ -76,15 +77,17 @@ def write_feedback(
 
 
 def _select_reading(case: str, index: Index, events: list[Event]) -> FeedbackResult:
-    """Selects the latest signed reading, or else the latest with a verdict on every finding."""
+    """Selects the signed reading or the consensus, or else the latest with a verdict on every finding."""
     findings, readings = read_findings(index.case_folder(case)), list(replay(events).values())
-    signed = [r for r in readings if r.signed_at]
     complete = [r for r in readings if r.verdicts and not r.list_pending((*findings, *r.added))]
-    reading = max(signed, key=lambda r: r.signed_at or "", default=None)
-    reading = reading or max(complete, key=lambda r: r.latest_event, default=None)
+    try:
+        reading = select_signed_reading(index, case, events) or select_complete_reading(index, case, complete)
+    except BadInput as error:
+        return FeedbackResult(case, None, str(error))
     if reading is None:
         return FeedbackResult(case, None, "some findings have no verdict" if readings else "not read")
-    if has_other_model_events((event for event in events if event.reviewer == reading.reviewer), index.weights_sha256):
+    readers = {reading.reviewer, *reading.authors.values()}
+    if has_other_model_events((event for event in events if event.reviewer in readers), index.weights_sha256):
         return FeedbackResult(case, None, "its verdicts belong to the prediction of another model")
     if reason := _find_exclusion_reason(reading):
         return FeedbackResult(case, None, reason)
@@ -94,8 +97,9 @@ def _select_reading(case: str, index: Index, events: list[Event]) -> FeedbackRes
 def _find_exclusion_reason(reading: Reading) -> str:
     """Returns why a complete reading gives no reliable label; empty if it does."""
     decisions = {verdict.decision for verdict in reading.verdicts.values()}
-    if "unsure" in decisions:
-        return "a reader was unsure"
+    if unsure := [finding for finding, verdict in reading.verdicts.items() if verdict.decision == "unsure"]:
+        names = f"{unsure[0]}{f' and {len(unsure) - 1} more' if len(unsure) > 1 else ''}"
+        return f"a reader was unsure of {names}, so no voxel of the case can be called right; decide, then sign again"
     has_addition = any(reading.verdicts[finding.id].decision != "reject" for finding in reading.added)
     if not reading.strokes and ("edit" in decisions or has_addition):
         return "a finding was marked as corrected or added, but nothing was drawn"
@@ -113,10 +117,12 @@ def _write_case(
     shutil.copyfile(case_folder / IMAGE, folder / "imagesTr" / f"{reading.case}.nii.gz")
     nifti.write(labels, folder / "labelsTr" / f"{reading.case}.nii.gz")
     fields = {"id", "at", "action", "finding", "label", "reason", "target", "hash"}
-    own_events = [e for e in events if (e.case, e.reviewer) == (reading.case, reading.reviewer)]
+    readers = {reading.reviewer, *reading.authors.values()}
+    own_events = [e for e in events if e.case == reading.case and e.reviewer in readers]
     return {
         "case": reading.case, "patient": patients[reading.case], "unit": index.units[reading.case],
-        "reviewer": reading.reviewer, "signed_at": reading.signed_at, "model": index.model,
+        "reviewer": reading.reviewer, "signed_at": reading.signed_at, "meaning": reading.meaning,
+        "authors": reading.authors, "model": index.model,
         "events": [event.model_dump(include=fields) for event in own_events],
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ from medssl.review.recist import RecistAxes
 
 # Built once, since building a TypeAdapter is slow.
 VERDICT_ADAPTER, FINDING_ADAPTER, AXES_ADAPTER = TypeAdapter(Verdict), TypeAdapter(Finding), TypeAdapter(RecistAxes)
-CASE_ACTIONS = ("predict",)  # about a case, and no part of anyone's reading
+CASE_ACTIONS = ("predict", "adjudicate", "consensus")  # about a case, and no part of anyone's reading
 NEUTRAL_ACTIONS = ("open", "close", "deliver", *CASE_ACTIONS)  # recorded, but without effect on a reading
 UNDO_BARRIERS = ("sign", "reopen")  # no undo reaches back beyond these
 
@@ -39,6 +39,7 @@ class Reading:
         latest_event: The id of the reviewer's latest event on the case.
         drawn_event: The id of the latest event that changed the strokes; 0 if there is none.
         faults: A message for each stored event that cannot be read and was left out.
+        authors: In a consensus, the reader whose version of a finding counts, by finding; else empty.
     """
 
     case: str
@@ -54,6 +55,16 @@ class Reading:
     latest_event: int = 0
     drawn_event: int = 0
     faults: tuple[str, ...] = ()
+    authors: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the reviewer has done nothing to the case, besides opening or delivering it."""
+        return not (self.verdicts or self.added or self.axes or self.strokes or self.signed_at)
+
+    def find_author(self, finding: str) -> str:
+        """Returns the reader whose version of a finding, or of a detached part of it, this is."""
+        return self.authors.get(finding.partition("-part-")[0], self.authors.get("", self.reviewer))
 
     def list_pending(self, findings: Iterable[Finding]) -> list[str]:
         """Returns the identifiers of the findings without a verdict."""

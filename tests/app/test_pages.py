@@ -394,6 +394,61 @@ def test_three_readers_get_a_kappa_together_and_the_most_disputed_case_comes_fir
     assert "All readers have the same mask" in text(require_no_exception(app.run()))
 
 
+def adjudication() -> AppTest:
+    """The adjudication page, as its own script."""
+
+    def script() -> None:
+        from app import auth, review_context
+        from app.pages import adjudication
+
+        adjudication.render_page(review_context.load_context(auth.require_reviewer(review_context.read_config())))
+
+    return require_no_exception(AppTest.from_function(script, default_timeout=60).run())
+
+
+def let_two_readers_differ(config) -> None:
+    for n, (reader, action) in enumerate((("ben", "accept"), ("eve", "reject"))):
+        decide(config, "case-b-1-1", 2 * n, action, "case-b", reviewer=reader, note=f"<b>{reader}")
+        decide(config, "", 2 * n + 1, "sign", "case-b", reviewer=reader)
+
+
+def test_a_senior_decides_between_two_readers_and_signs(app_config, monkeypatch):
+    for name, value in app_config.model_copy(update={"role": "senior"}).to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert "No readers differ" in text(adjudication())
+    let_two_readers_differ(app_config)
+    app = adjudication()
+    assert "<b>ben</b>: accepted" in text(app) and "<b>eve</b>: rejected" in text(app)
+    assert "data:image/png" in text(app) and "&lt;b&gt;eve" in text(app)
+    take_ben, take_eve, sign = app.button
+    assert (take_ben.label, take_eve.label, sign.disabled) == ("Take: ben", "Take: eve", True)
+    app = require_no_exception(take_eve.click().run())
+    assert app.button[1].label == "Chosen: eve" and not app.button[2].disabled
+    app = require_no_exception(app.button[2].click().run())
+    assert "Consensus signed by ana" in text(app)
+    events = EventStore(app_config.audit_db).read_events()
+    assert [event.action for event in events[-2:]] == ["adjudicate", "consensus"]
+    assert json.loads(events[-1].details)["choices"] == {"case-b-1-1": "eve"}
+    assert (events[-1].reviewer, events[-1].meaning) == ("ana", "consensus")
+
+
+def test_a_senior_who_read_the_case_sees_nothing_of_the_others_there(app_config, monkeypatch):
+    for name, value in app_config.model_copy(update={"role": "senior", "reviewer": "eve"}).to_environment().items():
+        monkeypatch.setenv(name, value)
+    let_two_readers_differ(app_config)
+    app = adjudication()
+    assert "You are one of the readers" in text(app) and "accepted" not in text(app) and not app.button
+
+
+@pytest.mark.parametrize(("role", "count"), [("reader", 2), ("admin", 3), ("senior", 4)])
+def test_only_seniors_have_the_page_of_adjudication(app_config, role, count):
+    from app.main import build_pages
+    from app.review_context import load_context
+    from medssl.review.access.reviewers import Reviewer
+
+    assert len(build_pages(load_context(Reviewer("ana", role)))) == count
+
+
 @pytest.mark.parametrize(("step", "acts"), [("2 of 5", []), ("3 of 5", ["accept"]), ("4 of 5", ["accept", "reject"])])
 def test_the_tour_knows_how_far_the_reader_is(app_config, monkeypatch, step, acts):
     for name, value in app_config.model_copy(update={"guided_tour": True}).to_environment().items():

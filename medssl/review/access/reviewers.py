@@ -20,6 +20,7 @@ SECRET_HEADER = "X-Proxy-Secret"  # noqa: S105
 PERMISSIONS: dict[str, tuple[Role, ...]] = {
     "sign": ("reader", "senior"),
     "compare": ("senior", "admin"),
+    "adjudicate": ("senior",),
     "deliver": ("senior", "admin"),
 }
 

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 
 from medssl import cli
-from medssl.export.reviewed_findings import select_reading_of_record
 from medssl.files import sha256, write_checksums
 from medssl.predictions_folder import read_index
 from medssl.review.access.evidence import gather_evidence
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.audit.prediction_events import find_changed_inputs, record_predictions
+from medssl.review.consensus.reading_of_record import select_reading_of_record
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore, get_default_database, record_act
 from medssl.review.reading import replay
