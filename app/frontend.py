@@ -10,7 +10,7 @@ from app.headers import read_page
 from medssl.predictions_folder import NOTICE
 from medssl.viewer import component
 
-PAGES = ("/", "/case", "/agreement", "/adjudication")
+PAGES = ("/", "/case", "/agreement", "/adjudication", "/drift")
 EMPTY_ROOT = '<div id="root"></div>'  # Streamlit replaces its content once it has loaded
 LOADING_HTML = """<style>
   html, body { background: #0d1013; }

@@ -6,7 +6,7 @@ from streamlit.navigation.page import StreamlitPage
 from app import auth, review_context, theme
 from app.act_recorder import ActRecorder
 from app.image_urls import ImageUrls
-from app.pages import adjudication, agreement, case, worklist
+from app.pages import adjudication, agreement, case, drift, worklist
 from app.review_context import ReviewContext
 from medssl.errors import BadInput
 
@@ -45,7 +45,8 @@ def build_pages(context: ReviewContext) -> list[StreamlitPage]:
     )
     pages = [worklist_page, case_page]
     pages += [agreement_page] * context.reviewer.has_permission("compare")
-    return pages + [adjudication_page] * context.reviewer.has_permission("adjudicate")
+    drift_page: StreamlitPage = st.Page(lambda: drift.render_page(context), title="Drift", url_path="drift")
+    return pages + [adjudication_page, drift_page] * context.reviewer.has_permission("adjudicate")
 
 
 if __name__ == "__main__":

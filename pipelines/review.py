@@ -85,6 +85,7 @@ def _review_config(args: argparse.Namespace) -> ReviewConfig:
     return ReviewConfig(
         predictions=str(index.folder.absolute()), audit_db=database, key=secrets.token_hex(32), guided_tour=args.demo,
         comparison=_check_comparison(args.comparison, index), dicom=_check_dicom(args.dicom),
+        manifest=_check_manifest(args.manifest),
         idle_minutes=args.idle_minutes, sign_in_minutes=args.sign_in_minutes, hosts=hosts,
         **sign_in,
     )  # fmt: skip
@@ -97,6 +98,15 @@ def _check_comparison(folder: Path | None, index: Index) -> str:
     if folder and not set(read_index(folder).cases) & set(index.cases):
         raise BadInput(f"{folder}: has no case of {index.folder}; predict the same scans with both models")
     return str(folder.absolute()) if folder else ""
+
+
+def _check_manifest(path: Path | None) -> str:
+    """Returns the path of a manifest, which must be readable."""
+    from medssl.data.manifest import Manifest
+
+    if path:
+        Manifest.read(path)
+    return str(path.absolute()) if path else ""
 
 
 def _check_dicom(folder: Path | None) -> str:
@@ -144,6 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="database of the verdicts: a file (default: PREDICTIONS-review.sqlite) or postgresql+psycopg://USER@HOST/NAME",
     )  # fmt: skip
     parser.add_argument("--dicom", type=Path, help="the predicted DICOM scans, needed to export SEG and SR")
+    parser.add_argument("--manifest", type=Path, help="manifest.csv with site, sex and age of the cases, for *Drift*")
     parser.add_argument("--idle-minutes", type=float, default=20, help="minutes until an idle reader is locked out")
     readers = parser.add_argument_group("readers: one person at this machine, or everyone who signs in")
     readers.add_argument("--reviewer", default=getpass.getuser(), help="name of the one person (default: user name)")

@@ -408,8 +408,8 @@ def adjudication() -> AppTest:
 
 def let_two_readers_differ(config) -> None:
     for n, (reader, action) in enumerate((("ben", "accept"), ("eve", "reject"))):
-        decide(config, "case-b-1-1", 2 * n, action, "case-b", reviewer=reader, note=f"<b>{reader}")
-        decide(config, "", 2 * n + 1, "sign", "case-b", reviewer=reader)
+        decide(config, "case-b-1-1", 2 * n, action, "case-b", reviewer=reader, note=f"<b>{reader}", session="two")
+        decide(config, "", 2 * n + 1, "sign", "case-b", reviewer=reader, session="two")
 
 
 def test_a_senior_decides_between_two_readers_and_signs(app_config, monkeypatch):
@@ -440,7 +440,43 @@ def test_a_senior_who_read_the_case_sees_nothing_of_the_others_there(app_config,
     assert "You are one of the readers" in text(app) and "accepted" not in text(app) and not app.button
 
 
-@pytest.mark.parametrize(("role", "count"), [("reader", 2), ("admin", 3), ("senior", 4)])
+def drift() -> AppTest:
+    """The drift page, as its own script."""
+
+    def script() -> None:
+        from app import auth, review_context
+        from app.pages import drift
+
+        drift.render_page(review_context.load_context(auth.require_reviewer(review_context.read_config())))
+
+    return require_no_exception(AppTest.from_function(script, default_timeout=60).run())
+
+
+def test_drift_counts_signed_cases_by_group_and_is_exported(app_config, monkeypatch):
+    assert "No signed case yet" in text(drift())
+    decide(app_config, "case-a-1-1", 1)
+    decide(app_config, "case-a-1-2", 2, "reject")
+    decide(app_config, "", 3, "sign")
+    let_two_readers_differ(app_config)
+    app = drift()
+    assert "50% (1)" in text(app) and "a 00000000" in text(app)
+    assert "1 signed cases do not count" in app.warning[0].value and "ben and eve differ" in app.warning[0].value
+    app = require_no_exception(app.segmented_control[0].set_value("site").run())
+    assert "unknown" in text(app) and "--manifest" in text(app)
+
+
+def test_drift_reads_sites_from_a_manifest(app_config, monkeypatch, tmp_path):
+    from app.pages import drift as page
+    from medssl.review.monitoring.drift import CaseGroup
+
+    monkeypatch.setattr(page, "_load_groups", lambda manifest: {"case-a": CaseGroup(site="<b>north")})
+    for number, (action, finding) in enumerate([("accept", "case-a-1-1"), ("accept", "case-a-1-2"), ("sign", "")]):
+        decide(app_config, finding, number, action)
+    app = require_no_exception(drift().segmented_control[0].set_value("site").run())
+    assert "&lt;b&gt;north" in text(app)
+
+
+@pytest.mark.parametrize(("role", "count"), [("reader", 2), ("admin", 3), ("senior", 5)])
 def test_only_seniors_have_the_page_of_adjudication(app_config, role, count):
     from app.main import build_pages
     from app.review_context import load_context

@@ -44,6 +44,7 @@ class ReviewConfig(Settings):
     comparison: str = Field(
         "", description="path of the predictions of the same cases by another model; empty shows no comparison"
     )
+    manifest: str = Field("", description="path of a manifest.csv with the site, sex and age of cases; empty for none")
     key: str = Field(min_length=32, description="secret key that signs the links to images; new at each start")
     proxy_secret: str = Field("", description="secret that the proxy sends with each request; required in proxy mode")
     user_header: str = Field("X-Forwarded-User", description="HTTP header in which the proxy sends the login")

@@ -1,0 +1,1 @@
+"""Watches how readers judge a model over time."""
