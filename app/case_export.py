@@ -8,6 +8,7 @@ import streamlit as st
 
 from app.act_recorder import ActRecorder
 from app.review_context import ReviewContext
+from medssl.export.archive_delivery import send_archive
 from medssl.export.export import ExportOptions, export_archive
 from medssl.predictions_folder import read_index
 from medssl.review.access.reviewers import ReviewConfig
@@ -32,7 +33,7 @@ def find_download_url(number: int, sign_off: int | None) -> str:
 
 
 def deliver_case(context: ReviewContext, recorder: ActRecorder, number: int, event: ControlEvent) -> None:
-    """Writes the file, records the export and keeps the link to the file in the session.
+    """Writes the file, stores it in the archive if there is one, records the export and keeps its link in the session.
 
     Raises:
         ActRejected: If the case is not signed, or the reader's role does not permit an export.
@@ -41,7 +42,9 @@ def deliver_case(context: ReviewContext, recorder: ActRecorder, number: int, eve
     sign_off = find_exportable(context, number)
     if sign_off is None:
         raise ActRejected(f"As {context.reviewer.role} you may not export this case, or it is not signed.")
-    export_case(context.config, number, sign_off)
+    content = export_case(context.config, number, sign_off)
+    if context.config.dicomweb:
+        send_archive(context.config.dicomweb, content)
     recorder.record_event(context.index.cases[number - 1], event)
     sign_in = st.session_state.get("sign_in", "")
     link = Link(number, "export", sign_off, int(time.time()) + LIFETIME_S, sign_in)
@@ -61,6 +64,8 @@ def export_case(config: ReviewConfig, number: int, sign_off: int) -> bytes:
 
 def describe_formats(config: ReviewConfig) -> str:
     """Returns what an export contains."""
+    if config.dicomweb:
+        return "DICOM SEG and SR, also into the archive, PDF and CSV"
     if config.dicom:
         return "DICOM SEG and SR, PDF and CSV"
     return "PDF and CSV. For DICOM, start the review with --dicom SCANS"

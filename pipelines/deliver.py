@@ -2,12 +2,14 @@
 
 import argparse
 import getpass
+from functools import partial
 from pathlib import Path
 
 
 def main(words: list[str]) -> None:
     """Writes all signed cases; a case that cannot be exported is listed with the reason."""
     args = build_parser().parse_args(words)
+    from medssl.export import archive_delivery
     from medssl.export.export import ExportOptions, export_review
     from medssl.io.dicom.seg_writer import Kind
     from medssl.predictions_folder import read_index
@@ -17,10 +19,14 @@ def main(words: list[str]) -> None:
     index = read_index(args.predictions)
     store = EventStore.open_existing(resolve_database(args.audit_db, index.folder))
     kind: Kind = "LABELMAP" if args.labelmap else "BINARY"
+    dicom = args.dicom
+    if args.dicomweb and not dicom:
+        dicom = archive_delivery.retrieve_scans(args.dicomweb, index.folder)
     options = ExportOptions(
-        args.dicom, args.unsigned, kind, args.organization, not args.no_notes, include_rtstruct=args.rtstruct
+        dicom, args.unsigned, kind, args.organization, not args.no_notes, include_rtstruct=args.rtstruct
     )
-    results = export_review(index, store, args.out, options, Reviewer(args.reviewer, args.role))
+    send = partial(archive_delivery.send_documents, args.dicomweb) if args.dicomweb else None
+    results = export_review(index, store, args.out, options, Reviewer(args.reviewer, args.role), send)
     for result in results:
         if result.reason:
             print(f"left out {result.case}: {result.reason}")
@@ -33,6 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("predictions", type=Path, help="what `medssl predict` wrote and `medssl review` showed")
     parser.add_argument(
         "--dicom", type=Path, help="the predicted DICOM scans; without them only PDF and CSV are written"
+    )
+    parser.add_argument(
+        "--dicomweb",
+        metavar="ADDRESS",
+        help="stores SEG and SR in an archive, and without --dicom retrieves the scans from it: "
+        "dicomweb+https://HOST/PATH?PatientID=ID",
     )
     parser.add_argument("--out", type=Path, required=True, help="a folder that does not exist yet")
     parser.add_argument(

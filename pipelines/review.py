@@ -64,6 +64,7 @@ def _require_free_port(address: str, port: int) -> None:
 
 
 def _review_config(args: argparse.Namespace) -> ReviewConfig:
+    from medssl.io.dicomweb.address import parse_address
     from medssl.predictions_folder import read_index
     from medssl.review.access.reviewers import ReviewConfig
     from medssl.review.event_store import EventStore, resolve_database
@@ -84,7 +85,8 @@ def _review_config(args: argparse.Namespace) -> ReviewConfig:
         )
     return ReviewConfig(
         predictions=str(index.folder.absolute()), audit_db=database, key=secrets.token_hex(32), guided_tour=args.demo,
-        comparison=_check_comparison(args.comparison, index), dicom=_check_dicom(args.dicom),
+        comparison=_check_comparison(args.comparison, index), dicom=_find_scans(args, index),
+        dicomweb=parse_address(args.dicomweb).url if args.dicomweb else "",
         manifest=_check_manifest(args.manifest),
         idle_minutes=args.idle_minutes, sign_in_minutes=args.sign_in_minutes, hosts=hosts,
         **sign_in,
@@ -109,7 +111,13 @@ def _check_manifest(path: Path | None) -> str:
     return str(path.absolute()) if path else ""
 
 
-def _check_dicom(folder: Path | None) -> str:
+def _find_scans(args: argparse.Namespace, index: Index) -> str:
+    """Returns the folder of the DICOM scans, which are retrieved from the archive if only that is given."""
+    folder: Path | None = args.dicom
+    if args.dicomweb and not folder:
+        from medssl.export.archive_delivery import retrieve_scans
+
+        return str(retrieve_scans(args.dicomweb, index.folder))
     if folder and not folder.is_dir():
         raise BadInput(f"{folder}: no such folder; give the scans that were predicted")
     return str(folder.absolute()) if folder else ""
@@ -154,6 +162,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="database of the verdicts: a file (default: PREDICTIONS-review.sqlite) or postgresql+psycopg://USER@HOST/NAME",
     )  # fmt: skip
     parser.add_argument("--dicom", type=Path, help="the predicted DICOM scans, needed to export SEG and SR")
+    parser.add_argument(
+        "--dicomweb", metavar="ADDRESS", default="",
+        help="archive that SEG and SR are stored in, and that the scans come from unless --dicom names them: "
+        "dicomweb+https://HOST/PATH?PatientID=ID",
+    )  # fmt: skip
     parser.add_argument("--manifest", type=Path, help="manifest.csv with site, sex and age of the cases, for *Drift*")
     parser.add_argument("--idle-minutes", type=float, default=20, help="minutes until an idle reader is locked out")
     readers = parser.add_argument_group("readers: one person at this machine, or everyone who signs in")

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import uuid
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,7 +72,12 @@ class CaseExport:
 
 
 def export_review(
-    index: Index, store: EventStore, out: Path, options: ExportOptions, reviewer: Reviewer | None = None
+    index: Index,
+    store: EventStore,
+    out: Path,
+    options: ExportOptions,
+    reviewer: Reviewer | None = None,
+    send: Callable[[Iterable[Path]], object] | None = None,
 ) -> list[CaseExport]:
     """Writes a folder for each case and a table of all findings, whole or not at all.
 
@@ -83,6 +88,7 @@ def export_review(
         options: What to export.
         reviewer: The person who exports. The export of each case is recorded as an event of this person; None records
             nothing.
+        send: Sends the files to another system, before the export is recorded; if it fails, nothing is written.
 
     Raises:
         BadInput: If no case can be exported, the event log is damaged or the export cannot be recorded.
@@ -106,6 +112,8 @@ def export_review(
             reasons = "; ".join(sorted({result.reason for result in results}))
             raise BadInput(f"{index.folder}: no case can be exported ({reasons})")
         write_table(folder / TABLE, rows)
+        if send:
+            send(folder.rglob("*"))
         if reviewer:
             _record_exports(index, store, reviewer, [result.case for result in results if not result.reason])
     return results

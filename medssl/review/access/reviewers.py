@@ -41,6 +41,7 @@ class ReviewConfig(Settings):
         default={}, description="role of each login or verified e-mail address, in lower case, in proxy and oidc mode"
     )
     dicom: str = Field("", description="path of the DICOM files of the scans, for DICOM export; empty exports no DICOM")
+    dicomweb: str = Field("", description="address of the DICOMweb archive that stores SEG and SR; empty for none")
     comparison: str = Field(
         "", description="path of the predictions of the same cases by another model; empty shows no comparison"
     )
