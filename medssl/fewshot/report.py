@@ -26,7 +26,7 @@ SETTINGS_FILE = "sweep.yaml"
 TEMPLATE = Path(__file__).with_name("sweep_report.html")
 COLUMNS = (
     "structure", "metric", "labels", "arm", "seeds", "cases", "patients", "score", "score_low", "score_high",
-    "difference", "difference_low", "difference_high", "p", "p_holm", "score_by_seed",
+    "difference", "difference_low", "difference_high", "p", "p_holm", "score_by_seed", "regret",
     "steps", "minutes", "pretraining_steps", "pretraining_minutes", "pretrainings",
 )  # fmt: skip
 
@@ -67,7 +67,8 @@ def to_csv(rows: Sequence[TableRow]) -> str:
         by_seed = " ".join(f"{score:.4f}" for score in row.by_seed)
         compute = [value for part in (row.finetuning, row.pretraining) for value in (part.steps, f"{part.minutes:.4f}")]
         names = neutralize(row.structure), row.metric, row.num_labelled, neutralize(row.arm)
-        writer.writerow([*names, *counts, *numbers, *p_values, by_seed, *compute, row.num_pretrainings])
+        regret = "" if row.regret is None else f"{row.regret:.4f}"
+        writer.writerow([*names, *counts, *numbers, *p_values, by_seed, regret, *compute, row.num_pretrainings])
     return text.getvalue()
 
 
@@ -81,7 +82,7 @@ def render_html(
         caption = (
             f"{rows[0].metric} over the test patients; a dot is one seed, bands are 95 % intervals over other patients"
             " and other seeds. p is adjusted (Holm) for the comparisons of each table. Minutes are of the CPU, or of"
-            " the GPU where one was used: finetuning + pretraining"
+            " the GPU where one was used: finetuning + pretraining. Regret is the share of seeds below the reference"
         )
         notes = caption, describe_shared_pretrainings(rows), small_sample_warning(rows[0].patients)
         caption = "; ".join(filter(None, notes))
@@ -150,6 +151,7 @@ def column_titles(row: TableRow, reference: str) -> tuple[str, ...]:
         f"{row.metric} [95 %]",
         difference,
         "p (Holm)",
+        "regret",
         "",
         "seeds",
         "cases",
@@ -163,11 +165,12 @@ def format_row(row: TableRow, reference: str) -> tuple[str, ...]:
     """Returns the cells of a row, in the order of `column_titles`."""
     difference = row.difference.format("+.3f") if row.difference else ""
     p = "" if row.p_holm is None else f"{row.p_holm:.3g}"
+    regret = "" if row.regret is None else f"{row.seeds_below} of {row.paired_seeds}"
     counts = str(row.seeds), str(row.cases), str(row.patients)
     parts = [row.finetuning, *([row.pretraining] if row.num_pretrainings else [])]
     steps, minutes = " + ".join(str(part.steps) for part in parts), " + ".join(f"{part.minutes:.1f}" for part in parts)
     verdict = row.verdict(reference)
-    return str(row.num_labelled), row.arm, row.score.format(), difference, p, verdict, *counts, steps, minutes
+    return str(row.num_labelled), row.arm, row.score.format(), difference, p, regret, verdict, *counts, steps, minutes
 
 
 def _render_svg(rows: Sequence[TableRow]) -> Markup:

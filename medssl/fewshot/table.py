@@ -38,6 +38,7 @@ class TableRow:
         p: The p-value of that difference.
         p_holm: The p-value adjusted for the number of comparisons in the table of this structure and metric.
         paired_seeds: The number of seeds that the difference is over.
+        seeds_below: The number of these seeds in which the score is below that of the reference arm.
         finetuning: Mean steps and minutes of the finetunings.
         pretraining: Mean steps and minutes of the pretrainings that they start from.
         num_pretrainings: The number of different pretrainings that they start from.
@@ -56,9 +57,15 @@ class TableRow:
     p: float | None = None
     p_holm: float | None = None
     paired_seeds: int = 0
+    seeds_below: int = 0
     finetuning: Compute = NO_COMPUTE
     pretraining: Compute = NO_COMPUTE
     num_pretrainings: int = 0
+
+    @property
+    def regret(self) -> float | None:
+        """The fraction of seeds in which the arm is below the reference; None for the reference arm."""
+        return self.seeds_below / self.paired_seeds if self.paired_seeds else None
 
     def verdict(self, reference: str) -> str:
         """Returns whether the arm is better or worse than the reference, if enough seeds show it."""
@@ -160,7 +167,11 @@ def _compare_with_reference(
         common = [seed for seed in by_seed if seed in baseline]
         if arm != reference and common:
             difference, p = compute_difference([by_seed[seed] for seed in common], [baseline[seed] for seed in common])
-            row = replace(row, difference=difference, p=p, paired_seeds=len(common))
+            estimates = [
+                [compute_score([arm_scores[seed]]).estimate for arm_scores in (by_seed, baseline)] for seed in common
+            ]
+            below = sum(score < reference_score for score, reference_score in estimates)
+            row = replace(row, difference=difference, p=p, paired_seeds=len(common), seeds_below=below)
         rows.append(row)
     adjusted = adjust_holm([float("nan") if row.p is None else row.p for row in rows])
     return [row if row.p is None else replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True)]

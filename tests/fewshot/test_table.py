@@ -75,3 +75,17 @@ def test_the_median_and_the_worst_case_are_shown():
     rows = [CaseScore(f"c{n}", f"p{n}", "organ", s, *[0.0] * 6, "") for n, s in enumerate((0.9, 0.1, 0.5))]
     pictures = {f"c{n}": bytes([n]) for n in range(3)}
     assert select_pictures(rows, pictures) == {"median": bytes([2]), "worst": bytes([1])}
+
+
+def test_regret_counts_the_seeds_below_the_reference(tmp_path):
+    cells = make_cells(tmp_path, 5)
+    rows = {row.arm: row for row in build_table(cells, "scratch")}
+    below = sum(a < b for a, b in zip(rows["alike"].by_seed, rows["scratch"].by_seed, strict=True))
+    assert 0 < below < 5 and rows["alike"].regret == below / 5 and rows["good"].regret == 0
+    assert rows["scratch"].regret is None
+    assert f"{below} of 5" in report.format_row(rows["alike"], "scratch")
+    assert len(report.format_row(rows["alike"], "scratch")) == len(report.column_titles(rows["alike"], "scratch"))
+    table = {row["arm"]: row for row in csv.DictReader(io.StringIO(report.to_csv(list(rows.values()))))}
+    assert float(table["alike"]["regret"]) == pytest.approx(below / 5) and table["scratch"]["regret"] == ""
+    pairs = [cell for cell in cells if cell.arm != "scratch" or cell.seed < 2]
+    assert {row.arm: row for row in build_table(pairs, "scratch")}["alike"].paired_seeds == 2
