@@ -21,6 +21,7 @@ from medssl.training.data_loaders import DataLoaders
 from medssl.training.finetune import FinetuneConfig, FinetuneData
 from medssl.training.pretrain import PretrainConfig
 from medssl.training.semi_supervised.label_source import LabelPool, LabelSource
+from medssl.training.semi_supervised.method_choice import list_fold_runs
 
 COSTS_FILE = "step_costs.json"
 NUM_STEPS = 2  # that are timed, after one that is not
@@ -95,7 +96,7 @@ def count_windows(test: Manifest, patch_size: tuple[int, int, int]) -> int:
 class Compute:
     """Steps and minutes of a finished training; minutes of a GPU where one was used, else of the CPU.
 
-    A run that is missing has no steps and no minutes.
+    A run that is missing has no steps and no minutes. The trainings by which a run chose its method count as well.
     """
 
     steps: int = 0
@@ -104,9 +105,16 @@ class Compute:
     @classmethod
     def of_run(cls, path: Path | None) -> "Compute":
         """Reads what a run took."""
-        if path is None or not Run(path).is_finished:
+        if path is None:
             return cls()
+        parts = [cls._of_training(run) for run in (path, *list_fold_runs(path))]
+        return cls(sum(part.steps for part in parts), sum(part.minutes for part in parts))
+
+    @classmethod
+    def _of_training(cls, path: Path) -> "Compute":
         run = Run(path)
+        if not run.is_finished:
+            return cls()
         train, usage = run.read_settings().get("train") or {}, run.metadata.get("resource_usage", {})
         hours = usage.get("gpu_hours") or usage.get("cpu_hours", 0.0)
         return cls(int(train.get("epochs", 0)) * int(train.get("steps_per_epoch", 0)), 60 * float(hours))

@@ -39,6 +39,7 @@ from medssl.training.run_records.plateau import warn_about_unfinished
 from medssl.training.run_records.start_weights import score_start
 from medssl.training.semi_supervised import methods
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
+from medssl.training.semi_supervised.method_choice import MethodChoice, choose_method, folds_folder
 from medssl.training.semi_supervised.methods import ExtraVolumes
 from medssl.training.trainer import train
 
@@ -140,9 +141,13 @@ def _finetune(config: FinetuneConfig) -> Run:
     config = config.with_presets(len(data.subset.labelled.cases))
     model = build_model(config, data)
     traces = check_leakage(config, data)
-    method = methods.prepare(config.semi_supervised, data.subset, model.task, config.train)
+    choice = _choose_method(config, data) if config.semi_supervised.method == "auto" else None
+    semi_supervised = choice.method if choice else config.semi_supervised
+    method = methods.prepare(semi_supervised, data.subset, model.task, config.train)
     begin = Run.resume if config.resume else Run.create
     run = call_on_main(lambda: begin(config.run, config, "finetune", **_describe(data, model)))
+    if choice:
+        call_on_main(lambda: run.update_metadata(method_choice=choice.to_json()))
     extra = call_on_main(lambda: method.extra_volumes(run))
     loaders = make_loaders(config, data, model, extra)
     call_on_main(lambda: leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)]))
@@ -276,6 +281,22 @@ def make_loaders(
         val_every_n_epochs=config.val_every_n_epochs,
         case_ids=[case.id for manifest in data.train_manifests(extra) for case in manifest.cases],
     )
+
+
+def _choose_method(config: FinetuneConfig, data: FinetuneData) -> MethodChoice:
+    """Cross-validates the methods of `semi_supervised=auto` in the folder RUN-auto, by trainings of full length."""
+
+    def train_fold(manifest: Path, semi_supervised: SemiSupervisedConfig, run: Path) -> float:
+        changes = {
+            "run": run, "manifest": manifest, "semi_supervised": semi_supervised, "num_labelled": None,
+            "num_folds": None, "max_val_cases": 8, "val_every_n_epochs": config.train.epochs, "resume": True,
+            "allow_missing_classes": True, "allow_overlap": True,
+        }  # fmt: skip
+        if not call_on_main(lambda: Run(run).is_finished):
+            _finetune(config.model_copy(update=changes))
+        return call_on_main(lambda: float(Run(run).metadata["scores"]["val_dice"]))
+
+    return choose_method(config.semi_supervised, data.subset, train_fold, folds_folder(config.run))
 
 
 def _describe(data: FinetuneData, model: FinetuneModel) -> dict[str, Any]:

@@ -20,13 +20,15 @@ class SemiSupervisedConfig(Settings):
     new pseudo-labels at each step instead of in rounds, so that all arms of a comparison take the same steps.
     `label-propagation`: every second crop is from an unlabelled volume, with labels that registration to an atlas
     transfers from the labelled volumes (`medssl.training.semi_supervised.label_propagation`).
+    `auto`: label propagation with an atlas, else a mean teacher, if that is better than the labels alone on labelled
+    patients who are left out one at a time (`medssl.training.semi_supervised.method_choice`).
     """
 
-    method: Literal["none", "mean-teacher", "pseudo-label", "label-propagation"] = Field(
-        "none", description="how to learn from the volumes of split train without labels"
+    method: Literal["none", "mean-teacher", "pseudo-label", "label-propagation", "auto"] = Field(
+        "none", description="how to learn from the volumes of split train without labels; auto cross-validates first"
     )
     atlas: Path | None = Field(
-        None, description="label-propagation: the folder that `medssl atlas` wrote for these volumes"
+        None, description="label-propagation, auto: the folder that `medssl atlas` wrote for these volumes"
     )
     weight: PositiveFloat = Field(1.0, description="factor on the loss of unlabelled crops after the ramp-up")
     rampup_fraction: float = Field(
@@ -51,7 +53,7 @@ class SemiSupervisedConfig(Settings):
     def _check_atlas(self) -> "SemiSupervisedConfig":
         if self.method == "label-propagation" and self.atlas is None:
             raise ValueError("method=label-propagation needs an atlas; give atlas=FOLDER, as `medssl atlas` wrote it")
-        if self.method != "label-propagation" and self.atlas is not None:
+        if self.method not in ("label-propagation", "auto") and self.atlas is not None:
             raise ValueError(
                 f"atlas has no use with method={self.method}; leave it out, or set method=label-propagation"
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int
+from scipy import ndimage
 
 from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.manifest import Case, Manifest
@@ -34,6 +35,8 @@ from medssl.render.figures import encode_png, planes_through
 VoteCounts = Float64[np.ndarray, "2 n i j k"]  # for each class: voxels of that class, voxels annotated for that class
 VoteFractions = Float32[np.ndarray, "n i j k"]
 NUM_PREVIEWS = 3  # cases
+NUM_COMPARED = 16  # unlabelled scans that labelled volumes are compared with
+SIMILARITY_MARGIN = 3  # voxels around the structures
 MIN_ANNOTATED = 0.05  # annotated fraction of the votes at a voxel of the atlas below which the voxel is ignored
 
 
@@ -115,6 +118,24 @@ class LabelPropagation:
         scores = [score for case in self.labelled.cases for score in self._score_agreement(case)]
         return float(np.mean(scores)) if scores else None
 
+    def measure_similarity(self) -> float:
+        """Returns the mean correlation of other scans with the labelled volumes, around the structures.
+
+        The labelled volumes are warped onto each scan like their labels. Voxels within `SIMILARITY_MARGIN` of a
+        propagated label count, since scans that are alike as a whole may still differ where a small structure lies.
+        """
+        images = [self._warp_image(case) for case in self.labelled.cases]
+        mean = smoothed_mean(*np.sum(images, axis=0)).astype(np.float32)
+        fractions = vote_fractions(self.votes)
+        correlations = []
+        for case in self.unlabelled.cases[:NUM_COMPARED]:
+            near = ndimage.binary_dilation(self.label_case(case, fractions) > 0, iterations=SIMILARITY_MARGIN)
+            coordinates = resample_deformation(self.atlas.load_deformation(case), near.shape)
+            pair = self._read_image(case)[near], interpolate(mean, coordinates)[near]
+            is_flat = not near.any() or min(float(np.std(values)) for values in pair) < 1e-6
+            correlations.append(0.0 if is_flat else float(np.corrcoef(*pair)[0, 1]))
+        return float(np.mean(correlations))
+
     def label_case(self, case: Case, fractions: VoteFractions) -> Int[np.ndarray, "p q r"]:
         """Returns the label that votes give to a case, on its own grid, with IGNORE_INDEX where no volume votes."""
         coordinates = resample_deformation(self.atlas.load_deformation(case), self.store.image(case).shape)
@@ -135,6 +156,18 @@ class LabelPropagation:
         labelled = interpolate((target != IGNORE_INDEX).astype(np.float32), grid)
         annotated = [labelled * is_annotated for is_annotated in self.classes.annotation_mask(case.id)]
         return np.stack([splat(np.stack(images), deformation) for images in (of_class, annotated)])
+
+    def _warp_image(self, case: Case) -> Float64[np.ndarray, "2 i j k"]:
+        """Returns the sum of the intensities of a scan that are warped to each atlas voxel, and their number."""
+        deformation, image = self.atlas.load_deformation(case), self._read_image(case)
+        on_grid = interpolate(image, grid_coordinates(deformation.shape[1:], image.shape))
+        return splat(np.stack([on_grid, np.ones_like(on_grid)]), deformation)
+
+    def _read_image(self, case: Case) -> Float32[np.ndarray, "i j k"]:
+        """Returns the first channel of a scan as network input."""
+        stored = self.store.image(case)
+        x = stored.network_input(StoreMetadata.read(self.labelled.folder).normalization)
+        return x.reshape(-1, *stored.shape)[0]
 
     def _read_target(self, case: Case) -> Int[np.ndarray, "i j k"]:
         return self.classes.to_target(self.store.label(case).volume().voxels)
