@@ -113,17 +113,22 @@ def _list_errors(error: ValidationError, parents: tuple[str | int, ...]) -> list
     return messages
 
 
-def describe_keys(schema: type[BaseModel], parents: str = "", choice: str = "") -> list[str]:
+def describe_keys(
+    schema: type[BaseModel], parents: str = "", choice: str = "", defaults: BaseModel | None = None
+) -> list[str]:
     """Returns a line with the dotted path, default and description of each key, nested ones included.
 
     The key `name` of a nested config, which chooses it, has the description `choice` of the config as a whole.
+    `defaults` holds the values of a nested config whose defaults differ from those of its class.
     """
     rows = []
     for name, field in schema.model_fields.items():
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        default = default if defaults is None else getattr(defaults, name)
         inner = field.annotation if field.is_required() else type(default)
         if isinstance(inner, type) and issubclass(inner, BaseModel) and inner.model_fields:
-            rows += describe_keys(inner, f"{parents}{name}.", field.description or "")
+            inner_defaults = default if isinstance(default, BaseModel) else None
+            rows += describe_keys(inner, f"{parents}{name}.", field.description or "", inner_defaults)
         else:
             description = field.description or (choice if name == "name" else "")
             rows.append(f"  {parents}{name}: {getattr(default, 'name', default)}  {description}".rstrip())

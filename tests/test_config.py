@@ -15,6 +15,7 @@ from medssl.data.ingest.config import IngestConfig
 from medssl.errors import BadInput
 from medssl.fewshot.sweep import Sweep
 from medssl.home import resources_dir
+from medssl.objectives.synthetic import Config as SyntheticConfig
 from medssl.review.access.reviewers import ReviewConfig
 from medssl.settings import Settings
 from medssl.training.finetune import FinetuneConfig
@@ -100,6 +101,11 @@ def test_help_lists_the_keys_of_what_is_chosen_by_name_too():
     keys = "\n".join(config.describe_keys(FinetuneConfig))
     names = ("task.name", "task.preactivation_head", "encoder.channels", "train.lr", "num_labelled")
     assert all(f"  {name}: " in keys for name in names)
+
+
+def test_help_lists_the_defaults_of_a_nested_config_that_differ_from_its_class():
+    keys = "\n".join(config.describe_keys(SyntheticConfig, "objective."))
+    assert "  objective.appearance.rotate_deg: 0.0  " in keys and "  objective.appearance.gamma: 0.3  " in keys
 
 
 @pytest.mark.parametrize("command", sorted(KEY_TABLES))
