@@ -10,11 +10,11 @@ def main(words: list[str]) -> None:
     from rich.progress import Progress, TaskID
 
     from medssl.config import check
-    from medssl.data.registration.parcels import AtlasConfig, build_atlas
+    from medssl.data.registration.parcels import MIN_CORRELATION, AtlasConfig, build_atlas
     from medssl.files import atomic_file
     from medssl.render.figures import contact_sheet, encode_png
 
-    options = {"num_parcels": args.num_parcels, "split": args.split, "seed": args.seed}
+    options = {"num_parcels": args.num_parcels, "split": args.split, "seed": args.seed, "alignment": args.alignment}
     with Progress() as progress:
         bars: dict[str, TaskID] = {}
 
@@ -25,6 +25,13 @@ def main(words: list[str]) -> None:
 
         result = build_atlas(args.manifest, args.out, check(options, AtlasConfig, "medssl atlas"), show_progress)
     print(f"correlation with atlas: {result.correlation_before:.2f}, after registration {result.correlation_after:.2f}")
+    if result.poorly_aligned:
+        worst = sorted(result.poorly_aligned.items(), key=lambda item: item[1])[:5]
+        print(
+            f"warning: {len(result.poorly_aligned)} scans correlate with the atlas by less than {MIN_CORRELATION}: "
+            f"{', '.join(f'{case} {value:.2f}' for case, value in worst)}; they may show another region: leave them"
+            " out, or try --alignment affine"
+        )
     for name, parcels in {"atlas.png": None, "parcels.png": result.parcels}.items():
         with atomic_file(args.out / name) as part:
             part.write_bytes(encode_png(contact_sheet(result.atlas, parcels)))
@@ -39,4 +46,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-parcels", type=int, default=64, help="number of parcels (default: 64)")
     parser.add_argument("--split", default="train", help="split whose scans are registered (default: train)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--alignment",
+        choices=["extent", "affine"],
+        default="extent",
+        help="what registration starts from: equal extents of the scans, or an affine alignment (default: extent)",
+    )
     return parser

@@ -209,7 +209,7 @@ def test_a_finetuning_learns_from_propagated_labels_and_keeps_them(store_manifes
     config.write_text("task: segment\n")
     assert cli.run("finetune", [str(config), *SHORT, *args]) == 0
     metadata = Run.open(run).metadata["propagated"]
-    assert metadata["cases"] == 3 and metadata["agreement"] > 0.85
+    assert metadata["cases"] == 3 and metadata["agreement"] > 0.85 and metadata["similarity"] > 0.85
     assert len(Manifest.read(run / "propagated" / "manifest.csv").cases) == 3
     assert cli.run("verify", [str(run / "propagated")]) == 0
 

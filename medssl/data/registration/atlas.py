@@ -8,7 +8,7 @@ Vercauteren et al., "Diffeomorphic demons" (2009), https://doi.org/10.1016/j.neu
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,6 +16,7 @@ from jaxtyping import Float32, Float64, Shaped
 from scipy import ndimage
 
 from medssl.data.manifest import Case, Manifest
+from medssl.data.registration import affine
 from medssl.data.store import Store
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
@@ -24,6 +25,7 @@ from medssl.files import atomic_file
 GridShape = tuple[int, int, int]
 ImageArray = Float32[np.ndarray, "i j k"]
 VoxelCoordinates = Float32[np.ndarray, "3 i j k"]
+Alignment = Literal["extent", "affine"]
 ProgressCallback = Callable[[str, int, int], None]  # step, scans finished, all scans
 DISPLACEMENTS_FOLDER = "displacements"
 MAX_GRID_SIZE = 64  # voxels of the atlas along an axis
@@ -82,9 +84,15 @@ class GriddedScans:
     """Iterates over the scans of a manifest, resampled to one grid with mean 0 and variance 1.
 
     The grid is laid over the extent of each scan, whatever its size in mm.
+
+    Args:
+        manifest: Cases of the scans.
+        alignment: What registration starts from: equal extents, or an affine alignment with the atlas, after which
+            the scans are registered at half the resolution first.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, alignment: Alignment = "extent") -> None:
+        self.alignment, self.affine_of_case = alignment, dict[str, Float64[np.ndarray, "4 4"]]()
         self.manifest, self.store = manifest, Store(manifest)
         self.normalization = StoreMetadata.read(manifest.folder).normalization
         median_shape = np.median([case.shape for case in manifest.cases], axis=0)
@@ -120,15 +128,18 @@ class GriddedScans:
             sigma: Standard deviation, in voxels, of the smoothing of the displacement.
             steps: Iterations of the demons algorithm.
         """
-        demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
-        demons.SetNumberOfIterations(steps)
-        demons.SetStandardDeviations(sigma)
-        moving = sitk.GetImageFromArray(atlas.astype(np.float32))
         for case, x in self:
-            # SimpleITK orders array axes k j i and vector components i j k. Our array runs i j k, so that the first
-            # component belongs to our last axis.
-            vectors = sitk.GetArrayFromImage(demons.Execute(sitk.GetImageFromArray(x), moving))
-            displacement = np.moveaxis(vectors, -1, 0)[::-1].astype(np.float32)
+            displacement = np.zeros((3, *self.grid), np.float32)
+            if self.alignment == "affine":
+                if case.id not in self.affine_of_case:
+                    self.affine_of_case[case.id] = affine.align_affine(x, atlas)
+                displacement = affine.displace(self.affine_of_case[case.id], self.grid)
+                half = tuple(max(n // 2, min(n, affine.MIN_COARSE_SIDE)) for n in self.grid)
+                coarse, coarse_atlas = (interpolate(image, grid_coordinates(half, self.grid)) for image in (x, atlas))
+                start = _resize_displacement(displacement, half)
+                displacement = _run_demons(coarse, coarse_atlas, start, sigma, steps)
+                displacement = _resize_displacement(displacement, self.grid)
+            displacement = _run_demons(x, atlas, displacement, sigma, steps)
             yield RegisteredScan(case, x, np.indices(self.grid, np.float32) + displacement)
 
     def compute_registered_mean(
@@ -143,10 +154,21 @@ class GriddedScans:
         return smoothed_mean(total, count).astype(np.float32)
 
 
-def refine_atlas(scans: GriddedScans, atlas: ImageArray, on_progress: ProgressCallback) -> ImageArray:
-    """Registers the scans to the atlas and averages them again, in several rounds of increasing detail."""
+def refine_atlas(
+    scans: GriddedScans, atlas: ImageArray, on_progress: ProgressCallback, rounds_folder: Path
+) -> ImageArray:
+    """Registers the scans to the atlas and averages them again, in several rounds of increasing detail.
+
+    The atlas of each round is kept in a folder, from which the next call continues.
+    """
     for number, (sigma, steps) in enumerate(REGISTRATION_ROUNDS, 1):
+        path = rounds_folder / f"round{number}.npy"
+        if path.is_file():
+            atlas = np.load(path)
+            continue
         atlas = scans.compute_registered_mean(atlas, sigma, steps, partial(on_progress, f"round {number}"))
+        with atomic_file(path) as part, part.open("wb") as handle:
+            np.save(handle, atlas)
     return atlas
 
 
@@ -190,6 +212,29 @@ def resample_deformation(deformation: VoxelCoordinates, shape: Sequence[int]) ->
 def interpolate(x: ImageArray, coordinates: Float32[np.ndarray, "3 p q r"]) -> Float32[np.ndarray, "p q r"]:
     """Interpolates an image linearly at voxel coordinates, with its border value beyond the border."""
     return ndimage.map_coordinates(x, coordinates, order=1, mode="nearest")
+
+
+def _run_demons(
+    fixed: ImageArray, moving: ImageArray, start: VoxelCoordinates, sigma: float, steps: int
+) -> VoxelCoordinates:
+    """Returns the displacement in voxels from `fixed` to `moving` by the demons algorithm; see `register_all`."""
+    demons = sitk.FastSymmetricForcesDemonsRegistrationFilter()
+    demons.SetNumberOfIterations(steps)
+    demons.SetStandardDeviations(sigma)
+    # SimpleITK orders array axes k j i and vector components i j k. Our array runs i j k, so that the first component
+    # belongs to our last axis.
+    vectors = np.ascontiguousarray(np.moveaxis(start[::-1], 0, -1).astype(np.float64))
+    images = [sitk.GetImageFromArray(image.astype(np.float32)) for image in (fixed, moving)]
+    field = demons.Execute(*images, sitk.GetImageFromArray(vectors, isVector=True))
+    return np.moveaxis(sitk.GetArrayFromImage(field), -1, 0)[::-1].astype(np.float32)
+
+
+def _resize_displacement(displacement: VoxelCoordinates, shape: Sequence[int]) -> Float32[np.ndarray, "3 p q r"]:
+    """Resamples a displacement to another grid over the same extent, in voxels of that grid."""
+    grid = displacement.shape[1:]
+    coordinates = grid_coordinates(shape, grid)
+    axes = zip(displacement, shape, grid, strict=True)
+    return np.stack([interpolate(axis, coordinates) * np.float32(new / old) for axis, new, old in axes])
 
 
 def _correlation(a: ImageArray, b: ImageArray) -> float:

@@ -6,7 +6,8 @@ than the pixels of one scan; He et al., "Geometric visual similarity learning" (
 https://arxiv.org/abs/2303.00874, show the same for correspondence between scans.
 """
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,21 @@ from scipy.cluster.vq import kmeans2
 
 from medssl.data.manifest import Case, Manifest
 from medssl.data.registration import atlas
-from medssl.data.registration.atlas import GriddedScans, GridShape, ImageArray, ProgressCallback, RegisteredScan
+from medssl.data.registration.atlas import (
+    Alignment,
+    GriddedScans,
+    GridShape,
+    ImageArray,
+    ProgressCallback,
+    RegisteredScan,
+)
 from medssl.data.relabel import relabel
 from medssl.errors import BadInput
-from medssl.files import atomic_folder
+from medssl.files import atomic_folder, write_text
 from medssl.settings import Settings
 from medssl.volume import Volume
 
+MIN_CORRELATION = 0.6  # of a scan with the atlas, below which they hardly show the same
 INTENSITY_WEIGHT = 0.9  # weight of a standard deviation of intensity relative to the width of a parcel
 
 
@@ -33,6 +42,9 @@ class AtlasConfig(Settings):
     num_parcels: int = Field(64, ge=2, le=255, description="number of parcels; fewer if some stay empty")
     split: str = Field("train", description="split that the cases of the atlas belong to")
     seed: int = Field(0, ge=0, description="seed of the initial parcel centres")
+    alignment: Alignment = Field(
+        "extent", description="what registration starts from: equal extents of the scans, or an affine alignment"
+    )
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,7 @@ class AtlasResult:
         correlation_after: Mean correlation of scans and atlas after registration.
         atlas: The mean of the registered scans.
         parcels: Parcels of the atlas.
+        poorly_aligned: Cases that correlate with the atlas by less than `MIN_CORRELATION`, with their correlation.
     """
 
     manifest: Path
@@ -52,12 +65,14 @@ class AtlasResult:
     correlation_after: float
     atlas: Volume
     parcels: Volume
+    poorly_aligned: Mapping[str, float]
 
 
 def build_atlas(manifest_path: Path, out: Path, config: AtlasConfig, on_progress: ProgressCallback) -> AtlasResult:
     """Writes a store with parcels as labels, the images of an existing store and the deformation of each case.
 
-    Scans are aligned by their extents before they are registered, so that all of them must show the same body region.
+    All scans must show the same body region. A call that was stopped continues after its last finished round, whose
+    atlas lies in a hidden folder next to the new store until the store is written.
 
     Args:
         manifest_path: manifest.csv of the existing store; its labels are not used.
@@ -70,31 +85,44 @@ def build_atlas(manifest_path: Path, out: Path, config: AtlasConfig, on_progress
         raise BadInput(
             f"{manifest_path}: split {config.split!r} holds {len(manifest.cases)} cases; an atlas needs two or more"
         )
+    rounds_folder = _open_rounds(out, manifest, config)
     with atomic_folder(out) as part:
-        scans = GriddedScans(manifest)
+        scans = GriddedScans(manifest, config.alignment)
         initial = scans.compute_mean()
         correlation_before = scans.mean_correlation(initial)
-        mean = atlas.refine_atlas(scans, initial, on_progress)
+        mean = atlas.refine_atlas(scans, initial, on_progress, rounds_folder)
         parcels = parcellate(mean, config.num_parcels, config.seed)
         names = {n: f"parcel {n}" for n in range(1, int(parcels.max()) + 1)}
-        correlations: list[float] = []
+        correlations: dict[str, float] = {}
 
         def generate_labels() -> Iterator[tuple[Case, Int[np.ndarray, "p q r"]]]:
             for number, scan in enumerate(scans.register_all(mean, *atlas.FINAL_REGISTRATION), 1):
                 atlas.save_displacement(part, scan)
                 yield scan.case, _warp_parcels(parcels, scan, scans.store.image(scan.case).shape)
-                correlations.append(scan.correlate_with(mean))
+                correlations[scan.case.id] = scan.correlate_with(mean)
                 on_progress("labels", number, len(manifest.cases))
 
         relabel(manifest, names, generate_labels(), part, out)
+    shutil.rmtree(rounds_folder)
     affine = scans.grid_affine()
     return AtlasResult(
         manifest=out / "manifest.csv",
         correlation_before=correlation_before,
-        correlation_after=float(np.mean(correlations)),
+        correlation_after=float(np.mean(list(correlations.values()))),
         atlas=Volume(mean, affine, "a.u."),
         parcels=Volume(parcels, affine, "label"),
+        poorly_aligned={name: value for name, value in correlations.items() if value < MIN_CORRELATION},
     )
+
+
+def _open_rounds(out: Path, manifest: Manifest, config: AtlasConfig) -> Path:
+    """Returns the folder of finished rounds; one of other cases or another alignment is emptied."""
+    folder, key = out.with_name(f".{out.name}-rounds"), f"{manifest.digest()} {config.alignment}"
+    key_file = folder / "key.txt"
+    if folder.exists() and not (key_file.is_file() and key_file.read_text() == key):
+        shutil.rmtree(folder)
+    write_text(key_file, key)
+    return folder
 
 
 def parcellate(atlas: ImageArray, count: int, seed: int) -> Int[np.ndarray, "i j k"]:

@@ -36,6 +36,7 @@ VoteCounts = Float64[np.ndarray, "2 n i j k"]  # for each class: voxels of that 
 VoteFractions = Float32[np.ndarray, "n i j k"]
 NUM_PREVIEWS = 3  # cases
 NUM_COMPARED = 16  # unlabelled scans that labelled volumes are compared with
+MIN_SIMILARITY = 0.5  # correlation around the structures, below which labels of one volume are not trusted
 SIMILARITY_MARGIN = 3  # voxels around the structures
 MIN_ANNOTATED = 0.05  # annotated fraction of the votes at a voxel of the atlas below which the voxel is ignored
 

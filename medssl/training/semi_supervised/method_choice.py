@@ -20,11 +20,10 @@ from medssl.files import write_checksums
 from medssl.training.label_subset import LabelSubset
 from medssl.training.processes.agreement import call_on_main
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
-from medssl.training.semi_supervised.label_propagation import LabelPropagation
+from medssl.training.semi_supervised.label_propagation import MIN_SIMILARITY, LabelPropagation
 
 log = logging.getLogger(__name__)
 MAX_FOLDS = 4  # patients who are left out, one at a time
-MIN_SIMILARITY = 0.5  # correlation around the structures, below which labels of one volume are not propagated
 
 # Trains on the manifest of a fold with a method, into a folder, and returns the Dice on split val.
 FoldTraining = Callable[[Path, SemiSupervisedConfig, Path], float]

@@ -12,7 +12,7 @@ from medssl.tasks.segment import SegmentTask
 from medssl.training.config import TrainConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
-from medssl.training.semi_supervised.label_propagation import LabelPropagation
+from medssl.training.semi_supervised.label_propagation import MIN_SIMILARITY, LabelPropagation
 from medssl.training.semi_supervised.mean_teacher import MeanTeacher
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,13 @@ class PropagationMethod(SupervisedMethod):
         propagated = self.propagation.write(run.path / "propagated")
         propagated.write_previews(run.path / "previews")
         count, agreement, folder = len(propagated.manifest.cases), propagated.agreement, propagated.manifest.folder
+        similarity = self.propagation.measure_similarity()
         run.update_metadata(
-            propagated={"cases": count, "agreement": None if agreement is None else round(agreement, 4)}
+            propagated={
+                "cases": count,
+                "agreement": None if agreement is None else round(agreement, 4),
+                "similarity": round(similarity, 4),
+            }
         )
         log.info("propagated labels to %d scans; check them in %s", count, folder)
         if agreement is not None and agreement < MIN_AGREEMENT:
@@ -83,6 +88,12 @@ class PropagationMethod(SupervisedMethod):
                 "%s: labels that are propagated between the labelled volumes agree with the annotation by a Dice of"
                 " only %.2f; check the previews, and that all scans show the same region",
                 folder, agreement,
+            )  # fmt: skip
+        if agreement is None and similarity < MIN_SIMILARITY:
+            log.warning(
+                "%s: around its structures, the labelled volume correlates with the scans that it is warped onto by"
+                " only %.2f; check the previews, and that all scans show the same region",
+                folder, similarity,
             )  # fmt: skip
         return ExtraVolumes(propagated.manifest, propagated.classes)
 
