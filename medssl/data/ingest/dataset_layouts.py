@@ -22,6 +22,7 @@ from medssl.data.ingest.source import Source, make_pseudonym
 from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message, join_messages, restore_message
 from medssl.io import archives, file_walk, images
+from medssl.io.dicom.series_files import HeaderMemory
 from medssl.io.rejected import RejectedFiles
 from medssl.io.voxel_files import list_voxel_files
 
@@ -29,18 +30,19 @@ DEFAULTS = IngestConfig()
 NOT_UTF8 = r"[\ud800-\udfff]"  # bytes of a file name that are not UTF-8
 
 
-def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS) -> DatasetLayout:
+def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS, memory: HeaderMemory | None = None) -> DatasetLayout:
     """Sorts the files under a folder into cases and ledger rows, so that each file is in exactly one of them.
 
     Args:
         scans: The folder.
         config: The options of an ingestion.
+        memory: The headers that an earlier run has read.
     """
     files, layout = _list_files(scans, config.follow_links)
     tree = FileTree(scans, frozenset(files))
     voxel_files = {path: set(list_voxel_files(path)) & tree.remaining for path in tree.image_files}
     tree = tree.without(set().union(*voxel_files.values()))
-    for find_cases in _list_layouts(tree, config):
+    for find_cases in _list_layouts(tree, config, memory):
         layout.add(find_cases(tree))
         tree = tree.without(layout.files)
     layout = _attach_voxel_files(layout, voxel_files)
@@ -62,7 +64,9 @@ def _attach_voxel_files(layout: DatasetLayout, voxel_files: Mapping[Path, set[Pa
     return replace(layout, sources=sources, rows=[*layout.rows, *rows])
 
 
-def _list_layouts(tree: FileTree, config: IngestConfig) -> Iterator[Callable[[FileTree], DatasetLayout]]:
+def _list_layouts(
+    tree: FileTree, config: IngestConfig, memory: HeaderMemory | None
+) -> Iterator[Callable[[FileTree], DatasetLayout]]:
     """Yields the layouts that are tried in turn, each on the files that those before it have not accounted for."""
     if config.image_patterns:
         yield lambda rest: find_by_patterns(rest, config)
@@ -73,12 +77,12 @@ def _list_layouts(tree: FileTree, config: IngestConfig) -> Iterator[Callable[[Fi
     for scheme in SCHEMES:
         yield lambda rest, scheme=scheme: apply_scheme(scheme, rest, {})  # type: ignore[misc]
     yield find_plain_images
-    yield lambda rest: _find_dicom_cases(rest, config)
+    yield lambda rest: _find_dicom_cases(rest, config, memory)
 
 
-def _find_dicom_cases(tree: FileTree, config: IngestConfig) -> DatasetLayout:
+def _find_dicom_cases(tree: FileTree, config: IngestConfig, memory: HeaderMemory | None) -> DatasetLayout:
     studies = discover_series(
-        sorted(tree.remaining), config.allow_gaps, config.select, StructureMap.read(config.structures)
+        sorted(tree.remaining), config.allow_gaps, config.select, StructureMap.read(config.structures), memory
     )
     sources = [replace(source, patient_from="the PatientID of DICOM") for source in studies.sources]
     return DatasetLayout(sources, studies.rows, studies.labels, studies.present_labels, notes=studies.notes)

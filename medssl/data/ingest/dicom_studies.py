@@ -14,6 +14,7 @@ from medssl.errors import BadInput, Message
 from medssl.io import images
 from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.annotations import Annotation
+from medssl.io.dicom.series_files import BURNED_IN, HeaderMemory
 from medssl.io.rejected import RejectedFiles
 
 KEEP_ALL = StructureMap()
@@ -43,7 +44,11 @@ class DicomStudies:
 
 
 def discover_series(
-    files: Sequence[Path], allow_gaps: bool, select: str = "auto", structures: StructureMap = KEEP_ALL
+    files: Sequence[Path],
+    allow_gaps: bool,
+    select: str = "auto",
+    structures: StructureMap = KEEP_ALL,
+    memory: HeaderMemory | None = None,
 ) -> DicomStudies:
     """Groups DICOM files by series; reads headers only.
 
@@ -54,11 +59,12 @@ def discover_series(
         allow_gaps: Accept series with missing slices.
         select: Which volumes of a series become cases, see `select_volumes`.
         structures: Which structures become which classes.
+        memory: The headers that an earlier run has read.
     """
     studies = DicomStudies()
     volumes_of: dict[str, list[reader.Series]] = {}
     drawings: list[Annotation] = []
-    for item in reader.read(files, allow_gaps) if files else ():
+    for item in reader.read(files, allow_gaps, memory=memory) if files else ():
         if isinstance(item, reader.Series):
             volumes_of.setdefault(item.uid, []).append(item)
         elif item.code == "not-dicom" and images.is_nifti(item.files[0]):
@@ -122,7 +128,7 @@ def _make_source(series: reader.Series, volumes: Sequence[reader.Series]) -> Sou
         sex=info.sex,
         date=info.date,
         warnings=series.missing,
-        burned_in=not set(series.warnings).isdisjoint(reader.BURNED_IN),
+        burned_in=not set(series.warnings).isdisjoint(BURNED_IN),
     )
 
 

@@ -37,7 +37,9 @@ from medssl.data.splits import DEFAULT_SPLIT_FRACTIONS, assign_new_patients, ass
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import exclusive_lock, sweep_parts, write_checksums
+from medssl.io.dicom.series_files import HeaderMemory
 
+HEADERS = "headers.json"  # beside the records of cases, and as private
 ProgressCallback = Callable[[int, int], None]  # called with the number of finished cases and of all cases
 
 
@@ -90,8 +92,10 @@ def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCa
     scans, out = Path(os.path.normpath(scans.absolute())), out.absolute()  # as in dataset.json, without `..`
     if scans == out or scans in out.parents:
         raise BadInput(f"{out}: lies inside the scans; choose a folder outside {scans}")
-    layout = discover_dataset(scans, config)
     pseudonymizer = _make_pseudonymizer(out, config)
+    memory_file = pseudonymizer.records.with_name(HEADERS)
+    memory = HeaderMemory.read(memory_file)
+    layout = discover_dataset(scans, config, memory)
     is_new = is_new_store(out)
     had_private_dir = private_dir(out).exists()
     out.mkdir(parents=True, exist_ok=True)
@@ -99,6 +103,7 @@ def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCa
         sweep_parts(out)
         try:
             pseudonymizer.open_store(is_new, "" if is_new else StoreMetadata.read(out).key_fingerprint)
+            memory.write(memory_file, scans)
             return _update_store(scans, layout, pseudonymizer, config, on_progress)
         except BadInput:
             if is_new:

@@ -1,6 +1,5 @@
 """Reads DICOM folders as series; files that cannot be used are listed with the reason."""
 
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,43 +10,20 @@ import numpy as np
 
 from medssl.errors import InputWarning, Message, join_messages
 from medssl.io import archives, file_walk
-from medssl.io.dicom.frames import Frame, check_kind, read_frames
+from medssl.io.dicom.frames import Frame
 from medssl.io.dicom.geometry.missing_slices import find_damaged_neighbours, find_missing_ends
 from medssl.io.dicom.geometry.regular_grid import correct_gantry_tilt, interpolate_missing_slices, make_straight_grid
 from medssl.io.dicom.geometry.slice_geometry import Grid, fit_grid
 from medssl.io.dicom.geometry.split_volumes import split_into_volumes
-from medssl.io.dicom.header import Header, get_text, parse
 from medssl.io.dicom.pixel_data.read_pixels import have_same_content, stack_slices
+from medssl.io.dicom.series_files import HeaderMemory, PatientInfo, SeriesFile
 from medssl.io.dicom.suv import convert_to_suv
 from medssl.io.rejected import ReadRejected, RejectedFiles
 from medssl.volume import Volume
 
 AIR_HU = -1024.0
 MAX_HU = 40_000
-BURNED_IN = (
-    Message("BurnedInAnnotation is YES: text may stand in the pixels"),
-    Message("a saved screen: values may be those of a display"),
-)
-
 UNREADABLE = ("not-a-file", "not-dicom", "unreadable", "archive")  # codes of files that may be damaged slices
-UNITS_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
-
-
-@dataclass(frozen=True)
-class PatientInfo:
-    """Facts about the patient and the scan, as far as the header has them; reading a volume needs none.
-
-    Args:
-        age_years: The age at the time of the scan.
-        sex: "M", "F", "O" or empty.
-        scanner: The manufacturer and the model.
-        date: The date of the study, YYYYMMDD.
-    """
-
-    age_years: float | None = None
-    sex: str = ""
-    scanner: str = ""
-    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,7 +97,10 @@ class Series:
 
 
 def read(
-    source: Path | Sequence[Path], allow_gaps: bool = False, follow_links: bool = False
+    source: Path | Sequence[Path],
+    allow_gaps: bool = False,
+    follow_links: bool = False,
+    memory: HeaderMemory | None = None,
 ) -> Iterator[Series | RejectedFiles]:
     """Reads the headers of all DICOM files of a folder and groups them into series.
 
@@ -129,12 +108,14 @@ def read(
         source: A folder, a file, or a list of files; zip and tar archives are opened.
         allow_gaps: Whether missing slices are interpolated instead of rejecting the series.
         follow_links: Whether links in a folder are followed.
+        memory: The headers that an earlier call has read.
 
     Yields:
         Every series, and every file that is not used with the reason. Each file occurs once, except multi-frame files
         of several volumes, which occur in each of them.
     """
-    groups: dict[str, list[_SeriesFile]] = {}
+    memory = memory or HeaderMemory()
+    groups: dict[str, list[SeriesFile]] = {}
     unreadable: list[Path] = []
     with archives.FileOpener() as opener:
         for path in file_walk.walk_files(source, opener, follow_links):
@@ -142,10 +123,8 @@ def read(
                 yield path
                 continue
             try:
-                with opener.open(path) as file:
-                    header = parse(path, file)
-                check_kind(header)
-                groups.setdefault(get_text(header.data, "SeriesInstanceUID"), []).append(_describe_file(header))
+                file = memory.describe(path, opener)
+                groups.setdefault(file.series, []).append(file)
             except ReadRejected as error:
                 if error.code in UNREADABLE:
                     unreadable.append(path)
@@ -155,62 +134,8 @@ def read(
         yield from _assemble_series(groups[uid], allow_gaps, unreadable)
 
 
-@dataclass(frozen=True)
-class _SeriesFile:
-    """What one file contributes to a series: its slices, or the reason why it is rejected."""
-
-    path: Path
-    sop_instance: str
-    description: str
-    patient_info: PatientInfo
-    warnings: tuple[Message, ...]
-    frames: tuple[Frame, ...]
-    fault: ReadRejected | None
-
-
-def _describe_file(header: Header) -> _SeriesFile:
-    """Reads the slices of a file; if they are rejected, the reason is kept for its series."""
-    path, data = header.path, header.data
-    try:
-        sop_instance, description = get_text(data, "SOPInstanceUID"), get_text(data, "SeriesDescription")
-        return _SeriesFile(
-            path,
-            sop_instance,
-            description,
-            _read_patient_info(header),
-            _find_warnings(header),
-            read_frames(header),
-            None,
-        )
-    except ReadRejected as fault:
-        return _SeriesFile(path, "", "", PatientInfo(), (), (), fault)
-
-
-def _read_patient_info(header: Header) -> PatientInfo:
-    """Reads the facts about the patient and the scan."""
-    data = header.data
-    scanner = " ".join(filter(None, (get_text(data, "Manufacturer"), get_text(data, "ManufacturerModelName"))))
-    age = re.fullmatch(r"(\d{3})([DWMY])", get_text(data, "PatientAge"))
-    years = int(age[1]) / UNITS_PER_YEAR[age[2]] if age else None
-    return PatientInfo(years, get_text(data, "PatientSex"), scanner, get_text(data, "StudyDate"))
-
-
-def _find_warnings(header: Header) -> tuple[Message, ...]:
-    """Returns what should be checked about a file."""
-    messages = []
-    if get_text(header.data, "BurnedInAnnotation").upper() == "YES":
-        messages.append(BURNED_IN[0])
-    if get_text(header.data, "PhotometricInterpretation") == "MONOCHROME1":
-        messages.append(Message("MONOCHROME1: displayed inverted; the values are unchanged"))
-    if get_text(header.data, "LossyImageCompression") == "01":
-        messages.append(Message("its pixels went through lossy compression"))
-    if "SCREEN SAVE" in get_text(header.data, "ImageType").upper() or get_text(header.data, "ConversionType"):
-        messages.append(BURNED_IN[1])
-    return tuple(messages)
-
-
 def _assemble_series(
-    files: Sequence[_SeriesFile], allow_gaps: bool, unreadable: Sequence[Path]
+    files: Sequence[SeriesFile], allow_gaps: bool, unreadable: Sequence[Path]
 ) -> Iterator[Series | RejectedFiles]:
     """Builds the volumes of the files of one series UID, or rejects all of these files with one reason."""
     paths = tuple(file.path for file in files)
@@ -229,7 +154,7 @@ def _assemble_series(
     yield from (replace(volume, missing=(*volume.missing, *lost)) for volume in volumes) if lost else volumes
 
 
-def _reject_series(file: _SeriesFile, count: int) -> ReadRejected:
+def _reject_series(file: SeriesFile, count: int) -> ReadRejected:
     """Returns the error of one file, extended to the other files of its series."""
     assert file.fault is not None
     reason = Message("{name}: {fault}", name=file.path.name, fault=file.fault.message)
@@ -239,9 +164,9 @@ def _reject_series(file: _SeriesFile, count: int) -> ReadRejected:
     return ReadRejected(file.fault.code, reason)
 
 
-def _drop_copies(files: Sequence[_SeriesFile]) -> tuple[list[_SeriesFile], list[RejectedFiles]]:
+def _drop_copies(files: Sequence[SeriesFile]) -> tuple[list[SeriesFile], list[RejectedFiles]]:
     """Keeps each SOP instance once; a second file of one must hold the same slices."""
-    unique: dict[str, _SeriesFile] = {}
+    unique: dict[str, SeriesFile] = {}
     copies = [
         (file, first)
         for file in files
@@ -259,7 +184,7 @@ def _drop_copies(files: Sequence[_SeriesFile]) -> tuple[list[_SeriesFile], list[
     return list(unique.values()), rejected
 
 
-def _check_one_origin(files: Sequence[_SeriesFile]) -> None:
+def _check_one_origin(files: Sequence[SeriesFile]) -> None:
     """Rejects files of one series UID that belong to different patients, studies, modalities or frames of reference."""
     slices = list(chain.from_iterable(file.frames for file in files))
     for name in ("patient", "study", "modality", "frame_of_reference"):
@@ -270,7 +195,7 @@ def _check_one_origin(files: Sequence[_SeriesFile]) -> None:
             )
 
 
-def _build_series(files: Sequence[_SeriesFile], sub_volume: str, slices: tuple[Frame, ...], allow_gaps: bool) -> Series:
+def _build_series(files: Sequence[SeriesFile], sub_volume: str, slices: tuple[Frame, ...], allow_gaps: bool) -> Series:
     """Builds the series of one volume from its slices."""
     key = slices[0].series_key
     grid = fit_grid(slices, allow_gaps)
