@@ -248,7 +248,7 @@ def _restore_file(path: Path, record: FileRecord) -> SeriesFile:
     )  # fmt: skip
 
 
-def _make_adapter() -> TypeAdapter[dict[str, FileRecord]]:
+def _make_adapter() -> Any:
     return TypeAdapter(dict[str, FileRecord])
 
 
