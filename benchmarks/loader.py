@@ -1,19 +1,25 @@
-"""Whether the loader keeps a pretraining fed: time waited for crops against the time of a SparK step on two cores."""
+"""Whether the loader keeps a training fed: crops a second of one core, and time waited against that of a SparK step."""
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
 
 from medssl.data import store
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.transforms import augmentation, spatial
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.objectives.spark import Config, Spark
@@ -23,12 +29,15 @@ from medssl.volume import Volume
 
 CASES, SHAPE, STEPS, WARM = 4, (256, 256, 160), 6, 1
 CROPS = ((64, 4), (96, 1))  # side, crops in a batch
+SIDES, REPEATS = (64, 96, 128, 160), 12  # crops that are timed one by one
 
 
 def main() -> None:
-    """Prints one markdown table."""
-    torch.set_num_threads(2)
+    """Prints two markdown tables."""
     size = "x".join(map(str, SHAPE))
+    with tempfile.TemporaryDirectory() as name:
+        print_speed_of_one_core(pool(Path(name)))
+    torch.set_num_threads(2)
     print(f"SparK by default on augmented crops of {CASES} CTs of {size}; CPU, 2 threads, medians of {STEPS} steps\n")
     print("| crop | batch | loader | step s | waited ms | share of the time | crops/s |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
@@ -38,6 +47,51 @@ def main() -> None:
                 step, wait = epoch(manifest, side, batch, workers)
                 row = f"| {side}^3 | {batch} | {where} | {step:.2f} | {1000 * wait:.0f} "
                 print(f"{row}| {wait / (wait + step):.1%} | {batch / (wait + step):.2f} |", flush=True)
+
+
+def print_speed_of_one_core(manifest: Manifest) -> None:
+    """Prints the CPU time of a crop, plain and augmented, and with torch's own operators in the augmentation."""
+    torch.set_num_threads(1)
+    print(f"One crop of a CT, CPU time of one thread, means of {REPEATS} crops with the same random numbers\n")
+    print("| crop | plain ms | augmented ms | with torch's operators ms | ratio | plain crops/s a core | augmented |")
+    print("|---|---|---|---|---|---|---|")
+    for side in SIDES:
+        plain, augmented = (time_crops(manifest, side, config) for config in (None, AugmentConfig()))
+        with torch_operators():
+            slow = time_crops(manifest, side, AugmentConfig())
+        row = f"| {side}^3 | {1000 * plain:.1f} | {1000 * augmented:.0f} | {1000 * slow:.0f} | {slow / augmented:.1f} "
+        print(f"{row}| {1 / plain:.0f} | {1 / augmented:.0f} |", flush=True)
+    print()
+
+
+def time_crops(manifest: Manifest, side: int, config: AugmentConfig | None) -> float:
+    """Mean CPU seconds of a crop."""
+    dataset = CropDataset(manifest, IntensityNormalization(), (side, side, side), augment_config=config)
+    dataset[0]
+    start = time.process_time()
+    for number in range(REPEATS):
+        dataset[number]
+    return (time.process_time() - start) / REPEATS
+
+
+@contextmanager
+def torch_operators() -> Iterator[None]:
+    """Interpolates volumes and blurs with the operators that torch has for volumes while the block runs."""
+
+    def interpolate(image: Tensor, positions: Tensor) -> Tensor:
+        last = torch.tensor(image.shape[1:])[:, None, None, None] - 1
+        grid = (2 * positions / last - 1).flip(0).movedim(0, -1)[None]
+        return functional.grid_sample(image[None], grid, padding_mode="border", align_corners=True)[0]
+
+    def convolve(x: Tensor, weights: list[float], axis: int) -> Tensor:
+        kernel, radius, shape, pad = torch.tensor([*weights[:0:-1], *weights]), len(weights) - 1, [1] * 5, [0] * 6
+        shape[1 + axis] = len(kernel)
+        pad[6 - 2 * axis] = pad[7 - 2 * axis] = radius
+        padded = functional.pad(x[:, None], pad, mode="replicate")
+        return functional.conv3d(padded, kernel.view(shape))[:, 0]
+
+    with patch.object(spatial, "interpolate_linear", interpolate), patch.object(augmentation, "convolve", convolve):
+        yield
 
 
 def pool(folder: Path) -> Manifest:

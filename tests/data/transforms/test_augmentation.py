@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import grid_sample
 
-from medssl.data.transforms.augmentation import AugmentConfig, draw_spatial_transform
+from medssl.data.transforms.augmentation import AugmentConfig, convolve, draw_spatial_transform
 from medssl.data.transforms.augmentation import augment as augment_scan
 
 ALWAYS = AugmentConfig(probability=1.0, flip=(True, True, True))
@@ -286,3 +287,36 @@ def test_unknown_voxels_stay_unknown():
     for seed in range(5):
         _, moved = augment(ALWAYS, x, label, make_generator(seed))
         assert set(moved.unique().tolist()) == {-1, 0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.5, 2.0), (1.0, 1.0, 5.0)])
+@pytest.mark.parametrize("seed", range(3))
+def test_resampling_agrees_with_torch(seed, spacing_mm):
+    """Linear for all channels, nearest for labels, on noise, in which every misplaced voxel shows."""
+    scan, scan_label = make_crop(shape=(60, 70, 50))
+    box = {}
+
+    def read(corner, shape):
+        box["corner"] = torch.tensor(corner)[:, None, None, None]
+        box["x"], box["label"] = (cut(volume, [20 + c for c in corner], shape) for volume in (scan, scan_label))
+        return box["x"], box["label"]
+
+    config = AugmentConfig(**NO_CHANGE | {"rotate_deg": 30, "scale": 0.2, "elastic": 0.2})
+    transform = draw_spatial_transform(config, (14, 18, 9), spacing_mm, make_generator(seed))
+    x, label = transform.resample(read)
+    last = torch.tensor(box["x"].shape[1:])[:, None, None, None] - 1
+    grid = (2 * (transform.source_positions() - box["corner"]) / last - 1).flip(0).movedim(0, -1)[None]
+    options = {"padding_mode": "border", "align_corners": True}
+    assert torch.allclose(x, grid_sample(box["x"][None], grid, **options)[0], atol=1e-3)
+    nearest = grid_sample(box["label"][None, None].float(), grid, mode="nearest", **options)[0, 0]
+    assert (label == nearest).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("axis", [1, 2, 3])
+@pytest.mark.parametrize("radius", [1, 3, 20])
+def test_a_convolution_repeats_the_last_voxels(axis, radius):
+    x, weights = make_crop()[0], torch.rand(radius + 1, generator=make_generator(radius))
+    kernel = torch.cat([weights.flip(0), weights[1:]])
+    index = (torch.arange(x.shape[axis])[:, None] + torch.arange(-radius, radius + 1)).clamp(0, x.shape[axis] - 1)
+    expected = (x.movedim(axis, -1)[..., index] * kernel).sum(-1).movedim(-1, axis)
+    assert torch.allclose(convolve(x, weights.tolist(), axis), expected, atol=1e-4)
