@@ -33,7 +33,7 @@ def read(path: Path | str, overrides: Sequence[str], schema: type[S]) -> S:
         values = yaml.safe_load(file.read_text()) or {}
     except FileNotFoundError:
         raise BadInput(f"{path}: no such config; see configs/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds a {type(values).__name__}; a config is a table of keys, `key: value`")

@@ -89,9 +89,11 @@ class Run:
     def metadata(self) -> dict[str, Any]:
         """The contents of run.json: kind, state, version, hashes, normalization, network and scores."""
         try:
-            metadata: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-        except ValueError as error:
+            metadata = json.loads((self.path / "run.json").read_text())
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"{self.path / 'run.json'}: is damaged ({error}); restore the file or train again") from None
+        if not isinstance(metadata, dict) or not {"kind", "state"} <= metadata.keys():
+            raise BadInput(f"{self.path / 'run.json'}: does not describe a run; restore the file or train again")
         return metadata
 
     @property

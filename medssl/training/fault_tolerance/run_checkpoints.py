@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from medssl.data.crops import Crops
-from medssl.errors import Stopped
+from medssl.errors import BadInput, Stopped
 from medssl.nn.collectives import is_distributed
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import LoadingFailed
@@ -156,6 +157,13 @@ class RunCheckpoints(Checkpoint):
 
 
 def read_position(path: Path) -> tuple[int, int]:
-    """Returns the epoch and the number of batches in it after which a checkpoint was written."""
-    state = torch.load(path, weights_only=True, mmap=True)["callbacks"][RunCheckpoints.__qualname__]
+    """Returns the epoch and the number of batches in it after which a checkpoint was written.
+
+    Raises:
+        BadInput: The file is no checkpoint of ours, whatever its checksum says.
+    """
+    try:
+        state = torch.load(path, weights_only=True, mmap=True)["callbacks"][RunCheckpoints.__qualname__]
+    except (UnpicklingError, RuntimeError, ValueError, KeyError, TypeError, EOFError):
+        raise BadInput(f"{path}: is no checkpoint of a training, and nothing in it was run; delete the file") from None
     return int(state["epoch"]), int(state["num_batches"])
