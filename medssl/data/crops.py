@@ -1,6 +1,6 @@
 """Cuts random crops from stored volumes and batches them for objectives and tasks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,8 +14,9 @@ from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.store import IntTriple, Store
-from medssl.data.transforms.augmentation import AugmentConfig, ImageAndLabel, ReadBox, augment
+from medssl.data.transforms.augmentation import AugmentConfig, augment
 from medssl.data.transforms.patch_mask import PatchMask
+from medssl.data.transforms.spatial import ImageAndLabel, ReadBox
 from medssl.errors import BadInput
 
 
@@ -65,9 +66,17 @@ class Crops:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
         """Copies the crops to another device."""
-        tensors = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: Any = {n: None if t is None else t.to(device, non_blocking=non_blocking) for n, t in tensors.items()}
-        return Crops(**moved)
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Crops":
+        """Copies the crops into page-locked memory, from which they reach a GPU while it computes."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, change: Callable[[Any], Any]) -> "Crops":
+        """Applies a function to every tensor, and to the mask."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: Any = {name: None if value is None else change(value) for name, value in values.items()}
+        return Crops(**changed)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ DESCRIPTIONS = {
     "monitor_share": "fraction of the training time that the monitors take",
     "probe_dice": "frozen features, few labels; dashed: untrained features",
     "crops_per_s": "training crops per second",
+    "loader_wait": "fraction of the time that the training waits for its crops",
 }
 
 
@@ -95,7 +96,7 @@ def _append_final_scores(logged: dict[str, Points], scores: Mapping[str, float])
 
 
 def _group_title(name: str) -> str:
-    if name.startswith(("val_", "probe_", "crops_per_s")):
+    if name.startswith(("val_", "probe_", "crops_per_s", "loader_wait")):
         return "Scores and speed"
     return "Monitors" if name.startswith("monitor_") else "Loss, by epoch"
 

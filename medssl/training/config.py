@@ -84,7 +84,12 @@ class TrainConfig(Settings):
     precision: Annotated[Literal["32", "bf16"], BeforeValidator(str)] = Field(
         "32", description="32, or bf16 for mixed precision"
     )
-    num_workers: int = Field(0, ge=0, description="data loader processes; 0 loads in the main process")
+    num_workers: int | None = Field(
+        None,
+        ge=0,
+        description="data loader processes of each process; 0 loads in the training's process; null is 0 without a GPU,"
+        " and with GPUs the cores of each, up to 12",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device type; auto uses a GPU if present")
     devices: PositiveInt = Field(
         1,

@@ -1,5 +1,6 @@
 """Data loaders: endless training crops, and whole volumes to validate on."""
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from medssl.nn.collectives import count_processes, get_rank, is_distributed
 from medssl.training.config import TrainConfig
 from medssl.training.fault_tolerance.failures import find_cause
 from medssl.training.processes.agreement import find_any, gather_values
+
+PREFETCHED = 4  # batches of each loader process
+MAX_WORKERS = 12  # by default
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,28 @@ def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset |
     source = InterleavedDataset(dataset, extra) if extra else dataset
     global_batch = config.batch_size if extra is None or extra.labelled else 2 * config.batch_size
     batch_size, num_items = global_batch // count_processes(), config.steps_per_epoch * config.accumulate_grad_batches
+    num_workers, has_gpu = count_workers(config), uses_gpu(config)
     sampler = ResumableSampler(
         num_items * global_batch, batch_size=batch_size, rank=get_rank(), world_size=count_processes()
     )
     return DataLoader(
-        source, batch_size, sampler=sampler, collate_fn=collate, num_workers=config.num_workers,
-        multiprocessing_context="spawn" if config.num_workers else None, persistent_workers=config.num_workers > 0,
-        generator=torch.Generator(),
+        source, batch_size, sampler=sampler, collate_fn=collate, num_workers=num_workers, pin_memory=has_gpu,
+        multiprocessing_context="spawn" if num_workers else None, persistent_workers=num_workers > 0,
+        prefetch_factor=PREFETCHED if num_workers else None, generator=torch.Generator(),
     )  # fmt: skip
+
+
+def uses_gpu(config: TrainConfig) -> bool:
+    """Whether a training with these settings uses a GPU here."""
+    return config.accelerator != "cpu" and torch.cuda.is_available()
+
+
+def count_workers(config: TrainConfig) -> int:
+    """Returns the number of loader processes: as configured, or by the cores that this process may use."""
+    if config.num_workers is not None:
+        return config.num_workers
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, num_cores // config.devices - 1) if uses_gpu(config) else 0
 
 
 class LoadingFailed(BadInput):

@@ -63,6 +63,10 @@ class LitTraining(LightningModule):
             return self.learner.prepare(batch)
         return batch
 
+    def transfer_batch_to_device(self, batch: Crops, device: torch.device, dataloader_idx: int) -> Crops:
+        """Copies a batch to the device; from page-locked memory while the device computes."""
+        return batch.to(device, non_blocking=device.type == "cuda")
+
     def training_step(self, crops: Crops, index: int) -> Tensor:
         """Returns the loss of one batch.
 

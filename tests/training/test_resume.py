@@ -103,7 +103,7 @@ def compare(first, second):
     assert [name for name, value in weights[0].items() if not torch.equal(value, weights[1][name])] == []
     curves = [read_curves(run.path / "logs" / "metrics.csv") for run in (first, second)]
     untimed = [
-        {name: curve for name, curve in kept.items() if not name.startswith(("monitor_", "crops_per_s"))}
+        {name: curve for name, curve in kept.items() if not name.startswith(("monitor_", "crops_per_s", "loader_wait"))}
         for kept in curves
     ]
     assert untimed[0] == untimed[1] and "loss" in untimed[0]

@@ -25,3 +25,7 @@ class PatchMask:
         """Copies the mask to another device."""
         visible, body = (t.to(device, non_blocking=non_blocking) for t in (self.visible, self.body))
         return PatchMask(visible, body, self.num_visible)
+
+    def pin_memory(self) -> "PatchMask":
+        """Copies the mask into page-locked memory."""
+        return PatchMask(self.visible.pin_memory(), self.body.pin_memory(), self.num_visible)

@@ -190,10 +190,11 @@ def draw_rotation_and_scale(
         generator: Source of all randomness.
     """
     thick = find_thick_axis(spacing_mm)
+    strengths_deg = rotate_deg if isinstance(rotate_deg, tuple) else (rotate_deg, rotate_deg, rotate_deg)
     rotation = torch.eye(3)
     for axis in range(3):
-        in_plane = rotate_deg if thick in (None, axis) else 0.0
-        largest = rotate_deg[axis] if isinstance(rotate_deg, tuple) else in_plane
+        is_free = isinstance(rotate_deg, tuple) or thick in (None, axis)
+        largest = strengths_deg[axis] if is_free else 0.0
         angle = math.radians(draw_uniform_number(generator, -largest, largest))
         a, b = [other for other in range(3) if other != axis]
         about_axis = torch.eye(3)

@@ -1,5 +1,6 @@
 """Progress of a training for the user: one progress bar, and preview images of what is being learnt."""
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -24,18 +25,23 @@ from medssl.nn.collectives import count_processes
 from medssl.objectives.base import Objective
 from medssl.render.figures import reconstruction_preview
 from medssl.training.config import TrainConfig
+from medssl.training.data_loaders import TrainBatches, uses_gpu
 from medssl.training.processes.agreement import is_main_process
+
+log = logging.getLogger(__name__)
+MESSAGE_INTERVAL_S = 0.5
+MAX_LOADER_WAIT = 0.1  # fraction of the time of a training on a GPU; a longer one is warned of
 
 
 class ProgressBar(Callback):
-    """Shows one bar over all batches with loss, crops per second and remaining time; without a terminal, one line per
-    epoch.
+    """Shows one bar over all batches with loss, crops per second, the fraction of the time that the training waits for
+    its crops, and remaining time; without a terminal, one line per epoch.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         console = Console(stderr=True)
         self.total = config.total_steps * config.accumulate_grad_batches
-        self.epochs = config.epochs
+        self.epochs, self.next_message_s, self.has_warned = config.epochs, 0.0, not uses_gpu(config)
         self.is_shown = is_main_process()
         self.prints_lines = self.is_shown and not console.is_terminal
         self.bar = progress.Progress(
@@ -47,6 +53,7 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the bar, for a resumed training at the resumed batch."""
         self.first, self.start = self._count_batches(trainer), time.monotonic()
+        self.waited_before_s = _read_wait_s(trainer)
         self.task = self.bar.add_task("training", total=self.total, completed=self.first, message="")
         self.bar.start()
 
@@ -54,20 +61,33 @@ class ProgressBar(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Crops, batch_idx: int
     ) -> None:
         """Advances the bar by one batch."""
-        completed = self._count_batches(trainer)
+        completed, seconds = self._count_batches(trainer), max(1e-9, time.monotonic() - self.start)
         num_crops = (completed - self.first) * len(batch.x) * count_processes()
-        self.crops_per_s = num_crops / max(1e-9, time.monotonic() - self.start)
-        self.message = f"loss {float(outputs['loss']):.3f}  {self.crops_per_s:.1f} crops/s"
+        self.crops_per_s, self.loader_wait = (
+            num_crops / seconds,
+            (_read_wait_s(trainer) - self.waited_before_s) / seconds,
+        )
+        if not trainer.is_last_batch and seconds < self.next_message_s:
+            return  # reading the loss makes the CPU wait for a GPU
+        self.next_message_s = seconds + MESSAGE_INTERVAL_S
+        loss = float(outputs["loss"])
+        self.message = f"loss {loss:.3f}  {self.crops_per_s:.1f} crops/s  waits for crops {self.loader_wait:.0%}"
         self.bar.update(self.task, completed=completed, message=self.message)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the speed and, without a terminal, prints a line with the scores of the epoch."""
-        pl_module.log("crops_per_s", self.crops_per_s)
+        pl_module.log_dict({"crops_per_s": self.crops_per_s, "loader_wait": self.loader_wait})
+        if self.is_shown and self.loader_wait > MAX_LOADER_WAIT and not self.has_warned:
+            self.has_warned = True
+            log.warning(
+                "the training waits for its crops %.0f %% of the time; raise train.num_workers, or lower augment",
+                100 * self.loader_wait,
+            )
         if self.prints_lines:
             scores = "  ".join(
                 f"{name} {float(value):.4g}"
                 for name, value in sorted(trainer.callback_metrics.items())
-                if name not in ("loss", "crops_per_s") and not name.startswith("monitor_")
+                if name not in ("loss", "crops_per_s", "loader_wait") and not name.startswith("monitor_")
             )
             completed = self._count_batches(trainer)
             seconds = (time.monotonic() - self.start) / max(1, completed - self.first) * (self.total - completed)
@@ -107,3 +127,9 @@ class PreviewWriter(Callback):
         if volumes:
             with atomic_file(self.folder / f"epoch_{epoch:04d}.png") as part:
                 reconstruction_preview(volumes).save(part)
+
+
+def _read_wait_s(trainer: Trainer) -> float:
+    """Returns how many seconds the training has waited for its batches."""
+    batches = trainer.train_dataloader
+    return batches.waited_s if isinstance(batches, TrainBatches) else 0.0

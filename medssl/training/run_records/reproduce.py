@@ -13,7 +13,7 @@ from medssl.training.finetune import FinetuneConfig, finetune
 from medssl.training.pretrain import PretrainConfig, pretrain
 from medssl.training.run_records.environment import describe_environment, find_differences
 
-UNTIMED = ("crops_per_s", "monitor_")  # scores that depend on the speed of the machine
+UNTIMED = ("crops_per_s", "loader_wait", "monitor_")  # scores that depend on the speed of the machine
 
 
 @dataclass(frozen=True)
