@@ -160,7 +160,7 @@ def read_position(path: Path) -> tuple[int, int]:
     """Returns the epoch and the number of batches in it after which a checkpoint was written.
 
     Raises:
-        BadInput: The file is no checkpoint of ours, whatever its checksum says.
+        BadInput: The file is no checkpoint of a training, even if its checksum fits.
     """
     try:
         state = torch.load(path, weights_only=True, mmap=True)["callbacks"][RunCheckpoints.__qualname__]
