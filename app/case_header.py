@@ -45,6 +45,7 @@ def _render_finding(index: Index, finding: Finding, item: WorklistItem) -> None:
     facts = {
         "Finding": finding.name,
         "Diameter": f"{finding.diameter_mm:.1f} mm",
+        "Axial axes": _format_axes(finding),
         "Volume": format_volume(finding.volume_ml),
         "Score": _format_score(index, finding),
         "Uncertainty": "–" if finding.uncertainty is None else f"{finding.uncertainty:.2f}",
@@ -53,6 +54,13 @@ def _render_finding(index: Index, finding: Finding, item: WorklistItem) -> None:
     }
     cells = "".join(f"<dt>{name}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
     st.html(f"<dl class=facts>{cells}</dl>")
+
+
+def _format_axes(finding: Finding) -> str:
+    """Returns the long and the short axis of the mask in an axial plane."""
+    if finding.long_axis_mm is None or finding.short_axis_mm is None:
+        return "–"
+    return f"{finding.long_axis_mm:.1f} x {finding.short_axis_mm:.1f} mm"
 
 
 def _format_score(index: Index, finding: Finding) -> str:

@@ -3,8 +3,11 @@
 import argparse
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from medssl.errors import BadInput
+
+WINDOW_OPTIONS: dict[str, Any] = {"overlap": 0.5, "precision": "fp32"}
 
 
 def main(words: list[str]) -> None:
@@ -15,12 +18,13 @@ def main(words: list[str]) -> None:
     from medssl.inference.ensemble import Ensemble
     from medssl.inference.prediction_writer import PredictionWriter
     from medssl.models.fold_assignment import FoldAssignment
-    from medssl.models.model_pool import load_predictor, require_same_inputs
-    from medssl.models.trained_model import default_device
+    from medssl.models.model_pool import adjust_inference, load_predictor, require_same_inputs
+    from medssl.models.trained_model import default_device, require_device
     from medssl.run import Run
 
     if args.dates and args.scans.is_file():
         raise BadInput("--dates: a store holds no dates; predict the folder of scans instead")
+    device = require_device(args.device) if args.device else default_device()
     runs = [Run.open(path) for path in args.runs]
     network = require_same_inputs(runs)
     assignment = FoldAssignment.for_split(runs, args.scans, args.split)
@@ -30,7 +34,12 @@ def main(words: list[str]) -> None:
         )
     calibration = Calibration() if assignment.run_of_case else Calibration.load(runs, args.calibration)
     predictors = [
-        load_predictor(group, args.tta, calibration, default_device(), tuple(args.channels))
+        adjust_inference(
+            load_predictor(group, args.tta, calibration, device, tuple(args.channels)),
+            args.batch,
+            args.overlap,
+            args.precision,
+        )
         for group in assignment.run_groups()
     ]
     sources = " and ".join(["runs"] * (len(assignment.run_groups()[0]) > 1) + ["mirrored views"] * args.tta)
@@ -42,6 +51,7 @@ def main(words: list[str]) -> None:
     scans = assignment.list_scans(args.scans, args.split, args.modality)
     open_writer = PredictionWriter.resume if args.resume else PredictionWriter.create
     options = {name: getattr(args, name) for name in ("modality", "channels", "tta", "dates") if getattr(args, name)}
+    options |= {name: getattr(args, name) for name in WINDOW_OPTIONS if getattr(args, name) != WINDOW_OPTIONS[name]}
     metadata = {
         "uncertainty": uncertainty,
         "requested": [scan.case for scan in scans],
@@ -96,6 +106,16 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="indices of the channels that the scans have, for example 0 2 (default: all)",
     )
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER (default: a GPU if there is one)")
+    parser.add_argument("--batch", type=int, default=2, help="windows per forward pass (default: 2)")
+    parser.add_argument(
+        "--overlap", type=float, default=WINDOW_OPTIONS["overlap"],
+        help="fraction of a window that overlaps the next one (default: 0.5); less is faster and less exact",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16"], default=WINDOW_OPTIONS["precision"],
+        help="bf16: mixed precision, faster where the processor supports it, with slightly different probabilities",
+    )  # fmt: skip
     parser.add_argument(
         "--dates", action="store_true", help="record the study dates of a folder's scans, which can identify a person"
     )

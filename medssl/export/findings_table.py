@@ -33,9 +33,10 @@ def build_row(
         "verdict": verdict.decision if verdict else "", "reason": verdict.reason if verdict else "",
         "note": verdict.note if verdict and include_notes else "", "corrected": int(item.is_corrected),
         "segment": item.number or "", "volume_ml": round(finding.volume_ml, 4),
-        "diameter_mm": round(finding.diameter_mm, 2), **_format_axes(item.axes), "x_mm": x, "y_mm": y, "z_mm": z,
-        "score": round(finding.score, 3), **_format_growth(comparison, finding.id),
-        "at": verdict.at if verdict else "", **extra, "notice": NOTICE,
+        "diameter_mm": round(finding.diameter_mm, 2), "mask_long_axis_mm": _round_or_empty(finding.long_axis_mm, 2),
+        "mask_short_axis_mm": _round_or_empty(finding.short_axis_mm, 2), **_format_axes(item.axes),
+        "x_mm": x, "y_mm": y, "z_mm": z, "location": finding.location, "score": round(finding.score, 3),
+        **_format_growth(comparison, finding.id), "at": verdict.at if verdict else "", **extra, "notice": NOTICE,
     }  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """Loads one or several finetuning runs as one predictor, with optional test-time augmentation."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
 
 from medssl.errors import BadInput, InputWarning
 from medssl.inference.calibration import Calibration
@@ -15,6 +18,8 @@ from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.run import Run
 
 PooledPredictor = Predictor | Ensemble | Detector
+Precision = Literal["fp32", "bf16"]
+MAX_OVERLAP = 0.9
 INPUT_FIELDS = ("in_channels", "normalization", "spacing_mm", "labels")
 
 
@@ -68,6 +73,48 @@ def pool_models(runs: Sequence[Run], tta: bool, device: str, channels: tuple[int
         box_networks=tuple(network for detector in detectors for network in detector.box_networks),
         views=views,
     )
+
+
+def adjust_inference(
+    predictor: PooledPredictor, batch_size: int, overlap: float, precision: Precision = "fp32"
+) -> PooledPredictor:
+    """Returns a predictor with other settings of its sliding window.
+
+    Args:
+        predictor: A predictor, ensemble or detector.
+        batch_size: The number of windows per forward pass, which changes no result but for rounding.
+        overlap: The fraction of a window that overlaps the next one.
+        precision: "fp32", or "bf16" for networks in mixed precision, which is faster and slightly different.
+
+    Raises:
+        BadInput: The batch or the overlap is impossible.
+    """
+    if batch_size < 1 or not 0 <= overlap <= MAX_OVERLAP:
+        raise BadInput(
+            f"--batch {batch_size} --overlap {overlap}: give a batch of at least 1 and an overlap of 0 to {MAX_OVERLAP}"
+        )
+    if isinstance(predictor, Ensemble):
+        members = (adjust_inference(member, batch_size, overlap, precision) for member in predictor.members)
+        return replace(predictor, members=tuple(member for member in members if isinstance(member, Predictor)))
+    if precision == "bf16" and isinstance(predictor, Predictor):
+        predictor = replace(predictor, network=_use_bfloat16(predictor.network, predictor.device))
+    elif precision == "bf16" and isinstance(predictor, Detector):
+        voxel_networks, box_networks = (
+            tuple(_use_bfloat16(network, predictor.device) for network in networks)
+            for networks in (predictor.voxel_networks, predictor.box_networks)
+        )
+        predictor = replace(predictor, voxel_networks=voxel_networks, box_networks=box_networks)
+    return replace(predictor, batch_size=batch_size, overlap=overlap)
+
+
+def _use_bfloat16(network: Callable[[Tensor], Any], device: str) -> Callable[[Tensor], Any]:
+    """Returns a network whose convolutions compute in bfloat16."""
+
+    def apply(windows: Tensor) -> Any:
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            return network(windows)
+
+    return apply
 
 
 def require_same_inputs(runs: Sequence[Run]) -> TrainedModel:

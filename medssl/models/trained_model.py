@@ -182,6 +182,17 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def require_device(name: str) -> str:
+    """Returns a torch device; raises BadInput if this machine does not have it."""
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise BadInput(f"--device {name}: is not cpu, cuda or cuda:NUMBER")
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and int(number or 0) >= available:
+        raise BadInput(f"--device {name}: this machine has {available} usable GPUs; use --device cpu")
+    return name
+
+
 def build_predictor(
     run: Run, device: str = "cpu", channels: tuple[int, ...] = ()
 ) -> Callable[[Volume, str], Prediction]:

@@ -315,7 +315,9 @@ def test_measured_diameters_are_exported_with_that_of_the_mask(review, tmp_path,
     review.act("accept", A1).act("measure", A1, details=AXES).act("accept", A2).sign().export(tmp_path / "out")
     rows = read_table(tmp_path / "out")
     assert [float(rows[A1][name]) for name in ("long_axis_mm", "short_axis_mm")] == [5, round(SHORT_MM, 2)]
-    assert rows[A1]["axes_plane"] == "axial" and float(rows[A1]["diameter_mm"]) > 6
+    assert rows[A1]["axes_plane"] == "axial" and float(rows[A1]["diameter_mm"]) == pytest.approx(9, abs=0.7)
+    mask_axes = [float(rows[A1][f"mask_{name}_axis_mm"]) for name in ("long", "short")]
+    assert mask_axes == pytest.approx([6, 6], abs=0.7)
     assert rows[A2]["long_axis_mm"] == rows[A2]["short_axis_mm"] == rows[A2]["axes_plane"] == ""
     diameters = {name: row[3] for name, row in zip(rows, reports[0].rows, strict=True)}
     assert diameters == {A1: "5.0 x 3.6", A2: f"{float(rows[A2]['diameter_mm']):.1f}"}

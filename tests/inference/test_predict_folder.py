@@ -237,3 +237,25 @@ def test_unwritable_folder_fails_before_prediction(place, capsys, monkeypatch):
     args = (place / "a", place / "scans", "--modality", "CT", "--out", place / "out" / "p")
     assert cli.run("predict", [str(arg) for arg in args]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_device_batch_overlap_and_precision_are_options(place, capsys):
+    options = ("--device", "cpu", "--batch", "3", "--overlap", "0.25", "--precision", "bf16")
+    assert predict(place, *options) == 0
+    assert read_index(place / "out").options["overlap"] == 0.25
+    assert predict(place, "--resume") == 2
+    assert "was started with another --overlap, --precision" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "cuda:7"), "this machine has"),
+        (("--device", "tpu"), "is not cpu, cuda or cuda:NUMBER"),
+        (("--overlap", "1"), "an overlap of 0 to 0.9"),
+        (("--batch", "0"), "a batch of at least 1"),
+    ],
+)
+def test_impossible_options_are_refused(place, capsys, options, message):
+    assert predict(place, *options) == 2
+    assert message in capsys.readouterr().err and not (place / "out").exists()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference as monai_inference
 
+from medssl.errors import BadInput, InputWarning
 from medssl.inference.sliding_window import sliding_window_inference, stream_slabs
 
 sizes = st.tuples(*[st.integers(1, 13)] * 3)
@@ -85,3 +86,39 @@ def test_wrong_weights_are_detected(fault, monkeypatch):
     expected = sliding_window_inference(x, two_channels, (4, 4, 4))
     monkeypatch.setattr(module, "_gaussian_weights", lambda crop: fault(gaussian(crop)))
     assert not torch.allclose(sliding_window_inference(x, two_channels, (4, 4, 4)), expected, atol=1e-5)
+
+
+def test_no_window_runs_alone():
+    batches = []
+
+    def network(x):
+        batches.append(len(x))
+        return two_channels(x)
+
+    for size in ((5, 4, 4), (5, 4, 20), (9, 9, 9)):
+        x = torch.randn(2, *size, generator=torch.Generator().manual_seed(3))
+        result = sliding_window_inference(x, network, (4, 4, 4), batch_size=2)
+        assert torch.allclose(
+            result, monai_inference(x[None], (4, 4, 4), 2, two_channels, 0.5, "gaussian")[0], atol=1e-5
+        )
+    assert min(batches) >= 2
+
+
+def test_a_batch_that_exceeds_the_memory_is_halved():
+    def network(x):
+        if len(x) > 2:
+            raise torch.OutOfMemoryError
+        return two_channels(x)
+
+    x = torch.randn(2, 9, 9, 9, generator=torch.Generator().manual_seed(3))
+    with pytest.warns(InputWarning, match="the batch is halved"):
+        result = sliding_window_inference(x, network, (4, 4, 4), batch_size=8)
+    assert torch.equal(result, sliding_window_inference(x, two_channels, (4, 4, 4), batch_size=8))
+
+
+def test_a_window_that_exceeds_the_memory_is_one_clear_line():
+    def network(x):
+        raise torch.OutOfMemoryError
+
+    with pytest.warns(InputWarning), pytest.raises(BadInput, match="too small for one window of 4x4x4 voxels"):
+        sliding_window_inference(torch.zeros(1, 9, 9, 9), network, (4, 4, 4))
