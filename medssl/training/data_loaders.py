@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from medssl.data.case_pool import PooledCrops
 from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.crops import CropDataset, CropItem, Crops, ResumableSampler, collate
 from medssl.data.manifest import Manifest
@@ -52,7 +53,9 @@ class DataLoaders:
         sampler.epoch, sampler.start = epoch, num_batches * (self.train.batch_size or 1) * sampler.world_size
 
 
-def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset | None = None) -> "DataLoader[Any]":
+def train_loader(
+    dataset: CropDataset | PooledCrops, config: TrainConfig, extra: CropDataset | None = None
+) -> "DataLoader[Any]":
     """Returns a loader with `config.steps_per_epoch` optimizer steps per epoch, for any number of volumes.
 
     Args:
@@ -61,7 +64,7 @@ def train_loader(dataset: CropDataset, config: TrainConfig, extra: CropDataset |
         extra: Further crops for semi-supervised training. Labelled ones make up every second crop of a batch;
             unlabelled ones are added to each batch, as many as there are crops of `dataset`.
     """
-    source = InterleavedDataset(dataset, extra) if extra else dataset
+    source = InterleavedDataset(dataset, extra) if extra and isinstance(dataset, CropDataset) else dataset
     global_batch = config.batch_size if extra is None or extra.labelled else 2 * config.batch_size
     batch_size, num_items = global_batch // count_processes(), config.steps_per_epoch * config.accumulate_grad_batches
     num_workers, has_gpu = count_workers(config), uses_gpu(config)

@@ -1,5 +1,7 @@
 """Pretraining: trains an encoder by self-supervision on unlabelled volumes."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from medssl.config import class_for_config, module_choice
+from medssl.data.case_pool import CasePool, PooledCrops
 from medssl.data.checks import leakage
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
@@ -43,6 +46,20 @@ class PretrainConfig(Settings):
 
     run: Path = Field(description="folder to write the run to")
     manifest: Path = Field(description="manifest.csv of a store")
+    pool: tuple[Path, ...] = Field(
+        (), description="manifest.csv of further stores with the same normalization, whose volumes are trained on too"
+    )
+    sampling_temperature: float = Field(
+        1.0,
+        ge=1,
+        description="1 draws all volumes equally often; larger values draw small data sets and sites more often, up to"
+        " as often as large ones",
+    )
+    single_channel: bool = Field(
+        False,
+        description="train a network of one channel, on one random channel of each volume; for volumes with different"
+        " numbers of channels",
+    )
     objective: module_choice("medssl.objectives") = Field(  # type: ignore[valid-type]
         description="objective and its settings: a module of medssl/objectives, for example objective.name=spark"
     )
@@ -103,7 +120,8 @@ def _pretrain(config: PretrainConfig) -> Run:
     if config.num_folds:
         manifest = assign_fold(manifest, config.fold, config.num_folds, config.seed)
     cases = manifest.in_split(config.split)
-    spec = TrainedModel.for_manifest(cases, config.encoder, config.patch_size)
+    stores = CasePool.read(cases, config.pool, config.split)
+    spec = describe_model(config, stores)
     probe = make_probe(config, manifest, spec) if is_main_process() else None
     labels = plan_labels(config.labels, manifest, cases, spec, config.seed)
     objective, plateau, transfer = build_objective(config, spec, labels.num_classes)
@@ -113,19 +131,54 @@ def _pretrain(config: PretrainConfig) -> Run:
     begin = Run.resume if config.resume else Run.create
     metadata: dict[str, Any] = {"manifest": cases.digest(), "network": spec.model_dump(mode="json")}
     metadata |= encoder_metadata(objective.encoder, config.objective.name, store_digests(manifest.folder))
+    metadata |= {"pool": [{"manifest": m.digest()} | store_digests(m.folder) for m in stores.manifests[1:]]}
     metadata |= {"start_licences": list_weight_licences(Run.open(start) if start else None)}
     metadata |= {"transfer": transfer.to_json() if transfer else None}
     run = call_on_main(lambda: begin(config.run, config, "pretrain", **metadata))
-    call_on_main(lambda: leakage.write_traces(run.path, [*traces, *leakage.trace_cases(labels.training_cases)]))
+    seen = [*traces, *(t for m in (labels.training_cases, *stores.manifests[1:]) for t in leakage.trace_cases(m))]
+    call_on_main(lambda: leakage.write_traces(run.path, seen))
     pool = call_on_main(lambda: labels.open_pool(run.path))
     loaders = make_loaders(config, objective, pool)
-    facts = {name: [getattr(case, name) for case in pool.manifest.cases] for name in METADATA_LABELS}
+    trained = CasePool((pool.manifest, *stores.manifests[1:])).cases
+    facts = {name: [getattr(case, name) for case in trained] for name in METADATA_LABELS}
     callbacks: list[Callback] = [RepresentationMonitor(run, facts), *([DenseProbeCallback(probe)] if probe else [])]
     scores = train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
     if is_main_process():
         warn_about_unfinished(run, scores)
         run.close()
     return run
+
+
+def describe_model(config: PretrainConfig, pool: CasePool) -> TrainedModel:
+    """Returns the model to train on a pool; its spacing is None if the stores have different ones.
+
+    Raises:
+        BadInput: The stores have different normalizations, or volumes different numbers of channels.
+    """
+    manifests = pool.manifests
+    if config.single_channel:
+        manifests = tuple(replace(m, cases=tuple(replace(c, channels=1) for c in m.cases)) for m in manifests)
+    specs = [TrainedModel.for_manifest(m, config.encoder, config.patch_size) for m in manifests]
+    first, folders = specs[0], [str(m.folder) for m in manifests]
+    for spec, folder in zip(specs, folders, strict=True):
+        if spec.normalization != first.normalization:
+            raise BadInput(
+                f"pool: {folder} has another intensity normalization than {folders[0]}; ingest it again with"
+                f" --normalization {folders[0]}"
+            )
+        if spec.in_channels != first.in_channels:
+            raise BadInput(
+                f"pool: {folder} has volumes with {spec.in_channels} channels, {folders[0]} with {first.in_channels};"
+                " train on one channel of each with single_channel=true"
+            )
+    if config.single_channel and (first.normalization.landmarks or first.normalization.hu_channels):
+        raise BadInput(
+            f"single_channel=true: {folders[0]} has a normalization of its own for each channel; ingest it again with"
+            " the default one"
+        )
+    spacing_mm = first.spacing_mm if len({spec.spacing_mm for spec in specs}) == 1 else None
+    units = tuple(sorted({unit for spec in specs for unit in spec.units}))
+    return first.model_copy(update={"spacing_mm": spacing_mm, "units": units})
 
 
 def make_probe(config: PretrainConfig, manifest: Manifest, spec: TrainedModel) -> DenseProbe | None:
@@ -194,11 +247,11 @@ def check_objective(config: PretrainConfig, objective: Objective, spec: TrainedM
 
 
 def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) -> DataLoaders:
-    """Returns crops of the pool with its labels, if any, and with as many views as the objective needs."""
-    dataset = CropDataset(
-        pool.manifest,
-        pool.normalization,
-        config.patch_size,
+    """Returns crops of the cases and of further stores, with labels, if any, and as many views as the objective needs."""
+    make_dataset = partial(
+        CropDataset,
+        normalization=pool.normalization,
+        patch_size=config.patch_size,
         num_views=objective.views,
         min_overlap=config.min_view_overlap,
         labelled=pool.classes is not None,
@@ -206,4 +259,10 @@ def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) 
         seed=config.train.seed,
         augment_config=config.augment,
     )
-    return DataLoaders(train_loader(dataset, config.train), case_ids=[case.id for case in pool.manifest.cases])
+    stores = CasePool.read(pool.manifest, config.pool, config.split)
+    dataset = (
+        PooledCrops(stores, make_dataset, config.sampling_temperature, config.single_channel, config.train.seed)
+        if config.draws_groups
+        else make_dataset(pool.manifest)
+    )
+    return DataLoaders(train_loader(dataset, config.train), case_ids=[case.id for case in stores.cases])

@@ -1,0 +1,99 @@
+"""One pool of volumes from several stores: of many sites, modalities, spacings and numbers of channels."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from medssl.data.crops import CropDataset, CropItem
+from medssl.data.manifest import Case, Manifest
+
+
+@dataclass(frozen=True)
+class CaseGroup:
+    """Cases of one store, one site and one number of channels.
+
+    Attributes:
+        manifest: The cases.
+        numbers: The number of each case in the pool.
+    """
+
+    manifest: Manifest
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CasePool:
+    """The cases of several stores, which one training draws from."""
+
+    manifests: tuple[Manifest, ...]
+
+    @classmethod
+    def read(cls, first: Manifest, further: Sequence[Path], split: str) -> "CasePool":
+        """Adds the cases of one split of further manifests to the cases of a first one."""
+        return cls((first, *(Manifest.read(path).in_split(split) for path in further)))
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """All cases, in the order of their numbers."""
+        return tuple(case for manifest in self.manifests for case in manifest.cases)
+
+    def list_groups(self) -> list[CaseGroup]:
+        """Returns the cases by store, site and number of channels."""
+        groups: dict[tuple[int, str, int], list[tuple[int, Case]]] = {}
+        number = 0
+        for store, manifest in enumerate(self.manifests):
+            for case in manifest.cases:
+                groups.setdefault((store, case.site, case.channels), []).append((number, case))
+                number += 1
+        return [
+            CaseGroup(replace(self.manifests[store], cases=tuple(case for _, case in rows)), tuple(n for n, _ in rows))
+            for (store, _, _), rows in sorted(groups.items())
+        ]
+
+
+class PooledCrops(Dataset[CropItem]):
+    """Random crops of a pool; item n is a pure function of the seed and n.
+
+    A group of n cases is drawn with a probability proportional to n to the power of 1 / temperature, as languages are
+    in Conneau et al., "Unsupervised cross-lingual representation learning at scale" (2020),
+    https://arxiv.org/abs/1911.02116. At 1 all volumes are equally likely, at infinity all groups.
+
+    Args:
+        pool: The cases.
+        make_dataset: Returns the crops of the cases of one group.
+        temperature: At least 1.
+        single_channel: Whether an item has one random channel of its volume, so that volumes with different numbers of
+            channels form one batch.
+        seed: Seed of all random choices but those of a crop.
+    """
+
+    def __init__(
+        self,
+        pool: CasePool,
+        make_dataset: Callable[[Manifest], CropDataset],
+        temperature: float = 1.0,
+        single_channel: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.groups = pool.list_groups()
+        self.datasets = [make_dataset(group.manifest) for group in self.groups]
+        sizes = np.array([len(group.numbers) for group in self.groups], float) ** (1 / temperature)
+        self.probabilities = sizes / sizes.sum()
+        self.single_channel, self.seed = single_channel, seed
+
+    def __len__(self) -> int:
+        """Returns the number of cases; items beyond it visit the cases again."""
+        return sum(len(group.numbers) for group in self.groups)
+
+    def __getitem__(self, number: int) -> CropItem:
+        rng = np.random.default_rng((self.seed, number, 2))
+        index = int(rng.choice(len(self.groups), p=self.probabilities))
+        item = self.datasets[index][number]
+        item = replace(item, volume=self.groups[index].numbers[item.volume])
+        if not self.single_channel:
+            return item
+        channel = int(rng.integers(item.x.shape[1]))
+        return replace(item, x=item.x[:, channel : channel + 1].clone())
