@@ -103,7 +103,16 @@ class PretrainConfig(Settings):
             raise ValueError("continue_from continues from a plateau: also give train.schedule=infinite")
         if self.labels.depends_on_subset and self.split != "train":
             raise ValueError(f"labels.source={self.labels.source} uses labels of split train; leave out split")
+        if self.draws_groups and self.labels.source != "none":
+            raise ValueError(
+                "pool, sampling_temperature and single_channel are for volumes without labels; leave out labels"
+            )
         return self
+
+    @property
+    def draws_groups(self) -> bool:
+        """Whether volumes are drawn by data set and site, instead of each once in every round."""
+        return bool(self.pool) or self.single_channel or self.sampling_temperature > 1
 
 
 def pretrain(config: PretrainConfig) -> Run:
@@ -247,7 +256,7 @@ def check_objective(config: PretrainConfig, objective: Objective, spec: TrainedM
 
 
 def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) -> DataLoaders:
-    """Returns crops of the cases and of further stores, with labels, if any, and as many views as the objective needs."""
+    """Returns crops of the cases and of further stores, with as many views as the objective needs, and labels if any."""
     make_dataset = partial(
         CropDataset,
         normalization=pool.normalization,
