@@ -256,7 +256,7 @@ def check_objective(config: PretrainConfig, objective: Objective, spec: TrainedM
 
 
 def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) -> DataLoaders:
-    """Returns crops of the cases and of further stores, with as many views as the objective needs, and labels if any."""
+    """Returns crops of the cases and of further stores, with labels if any and the views that the objective needs."""
     make_dataset = partial(
         CropDataset,
         normalization=pool.normalization,
