@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from medssl.data.case_pool import PooledCrops
 from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.crops import CropDataset, CropItem, Crops, ResumableSampler, collate
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.case_pool import PooledCrops
 from medssl.data.store import Store
 from medssl.errors import BadInput
 from medssl.nn.collectives import count_processes, get_rank, is_distributed

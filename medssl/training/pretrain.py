@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from medssl.config import class_for_config, module_choice
-from medssl.data.case_pool import CasePool, PooledCrops
 from medssl.data.checks import leakage
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
+from medssl.data.pools.case_pool import CasePool, PooledCrops
 from medssl.data.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput

@@ -1,0 +1,1 @@
+"""Pools of volumes from several stores."""
