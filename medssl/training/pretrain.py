@@ -144,8 +144,8 @@ def _pretrain(config: PretrainConfig) -> Run:
     metadata |= {"start_licences": list_weight_licences(Run.open(start) if start else None)}
     metadata |= {"transfer": transfer.to_json() if transfer else None}
     run = call_on_main(lambda: begin(config.run, config, "pretrain", **metadata))
-    seen = [*traces, *(t for m in (labels.training_cases, *stores.manifests[1:]) for t in leakage.trace_cases(m))]
-    call_on_main(lambda: leakage.write_traces(run.path, seen))
+    all_traces = [*traces, *(t for m in (labels.training_cases, *stores.manifests[1:]) for t in leakage.trace_cases(m))]
+    call_on_main(lambda: leakage.write_traces(run.path, all_traces))
     pool = call_on_main(lambda: labels.open_pool(run.path))
     loaders = make_loaders(config, objective, pool)
     trained = CasePool((pool.manifest, *stores.manifests[1:])).cases
