@@ -12,7 +12,7 @@ from medssl.data.manifest import Case, Manifest
 
 
 @dataclass(frozen=True)
-class CaseGroup:
+class SamplingGroup:
     """Cases of one store, one site and one number of channels.
 
     Attributes:
@@ -40,7 +40,7 @@ class CasePool:
         """All cases, in the order of their numbers."""
         return tuple(case for manifest in self.manifests for case in manifest.cases)
 
-    def list_groups(self) -> list[CaseGroup]:
+    def list_groups(self) -> list[SamplingGroup]:
         """Returns the cases by store, site and number of channels."""
         groups: dict[tuple[int, str, int], list[tuple[int, Case]]] = {}
         number = 0
@@ -49,7 +49,9 @@ class CasePool:
                 groups.setdefault((store, case.site, case.channels), []).append((number, case))
                 number += 1
         return [
-            CaseGroup(replace(self.manifests[store], cases=tuple(case for _, case in rows)), tuple(n for n, _ in rows))
+            SamplingGroup(
+                replace(self.manifests[store], cases=tuple(case for _, case in rows)), tuple(n for n, _ in rows)
+            )
             for (store, _, _), rows in sorted(groups.items())
         ]
 
