@@ -10,6 +10,10 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives import mae, spark
+from medssl.objectives import sum as objective_sum
+from medssl.training.config import TrainConfig
+from medssl.training.trainer import train
+from tests.helpers.toy_training import make_loaders, make_spark, open_run
 
 KINDS = {"spark": (spark.Config, spark.Spark), "mae": (mae.Config, mae.Mae)}
 
@@ -48,6 +52,23 @@ def test_a_prepared_batch_gives_the_same_step(kind):
     crops = make_crops()
     assert torch.equal(first.step(first.prepare(crops)).loss, second.step(crops).loss)
     assert first.draws.made == second.draws.made == 1
+
+
+def test_a_training_draws_the_masks_before_a_batch_moves(tmp_path, monkeypatch):
+    model, masks = make_spark(), []
+    step = model.step
+    monkeypatch.setattr(model, "step", lambda crops: [masks.append(crops.mask), step(crops)][1])
+    train(model, make_loaders(2), open_run(tmp_path / "run"), TrainConfig(epochs=1, steps_per_epoch=2))
+    assert [mask.num_visible for mask in masks] == [int(mask.visible.sum()) for mask in masks] and len(masks) == 2
+
+
+def test_a_sum_draws_the_mask_of_its_only_masked_objective():
+    for weights, is_drawn in (({"spark": 1.0, "inpaint": 1.0}, True), ({"spark": 1.0, "mae": 1.0}, False)):
+        torch.manual_seed(0)
+        model = objective_sum.Sum(objective_sum.Config(weights=weights), ResEncoder((6, 8, 12), (1, 2, 2)))
+        crops = model.prepare(make_crops())
+        assert (crops.mask is not None) == is_drawn
+        model.step(crops).loss.backward()
 
 
 @pytest.mark.parametrize("kind", KINDS)
