@@ -22,7 +22,6 @@ from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.nn.interop import weight_transfer
 from medssl.run import Run
-from medssl.training import finetune as finetune_module
 from medssl.training import presets
 from medssl.training.finetune import FinetuneConfig, FinetuneData, build_model, finetune, make_loaders
 from medssl.training.label_subset import LabelSubset
@@ -168,7 +167,7 @@ def test_real_volumes_with_different_annotated_organs_train_together(ingest_real
     for crops in loaders.train:
         for row, volume in zip(crops.annotated, crops.volume.tolist(), strict=True):
             assert row.nonzero()[1:, 0].tolist() == present[loaders.case_ids[volume]]
-    assert finetune_module._with_flip_pairs(settings.augment, data.subset.classes).left_right_pairs == ((3, 4),)
+    assert presets.add_flip_pairs(settings.augment, data.subset.classes).left_right_pairs == ((3, 4),)
     with pytest.raises(BadInput, match=r"contains .*Larynx"):
         data.subset.check_classes(allow_missing_classes=False)
     assert np.isfinite(finetune(settings).metadata["scores"]["loss"])
@@ -359,9 +358,9 @@ def test_flips_follow_the_class_names(tmp_path):
     both = replace(plain, names={1: "left ball", 2: "right ball"})
     one_side = replace(plain, names={1: "left ball"})
     flips = make_config(tmp_path, tmp_path, augment={"flip": [True, True, True]}).augment
-    assert finetune_module._with_flip_pairs(flips, both).left_right_pairs == ((1, 2),)
-    assert finetune_module._with_flip_pairs(flips, one_side).flip == (False, True, True)
-    assert finetune_module._with_flip_pairs(flips, plain) == flips
+    assert presets.add_flip_pairs(flips, both).left_right_pairs == ((1, 2),)
+    assert presets.add_flip_pairs(flips, one_side).flip == (False, True, True)
+    assert presets.add_flip_pairs(flips, plain) == flips
 
 
 @pytest.mark.parametrize(
