@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float16, Float32, Int16, Shaped
+from jaxtyping import Bool, Float16, Float32, Int16, Real, Shaped
 from pydantic import Field, model_validator
 from scipy import ndimage
 
 from medssl.errors import BadInput
+from medssl.resampling import to_contiguous
 from medssl.settings import Settings
 from medssl.volume import Spacing, Unit, Volume
 
@@ -62,7 +63,8 @@ class IntensityNormalization(Settings):
             spacing_mm: Target spacing along i, j, k; None keeps the volume's own.
         """
         volume = volume.reorient("RAS")
-        volume = replace(volume, voxels=volume.voxels.astype(np.float32, copy=False))
+        if volume.unit != "HU" or not np.issubdtype(volume.voxels.dtype, np.integer):
+            volume = replace(volume, voxels=volume.voxels.astype(np.float32, copy=False))
         if spacing_mm is not None and not np.allclose(spacing_mm, volume.spacing_mm(), rtol=1e-3):
             volume = volume.resample(spacing_mm, order=1)
         if volume.unit == "HU":
@@ -141,7 +143,10 @@ class IntensityNormalization(Settings):
         return float(low), float(high)
 
 
-def _round_to_int16(voxels: Float32[np.ndarray, "*c i j k"]) -> Int16[np.ndarray, "*c i j k"]:
+def _round_to_int16(voxels: Real[np.ndarray, "*c i j k"]) -> Int16[np.ndarray, "*c i j k"]:
+    """Returns the nearest 16-bit integers in memory of their own, so that the scan can be freed."""
+    if voxels.dtype == np.int16:
+        return to_contiguous(voxels)
     rounded = np.rint(voxels)
     return np.clip(rounded, -32768, 32767, out=rounded).astype(np.int16)
 

@@ -152,12 +152,14 @@ def _store_case(job: PrepareJob) -> Case:
     image_name, label_name = (f"{kind}/{source.id}.b2nd" for kind in ("images", "labels"))
     label = None if source.label is None else _resample_label(read_label(source, image), prepared)
     provenance = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": source.location}
+    unit = image.unit
+    del image  # its memory is needed to compress what was prepared
     if source.series is not None and job.key_file is not None:
         provenance["header"] = read_allowed_header(source.images[0], PseudonymKey.read(job.key_file))
     label_sha256 = "" if label is None else store.write(job.out / label_name, label, provenance)
     sha256 = store.write(job.out / image_name, prepared, provenance)
     return Case(
-        source.id, source.patient, image_name, None if label is None else label_name, modality, image.unit,
+        source.id, source.patient, image_name, None if label is None else label_name, modality, unit,
         prepared.spacing_mm(), prepared.shape, prepared.voxels.shape[0], source.split, source.location, sha256,
         site=source.site, age_years=source.age_years, sex=source.sex, label_sha256=label_sha256,
         study_day=_study_day(job),

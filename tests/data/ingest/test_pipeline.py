@@ -1,6 +1,7 @@
 """Ingestion: what is used, what is refused, and that nothing is lost on the way."""
 
 import json
+import tracemalloc
 from collections import Counter
 
 import nibabel
@@ -9,13 +10,17 @@ import pytest
 
 from medssl.data.ingest import file_ledger as ledger
 from medssl.data.ingest.config import IngestConfig
+from medssl.data.ingest.dicom_studies import discover_series
 from medssl.data.ingest.pipeline import ingest
+from medssl.data.ingest.prepare_case import PrepareJob, prepare_case
 from medssl.data.ingest.read_source import read_source
 from medssl.data.manifest import Manifest
+from medssl.data.normalization import IntensityNormalization
 from medssl.data.splits import assign_splits
 from medssl.data.store import Store
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
+from tests.helpers import dicom_phantom
 
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, 1.0, 0, -10], [0, 0, 2.0, 5], [0, 0, 0, 1]])
 
@@ -221,3 +226,22 @@ def test_patients_who_are_added_one_by_one_are_shared_out(tmp_path):
         after = run(tmp_path / f"day-{n}", tmp_path / "store", modality="MR").manifest
         assert set(before) < set(after.cases)
     assert Counter(c.split for c in after.cases) == {"train": 7, "test": 2, "val": 1}
+
+
+def test_a_ct_on_its_own_grid_needs_little_more_memory_than_its_voxels(tmp_path):
+    slices = dicom_phantom.make_slices(count=60, rows=512, columns=512)
+    for d in slices:
+        dicom_phantom.paint(d, dicom_phantom.slice_values(d) % 1000)
+    files = dicom_phantom.save(slices, tmp_path / "scans")
+    del slices
+    (source,) = discover_series(files, allow_gaps=False).sources
+    for name in ("images", "records"):
+        (tmp_path / "store" / name).mkdir(parents=True)
+    job = PrepareJob(source, tmp_path / "store", IntensityNormalization(), None, tmp_path / "store" / "records")
+    tracemalloc.start()
+    try:
+        assert prepare_case(job).case is not None
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * 60 * 512 * 512 * 2
