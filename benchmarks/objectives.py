@@ -19,7 +19,19 @@ from medssl.training import data_loaders as feed
 from medssl.training.config import TrainConfig
 from medssl.training.pretrain import PretrainConfig
 
-NAMES = ("spark", "mae", "inpaint", "volume_fusion", "jepa", "rotation", "vicreg", "global_local", "sum")
+NAMES = (
+    "spark",
+    "mae",
+    "inpaint",
+    "volume_fusion",
+    "jepa",
+    "select_patch",
+    "order",
+    "rotation",
+    "vicreg",
+    "global_local",
+    "sum",
+)
 STEPS, WARM = 3, 1
 CPU = ((48, 4), (64, 4))  # side, crops in a batch
 GPU = ((96, 8), (128, 4))

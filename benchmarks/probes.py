@@ -15,7 +15,19 @@ from medssl.models.trained_model import TrainedModel, load_trained_encoder
 from medssl.run import Run
 from medssl.training.callbacks.dense_probe import DenseProbe
 
-NAMES = ("spark", "mae", "inpaint", "volume_fusion", "jepa", "rotation", "vicreg", "global_local", "sum")
+NAMES = (
+    "spark",
+    "mae",
+    "inpaint",
+    "volume_fusion",
+    "jepa",
+    "select_patch",
+    "order",
+    "rotation",
+    "vicreg",
+    "global_local",
+    "sum",
+)
 SETS = {
     "hippocampus": ("patch_size=[32,48,32]", "train.steps_per_epoch=40"),
     "headneck_ct": ("patch_size=[48,48,32]", "train.steps_per_epoch=15"),
