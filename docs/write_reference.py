@@ -1,6 +1,7 @@
-"""Writes the reference pages that follow from the code: config keys and commands. Run it with `make reference`."""
+"""Writes what follows from the code and the tables: config keys, commands, evidence. Run it with `make reference`."""
 
 import argparse
+import csv
 import io
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 
 from medssl import cli, config
 from medssl.fewshot.sweep import Sweep
+from medssl.planning import evidence
 from medssl.training.finetune import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
@@ -23,14 +25,24 @@ CHOICES = {
     "encoder": ("medssl.nn.encoders", "pretrain"),
     "task": ("medssl.tasks", "finetune"),
 }
+# The data set and the modality of the few-label tables in docs/benchmarks.md, by their headings.
+EVIDENCE_TABLES = {
+    **dict.fromkeys(("hippocampus", "seeds", "propagated"), ("hippocampus", "MR")),
+    "sarcoma": ("sarcoma", "CT+MR"),
+    "headneck": ("head and neck", "CT"),
+}
+EVIDENCE_ROW = re.compile(
+    r"\| (\d+) \| ([^|]+) \| [^|]+ \| ([+-]\d\.\d+) \[([+-]\d\.\d+), ([+-]\d\.\d+)\] \| [^|]* \| (\d+) \| \d+ \|"
+)
 
 
 def main() -> None:
-    """Writes pipelines/keys/*.txt, docs/reference/config.md and docs/reference/commands.md."""
+    """Writes pipelines/keys/*.txt, docs/reference/config.md, docs/reference/commands.md and the planner's evidence."""
     for command in KEY_TABLES:
         (ROOT / "pipelines" / "keys" / f"{command}.txt").write_text(key_table(command), encoding="utf-8")
     (ROOT / "docs" / "reference" / "config.md").write_text(config_page(), encoding="utf-8")
     (ROOT / "docs" / "reference" / "commands.md").write_text(commands_page(), encoding="utf-8")
+    evidence.TABLE.write_text(evidence_table(), encoding="utf-8")
 
 
 def key_table(command: str) -> str:
@@ -67,6 +79,21 @@ def commands_page() -> str:
             parser.parse_args(["--help"])
         parts += ["", f"## medssl {name}", "", "```text", output.getvalue().rstrip(), "```"]
     return "\n".join(parts) + "\n"
+
+
+def evidence_table() -> str:
+    """Returns the few-label tables of docs/benchmarks.md as CSV, for the planner."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("data", "modality", "labels", "arm", "difference", "low", "high", "seeds"))
+    heading = ""
+    for line in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").splitlines():
+        heading = line.removeprefix("### ") if line.startswith("### ") else heading
+        heading = "" if line.startswith("## ") else heading
+        if heading in EVIDENCE_TABLES and (row := EVIDENCE_ROW.fullmatch(line)):
+            labels, arm, *numbers = row.groups()
+            writer.writerow((*EVIDENCE_TABLES[heading], labels, arm, *numbers))
+    return out.getvalue()
 
 
 def _choices(package: str) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -21,6 +21,7 @@ from medssl.io.dicom import Series
 from medssl.io.dicom import read as read_series
 from medssl.io.rejected import RejectedFiles
 from medssl.models.model_pool import load_predictor, require_same_inputs
+from medssl.models.starting_point import adopt_network
 from medssl.models.trained_model import TrainedModel, default_device, load_trained_encoder
 from medssl.nn.encoder import Encoder
 from medssl.run import Run
@@ -155,10 +156,8 @@ def finetune(
     """
     values: dict[str, Any] = {"manifest": _manifest_path(store), "run": Path(run), "num_labelled": num_labelled}
     if pretrained is not None:
-        start = _open_run(pretrained)
-        network = TrainedModel.from_run(start)
-        values |= {"pretrained": start.path, "encoder": network.encoder, "patch_size": network.patch_size}
-    return run_finetune(config.check(values | settings, FinetuneConfig, "finetune"))
+        values["pretrained"] = _open_run(pretrained).path
+    return run_finetune(config.check(adopt_network(values | settings), FinetuneConfig, "finetune"))
 
 
 def load_model(*runs: RunOrPath, tta: bool = False, device: str | None = None) -> Model:

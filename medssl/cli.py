@@ -1,6 +1,7 @@
 """The `medssl` command: finds the script of a command in a fixed table and runs it."""
 
 import argparse
+import difflib
 import errno
 import logging
 import os
@@ -18,6 +19,7 @@ from medssl.version import __version__
 COMMANDS: dict[str, dict[str, str]] = {
     "start": {
         "demo": "run the whole path on synthetic scans: ingest, pretrain, finetune, predict, evaluate",
+        "doctor": "check torch, GPU, memory, disk, codecs and browser of this machine",
         "completion": "print a completion script for bash, zsh or tcsh",
     },
     "data": {
@@ -30,6 +32,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "atlas": "register scans to an atlas, over which labels are propagated",
     },
     "training": {
+        "plan": "choose the settings of a training for a store, a time and a memory, with reasons",
         "pretrain": "learn an encoder from unlabelled volumes",
         "finetune": "train segmentation or detection from a few labelled volumes",
         "fewshot": "compare training methods over numbers of labelled volumes and seeds",
@@ -66,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
     warnings.formatwarning = _format_warning
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("medssl").setLevel(logging.DEBUG if debug else logging.INFO)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
         print(format_help())
     elif words[0] == "--version":
@@ -88,8 +93,9 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
     """
     try:
         if name not in command_names():
-            raise BadInput(f"{name!r} is not a command; known: {', '.join(command_names())}")
-        load_script(name).main(words)
+            raise BadInput(_describe_unknown_command(name))
+        script = load_script(name)
+        script.main(unify_style(script.build_parser(), words) if hasattr(script, "build_parser") else words)
     except (BadInput, OSError) as error:
         return _fail(name, _describe_error(error), 2, debug)
     except ModuleNotFoundError as error:
@@ -103,6 +109,31 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
         text = f"internal error: {type(error).__name__}: {_describe_error(error)}"
         return _fail(name, f"{text}. This is a bug; run it again with --debug and report it", 1, debug)
     return 0
+
+
+def unify_style(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """Returns arguments in the style of a command: `--key value` and `key=value` mean the same everywhere.
+
+    Args:
+        parser: The options of the command. One with `overrides` takes settings as `key=value`, and its options, if it
+            has any, as `--key value`.
+        words: The arguments.
+    """
+    actions = parser._option_string_actions
+    takes_settings = any(action.dest == "overrides" for action in parser._actions)
+    unified, rest = list[str](), list(words)
+    while rest:
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        if option in actions and not equals and actions[option].nargs != 0 and rest:
+            unified += [word, rest.pop(0)]
+        elif takes_settings and option.startswith("--") and option not in actions and (equals or rest):
+            unified.append(f"{option[2:]}={value if equals else rest.pop(0)}")
+        elif not takes_settings and equals and f"--{option}" in actions and not Path(word).exists():
+            unified.append(f"--{word}")
+        else:
+            unified.append(word)
+    return unified
 
 
 def command_names() -> list[str]:
@@ -138,11 +169,18 @@ def config_parser(name: str, description: str) -> argparse.ArgumentParser:
 def format_help() -> str:
     """Returns the text of `medssl --help`."""
     width = max(map(len, command_names()))
-    usage = "usage: medssl COMMAND ...      (medssl COMMAND --help; --version; --debug shows tracebacks)"
+    usage = "usage: medssl COMMAND ...      (medssl help COMMAND; --version; --debug shows tracebacks)"
     lines = [f"medssl {__version__}: research use only, not for clinical use", usage]
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:", *(f"  {name:<{width}} {summary}" for name, summary in commands.items())]
     return "\n".join(lines)
+
+
+def _describe_unknown_command(name: str) -> str:
+    """Returns that there is no such command, with the one that is spelled most like it."""
+    nearest = difflib.get_close_matches(name, command_names(), 1)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    return f"{name!r} is not a command; {hint}known: {', '.join(command_names())}"
 
 
 def _fail(name: str, text: str, code: int, debug: bool) -> int:

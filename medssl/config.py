@@ -1,28 +1,44 @@
 """Reads YAML configs, applies key=value overrides and reports all errors at once with their dotted paths."""
 
 import pkgutil
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, PositiveInt, SerializeAsAny, ValidationError
 
+from medssl import config_errors
 from medssl.errors import BadInput
 from medssl.home import resources_dir
 from medssl.settings import Settings
 
+
+def _as_size(value: Any) -> Any:
+    """Returns one number as a cube."""
+    return (value, value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+PatchSize = Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_as_size)]
+
 S = TypeVar("S", bound=Settings)
 
 
-def read(path: Path | str, overrides: Sequence[str], schema: type[S]) -> S:
+def read(
+    path: Path | str,
+    overrides: Sequence[str],
+    schema: type[S],
+    prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> S:
     """Reads the settings of a YAML file.
 
     Args:
         path: The file; a relative path that does not exist is looked up among the installed configs.
         overrides: Settings of the form `dotted.key=value` that replace those of the file.
         schema: The class of the settings.
+        prepare: Completes the values before they are checked.
 
     Raises:
         BadInput: If the file cannot be read or settings are wrong; one message lists all errors.
@@ -32,14 +48,14 @@ def read(path: Path | str, overrides: Sequence[str], schema: type[S]) -> S:
     try:
         values = yaml.safe_load(file.read_text()) or {}
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such config; see configs/") from None
+        raise BadInput(config_errors.describe_missing_config(path, resources_dir() / "configs")) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise BadInput(f"{path}: holds a {type(values).__name__}; a config is a table of keys, `key: value`")
     for override in overrides:
         _apply_override(values, override)
-    return check(values, schema, str(path))
+    return check(prepare(values), schema, str(path))
 
 
 def check(values: dict[str, Any], schema: type[S], source: str) -> S:
@@ -47,7 +63,7 @@ def check(values: dict[str, Any], schema: type[S], source: str) -> S:
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise BadInput(f"{source}: {'; '.join(_list_errors(error, ()))}") from None
+        raise BadInput(f"{source}: {'; '.join(config_errors.describe_errors(error, schema))}") from None
 
 
 def dump(settings: Settings) -> str:
@@ -77,10 +93,13 @@ def module_choice(package: str, default: str | None = None) -> Any:
         names = [m.name for m in pkgutil.iter_modules(import_module(package).__path__) if m.name != "base"]
         name = value.get("name", default) if isinstance(value, dict) else value
         if name not in names:
-            raise ValueError(f"{name!r} is unknown; known: {', '.join(names)}")
+            nearest = config_errors.find_nearest(str(name), names)
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            raise ValueError(f"{name!r} is unknown; known: {', '.join(names)}{hint}")
         values = value if isinstance(value, dict) else {"name": name}
         return import_module(f"{package}.{name}").Config.model_validate(values)
 
+    vars(choose)["package"] = package  # for the names of its keys in an error
     return Annotated[SerializeAsAny[Settings], BeforeValidator(choose)]
 
 
@@ -95,22 +114,14 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict):
             inner = values[step] = {"name": inner}
         values = inner
-    values[last] = yaml.safe_load(text)
+    values[last] = _parse_value(text)
 
 
-def _list_errors(error: ValidationError, parents: tuple[str | int, ...]) -> list[str]:
-    """Returns each error with its dotted path and the value that caused it, those of nested configs included."""
-    messages = []
-    for details in error.errors(include_url=False):
-        path = (*parents, *details["loc"])
-        inner = details.get("ctx", {}).get("error")
-        if isinstance(inner, ValidationError):
-            messages += _list_errors(inner, path)
-            continue
-        value = f" (it was {details['input']!r})" if details["type"] not in ("missing", "extra_forbidden") else ""
-        message = details["msg"].removeprefix("Value error, ")
-        messages.append(f"{'.'.join(map(str, path)) or 'config'}: {message}{value}")
-    return messages
+def _parse_value(text: str) -> Any:
+    """Parses YAML; numbers separated by commas or by x are a list: 48x48x48."""
+    if re.fullmatch(r"-?[\d.]+([,x]-?[\d.]+)+", text):
+        return [yaml.safe_load(number) for number in re.split("[,x]", text)]
+    return yaml.safe_load(text)
 
 
 def describe_keys(

@@ -9,10 +9,11 @@ def main(words: list[str]) -> None:
     """Leaves a finished run for `medssl predict RUN SCANS`."""
     args = build_parser().parse_args(words)
     from medssl import config
+    from medssl.models.starting_point import adopt_network
     from medssl.training.finetune import FinetuneConfig, finetune
     from medssl.training.trainer import format_scores
 
-    settings = config.read(args.config, args.overrides, FinetuneConfig)
+    settings = config.read(args.config, args.overrides, FinetuneConfig, adopt_network)
     run = finetune(settings)
     print(f"{run.path}: {format_scores(run.metadata['scores'])}")
     print(f"next: medssl predict {run.path} {settings.manifest} --out predictions")

@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medssl.errors import BadInput
 from medssl.io.dicomweb.address import is_address
+
+if TYPE_CHECKING:
+    from medssl.data.ingest.pipeline import IngestSummary
 
 
 def main(words: list[str]) -> None:
@@ -69,6 +73,19 @@ def main(words: list[str]) -> None:
     if regions := StoreMetadata.read(args.out).regions:
         print(f'regions {", ".join(regions)}: finetune with "task.regions={list(regions.values())}" to learn them')
     print(f"{args.out / 'manifest.csv'}\n{args.out / 'ledger.csv'}\n{args.out / 'report.html'}")
+    _require_labels(summary, args.out, args.deidentify)
+
+
+def _require_labels(summary: "IngestSummary", out: Path, is_deidentified: bool) -> None:
+    """Raises BadInput if labelled cases were refused, with the file that names them."""
+    from medssl.data.ingest.deidentification import private_dir
+
+    if lost := summary.describe_lost_labels():
+        ledger = private_dir(out) / "files.csv" if is_deidentified else out / "ledger.csv"
+        raise BadInput(
+            f"{lost.encode('utf-8', 'backslashreplace').decode()}. The store holds the other cases; {ledger} names the"
+            " files: mend them and run it again"
+        )
 
 
 def _retrieve(address: str, out: Path, on_progress: Callable[[int, int], None]) -> Path:

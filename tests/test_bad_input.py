@@ -146,7 +146,8 @@ def test_a_run_that_exists_is_not_touched(run_refused, manifest, tmp_path):
     run = tmp_path / "run"
     run.mkdir()
     (run / "mine.txt").write_text("kept")
-    message = run_refused("finetune", "configs/finetune/segment.yaml", f"manifest={manifest}", f"run={run}")
+    words = ("configs/finetune/segment.yaml", f"manifest={manifest}", f"run={run}", "patch_size=[16,16,16]")
+    message = run_refused("finetune", *words)
     assert "exists already" in message and [p.name for p in run.iterdir()] == ["mine.txt"]
 
 
@@ -207,3 +208,14 @@ def test_a_full_disk(run_refused, tmp_path, monkeypatch):
     assert not list(out.rglob("*.b2nd"))
     monkeypatch.undo()
     assert cli.run("ingest", [str(scans), "--out", str(out), "--workers", "0"]) == 0
+
+
+def test_labelled_cases_that_are_refused_end_ingestion_with_exit_code_2(run_refused, tmp_path):
+    scans, out = decathlon(tmp_path / "scans", images="abc", labels="abc", listed="abc"), tmp_path / "store"
+    for name in "ab":
+        moved = Volume(LABEL.voxels, LABEL.affine + np.array([[0, 0, 0, 40.0], *[[0.0] * 4] * 3]), "label")
+        nifti.write(moved, scans / "labelsTr" / f"{name}.nii.gz")
+    message = run_refused("ingest", scans, "--out", out, "--workers", "0")
+    assert "2 of 3 labelled cases were refused: 2 because: " in message and "grid" in message
+    assert "store.private/files.csv names the files" in message
+    assert len(Manifest.read(out / "manifest.csv").cases) == 1

@@ -112,3 +112,46 @@ def test_completion_knows_commands_and_options(shell, capsys):
 def test_the_version_is_printed(capsys):
     cli.main(["--version"])
     assert capsys.readouterr().out == f"medssl {__version__}\n"
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert cli.run("ingset", []) == 2
+    assert "did you mean ingest?" in read_stderr(capsys)
+
+
+def test_help_of_a_command_is_a_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["help", "fetch"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("usage: medssl fetch")
+    cli.main(["help"])
+    assert "usage: medssl COMMAND" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "unified"),
+    [
+        ("pretrain", "a.yaml --manifest m --run=r train.lr=1", "a.yaml manifest=m run=r train.lr=1"),
+        ("pretrain", "a.yaml --train.epochs 5", "a.yaml train.epochs=5"),
+        ("slurm", "finetune a.yaml --gpus 2 --run r", "finetune a.yaml --gpus 2 run=r"),
+        ("ingest", "scans out=store seed=3", "scans --out=store --seed=3"),
+        ("ingest", "scans --out store --kinds out=lesion", "scans --out store --kinds out=lesion"),
+        ("ingest", "scans --split-fractions train=1 --dry-run", "scans --split-fractions train=1 --dry-run"),
+        ("predict", "runs/a store --out p --tta", "runs/a store --out p --tta"),
+    ],
+)
+def test_both_styles_mean_the_same(command: str, words: str, unified: str):
+    parser = cli.load_script(command).build_parser()
+    assert cli.unify_style(parser, words.split()) == unified.split()
+
+
+def test_the_doctor_finds_what_is_missing(capsys, monkeypatch):
+    assert cli.run("doctor", [], debug=True) == 0
+    printed = capsys.readouterr().out
+    for part in ("Python 3", "torch 2", "threads", "memory: ", "GB free", "codecs: JPEG, JPEG 2000"):
+        assert part in printed, part
+    doctor = cli.load_script("doctor")
+    monkeypatch.setattr(doctor, "CODECS", {"no_such_codec": "JPEG-XL"})
+    monkeypatch.setattr(doctor, "MIN_DISK_GB", 1e9)
+    assert cli.run("doctor", [], debug=True) == 0
+    printed = capsys.readouterr().out
+    assert "! DICOM codecs missing: JPEG-XL; pip install" in printed and "! disk: " in printed

@@ -49,7 +49,7 @@ def test_every_fault_is_reported_with_its_path(tmp_path):
     with pytest.raises(BadInput) as caught:
         config.read(path, [], Outer)
     message = str(caught.value)
-    for part in ("inner.depth", "inner.width", "rate", "nonsense", "run: Field required", "-1", "fast"):
+    for part in ("inner.depth", "inner.width", "rate", "nonsense", "run: is missing", "-1", "fast"):
         assert part in message, part
 
 
@@ -145,3 +145,48 @@ def test_every_key_has_a_description(schema):
 def test_help_shows_the_description_of_every_key():
     keys = re.findall(r"^  ([\w.]+): (.*)$", "\n".join(config.describe_keys(FinetuneConfig)), re.MULTILINE)
     assert len(keys) > 50 and not [key for key, text in keys if not re.search(r"\S  \S", text)]
+
+
+def read_faulty(tmp_path, *overrides: str) -> str:
+    """The message about a finetuning with faulty settings."""
+    path = write_config(tmp_path, "train: {epochs: 2}\n")
+    with pytest.raises(BadInput) as caught:
+        config.read(path, ["run=r", "manifest=m", *overrides], FinetuneConfig)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=5", "train.epoch: is no key; did you mean train.epochs?"),
+        ("epochs=5", "epochs: is no key; did you mean train.epochs?"),
+        ("encoder.chanels=[1]", "encoder.chanels: is no key; did you mean encoder.channels?"),
+        ("task={name: segment, clas_balance: 1}", "task.clas_balance: is no key; did you mean task.class_balance?"),
+        ("train.lr=fast", "train.lr: must be a number (it was 'fast')"),
+        ("train.epochs=2.5", "train.epochs: must be a whole number (it was 2.5)"),
+        ("train.optimizer=adam", "train.optimizer: must be 'adamw', 'lamb' or 'sgd' (it was 'adam')"),
+        ("few_label_preset=perhaps", "few_label_preset: must be true or false (it was 'perhaps')"),
+        ("patch_size=[4,4]", "patch_size.2: is missing"),
+        ("patch_size=large", "patch_size: needs numbers separated by commas, for example 48,48,48"),
+        ("augment.scale=much", "augment.scale: must be a number, or needs numbers separated by commas"),
+        ("task=segmnt", "task: 'segmnt' is unknown; known: detect, segment; did you mean segment?"),
+    ],
+)
+def test_a_fault_is_described_as_a_person_would(tmp_path, override: str, message: str):
+    text = read_faulty(tmp_path, override)
+    assert message in text and "Input should" not in text and "constrained" not in text
+
+
+@pytest.mark.parametrize("text", ["48", "48,48,48", "48x48x48", "[48, 48, 48]"])
+def test_a_size_may_be_written_as_a_person_would(tmp_path, text: str):
+    settings = config.read(write_config(tmp_path, "run: r\nmanifest: m\n"), [f"patch_size={text}"], FinetuneConfig)
+    assert settings.patch_size == (48, 48, 48)
+
+
+def test_a_missing_config_names_the_nearest():
+    with pytest.raises(BadInput, match=r"did you mean configs/pretrain/spark\.yaml\? installed are .*configs/finetune"):
+        config.read("configs/pretrain/spakr.yaml", [], PretrainConfig)
+    with pytest.raises(BadInput, match=r"did you mean configs/pretrain/spark\.yaml\?"):
+        config.read("spark.yml", [], PretrainConfig)
+    with pytest.raises(BadInput, match="stands where the config is expected"):
+        config.read("manifest=store/manifest.csv", [], PretrainConfig)

@@ -2,29 +2,22 @@
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from math import ceil, prod
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import torch
+from typing import Any
 
 from medssl.data.manifest import Manifest
 from medssl.files import write_json
-from medssl.models.trained_model import TrainedModel
 from medssl.run import Run
-from medssl.training import finetune, pretrain
-from medssl.training.data_loaders import DataLoaders
-from medssl.training.finetune import FinetuneConfig, FinetuneData
+from medssl.training.estimates.step_cost import StepCost
+from medssl.training.estimates.timed_training import time_training
+from medssl.training.finetune import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
-from medssl.training.semi_supervised.label_source import LabelPool, LabelSource
 from medssl.training.semi_supervised.method_choice import list_fold_runs
 
 COSTS_FILE = "step_costs.json"
-NUM_STEPS = 2  # that are timed, after one that is not
 UNTIMED_KEYS = {
     "run",
     "manifest",
@@ -39,16 +32,6 @@ UNTIMED_KEYS = {
     "limits",
 }
 UNTIMED_TRAIN_KEYS = {"epochs", "steps_per_epoch", "seed", "lr", "ema_decay", "weight_decay", "num_workers"}
-
-SettingsT = TypeVar("SettingsT", FinetuneConfig, PretrainConfig)
-
-
-class StepCost(NamedTuple):
-    """Seconds of one optimizer step and, for a finetuning, wall seconds of predicting one window."""
-
-    wall_s: float
-    cpu_s: float
-    window_s: float = 0.0
 
 
 class StepCosts:
@@ -67,11 +50,7 @@ class StepCosts:
         """Returns the cost of a step, by training a few steps from fresh weights if it is not stored."""
         key = _hash_timed_settings(settings)
         if key not in self.costs:
-            with torch.random.fork_rng():
-                if isinstance(settings, FinetuneConfig):
-                    self.costs[key] = _time_finetuning(settings)
-                else:
-                    self.costs[key] = _time_pretraining(settings)
+            self.costs[key] = time_training(settings)
         return self.costs[key]
 
     def measure_training(self, settings: FinetuneConfig | PretrainConfig) -> tuple[float, float]:
@@ -129,12 +108,6 @@ def average_compute(values: Sequence[Compute]) -> Compute:
     return Compute(round(sum(v.steps for v in values) / count), sum(v.minutes for v in values) / count)
 
 
-def format_duration(seconds: float) -> str:
-    """Returns a rough duration, such as `3 min` or `2 h 10 min`."""
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60 // 10 * 10} min"
-
-
 def _hash_timed_settings(settings: FinetuneConfig | PretrainConfig) -> str:
     """Returns a hash of the settings that a step's cost depends on."""
     values: dict[str, Any] = settings.model_dump(mode="json", exclude=UNTIMED_KEYS)
@@ -142,42 +115,3 @@ def _hash_timed_settings(settings: FinetuneConfig | PretrainConfig) -> str:
     values.get("objective", {}).pop("seed", None)
     values["kind"] = type(settings).__name__
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _time_finetuning(settings: FinetuneConfig) -> StepCost:
-    settings = _load_in_this_process(settings).model_copy(update={"pretrained": None})
-    data = FinetuneData.select(settings)
-    model = finetune.build_model(settings, data)
-    loaders = finetune.make_loaders(settings, data, model, None)
-    cost = _time_steps(model.task.step, loaders, settings.train.accumulate_grad_batches)
-    x = torch.zeros(1, model.spec.in_channels, *settings.patch_size)
-    begin = time.perf_counter()
-    with torch.inference_mode():
-        model.task.eval().probability(x)
-    return cost._replace(window_s=time.perf_counter() - begin)
-
-
-def _time_pretraining(settings: PretrainConfig) -> StepCost:
-    """Times a pretraining without labels, which cost little in a step."""
-    changes = {"start_from": None, "continue_from": None, "labels": LabelSource()}
-    settings = _load_in_this_process(settings).model_copy(update=changes)
-    cases = Manifest.read(settings.manifest).in_split(settings.split)
-    spec = TrainedModel.for_manifest(cases, settings.encoder, settings.patch_size)
-    objective, _, _ = pretrain.build_objective(settings, spec)
-    loaders = pretrain.make_loaders(settings, objective, LabelPool(cases, None, spec.normalization))
-    return _time_steps(objective.step, loaders, settings.train.accumulate_grad_batches)
-
-
-def _load_in_this_process(settings: SettingsT) -> SettingsT:
-    return settings.model_copy(update={"train": settings.train.model_copy(update={"num_workers": 0})})
-
-
-def _time_steps(step: Callable[[Any], Any], loaders: DataLoaders, batches_per_step: int) -> StepCost:
-    """Times loading, forward and backward passes on the CPU; the optimizer itself is not counted."""
-    batches = iter(loaders.train)
-    step(next(batches)).loss.backward()
-    wall, cpu = time.perf_counter(), time.process_time()
-    for crops in islice(batches, NUM_STEPS):
-        step(crops).loss.backward()
-    scale = batches_per_step / NUM_STEPS
-    return StepCost((time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale)

@@ -15,11 +15,12 @@ from medssl.fewshot import cell as cell_module
 from medssl.fewshot import report
 from medssl.fewshot.cell import SweepCell, describe_killed, find_changed_settings, find_outdated_settings
 from medssl.fewshot.config import Arm, Sweep
-from medssl.fewshot.cost import StepCosts, count_windows, format_duration
+from medssl.fewshot.cost import StepCosts, count_windows
 from medssl.fewshot.plan import Pretrainings, find_finished_cells, list_cells, list_pretrainings
 from medssl.fewshot.table import TableRow, build_table
 from medssl.files import LOCK_FILE, exclusive_lock, write_text
 from medssl.run import Run
+from medssl.training.estimates.step_cost import format_duration
 from medssl.training.label_subset import LabelSubset
 from medssl.training.pretrain import PretrainConfig, pretrain
 

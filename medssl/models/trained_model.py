@@ -1,5 +1,6 @@
 """Description of a trained network: its architecture, the input it expects and the classes it predicts."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +25,8 @@ from medssl.settings import Settings
 from medssl.tasks.base import Task
 from medssl.tasks.segment import Config as SegmentConfig
 from medssl.volume import Spacing, Unit, Volume
+
+log = logging.getLogger(__name__)
 
 
 class TrainedModel(Settings):
@@ -122,6 +125,18 @@ class TrainedModel(Settings):
         if fresh_norms is not None:
             rescale_kernels(task.encoder, fresh_norms)
         return task, report
+
+    def adopt_normalization(self, run: Run, channels: tuple[int, ...] = ()) -> "TrainedModel":
+        """Returns the model with the intensity normalization of a run, if the stored voxels do not depend on it.
+
+        A CT window and the landmarks of MR apply when voxels are read, so that scans that were ingested with others
+        need no second ingestion.
+        """
+        stored, normalization = self.normalization, TrainedModel.from_run(run).select_channels(channels).normalization
+        if normalization == stored or normalization.storage_parameters() != stored.storage_parameters():
+            return self
+        log.info("the intensity normalization is that of %s, not that of the store", run.path)
+        return self.model_copy(update={"normalization": normalization})
 
     def require_compatible(
         self, run: Run, allow_normalization_mismatch: bool = False, channels: tuple[int, ...] = ()

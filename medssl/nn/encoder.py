@@ -1,6 +1,7 @@
 """The public interface of the encoders: the base class, the config that selects one by name, and its builder."""
 
 import json
+from typing import TYPE_CHECKING
 
 from medssl.config import module_choice
 from medssl.nn.encoders.base import BaseEncoderConfig, Encoder, as_triples, count_patches, expand_kernels
@@ -20,7 +21,10 @@ __all__ = [
     "expand_kernels",
 ]
 
-EncoderChoice = module_choice("medssl.nn.encoders", default="residual")
+if TYPE_CHECKING:
+    EncoderChoice = BaseEncoderConfig  # what a checker of types sees of the choice
+else:
+    EncoderChoice = module_choice("medssl.nn.encoders", default="residual")
 
 
 def build_encoder(config: BaseEncoderConfig, in_channels: int) -> Encoder:

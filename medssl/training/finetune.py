@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import Field, PositiveInt, model_validator
 
-from medssl.config import module_choice
+from medssl.config import PatchSize, module_choice
 from medssl.data.checks import leakage
 from medssl.data.checks.leakage import CaseTrace
 from medssl.data.crops import CropDataset
@@ -23,6 +23,8 @@ from medssl.models.trained_model import TrainedModel, list_units
 from medssl.nn import lora
 from medssl.nn.encoder import EncoderChoice, EncoderConfig
 from medssl.nn.interop.weight_transfer import TransferReport
+from medssl.planning.auto_settings import fill_auto
+from medssl.planning.settings_check import check_training
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.tasks import segment
@@ -60,9 +62,11 @@ class FinetuneConfig(Settings):
         segment.Config(), description="task to learn: segment or detect, with its settings"
     )
     encoder: EncoderChoice = Field(
-        EncoderConfig(), description="architecture of the encoder; with pretrained it must be the same as there"
+        EncoderConfig(), description="architecture of the encoder; by default that of pretrained, if given"
     )
-    patch_size: tuple[int, int, int] = Field((64, 64, 64), description="size of the training crops in voxels")
+    patch_size: PatchSize = Field(
+        (64, 64, 64), description="size of the training crops in voxels; one number is a cube"
+    )
     foreground_fraction: float = Field(
         0.67, ge=0, le=1, description="fraction of the crops that are centred on a voxel of a class"
     )
@@ -101,7 +105,7 @@ class FinetuneConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _apply_presets(cls, values: Any) -> Any:
-        return presets.apply_presets(values) if isinstance(values, dict) else values
+        return presets.apply_presets(fill_auto(values, "finetune")) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _check_pretrained(self) -> "FinetuneConfig":
@@ -141,6 +145,7 @@ def _finetune(config: FinetuneConfig) -> Run:
     config = config.with_presets(len(data.subset.labelled.cases))
     model = build_model(config, data)
     traces = check_leakage(config, data)
+    check_training(config.patch_size, data.subset.labelled, config.train.total_steps * config.train.batch_size)
     choice = _choose_method(config, data) if config.semi_supervised.method == "auto" else None
     semi_supervised = choice.method if choice else config.semi_supervised
     method = methods.prepare(semi_supervised, data.subset, model.task, config.train)
@@ -229,6 +234,7 @@ def build_model(config: FinetuneConfig, data: FinetuneData) -> FinetuneModel:
     torch.manual_seed(config.train.seed)
     pretrained = Run.open(config.pretrained) if config.pretrained else None
     if pretrained:
+        spec = spec if config.allow_normalization_mismatch else spec.adopt_normalization(pretrained, config.channels)
         task, transfer = spec.warm_start(
             pretrained, config.allow_normalization_mismatch, config.channels, config.rescale_kernel_norms
         )

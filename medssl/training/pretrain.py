@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl.config import class_for_config, module_choice
+from medssl.config import PatchSize, class_for_config, module_choice
 from medssl.data.checks import leakage
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
@@ -24,6 +24,8 @@ from medssl.nn.encoder import EncoderChoice, EncoderConfig
 from medssl.nn.interop import weight_transfer
 from medssl.nn.interop.weight_transfer import TransferReport
 from medssl.objectives.base import Objective
+from medssl.planning.auto_settings import fill_auto
+from medssl.planning.settings_check import check_training
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.callbacks import plateau_checkpoint
@@ -77,7 +79,7 @@ class PretrainConfig(Settings):
         LabelSource(), description="labels for an objective that learns from them, which synthetic does"
     )
     encoder: EncoderChoice = Field(EncoderConfig(), description="architecture of the encoder")
-    patch_size: tuple[int, int, int] = Field((64, 64, 64), description="size of the crops in voxels")
+    patch_size: PatchSize = Field((64, 64, 64), description="size of the crops in voxels; one number is a cube")
     min_view_overlap: float | None = Field(
         None, description="smallest fraction of the first view's volume that every other view shares; null is free"
     )
@@ -94,6 +96,11 @@ class PretrainConfig(Settings):
     )
     limits: LimitConfig = Field(LimitConfig(), description="when the training saves its state and when it stops early")
     resume: bool = Field(False, description="continue an unfinished run, or start it if it does not exist")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_auto(cls, values: Any) -> Any:
+        return fill_auto(values, "pretrain") if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _check_start(self) -> "PretrainConfig":
@@ -135,6 +142,7 @@ def _pretrain(config: PretrainConfig) -> Run:
     labels = plan_labels(config.labels, manifest, cases, spec, config.seed)
     objective, plateau, transfer = build_objective(config, spec, labels.num_classes)
     check_objective(config, objective, spec, cases)
+    check_training(config.patch_size, cases, config.train.total_steps * config.train.batch_size)
     start = config.start_from or config.continue_from
     traces = leakage.read_seen_cases(start, None)
     begin = Run.resume if config.resume else Run.create

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 QUOTES = [quote.strip() for _, quote in re.findall(r"^### (`+)(.+?)\1$", PAGE, re.MULTILINE)]
 PREFIX = "medssl COMMAND: "  # the command line puts it before every message
-FROM_PYDANTIC = "CONFIG.yaml: train.epoch: Extra inputs are not permitted"
+FROM_PYDANTIC = "CONFIG.yaml: train.epoch: is no key; did you mean train.epochs?"
 VALUE = "\0"
 
 

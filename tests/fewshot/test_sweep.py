@@ -19,11 +19,11 @@ from medssl.data.manifest import Manifest
 from medssl.data.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.fewshot import cell
-from medssl.fewshot.cost import StepCost
 from medssl.fewshot.sweep import Arm, Sweep, run_sweep
 from medssl.files import exclusive_lock, write_json
 from medssl.io import nifti
 from medssl.run import Run
+from medssl.training.estimates.step_cost import StepCost
 from medssl.training.finetune import FinetuneConfig
 from medssl.volume import Volume
 

@@ -40,6 +40,7 @@ from medssl.files import exclusive_lock, sweep_parts, write_checksums
 from medssl.io.dicom.series_files import HeaderMemory
 
 HEADERS = "headers.json"  # beside the records of cases, and as private
+NO_REASON = "its reason holds private values alone"
 ProgressCallback = Callable[[int, int], None]  # called with the number of finished cases and of all cases
 
 
@@ -52,12 +53,16 @@ class IngestSummary:
         rows: The file ledger.
         prepared: Number of cases that were prepared now.
         notes: What the terminal shows about the files, without private values in a de-identified store.
+        num_labelled: Number of cases with a label among the scans.
+        lost_labels: Why each case among them was refused, without private values in a de-identified store.
     """
 
     manifest: Manifest
     rows: tuple[LedgerRow, ...]
     prepared: int
     notes: tuple[str, ...] = ()
+    num_labelled: int = 0
+    lost_labels: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Returns one line with the number of cases and files."""
@@ -69,15 +74,26 @@ class IngestSummary:
         return f"{work}; {total}; files: {num_used} used, {len(self.rows) - num_used} refused"
 
     def count_rejections(self) -> list[tuple[str, int]]:
-        """Returns the most frequent reasons for refused files, with the number of files."""
-        return Counter(row.reason for row in self.rows if row.status == "refused").most_common(8)
+        """Returns the most frequent reasons for refused files, with the number of files; numbers make no difference."""
+        return _group([row.reason for row in self.rows if row.status == "refused"])
+
+    def describe_lost_labels(self) -> str:
+        """Returns how many labelled cases were refused, with the reasons by number of cases; "" if none was."""
+        if not self.lost_labels:
+            return ""
+        reasons = "; ".join(f"{count} because: {reason}" for reason, count in _group(self.lost_labels))
+        return f"{len(self.lost_labels)} of {self.num_labelled} labelled cases were refused: {reasons}"
 
     def count_warnings(self) -> list[tuple[str, int]]:
         """Returns the most frequent warnings, with the number of cases; those that differ by numbers count as one."""
-        texts = [case.warnings for case in self.manifest.cases if case.warnings]
-        kinds = [re.sub(r"-?\d[\d.e+-]*", "#", text) for text in texts]
-        examples = dict(zip(reversed(kinds), reversed(texts), strict=True))
-        return [(examples[kind], count) for kind, count in Counter(kinds).most_common(8)]
+        return _group([case.warnings for case in self.manifest.cases if case.warnings])
+
+
+def _group(texts: Sequence[str]) -> list[tuple[str, int]]:
+    """Returns the most frequent texts with their number; those that differ by numbers count as one."""
+    kinds = [re.sub(r"-?\d[\d.e+-]*", "#", text) for text in texts]
+    examples = dict(zip(reversed(kinds), reversed(texts), strict=True))
+    return [(examples[kind], count) for kind, count in Counter(kinds).most_common(8)]
 
 
 def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCallback) -> IngestSummary:
@@ -171,7 +187,10 @@ def _update_store(
     write_checksums(out, ("store.json", "ledger.csv", "manifest.csv"))
     picture_page.write(manifest, metadata)
     notes = tuple(str(note.public if config.deidentify else note) for note in layout.notes)
-    return IngestSummary(manifest, public_rows, num_prepared, notes)
+    labelled = [r for job, r in zip(jobs, results, strict=True) if job.source.label or job.source.label_parts]
+    lost = [row for r in labelled if not (r.case and r.case.label) for row in r.rows[:1]]
+    reasons = tuple((row.public_reason if config.deidentify else row.reason) or NO_REASON for row in lost)
+    return IngestSummary(manifest, public_rows, num_prepared, notes, len(labelled), reasons)
 
 
 def _read_cases(out: Path) -> tuple[Case, ...]:
