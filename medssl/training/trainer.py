@@ -24,6 +24,7 @@ from medssl.tasks.base import Task
 from medssl.training.callbacks.dense_probe import DenseProbeCallback
 from medssl.training.callbacks.plateau_checkpoint import PlateauCheckpoint
 from medssl.training.callbacks.progress import PreviewWriter, ProgressBar
+from medssl.training.callbacks.start_report import StartReport
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, TrainBatches
 from medssl.training.fault_tolerance.checkpoint_files import (
@@ -93,7 +94,7 @@ def train(
         try:
             with track_resources(run), explain_failures(run.path):
                 resumed = _find_checkpoint(run, loaders)
-                callbacks = [*callbacks, Watchdog(request.config.watchdog_minutes)]
+                callbacks = [StartReport(config, loaders), *callbacks, Watchdog(request.config.watchdog_minutes)]
                 trainer = _build_trainer(config, run, checkpoints, loaders.val_every_n_epochs, callbacks, resumed)
                 with checkpoints.stop_on_signals():
                     _fit(trainer, module, loaders, resumed)

@@ -30,12 +30,13 @@ from medssl.training.processes.agreement import is_main_process
 
 log = logging.getLogger(__name__)
 MESSAGE_INTERVAL_S = 0.5
+LINE_INTERVAL_S = 60.0  # between two lines within an epoch, without a terminal
 MAX_LOADER_WAIT = 0.1  # fraction of the time of a training on a GPU; a longer one is warned of
 
 
 class ProgressBar(Callback):
     """Shows one bar over all batches with loss, crops per second, the fraction of the time that the training waits for
-    its crops, and remaining time; without a terminal, one line per epoch.
+    its crops, and remaining time; without a terminal, a line per epoch, and a line a minute within long ones.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -53,7 +54,7 @@ class ProgressBar(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the bar, for a resumed training at the resumed batch."""
         self.first, self.start = self._count_batches(trainer), time.monotonic()
-        self.waited_before_s = _read_wait_s(trainer)
+        self.waited_before_s, self.last_line = _read_wait_s(trainer), self.start
         self.task = self.bar.add_task("training", total=self.total, completed=self.first, message="")
         self.bar.start()
 
@@ -73,6 +74,8 @@ class ProgressBar(Callback):
         loss = float(outputs["loss"])
         self.message = f"loss {loss:.3f}  {self.crops_per_s:.1f} crops/s  waits for crops {self.loader_wait:.0%}"
         self.bar.update(self.task, completed=completed, message=self.message)
+        if self.prints_lines and time.monotonic() - self.last_line >= LINE_INTERVAL_S:
+            self._print_line(f"step {completed}/{self.total}  {self.message}", completed)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Logs the speed and, without a terminal, prints a line with the scores of the epoch."""
@@ -89,14 +92,17 @@ class ProgressBar(Callback):
                 for name, value in sorted(trainer.callback_metrics.items())
                 if name not in ("loss", "crops_per_s", "loader_wait") and not name.startswith("monitor_")
             )
-            completed = self._count_batches(trainer)
-            seconds = (time.monotonic() - self.start) / max(1, completed - self.first) * (self.total - completed)
             epoch = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
-            sys.stderr.write(f"{epoch}  {self.message}  {scores}  left {seconds / 60:.1f} min\n")
+            self._print_line(f"{epoch}  {self.message}  {scores}", self._count_batches(trainer))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stops the bar, also after an error."""
         self.bar.stop()
+
+    def _print_line(self, text: str, completed: int) -> None:
+        self.last_line = time.monotonic()
+        seconds = (self.last_line - self.start) / max(1, completed - self.first) * (self.total - completed)
+        sys.stderr.write(f"{text}  left {seconds / 60:.1f} min\n")
 
     def _count_batches(self, trainer: Trainer) -> int:
         return trainer.fit_loop.total_batch_idx + 1
