@@ -76,7 +76,7 @@ def choose_strides(spacing_mm: Spacing, patch_size: Triple) -> NetworkGeometry:
         for axis in axes:
             spacing[axis] *= 2
             size[axis] = math.ceil(size[axis] / 2)
-    kernels.append([3, 3, 3] if len(strides) > 1 else _grow_kernel(kernel, spacing))
+    kernels.append([3, 3, 3])
     total = np.prod(strides, axis=0)
     padded = _as_triple([math.ceil(n / step) * step for n, step in zip(patch_size, total.tolist(), strict=True)])
     return NetworkGeometry(padded, tuple(map(_as_triple, strides)), tuple(map(_as_triple, kernels)))
