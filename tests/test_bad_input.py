@@ -180,7 +180,8 @@ def test_weights_of_others_that_are_none(run_refused, tmp_path):
 
 def test_an_unknown_encoder_lists_the_known(run_refused, manifest):
     message = run_refused("pretrain", "configs/pretrain/spark.yaml", f"manifest={manifest}", "run=r", "encoder=vgg")
-    assert "encoder: 'vgg' is unknown; known: convnext, dynunet, plainconv, resenc, residual, segresnet, swinunetr" in message
+    known = "convnext, dynunet, plainconv, resenc, residual, segresnet, swinunetr"
+    assert f"encoder: 'vgg' is unknown; known: {known}" in message
 
 
 def test_more_labels_than_there_are(run_refused, manifest, tmp_path):
