@@ -29,6 +29,7 @@ from medssl.io.dicomweb.service import connect
 from medssl.io.dicomweb.store import store_files
 from tests.helpers.archive_server import PASSWORD, USER, FaultyProxy, run_orthanc, write_netrc
 from tests.helpers.dicom_phantom import ROOT, make_slices, save, write_structure_set
+from tests.io.test_image_pairs import make_mgh, write_pair
 
 NAME = "Qwertzsmith"
 BORN = "19370613"
@@ -167,6 +168,27 @@ def test_scans_of_an_archive_become_the_store_that_their_files_become(tmp_path, 
     assert case.sha256 == direct.sha256
     volume = read_source(case, Manifest.read(tmp_path / "store/manifest.csv"))
     assert np.array_equal(volume.voxels, next(iter(reader.read(home))).volume().voxels)
+
+
+def test_images_in_two_files_and_those_of_freesurfer_show_no_name(tmp_path, capfd, caplog):
+    home = tmp_path / "scans" / f"{NAME}_GRETA"
+    home.mkdir(parents=True)
+    voxels = np.random.default_rng(0).integers(0, 900, (12, 14, 16)).astype(np.int16)
+    header = write_pair(home, voxels=voxels, name=f"{NAME}_t1")
+    content = bytearray(header.read_bytes())
+    content[148 : 148 + len(NAME)] = NAME.encode()  # descrip
+    header.write_bytes(content)
+    write_pair(home, nibabel.AnalyzeImage, voxels=voxels, name=f"{NAME}_old")
+    (home / f"{NAME}.mgh").write_bytes(make_mgh(voxels) + NAME.encode())
+    (home / f"{NAME}_bad.mgh").write_bytes(make_mgh(voxels, has_orientation=0))
+    image = sitk.GetImageFromArray(voxels)
+    image.SetMetaData("patient", NAME)
+    sitk.WriteImage(image, str(home / f"{NAME}_x.nhdr"))
+    text = (home / f"{NAME}_x.nhdr").read_text()
+    (home / f"{NAME}_y.nhdr").write_text(text.replace(f"{NAME}_x.raw", f"{NAME}_gone.raw"))
+    output = run_ingest(tmp_path / "scans", tmp_path / "store", capfd, caplog)
+    assert find_secrets(tmp_path / "store", output) == set()
+    assert len(Manifest.read(tmp_path / "store/manifest.csv").cases) == 3
 
 
 FAULTS = {
