@@ -24,9 +24,7 @@ from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import train_loader
 from medssl.training.label_subset import LabelSubset
 from medssl.training.pretrain import PretrainConfig, pretrain
-from medssl.training.semi_supervised.config import SemiSupervisedConfig
 from medssl.training.semi_supervised.label_propagation import LabelPropagation, vote_fractions
-from medssl.training.semi_supervised.method_choice import choose_method
 from medssl.volume import Volume
 from tests.helpers.registered_scenes import OFFSETS, SHAPE, draw_classes, write_scans
 
@@ -293,18 +291,12 @@ def test_parcels_of_an_atlas_are_labels_to_pretrain_on(store_manifest, tmp_path)
     assert len(traced_cases) == 5
 
 
-def train_nothing(manifest, method, run) -> float:
-    raise AssertionError("one patient cannot be left out")
-
-
-def test_one_labelled_volume_is_propagated_only_if_the_scans_look_like_it(store_manifest, tmp_path):
+def test_the_similarity_falls_where_a_volume_is_warped_to_other_places(store_manifest, tmp_path):
     subset = LabelSubset.select(Manifest.read(store_manifest), 1, 0)
-    config = SemiSupervisedConfig(method="auto", atlas=atlas_of(store_manifest))
-    choice = choose_method(config, subset, train_nothing, tmp_path)
-    assert choice.method.method == "label-propagation" and "correlates by 1.00" in choice.reason
+    volumes = subset.labelled, subset.unlabelled
+    assert LabelPropagation(atlas_of(store_manifest), *volumes).measure_similarity() > 0.9
     copy = shutil.copytree(atlas_of(store_manifest), tmp_path / "atlas")
     for path in (copy / atlas.DISPLACEMENTS_FOLDER).glob("*.npy"):
         shift = np.random.default_rng(int(path.stem[1:])).uniform(-9, 9, (3, 1, 1, 1))
         np.save(path, (np.load(path) + shift).astype(np.float16))
-    refused = choose_method(config.model_copy(update={"atlas": copy}), subset, train_nothing, tmp_path)
-    assert refused.method.method == "none" and "0.5 is needed" in refused.reason
+    assert LabelPropagation(copy, *volumes).measure_similarity() < 0.5

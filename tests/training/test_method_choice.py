@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -82,9 +83,11 @@ def test_a_fold_shows_the_voxels_of_its_store_and_no_scan_of_the_patient_left_ou
     assert {case.id for case in fold.with_labels().cases} == {case.id for case in subset.labelled.cases}
 
 
-def test_one_patient_without_an_atlas_is_trained_on_alone(manifest, tmp_path):
-    choice = choose_method(AUTO, select(manifest, 1), train_nothing, tmp_path)
-    assert choice.method.method == "none" and "give an atlas" in choice.reason
+@pytest.mark.parametrize("atlas", [None, Path("atlas")])
+def test_one_patient_is_trained_on_alone(manifest, tmp_path, atlas):
+    config = AUTO.model_copy(update={"atlas": atlas})
+    choice = choose_method(config, select(manifest, 1), train_nothing, tmp_path)
+    assert choice.method.method == "none" and "label a second one" in choice.reason
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Chooses between the labels alone and a semi-supervised method, by cross-validation on the labelled volumes.
 
-With one labelled patient nothing can be left out. Label propagation is then chosen if the labelled volume, warped onto
-the other scans, looks like them around its structures.
+With one labelled patient nothing can be left out, and the labels alone are taken. How well the warped volume correlates
+with the other scans around its structures decides nothing: on head-and-neck CT it was as high (0.89 to 0.93) as on the
+hippocampus (0.87), where propagated labels are right.
 """
 
 import logging
@@ -20,7 +21,6 @@ from medssl.files import write_checksums
 from medssl.training.label_subset import LabelSubset
 from medssl.training.processes.agreement import call_on_main
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
-from medssl.training.semi_supervised.label_propagation import MIN_SIMILARITY, LabelPropagation
 
 log = logging.getLogger(__name__)
 MAX_FOLDS = 4  # patients who are left out, one at a time
@@ -76,7 +76,10 @@ def choose_method(
     candidate = config.model_copy(update={"method": "label-propagation" if config.atlas else "mean-teacher"})
     patients = list(dict.fromkeys(case.patient for case in subset.labelled.cases))
     if len(patients) == 1:
-        choice = _choose_by_similarity(alone, candidate, subset)
+        reason = (
+            f"one labelled patient, so that {candidate.method} cannot be checked; label a second one, or name a method"
+        )
+        choice = MethodChoice(alone, reason, {})
     else:
         dice: dict[str, list[float]] = {alone.method: [], candidate.method: []}
         for number, patient in enumerate(patients[:MAX_FOLDS]):
@@ -117,17 +120,3 @@ def write_fold(subset: LabelSubset, patient: str, out: Path) -> Path:
     Manifest((*labelled, *unlabelled), out).write(out / "manifest.csv")
     write_checksums(out, ("store.json", "manifest.csv"))
     return out / "manifest.csv"
-
-
-def _choose_by_similarity(
-    alone: SemiSupervisedConfig, candidate: SemiSupervisedConfig, subset: LabelSubset
-) -> MethodChoice:
-    """Chooses label propagation from one patient by what the scans look like; a mean teacher cannot be checked."""
-    if candidate.atlas is None:
-        return MethodChoice(alone, "one labelled patient: a mean teacher cannot be checked; give an atlas", {})
-    similarity = LabelPropagation(candidate.atlas, subset.labelled, subset.unlabelled).measure_similarity()
-    reason = (
-        f"around its structures the labelled volume correlates by {similarity:.2f} with the scans that it is warped"
-        f" onto ({MIN_SIMILARITY} is needed)"
-    )
-    return MethodChoice(candidate if similarity >= MIN_SIMILARITY else alone, reason, {})
