@@ -19,6 +19,7 @@ from medssl.version import __version__
 COMMANDS: dict[str, dict[str, str]] = {
     "start": {
         "demo": "run the whole path on synthetic scans: ingest, pretrain, finetune, predict, evaluate",
+        "run": "run the whole path on a folder of scans within a time: ingest to evaluation and one page",
         "doctor": "check torch, GPU, memory, disk, codecs and browser of this machine",
         "completion": "print a completion script for bash, zsh or tcsh",
     },
