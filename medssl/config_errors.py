@@ -40,7 +40,8 @@ def describe_errors(error: ValidationError, schema: type[BaseModel]) -> list[str
         if details["type"] == "extra_forbidden":
             messages.setdefault(key, []).append(_describe_unknown_key(key, schema))
             continue
-        text = WORDS.get(details["type"], details["msg"].removeprefix("Value error, "))
+        kind = "table" if _is_table_length(details) else details["type"]
+        text = WORDS.get(kind, details["msg"].removeprefix("Value error, "))
         text = text.replace("{key}", key).replace("Input should be", "must be")
         if text not in messages.setdefault(key, []):
             messages[key].append(text)
@@ -52,10 +53,15 @@ def describe_errors(error: ValidationError, schema: type[BaseModel]) -> list[str
     ]
 
 
+def _is_table_length(details: Any) -> bool:
+    """Whether a table, and not a list of numbers, is too short or too long."""
+    return details["type"] in ("too_short", "too_long") and isinstance(details["input"], dict)
+
+
 def list_keys(schema: type[BaseModel], parents: str = "") -> Iterator[str]:
     """Yields the dotted keys of a schema, with those of every config that a key may choose by name.
 
-    Configs that choose further configs, such as those of a hybrid objective, end after MAX_DEPTH groups.
+    Configs that choose further configs, such as those of a sum of objectives, end after MAX_DEPTH groups.
     """
     if parents.count(".") >= MAX_DEPTH:
         return

@@ -32,12 +32,15 @@ class Objective(nn.Module):
         allows_spatial_augmentation: Whether crops may be rotated and scaled. False if the objective compares positions
             by patient coordinates, so that crops have to keep the geometry they were cut with.
         learns_from_labels: Whether crops may carry labels, which the objective then learns from.
+        min_spread_fraction: Spread of the embeddings, as a fraction of that of the untrained network, below which a
+            training counts as collapsed.
     """
 
     views: int = 1
     is_contrastive: bool = False
     allows_spatial_augmentation: bool = True
     learns_from_labels: bool = False
+    min_spread_fraction: float = 0.4
 
     def __init__(self, config: Settings, encoder: Encoder) -> None:
         super().__init__()

@@ -70,6 +70,7 @@ class Synthetic(Objective):
 
     config: Config
     learns_from_labels = True
+    min_spread_fraction = 0.1  # most differences of untrained embeddings are of contrast, which the features ignore
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)

@@ -1,13 +1,13 @@
 """The one LightningModule: trains any objective or task that turns crops into a loss."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from jaxtyping import Int
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from medssl.data.crops import Crops
@@ -18,7 +18,6 @@ from medssl.tasks.base import Task
 from medssl.training.callbacks.plateau_checkpoint import load_optimizer
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import is_own_volume
-from medssl.training.fault_tolerance.run_checkpoints import RunCheckpoints
 from medssl.training.loggers import EpochMeans
 from medssl.training.lr_schedules import lr_scale
 from medssl.training.optimizers import build_optimizer
@@ -34,7 +33,7 @@ class LitTraining(LightningModule):
         config: Optimizer, schedule, encoder freezing and channel dropout.
         case_ids: Case of each volume number in `Crops.volume`, for error messages.
         plateau: State that `plateau_checkpoint.read_plateau` returns; the optimizer continues from it.
-        checkpoints: Saves and stops the training at the end of a batch.
+        after_batch: Called in turn at the very end of a batch, with its index, to save or stop the training.
     """
 
     def __init__(
@@ -43,14 +42,14 @@ class LitTraining(LightningModule):
         config: TrainConfig,
         case_ids: Sequence[str] = (),
         plateau: Mapping[str, Tensor] | None = None,
-        checkpoints: RunCheckpoints | None = None,
+        after_batch: Sequence[Callable[[Trainer, int], None]] = (),
     ) -> None:
         super().__init__()
         self.learner = learner
         self.config = config
         self.case_ids = case_ids
         self.plateau = plateau
-        self.checkpoints = checkpoints
+        self.after_batch = after_batch
         self.means, self.val_means = EpochMeans(), EpochMeans()
         self.skipped_steps = self.skipped_in_a_row = 0
         self.recent_volumes: list[Tensor] = []  # since the last step whose gradient was finite
@@ -137,8 +136,8 @@ class LitTraining(LightningModule):
         if self.trainer.is_last_batch:
             skipped = {"skipped_steps": float(self.skipped_steps)} if self.skipped_steps else {}
             self.log_dict(self.means.pop() | skipped, on_step=False, on_epoch=True, batch_size=1)
-        if self.checkpoints is not None:
-            self.checkpoints.after_batch(self.trainer, index)
+        for hook in self.after_batch:
+            hook(self.trainer, index)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the means of the unfinished epoch and the number of skipped steps."""

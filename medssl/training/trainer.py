@@ -83,13 +83,15 @@ def train(
         BadInput: Another process trains this run, voxels, loss, gradients or weights are not finite, or memory ran out.
         Stopped: A signal or a limit stopped the training; its state is saved.
     """
-    if config.schedule == "infinite":
-        callbacks = [PlateauCheckpoint(run, config), *callbacks]
     validates = isinstance(learner, Task) and loaders.val is not None
     monitor = f"val_{learner.selection_metric}" if isinstance(learner, Task) and validates else None
     request = StopRequest(limits or LimitConfig())
     checkpoints = RunCheckpoints(run.path, config, request, monitor)
-    module = LitTraining(learner, config, loaders.case_ids, plateau, checkpoints)
+    after_batch = [checkpoints.after_batch]
+    if config.schedule == "infinite":
+        plateau_checkpoint = PlateauCheckpoint(run, config)
+        callbacks, after_batch = [plateau_checkpoint, *callbacks], [plateau_checkpoint.after_batch, *after_batch]
+    module = LitTraining(learner, config, loaders.case_ids, plateau, after_batch)
     with _claim(run):
         try:
             with track_resources(run), explain_failures(run.path):

@@ -64,7 +64,7 @@ def test_a_sum_has_the_most_views_and_the_strictest_augmentation_of_its_terms():
     [
         ({"weights": {"mae": 1}, "terms": {"vicreg": {}}}, "terms.vicreg: has no weight; add it to `weights`"),
         ({"weights": {"mae": 0}}, r"weights\.mae.*greater than 0"),
-        ({"weights": {}}, "weights.*at least 1"),
+        ({"weights": {}}, "weights.*at least 1 item"),
         ({"weights": {"maee": 1}}, r"terms\.maee: 'maee' is unknown; known: .*mae"),
         ({"weights": {"mae": 1}, "terms": {"mae": {"mask_ratio": 2}}}, r"terms\.mae\.mask_ratio"),
     ],

@@ -12,7 +12,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.interop import weight_transfer
 from medssl.nn.ring_buffer import RingBuffer
@@ -29,21 +28,21 @@ class PlateauCheckpoint(Callback):
     def __init__(self, run: Run, config: TrainConfig) -> None:
         self.run, self.config = run, config
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Crops, batch_idx: int) -> None:
-        """Saves the plateau before the first annealing step."""
-        if trainer.global_step == self.config.anneal_start and batch_idx % self.config.accumulate_grad_batches == 0:
-            self._save(trainer, pl_module)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the initial state of a training that anneals from the first step."""
+        if trainer.global_step == self.config.anneal_start == 0:
+            self._save(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the final state of a training without annealing."""
-        if self.config.anneal_start == self.config.total_steps == trainer.global_step:
-            self._save(trainer, pl_module)
+    def after_batch(self, trainer: Trainer, index: int) -> None:
+        """Saves the plateau at the very end of the step before annealing; no mask of the next step is drawn yet."""
+        if trainer.global_step == self.config.anneal_start and (index + 1) % self.config.accumulate_grad_batches == 0:
+            self._save(trainer)
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _save(self, trainer: Trainer) -> None:
         if not trainer.is_global_zero:
             return
         weight_transfer.write_tensors(
-            plateau_state(pl_module.learner, trainer.optimizers[0]), self.run.path / FILE_NAME
+            plateau_state(trainer.lightning_module.learner, trainer.optimizers[0]), self.run.path / FILE_NAME
         )
 
 

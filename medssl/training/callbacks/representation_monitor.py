@@ -50,7 +50,8 @@ class RepresentationMonitor(Callback):
         self.training_s = self.monitoring_s = self.last_sample_s = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock; a resumed training adds to its earlier time."""
+        """Starts the clock, to which a resumed training adds its earlier time, and sets the bound of the alarm."""
+        self.alarm.min_ratio = pl_module.learner.min_spread_fraction
         self.start = time.monotonic() - self.training_s
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Crops, batch_idx: int) -> None:
