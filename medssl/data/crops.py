@@ -1,6 +1,6 @@
 """Cuts random crops from stored volumes and batches them for objectives and tasks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from medssl.data.classes import Classes
 from medssl.data.manifest import Case, Manifest
@@ -269,45 +269,3 @@ class CropDataset(Dataset[CropItem]):
 
 def _add(a: IntTriple, b: IntTriple) -> IntTriple:
     return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-class ResumableSampler(Sampler[int]):
-    """Numbers the items of all epochs consecutively, so that an epoch and a start position resume a training exactly.
-
-    Each process takes its own block of rows of every global batch, so that the batches of all processes, one behind
-    the other, are the batch that one process would take.
-
-    Args:
-        num_items: Items in each epoch, over all processes; with several processes a multiple of the global batch.
-        epoch: Index of the current epoch.
-        start: Items of the current epoch to skip, over all processes.
-        batch_size: Items of a batch of one process; only of use with several processes.
-        rank: Number of this process.
-        world_size: Number of processes.
-    """
-
-    def __init__(
-        self, num_items: int, *, epoch: int = 0, start: int = 0, batch_size: int = 1, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.num_items, self.epoch, self.start = num_items, epoch, start
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-
-    def set_epoch(self, epoch: int) -> None:
-        """Moves to the beginning of another epoch; the current one keeps its start position."""
-        if epoch != self.epoch:
-            self.epoch, self.start = epoch, 0
-
-    def __len__(self) -> int:
-        """Returns the number of this process's items of a whole epoch, whatever its start, as Lightning counts them."""
-        return self.num_items // self.world_size
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.num_items
-        if self.world_size == 1:
-            return iter(range(first + self.start, first + self.num_items))
-        blocks = range(first + self.start + self.rank * self.batch_size, first + self.num_items, self._global_batch)
-        return (block + row for block in blocks for row in range(self.batch_size))
-
-    @property
-    def _global_batch(self) -> int:
-        return self.batch_size * self.world_size

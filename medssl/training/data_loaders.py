@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medssl.data.classes import IGNORE_INDEX, Classes
-from medssl.data.crops import CropDataset, CropItem, Crops, ResumableSampler, collate
+from medssl.data.crops import CropDataset, CropItem, Crops, collate
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.case_pool import PooledCrops
@@ -204,3 +204,45 @@ class VolumeDataset(Dataset[Crops]):
 def _describe(error: Exception) -> str:
     """Describes an error of a loader in one line."""
     return find_cause(error) or (str(error) if isinstance(error, BadInput) else f"{type(error).__name__}: {error}")
+
+
+class ResumableSampler(Sampler[int]):
+    """Numbers the items of all epochs consecutively, so that an epoch and a start position resume a training exactly.
+
+    Each process takes its own block of rows of every global batch, so that the batches of all processes, one behind
+    the other, are the batch that one process would take.
+
+    Args:
+        num_items: Items in each epoch, over all processes; with several processes a multiple of the global batch.
+        epoch: Index of the current epoch.
+        start: Items of the current epoch to skip, over all processes.
+        batch_size: Items of a batch of one process; only of use with several processes.
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, num_items: int, *, epoch: int = 0, start: int = 0, batch_size: int = 1, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.num_items, self.epoch, self.start = num_items, epoch, start
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Moves to the beginning of another epoch; the current one keeps its start position."""
+        if epoch != self.epoch:
+            self.epoch, self.start = epoch, 0
+
+    def __len__(self) -> int:
+        """Returns the number of this process's items of a whole epoch, whatever its start, as Lightning counts them."""
+        return self.num_items // self.world_size
+
+    def __iter__(self) -> Iterator[int]:
+        first = self.epoch * self.num_items
+        if self.world_size == 1:
+            return iter(range(first + self.start, first + self.num_items))
+        blocks = range(first + self.start + self.rank * self.batch_size, first + self.num_items, self._global_batch)
+        return (block + row for block in blocks for row in range(self.batch_size))
+
+    @property
+    def _global_batch(self) -> int:
+        return self.batch_size * self.world_size

@@ -9,11 +9,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from medssl.data import store
-from medssl.data.crops import CropDataset, ResumableSampler, collate
+from medssl.data.crops import CropDataset, collate
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
+from medssl.training.data_loaders import ResumableSampler
 from medssl.volume import Volume
 
 SHAPES = [(48, 40, 36), (30, 52, 20), (64, 64, 40)]

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from medssl.data import store
-from medssl.data.crops import Crops, ResumableSampler
+from medssl.data.crops import Crops
 from medssl.data.manifest import Case, Manifest
 from medssl.data.store_metadata import StoreMetadata
 from medssl.nn.encoder import ResEncoder
@@ -15,7 +15,7 @@ from medssl.objectives.spark import Config, Spark
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.config import TrainConfig
-from medssl.training.data_loaders import DataLoaders
+from medssl.training.data_loaders import DataLoaders, ResumableSampler
 from medssl.volume import Volume
 
 

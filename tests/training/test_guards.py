@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from medssl.data.crops import ResumableSampler
 from medssl.errors import BadInput, Stopped
 from medssl.files import PART_PREFIX
 from medssl.nn.interop import weight_transfer
-from medssl.training.data_loaders import DataLoaders
+from medssl.training.data_loaders import DataLoaders, ResumableSampler
 from medssl.training.fault_tolerance.limits import LimitConfig
 from medssl.training.trainer import train
 from tests.helpers.toy_training import SHORT_TRAINING as CONFIG

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from medssl import config, objectives
-from medssl.data.crops import Crops, ResumableSampler
+from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives import spark, vicreg
 from medssl.render import report
@@ -22,7 +22,7 @@ from medssl.training.callbacks import representation_monitor
 from medssl.training.callbacks.dense_probe import DenseProbe, DenseProbeCallback
 from medssl.training.callbacks.representation_monitor import RepresentationMonitor
 from medssl.training.config import TrainConfig
-from medssl.training.data_loaders import DataLoaders
+from medssl.training.data_loaders import DataLoaders, ResumableSampler
 from medssl.training.trainer import train
 
 OBJECTIVES = sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base")
