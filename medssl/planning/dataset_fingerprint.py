@@ -149,7 +149,8 @@ class DatasetFingerprint:
             )
         for size in self.classes:
             parts = f", {size.diameter_mm:.0f} mm a component" if size.kind == "lesion" else ""
-            lines.append(f"class {size.name} ({size.kind}): {size.volume_ml:.3g} ml{parts}, in {size.cases} labels")
+            volume = f"{size.volume_ml:,.{0 if size.volume_ml >= 10 else 2}f} ml"
+            lines.append(f"class {size.name} ({size.kind}): {volume}{parts}, in {size.cases} labels")
         return lines
 
 

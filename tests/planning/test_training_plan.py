@@ -170,3 +170,9 @@ def test_crops_larger_than_the_scans_are_refused_or_warned_of(manifest, tmp_path
     assert cli.run("finetune", [*words, *short, "patch_size=[32,32,64]"], debug=True) == 0
     assert "50% of a crop lies outside the scans" in caplog.text
     assert "2 crops of 5 volumes are 0 of each, fewer than 50" in caplog.text
+
+
+@pytest.mark.parametrize(("volume_ml", "text"), [(1840.2, "1,840 ml"), (12.4, "12 ml"), (0.314, "0.31 ml")])
+def test_volumes_of_classes_are_plain_numbers(fingerprint, volume_ml, text):
+    size = replace(fingerprint.classes[0], volume_ml=volume_ml)
+    assert any(text in line for line in replace(fingerprint, classes=(size,)).describe())
