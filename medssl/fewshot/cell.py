@@ -77,7 +77,16 @@ class SweepCell:
 
 def run_cell(cell: SweepCell) -> str:
     """Trains and tests a cell, or resumes it; returns the error message, or an empty string on success."""
-    logging.getLogger("medssl.training").setLevel(logging.WARNING)  # the report of each run holds these messages
+    logger = logging.getLogger("medssl.training")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # the report of each run holds these messages
+    try:
+        return _train_and_test(cell)
+    finally:
+        logger.setLevel(level)
+
+
+def _train_and_test(cell: SweepCell) -> str:
     if cell.workers > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // cell.workers))
     run = Run(cell.settings.run)

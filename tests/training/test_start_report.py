@@ -29,7 +29,7 @@ def test_a_training_describes_itself_before_its_first_step(loaders, tmp_path, mo
     monkeypatch.setattr(start_report, "MIN_TIMED_STEPS", 1)
     monkeypatch.setattr(progress, "LINE_INTERVAL_S", 0.0)
     monkeypatch.setattr(progress, "MESSAGE_INTERVAL_S", 0.0)
-    with caplog.at_level("INFO", logger="medssl"):
+    with caplog.at_level("INFO", logger="medssl.training"):
         train(make_spark(), loaders, open_run(tmp_path / "run"), CONFIG)
     first, second = (record.getMessage() for record in caplog.records[:2])
     assert first.startswith("3 volumes; 6 steps of 2 crops of 16 x 16 x 16 voxels, 4 of each volume; 0.0")
