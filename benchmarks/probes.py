@@ -9,25 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks._commands import make
+from benchmarks.objectives import NAMES
 from medssl.data.manifest import Manifest
 from medssl.metrics.statistics import mean_interval
 from medssl.models.trained_model import TrainedModel, load_trained_encoder
 from medssl.run import Run
 from medssl.training.callbacks.dense_probe import DenseProbe
 
-NAMES = (
-    "spark",
-    "mae",
-    "inpaint",
-    "volume_fusion",
-    "jepa",
-    "select_patch",
-    "order",
-    "rotation",
-    "vicreg",
-    "global_local",
-    "sum",
-)
 SETS = {
     "hippocampus": ("patch_size=[32,48,32]", "train.steps_per_epoch=40"),
     "headneck_ct": ("patch_size=[48,48,32]", "train.steps_per_epoch=15"),

@@ -20,7 +20,7 @@ from medssl.nn.collectives import all_gather_rows
 from medssl.nn.encoder import Encoder
 from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CellPredictor
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
-from medssl.nn.self_supervision.tokens import cell_positions_mm, to_tokens
+from medssl.nn.self_supervision.tokens import average_tokens, cell_positions_mm, to_tokens
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective, require_enough_patches
 from medssl.settings import Settings
@@ -64,7 +64,7 @@ class Jepa(Objective):
         hidden = (body & ~visible).flatten(1)
         loss = masks.masked_mean(error, hidden)
         logs = {"spread": target.std((0, 1)).mean(), "kept": visible.float().mean()}
-        return Step(loss, logs, (_average_visible(tokens, visible), target.mean(1)))
+        return Step(loss, logs, (average_tokens(tokens, visible.flatten(1)), target.mean(1)))
 
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops have too few patches to hide some of them."""
@@ -95,7 +95,3 @@ class Jepa(Objective):
     def after_step(self) -> None:
         """Lets the teacher follow the encoder."""
         follow(self.teacher, self.encoder, self.config.momentum)
-
-
-def _average_visible(tokens: Float[Tensor, "b n d"], visible: Bool[Tensor, "b 1 p q r"]) -> Float[Tensor, "b d"]:
-    return tokens.detach().float().sum(1) / visible.flatten(1).sum(1, keepdim=True)

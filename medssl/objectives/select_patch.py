@@ -19,7 +19,7 @@ from medssl.nn import masks
 from medssl.nn.collectives import all_gather_rows
 from medssl.nn.encoder import Encoder
 from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CellPredictor
-from medssl.nn.self_supervision.tokens import cell_positions_mm, to_tokens
+from medssl.nn.self_supervision.tokens import average_tokens, cell_positions_mm, to_tokens
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective, require_enough_patches
 from medssl.settings import Settings
@@ -67,7 +67,7 @@ class SelectPatch(Objective):
         correct = torch.arange(logits.shape[1], device=x.device).expand(len(x), -1)
         error = F.cross_entropy(logits.mT, correct, reduction="none")
         accuracy = masks.masked_mean((logits.argmax(2) == correct).float(), is_hidden)
-        pairs = (_average(context, visible.flatten(1)), _average(content, is_hidden))
+        pairs = (average_tokens(context, visible.flatten(1)), average_tokens(content, is_hidden))
         return Step(masks.masked_mean(error, is_hidden), {"accuracy": accuracy}, pairs)
 
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
@@ -94,7 +94,3 @@ class SelectPatch(Objective):
         similarity = F.normalize(query, dim=-1) @ F.normalize(candidates, dim=-1).mT
         logits = (similarity / self.config.temperature).masked_fill(~is_hidden[:, None], float("-inf"))
         return logits.masked_fill(~is_hidden[..., None], 0)
-
-
-def _average(tokens: Float[Tensor, "b n d"], where: Bool[Tensor, "b n"]) -> Float[Tensor, "b d"]:
-    return (tokens.detach().float() * where[..., None]).sum(1) / where.sum(1, keepdim=True)

@@ -4,7 +4,7 @@ import math
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 WAVELENGTHS_MM = (8.0, 1024.0)
@@ -13,6 +13,11 @@ WAVELENGTHS_MM = (8.0, 1024.0)
 def to_tokens(features: Float[Tensor, "b d p q r"]) -> Float[Tensor, "b n d"]:
     """Returns one vector for each cell of a feature map, the last axis fastest."""
     return rearrange(features, "b d p q r -> b (p q r) d")
+
+
+def average_tokens(tokens: Float[Tensor, "b n d"], where: Bool[Tensor, "b n"]) -> Float[Tensor, "b d"]:
+    """Returns the mean token of each crop over some cells, in fp32 and without gradient."""
+    return (tokens.detach().float() * where[..., None]).sum(1) / where.sum(1, keepdim=True)
 
 
 def cell_positions_mm(
