@@ -17,6 +17,7 @@ def main(words: list[str]) -> None:
         "run": args.out,
         "licence": args.licence,
         "strides": args.strides and yaml.safe_load(args.strides),
+        "num_heads": args.num_heads,
         "labels": args.labels.split(",") if args.labels else (),
     }
     run, report = import_weights(config.check(options, ImportConfig, "medssl import-weights"))
@@ -58,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--strides",
         help="stride of each stage along z, y, x as in nnU-Net's plans, for example [1,[1,2,2],2] "
         "(default: read from the decoder)",
+    )
+    parser.add_argument(
+        "--num-heads", type=int, help="attention heads of a Primus (default: those of the published one of its width)"
     )
     parser.add_argument(
         "--labels",

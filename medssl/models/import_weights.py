@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import nn
 
-from medssl.data.normalization import IntensityNormalization
 from medssl.errors import BadInput
 from medssl.files import sha256
 from medssl.models.nnunet_plans import TrainingPlan, read_plan
@@ -22,7 +21,14 @@ from medssl.models.trained_model import TrainedModel
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.executor import Triple
-from medssl.nn.interop import monai_bundle, monai_state_dict, nnunet_network, state_dict_names, weight_transfer
+from medssl.nn.interop import (
+    monai_bundle,
+    monai_state_dict,
+    nnunet_network,
+    primus,
+    state_dict_names,
+    weight_transfer,
+)
 from medssl.nn.interop.checkpoint_file import Checkpoint, read_checkpoint
 from medssl.nn.interop.nnunet_network import NnUNet
 from medssl.run import Run
@@ -43,6 +49,9 @@ class ImportConfig(Settings):
     strides: tuple[int | Triple, ...] | None = Field(
         None,
         description="stride of each encoder stage along z, y, x, as in nnU-Net; null infers them from the checkpoint",
+    )
+    num_heads: PositiveInt | None = Field(
+        None, description="attention heads of a Primus; null takes those of the published network of the same width"
     )
     labels: tuple[str, ...] = Field(
         (), description="names of the classes 1, 2, ... of a network without dataset.json; () reads or numbers them"
@@ -94,12 +103,24 @@ def _read_network(settings: ImportConfig) -> ImportedNetwork:
         return _read_nnunet(settings, checkpoint)
     if settings.strides or settings.labels:
         raise BadInput(f"{where}: only the networks of nnU-Net take --strides and --labels; leave them out")
+    if primus.is_primus(checkpoint.tensors):
+        return _read_primus(settings, checkpoint)
     if monai_state_dict.is_monai(checkpoint.tensors):
         return _describe_encoder(monai_state_dict.import_state_dict(checkpoint.tensors, where))
     raise BadInput(
         f"{where}: holds {monai_state_dict.describe_network(checkpoint.tensors)}; supported are PlainConvUNet and"
-        " ResidualEncoderUNet of nnU-Net and nnssl, and SwinUNETR and SegResNet of MONAI (also from VoCo and SuPreM)"
+        " ResidualEncoderUNet of nnU-Net and nnssl, the first version of Primus, and SwinUNETR and SegResNet of MONAI"
+        " (also from VoCo and SuPreM)"
     )
+
+
+def _read_primus(settings: ImportConfig, checkpoint: Checkpoint) -> ImportedNetwork:
+    """Reads the transformer of a Primus of nnU-Net or nnssl."""
+    where, plan = str(settings.file), read_plan(checkpoint.values, settings.file)
+    imported = primus.import_primus(
+        checkpoint.tensors, where, settings.num_heads, plan.patch_size, plan.axes, plan.input_mean_std
+    )
+    return _describe_encoder(imported, plan)
 
 
 def _read_bundle(settings: ImportConfig) -> ImportedNetwork:
@@ -113,17 +134,24 @@ def _read_bundle(settings: ImportConfig) -> ImportedNetwork:
     return _describe_encoder(monai_bundle.import_bundle(settings.file))
 
 
-def _describe_encoder(imported: state_dict_names.ImportedEncoder) -> ImportedNetwork:
-    """Returns the model of an encoder that comes without plans."""
-    i, j, k = (-(-MIN_PATCH_SIDE // stride) * stride for stride in imported.encoder.patch)
+def _describe_encoder(imported: state_dict_names.ImportedEncoder, plan: TrainingPlan | None = None) -> ImportedNetwork:
+    """Returns the model of an encoder, with spacing, patch size and intensities of its plan if it has one."""
+    plan = plan or TrainingPlan()
     model = TrainedModel(
         encoder=imported.config,
         in_channels=imported.encoder.in_channels,
-        normalization=IntensityNormalization(),
-        spacing_mm=None,
-        patch_size=(i, j, k),
+        normalization=plan.normalization,
+        spacing_mm=plan.spacing_mm,
+        patch_size=_round_patch_size(plan, imported.encoder),
     )
     return ImportedNetwork(model, {"encoder": imported.encoder}, imported.report)
+
+
+def _round_patch_size(plan: TrainingPlan, encoder: Encoder) -> Triple:
+    """Returns the patch size of a plan, or one of 64 voxels a side, rounded up to the total stride."""
+    patch_size = plan.patch_size or (MIN_PATCH_SIDE,) * 3
+    i, j, k = (-(-n // stride) * stride for n, stride in zip(patch_size, encoder.patch, strict=True))
+    return i, j, k
 
 
 def _read_nnunet(settings: ImportConfig, checkpoint: Checkpoint) -> ImportedNetwork:
@@ -131,14 +159,12 @@ def _read_nnunet(settings: ImportConfig, checkpoint: Checkpoint) -> ImportedNetw
     where, plan = str(settings.file), read_plan(checkpoint.values, settings.file)
     network = nnunet_network.read_network(checkpoint.tensors, where, settings.strides, plan.axes, plan.input_mean_std)
     encoder = network.encoder.build(network.in_channels)
-    patch_size = plan.patch_size or (MIN_PATCH_SIDE,) * 3
-    i, j, k = (-(-n // stride) * stride for n, stride in zip(patch_size, encoder.patch, strict=True))
     model = TrainedModel(
         encoder=network.encoder,
         in_channels=network.in_channels,
         normalization=plan.normalization,
         spacing_mm=plan.spacing_mm,
-        patch_size=(i, j, k),
+        patch_size=_round_patch_size(plan, encoder),
         task=SegmentConfig(
             deep_supervision_levels=max(1, network.num_heads),
             decoder_convs=network.decoder_convs or SegmentConfig().decoder_convs,

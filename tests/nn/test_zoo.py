@@ -14,7 +14,7 @@ from medssl.errors import BadInput
 from medssl.nn import encoders
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import EncoderChoice, build_encoder
-from medssl.nn.encoders import convnext, dynunet, plainconv, resenc, residual, segresnet, swinunetr
+from medssl.nn.encoders import convnext, dynunet, plainconv, primus, resenc, residual, segresnet, swinunetr
 from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
 from medssl.tasks.segment import Config as Segment
@@ -27,6 +27,7 @@ SMALL = {
     "convnext": convnext.Config(**ODD, kernel=3),
     "segresnet": segresnet.Config(init_filters=9, blocks_down=(1, 1, 1)),
     "dynunet": dynunet.Config(**ODD),
+    "primus": primus.Config(channels=(5, 7, 24), strides=(1, 2, (2, 4, 4)), depth=2, num_heads=2),
     "swinunetr": swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2),
 }
 THICK = {"strides": (1, (2, 2, 1), (2, 2, 1)), "kernels": ((3, 3, 1), (3, 3, 1), 3)}
@@ -202,12 +203,14 @@ def test_a_finetuning_step_reduces_the_loss(name):
         {"name": "resenc", "kernels": [3] * 5 + [[3, 3, 2]]},
         {"name": "dynunet", "kernels": [3, 3, 3, 0]},
         {"name": "segresnet", "norm": "layer"},
+        {"name": "primus", "num_heads": 5},
+        {"name": "primus", "channels": [192]},
         {"name": "swinunetr", "feature_size": 20},
     ],
     ids=lambda w: "-".join(map(str, w.values())),
 )
 def test_an_impossible_network_is_refused(wrong):
-    with pytest.raises(ValueError, match=r"level|1 or 2|at least 3|Input should be|must be odd"):
+    with pytest.raises(ValueError, match=r"level|no multiple of|1 or 2|at least 3|Input should be|must be odd"):
         TypeAdapter(EncoderChoice).validate_python(wrong)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medssl.data.crops import Crops
-from medssl.nn.encoders import base, convnext, dynunet, residual, segresnet, swinunetr
+from medssl.nn.encoders import base, convnext, dynunet, primus, residual, segresnet, swinunetr
 from medssl.nn.executor import Executor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
 from medssl.objectives.spark import Config, Spark
@@ -23,6 +23,10 @@ ENCODERS = {
     "convnext-flat": convnext.Config(**FLAT, blocks=1, norm="group"),
     "segresnet": segresnet.Config(init_filters=8, blocks_down=(1, 1, 1)),
     "dynunet": dynunet.Config(**SHAPE),
+    "primus": primus.Config(channels=(8, 12, 24), strides=(1, 2, 2), depth=2, num_heads=2),
+    "primus-grid": primus.Config(
+        channels=(8, 24), strides=((1, 2, 2), (4, 2, 2)), depth=1, num_heads=1, grid=(3, 3, 2)
+    ),
     "dynunet-flat": dynunet.Config(**FLAT, norm="batch", residual=False),
 }
 SWIN = swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2)
@@ -77,7 +81,9 @@ class SeesEverything(VisibleBlocks):
         return self.features
 
 
-@pytest.mark.parametrize("name", [n for n in ENCODERS if "convnext" not in n])  # its stem never reads beyond a patch
+@pytest.mark.parametrize(
+    "name", [n for n in ENCODERS if "convnext" not in n and "primus" not in n]
+)  # whose stem reads a patch only
 def test_an_encoder_that_reads_hidden_patches_is_caught(name, monkeypatch):
     monkeypatch.setattr(base, "VisibleBlocks", SeesEverything)
     with pytest.raises(AssertionError):

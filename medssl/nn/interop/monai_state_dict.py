@@ -14,7 +14,7 @@ SEGRESNET_STEM = "convInit.conv.weight"
 SWIN_BLOCK = re.compile(r"swinViT\.layers(\d)\.0\.blocks\.(\d+)\.attn\.relative_position_bias_table")
 SEGRESNET_BLOCK = re.compile(r"down_layers\.(\d+)\.(\d+)\.conv1\.conv\.weight")
 KNOWN_NETWORKS = {
-    "eva.": "a Primus, a transformer",
+    "eva.": "a Primus of version 2 or 3",
     "vit.": "a vision transformer",
     "down_tr64.": "the U-Net of Models Genesis",
     "input_block.": "a DynUNet, which is imported as a MONAI bundle with its network_def",
