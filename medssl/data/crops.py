@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medssl.data.classes import Classes
+from medssl.data.keyed_permutation import permute_index
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.store import IntTriple, Store
@@ -195,7 +196,7 @@ class CropDataset(Dataset[CropItem]):
     def _case_index(self, number: int) -> int:
         """Returns the case of an item: each round visits every case once, in an order of its own."""
         round_, position = divmod(number, len(self))
-        return int(np.random.default_rng((self.seed, round_, 1)).permutation(len(self))[position])
+        return permute_index(position, len(self), self.seed, round_)
 
     def _draw_corners(self, case: Case, rng: np.random.Generator) -> list[IntTriple]:
         """Draws the first voxel of every view of one volume."""
