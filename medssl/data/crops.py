@@ -154,12 +154,11 @@ class CropDataset(Dataset[CropItem]):
     ) -> None:
         if not manifest.cases:
             raise BadInput(f"{manifest.folder}: no cases to cut crops from; check that the split is not empty")
-        unlabelled = [case.id for case in manifest.cases if labelled and not case.label]
+        unlabelled = [n for n, label in enumerate(manifest.column("label")) if labelled and not label]
         if unlabelled:
-            raise BadInput(
-                f"{manifest.folder}: no label for {', '.join(unlabelled[:5])}; select cases with `Manifest.with_labels`"
-            )
-        channels = {case.channels for case in manifest.cases}
+            names = ", ".join(manifest.cases[n].id for n in unlabelled[:5])
+            raise BadInput(f"{manifest.folder}: no label for {names}; select cases with `Manifest.with_labels`")
+        channels = set(manifest.column("channels"))
         if len(channels) > 1:
             raise BadInput(
                 f"{manifest.folder}: cases with {sorted(channels)} channels; train on cases with one number of channels"

@@ -5,14 +5,20 @@ import hashlib
 import io
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
+from medssl.data.arrow_rows import ArrowRows, read_metadata, write_rows
 from medssl.errors import BadInput
-from medssl.files import write_text
+from medssl.files import sha256, write_text
 
 REQUIRED_COLUMNS = ("id", "patient", "image", "modality", "unit", "split", "source", "sha256", "warnings")
 OPTIONAL_COLUMNS = ("site", "sex", "label_sha256")
+ARROW_SUFFIX = ".arrow"  # of the copy of a long manifest that opens at once and that processes share
+MIN_ARROW_CASES = 5000
+CSV_SHA256 = "csv_sha256"
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Cases in a fixed order, and the folder that their paths are relative to."""
+    """Cases in a fixed order, and the folder that their paths are relative to.
 
-    cases: tuple[Case, ...]
+    The cases of a long manifest stay on the disk, and each is made at its access.
+    """
+
+    cases: Sequence[Case]
     folder: Path
 
     @classmethod
     def read(cls, path: Path | str) -> "Manifest":
-        """Reads a manifest.csv.
+        """Reads a manifest.csv, or in its place the Arrow file in the same folder that `write` made of it.
 
         Raises:
             BadInput: The file is missing or not a table, a row cannot be parsed (the message names its line), or two
@@ -61,6 +70,9 @@ class Manifest:
         path = Path(path)
         if not path.is_file():
             raise BadInput(f"{path}: no manifest; `medssl ingest SCANS --out STORE` writes STORE/manifest.csv")
+        arrow = path.with_suffix(ARROW_SUFFIX)
+        if arrow.is_file() and read_metadata(arrow).get(CSV_SHA256) == sha256(path):
+            return cls(ArrowRows(arrow, Case), path.parent)
         try:
             with path.open(newline="", encoding="utf-8") as handle:
                 rows = list(csv.DictReader(handle))
@@ -73,16 +85,31 @@ class Manifest:
         return cls(cases, path.parent)
 
     def write(self, path: Path | str) -> None:
-        """Writes the manifest atomically."""
+        """Writes the manifest atomically as CSV, and a long one also as an Arrow file with the same name."""
+        path = Path(path)
         write_text(path, self._to_csv())
+        if len(self.cases) >= MIN_ARROW_CASES:
+            write_rows(path.with_suffix(ARROW_SUFFIX), self.cases, {CSV_SHA256: sha256(path)})
 
     def in_split(self, split: str) -> "Manifest":
         """Returns the cases of one split."""
-        return replace(self, cases=tuple(case for case in self.cases if case.split == split))
+        return self.select([n for n, value in enumerate(self.column("split")) if value == split])
 
     def with_labels(self) -> "Manifest":
         """Returns the cases that have a label."""
-        return replace(self, cases=tuple(case for case in self.cases if case.label))
+        return self.select([n for n, label in enumerate(self.column("label")) if label])
+
+    def select(self, indices: Sequence[int]) -> "Manifest":
+        """Returns the cases at some places, in that order."""
+        if isinstance(self.cases, ArrowRows):
+            return replace(self, cases=self.cases.select(indices))
+        return replace(self, cases=tuple(self.cases[n] for n in indices))
+
+    def column(self, name: str) -> list[Any]:
+        """Returns one property of all cases."""
+        if isinstance(self.cases, ArrowRows):
+            return self.cases.column(name)
+        return [getattr(case, name) for case in self.cases]
 
     def head(self, count: int) -> "Manifest":
         """Returns the first `count` cases, or all cases if there are fewer."""
@@ -100,13 +127,15 @@ class Manifest:
 
     def digest(self) -> str:
         """Returns a SHA-256 of ids, patients, splits and voxels of images and labels; the folder has no influence."""
-        return _hash_rows(
-            sorted((c.id, c.patient, c.split, c.sha256, c.label or "", c.label_sha256) for c in self.cases)
-        )
+        labels = [label or "" for label in self.column("label")]
+        names = ("id", "patient", "split", "sha256")
+        columns = [*(self.column(name) for name in names), labels, self.column("label_sha256")]
+        return _hash_rows(sorted(zip(*columns, strict=True)))
 
     def split_digest(self) -> str:
         """Returns a SHA-256 of which case and patient is in which split."""
-        return _hash_rows(sorted((case.id, case.patient, case.split) for case in self.cases))
+        columns = [self.column(name) for name in ("id", "patient", "split")]
+        return _hash_rows(sorted(zip(*columns, strict=True)))
 
     def _to_csv(self) -> str:
         out = io.StringIO()
@@ -114,7 +143,7 @@ class Manifest:
         names = [field.name for field in fields(Case)]
         writer.writerow(names)
         for case in self.cases:
-            writer.writerow([_format_cell(asdict(case)[name]) for name in names])
+            writer.writerow([_format_cell(getattr(case, name)) for name in names])
         return out.getvalue()
 
 

@@ -156,8 +156,8 @@ def _pretrain(config: PretrainConfig) -> Run:
     call_on_main(lambda: leakage.write_traces(run.path, all_traces))
     pool = call_on_main(lambda: labels.open_pool(run.path))
     loaders = make_loaders(config, objective, pool)
-    trained = CasePool((pool.manifest, *stores.manifests[1:])).cases
-    facts = {name: [getattr(case, name) for case in trained] for name in METADATA_LABELS}
+    trained = CasePool((pool.manifest, *stores.manifests[1:]))
+    facts = {name: trained.column(name) for name in METADATA_LABELS}
     callbacks: list[Callback] = [RepresentationMonitor(run, facts), *([DenseProbeCallback(probe)] if probe else [])]
     scores = train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
     if is_main_process():
@@ -282,4 +282,4 @@ def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) 
         if config.draws_groups
         else make_dataset(pool.manifest)
     )
-    return DataLoaders(train_loader(dataset, config.train), case_ids=[case.id for case in stores.cases])
+    return DataLoaders(train_loader(dataset, config.train), case_ids=stores.column("id"))

@@ -1,6 +1,7 @@
 """Manifests are read and written exactly; splits keep patients together and are stratified by site; subsets nest."""
 
 import math
+import pickle
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medssl.data.arrow_rows import ArrowRows
 from medssl.data.manifest import Case, Manifest
 from medssl.data.splits import allocate_counts, assign_splits, select_labelled
 
@@ -115,3 +117,52 @@ def test_a_single_patient_goes_to_the_largest_split():
     assert math.isclose(sum(allocate_counts([10], [0.7, 0.1, 0.2])[0]), 10) and allocate_counts([10], [7, 1, 2]) == [
         [7, 1, 2]
     ]
+
+
+def make_long_manifest(count):
+    cases = (replace(make_case(n, n // 2, "AB"[n % 2]), split="train" if n % 3 else "val") for n in range(count))
+    return Manifest(tuple(replace(case, label=None) if n % 5 == 0 else case for n, case in enumerate(cases)), Path())
+
+
+@pytest.fixture
+def long_manifest(tmp_path, monkeypatch):
+    """A manifest and its Arrow file, as `read` returns it."""
+    monkeypatch.setattr("medssl.data.manifest.MIN_ARROW_CASES", 40)
+    expected = replace(make_long_manifest(60), folder=tmp_path)
+    expected.write(tmp_path / "manifest.csv")
+    return expected, Manifest.read(tmp_path / "manifest.csv")
+
+
+def test_a_long_manifest_stays_on_the_disk_and_holds_the_same_cases(long_manifest):
+    expected, manifest = long_manifest
+    assert isinstance(manifest.cases, ArrowRows) and tuple(manifest.cases) == expected.cases
+    assert manifest.cases[7] == expected.cases[7] and manifest.cases[-1] == expected.cases[-1]
+    assert tuple(manifest.cases[50:70]) == expected.cases[50:70] and tuple(manifest.head(3).cases) == expected.cases[:3]
+    assert manifest.digest() == expected.digest() and manifest.split_digest() == expected.split_digest()
+    part, expected_part = (m.in_split("train").with_labels().select([5, 2, 9]) for m in (manifest, expected))
+    assert tuple(part.cases) == expected_part.cases and part.column("id") == expected_part.column("id")
+    with pytest.raises(IndexError):
+        part.cases[3]
+
+
+def test_another_process_gets_no_rows_but_maps_the_file(long_manifest):
+    _, manifest = long_manifest
+    len(manifest.cases)
+    pickled = pickle.dumps(manifest.in_split("val"))
+    assert len(pickled) < 1500 and b"c42" not in pickled
+    assert tuple(pickle.loads(pickled).cases) == tuple(manifest.in_split("val").cases)
+
+
+def test_an_edited_table_and_a_damaged_arrow_file_are_noticed(long_manifest):
+    expected, _ = long_manifest
+    path = expected.folder / "manifest.csv"
+    path.with_suffix(".arrow").write_bytes(path.with_suffix(".arrow").read_bytes()[:300])
+    assert Manifest.read(path) == expected
+    expected.write(path)
+    path.write_text(path.read_text().replace("c59,", "renamed,"))
+    assert Manifest.read(path).cases[59].id == "renamed"
+
+
+def test_a_short_manifest_has_no_second_file(tmp_path):
+    make_long_manifest(60).write(tmp_path / "manifest.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]

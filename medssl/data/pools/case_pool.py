@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 from torch.utils.data import Dataset
 
 from medssl.data.crops import CropDataset, CropItem
-from medssl.data.manifest import Case, Manifest
+from medssl.data.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class SamplingGroup:
     """
 
     manifest: Manifest
-    numbers: tuple[int, ...]
+    numbers: Int[np.ndarray, "n"]
 
 
 @dataclass(frozen=True)
@@ -35,25 +37,25 @@ class CasePool:
         """Adds the cases of one split of further manifests to the cases of a first one."""
         return cls((first, *(Manifest.read(path).in_split(split) for path in further)))
 
-    @property
-    def cases(self) -> tuple[Case, ...]:
-        """All cases, in the order of their numbers."""
-        return tuple(case for manifest in self.manifests for case in manifest.cases)
-
     def list_groups(self) -> list[SamplingGroup]:
         """Returns the cases by store, site and number of channels."""
-        groups: dict[tuple[int, str, int], list[tuple[int, Case]]] = {}
-        number = 0
+        groups: dict[tuple[int, str, int], list[int]] = {}
+        first_numbers, total = [], 0
         for store, manifest in enumerate(self.manifests):
-            for case in manifest.cases:
-                groups.setdefault((store, case.site, case.channels), []).append((number, case))
-                number += 1
+            first_numbers.append(total)
+            for index, (site, channels) in enumerate(
+                zip(manifest.column("site"), manifest.column("channels"), strict=True)
+            ):
+                groups.setdefault((store, site, channels), []).append(index)
+            total += len(manifest.cases)
         return [
-            SamplingGroup(
-                replace(self.manifests[store], cases=tuple(case for _, case in rows)), tuple(n for n, _ in rows)
-            )
-            for (store, _, _), rows in sorted(groups.items())
+            SamplingGroup(self.manifests[store].select(indices), np.array(indices) + first_numbers[store])
+            for (store, _, _), indices in sorted(groups.items())
         ]
+
+    def column(self, name: str) -> list[Any]:
+        """Returns one property of all cases, in the order of their numbers."""
+        return [value for manifest in self.manifests for value in manifest.column(name)]
 
 
 class PooledCrops(Dataset[CropItem]):
@@ -94,7 +96,7 @@ class PooledCrops(Dataset[CropItem]):
         rng = np.random.default_rng((self.seed, number, 2))
         index = int(rng.choice(len(self.groups), p=self.probabilities))
         item = self.datasets[index][number]
-        item = replace(item, volume=self.groups[index].numbers[item.volume])
+        item = replace(item, volume=int(self.groups[index].numbers[item.volume]))
         if not self.single_channel:
             return item
         channel = int(rng.integers(item.x.shape[1]))
