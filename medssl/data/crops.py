@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from medssl.data.classes import Classes
-from medssl.data.keyed_permutation import permute_index
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.keyed_permutation import permute_index
 from medssl.data.store import IntTriple, Store
 from medssl.data.transforms.augmentation import AugmentConfig, augment
 from medssl.data.transforms.patch_mask import PatchMask

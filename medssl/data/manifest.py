@@ -10,7 +10,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from medssl.data.arrow_rows import ArrowRows, read_metadata, write_rows
+from medssl.data.storage.arrow_rows import ArrowRows, read_metadata, write_rows
+from medssl.data.storage.object_cache import is_url
 from medssl.errors import BadInput
 from medssl.files import sha256, write_text
 
@@ -23,7 +24,7 @@ CSV_SHA256 = "csv_sha256"
 
 @dataclass(frozen=True)
 class Case:
-    """One image of one patient. Paths are relative to the manifest's folder.
+    """One image of one patient. Paths are relative to the manifest's folder; addresses of an object store are complete.
 
     `study_day` counts days from a reference day of the patient, which may be secret: only differences between cases
     of one patient carry meaning.
@@ -116,14 +117,12 @@ class Manifest:
         return replace(self, cases=self.cases[:count])
 
     def path(self, case: Case) -> Path:
-        """Returns the path of a case's image."""
-        return self.folder / case.image
+        """Returns the path of a case's image, or raises BadInput if it is in an object store."""
+        return self._local_path(case.image)
 
     def label_path(self, case: Case) -> Path:
-        """Returns the path of a case's label, or raises BadInput if the case has none."""
-        if case.label is None:
-            raise BadInput(f"{case.id}: has no label; drop the case with `Manifest.with_labels` or label it")
-        return self.folder / case.label
+        """Returns the path of a case's label, or raises BadInput if there is none, or none on this machine."""
+        return self._local_path(require_label(case))
 
     def digest(self) -> str:
         """Returns a SHA-256 of ids, patients, splits and voxels of images and labels; the folder has no influence."""
@@ -137,6 +136,11 @@ class Manifest:
         columns = [self.column(name) for name in ("id", "patient", "split")]
         return _hash_rows(sorted(zip(*columns, strict=True)))
 
+    def _local_path(self, location: str) -> Path:
+        if is_url(location):
+            raise BadInput(f"{location}: is in an object store, and this command reads paths; give the store on a disk")
+        return self.folder / location
+
     def _to_csv(self) -> str:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
@@ -145,6 +149,13 @@ class Manifest:
         for case in self.cases:
             writer.writerow([_format_cell(getattr(case, name)) for name in names])
         return out.getvalue()
+
+
+def require_label(case: Case) -> str:
+    """Returns the location of a case's label, or raises BadInput if the case has none."""
+    if case.label is None:
+        raise BadInput(f"{case.id}: has no label; drop the case with `Manifest.with_labels` or label it")
+    return case.label
 
 
 def _hash_rows(rows: list[tuple[str, ...]]) -> str:

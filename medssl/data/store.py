@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int, Shaped, UInt8
 from scipy import ndimage
 
 from medssl.data.fingerprint import THUMBNAIL_SIZE, subsample_for_thumbnail, thumbnail
-from medssl.data.manifest import Case, Manifest
+from medssl.data.manifest import Case, Manifest, require_label
 from medssl.data.normalization import (
     AIR_HU,
     DECILES,
@@ -25,6 +25,7 @@ from medssl.data.normalization import (
     subsample,
     subsample_strides,
 )
+from medssl.data.storage.object_cache import ObjectCache, is_url
 from medssl.errors import BadInput
 from medssl.files import atomic_file
 from medssl.io.voxels import list_label_values
@@ -104,34 +105,40 @@ class StoredVolume:
 
 
 class Store:
-    """Opens the images and labels of a manifest's cases and keeps the files open; use one object in each process."""
+    """Opens the images and labels of a manifest's cases and keeps the files open; use one object in each process.
+
+    Files of an object store are copied into the local cache first.
+    """
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
-        self._open: OrderedDict[Path, StoredVolume] = OrderedDict()
+        self._open: OrderedDict[str, StoredVolume] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"manifest": self.manifest, "_open": OrderedDict()}
 
     def image(self, case: Case) -> StoredVolume:
         """Opens a case's image."""
-        return self._open_file(self.manifest.path(case))
+        return self._open_file(case.image)
 
     def label(self, case: Case) -> StoredVolume:
         """Opens a case's label."""
-        return self._open_file(self.manifest.label_path(case))
+        return self._open_file(require_label(case))
 
     def crop(self, case: Case, corner: IntTriple, size: IntTriple) -> Shaped[np.ndarray, "c i j k"]:
         """Reads the stored voxels of a case's image from `corner` on, padded with air outside the volume."""
         return self.image(case).crop(corner, size)
 
-    def _open_file(self, path: Path) -> StoredVolume:
-        if path not in self._open:
-            self._open[path] = read(path)
+    def _open_file(self, location: str) -> StoredVolume:
+        if location not in self._open:
+            is_remote = is_url(location)
+            self._open[location] = read(
+                ObjectCache.from_environment().fetch(location) if is_remote else self.manifest.folder / location
+            )
             if len(self._open) > MAX_OPEN_FILES:
                 self._open.popitem(last=False)
-        self._open.move_to_end(path)
-        return self._open[path]
+        self._open.move_to_end(location)
+        return self._open[location]
 
 
 def write(path: Path, volume: Volume, provenance: Mapping[str, Any]) -> str:

@@ -193,7 +193,7 @@ def _update_store(
     return IngestSummary(manifest, public_rows, num_prepared, notes, len(labelled), reasons)
 
 
-def _read_cases(out: Path) -> tuple[Case, ...]:
+def _read_cases(out: Path) -> Sequence[Case]:
     return Manifest.read(out / "manifest.csv").cases if (out / "manifest.csv").exists() else ()
 
 

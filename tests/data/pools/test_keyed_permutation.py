@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medssl.data import keyed_permutation
-from medssl.data.keyed_permutation import permute_index
+from medssl.data.pools import keyed_permutation
+from medssl.data.pools.keyed_permutation import permute_index
 
 
 @given(st.integers(1, 70), st.integers(-(2**40), 2**40), st.integers(0, 50))
