@@ -9,12 +9,17 @@ def main(words: list[str]) -> None:
     args = build_parser().parse_intermixed_args(words)
     from medssl.training.fault_tolerance.slurm import SlurmOptions, submit, write_script
 
-    options = SlurmOptions(args.gpus, args.nodes, args.cpus, args.time, args.grace, args.requeue, tuple(args.sbatch))
+    options = SlurmOptions(
+        args.gpus, args.nodes, args.cpus, args.time, args.grace, args.requeue, args.array, tuple(args.sbatch)
+    )
     write_script(args.script, args.training, args.config, args.overrides, options)
     if args.dry_run:
         print(f"{args.script}: written; submit it with: sbatch {args.script}")
     else:
-        print(f"{args.script}: submitted as job {submit(args.script)}; its log is {args.script.with_suffix('.log')}")
+        logs = (
+            args.script.with_suffix(".log") if args.array == 1 else args.script.with_name(f"{args.script.stem}-*.log")
+        )
+        print(f"{args.script}: submitted as job {submit(args.script)}; log: {logs}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -35,6 +40,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--requeue", action="store_true",
         help="queue the job again when it was pre-empted or its time was over, until the training is finished",
     )  # fmt: skip
+    parser.add_argument(
+        "--array", type=int, default=1, metavar="N", help="fewshot: share its trainings among N jobs (default: 1)"
+    )
     parser.add_argument(
         "--sbatch", action="append", default=[], metavar="OPTION", help="further option: --sbatch=--partition=gpu"
     )

@@ -62,6 +62,19 @@ class Sweep(Settings):
     num_workers: int = Field(0, ge=0, description="number of cells that train at once; 0 trains in this process")
     scheduler: str | None = Field(None, description="address of a dask scheduler (tcp://...), instead of num_workers")
 
+    part: int = Field(
+        0, ge=0, description="with num_parts: number of the part of the trainings that this call does, from 0"
+    )
+    num_parts: PositiveInt = Field(
+        1, description="number of calls that share the trainings, each in a process or on a machine of its own"
+    )
+
+    @model_validator(mode="after")
+    def _check_part(self) -> "Sweep":
+        if self.part >= self.num_parts:
+            raise ValueError(f"part={self.part}: parts count from 0 to num_parts - 1, which is {self.num_parts - 1}")
+        return self
+
     @model_validator(mode="after")
     def _check_reference(self) -> "Sweep":
         if self.reference not in self.arms:

@@ -1,7 +1,11 @@
 """Runs a sweep: trains and tests every arm with every number of labels and every seed, and resumes an earlier sweep."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import NamedTuple
+
+from filelock import FileLock
 
 from medssl import config
 from medssl.data.checks.leakage import read_seen_cases
@@ -27,6 +31,7 @@ from medssl.training.pretrain import PretrainConfig, pretrain
 __all__ = ["Arm", "Sweep", "SweepResult", "run_sweep"]
 
 MessageCallback = Callable[[str], None]
+PARTS_FOLDER = "parts"  # locks of calls that share a sweep
 SCORING_KEYS = ("manifest", "lesions", "tolerance_mm")  # the settings of the evaluation, which all cells must share
 
 
@@ -63,14 +68,30 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
     _require_same_scoring(settings)
     earlier = find_finished_cells(settings, *basis, cells)
     _require_unchanged(pretrainings.values(), [*cells, *earlier], labelled)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(
-        settings.out, "another process works on this sweep; wait until it ends, or start it with a larger num_workers"
-    ):
-        write_text(settings.out / report.SETTINGS_FILE, config.dump(settings))
+    with _claim_part(settings):
+        whole = settings.model_copy(update={"part": 0, "num_parts": 1})
+        write_text(settings.out / report.SETTINGS_FILE, config.dump(whole))
         if message := _estimate_time(settings, cells, pretrainings.values(), costs, manifest.in_split("test")):
             watch(message)
         return _run_cells(settings, pretrainings, cells, earlier, labelled, watch)
+
+
+@contextmanager
+def _claim_part(settings: Sweep) -> Iterator[None]:
+    """Holds the lock on this part of a sweep while the block runs, and makes the folder of the sweep."""
+    folder = settings.out if settings.num_parts == 1 else settings.out / PARTS_FOLDER / str(settings.part)
+    folder.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(
+        folder, "another process works on this sweep; wait until it ends, or start it with a larger num_workers"
+    ):
+        yield
+
+
+@contextmanager
+def _wait_for_turn(settings: Sweep, run: Path) -> Iterator[None]:
+    """Waits while another part of the sweep trains a pretraining, and keeps the others waiting while the block runs."""
+    with FileLock(settings.out / PARTS_FOLDER / f"{run.name}.lock") if settings.num_parts > 1 else nullcontext():
+        yield
 
 
 def _run_cells(
@@ -88,11 +109,12 @@ def _run_cells(
         name = f"{arm}, seed {seed}" if settings.pretraining_per_seed else arm
         if pretraining.labels.depends_on_subset:
             name = f"{arm}, {count or 'all'} labelled, seed {seed}"
-        if Run(pretraining.run).is_finished:
-            continue
-        watch(f"pretraining for {name}")
         try:
-            pretrain(pretraining)
+            with _wait_for_turn(settings, pretraining.run):
+                if Run(pretraining.run).is_finished:
+                    continue
+                watch(f"pretraining for {name}")
+                pretrain(pretraining)
         except (BadInput, OSError, RuntimeError, MemoryError) as error:
             message = f"its pretraining failed: {' '.join(str(error).split()) or type(error).__name__}"
             watch(f"{name}: {message}")
@@ -101,7 +123,8 @@ def _run_cells(
             _require_unchanged((), cells, labelled)
     watch(f"{len(cells)} cells, {sum(cell.is_done for cell in cells)} done already")
     cells = [*cells, *earlier]
-    waiting = [cell for cell in cells if not cell.is_done and cell.name not in failed]
+    own_cells = [cell for index, cell in enumerate(cells) if index % settings.num_parts == settings.part]
+    waiting = [cell for cell in own_cells if not cell.is_done and cell.name not in failed]
     rows = _write_report(settings, cells, failed)
     run_jobs = make_job_runner(settings.num_workers, settings.scheduler)
     for count, (cell, reason) in enumerate(run_jobs(waiting, cell_module.run_cell, describe_killed), 1):
@@ -159,7 +182,8 @@ def _require_same_scoring(settings: Sweep) -> None:
     Arms, numbers of labels and seeds may be added, num_workers and scheduler may change, and the folder may be moved.
     """
     path = settings.out / report.SETTINGS_FILE
-    if not path.is_file() and settings.out.exists() and any(p.name != LOCK_FILE for p in settings.out.iterdir()):
+    names = {path.name for path in settings.out.iterdir()} if settings.out.exists() else set()
+    if not path.is_file() and names - {LOCK_FILE, PARTS_FOLDER}:
         raise BadInput(f"{settings.out}: holds something else than a sweep; choose another out")
     if path.is_file():
         previous = config.read(path.absolute(), [], Sweep)

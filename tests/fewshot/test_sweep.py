@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 
 from medssl import cli, config
 from medssl.data.checks import leakage as leaks
@@ -19,6 +20,7 @@ from medssl.data.manifest import Manifest
 from medssl.data.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.fewshot import cell
+from medssl.fewshot import sweep as sweep_module
 from medssl.fewshot.sweep import Arm, Sweep, run_sweep
 from medssl.files import exclusive_lock, write_json
 from medssl.io import nifti
@@ -283,6 +285,31 @@ def test_two_processes_do_not_work_on_one_sweep(sweep):
     with exclusive_lock(sweep.out, ""), pytest.raises(BadInput, match="another process works on this sweep"):
         run_sweep(sweep.model_copy(update={"seeds": (5,)}), lambda message: None)
     assert (sweep.out / "sweep.yaml").read_text() == config.dump(sweep)
+
+
+def test_calls_that_share_a_sweep_divide_its_cells_and_take_turns_at_a_pretraining(sweep, monkeypatch):
+    """Each call trains its cells only, and while one trains the shared pretraining, the others would wait."""
+    sweep = sweep.model_copy(update={"num_labelled": (1,), "num_parts": 2})
+    calls, pretrain = [], sweep_module.pretrain
+
+    def pretrain_alone(settings):
+        with pytest.raises(Timeout):
+            FileLock(sweep.out / "parts" / "mae.lock").acquire(timeout=0)
+        calls.append(settings.run)
+        return pretrain(settings)
+
+    monkeypatch.setattr(sweep_module, "pretrain", pretrain_alone)
+    done = []
+    for part in (1, 0):
+        run_sweep(sweep.model_copy(update={"part": part}), lambda message: None)
+        done.append({path.parent.name for path in sweep.out.glob("cells/*/cases.csv")})
+    assert done[0] == {"mae-k1-s0", "mae-k1-s1"} and len(done[1]) == 4 and len(calls) == 1
+    whole = sweep.model_copy(update={"num_parts": 1})
+    assert not run_sweep(whole, lambda message: None).failures
+    with exclusive_lock(sweep.out / "parts" / "0", "test"), pytest.raises(BadInput, match="another process works on"):
+        run_sweep(sweep, lambda message: None)
+    with pytest.raises(ValueError, match="parts count from 0 to num_parts - 1, which is 1"):
+        config.check(sweep.model_dump() | {"part": 2}, Sweep, "test")
 
 
 def test_regions_of_classes_are_tested_as_the_classes_are(manifest, tmp_path, finished_sweep):

@@ -101,6 +101,21 @@ def test_only_a_training_that_saved_its_state_is_queued_again(tmp_path, cluster,
     )
 
 
+def test_an_array_shares_the_trainings_of_a_comparison(tmp_path, cluster, monkeypatch, capsys):
+    cluster("sbatch", f'for n in 0 1 2; do SLURM_ARRAY_TASK_ID=$n bash "$2" >> {tmp_path}/out; done; echo 4711')
+    script = tmp_path / "job.sh"
+    assert cli.run("slurm", ["fewshot", "a.yaml", "seeds=[0]", "--array", "3", "--script", str(script)]) == 0
+    assert f"submitted as job 4711; log: {tmp_path}/job-*.log" in capsys.readouterr().out
+    text = script.read_text()
+    assert "#SBATCH --array=0-2\n" in text and f"#SBATCH --output={tmp_path}/job-%a.log\n" in text
+    tasks = [call for call in read_calls(tmp_path) if call.startswith("medssl")]
+    assert tasks == [f"medssl fewshot a.yaml seeds=[0] part={n} num_parts=3" for n in range(3)]
+    for words in (["pretrain", "a.yaml", "--array", "3"], ["fewshot", "a.yaml", "--array", "0"]):
+        assert cli.run("slurm", [*words, "--script", str(script), "--dry-run"]) == 2
+        assert "only fewshot has several trainings" in capsys.readouterr().err
+    assert cli.run("slurm", ["fewshot", "a.yaml", "part=1", "--script", str(script), "--dry-run"]) == 2
+
+
 def test_the_script_outlives_the_signal_that_stops_its_training(tmp_path, cluster):
     cluster("medssl", "trap 'exit 75' TERM; kill -TERM $PPID; touch ready; for n in {1..600}; do sleep 0.1; done")
     script = tmp_path / "job.sh"

@@ -55,6 +55,7 @@ class SlurmOptions:
         time: Time limit in SLURM's form, HH:MM:SS or D-HH:MM:SS.
         grace_s: Seconds before the end at which the training gets the signal to save.
         requeue: Whether a job that was stopped with its state saved is queued again.
+        num_parts: Number of jobs of an array that share the trainings of a few-label comparison; 1 for no array.
         extra: Further options of sbatch, such as "--partition=gpu".
     """
 
@@ -64,6 +65,7 @@ class SlurmOptions:
     time: str = "24:00:00"
     grace_s: int = 120
     requeue: bool = False
+    num_parts: int = 1
     extra: tuple[str, ...] = ()
 
 
@@ -78,26 +80,38 @@ def write_script(path: Path, command: str, config: str, overrides: list[str], op
         options: What the job asks for.
 
     Raises:
-        BadInput: A few-label comparison asks for more than one GPU, or a setting is one that the script makes.
+        BadInput: A few-label comparison asks for more than one GPU, another training for an array, or a setting is one
+            that the script makes.
     """
     num_tasks = options.nodes * max(1, options.gpus)
     if num_tasks > 1 and command == "fewshot":
         raise BadInput(
             f"--gpus {options.gpus} --nodes {options.nodes}: each training of fewshot uses one GPU; give 1, and"
-            " scheduler=... for several machines"
+            " --array for several jobs"
+        )
+    if options.num_parts < 1 or (options.num_parts > 1 and command != "fewshot"):
+        raise BadInput(
+            f"--array {options.num_parts}: only fewshot has several trainings, which 1 or more jobs can share"
         )
     if any(override.startswith(("train.devices=", "train.num_nodes=")) for override in overrides):
         raise BadInput("train.devices, train.num_nodes: the script sets them; give --gpus and --nodes")
+    if any(override.startswith(("part=", "num_parts=")) for override in overrides):
+        raise BadInput("part, num_parts: the script sets them; give --array")
     if any(override.startswith("resume=") for override in overrides):
         raise BadInput("resume=...: the script sets resume=true itself; leave it out")
     resume = [] if command == "fewshot" else ["resume=true"]
     processes = [f"train.devices={max(1, options.gpus)}", f"train.num_nodes={options.nodes}"] if num_tasks > 1 else []
     words = shlex.join(["medssl", command, config, *overrides, *processes, *resume])
     extra = [*options.extra, *(["--requeue"] if options.requeue else ["--no-requeue"])]
+    log = path.with_suffix(".log")
+    if options.num_parts > 1:
+        words += f' part="$SLURM_ARRAY_TASK_ID" num_parts={options.num_parts}'
+        extra.append(f"--array=0-{options.num_parts - 1}")
+        log = path.with_name(f"{path.stem}-%a.log")
     text = TEMPLATE.format(
         name=f"medssl-{command}", nodes=options.nodes, gpus=options.gpus, tasks=max(1, options.gpus),
         num_tasks=num_tasks, cpus=options.cpus, time=options.time, grace_s=options.grace_s,
-        log=path.with_suffix(".log"), extra="\n".join(f"#SBATCH {line}" for line in extra),
+        log=log, extra="\n".join(f"#SBATCH {line}" for line in extra),
         join=JOIN if num_tasks > 1 else "", command=(TASK if num_tasks > 1 else "") + words,
         requeue=REQUEUE if options.requeue else "",
     )  # fmt: skip
