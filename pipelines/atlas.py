@@ -12,7 +12,8 @@ def main(words: list[str]) -> None:
     from medssl.config import check
     from medssl.data.registration.parcels import MIN_CORRELATION, AtlasConfig, build_atlas
     from medssl.files import atomic_file
-    from medssl.render.figures import contact_sheet, encode_png
+    from medssl.render.figures import encode_png
+    from medssl.render.montage import contact_sheet
 
     options = {"num_parcels": args.num_parcels, "split": args.split, "seed": args.seed, "alignment": args.alignment}
     with Progress() as progress:

@@ -14,10 +14,14 @@ def main(words: list[str]) -> None:
     from medssl.io.dicom.seg_writer import Kind
     from medssl.predictions_folder import read_index
     from medssl.review.access.reviewers import Reviewer
+    from medssl.review.audit.prediction_events import record_predictions
     from medssl.review.event_store import EventStore, resolve_database
 
     index = read_index(args.predictions)
-    store = EventStore.open_existing(resolve_database(args.audit_db, index.folder))
+    open_store = EventStore if args.unsigned and not args.audit_db else EventStore.open_existing
+    store = open_store(resolve_database(args.audit_db, index.folder))
+    if args.unsigned:
+        record_predictions(index, store)
     kind: Kind = "LABELMAP" if args.labelmap else "BINARY"
     dicom = args.dicom
     if args.dicomweb and not dicom:
@@ -50,7 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--audit-db", help="database of the verdicts, a file or a URL (default: PREDICTIONS-review.sqlite)"
     )
-    parser.add_argument("--unsigned", action="store_true", help="also export unsigned cases, marked as not verified")
+    parser.add_argument(
+        "--unsigned",
+        action="store_true",
+        help="also export cases that are unsigned or that nobody opened, marked as not verified",
+    )
     parser.add_argument("--labelmap", action="store_true", help="a LABELMAP SEG: smaller, but fewer programs read it")
     parser.add_argument("--rtstruct", action="store_true", help="also write the outlines as RTSTRUCT contours")
     parser.add_argument("--organization", default="", help="organization of the reviewer, for the SR")

@@ -26,6 +26,11 @@ def main(words: list[str]) -> None:
         raise BadInput("--dates: a store holds no dates; predict the folder of scans instead")
     device = require_device(args.device) if args.device else default_device()
     runs = [Run.open(path) for path in args.runs]
+    documents = None
+    if args.dicom_out:
+        from medssl.export.predicted_documents import PredictedDocuments
+
+        documents = PredictedDocuments.open(args.dicom_out, args.resume)
     network = require_same_inputs(runs)
     assignment = FoldAssignment.for_split(runs, args.scans, args.split)
     if assignment.run_of_case and args.calibration:
@@ -60,8 +65,10 @@ def main(words: list[str]) -> None:
     }
     model = assignment.describe_model()
     open_writer(args.out, network.labels, model, network.list_kinds(), **metadata).predict_all(
-        scans, partial(assignment.stream, predictors=predictors), args.dates
+        scans, partial(assignment.stream, predictors=predictors), args.dates, documents.add_scan if documents else None
     )
+    if documents:
+        documents.require_complete()
     if args.audit_db:
         _record_predictions(args.out, args.audit_db)
     print(f"{len(scans)} cases in {args.out}; look at them with: medssl review {args.out}")
@@ -119,6 +126,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dates", action="store_true", help="record the study dates of a folder's scans, which can identify a person"
     )
+    parser.add_argument(
+        "--dicom-out", type=Path, metavar="DIR",
+        help="a folder for the documents of each case, not verified: DICOM SEG and SR of DICOM scans, a PDF page, a "
+        "montage and tables of the findings (needs medssl[app])",
+    )  # fmt: skip
     parser.add_argument(
         "--audit-db", help="database of the review, a file or a URL, that records this prediction (needs medssl[app])"
     )

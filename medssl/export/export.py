@@ -18,7 +18,8 @@ from medssl.export.pdf_summary import build_report
 from medssl.export.prior_comparison import compare_with_prior
 from medssl.export.reviewed_findings import ReviewedCase, ReviewedFinding, load_reviewed_case
 from medssl.export.source_series import find_source_series, read_all_series
-from medssl.files import atomic_folder
+from medssl.files import atomic_file, atomic_folder, read_checksums, write_json
+from medssl.finding import Finding
 from medssl.io import nifti
 from medssl.io.dicom import seg_writer, sr_writer
 from medssl.io.dicom.derived import rtstruct_writer
@@ -27,16 +28,19 @@ from medssl.io.dicom.reader import Series
 from medssl.io.dicom.seg_writer import Kind, SegSegment
 from medssl.io.dicom.series_writer import derive_uid
 from medssl.io.dicom.sr_writer import SrFinding, SrReviewer
-from medssl.predictions_folder import IMAGE, Index
+from medssl.predictions_folder import IMAGE, LABELS, NOTICE, Index
 from medssl.render import pdf
+from medssl.render.figures import encode_png
+from medssl.render.montage import add_caption, contact_sheet
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.consensus.reading_of_record import select_reading_of_record
 from medssl.review.event import Event
 from medssl.review.event_store import EventStore, record_act
 from medssl.review.reading import ActRejected
-from medssl.volume import Unit
+from medssl.volume import Unit, Volume
 
 SEG, SR, RTSTRUCT, PDF, TABLE = "seg.dcm", "sr.dcm", "rtstruct.dcm", "report.pdf", "findings.csv"
+MONTAGE, FINDINGS = "montage.png", "findings.json"
 VERIFYING_ROLES = ("reader", "senior")
 
 
@@ -52,6 +56,7 @@ class ExportOptions:
         include_notes: Whether to export the free text of the readers.
         cases: The cases to export; empty exports all.
         include_rtstruct: Whether to export the outlines as an RTSTRUCT too, for radiotherapy.
+        is_one_page: Whether the PDF has one page, with the first findings only.
     """
 
     dicom: Path | None = None
@@ -61,6 +66,7 @@ class ExportOptions:
     include_notes: bool = True
     cases: tuple[str, ...] = ()
     include_rtstruct: bool = False
+    is_one_page: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,11 +105,11 @@ def export_review(
             raise BadInput(
                 f"{store.name}: the record of the verdicts is damaged ({faults[0]}); see `medssl audit verify`"
             )
-        series = read_all_series(options.dicom) if options.dicom else ()
+        series = read_all_series(options.dicom) if options.dicom else None
         events = store.read_events()
         for case in options.cases or index.cases:
             try:
-                rows += _CaseExporter(index, case, events, options).write(folder / case, series)
+                rows += CaseExporter(index, case, events, options).write(folder / case, series)
                 results.append(CaseExport(case))
             except BadInput as error:
                 shutil.rmtree(folder / case, ignore_errors=True)  # leaves no partial export of a case
@@ -139,8 +145,14 @@ def _record_exports(index: Index, store: EventStore, reviewer: Reviewer, cases: 
         raise BadInput(f"{store.name}: {error}") from None
 
 
-class _CaseExporter:
-    """Writes the documents of one case from its reading of record."""
+def describe_prediction(index: Index, case: str) -> dict[str, str]:
+    """Returns what identifies a prediction: the model, the time and the hash of its labels; empty if not recorded."""
+    labels = read_checksums(index.folder).get(f"{case}/{LABELS}", "")
+    return {"weights_sha256": index.weights_sha256, "created": index.created, "labels_sha256": labels}
+
+
+class CaseExporter:
+    """Writes the documents of one case from its reading of record, or from the prediction itself if it was not read."""
 
     def __init__(self, index: Index, name: str, events: Sequence[Event], options: ExportOptions) -> None:
         self.index, self.name, self.events, self.options = index, name, events, options
@@ -154,24 +166,47 @@ class _CaseExporter:
         self.head = events[-1].hash if events else ""
         self.algorithm = describe_algorithm(index)
 
-    def write(self, folder: Path, series: Sequence[Series]) -> list[FindingRow]:
-        """Writes the documents of the case and returns its rows of the table."""
+    def write(self, folder: Path, series: Sequence[Series] | None) -> list[FindingRow]:
+        """Writes the documents of the case and returns its rows of the table.
+
+        Args:
+            folder: The folder of the documents, which is created.
+            series: The DICOM series, of which one is the case; None writes no DICOM documents.
+
+        Raises:
+            BadInput: If none of the series is the case, or its series cannot be segmented.
+        """
         unit: Unit = TypeAdapter(Unit).validate_python(self.index.units[self.name])
         image = replace(nifti.read(self.index.case_folder(self.name) / IMAGE), unit=unit)
         case = load_reviewed_case(self.index, self.name, self.reading)
         case.labels.require_same_grid(image.reorient("RAS"))
-        source = find_source_series(self.name, image, series) if self.options.dicom else None
+        source = None if series is None else find_source_series(self.name, image, series)
         if source:
             seg_writer.require_regular_grid(source)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         comparison = compare_with_prior(self.index, self.name, case.items, self.events)
         notes = self.options.include_notes
         rows = [build_row(item, comparison, notes, self._build_origin(item, source)) for item in case.items]
         if source:
             self._write_dicom(folder, source, case, rows)
-        report = build_report(self.index, image, case, self.reading, self.reviewer, rows, self.head, comparison)
+        report = build_report(
+            self.index, image, case, self.reading, self.reviewer, rows, self.head, comparison, self.options.is_one_page
+        )
         pdf.write(report, folder / PDF)
+        self._write_montage(folder, image, case)
+        facts = {"case": self.name, "prediction": describe_prediction(self.index, self.name), "notice": NOTICE}
+        write_json(folder / FINDINGS, facts | {"findings": rows})
         return rows
+
+    def _write_montage(self, folder: Path, image: Volume, case: ReviewedCase) -> None:
+        """Writes axial planes with the outlines of all findings; the largest lesions are cut through their centres."""
+        findings = [item.finding for item in case.items if item.number]
+        findings.sort(key=lambda finding: (finding.kind == "organ", -finding.volume_ml))
+        picture = contact_sheet(
+            image.reorient("RAS"), case.labels, points_mm=[finding.centre_mm for finding in findings]
+        )
+        with atomic_file(folder / MONTAGE, is_private=True) as part:
+            part.write_bytes(encode_png(add_caption(picture, NOTICE)))
 
     def _write_dicom(self, folder: Path, source: Series, case: ReviewedCase, rows: Sequence[FindingRow]) -> None:
         segments, seg = list(self._list_segments(case, rows)), None
@@ -185,6 +220,7 @@ class _CaseExporter:
                 row["finding"], row["tracking_uid"], row["name"], row["verdict"], item.number, item.finding.volume_ml,
                 item.finding.diameter_mm, self._find_origin(item),
                 (item.axes.long, item.axes.short) if item.axes else None, row["reason"], row["note"],
+                _get_mask_axes(item.finding),
             )
             for item, row in zip(case.items, rows, strict=True)
         ]  # fmt: skip
@@ -213,3 +249,9 @@ class _CaseExporter:
             "tracking_uid": str(derive_uid("finding", source.uid, weights, item.finding.id)) if source else "",
             "weights_sha256": weights, "record_sha256": self.head,
         }  # fmt: skip
+
+
+def _get_mask_axes(finding: Finding) -> tuple[float, float] | None:
+    """Returns the axial axes of the mask; None in predictions of earlier versions."""
+    axes = (finding.long_axis_mm, finding.short_axis_mm)
+    return None if axes[0] is None or axes[1] is None else (axes[0], axes[1])

@@ -8,6 +8,8 @@ from typing import Any
 from medssl.csv_text import neutralize_row
 from medssl.export.prior_comparison import PriorComparison
 from medssl.export.reviewed_findings import ReviewedFinding
+from medssl.files import atomic_file
+from medssl.finding import Finding
 from medssl.predictions_folder import NOTICE
 from medssl.review.priors import Growth
 from medssl.review.recist import RecistAxes
@@ -30,22 +32,33 @@ def build_row(
     x, y, z = (round(mm, 2) for mm in finding.centre_mm)
     return {
         "case": finding.case, "finding": finding.id, "label": finding.label, "name": finding.name,
+        "kind": finding.kind,
         "verdict": verdict.decision if verdict else "", "reason": verdict.reason if verdict else "",
         "note": verdict.note if verdict and include_notes else "", "corrected": int(item.is_corrected),
         "segment": item.number or "", "volume_ml": round(finding.volume_ml, 4),
         "diameter_mm": round(finding.diameter_mm, 2), "mask_long_axis_mm": _round_or_empty(finding.long_axis_mm, 2),
         "mask_short_axis_mm": _round_or_empty(finding.short_axis_mm, 2), **_format_axes(item.axes),
-        "x_mm": x, "y_mm": y, "z_mm": z, "location": finding.location, "score": round(finding.score, 3),
+        "x_mm": x, "y_mm": y, "z_mm": z, **_format_extents(finding),
+        "sphericity": _round_or_empty(finding.sphericity, 3),
+        "mean_intensity": _round_or_empty(finding.mean_intensity, 2),
+        "sd_intensity": _round_or_empty(finding.sd_intensity, 2),
+        "location": finding.location, "score": round(finding.score, 3),
         **_format_growth(comparison, finding.id), "at": verdict.at if verdict else "", **extra, "notice": NOTICE,
     }  # fmt: skip
 
 
 def write_table(path: Path, rows: Sequence[FindingRow]) -> None:
     """Writes the findings of all cases, one per line."""
-    with path.open("w", newline="", encoding="utf-8") as handle:
+    with atomic_file(path, is_private=True) as part, part.open("w", newline="", encoding="utf-8") as handle:
         writer = csv.DictWriter(handle, list(rows[0]) if rows else ["case", "notice"])
         writer.writeheader()
         writer.writerows(map(neutralize_row, rows))
+
+
+def _format_extents(finding: Finding) -> FindingRow:
+    """Returns the columns of the sides of the bounding box."""
+    sides = zip("xyz", finding.low_mm, finding.high_mm, strict=True)
+    return {f"extent_{axis}_mm": round(high - low, 2) for axis, low, high in sides}
 
 
 def _format_axes(axes: RecistAxes | None) -> FindingRow:

@@ -16,22 +16,29 @@ from medssl.io.dicom.derived.provenance import AlgorithmInfo
 from medssl.io.dicom.sr_writer import SrReviewer
 from medssl.predictions_folder import IMPORTED, NOTICE, Index
 from medssl.render.figures import crop_around_lesion, lesion_planes, planes_through
-from medssl.render.pdf import PdfReport
+from medssl.render.pdf import PICTURES_PER_PAGE, PdfReport
 from medssl.render.windows import choose_window
 from medssl.review.event import DECISION_TEXT
 from medssl.review.reading import Reading
 from medssl.version import __version__
 from medssl.volume import Volume
 
-COLUMNS = {"#": 1.0, "finding": 3.0, "ml": 1.5, "mm": 1.9, "score": 1.1, "verdict": 1.7, "reason and note": 5.0}
+COLUMNS = {
+    "#": 1.0, "finding": 3.0, "ml": 1.5, "axial mm": 2.2, "3D mm": 1.3, "score": 1.1, "verdict": 1.7,
+    "reason and note": 4.0,
+}  # fmt: skip
 GROWTH_COLUMN = {"change since prior": 4.0}
-SIZES = "mm: a x b are the diameters measured in one plane, a single number is the longest 3D diameter of the mask"
+SIZES = (
+    "axial mm: long x short axis of the mask in an axial plane, or with * as a reader measured them; 3D mm: longest "
+    "diameter of the mask"
+)
 MAX_PLATES = 12
+MAX_PAGE_ROWS = 10  # of a report on one page
 
 
 def build_report(
     index: Index, image: Volume, case: ReviewedCase, reading: Reading, reviewer: SrReviewer,
-    rows: Sequence[FindingRow], head: str, comparison: PriorComparison | None,
+    rows: Sequence[FindingRow], head: str, comparison: PriorComparison | None, is_one_page: bool = False,
 ) -> PdfReport:  # fmt: skip
     """Returns the report of one case: its origin, a table of the findings and the planes through the largest ones.
 
@@ -44,6 +51,7 @@ def build_report(
         rows: The row of each finding, as in findings.csv.
         head: The hash of the last event; `medssl audit verify --anchor` checks that it is still in the event log.
         comparison: The comparison with the prior study; None without a prior study.
+        is_one_page: Whether the report lists only the first findings and shows the pictures that fit on its page.
     """
     facts = [
         *_describe_case(index, image, reading),
@@ -52,10 +60,15 @@ def build_report(
         *_describe_prior(comparison),
     ]
     columns = COLUMNS | (GROWTH_COLUMN if comparison else {})
-    cells = [_format_cells(row) + ([_format_growth(row, comparison)] if comparison else []) for row in rows]
+    listed = rows[:MAX_PAGE_ROWS] if is_one_page else rows
+    cells = [_format_cells(row) + ([_format_growth(row, comparison)] if comparison else []) for row in listed]
+    if len(listed) < len(rows):
+        rest = f"and {len(rows) - len(listed)} more, see the table of findings"
+        cells.append(["", rest, *[""] * (len(columns) - 2)])
+    max_plates = PICTURES_PER_PAGE if is_one_page else MAX_PLATES
     return PdfReport(
         f"Findings in {reading.case}", NOTICE, facts, list(columns), list(columns.values()), cells,
-        list(_render_plates(image, case, rows)),
+        list(_render_plates(image, case, rows, max_plates)), is_one_page,
     )  # fmt: skip
 
 
@@ -128,29 +141,42 @@ def _format_growth(row: FindingRow, comparison: PriorComparison) -> str:
 
 def _format_cells(row: FindingRow) -> list[str]:
     remarks = (str(row["reason"]), str(row["note"]), f"outline {row['outline_by']}" if row["corrected"] else "")
-    sizes = [format_volume(row["volume_ml"]).removesuffix(" ml"), _format_diameter(row), f"{row['score']:.2f}"]
+    sizes = [format_volume(row["volume_ml"]).removesuffix(" ml"), _format_axes(row), f"{row['diameter_mm']:.1f}"]
     verdict = _format_verdict(row) if row["verdict"] else "-"
-    return [str(row["segment"]) or "-", str(row["name"]), *sizes, verdict, "; ".join(filter(None, remarks))]
+    return [
+        str(row["segment"]) or "-",
+        str(row["name"]),
+        *sizes,
+        f"{row['score']:.2f}",
+        verdict,
+        "; ".join(filter(None, remarks)),
+    ]
 
 
 def _format_verdict(row: FindingRow) -> str:
     return DECISION_TEXT[row["verdict"]] if row["verdict"] else "no verdict"
 
 
-def _format_diameter(row: FindingRow) -> str:
-    axes = (row["long_axis_mm"], row["short_axis_mm"])
-    return f"{row['diameter_mm']:.1f}" if "" in axes else "{:.1f} x {:.1f}".format(*axes)
+def _format_axes(row: FindingRow) -> str:
+    """Returns the axes that a reader measured, with a star, or else those of the mask; empty without either."""
+    for prefix, mark in (("", "*"), ("mask_", "")):
+        axes = (row[f"{prefix}long_axis_mm"], row[f"{prefix}short_axis_mm"])
+        if "" not in axes:
+            return "{:.1f} x {:.1f}".format(*axes) + mark
+    return ""
 
 
-def _render_plates(image: Volume, case: ReviewedCase, rows: Sequence[FindingRow]) -> Iterator[tuple[str, Image.Image]]:
+def _render_plates(
+    image: Volume, case: ReviewedCase, rows: Sequence[FindingRow], max_plates: int
+) -> Iterator[tuple[str, Image.Image]]:
     """Yields the planes through the largest findings with captions; without findings, those through the middle."""
     ras = image.reorient("RAS")
     pairs = [(item.finding, row) for item, row in zip(case.items, rows, strict=True) if item.number]
-    largest = sorted(pairs, key=lambda pair: -pair[0].volume_ml)[:MAX_PLATES]
+    largest = sorted(pairs, key=lambda pair: -pair[0].volume_ml)[:max_plates]
     for finding, row in largest:
         low_mm, high_mm = finding.low_mm, finding.high_mm
         preset, window = choose_window(finding.name, crop_around_lesion(ras, low_mm, high_mm))
-        size = f"{format_volume(finding.volume_ml)}, {_format_diameter(row)} mm"
+        size = f"{format_volume(finding.volume_ml)}, {_format_axes(row) or format(finding.diameter_mm, '.1f')} mm"
         grey = f"window {preset} ({window.low:.0f} to {window.high:.0f}{' HU' * (image.unit == 'HU')})"
         caption = f"# {row['segment']}  {finding.name}, {size}: {_format_verdict(row)}; {grey}"
         yield caption, lesion_planes(ras, case.labels, low_mm, high_mm, finding.centre_mm, window)

@@ -1,23 +1,31 @@
 """Finds the DICOM series that a predicted image was read from, by its grid and its voxels."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from medssl.data.ingest.dicom_studies import name_series
 from medssl.errors import BadInput
+from medssl.io import file_walk
 from medssl.io.dicom import reader
 from medssl.io.dicom.reader import Series
 from medssl.io.dicom.seg_writer import is_irregular
 from medssl.volume import Volume
 
 
-def read_all_series(folder: Path) -> tuple[Series, ...]:
-    """Returns every series of a folder, including irregular ones; files that cannot be read are skipped."""
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder; give the folder of the DICOM files that were predicted")
-    return tuple(s for s in reader.read(folder, allow_gaps=True) if isinstance(s, Series))
+def read_all_series(place: Path | Sequence[Path]) -> tuple[Series, ...]:
+    """Returns every series of a folder, including irregular ones; files that cannot be read are skipped.
+
+    Args:
+        place: The folder, or a list of folders and files.
+    """
+    if isinstance(place, Path) and not place.is_dir():
+        raise BadInput(f"{place}: no such folder; give the folder of the DICOM files that were predicted")
+    parts = [place] if isinstance(place, Path) else place
+    items = [item for part in parts for item in (file_walk.list_files(part) if part.is_dir() else [part])]
+    files = [item for item in items if isinstance(item, Path)]
+    return tuple(item for item in reader.read(files, allow_gaps=True) if isinstance(item, Series))
 
 
 def find_source_series(case: str, image: Volume, series: Iterable[Series]) -> Series:

@@ -4,14 +4,11 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float, UInt8
 from rich.console import Console
 from rich.progress import track
 
@@ -21,18 +18,12 @@ from medssl.errors import BadInput, Message, as_message
 from medssl.files import PART_PREFIX, check_writable, write_checksums, write_json
 from medssl.finding import FindingKind
 from medssl.inference.patient_scores import write_patient_scores
+from medssl.inference.streaming.case_files import read_header_fields, write_case
 from medssl.inference.streaming.case_stream import PredictionSource
-from medssl.io import nifti
-from medssl.io.nifti_writer import open_writer
+from medssl.io.nifti_writer import NO_FIELDS, NiftiFields
 from medssl.predictions_folder import (
     CASE_PATTERN,
-    FINDINGS,
-    IMAGE,
     INDEX,
-    LABELS,
-    PROBABILITY,
-    SEQUENCE,
-    UNCERTAINTY,
     Index,
     LabelDef,
     StudyRef,
@@ -113,7 +104,12 @@ class PredictionWriter:
         return cls(replace(old, requested=requested, failed=failed))
 
     def add(
-        self, case: str, image: Volume, prediction: PredictionSource, study: StudyRef | None = None
+        self,
+        case: str,
+        image: Volume,
+        prediction: PredictionSource,
+        study: StudyRef | None = None,
+        fields: NiftiFields = NO_FIELDS,
     ) -> "PredictionWriter":
         """Writes one case and returns the writer with it; if the process is killed, the folder stays as it was.
 
@@ -122,6 +118,7 @@ class PredictionWriter:
             image: The image that was predicted.
             prediction: Its prediction.
             study: The patient and the time of the scan.
+            fields: The fields of the header of the scan's NIfTI file.
         """
         if not CASE_PATTERN.fullmatch(case) or case in (*self.index.cases, INDEX):
             raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
@@ -129,7 +126,8 @@ class PredictionWriter:
         self._require_unchanged()
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART_PREFIX) as part:
-            _write_case(Path(part) / case, image, prediction, max((d.value for d in self.index.labels), default=0))
+            num_labels = max((d.value for d in self.index.labels), default=0)
+            write_case(Path(part) / case, image, prediction, num_labels, fields)
             if not folder.exists():
                 folder.mkdir()
                 _write_index(self.index)
@@ -167,7 +165,11 @@ class PredictionWriter:
             raise BadInput(f"{folder}: another process writes there; wait until it ends and continue with --resume")
 
     def predict_all(
-        self, scans: Sequence[ScanRef], predict: Callable[[Volume, str], PredictionSource], include_dates: bool = False
+        self,
+        scans: Sequence[ScanRef],
+        predict: Callable[[Volume, str], PredictionSource],
+        include_dates: bool = False,
+        on_case: Callable[[Index, ScanRef], None] | None = None,
     ) -> "PredictionWriter":
         """Predicts all scans that the folder does not have yet, with a progress bar, and writes patients.csv.
 
@@ -177,6 +179,8 @@ class PredictionWriter:
             scans: The scans to predict.
             predict: Maps an image and a case id to a prediction.
             include_dates: Write the dates of the studies, which can identify a person.
+            on_case: Called with each of the scans that the folder holds: first those of an earlier call, then each new
+                one once it is written.
 
         Raises:
             BadInput: Cases are missing at the end.
@@ -184,9 +188,12 @@ class PredictionWriter:
         studies, errors = make_study_refs(scans, include_dates), dict[str, str]()
         writer = self._with_index(replace(self.index, studies=_update_studies(self.index, studies)))
         todo = [scan for scan in scans if scan.case not in self.index.cases]
+        for scan in scans:
+            if on_case and scan.case in self.index.cases:
+                on_case(writer.index, scan)
         for scan in track(todo, "predicting", console=Console(stderr=True)):
             try:
-                image = scan.read()
+                image, fields = scan.read(), read_header_fields(scan)
                 prediction = predict(image, scan.case)
             except (BadInput, OSError) as error:
                 errors[scan.case] = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
@@ -194,7 +201,9 @@ class PredictionWriter:
                 if len(todo) > 1:
                     log.warning("%s: left out: %s", scan.case, errors[scan.case])
             else:
-                writer = writer.add(scan.case, image, prediction, studies[scan.case])
+                writer = writer.add(scan.case, image, prediction, studies[scan.case], fields)
+                if on_case:
+                    on_case(writer.index, scan)
         if writer.index.cases:
             write_patient_scores(writer.index)
         writer.require_complete(errors)
@@ -260,30 +269,6 @@ def make_label_defs(names: Mapping[int, str], kinds: Mapping[int, FindingKind] |
 
 def _to_hex(colour: Colour) -> str:
     return f"#{bytes(colour).hex()}"
-
-
-def _write_case(folder: Path, image: Volume, prediction: PredictionSource, num_labels: int) -> None:
-    """Writes the files of one case; the channels of an image after the first are its sequences."""
-    folder.mkdir()
-    channels = [replace(image, voxels=voxels) for voxels in image.voxels.reshape(-1, *image.shape)]
-    for number, channel in enumerate(channels):
-        nifti.write(channel, folder / (SEQUENCE.format(number) if number else IMAGE))
-    types = {LABELS: np.dtype(np.uint8 if num_labels < 256 else np.uint16), PROBABILITY: np.dtype(np.uint8)}
-    if prediction.has_uncertainty:
-        types[UNCERTAINTY] = np.dtype(np.uint8)
-    with ExitStack() as stack:
-        files = [stack.enter_context(open_writer(folder / name, channels[0], dtype)) for name, dtype in types.items()]
-        for block in prediction.iterate_blocks():
-            maps = [block.labels.astype(types[LABELS], copy=False), _to_bytes(block.probability)]
-            maps += [] if block.uncertainty is None else [_to_bytes(block.uncertainty)]
-            for file, slices in zip(files, maps, strict=True):
-                file.append(slices)
-    write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
-
-
-def _to_bytes(values: Float[np.ndarray, "k j i"]) -> UInt8[np.ndarray, "k j i"]:
-    """Maps values from [0, 1] to 0 .. 255."""
-    return np.rint(values * np.float32(255)).astype(np.uint8)
 
 
 def _write_index(index: Index) -> None:

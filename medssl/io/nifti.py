@@ -17,7 +17,7 @@ from nibabel.spatialimages import HeaderDataError
 from medssl.errors import BadInput, Message
 from medssl.io import archives
 from medssl.io.nifti_geometry import read_affine
-from medssl.io.nifti_writer import DTYPES, open_writer
+from medssl.io.nifti_writer import DTYPES, NO_FIELDS, NiftiFields, open_writer
 from medssl.io.rejected import ReadRejected
 from medssl.io.voxel_files import find_pair_file
 from medssl.io.voxels import validate_volume
@@ -27,6 +27,7 @@ from medssl.volume import Volume
 HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 MAX_FILE_BYTES = 4 << 30
 MAX_HEADER_BYTES = 1 << 20
+TIME_UNIT_BITS = 0x38
 SLICES_PER_BLOCK = 16  # of a volume that is written
 FREE_LABEL_BYTES = 1 << 30  # label maps of few voxels pack well
 S = TypeVar("S", bound=tuple[int, ...] | list[int])
@@ -87,9 +88,18 @@ def _read_header(path: Path) -> nibabel.Nifti1Header:
         return _parse_header(path, file.read(max(HEADERS)))
 
 
-def write(volume: Volume, path: Path) -> None:
+def read_fields(path: Path) -> NiftiFields:
+    """Returns the fields of a header besides grid and data type; raises BadInput if the header is damaged."""
+    header = _read_header(path)
+    cal_min, cal_max = (float(header[name]) for name in ("cal_min", "cal_max"))
+    window = (cal_min, cal_max) if math.isfinite(cal_min) and math.isfinite(cal_max) else (0.0, 0.0)
+    codes = (int(header["sform_code"]), int(header["qform_code"]), int(header["xyzt_units"]) & TIME_UNIT_BITS)
+    return NiftiFields(*codes, *window, header["descrip"].item())
+
+
+def write(volume: Volume, path: Path, fields: NiftiFields = NO_FIELDS) -> None:
     """Writes a volume atomically, with its affine as sform and qform and its data type unchanged."""
-    with open_writer(path, volume, volume.voxels.dtype) as writer:
+    with open_writer(path, volume, volume.voxels.dtype, fields) as writer:
         for channel in volume.voxels.reshape(-1, *volume.shape):
             for first in range(0, volume.shape[2], SLICES_PER_BLOCK):
                 writer.append(to_contiguous(channel[:, :, first : first + SLICES_PER_BLOCK].T))

@@ -40,17 +40,7 @@ def reconstruction_preview(
         middle = {plane: voxels.shape[1 + ACROSS[plane]] // 2 for plane in PLANES}
         cuts = {plane: draw(cut(voxels[0], plane, index), window) for plane, index in middle.items()}
         columns.append([_resize_plane(rgb, voxels.shape[1:], spacing_mm, plane, side) for plane, rgb in cuts.items()])
-    return _arrange_columns(columns, list(volumes))
-
-
-def contact_sheet(volume: Volume, labels: Volume | None = None, columns: int = 6, rows: int = 4) -> Image.Image:
-    """Returns evenly spaced axial planes from feet to head, with the labels outlined."""
-    image = volume.reorient("RAS")
-    mask = None if labels is None else labels.require_same_grid(volume).reorient("RAS").voxels
-    window = window_presets(image)[default_preset(image)]
-    levels = np.unique(np.linspace(0, image.shape[2] - 1, columns * rows).round().astype(int))
-    tiles = [_draw_tile(image, mask, window, "axial", int(level), 160) for level in levels]
-    return _arrange_columns([tiles[column::columns] for column in range(min(columns, len(tiles)))], [])
+    return arrange_columns(columns, list(volumes))
 
 
 def planes_through(volume: Volume, point_mm: tuple[float, float, float], labels: Volume | None = None) -> Image.Image:
@@ -59,8 +49,8 @@ def planes_through(volume: Volume, point_mm: tuple[float, float, float], labels:
     mask = None if labels is None else labels.require_same_grid(volume).reorient("RAS").voxels
     window = window_presets(image)[default_preset(image)]
     indices = np.rint(image.to_index(np.array(point_mm))).astype(int).clip(0, np.array(image.shape) - 1)
-    tiles = [[_draw_tile(image, mask, window, plane, int(indices[ACROSS[plane]]), 320)] for plane in PLANES]
-    return _arrange_columns(tiles, [str(plane) for plane in PLANES])
+    tiles = [[draw_tile(image, mask, window, plane, int(indices[ACROSS[plane]]), 320)] for plane in PLANES]
+    return arrange_columns(tiles, [str(plane) for plane in PLANES])
 
 
 def crop_around_lesion(volume: Volume, low_mm: Point, high_mm: Point) -> Volume:
@@ -98,7 +88,7 @@ def lesion_planes(
     near, near_mask = (crop_around_lesion(scan, low_mm, high_mm) for scan in (image, mask))
     corners = np.array([low_mm, high_mm])
     index = np.rint(image.to_index(np.array(centre_mm))).astype(int).clip(0, np.array(image.shape) - 1)
-    whole = _draw_tile(image, mask.voxels, window, "axial", int(index[2]), side)
+    whole = draw_tile(image, mask.voxels, window, "axial", int(index[2]), side)
     _frame(whole, _to_pixels(whole, image, "axial", near.to_mm(np.array([[0.0] * 3, np.array(near.shape) - 1.0]))))
     tiles = []
     for plane in PLANES:
@@ -108,7 +98,7 @@ def lesion_planes(
         _point_at(tile, _to_pixels(tile, near, plane, corners), cut(near_mask.voxels, plane, at) > 0)
         _draw_scale(tile, tile.width / plane_size_mm(near.shape, near.spacing_mm(), plane)[0])
         tiles.append([tile])
-    return _arrange_columns([[whole], *tiles], ["overview", *map(str, PLANES)])
+    return arrange_columns([[whole], *tiles], ["overview", *map(str, PLANES)])
 
 
 def compare_labels(volume: Volume, reference: Volume, prediction: Volume, side: int = 160) -> Image.Image:
@@ -125,8 +115,8 @@ def compare_labels(volume: Volume, reference: Volume, prediction: Volume, side: 
     area = (masks[0] > 0).sum((0, 1))
     level = int(area.argmax()) if area.any() else image.shape[2] // 2
     window = window_presets(image)[default_preset(image)]
-    tiles = [[_draw_tile(image, mask, window, "axial", level, side)] for mask in masks]
-    return _arrange_columns(tiles, ["reference", "predicted"])
+    tiles = [[draw_tile(image, mask, window, "axial", level, side)] for mask in masks]
+    return arrange_columns(tiles, ["reference", "predicted"])
 
 
 def disagreement_map(volume: Volume, num_differing: Integer[np.ndarray, "i j k"], readers: int) -> Image.Image:
@@ -147,8 +137,8 @@ def disagreement_map(volume: Volume, num_differing: Integer[np.ndarray, "i j k"]
         ]
         for n in range(1, readers)
     }
-    tiles = [[_draw_tile(image, over, window, plane, indices[ACROSS[plane]], 320, colours)] for plane in PLANES]
-    return _arrange_columns(tiles, [str(plane) for plane in PLANES])
+    tiles = [[draw_tile(image, over, window, plane, indices[ACROSS[plane]], 320, colours)] for plane in PLANES]
+    return arrange_columns(tiles, [str(plane) for plane in PLANES])
 
 
 def encode_png(image: Image.Image) -> bytes:
@@ -171,7 +161,7 @@ def _crop_around(image: Volume, over: Integer[np.ndarray, "i j k"]) -> tuple[Vol
     return replace(image, voxels=image.voxels[crop], affine=affine), over[crop]
 
 
-def _draw_tile(
+def draw_tile(
     image: Volume,
     labels: Integer[np.ndarray, "i j k"] | None,
     window: Window,
@@ -180,6 +170,7 @@ def _draw_tile(
     side: int,
     colours: Mapping[int, Colour] | None = None,
 ) -> Image.Image:
+    """Draws a plane of a RAS volume in its true proportions; the longest edge of the volume gets `side` pixels."""
     over = None if labels is None else cut(labels, plane, index)
     rgb = draw(cut(image.voxels, plane, index), window, over, colours)
     tile = _resize_plane(rgb, image.shape, image.spacing_mm(), plane, side)
@@ -259,7 +250,7 @@ def _write_letters(tile: Image.Image, edges: tuple[str, str, str, str]) -> None:
         pen.text((x, y), letter, fill=INK, font=font, anchor=anchor, stroke_width=2, stroke_fill=BACKGROUND)
 
 
-def _arrange_columns(columns: list[list[Image.Image]], titles: list[str]) -> Image.Image:
+def arrange_columns(columns: list[list[Image.Image]], titles: list[str]) -> Image.Image:
     """Arranges pictures in columns; a row is as high and a column as wide as its largest picture."""
     top = TITLE if titles else GAP
     widths = [max(tile.width for tile in column) for column in columns]

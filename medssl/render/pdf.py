@@ -1,5 +1,6 @@
 """Writes a PDF report of facts, a table and pictures on A4 pages, each of which carries the same notice."""
 
+import math
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,7 @@ class PdfReport:
         widths: The relative widths of the columns.
         rows: The cells of each row of the table.
         plates: Pictures with their captions, after the table.
+        is_one_page: Whether only the pictures that fit below the table are printed, instead of all on further pages.
     """
 
     title: str
@@ -48,6 +50,7 @@ class PdfReport:
     widths: Sequence[float]
     rows: Sequence[Sequence[str]]
     plates: Sequence[tuple[str, Image.Image]] = ()
+    is_one_page: bool = False
 
 
 class ReportPdf(FPDF):
@@ -133,15 +136,18 @@ def write(report: PdfReport, path: Path) -> None:
 
 
 def build_document(report: PdfReport) -> ReportPdf:
-    """Returns the laid-out document: the facts and the table, then the pictures on further pages."""
+    """Returns the laid-out document: the facts and the table, then the pictures."""
     pdf = ReportPdf(report)
     pdf.add_page()
     _add_facts(pdf, report)
     _add_table(pdf, report)
-    for n, (caption, image) in enumerate(report.plates):
-        if n % PICTURES_PER_PAGE == 0:
+    first_place = math.ceil((pdf.get_y() - TOP_MM) / (pdf.eph / PICTURES_PER_PAGE)) if report.is_one_page else 0
+    for place, (caption, image) in enumerate(report.plates, first_place):
+        if place % PICTURES_PER_PAGE == 0:
+            if report.is_one_page:
+                break
             pdf.add_page()
-        _add_picture(pdf, pdf.clean(caption), image, n % PICTURES_PER_PAGE)
+        _add_picture(pdf, pdf.clean(caption), image, place % PICTURES_PER_PAGE)
     return pdf
 
 

@@ -54,7 +54,7 @@ def test_one_size_is_on_card_worklist_pdf_sr_and_csv(review, tmp_path, monkeypat
         assert f"{volume_ml:.2f} mL" in [value for _, _, value in groups[name]]
         assert f"{diameter_mm:.2f} mm" in [value for _, _, value in groups[name]]
         assert f"{cells[name][2]} ml" == format_volume(volume_ml)
-        assert cells[name][3] == f"{diameter_mm:.1f}"
+        assert cells[name][4] == f"{diameter_mm:.1f}"
 
 
 def test_an_added_finding_has_a_size_once_it_is_drawn(review):

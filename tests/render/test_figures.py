@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from medssl.render import figures
+from medssl.render.montage import add_caption, contact_sheet
 from medssl.render.windows import Window
 from medssl.volume import Volume
 
@@ -50,9 +51,19 @@ def test_the_left_of_the_patient_is_on_the_right_of_a_figure_however_it_is_store
 def test_a_contact_sheet_shows_labels_and_is_a_png():
     scan = Volume(np.zeros((16, 16, 9), np.int16), np.eye(4), "HU")
     labels = Volume(np.ones((16, 16, 9), np.uint8), np.eye(4), "label")
-    with_labels, without = figures.contact_sheet(scan, labels), figures.contact_sheet(scan)
+    with_labels, without = contact_sheet(scan, labels), contact_sheet(scan)
     assert with_labels.size == without.size and not np.array_equal(with_labels, without)
     assert Image.open(io.BytesIO(figures.encode_png(with_labels))).size == with_labels.size
+
+
+def test_a_contact_sheet_moves_the_nearest_plane_to_a_point():
+    """A structure of one slice, which evenly spaced planes miss, is in the picture."""
+    scan = Volume(np.zeros((16, 16, 90), np.int16), np.eye(4), "HU")
+    labels = Volume(np.zeros((16, 16, 90), np.uint8), np.eye(4), "label")
+    labels.voxels[4:9, 4:9, 47] = 1
+    blank, shown = (contact_sheet(scan, labels, points_mm=points) for points in ((), [(6.0, 6.0, 47.0)] * 30))
+    assert np.array_equal(blank, contact_sheet(scan)) and not np.array_equal(blank, shown)
+    assert add_caption(blank, "Research use only.").height > blank.height
 
 
 def test_a_disputed_picture_goes_through_the_dispute_and_colours_only_it():

@@ -189,10 +189,16 @@ def private_note(store: Path) -> str:
     return f"see {private_dir(store).name}/files.csv"
 
 
+def is_hidden(case: Case) -> bool:
+    """Returns whether the location of a case is hidden, as in a de-identified store."""
+    return case.source.startswith(HIDDEN)
+
+
 def read_real_sources(cases: Iterable[Case], store: Path) -> dict[str, str]:
     """Returns the real location of each case of a store, from the private folder where locations are hidden."""
+    cases = list(cases)
     locations = {case.id: case.source for case in cases}
-    hidden = {case for case, location in locations.items() if location.startswith(HIDDEN)}
+    hidden = {case.id for case in cases if is_hidden(case)}
     rows = _read_table(private_dir(store) / "sources.csv") if hidden else []
     real = {row["case"]: row["source"] for row in rows}
     if missing := sorted(hidden - set(real)):

@@ -12,10 +12,10 @@ from jaxtyping import Bool
 from medssl.config import check
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dataset_layouts import discover_dataset
-from medssl.data.ingest.deidentification import read_real_sources, redact_warnings
+from medssl.data.ingest.deidentification import is_hidden, read_real_sources, redact_warnings
 from medssl.data.ingest.dicom_studies import make_series_name, name_series
 from medssl.data.ingest.layouts.modality import check_modality
-from medssl.data.ingest.source import LabelPart, Source, parse_location
+from medssl.data.ingest.source import ALL_FILES, LabelPart, Source, parse_location
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, InputWarning, Message, join_messages
 from medssl.io import archives, dates, images, slicer_segmentation
@@ -36,6 +36,8 @@ class ScanRef:
         day: Day of the study; days of one patient can be compared. None if it is unknown.
         read: Reads the voxels.
         date: Date of the study; empty for the cases of a store.
+        list_files: Lists the image files, or the files or the folder of its DICOM series.
+        is_deidentified: Whether text of the original files must not be copied.
     """
 
     case: str
@@ -43,6 +45,8 @@ class ScanRef:
     day: int | None
     read: Callable[[], Volume]
     date: str = ""
+    list_files: Callable[[], tuple[Path, ...]] = tuple
+    is_deidentified: bool = False
 
 
 def list_scans(place: Path, split: str, modality: str) -> list[ScanRef]:
@@ -62,15 +66,23 @@ def list_scans(place: Path, split: str, modality: str) -> list[ScanRef]:
         raise BadInput(f"{place}: holds no scan; give a folder with DICOM, NIfTI, NRRD or MHA files")
     patients = {s.patient: s.id for s in reversed(sources)}
     return [
-        ScanRef(s.id, patients[s.patient], dates.to_ordinal(s.date), partial(_read_volume, s), s.date) for s in sources
-    ]
+        ScanRef(
+            s.id, patients[s.patient], dates.to_ordinal(s.date), partial(_read_volume, s), s.date,
+            partial(_list_images, s),
+        )
+        for s in sources
+    ]  # fmt: skip
 
 
 def list_stored_scans(manifest: Manifest) -> list[ScanRef]:
     """Lists the original scans of the cases of a store."""
     return [
-        ScanRef(case.id, case.patient, case.study_day, partial(read_source, case, manifest)) for case in manifest.cases
-    ]
+        ScanRef(
+            case.id, case.patient, case.study_day, partial(read_source, case, manifest),
+            list_files=partial(_list_stored_files, case, manifest), is_deidentified=is_hidden(case),
+        )
+        for case in manifest.cases
+    ]  # fmt: skip
 
 
 def read_source(case: Case, manifest: Manifest) -> Volume:
@@ -160,6 +172,15 @@ def _read_location(case: Case, manifest: Manifest, location: str) -> Volume:
 
 def _read_volume(source: Source) -> Volume:
     return read_image(source)[0]
+
+
+def _list_images(source: Source) -> tuple[Path, ...]:
+    return source.images
+
+
+def _list_stored_files(case: Case, manifest: Manifest) -> tuple[Path, ...]:
+    names, _ = parse_location(read_real_sources([case], manifest.folder)[case.id])
+    return tuple(Path(manifest.folder, name.parent if name.name == ALL_FILES else name) for name in names)
 
 
 def _read_channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:

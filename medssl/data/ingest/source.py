@@ -11,6 +11,7 @@ from typing import Any
 
 from medssl.errors import Message, as_message
 
+ALL_FILES = "*"  # in place of a file name: the volume needs all files of its folder
 ESCAPED = r"[%#|\udc80-\udcff]"  # the separators of a location, and bytes of file names that are not UTF-8
 
 
@@ -100,7 +101,7 @@ class Source:
     def real_location(self) -> str:
         """The real location of the case: its image files, or a folder and the name of its series."""
         if self.series_folder is not None:
-            return format_location([self.series_folder / "*"], self.series)
+            return format_location([self.series_folder / ALL_FILES], self.series)
         return format_location(self.images, self.series)
 
 

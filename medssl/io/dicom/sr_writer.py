@@ -48,6 +48,7 @@ from medssl.version import __version__
 
 Ends: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
 FindingGroup: TypeAlias = MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations
+AXES = (codes.SCT.LongAxis, codes.SCT.ShortAxis)
 PROCEDURES = {
     "CT": codes.cid100.CTUnspecifiedBodyRegion,
     "MR": codes.cid100.MRIUnspecifiedBodyRegion,
@@ -69,6 +70,8 @@ class SrFinding:
         diameter_mm: The largest diameter in mm.
         origin: The tool and the person who made the outline; None if there is no outline.
         axes: The ends of the long and of the short axis that a reviewer measured in a plane, in mm, RAS+.
+        mask_axes_mm: The long and the short axis of the outline in an axial plane in mm, which the report states where
+            no reviewer measured any.
         reason: The reason of the decision.
         note: The comment of the reviewer.
     """
@@ -84,6 +87,7 @@ class SrFinding:
     axes: tuple[Ends, Ends] | None = None
     reason: str = ""
     note: str = ""
+    mask_axes_mm: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -232,11 +236,14 @@ def _list_sizes(finding: SrFinding) -> Iterator[Measurement]:
     if finding.volume_ml:
         yield Measurement(codes.SCT.Volume, finding.volume_ml, dicom_codes.MILLILITRE)
         yield Measurement(dicom_codes.MAX_DIAMETER, finding.diameter_mm, codes.UCUM.Millimeter)
+        if finding.mask_axes_mm and not finding.axes:
+            for name, length_mm in zip(AXES, finding.mask_axes_mm, strict=True):
+                yield Measurement(name, length_mm, codes.UCUM.Millimeter)
 
 
 def _list_axes(finding: SrFinding, frame_of_reference: str) -> Iterator[Measurement]:
     """Yields the axes that a reviewer measured, each as a line in the patient that a viewer can draw."""
-    for name, ends in zip((codes.SCT.LongAxis, codes.SCT.ShortAxis), finding.axes or (), strict=False):
+    for name, ends in zip(AXES, finding.axes or (), strict=False):
         points = np.array(ends) * (-1.0, -1.0, 1.0)  # RAS+ to LPS+
         line = CoordinatesForMeasurement3D("POLYLINE", points, frame_of_reference)
         yield Measurement(name, math.dist(*ends), codes.UCUM.Millimeter, referenced_coordinates=[line])

@@ -182,10 +182,11 @@ function listFacts(finding, axes) {
   return facts;
 }
 
-/** @param {{ diameter_mm?: number, volume_ml?: number }} sizes */
-function listSizes({ diameter_mm, volume_ml }) {
+/** @param {{ diameter_mm?: number, volume_ml?: number, long_axis_mm?: number | null, short_axis_mm?: number | null }} sizes */
+function listSizes({ diameter_mm, volume_ml, long_axis_mm, short_axis_mm }) {
   const sizes = [];
-  if (diameter_mm) sizes.push(`${diameter_mm.toFixed(1)} mm`);
+  if (long_axis_mm && short_axis_mm) sizes.push(`${long_axis_mm.toFixed(1)} x ${short_axis_mm.toFixed(1)} mm`);
+  else if (diameter_mm) sizes.push(`${diameter_mm.toFixed(1)} mm`);
   if (volume_ml) sizes.push(formatVolume(volume_ml));
   return sizes;
 }

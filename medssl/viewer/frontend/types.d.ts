@@ -61,6 +61,9 @@ export interface Finding {
   centre_mm: Vector;
   diameter_mm?: number;
   volume_ml?: number;
+  /** The axes of the mask in an axial plane. */
+  long_axis_mm?: number | null;
+  short_axis_mm?: number | null;
   score?: number;
   kind?: "organ" | "lesion";
   source?: "mask" | "box" | "reader";

@@ -1,0 +1,63 @@
+"""Writes the files of one predicted case, on the grid of its scan and with the fields of its header."""
+
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from medssl.data.ingest.read_source import ScanRef
+from medssl.files import write_json
+from medssl.inference.streaming.case_stream import PredictionSource
+from medssl.io import images, nifti
+from medssl.io.nifti_writer import NO_FIELDS, NiftiFields, open_writer
+from medssl.predictions_folder import FINDINGS, IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY
+from medssl.volume import Volume
+
+
+def read_header_fields(scan: ScanRef) -> NiftiFields:
+    """Returns what the NIfTI files of a prediction take over from the header of its scan.
+
+    The free text is left out for the cases of a de-identified store.
+    """
+    files = scan.list_files()
+    if not files or not images.is_nifti(files[0]):
+        return NO_FIELDS
+    fields = nifti.read_fields(files[0])
+    return replace(fields, description=b"") if scan.is_deidentified else fields
+
+
+def write_case(folder: Path, image: Volume, prediction: PredictionSource, num_labels: int, fields: NiftiFields) -> None:
+    """Writes the files of one case into a new folder; the channels of an image after the first are its sequences.
+
+    Args:
+        folder: The folder, which is created.
+        image: The image that was predicted.
+        prediction: Its prediction, which is computed while it is written.
+        num_labels: The highest label value.
+        fields: The fields of the header of the scan's NIfTI file.
+    """
+    folder.mkdir()
+    channels = [replace(image, voxels=voxels) for voxels in image.voxels.reshape(-1, *image.shape)]
+    for number, channel in enumerate(channels):
+        nifti.write(channel, folder / (SEQUENCE.format(number) if number else IMAGE), fields)
+    types = {LABELS: np.dtype(np.uint8 if num_labels < 256 else np.uint16), PROBABILITY: np.dtype(np.uint8)}
+    if prediction.has_uncertainty:
+        types[UNCERTAINTY] = np.dtype(np.uint8)
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(open_writer(folder / name, channels[0], dtype, fields.describe_map()))
+            for name, dtype in types.items()
+        ]
+        for block in prediction.iterate_blocks():
+            maps = [block.labels.astype(types[LABELS], copy=False), _to_bytes(block.probability)]
+            maps += [] if block.uncertainty is None else [_to_bytes(block.uncertainty)]
+            for file, slices in zip(files, maps, strict=True):
+                file.append(slices)
+    write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
+
+
+def _to_bytes(values: Float[np.ndarray, "k j i"]) -> UInt8[np.ndarray, "k j i"]:
+    """Maps values from [0, 1] to 0 .. 255."""
+    return np.rint(values * np.float32(255)).astype(np.uint8)
