@@ -1,13 +1,14 @@
 """Names the classes of a store's labels and states which of them are annotated in each case."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Int, Integer
 
 from medssl.data.store_metadata import StoreMetadata
+from medssl.errors import BadInput
 
 IGNORE_INDEX = -1  # target value of a voxel without a known class
 SIDES = {"left": "right", "l": "r", "lt": "rt", "lft": "rgt", "lh": "rh"}
@@ -23,12 +24,14 @@ class Classes:
         ignore_label: Label value of unlabelled voxels (nnU-Net's "ignore" class), None if the store has none.
         present: Case id -> label values annotated in that case. Cases without an entry are annotated completely.
         regions: Name -> label values that together form the region.
+        background_values: Values of classes that are not selected; targets hold background there.
     """
 
     names: Mapping[int, str]
     ignore_label: int | None = None
     present: Mapping[str, list[int]] = field(default_factory=dict)
     regions: Mapping[str, list[int]] = field(default_factory=dict)
+    background_values: tuple[int, ...] = ()
 
     @classmethod
     def from_metadata(cls, metadata: StoreMetadata) -> "Classes":
@@ -36,6 +39,18 @@ class Classes:
         ignore = next((n for n, name in metadata.labels.items() if name.casefold() == "ignore"), None)
         names = {n: name for n, name in metadata.labels.items() if n not in (0, ignore)}
         return cls(names, ignore, metadata.present_labels, metadata.regions)
+
+    def select(self, names: Sequence[str]) -> "Classes":
+        """Returns the classes with the given names, which keep their label values; all others become background.
+
+        Raises:
+            BadInput: A name is not a class.
+        """
+        if unknown := sorted(set(names) - set(self.names.values())):
+            known = ", ".join(self.names.values())
+            raise BadInput(f"classes: {', '.join(unknown)} is no class of this store; its classes are {known}")
+        selected = {value: name for value, name in self.names.items() if name in names}
+        return replace(self, names=selected, background_values=tuple(sorted(set(self.names) - set(selected))))
 
     @property
     def count(self) -> int:
@@ -45,6 +60,8 @@ class Classes:
     def to_target(self, label: Integer[np.ndarray, "i j k"]) -> Int[np.ndarray, "i j k"]:
         """Converts a stored label to a training target, with IGNORE_INDEX at unlabelled voxels."""
         target = label.astype(np.int64)
+        if self.background_values:
+            target[np.isin(target, self.background_values)] = 0
         return target if self.ignore_label is None else np.where(target == self.ignore_label, IGNORE_INDEX, target)
 
     def annotation_mask(self, case: str) -> Bool[np.ndarray, "n"]:

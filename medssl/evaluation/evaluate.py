@@ -149,9 +149,9 @@ def find_warnings(index: Index, references: References) -> Iterator[str]:
 
 
 def _warn_about_unknown_values(reference: Volume, index: Index, references: References) -> None:
-    """Warns about values of a reference that no predicted label has; one may be nnU-Net's `ignore`."""
-    predicted_values = {label.value for label in index.labels}
-    values = [v for v in list_label_values(reference.voxels) if v > 0 and v not in predicted_values]
+    """Warns about values that neither the predictions nor the data set name; one may be nnU-Net's `ignore`."""
+    named_values = {label.value for label in index.labels} | set(references.classes.names)
+    values = [v for v in list_label_values(reference.voxels) if v > 0 and v not in named_values]
     if values:
         warnings.warn(
             f"{references.path}: holds values {values}, which no predicted label has: they count as background; "

@@ -58,6 +58,9 @@ class FinetuneConfig(Settings):
         (), description="input channels of the pretraining that these scans have, in their order; [] for all"
     )
     num_labelled: PositiveInt | None = Field(None, description="number of labelled volumes to use; null uses all")
+    classes: tuple[str, ...] = Field(
+        (), description="names of the classes to learn; the others become background; [] learns all"
+    )
     task: module_choice("medssl.tasks") = Field(  # type: ignore[valid-type]
         segment.Config(), description="task to learn: segment or detect, with its settings"
     )
@@ -119,6 +122,8 @@ class FinetuneConfig(Settings):
             raise ValueError(f"schedule={self.schedule} is for pretrained weights; give pretrained=RUN")
         if self.rescale_kernel_norms and not self.pretrained:
             raise ValueError("rescale_kernel_norms=true is for pretrained weights; give pretrained=RUN")
+        if self.classes and self.semi_supervised.method in ("label-propagation", "auto"):
+            raise ValueError(f"semi_supervised={self.semi_supervised.method} learns all classes; leave `classes` out")
         return self
 
     def with_presets(self, num_labelled: int) -> "FinetuneConfig":
@@ -189,7 +194,7 @@ class FinetuneData:
         manifest = Manifest.read(config.manifest)
         if config.num_folds:
             manifest = assign_fold(manifest, config.fold, config.num_folds, config.seed)
-        subset = LabelSubset.select(manifest, config.num_labelled, config.seed)
+        subset = LabelSubset.select(manifest, config.num_labelled, config.seed, config.classes)
         subset.check_classes(config.allow_missing_classes)
         segment.check_regions(config.task, subset.classes)
         val = manifest.in_split("val").with_labels().head(config.max_val_cases)

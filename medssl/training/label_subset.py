@@ -1,5 +1,6 @@
 """Selects the labelled subset for few-label training and checks it for missing classes and patient overlap."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from medssl.data.classes import Classes
@@ -25,16 +26,19 @@ class LabelSubset:
     classes: Classes
 
     @classmethod
-    def select(cls, manifest: Manifest, num_labelled: int | None, seed: int) -> "LabelSubset":
+    def select(
+        cls, manifest: Manifest, num_labelled: int | None, seed: int, class_names: Sequence[str] = ()
+    ) -> "LabelSubset":
         """Selects labelled volumes of the training split; for one seed, smaller subsets are parts of larger ones.
 
         Args:
             manifest: Cases of a store, of all splits.
             num_labelled: Number of labelled volumes; None takes all.
             seed: Seed of the selection.
+            class_names: Classes to learn, of which the others become background; () is all.
 
         Raises:
-            BadInput: The training split has no labelled case, or fewer than `num_labelled`.
+            BadInput: The training split has no labelled case, or fewer than `num_labelled`, or a class is unknown.
         """
         train = manifest.in_split("train")
         candidates = train.with_labels()
@@ -45,7 +49,8 @@ class LabelSubset:
             raise BadInput(f"{path}: no labelled case in split 'train'; ingest a folder with labelsTr/")
         channels = labelled.cases[0].channels
         unlabelled = (case for case in train.cases if case not in labelled.cases and case.channels == channels)
-        return cls(labelled, replace(train, cases=tuple(unlabelled)), classes)
+        selected = classes.select(class_names) if class_names else classes
+        return cls(labelled, replace(train, cases=tuple(unlabelled)), selected)
 
     def check_classes(self, allow_missing_classes: bool) -> None:
         """Raises BadInput if a label has an undeclared value or, unless allowed, if no label contains some class."""
@@ -53,7 +58,7 @@ class LabelSubset:
         values_by_case = {
             case.id: {int(value) for value in store.label(case).sample_points} for case in self.labelled.cases
         }
-        declared = {*self.classes.names, self.classes.ignore_label}
+        declared = {*self.classes.names, *self.classes.background_values, self.classes.ignore_label}
         for case_id, values in values_by_case.items():
             if values - declared:
                 raise BadInput(

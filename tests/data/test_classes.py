@@ -9,6 +9,7 @@ from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.store_metadata import StoreMetadata
+from medssl.errors import BadInput
 from medssl.volume import Volume
 
 
@@ -76,3 +77,13 @@ def test_crops_are_placed_around_every_class_equally_often_and_never_around_unla
         {1, 2} & values for values in values_by_crop
     )
     assert crops[0].annotated.tolist() == [True, True, True]
+
+
+def test_classes_that_are_not_selected_become_background():
+    label = np.array([[[0, 1, 2, 5, 9]]])
+    classes = Classes({1: "lung", 2: "heart", 5: "nodule"}, ignore_label=9).select(["nodule"])
+    assert dict(classes.names) == {5: "nodule"}
+    assert classes.to_target(label).ravel().tolist() == [0, 0, 0, 5, IGNORE_INDEX]
+    assert label.ravel().tolist() == [0, 1, 2, 5, 9]
+    with pytest.raises(BadInput, match="nodul is no class of this store; its classes are lung, nodule"):
+        Classes({1: "lung", 5: "nodule"}).select(["nodul"])

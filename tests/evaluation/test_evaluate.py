@@ -179,8 +179,9 @@ def test_unknown_reference_values_are_warned_about(predictions, references):
     nifti.write(replace(label, voxels=np.where(label.voxels == 2, 7, label.voxels).astype(np.uint8)), path)
     with pytest.warns(InputWarning, match=r"holds values \[7\], which no predicted label has"):
         list(evaluate(read_index(predictions), References.read(references), 2.0))
-    with_ignore = replace(References.read(references), classes=Classes({}, ignore_label=7))
-    assert len(list(evaluate(read_index(predictions), with_ignore, 2.0))) == 3
+    for known in (Classes({}, ignore_label=7), Classes({7: "heart"})):
+        named = replace(References.read(references), classes=known)
+        assert len(list(evaluate(read_index(predictions), named, 2.0))) == 3
 
 
 def score_labels(predicted, reference):

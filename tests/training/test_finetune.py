@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from scipy import ndimage
 
 from medssl import cli, config
 from medssl.data import store
@@ -131,6 +132,26 @@ def test_the_annotated_classes_of_a_case_reach_its_crops(tmp_path):
             else:
                 assert values == {IGNORE_INDEX} and name not in {case.id for case in data.subset.labelled.cases}
     assert np.isfinite(finetune(settings).metadata["scores"]["loss"])
+
+
+def test_classes_that_are_not_selected_are_learnt_as_background(tmp_path):
+    manifest = write_store(tmp_path / "store")
+    StoreMetadata(labels={1: "ball", 2: "ghost"}).write(manifest.parent)
+    for number in range(4):  # every ball lies in a ring of the other class
+        change_label(
+            manifest, number, lambda label: ndimage.binary_dilation(label, iterations=3).astype(np.uint8) + label
+        )
+    settings = make_config(manifest, tmp_path / "run", classes=["ghost"], foreground_fraction=1.0)
+    data = FinetuneData.select(settings)
+    model = build_model(settings, data)
+    values = {
+        value for crops in make_loaders(settings, data, model, None).train for value in crops.label.unique().tolist()
+    }
+    assert values == {0, 2} and model.spec.labels == {2: "ghost"}
+    with pytest.raises(BadInput, match="gost is no class of this store; its classes are ball, ghost"):
+        FinetuneData.select(make_config(manifest, tmp_path / "run", classes=["gost"]))
+    with pytest.raises(BadInput, match="semi_supervised=auto learns all classes; leave `classes` out"):
+        make_config(manifest, tmp_path / "run", classes=["ghost"], semi_supervised="auto")
 
 
 @pytest.fixture
