@@ -7,7 +7,7 @@ export PYTHONHASHSEED := 0
 # Checks types and shapes of every call while tests run; an int may stand for a float, as in PEP 484.
 SHAPES := '--jaxtyping-packages=medssl,beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))'
 
-demo: .venv/ready
+demo: .venv/runs
 	$(PY) -m medssl.cli demo --out demo
 
 # Two processes of one thread each: faster on two cores than one process of two threads.
@@ -53,7 +53,20 @@ bench: .venv/ready
 soak: .venv/ready
 	$(PY) -m benchmarks soak
 
-.venv/ready: pyproject.toml constraints.txt
+INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# On Linux without an NVIDIA driver, torch comes without CUDA; TORCH_INDEX= takes that of the package index.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi),,$(CPU_INDEX)))
+
+# What the demo and a user need.
+.venv/runs: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[app,cluster,docs,pacs,test]'
+	test -z '$(TORCH_INDEX)' || $(INSTALL) --retries 0 --index-url '$(TORCH_INDEX)' torch \
+		|| echo "$(TORCH_INDEX) has no torch for this machine: the one of the package index is taken, which may hold CUDA"
+	$(INSTALL) -e '.[train,app]'
+	touch $@
+
+# The same, and what tests, checks and documentation need.
+.venv/ready: .venv/runs
+	$(INSTALL) -e '.[train,app,cluster,docs,pacs,test]'
 	touch $@

@@ -62,6 +62,11 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
 }
 
+EXTRAS = {
+    "train": ("torch", "monai", "einops", "lightning", "safetensors", "tensorboardX"),
+    "pacs": ("dicomweb_client", "requests"),
+}
+
 
 def main(argv: list[str] | None = None) -> None:
     """Runs `medssl NAME ...`: bad input is one line and exit code 2; a traceback is shown only with --debug."""
@@ -101,8 +106,9 @@ def run(name: str, words: list[str], debug: bool = False) -> int:
     except (BadInput, OSError) as error:
         return _fail(name, _describe_error(error), 2, debug)
     except ModuleNotFoundError as error:
-        extra = "pacs" if error.name in ("dicomweb_client", "requests") else "app"
-        return _fail(name, f"needs {error.name}, which is not installed; pip install 'medssl[{extra}]'", 2, debug)
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), "app")
+        return _fail(name, f"needs {package}, which is not installed; pip install 'medssl[{extra}]'", 2, debug)
     except Stopped as stopped:
         return _fail(name, str(stopped), stopped.exit_code, debug=False)
     except KeyboardInterrupt:

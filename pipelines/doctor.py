@@ -35,7 +35,7 @@ def _describe_versions() -> Iterator[str]:
 
 def _describe_torch() -> Iterator[str]:
     if find_spec("torch") is None:
-        yield "! torch is not installed: training and prediction need it; pip install torch"
+        yield "! torch is not installed: training and prediction need it; pip install 'medssl[train]'"
         return
     import torch
 
@@ -62,7 +62,7 @@ def _describe_memory() -> Iterator[str]:
 def _describe_codecs() -> Iterator[str]:
     missing = [name for module, name in CODECS.items() if find_spec(module) is None]
     if missing:
-        yield f"! DICOM codecs missing: {', '.join(missing)}; pip install 'medssl[app]'"
+        yield f"! DICOM codecs missing: {', '.join(missing)}; pip install medssl"
     else:
         yield f"  DICOM codecs: {', '.join(CODECS.values())}"
 

@@ -28,12 +28,13 @@ SIGN_IN_NOTICES = {
 def main(words: list[str]) -> None:
     """Checks the options, prints the address, and serves until it is stopped."""
     args = build_parser().parse_args(words)
-    from medssl.inference import phantom_predictions
     from medssl.predictions_folder import NOTICE, read_index
     from medssl.review.audit.prediction_events import record_predictions
     from medssl.review.event_store import EventStore
 
     if args.demo and not args.predictions.exists():
+        from medssl.inference import phantom_predictions
+
         print(f"Writing phantom predictions in {args.predictions}")
         phantom_predictions.write_phantom_predictions(args.predictions, cases=4)
     config = _review_config(args)

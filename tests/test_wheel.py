@@ -1,8 +1,12 @@
 """The installed wheel works from an empty folder and installs no top-level package except `medssl`."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -51,6 +55,47 @@ def test_scripts_app_configs_and_the_component_are_inside(wheel):
     assert tracked and {f"medssl/bundle/{name}" for name in tracked} <= names
     frontend = {f"medssl/viewer/frontend/{p.name}" for p in (ROOT / "medssl/viewer/frontend").glob("*.[jc]s*")}
     assert frontend and frontend <= names
+
+
+@pytest.fixture(scope="module")
+def app_environment(wheel, tmp_path_factory):
+    """The Python of an empty environment into which pip installs the wheel with its extra `app`."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+    python = folder / "bin" / "python"
+    install = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), f"{wheel}[app]"]
+    process = subprocess.run(install, capture_output=True, text=True, timeout=550)
+    if "No matching distribution found" in process.stderr:
+        pytest.skip(f"no package index here: {process.stderr.splitlines()[-1]}")
+    assert process.returncode == 0, process.stderr
+    return python
+
+
+def test_the_app_installs_and_opens_without_torch(app_environment, tmp_path):
+    listing = subprocess.run([app_environment, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
+    assert not {"torch", "monai", "lightning"} & {row["name"] for row in json.loads(listing.stdout)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [app_environment, "-m", "medssl.cli", "review", "--demo", "phantoms", "--port", port]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+        try:
+            assert _answers(f"http://127.0.0.1:{port}/_stcore/health", server), server.stderr.read().decode()
+        finally:
+            server.terminate()
+
+
+def _answers(url: str, server: subprocess.Popen) -> bool:
+    """Whether a server answers within two minutes, before it ends."""
+    for _ in range(240):
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            if server.poll() is not None:
+                return False
+            time.sleep(0.5)
+    return False
 
 
 def test_help_and_ingest_work_from_an_empty_folder(run_installed, tmp_path):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
-from monai.metrics.utils import get_code_to_measure_table
 from scipy import ndimage
+from surface_distance.lookup_tables import create_table_neighbour_code_to_surface_area
 
 from medssl.volume import Spacing
 
@@ -79,7 +79,7 @@ def compute_surface_distances(
         none = np.zeros(0)
         return SurfaceDistances(none, none, none, none, diagonal_mm)
     (box,) = ndimage.find_objects(union.astype(np.uint8))
-    mm2 = np.asarray(get_code_to_measure_table(spacing_mm)[0], np.float64)
+    mm2 = create_table_neighbour_code_to_surface_area(spacing_mm)
     codes, reference_codes = _encode_neighbourhoods(predicted[box]), _encode_neighbourhoods(reference[box])
     to_reference_mm, to_predicted_mm = (_compute_distance_mm(c, spacing_mm) for c in (reference_codes, codes))
     p, r = _find_border(codes), _find_border(reference_codes)

@@ -533,12 +533,16 @@ def test_without_scans_there_is_a_report_and_a_table(review, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
-def test_a_missing_package_is_named_in_one_line():
-    words = ["predictions", "--out", "out"]
-    code = f"import sys; sys.modules['highdicom'] = None\nfrom medssl import cli; sys.exit(cli.run('deliver', {words}))"
+@pytest.mark.parametrize("command, package, extra", [("deliver", "highdicom", "app"), ("predict", "torch", "train")])
+def test_a_missing_package_and_its_extra_are_named_in_one_line(command, package, extra):
+    words = ["predictions", *(["scans"] if command == "predict" else []), "--out", "out"]
+    code = f"import sys; sys.modules[{package!r}] = None\nfrom medssl import cli\n"
+    code += f"sys.exit(cli.run({command!r}, {words}))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert process.returncode == 2
-    assert process.stderr == "medssl deliver: needs highdicom, which is not installed; pip install 'medssl[app]'\n"
+    assert (
+        process.stderr == f"medssl {command}: needs {package}, which is not installed; pip install 'medssl[{extra}]'\n"
+    )
 
 
 def test_only_its_owner_can_read_an_export(review, tmp_path):

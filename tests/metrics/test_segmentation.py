@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from monai.metrics.utils import get_code_to_measure_table
 from scipy import ndimage
 
-from medssl.metrics import surface
 from medssl.metrics.overlap import box_iou, component_iou, dice, volume_error_ml
 from medssl.metrics.surface import compute_surface_distances
 
@@ -56,7 +56,7 @@ def test_surface_metrics_equal_their_definition_over_all_pairs(seed, spacing, to
     """Without a distance transform: every element of one surface against every element of the other."""
     ours, reference = blobs(seed, (6, 5, 7), 0.4)
     assume(ours.any() and reference.any())
-    table = np.asarray(surface.get_code_to_measure_table(spacing)[0], float)
+    table = get_code_to_measure_table(spacing)[0].numpy()
     (points, mm2), (points_b, mm2_b) = elements(ours, spacing, table), elements(reference, spacing, table)
     pair_distances = np.linalg.norm(points[:, None] - points_b[None], axis=-1)
     nearest, nearest_b = pair_distances.min(1), pair_distances.min(0)
