@@ -47,8 +47,8 @@ class Classes:
             BadInput: A name is not a class.
         """
         if unknown := sorted(set(names) - set(self.names.values())):
-            known = ", ".join(self.names.values())
-            raise BadInput(f"classes: {', '.join(unknown)} is no class of this store; its classes are {known}")
+            all_names = ", ".join(self.names.values())
+            raise BadInput(f"classes: {', '.join(unknown)} is no class of this store; its classes are {all_names}")
         selected = {value: name for value, name in self.names.items() if name in names}
         return replace(self, names=selected, background_values=tuple(sorted(set(self.names) - set(selected))))
 
