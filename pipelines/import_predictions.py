@@ -47,7 +47,12 @@ def _record_predictions(folder: Path, database: str) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Returns the options of the command."""
     parser = argparse.ArgumentParser("medssl import-predictions", description=__doc__)
-    parser.add_argument("masks", type=Path, help="folder of CASE.nii.gz (nnU-Net), CASE/ANY.nii.gz or CASE_ANY.nii.gz")
+    parser.add_argument(
+        "masks",
+        type=Path,
+        help="folder of CASE.nii.gz (nnU-Net), CASE/ANY.nii.gz, CASE_ANY.nii.gz or, one file for each structure,"
+        " CASE/STRUCTURE.nii.gz (TotalSegmentator)",
+    )
     parser.add_argument("scans", type=Path, help="the predicted scans: a folder, or a manifest.csv")
     parser.add_argument("--out", type=Path, required=True, help="a new folder, or with --resume an unfinished one")
     parser.add_argument(
@@ -59,7 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="how the masks were made: manual for contours that people drew (default: automatic)",
     )  # fmt: skip
     parser.add_argument(
-        "--names", default="", help="names of the classes 1, 2, ... separated by commas (default: MASKS/dataset.json)"
+        "--names",
+        default="",
+        help="names of the classes 1, 2, ... separated by commas (default: of MASKS/dataset.json, of the structures'"
+        " files, or of the header)",
     )
     parser.add_argument(
         "--kinds", default="", metavar="NAME=KIND,...", help="organ or lesion, for classes whose name does not say it"

@@ -20,6 +20,7 @@ from medssl.finding import FindingKind
 from medssl.inference.connected_findings import extract_findings
 from medssl.inference.streaming.case_stream import Prediction
 from medssl.io import images
+from medssl.io.label_table import read_label_names
 from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
 
@@ -30,14 +31,15 @@ VoxelMap = Float[np.ndarray, "i j k"]
 
 @dataclass(frozen=True)
 class ExternalMasks:
-    """One mask per case, and the names of their classes.
+    """The masks of each case, and the names of their classes.
 
-    A mask is named CASE.nii.gz as by nnU-Net, CASE_*.nii.gz, or lies in a folder CASE as by MONAI bundles. The file
-    CASE.npz of `nnUNetv2_predict --save_probabilities` may lie next to it; its `probabilities` (class, z, y, x) must
-    agree with the mask. Without probabilities, every voxel and finding has a score of 1.
+    A mask is named CASE.nii.gz as by nnU-Net, CASE_*.nii.gz, or lies in a folder CASE as by MONAI bundles. Several
+    files in a folder CASE are one structure each, as by TotalSegmentator. The file CASE.npz of
+    `nnUNetv2_predict --save_probabilities` may lie next to a mask; its `probabilities` (class, z, y, x) must agree with
+    the mask. Without probabilities, every voxel and finding has a score of 1.
     """
 
-    masks: dict[str, Path]
+    masks: dict[str, tuple[Path, ...]]
     names: Mapping[int, str]
     kinds: Mapping[int, FindingKind]
 
@@ -49,18 +51,19 @@ class ExternalMasks:
 
         Args:
             folder: The folder with the masks, which may lie in subfolders.
-            names: The names of the classes 1, 2, 3, ..., separated by commas; empty reads them from dataset.json.
+            names: The names of the classes 1, 2, 3, ..., separated by commas; empty reads them from dataset.json, else
+                from the names of the structures' files, else from the header of a mask.
             cases: The ids of the cases.
             kinds: The kinds of classes by name, where the names do not say it.
         """
         if not folder.is_dir():
             raise BadInput(f"{folder}: no such folder; give the folder with the masks")
-        class_names = dict(enumerate(names.split(","), 1)) if names else _read_class_names(folder / DATASET_JSON)
         files = sorted(path for path in folder.rglob("*") if images.is_image(path) and path.is_file())
-        masks = {case: path for case in cases if (path := _find_mask(case, files, folder, cases))}
+        masks = {case: paths for case in cases if (paths := _find_masks(case, files, folder, cases))}
         if not masks:
             examples = ", ".join(path.name for path in files[:3]) or "no mask"
             raise BadInput(f"{folder}: masks must be named after their case, as {cases[0]}.nii.gz; found {examples}")
+        class_names = dict(enumerate(names.split(","), 1)) if names else _find_class_names(folder, masks)
         if unknown := sorted(set(kinds or {}) - set(class_names.values())):
             classes = ", ".join(class_names.values())
             raise BadInput(f"kinds: {', '.join(unknown)} is no class of {folder}; its classes are {classes}")
@@ -74,8 +77,8 @@ class ExternalMasks:
             image: The image of the case. The mask must have the same grid, in any axis order: RAS for LPS.
             case: The id of the case.
         """
-        path = self.masks[case]
-        mask = images.read(path, label=True)
+        path, *others = self.masks[case]
+        mask = _merge_structures(self.masks[case], self.names) if others else images.read(path, label=True)
         unknown = sorted(set(list_label_values(mask.voxels)) - {0, *self.names})
         if unknown:
             raise BadInput(f"{path}: holds {unknown}, but only {list(self.names)} have names; name all with --names")
@@ -115,6 +118,44 @@ def _read_channels(case: str, members: Sequence[ScanRef]) -> Volume:
     return replace(volumes[0], voxels=np.stack([volume.voxels.astype(np.float32) for volume in placed]), unit=unit)
 
 
+def _find_class_names(folder: Path, masks: Mapping[str, tuple[Path, ...]]) -> dict[int, str]:
+    """Returns the class names of dataset.json, of the structures' files, or of the header of a mask."""
+    if not (folder / DATASET_JSON).is_file():
+        if structures := sorted({image_stem(path) for paths in masks.values() if len(paths) > 1 for path in paths}):
+            return dict(enumerate(structures, 1))
+        first = next(iter(masks.values()))[0]
+        if images.is_nifti(first) and (names := read_label_names(first)):
+            return names
+    return _read_class_names(folder / DATASET_JSON)
+
+
+def _merge_structures(paths: Sequence[Path], names: Mapping[int, str]) -> Volume:
+    """Merges files of one structure each to one mask; where two overlap, the smaller one is kept.
+
+    Raises:
+        BadInput: No file is named after a class, a file holds several values, or the grids differ.
+    """
+    values = {name: value for value, name in names.items()}
+    structures = {values[image_stem(path)]: path for path in paths if image_stem(path) in values}
+    if not structures:
+        raise BadInput(
+            f"{paths[0].parent}: none of its {len(paths)} masks is named after a class ({', '.join(values)}); name the"
+            " files of the structures with --names, or keep the one mask with all classes"
+        )
+    merged: Volume | None = None
+    sizes = np.full(max(structures) + 1, np.iinfo(np.int64).max)
+    for value, path in structures.items():
+        mask = images.read(path, label=True)
+        if len(list_label_values(mask.voxels)) > 2:
+            raise BadInput(f"{path}: holds several classes; keep one mask with all classes, or one file a structure")
+        merged = merged or replace(mask, voxels=np.zeros(mask.shape, np.int16))
+        inside = _place_on_grid(mask, merged, path).voxels > 0
+        sizes[value], taken = np.count_nonzero(inside), merged.voxels[inside]
+        merged.voxels[inside] = np.where(sizes[taken] > sizes[value], value, taken)
+    assert merged is not None
+    return merged
+
+
 def _read_class_names(path: Path) -> dict[int, str]:
     """Reads the class names from nnU-Net's dataset.json, without the class `ignore`."""
     if not path.is_file():
@@ -128,20 +169,20 @@ def _read_class_names(path: Path) -> dict[int, str]:
     return {value: name for value, name in names.items() if name != "ignore"}
 
 
-def _find_mask(case: str, files: list[Path], folder: Path, cases: list[str]) -> Path | None:
-    """Finds the mask of a case: CASE.nii.gz, else a file in a folder CASE, else CASE_*.nii.gz."""
+def _find_masks(case: str, files: list[Path], folder: Path, cases: list[str]) -> tuple[Path, ...]:
+    """Finds the masks of a case: CASE.nii.gz, else the files in a folder CASE, else CASE_*.nii.gz."""
     bare = channel[1] if (channel := CHANNEL.match(case)) else case
     longer_ids = tuple(other for other in cases if other.startswith(f"{case}_"))
     candidates = [
         [path for path in files if image_stem(path) in (case, bare)],
-        [path for path in files if path.parent.name == case and path.parent != folder],
+        [path for path in files if path.parent.name in (case, bare) and path.parent != folder],
         [path for path in files if path.name.startswith(f"{case}_") and not path.name.startswith(longer_ids)],
     ]
     matches = next((paths for paths in candidates if paths), [])
-    if len(matches) > 1:
+    if len(matches) > 1 and matches != candidates[1]:
         listing = ", ".join(str(path.relative_to(folder)) for path in matches[:3])
         raise BadInput(f"{folder}: {len(matches)} masks of {case} ({listing}); keep the one with all its classes")
-    return matches[0] if matches else None
+    return tuple(matches)
 
 
 def _read_confidence(path: Path, mask: Volume) -> tuple[VoxelMap, VoxelMap, VoxelMap]:

@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -104,6 +105,53 @@ def test_cases_without_a_mask_are_reported(masks, scans, capsys):
     assert [label.name for label in read_index(out).labels] == ["liver", "tumour"]
 
 
+def write_structures(masks, names):
+    """Writes the masks as TotalSegmentator does: a folder for each case with a file for each structure."""
+    (masks / "dataset.json").unlink()
+    for case, label in PREDICTED.items():
+        (masks / f"{case}.nii.gz").unlink()
+        for value, name in names.items():
+            structure = replace(label, voxels=(label.voxels == value).astype(np.uint8))
+            nifti.write(structure, masks / case / f"{name}.nii.gz")
+
+
+@pytest.mark.parametrize("options", [[], ["--names", "kidney_left,kidney_cyst"]])
+def test_a_file_for_each_structure_becomes_a_class(masks, scans, options):
+    write_structures(masks, {1: "kidney_left", 2: "kidney_cyst", 3: "spleen"})
+    code, out = import_predictions(masks, scans, *options)
+    assert code == 0
+    names = {label.value: label.name for label in read_index(out).labels}
+    expected = {1: "kidney_left", 2: "kidney_cyst"} if options else {1: "kidney_cyst", 2: "kidney_left", 3: "spleen"}
+    assert names == expected
+    for case, label in PREDICTED.items():
+        voxels = nifti.read(out / case / "labels.nii.gz", label=True).voxels
+        assert np.array_equal(
+            np.array(["", *names.values()])[voxels], np.array(["", "kidney_left", "kidney_cyst"])[label.voxels]
+        )
+
+
+def test_the_smaller_of_two_structures_that_overlap_is_kept(masks, scans):
+    write_structures(masks, {1: "organ", 2: "lesion"})
+    label = PREDICTED["perfect"]
+    whole = replace(label, voxels=(label.voxels > 0).astype(np.uint8))
+    nifti.write(whole, masks / "perfect" / "organ.nii.gz")
+    _, out = import_predictions(masks, scans, "--names", "organ,lesion")
+    assert np.array_equal(nifti.read(out / "perfect" / "labels.nii.gz", label=True).voxels, label.voxels)
+
+
+def test_names_in_the_header_of_a_mask_are_read(masks, scans):
+    """The table that TotalSegmentator --ml writes."""
+    (masks / "dataset.json").unlink()
+    rows = [f'<Label Key="{n}" Red="1" Alpha="1"><![CDATA[{name}]]></Label>' for n, name in ((1, "liver"), (2, "cyst"))]
+    for path in masks.glob("*.nii.gz"):
+        image = nibabel.load(path)
+        xml = f"<CaretExtension><LabelTable>{''.join(rows)}</LabelTable></CaretExtension>"
+        image.header.extensions.append(nibabel.nifti1.Nifti1Extension(0, xml.encode()))
+        nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header), path)
+    code, out = import_predictions(masks, scans)
+    assert code == 0 and [label.name for label in read_index(out).labels] == ["liver", "cyst"]
+
+
 def damage_masks(masks, damage):
     label = PREDICTED["perfect"]
     match damage:
@@ -115,9 +163,13 @@ def damage_masks(masks, damage):
             (masks / "dataset.json").unlink()
         case "damaged names":
             (masks / "dataset.json").write_text("{")
-        case "one file a class":
+        case "two files":
             (masks / "perfect.nii.gz").unlink()
-            for name in ("liver", "spleen"):
+            for name in ("a", "b"):
+                nifti.write(label, masks / f"perfect_{name}.nii.gz")
+        case "other structures" | "one file for two":
+            (masks / "perfect.nii.gz").unlink()
+            for name in ("liver", "spleen") if damage == "other structures" else ("organ", "lesion"):
                 nifti.write(label, masks / "perfect" / f"{name}.nii.gz")
         case "other names":
             for n, path in enumerate(sorted(masks.glob("*.nii.gz"))):
@@ -135,7 +187,9 @@ def damage_masks(masks, damage):
         ("shifted", "perfect.nii.gz: does not lie on its image's grid"),
         ("no names", "dataset.json: no such file; name the classes 1, 2, ... with --names"),
         ("damaged names", "dataset.json: has no class names"),
-        ("one file a class", "2 masks of perfect (perfect/liver.nii.gz, perfect/spleen.nii.gz)"),
+        ("two files", "2 masks of perfect (perfect_a.nii.gz, perfect_b.nii.gz); keep the one with all its classes"),
+        ("other structures", "perfect: none of its 2 masks is named after a class (organ, lesion)"),
+        ("one file for two", "lesion.nii.gz: holds several classes; keep one mask with all classes"),
         (
             "other names",
             "masks must be named after their case, as false-alarm.nii.gz; found 0.nii.gz, 1.nii.gz, 2.nii.gz",
