@@ -1,5 +1,6 @@
 """Decides the metadata of a store from the options of an ingestion, its layout and what the store has already."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.volume import Spacing
 
+log = logging.getLogger(__name__)
 MAX_SPACING_SAMPLES = 32  # cases whose spacing is read for the median
 
 
@@ -120,4 +122,9 @@ def name_classes(metadata: StoreMetadata, sources: Sequence[Source], cases: Sequ
     labels = [case.label for case in cases if case.label and case.id in unnamed]
     values = {int(value) for label in labels for value in store.read(out / label).sample_points}
     names = {value: f"class_{value}" for value in sorted(values - set(metadata.labels))}
+    if names:
+        log.warning(
+            "the label values %s have no names: their classes are %s; a dataset.json beside the scans can name them",
+            ", ".join(map(str, names)), ", ".join(names.values()),
+        )  # fmt: skip
     return metadata.model_copy(update={"labels": metadata.labels | names})

@@ -59,10 +59,11 @@ def test_a_store_is_asked_for_unless_the_run_is_dry(folder, capsys):
     assert "--dry-run" in capsys.readouterr().err
 
 
-def test_the_page_of_a_store_shows_each_case_with_its_label(folder, tmp_path, capsys):
+def test_the_page_of_a_store_shows_each_case_with_its_label(folder, tmp_path, capsys, caplog):
     words = ["--out", str(tmp_path / "store"), "--workers", "0", "--no-deidentify", "--spacing", "native"]
     assert cli.run("ingest", [str(folder.root), *words]) == 2  # a labelled case is lost
     assert "report.html" in capsys.readouterr().out
+    assert "the label values 1 have no names: their classes are class_1; a dataset.json" in caplog.text
     page = (tmp_path / "store/report.html").read_text()
     (picture,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(int)
