@@ -121,7 +121,9 @@ def test_the_demo_of_the_package_runs_from_scans_to_a_verdict(run_installed):
     process = run_installed("demo", "--quick", "--out", "demo")
     assert process.returncode == 0, process.stderr
     for part in (
+        "The demo takes about one minute",
         "mean Dice, 4 labelled scans:",
+        "It does not cover the choice of the labelled scans",
         "at 1 false positive per scan",
         "medssl review demo/predictions/pretrained",
     ):
