@@ -75,7 +75,7 @@ def stream_slabs(
     first_row = size[axis] - shape[axis] - margin[axis] if is_reversed else margin[axis]
     last_row = first_row + shape[axis]
     q, r = (slice(margin[n], margin[n] + shape[n]) for n in order[1:])
-    weight = _gaussian_weights(crop).to(device)
+    weight = _gaussian_weights(crop).to(device).movedim(axis, 0)  # the same when reversed
     tops = sorted(height - crop[axis] - start if is_reversed else start for start in starts[axis])
     sums = torch.zeros(0)
     for top, below in zip(tops, [*tops[1:], height], strict=True):
@@ -85,9 +85,11 @@ def stream_slabs(
             if not sums.numel():
                 sums = torch.zeros(outputs.shape[1] + 1, crop[axis], *plane, device=device)
             for corner, output in zip(corners, outputs, strict=True):
-                window = torch.cat([output * weight, weight[None]]).movedim(axis + 1, 1)
+                window = output.movedim(axis + 1, 1)
                 place = [slice(corner[n], corner[n] + crop[n]) for n in order[1:]]
-                sums[:, :, place[0], place[1]] += window.flip(1) if is_reversed else window
+                target = sums[:, :, place[0], place[1]]
+                target[:-1].addcmul_(window.flip(1) if is_reversed else window, weight)
+                target[-1] += weight
         for row in range(max(first_row - top, 0), min(last_row, below) - top, ROWS_PER_SLAB):
             slab = sums[:, row : min(row + ROWS_PER_SLAB, min(last_row, below) - top), q, r]
             yield slab[:-1] / slab[-1:]

@@ -1,10 +1,12 @@
 """Maps class probabilities from the working grid to the scanner's grid, tile by tile, and decides the class there.
 
-A tile needs only the classes that can win in it: where the largest probability of a class around the tile is below the
-smallest one of another class, linear interpolation cannot make it the largest. Most tiles keep one or two classes, so
-the cost hardly grows with their number, and the labels are those of all classes.
+A tile needs only the classes that can win in it. Linear interpolation cannot make a class the largest whose largest
+probability around the tile is below the smallest one of another class, or below the winning probability of every
+working voxel times the weight that the nearest of them has. So the cost hardly grows with the number of classes, and
+the labels are those of all classes.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +41,31 @@ class DecidedBlock:
     foreground: Float32[np.ndarray, "k j i"]
     confidence: Float32[np.ndarray, "k j i"]
     doubt: Float32[np.ndarray, "k j i"]
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """Consecutive output voxels along an axis.
+
+    Args:
+        out: The output voxels.
+        source: The working voxels that they are interpolated from.
+        weights: The weights of these.
+        least_weight: The weight that some working voxel has at least, for each of the output voxels.
+    """
+
+    out: slice
+    source: slice
+    weights: Float32[np.ndarray, "p q"]
+    least_weight: float
+
+    @property
+    def size(self) -> int:
+        """The number of output voxels."""
+        return self.out.stop - self.out.start
+
+
+Tile = tuple[Stretch, Stretch, Stretch]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +111,8 @@ class GridMap:
     def iterate_blocks(self) -> Iterator[tuple[slice, slice]]:
         """Yields blocks of output slices, each with the working rows that it needs."""
         for out in iterate_blocks((self.shape[2], self.shape[1], self.shape[0])):
-            rows, _, _ = self._find_sources((out, slice(0, self.shape[1]), slice(0, self.shape[2])))
+            sides = slice(0, self.shape[1]), slice(0, self.shape[2])
+            rows, _, _ = self._find_sources((self._cut(0, out), *map(self._cut, (1, 2), sides)))
             yield out, rows
 
     def decide(
@@ -107,28 +135,61 @@ class GridMap:
         shape = out.stop - out.start, self.shape[1], self.shape[2]
         block = DecidedBlock(out.start, np.zeros(shape, np.uint8), *(np.zeros(shape, np.float32) for _ in range(3)))
         highest, lowest = probability.max(1), probability.min(1)
-        for j in range(0, shape[1], TILE):
-            for i in range(0, shape[2], TILE):
-                tile = out, slice(j, min(j + TILE, shape[1])), slice(i, min(i + TILE, shape[2]))
-                _, u, v = self._find_sources(tile)
-                candidates = _find_candidates(highest[:, u, v], lowest[:, u, v])
-                if candidates[-1] == 0 and not needs_doubt and _is_constant(highest[0, u, v], lowest[0, u, v]):
-                    block.foreground[:, tile[1], tile[2]] = 1 - highest[0, u, v].max()
-                    continue
-                classes = candidates if candidates[0] == 0 else np.r_[0, candidates]
-                parts = probability[classes, :, u, v]
-                if needs_doubt or classes[-1] > 0:
-                    parts = np.concatenate([parts, doubt[None, :, u, v]])
-                sampled = self._sample(tile, (rows, u, v), parts)
-                _store(block, tile[1:], candidates, sampled, len(classes) - len(candidates))
+        winning = probability.max(0).min(0)
+        along_k = self._cut(0, out)
+        for along_j, along_i in product(*self._tiles):
+            tile = along_k, along_j, along_i
+            _, u, v = self._find_sources(tile)
+            least = winning[u, v].min() * math.prod(side.least_weight for side in tile)
+            candidates = _find_candidates(highest[:, u, v], lowest[:, u, v], least)
+            has_doubt = needs_doubt or candidates[-1] > 0
+            self._decide_tile(block, tile, (rows, u, v), candidates, probability, doubt if has_doubt else None)
+        for values in (block.foreground, block.doubt):
+            np.clip(values, 0, 1, out=values)
         return block
 
-    def _find_sources(self, tile: tuple[slice, slice, slice]) -> tuple[slice, slice, slice]:
+    def _decide_tile(
+        self,
+        block: DecidedBlock,
+        tile: Tile,
+        source: tuple[slice, slice, slice],
+        candidates: Int[np.ndarray, "c"],
+        probability: Float32[np.ndarray, "n w u v"],
+        doubt: Float32[np.ndarray, "w u v"] | None,
+    ) -> None:
+        """Writes a tile into its block, class by class, which keeps all values in the cache of the processor.
+
+        Args:
+            block: The block.
+            tile: The output voxels.
+            source: The working voxels that they are interpolated from.
+            candidates: The classes that can win.
+            probability: The class probabilities of the working rows.
+            doubt: The uncertainty of the working rows, or None if it is not needed.
+        """
+        window = np.s_[:, tile[1].out, tile[2].out]
+        background = self._sample(tile, source, probability[0])
+        block.foreground[window] = 1 - background
+        if doubt is not None:
+            block.doubt[window] = self._sample(tile, source, doubt)
+        if candidates[-1] == 0:
+            return
+        first, *others = candidates
+        best = np.empty((tile[0].size, tile[1].size, tile[2].size), np.float32)
+        best[:] = background if first == 0 else self._sample(tile, source, probability[first])
+        labels = np.full(best.shape, first, np.uint8)
+        for label in others:
+            sampled = self._sample(tile, source, probability[label])
+            np.putmask(labels, sampled > best, label)
+            np.maximum(best, sampled, out=best)
+        block.labels[window] = labels
+        block.confidence[window] = best * (labels > 0) if first == 0 else best
+
+    def _find_sources(self, tile: Tile) -> tuple[slice, slice, slice]:
         """Returns the working voxels that a box of output voxels is interpolated from."""
         if self.is_parallel:
-            w, u, v = (_span(self._weights[axis][side.start : side.stop]) for axis, side in enumerate(tile))
-            return w, u, v
-        corners = np.array(list(product(*((side.start, side.stop - 1) for side in tile))))
+            return tile[0].source, tile[1].source, tile[2].source
+        corners = np.array(list(product(*((side.out.start, side.out.stop - 1) for side in tile))))
         index = corners @ self.change[:3, :3].T + self.change[:3, 3]
         last = np.array(self.source_shape) - 1
         low = np.floor(index.min(0) - MARGIN).clip(0, last).astype(int)
@@ -137,40 +198,46 @@ class GridMap:
         return w, u, v
 
     def _sample(
-        self,
-        tile: tuple[slice, slice, slice],
-        source: tuple[slice, slice, slice],
-        parts: Float32[np.ndarray, "c w u v"],
-    ) -> Float32[np.ndarray, "c k j i"]:
-        """Interpolates channels at the voxels of a tile, from the working voxels of `source`."""
+        self, tile: Tile, source: tuple[slice, slice, slice], rows: Float32[np.ndarray, "w u v"]
+    ) -> Float32[np.ndarray, "k j i"]:
+        """Interpolates values at the voxels of a tile; one voxel is returned for values that are the same in all."""
+        values = rows[:, source[1], source[2]]
+        if values.max() - values.min() <= MARGIN:
+            return values[:1, :1, :1]
         if not self.is_parallel:
-            return self._sample_oblique(tile, source, parts)
-        along_w, along_u, along_v = (
-            weights[out.start : out.stop, box.start : box.stop].toarray()
-            for weights, out, box in zip(self._weights, tile, source, strict=True)
-        )
-        count, height, width, _ = parts.shape
-        lines = parts.reshape(count * height * width, -1) @ along_v.T
-        planes = along_u @ lines.reshape(count, height, width, -1)
-        voxels: Float32[np.ndarray, "c k j i"] = (along_w @ planes.reshape(count, height, -1)).reshape(
-            count, len(along_w), *planes.shape[2:]
-        )
+            return self._sample_oblique(tile, source, values)
+        along_w, along_u, along_v = (side.weights for side in tile)
+        height, width, _ = values.shape
+        lines = values.reshape(height * width, -1) @ along_v.T
+        planes = along_u @ lines.reshape(height, width, -1)
+        voxels: Float32[np.ndarray, "k j i"] = (along_w @ planes.reshape(height, -1)).reshape(-1, *planes.shape[1:])
         return voxels
 
     def _sample_oblique(
-        self,
-        tile: tuple[slice, slice, slice],
-        source: tuple[slice, slice, slice],
-        parts: Float32[np.ndarray, "c w u v"],
-    ) -> Float32[np.ndarray, "c k j i"]:
+        self, tile: Tile, source: tuple[slice, slice, slice], values: Float32[np.ndarray, "w u v"]
+    ) -> Float32[np.ndarray, "k j i"]:
         matrix = self.change[:3, :3]
-        offset = matrix @ [side.start for side in tile] + self.change[:3, 3] - [side.start for side in source]
-        shape = tuple(side.stop - side.start for side in tile)
-        sampled = [
-            ndimage.affine_transform(part, matrix, offset, output_shape=shape, order=1, mode="nearest")
-            for part in parts
-        ]
-        return np.stack(sampled)
+        offset = matrix @ [side.out.start for side in tile] + self.change[:3, 3] - [side.start for side in source]
+        shape = tuple(side.size for side in tile)
+        return ndimage.affine_transform(values, matrix, offset, output_shape=shape, order=1, mode="nearest")
+
+    @cached_property
+    def _tiles(self) -> tuple[list[Stretch], list[Stretch]]:
+        """The stretches of j and of i that tiles are made of."""
+        j, i = (
+            [self._cut(axis, slice(start, min(start + TILE, length))) for start in range(0, length, TILE)]
+            for axis, length in ((1, self.shape[1]), (2, self.shape[2]))
+        )
+        return j, i
+
+    def _cut(self, axis: int, out: slice) -> Stretch:
+        """Returns a stretch of an output axis; of oblique grids, it has no source of its own."""
+        if not self.is_parallel:
+            return Stretch(out, slice(0), np.zeros((0, 0), np.float32), 0.5)
+        weights = self._weights[axis][out].toarray()
+        columns = np.flatnonzero(weights.any(0))
+        source = slice(int(columns[0]), int(columns[-1]) + 1)
+        return Stretch(out, source, weights[:, source], float(weights.max(1).min()))
 
     @cached_property
     def _weights(self) -> tuple[sparse.csr_array, ...]:
@@ -191,47 +258,15 @@ def _match_axes(change: Float[np.ndarray, "3 3"]) -> tuple[int, int, int]:
     return order[0], order[1], order[2]
 
 
-def _span(weights: sparse.csr_array) -> slice:
-    """Returns the columns from the first to the last with a weight."""
-    columns = weights.indices[weights.data != 0]
-    return slice(int(columns.min()), int(columns.max()) + 1)
-
-
-def _find_candidates(highest: Float32[np.ndarray, "n u v"], lowest: Float32[np.ndarray, "n u v"]) -> np.ndarray:
-    """Returns the classes that can have the largest probability between some voxels, in ascending order."""
-    certain = lowest.min((1, 2)).max()
-    return np.flatnonzero(highest.max((1, 2)) >= certain - MARGIN)
-
-
-def _is_constant(highest: Float32[np.ndarray, "u v"], lowest: Float32[np.ndarray, "u v"]) -> bool:
-    """Returns whether a probability is the same in a whole tile."""
-    return bool(highest.max() - lowest.min() <= MARGIN)
-
-
-def _store(
-    block: DecidedBlock,
-    tile: tuple[slice, slice],
-    candidates: Int[np.ndarray, "c"],
-    sampled: Float32[np.ndarray, "m k j i"],
-    first: int,
-) -> None:
-    """Writes a tile into its block.
+def _find_candidates(
+    highest: Float32[np.ndarray, "n u v"], lowest: Float32[np.ndarray, "n u v"], least: float
+) -> Int[np.ndarray, "c"]:
+    """Returns the classes that can have the largest probability between some voxels, in ascending order.
 
     Args:
-        block: The block.
-        tile: The rows j and columns i of the tile.
-        candidates: The classes that can win.
-        sampled: The probability of background, those of the candidates from `first` on, and the uncertainty if needed.
-        first: The position of the first candidate.
+        highest: The largest probability of each class over the rows.
+        lowest: The smallest one.
+        least: A probability that the largest one exceeds everywhere.
     """
-    window = np.s_[:, tile[0], tile[1]]
-    block.foreground[window] = np.clip(1 - sampled[0], 0, 1)
-    if len(sampled) > first + len(candidates):
-        block.doubt[window] = np.clip(sampled[-1], 0, 1)
-    if candidates[-1] == 0:
-        return
-    best = sampled[first : first + len(candidates)]
-    winner = best.argmax(0)
-    labels = candidates[winner].astype(np.uint8)
-    block.labels[window] = labels
-    block.confidence[window] = np.where(labels > 0, best.max(0), 0)
+    certain = max(float(lowest.min((1, 2)).max()), least)
+    return np.flatnonzero(highest.max((1, 2)) >= certain - MARGIN)
