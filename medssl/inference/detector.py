@@ -1,6 +1,6 @@
 """Detects lesions in a volume with voxel networks, box networks or both, and draws them on the original grid."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int32
 from scipy import ndimage
+from torch import Tensor
 
 from medssl.inference.box_ensemble import BoxNetwork, collect_boxes
-from medssl.inference.connected_findings import extract_findings
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate, extract_candidates
-from medssl.inference.predictor import class_entropy
-from medssl.inference.sliding_window import Network, Size, sliding_window_inference
-from medssl.inference.streaming.case_stream import Prediction
+from medssl.inference.sliding_window import Network, Size, stream_slabs
+from medssl.inference.streaming.case_stream import Prediction, collect_prediction
+from medssl.inference.streaming.detection_stream import DetectionStream
+from medssl.inference.streaming.mean_slabs import stream_mean
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.metrics.overlap import box_iou
 from medssl.volume import Volume
@@ -58,23 +59,21 @@ class Detector:
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Returns the lesions of a scan, drawn on its own grid."""
+        return collect_prediction(self.stream(volume, case), volume)
+
+    def stream(self, volume: Volume, case: str) -> DetectionStream:
+        """Returns the lesions of a scan as a stream of blocks.
+
+        Candidates compete over the whole volume, so their probabilities are kept at the working spacing.
+        """
         prepared = self.prepare(volume)
         candidates, lesion_map, disagreement_map = self.find_candidates(prepared.voxels.reshape(-1, *prepared.shape))
-        probability = _resample_probability(lesion_map, prepared, volume)
-        disagreement = None if disagreement_map is None else _resample_probability(disagreement_map, prepared, volume)
-        instances = _resample_instances(candidates, prepared, volume)
-        scores = np.array([0.0, *(self.calibrate(candidate.score) for candidate in candidates)], np.float32)
-        label_of_instance = np.array([0, *(candidate.label for candidate in candidates)], np.uint8)
-        labels = replace(volume, voxels=label_of_instance[instances], unit="label")
-        uncertainty = disagreement.voxels if disagreement else _binary_entropy(probability.voxels)
-        findings = extract_findings(labels, scores[instances], uncertainty, case, self.names, image=volume)
-        if not self.voxel_networks:
-            findings = tuple(replace(finding, source="box") for finding in findings)
-        return Prediction(labels, probability, findings, disagreement)
-
-    def stream(self, volume: Volume, case: str) -> Prediction:
-        """Returns the lesions of a scan; candidates compete over the whole volume, so it is predicted at once."""
-        return self(volume, case)
+        drawing = Volume(instance_map(candidates, prepared.shape), prepared.affine, "label")
+        lesions = replace(drawing, voxels=lesion_map, unit="probability")
+        disagreement = None if disagreement_map is None else replace(lesions, voxels=disagreement_map)
+        scores = [self.calibrate(candidate.score) for candidate in candidates]
+        is_box = not self.voxel_networks
+        return DetectionStream(volume, case, self.names, candidates, scores, drawing, lesions, disagreement, is_box)
 
     @property
     def num_predictions(self) -> int:
@@ -104,18 +103,18 @@ class Detector:
         self, x: Float32[np.ndarray, "c i j k"]
     ) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"] | None]:
         """Returns the mean class probabilities over networks and views, and their disagreement as in `Ensemble`."""
-        mean, disagreement = torch.zeros(max(self.names) + 1, *x.shape[1:]), torch.zeros(x.shape[1:])
-        count = self.num_predictions
-        for network, view in product(self.voxel_networks, self.views):
-            mirrored = np.ascontiguousarray(view.apply(x))
-            p = view.invert(
-                sliding_window_inference(mirrored, network, self.crop, self.overlap, self.batch_size, self.device)
-            )
-            mean += p / count
-            disagreement -= class_entropy(p) / count if count > 1 else 0
-        if count == 1:
-            return mean.numpy(), None
-        return mean.numpy(), ((disagreement + class_entropy(mean)) / np.log(len(mean))).clamp(0, 1).numpy()
+        predictions = (self._stream_view(x, *pair) for pair in product(self.voxel_networks, self.views))
+        means, disagreements = zip(*stream_mean(predictions, self.num_predictions), strict=True)
+        mean, disagreement = torch.cat(means, 1), torch.cat(disagreements)
+        return mean.numpy(), disagreement.numpy() if self.num_predictions > 1 else None
+
+    def _stream_view(
+        self, x: Float32[np.ndarray, "c i j k"], network: Network, view: MirrorView
+    ) -> Iterator[Float[Tensor, "n p j k"]]:
+        """Yields the class probabilities of a view, mirrored back."""
+        size = self.crop, self.overlap, self.batch_size
+        for slab in stream_slabs(view.apply(x), network, *size, self.device, is_reversed=0 in view.axes):
+            yield view.restore(slab, 0)
 
     def _predict_boxes(self, x: Float32[np.ndarray, "c i j k"]) -> list[Candidate]:
         """Returns the boxes merged over windows, views and networks."""
@@ -163,27 +162,3 @@ def _candidate_iou(a: Candidate, b: Candidate) -> float:
 
 def _sort_by_score(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda candidate: -candidate.score)
-
-
-def _resample_instances(candidates: Sequence[Candidate], prepared: Volume, grid: Volume) -> Int32[np.ndarray, "i j k"]:
-    """Draws candidates on another grid; one that falls between its slices keeps one voxel."""
-    drawing = replace(prepared, voxels=instance_map(candidates, prepared.shape), unit="label")
-    instances = drawing.resample_to(grid, order=0).voxels
-    for number in set(range(1, len(candidates) + 1)) - set(np.unique(instances).tolist()):
-        centre_mm = prepared.to_mm(candidates[number - 1].voxels.mean(0)[None])
-        voxel = np.rint(grid.to_index(centre_mm)[0]).astype(int).clip(0, np.array(grid.shape) - 1)
-        if instances[tuple(voxel)] == 0:
-            instances[tuple(voxel)] = number
-    return instances
-
-
-def _resample_probability(voxels: Float32[np.ndarray, "i j k"], prepared: Volume, grid: Volume) -> Volume:
-    """Resamples values in [0, 1] to another grid."""
-    resampled = Volume(voxels, prepared.affine, "probability").resample_to(grid, order=1, fill=None)
-    return replace(resampled, voxels=resampled.voxels.clip(0, 1))
-
-
-def _binary_entropy(p: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:
-    """Returns the entropy of a probability, in bits: 0 to 1."""
-    p = p.clip(1e-6, 1 - 1e-6)
-    return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from medssl.inference.predictor import Predictor, apply_temperature, class_entropy
-from medssl.inference.sliding_window import ROWS_PER_SLAB
+from medssl.inference.predictor import Predictor, apply_temperature
 from medssl.inference.streaming.case_stream import CaseStream, Prediction, Slab, collect_prediction
 from medssl.inference.streaming.grid_map import GridMap
+from medssl.inference.streaming.mean_slabs import stream_mean
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.volume import Volume
 
@@ -28,7 +28,7 @@ from medssl.volume import Volume
 class Ensemble:
     """Predictors with the same input and classes, each applied to every view.
 
-    Memory does not grow with the number of members: one sum per class and one of entropies are kept.
+    Memory grows neither with the number of members nor with the volume: sums that are large lie in a temporary file.
 
     Args:
         members: The predictors; preparation and output settings are those of the first.
@@ -50,7 +50,7 @@ class Ensemble:
         return collect_prediction(self.stream(volume, case), volume)
 
     def stream(self, volume: Volume, case: str) -> CaseStream:
-        """Returns the mean prediction as a stream of blocks; the mean itself is kept on the working grid."""
+        """Returns the mean prediction as a stream of blocks."""
         prepared = self.members[0].prepare(volume)
         grid_map = GridMap.between(prepared, volume)
         slabs = self._iterate_slabs(prepared, grid_map)
@@ -58,13 +58,12 @@ class Ensemble:
 
     def _iterate_slabs(self, prepared: Volume, grid_map: GridMap) -> Iterator[Slab]:
         """Yields the calibrated mean and the disagreement, in the order of the map."""
-        mean, disagreement = self._average(prepared.voxels, grid_map.order[0], grid_map.is_reversed)
-        if grid_map.order[1] > grid_map.order[2]:
-            mean, disagreement = mean.swapaxes(2, 3), disagreement.swapaxes(1, 2)
-        for top in range(0, len(disagreement), ROWS_PER_SLAB):
-            rows = slice(top, top + ROWS_PER_SLAB)
-            p = apply_temperature(mean[:, rows], self.temperature)
-            yield Slab(p.numpy(), disagreement[rows].numpy())
+        is_swapped = grid_map.order[1] > grid_map.order[2]
+        for mean, disagreement in self._stream_mean(prepared.voxels, grid_map.order[0], grid_map.is_reversed):
+            p = apply_temperature(mean, self.temperature)
+            if is_swapped:
+                p, disagreement = p.swapaxes(2, 3), disagreement.swapaxes(1, 2)
+            yield Slab(p.numpy(), disagreement.numpy())
 
     def predict_mean_and_disagreement(
         self, voxels: Float[np.ndarray, "*c i j k"]
@@ -73,22 +72,18 @@ class Ensemble:
 
         The disagreement is a fraction of the largest possible entropy, 0 to 1.
         """
-        return self._average(voxels, 0, False)
+        means, disagreements = zip(*self._stream_mean(voxels, 0, False), strict=True)
+        return torch.cat(means, 1), torch.cat(disagreements)
 
-    def _average(
+    def _stream_mean(
         self, voxels: Float[np.ndarray, "*c i j k"], axis: int, is_reversed: bool
-    ) -> tuple[Float[Tensor, "n w u v"], Float[Tensor, "w u v"]]:
-        """Returns the mean and the disagreement, with an axis in front and its rows in the order of streaming."""
-        shape = voxels.shape[-3:]
-        rows, *plane = shape[axis], *(n for dim, n in enumerate(shape) if dim != axis)
-        mean, disagreement, count = torch.zeros(0), torch.zeros(rows, *plane), self.num_predictions
-        for member, view in product(self.members, self.views):
-            top, is_turned = 0, is_reversed != (axis in view.axes)
+    ) -> Iterator[tuple[Float[Tensor, "n w u v"], Float[Tensor, "w u v"]]]:
+        """Yields the mean and the disagreement in slabs along an axis."""
+
+        def stream_view(member: Predictor, view: MirrorView) -> Iterator[Float[Tensor, "n w u v"]]:
+            is_turned = is_reversed != (axis in view.axes)
             for slab in member.stream_probabilities(view.apply(voxels), axis, is_turned):
-                probability = view.restore(slab.cpu(), axis)
-                below = top + probability.shape[1]
-                mean = mean if mean.numel() else torch.zeros(len(probability), rows, *plane)
-                mean[:, top:below] += probability / count
-                disagreement[top:below] -= class_entropy(probability) / count
-                top = below
-        return mean, ((disagreement + class_entropy(mean)) / np.log(len(mean))).clamp(0, 1)
+                yield view.restore(slab, axis)
+
+        predictions = (stream_view(member, view) for member, view in product(self.members, self.views))
+        return stream_mean(predictions, self.num_predictions)

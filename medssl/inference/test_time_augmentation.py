@@ -38,11 +38,6 @@ class MirrorView:
         plane = [n for n in range(3) if n != axis]
         return renamed.flip([2 + plane.index(mirrored) for mirrored in self.axes if mirrored != axis])
 
-    def invert(self, probability: Float[Tensor, "n p j k"]) -> Float[Tensor, "n p j k"]:
-        """Maps class probabilities of mirrored rows back to the original volume."""
-        renamed = probability[list(self.classes)] if self.classes else probability
-        return renamed.flip([axis - 3 for axis in self.axes])
-
 
 def mirror_views(axes: Sequence[int], names: Mapping[int, str]) -> tuple[MirrorView, ...]:
     """Returns the identity and all views mirrored along some of `axes`.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medssl.inference.connected_findings import label_components
+from medssl.inference.connected_findings import extract_findings, label_components
 from medssl.inference.detector import Detector, instance_map, merge_peaks_and_boxes
 from medssl.inference.ensemble import Ensemble
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate
@@ -157,3 +157,32 @@ def test_a_box_over_the_border_is_cut_there():
 
 def test_single_voxel_box_is_drawn():
     assert len(ellipsoid_candidate(np.array([3.5, 3.5, 3.5, 4.5, 4.5, 4.5]), 1, 0.5, (20, 20, 20)).voxels) == 1
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SPL"])
+@pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
+def test_a_streamed_detection_equals_the_one_on_the_whole_grid(codes, pair):
+    networks = (voxels, lambda x: voxels(x / 2)) if pair else (voxels,)
+    working = image({**BRIGHT, (20, 8, 25): 0.7})
+    model = replace(detector("voxel"), voxel_networks=networks, prepare=lambda v: working)
+    affine = working.affine @ np.diag([0.7, 0.8, 0.6, 1])
+    affine[:3, 3] = (1.13, 2.21, -0.37)
+    scan = Volume(np.zeros((50, 41, 57), np.float32), affine, "a.u.").reorient(codes)
+    candidates, lesion_map, disagreement_map = model.find_candidates(working.voxels[None])
+    drawing = replace(working, voxels=instance_map(candidates, working.shape), unit="label")
+    numbers = drawing.resample_to(scan, order=0).voxels
+    probability = replace(working, voxels=lesion_map, unit="probability").resample_to(scan, order=1, fill=None).voxels
+    p = probability.clip(1e-6, 1 - 1e-6)
+    doubt = -(p * np.log2(p) + (1 - p) * np.log2(1 - p))
+    if pair:
+        doubt = replace(working, voxels=disagreement_map).resample_to(scan, order=1, fill=None).voxels
+    scores = np.array([0, *(c.score for c in candidates)], np.float32)[numbers]
+    labels = replace(scan, voxels=(numbers > 0).astype(np.uint8), unit="label")
+    streamed = model(scan, "a")
+    assert len(streamed.findings) == 3 and (streamed.uncertainty is not None) == pair
+    assert np.array_equal(streamed.labels.voxels, labels.voxels)
+    assert np.allclose(streamed.probability.voxels, probability, atol=1e-6)
+    expected = extract_findings(labels, scores, doubt, "a", model.names, image=scan)
+    for finding, other in zip(streamed.findings, expected, strict=True):
+        assert finding.uncertainty == pytest.approx(other.uncertainty, abs=1e-6)
+        assert replace(finding, uncertainty=None) == replace(other, uncertainty=None)

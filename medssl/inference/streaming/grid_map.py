@@ -8,7 +8,7 @@ the labels are those of all classes.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 
@@ -110,10 +110,23 @@ class GridMap:
 
     def iterate_blocks(self) -> Iterator[tuple[slice, slice]]:
         """Yields blocks of output slices, each with the working rows that it needs."""
+        sides = self._cut(1, slice(0, self.shape[1])), self._cut(2, slice(0, self.shape[2]))
         for out in iterate_blocks((self.shape[2], self.shape[1], self.shape[0])):
-            sides = slice(0, self.shape[1]), slice(0, self.shape[2])
-            rows, _, _ = self._find_sources((self._cut(0, out), *map(self._cut, (1, 2), sides)))
+            rows, _, _ = self._find_sources((self._cut(0, out), *sides))
             yield out, rows
+
+    def crop(self, working: Volume, rows: slice) -> Volume:
+        """Returns the working rows of a block as a volume at its place.
+
+        Args:
+            working: A volume on the working grid.
+            rows: The rows, as `iterate_blocks` gives them.
+        """
+        axis, length = self.order[0], self.source_shape[0]
+        planes = slice(length - rows.stop, length - rows.start) if self.is_reversed else rows
+        shift, index = np.eye(4), [slice(None)] * 3
+        shift[axis, 3], index[axis] = planes.start, planes
+        return replace(working, voxels=working.voxels[tuple(index)], affine=working.affine @ shift)
 
     def decide(
         self,
@@ -140,7 +153,7 @@ class GridMap:
         for along_j, along_i in product(*self._tiles):
             tile = along_k, along_j, along_i
             _, u, v = self._find_sources(tile)
-            least = winning[u, v].min() * math.prod(side.least_weight for side in tile)
+            least = float(winning[u, v].min()) * math.prod(side.least_weight for side in tile)
             candidates = _find_candidates(highest[:, u, v], lowest[:, u, v], least)
             has_doubt = needs_doubt or candidates[-1] > 0
             self._decide_tile(block, tile, (rows, u, v), candidates, probability, doubt if has_doubt else None)
