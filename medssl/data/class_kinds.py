@@ -1,13 +1,12 @@
 """Proposes whether a class is an organ or a lesion, where that is not declared."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from medssl.data.classes import Classes
 from medssl.data.manifest import Manifest
-from medssl.data.store import Store
+from medssl.data.store import Store, count_components
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.finding import FindingKind
@@ -83,13 +82,19 @@ def parse_kinds(text: str) -> dict[str, FindingKind]:
 
 
 def _count_components(names: Mapping[int, str], metadata: StoreMetadata, manifest: Manifest) -> dict[int, list[int]]:
-    """Returns the number of components in each of a few labelled cases, for classes whose names state no kind."""
+    """Returns the number of components in each of a few labelled cases, for classes whose names state no kind.
+
+    A class is not counted any further once a case shows that it is a lesion.
+    """
     values = {value for value, name in names.items() if not _split_words(name) & (LESION_WORDS | ORGAN_WORDS)}
     counts, store = dict[int, list[int]](), Store(manifest)
-    for case in manifest.with_labels().head(MAX_SAMPLES if values else 0).cases:
-        components = Counter(value for value, _ in store.label(case).components)
-        for value in values & set(metadata.present_labels.get(case.id, values)):
-            counts.setdefault(value, []).append(components[value])
+    cases = manifest.with_labels().head(MAX_SAMPLES).cases
+    for case in cases if len(cases) >= MIN_CASES else ():
+        if present := values & set(metadata.present_labels.get(case.id, values)):
+            voxels = store.label(case).array[:]
+            for value in present:
+                counts.setdefault(value, []).append(count_components(voxels == value))
+            values -= {value for value in present if not 1 <= counts[value][-1] <= MAX_ORGAN_PARTS}
     return counts
 
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import blosc2
 import numpy as np
-from jaxtyping import Float32, Int, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Shaped, UInt8
 from scipy import ndimage
 
 from medssl.data.fingerprint import THUMBNAIL_SIZE, subsample_for_thumbnail, thumbnail
@@ -242,6 +242,12 @@ def content_sha256(volume: Volume) -> str:
     digest = hashlib.sha256(head.encode())
     digest.update(np.ascontiguousarray(volume.voxels).data)
     return digest.hexdigest()
+
+
+def count_components(mask: Bool[np.ndarray, "i j k"]) -> int:
+    """Returns the number of connected components of a mask; voxels that share a corner are connected."""
+    boxes = ndimage.find_objects(mask.view(np.uint8))
+    return int(ndimage.label(mask[boxes[0]], NEIGHBOURS_26)[1]) if boxes else 0
 
 
 def _draw_sample_points(volume: Volume) -> SamplePoints:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from medssl import cli
+from medssl.data import class_kinds, store
 from medssl.data.class_kinds import parse_kinds, propose_kinds
 from medssl.data.classes import Classes
 from medssl.data.ingest.reference_labels import References
 from medssl.data.ingest.source import Source
+from medssl.data.manifest import Case, Manifest
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.evaluation.evaluate import select_lesion_labels
@@ -61,6 +63,30 @@ def test_components_decide_where_the_name_says_nothing():
     counts = {1: [1, 1, 1], 2: [1, 2, 1, 1], 3: [1, 3, 1], 4: [1, 0, 1]}
     assert propose_kinds(names, counts) == {1: "organ", 2: "organ", 3: "lesion", 4: "lesion"}
     assert set(propose_kinds(names, {n: c[:2] for n, c in counts.items()}).values()) == {"lesion"}
+
+
+def test_labels_are_read_until_the_kind_is_decided(tmp_path, monkeypatch):
+    voxels = np.zeros((2, 12, 10, 8), np.uint8)
+    voxels[0, 1:3, 1:3, 1:3], voxels[0, 3, 3, 3], voxels[0, 6:8, 6:8, 5:7] = 1, 1, 1  # two parts that share a corner
+    voxels[1] = voxels[0]
+    voxels[1, ::4, ::4, 0] = 2
+    written = [Volume(v, np.eye(4), "label") for v in voxels]
+    cases = []
+    for n, volume in enumerate([written[0], written[1], written[0], written[0]]):
+        store.write(tmp_path / f"{n}.b2nd", volume, {})
+        cases.append(
+            Case(str(n), str(n), "", f"{n}.b2nd", "CT", "HU", (1.0, 1.0, 1.0), (12, 10, 8), 1, "train", "", "")
+        )
+    manifest = Manifest(tuple(cases), tmp_path)
+    metadata = StoreMetadata(labels={1: "front", 2: "back"})
+    counted = []
+    count = class_kinds.count_components
+    monkeypatch.setattr(class_kinds, "count_components", lambda mask: counted.append(count(mask)) or counted[-1])
+    assert class_kinds.choose_kinds(metadata, manifest, {}) == {1: "organ", 2: "lesion"}
+    assert sorted(counted) == [0, 2, 2, 2, 2]
+    counted.clear()
+    assert class_kinds.choose_kinds(metadata, Manifest(tuple(cases[:2]), tmp_path), {}) == {1: "lesion", 2: "lesion"}
+    assert counted == []
 
 
 def test_kinds_are_given_by_name():
