@@ -1,10 +1,15 @@
 """Resamples voxel arrays: along the axes where two grids are parallel, else by interpolation in three dimensions."""
 
+import math
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import ndimage, sparse
 
 TILE = 16  # voxels per side
+SLAB_VOXELS = 1 << 24  # that are resampled at a time
+Sampler = Any  # of an axis: the index of the nearest voxel for each new one, or the weights (m, n) of the voxels
 
 
 def sample_axes(
@@ -15,19 +20,29 @@ def sample_axes(
     order: int,
     fill: float | None,
 ) -> Shaped[np.ndarray, "*c p q r"]:
-    """Samples one axis after the other: each new index lies at scale * index + offset of one old axis."""
+    """Samples one axis after the other: each new index lies at scale * index + offset of one old axis.
+
+    The result is computed in slabs, so that little memory is needed beyond it.
+    """
     num_lead = voxels.ndim - 3
     old_axes = [int(np.flatnonzero(axes[:, new])[0]) for new in range(3)]
-    out = to_contiguous(voxels.transpose(*range(num_lead), *(num_lead + old for old in old_axes)))
-    inside = []
-    for new, old in enumerate(old_axes):
-        positions = change[old, new] * np.arange(shape[new]) + change[old, 3]
-        inside.append((positions > -0.5 - 1e-6) & (positions < out.shape[num_lead + new] - 0.5 + 1e-6))
-        out = _sample_along_axis(out, num_lead + new, positions, abs(change[old, new]), order)
-    out = _round_to_dtype(out, voxels.dtype)
-    if fill is not None and not all(mask.all() for mask in inside):
-        i, j, k = inside
-        out = np.where(i[:, None, None] & j[:, None] & k, out, np.asarray(fill, out.dtype))
+    voxels = voxels.transpose(*range(num_lead), *(num_lead + old for old in old_axes))
+    positions = [change[old, new] * np.arange(shape[new]) + change[old, 3] for new, old in enumerate(old_axes)]
+    scales = [abs(float(change[old, new])) for new, old in enumerate(old_axes)]
+    samplers = [_make_sampler(*axis, order) for axis in zip(voxels.shape[num_lead:], positions, scales, strict=True)]
+    out = np.empty((*voxels.shape[:num_lead], *shape), voxels.dtype)
+    plane_voxels = math.prod(voxels.shape[:num_lead]) * math.prod(map(max, shape[:2], voxels.shape[num_lead:-1]))
+    num_slices = max(1, int(SLAB_VOXELS / (plane_voxels * max(1.0, scales[2]))))
+    for first in range(0, shape[2], num_slices):
+        old_slices, sampler = _cut_sampler(samplers[2], slice(first, first + num_slices))
+        slab = to_contiguous(voxels[..., old_slices])
+        for axis, sample in ((-3, samplers[0]), (-2, samplers[1]), (-1, sampler)):
+            slab = _sample_along_axis(slab, axis, sample)
+        out[..., first : first + num_slices] = _round_to_dtype(slab, voxels.dtype)
+    if fill is not None:
+        for new, n in enumerate(voxels.shape[num_lead:]):
+            is_outside = (positions[new] <= -0.5 - 1e-6) | (positions[new] >= n - 0.5 + 1e-6)
+            np.moveaxis(out, num_lead + new, 0)[is_outside] = fill
     return out
 
 
@@ -43,18 +58,32 @@ def to_contiguous(voxels: Shaped[np.ndarray, "*c i j k"]) -> Shaped[np.ndarray, 
     return out
 
 
-def _sample_along_axis(
-    voxels: Shaped[np.ndarray, "*n"], axis: int, positions: Float[np.ndarray, "m"], scale: float, order: int
-) -> Shaped[np.ndarray, "*m"]:
-    """Samples one axis, nearest or linearly; the triangle kernel is widened to `scale` voxels against aliasing."""
-    n = voxels.shape[axis]
+def _make_sampler(n: int, positions: Float[np.ndarray, "m"], scale: float, order: int) -> Sampler:
+    """Returns what samples an axis of n voxels; the triangle kernel is widened to `scale` voxels against aliasing."""
     if order == 0 or np.array_equal(positions, np.arange(n)):
-        return voxels.take(np.clip(np.floor(positions + 0.5), 0, n - 1).astype(int), axis=axis)
-    weights = _triangle_weights(np.clip(positions, 0, n - 1), n, max(1.0, scale))
-    out = np.empty((*voxels.shape[:axis], len(positions), *voxels.shape[axis + 1 :]), np.float32)
+        return np.clip(np.floor(positions + 0.5), 0, n - 1).astype(int)
+    return _triangle_weights(np.clip(positions, 0, n - 1), n, max(1.0, scale))
+
+
+def _cut_sampler(sampler: Sampler, new: slice) -> tuple[slice, Sampler]:
+    """Returns the old voxels that some of the new ones are sampled from, and what samples these."""
+    if isinstance(sampler, np.ndarray):
+        indices = sampler[new]
+        return slice(int(indices.min()), int(indices.max()) + 1), indices - indices.min()
+    weights = sampler[new]
+    low, high = int(weights.indices.min()), int(weights.indices.max()) + 1
+    return slice(low, high), weights[:, low:high]
+
+
+def _sample_along_axis(voxels: Shaped[np.ndarray, "*n"], axis: int, sampler: Sampler) -> Shaped[np.ndarray, "*m"]:
+    """Samples one axis with indices (nearest) or with weights (linear)."""
+    if isinstance(sampler, np.ndarray):
+        is_whole = np.array_equal(sampler, np.arange(voxels.shape[axis]))
+        return voxels if is_whole else voxels.take(sampler, axis=axis)
+    out = np.empty([sampler.shape[0] if n == axis % voxels.ndim else s for n, s in enumerate(voxels.shape)], np.float32)
     planes, sampled_planes = np.moveaxis(voxels, axis, -2), np.moveaxis(out, axis, -2)
     for index in np.ndindex(*planes.shape[:-2]):  # a plane fits into the cache, which makes its transposition cheap
-        sampled_planes[index] = weights @ np.ascontiguousarray(planes[index], np.float32)
+        sampled_planes[index] = sampler @ np.ascontiguousarray(planes[index], np.float32)
     return out
 
 

@@ -86,11 +86,12 @@ class Volume:
         world, sign = _find_nearest_axes(self.affine)
         return "".join(AXES[w][int(s > 0)] for w, s in zip(world, sign, strict=True))
 
-    def reorient(self, codes: str = "RAS") -> "Volume":
+    def reorient(self, codes: str = "RAS", copy: bool = True) -> "Volume":
         """Permutes and flips the axes until they point in the given directions, without interpolation.
 
         Args:
             codes: The directions in which i, j and k grow: one letter each of R/L, A/P and S/I.
+            copy: Whether the voxels are put into C order; if not, they are a view of those of this volume.
         """
         wanted_axes = [next(w for w, pair in enumerate(AXES) if code in pair) for code in codes]
         if sorted(wanted_axes) != [0, 1, 2]:
@@ -109,7 +110,7 @@ class Volume:
         num_lead = self.voxels.ndim - 3
         voxels = self.voxels.transpose(*range(num_lead), *(num_lead + old for old in order))
         voxels = voxels[..., flips[0], flips[1], flips[2]]
-        return replace(self, voxels=to_contiguous(voxels), affine=self.affine @ change)
+        return replace(self, voxels=to_contiguous(voxels) if copy else voxels, affine=self.affine @ change)
 
     def resample(self, spacing_mm: Spacing, order: int) -> "Volume":
         """Resamples the same field of view, around the same centre and along the same axes, to another spacing.

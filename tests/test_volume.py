@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from medssl import resampling
 from medssl.volume import Volume
 
 CODES = ["".join(p) for axes in permutations(("RL", "AP", "SI")) for p in product(*axes)]
@@ -193,3 +194,23 @@ def test_a_picture_needs_no_torch():
     )
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert process.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("fill", [None, -1024.0])
+def test_resampling_in_slabs_gives_the_same_bytes(order, fill, monkeypatch):
+    volume = make_volume((11, 12, 40))
+    change = np.diag([0.8, 1.3, -1.6, 1.0])
+    change[:3, 3] = (-2, 1, 38)
+    grid = Volume(np.zeros((12, 9, 31), np.int16), volume.affine @ change, "HU")
+    whole = volume.resample_to(grid, order, fill)
+    monkeypatch.setattr(resampling, "SLAB_VOXELS", 500)
+    assert volume.resample_to(grid, order, fill).voxels.tobytes() == whole.voxels.tobytes()
+    assert len(np.unique(whole.voxels)) > 100
+
+
+def test_an_orientation_without_a_copy_is_a_view():
+    volume = make_volume()
+    view, copied = volume.reorient("PIL", copy=False), volume.reorient("PIL")
+    assert np.shares_memory(view.voxels, volume.voxels) and not np.shares_memory(copied.voxels, volume.voxels)
+    assert np.array_equal(view.voxels, copied.voxels) and np.array_equal(view.affine, copied.affine)

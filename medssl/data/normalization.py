@@ -62,8 +62,9 @@ class IntensityNormalization(Settings):
             volume: A scan as it was read.
             spacing_mm: Target spacing along i, j, k; None keeps the volume's own.
         """
-        volume = volume.reorient("RAS")
-        if volume.unit != "HU" or not np.issubdtype(volume.voxels.dtype, np.integer):
+        is_whole_hu = volume.unit == "HU" and np.issubdtype(volume.voxels.dtype, np.integer)
+        volume = volume.reorient("RAS", copy=not is_whole_hu)  # such a CT is copied once, when it has its final form
+        if not is_whole_hu:
             volume = replace(volume, voxels=volume.voxels.astype(np.float32, copy=False))
         if spacing_mm is not None and not np.allclose(spacing_mm, volume.spacing_mm(), rtol=1e-3):
             volume = volume.resample(spacing_mm, order=1)
