@@ -52,6 +52,7 @@ class IngestSummary:
         manifest: All cases of the store.
         rows: The file ledger.
         prepared: Number of cases that were prepared now.
+        refused: Number of cases that were refused now.
         notes: What the terminal shows about the files, without private values in a de-identified store.
         num_labelled: Number of cases with a label among the scans.
         lost_labels: Why each case among them was refused, without private values in a de-identified store.
@@ -60,6 +61,7 @@ class IngestSummary:
     manifest: Manifest
     rows: tuple[LedgerRow, ...]
     prepared: int
+    refused: int = 0
     notes: tuple[str, ...] = ()
     num_labelled: int = 0
     lost_labels: tuple[str, ...] = ()
@@ -69,7 +71,8 @@ class IngestSummary:
         num_used = sum(row.status == "used" for row in self.rows)
         splits = Counter(case.split for case in self.manifest.cases)
         sizes = ", ".join(f"{name} {splits[name]}" for name in sorted(splits))
-        work = f"{self.prepared} cases prepared" if self.prepared else "nothing to do"
+        work = f"{self.prepared} cases prepared" if self.prepared or self.refused else "nothing to do"
+        work += f", {self.refused} refused" if self.refused else ""
         total = f"the store holds {len(self.manifest.cases)} ({sizes})"
         return f"{work}; {total}; files: {num_used} used, {len(self.rows) - num_used} refused"
 
@@ -120,7 +123,7 @@ def ingest(scans: Path, out: Path, config: IngestConfig, on_progress: ProgressCa
         try:
             pseudonymizer.open_store(is_new, "" if is_new else StoreMetadata.read(out).key_fingerprint)
             memory.write(memory_file, scans)
-            return _update_store(scans, layout, pseudonymizer, config, on_progress)
+            return _update_store(scans, layout, memory, pseudonymizer, config, on_progress)
         except BadInput:
             if is_new:
                 shutil.rmtree(out)
@@ -149,8 +152,8 @@ def _make_pseudonymizer(out: Path, config: IngestConfig) -> NoPseudonyms:
 
 
 def _update_store(
-    scans: Path, real_layout: DatasetLayout, pseudonymizer: NoPseudonyms, config: IngestConfig,
-    on_progress: ProgressCallback,
+    scans: Path, real_layout: DatasetLayout, memory: HeaderMemory, pseudonymizer: NoPseudonyms,
+    config: IngestConfig, on_progress: ProgressCallback,
 ) -> IngestSummary:  # fmt: skip
     """Adds the cases of one folder to the store, or updates them."""
     out = pseudonymizer.store
@@ -163,10 +166,12 @@ def _update_store(
     metadata = update_metadata(out, layout, pseudonymizer.key_fingerprint, config)
     records, key_file = pseudonymizer.records, pseudonymizer.key_file
     jobs = [
-        PrepareJob(source, out, metadata.normalization, metadata.spacing_mm, records, key_file)
+        PrepareJob(
+            source, out, metadata.normalization, metadata.spacing_mm, records, key_file, memory.select(source.images)
+        )
         for source in layout.sources
     ]
-    results, num_prepared = _prepare_all(jobs, config, on_progress)
+    results, new_results = _prepare_all(jobs, config, on_progress)
     cases = [result.case for result in results if result.case]
     if not cases:
         reason = results[0].rows[0].public_reason
@@ -190,7 +195,9 @@ def _update_store(
     labelled = [r for job, r in zip(jobs, results, strict=True) if job.source.label or job.source.label_parts]
     lost = [row for r in labelled if not (r.case and r.case.label) for row in r.rows[:1]]
     reasons = tuple((row.public_reason if config.deidentify else row.reason) or NO_REASON for row in lost)
-    return IngestSummary(manifest, public_rows, num_prepared, notes, len(labelled), reasons)
+    num_prepared = sum(result.case is not None for result in new_results)
+    num_refused = len(new_results) - num_prepared
+    return IngestSummary(manifest, public_rows, num_prepared, num_refused, notes, len(labelled), reasons)
 
 
 def _read_cases(out: Path) -> Sequence[Case]:
@@ -206,8 +213,8 @@ def _require_cases(scans: Path, layout: DatasetLayout) -> None:
 
 def _prepare_all(
     jobs: list[PrepareJob], config: IngestConfig, on_progress: ProgressCallback
-) -> tuple[list[PrepareResult], int]:
-    """Returns the result of each job, in order, and the number of jobs that had no earlier result."""
+) -> tuple[list[PrepareResult], list[PrepareResult]]:
+    """Returns the result of each job, in order, and those of the jobs that had no earlier result."""
     results = {job.source.id: result for job in jobs if (result := load_previous_result(job))}
     todo = [job for job in jobs if job.source.id not in results]
     for job in todo[:1]:
@@ -218,7 +225,7 @@ def _prepare_all(
     for job, result in run_jobs(todo, prepare_case, record_killed_process):
         results[job.source.id] = result
         on_progress(len(results), len(jobs))
-    return [results[job.source.id] for job in jobs], len(todo)
+    return [results[job.source.id] for job in jobs], [results[job.source.id] for job in todo]
 
 
 def _assign_splits(

@@ -21,6 +21,7 @@ from medssl.errors import BadInput, InputWarning, Message, join_messages, restor
 from medssl.files import write_json
 from medssl.io import dates
 from medssl.io.dicom.deidentify import PseudonymKey, read_allowed_header
+from medssl.io.dicom.series_files import HeaderMemory
 from medssl.version import __version__
 from medssl.volume import Spacing, Volume
 
@@ -36,6 +37,7 @@ class PrepareJob:
         spacing_mm: Spacing of the stored voxels in mm along the axes R, A and S; None for that of the scan.
         records: The folder with a record of each case that is done.
         key_file: The key that hides dates and names; None if the store is not de-identified.
+        headers: What is known of the files of a DICOM series, which are not parsed again.
     """
 
     source: Source
@@ -44,6 +46,7 @@ class PrepareJob:
     spacing_mm: Spacing | None
     records: Path
     key_file: Path | None = None
+    headers: HeaderMemory | None = None
 
     def digest(self) -> str:
         """Returns a hash of the files, the options and the version; a case is prepared again when it changes."""
@@ -147,7 +150,7 @@ def _make_rows(
 def _store_case(job: PrepareJob) -> Case:
     """Writes the image and the label of a case to the store and returns its row of the manifest."""
     source = job.source
-    image, modality = read_image(source)
+    image, modality = read_image(source, job.headers)
     prepared = _add_channel_axis(job.normalization.prepare(image, job.spacing_mm))
     image_name, label_name = (f"{kind}/{source.id}.b2nd" for kind in ("images", "labels"))
     label = None if source.label is None else _resample_label(read_label(source, image), prepared)

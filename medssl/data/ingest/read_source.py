@@ -20,6 +20,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, InputWarning, Message, join_messages
 from medssl.io import archives, dates, images, slicer_segmentation
 from medssl.io.dicom import annotations, reader
+from medssl.io.dicom.series_files import HeaderMemory
 from medssl.io.dicom.structures import draw_structures
 from medssl.io.rejected import RejectedFiles
 from medssl.io.voxels import list_label_values
@@ -92,23 +93,33 @@ def read_source(case: Case, manifest: Manifest) -> Volume:
         return _read_location(case, manifest, location)
 
 
-def read_image(source: Source) -> tuple[Volume, str]:
-    """Returns the image of a case on its own grid, and its modality."""
+def read_image(source: Source, headers: HeaderMemory | None = None) -> tuple[Volume, str]:
+    """Returns the image of a case on its own grid, and its modality.
+
+    Args:
+        source: The files of the case.
+        headers: What is known of the files of a DICOM series, which are not parsed again.
+    """
     if source.series is not None:
-        return read_series(source.images, source.series, source.sub_volume), source.modalities[0]
+        return read_series(source.images, source.series, source.sub_volume, headers), source.modalities[0]
     return _read_channels(source.images, source.modalities)
 
 
-def read_series(place: Path | Sequence[Path], series: str, sub_volume: str = "") -> Volume:
+def read_series(
+    place: Path | Sequence[Path], series: str, sub_volume: str = "", headers: HeaderMemory | None = None
+) -> Volume:
     """Reads one DICOM series, or one volume of a series that holds several.
 
     Args:
         place: The folder that holds the whole series, or the files of the volume.
         series: The name of the series, see `name_series`.
         sub_volume: The tags that distinguish the volume, where `place` lists its own files only.
+        headers: What is known of the files, which are not parsed again.
     """
     reasons = []
-    for item in reader.read(place, allow_gaps=True):  # the ingestion has refused the gaps that are not allowed
+    for item in reader.read(
+        place, allow_gaps=True, memory=headers
+    ):  # the ingestion has refused the gaps that are not allowed
         if isinstance(item, RejectedFiles):
             reasons.append(item.reason)
         elif series in (name_series(item), make_series_name(item.uid, item.sub_volume or sub_volume)):

@@ -10,8 +10,9 @@ from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from pydicom import Dataset, Sequence
+from pydicom import DataElement, Dataset, Sequence
 from pydicom.config import disable_value_validation
+from pydicom.datadict import tag_for_keyword
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import (
@@ -58,11 +59,7 @@ class Header:
 class MergedDatasets:
     """The attributes of a frame, each taken from the first layer that has it."""
 
-    layers: tuple[Any, ...]
-
-    def get(self, keyword: str) -> Any:
-        """Returns the value of an attribute; None if no layer has it."""
-        return next((value for layer in self.layers if (value := layer.get(keyword)) is not None), None)
+    layers: tuple[Dataset, ...]
 
 
 Attributes: TypeAlias = Dataset | MergedDatasets
@@ -172,9 +169,10 @@ def _stop_at_pixels(stream: BufferedIOBase, pixels: list[tuple[int, int]]) -> Ca
             raise ReadRejected(
                 "too-big", Message("the header alone is larger than {limit} MiB", limit=MAX_HEADER_BYTES >> 20)
             )
-        if tag == PIXEL_DATA:
+        number = int(tag)  # pydicom's tags compare slowly
+        if number == PIXEL_DATA:
             pixels.append((stream.tell(), length))
-        return tag >= PIXEL_DATA  # the group's length and the Extended Offset Table come before it
+        return number >= PIXEL_DATA  # the group's length and the Extended Offset Table come before it
 
     return is_at_pixels
 
@@ -219,11 +217,22 @@ def _inflate(file: BufferedIOBase) -> BufferedIOBase:
 
 
 def _get_value(data: Attributes, keyword: str) -> Any:
-    """Returns the value of an attribute, which pydicom parses on access."""
+    """Returns the value of an attribute, in the first layer that has one; None if it is missing or empty."""
+    tag = tag_for_keyword(keyword)
+    layers = data.layers if isinstance(data, MergedDatasets) else (data,)
+    values = (_convert_element(layer, tag, keyword) for layer in layers if tag in layer)
+    return next((value for value in values if value is not None), None)
+
+
+def _convert_element(data: Dataset, tag: Any, keyword: str) -> Any:
+    """Returns the value of an attribute that a data set has, which pydicom parses on the first access."""
+    element = data.get_item(tag)
+    if isinstance(element, DataElement):
+        return element.value
     try:
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
-            return data.get(keyword)
+            return data[tag].value
     except Exception as error:
         raise ReadRejected(
             "values", Message("{keyword} cannot be read ({error})", keyword=keyword, error=type(error).__name__)

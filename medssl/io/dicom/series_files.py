@@ -177,6 +177,11 @@ class HeaderMemory:
             content = _make_adapter().dump_json(records).decode()
             write_text(path, f"{_describe_version()}\n{content}", is_private=True)
 
+    def select(self, paths: Sequence[Path]) -> "HeaderMemory":
+        """Returns what this run knows of some files, which another process can be given."""
+        names = [str(path) for path in paths]
+        return HeaderMemory({name: self._records[name] for name in names if name in self._records})
+
     def describe(self, path: Path, opener: FileOpener) -> SeriesFile:
         """Returns what a file contributes to a series.
 

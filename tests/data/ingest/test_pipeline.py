@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
+from medssl import resampling
 from medssl.data.ingest import file_ledger as ledger
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dicom_studies import discover_series
@@ -139,6 +140,10 @@ def test_a_spoilt_case_is_refused_and_the_others_stay(decathlon, tmp_path, spoil
     assert {c.id for c in summary.manifest.cases} == {"c0", "c2"}
     refused = [r for r in summary.rows if r.status == "refused"]
     assert refused and all(reason in r.reason and "c1" in r.path for r in refused)
+    assert summary.describe().startswith("2 cases prepared, 1 refused; the store holds 2 (")
+    assert (
+        run(decathlon, tmp_path / "store", deidentify=False).describe().startswith("nothing to do; the store holds 2 (")
+    )
 
 
 @pytest.mark.parametrize("content", [{}, {"a.txt": b"hello"}, {"a.nii.gz": b"hello"}])
@@ -228,7 +233,9 @@ def test_patients_who_are_added_one_by_one_are_shared_out(tmp_path):
     assert Counter(c.split for c in after.cases) == {"train": 7, "test": 2, "val": 1}
 
 
-def test_a_ct_on_its_own_grid_needs_little_more_memory_than_its_voxels(tmp_path):
+@pytest.mark.parametrize("spacing_mm", [None, (2.5, 2.0, 4.0)])
+def test_a_ct_needs_little_more_memory_than_its_voxels(tmp_path, monkeypatch, spacing_mm):
+    monkeypatch.setattr(resampling, "SLAB_VOXELS", 1 << 20)  # of 16 million in all
     slices = dicom_phantom.make_slices(count=60, rows=512, columns=512)
     for d in slices:
         dicom_phantom.paint(d, dicom_phantom.slice_values(d) % 1000)
@@ -237,7 +244,7 @@ def test_a_ct_on_its_own_grid_needs_little_more_memory_than_its_voxels(tmp_path)
     (source,) = discover_series(files, allow_gaps=False).sources
     for name in ("images", "records"):
         (tmp_path / "store" / name).mkdir(parents=True)
-    job = PrepareJob(source, tmp_path / "store", IntensityNormalization(), None, tmp_path / "store" / "records")
+    job = PrepareJob(source, tmp_path / "store", IntensityNormalization(), spacing_mm, tmp_path / "store" / "records")
     tracemalloc.start()
     try:
         assert prepare_case(job).case is not None

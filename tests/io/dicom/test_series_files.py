@@ -131,3 +131,20 @@ def test_a_second_ingestion_reads_no_header(scans, tmp_path, monkeypatch, deiden
     second = ingest(scans, tmp_path / "store", options, lambda *_: None)
     assert (second.prepared, second.rows, second.manifest) == (0, first.rows, first.manifest)
     assert {path.parent.name for path in reads} <= {"damaged"}
+
+
+def test_an_ingestion_parses_each_file_once(tmp_path, monkeypatch):
+    files = save(make_slices(), tmp_path / "scans")
+    parsed = []
+    parse = series_files.parse
+    monkeypatch.setattr(series_files, "parse", lambda path, file: parsed.append(path) or parse(path, file))
+    options = IngestConfig(num_workers=0, spacing_mm="native", deidentify=False)
+    assert ingest(tmp_path / "scans", tmp_path / "store", options, lambda *_: None).prepared == 1
+    assert sorted(parsed) == sorted(files)
+    files[0].write_bytes(files[0].read_bytes()[:-2])
+    memory = HeaderMemory()
+    list(reader.read(tmp_path / "scans", memory=memory))
+    os.utime(files[1], ns=(1, 1))
+    parsed.clear()
+    list(reader.read(tmp_path / "scans", memory=memory.select(files)))
+    assert parsed == [files[1]]
