@@ -176,6 +176,13 @@ def read_private_numbers(data: Dataset, group: int, creator: str, element: int, 
         return []
 
 
+def read_private_text(data: Dataset, group: int, creator: str, element: int) -> str:
+    """Returns a private element as text; empty if it is missing or damaged."""
+    value = _read_private(data, group, creator, element)
+    text = value.decode("ascii", "ignore") if isinstance(value, bytes) else str(value or "")
+    return text.strip(" \0")
+
+
 def _read_private(data: Dataset, group: int, creator: str, element: int) -> Any:
     """Returns the value of an element in the block of a private creator; None if it is missing or damaged."""
     try:

@@ -1,10 +1,11 @@
 """Computes the factor from the values of a PET to SUVbw, from the tags of all its slices.
 
 After the vendor-neutral pseudo-code of the Quantitative Imaging Biomarkers Alliance (QIBA), SUV computation, 2013,
-https://qibawiki.rsna.org/index.php/Standardized_Uptake_Value_(SUV).
-Deviations: GE's private scan time is not read. Where
-the series is dated after its first slice, as after reprocessing, the first acquisition takes its place. What the
-pseudo-code assumes where tags are missing is refused.
+https://qibawiki.rsna.org/index.php/Standardized_Uptake_Value_(SUV). Deviations, where it has no answer:
+- The series is dated after its first slice, as after reprocessing, and has no scan time of GE: the first acquisition.
+- DecayCorrection is ADMIN: the dose at the injection, as DICOM PS3.3, C.8.9.1.1 defines it.
+- Units are GML: SUV whatever the corrections, unless SUVType says that they are not relative to the body weight.
+- The date of the injection is read if it is there. Where another tag is missing, nothing is assumed.
 """
 
 import math
@@ -18,10 +19,11 @@ from pydicom import Dataset
 
 from medssl.errors import InputWarning, Message
 from medssl.io.dicom.header import get_floats, get_items, get_text
-from medssl.io.dicom.private_tags import read_private_numbers
+from medssl.io.dicom.private_tags import read_private_numbers, read_private_text
 from medssl.io.rejected import ReadRejected
 from medssl.volume import Volume
 
+GE_SCAN_TIME = (0x0009, "GEMS_PETD_01", 0x0D)
 PHILIPS_SUV = (0x7053, "Philips PET Private Group", 0x00, "DS")
 PHILIPS_ACTIVITY = (0x7053, "Philips PET Private Group", 0x09, "DS")
 MAX_UPTAKE = timedelta(days=3)  # for zirconium-89 and iodine-124
@@ -39,6 +41,7 @@ class PetQuantity:
         decay_correction: The time that the values are corrected to: START, ADMIN or NONE.
         acquired: When the slice was acquired.
         series_time: When the series was started.
+        ge_scan_time: When the scan was started, in GE's private tag.
         injected: When the tracer was injected.
         half_life_s: The half-life of the nuclide in s.
         dose_bq: The injected activity in Bq.
@@ -53,6 +56,7 @@ class PetQuantity:
     decay_correction: str
     acquired: datetime | None
     series_time: datetime | None
+    ge_scan_time: datetime | None
     injected: datetime | None
     half_life_s: float | None
     dose_bq: float | None
@@ -73,6 +77,7 @@ def read_pet_quantity(data: Dataset) -> PetQuantity:
         decay_correction=get_text(data, "DecayCorrection").upper(),
         acquired=_read_time(data, "AcquisitionDate", "AcquisitionTime"),
         series_time=series_time,
+        ge_scan_time=_parse_time(read_private_text(data, *GE_SCAN_TIME)),
         injected=_read_injection(tracer, series_time),
         half_life_s=_read_positive(tracer, "RadionuclideHalfLife"),
         dose_bq=_read_positive(tracer, "RadionuclideTotalDose"),
@@ -143,12 +148,12 @@ def _compute_decayed_dose(quantities: Sequence[PetQuantity]) -> float | Message:
 
 
 def _find_start(quantities: Sequence[PetQuantity]) -> datetime | None:
-    """Returns when the scan started: with the series, unless that is dated after its first slice."""
+    """Returns when the scan started: the time of the series or of GE, the first that is not after the first slice."""
     acquired = [quantity.acquired for quantity in quantities if quantity.acquired is not None]
     if len(acquired) < len(quantities):
         return None
-    series_time = quantities[0].series_time
-    return series_time if series_time is not None and series_time <= min(acquired) else min(acquired)
+    starts = (quantities[0].series_time, quantities[0].ge_scan_time)
+    return next((start for start in starts if start is not None and start <= min(acquired)), min(acquired))
 
 
 def _read_injection(tracer: Dataset, series_time: datetime | None) -> datetime | None:

@@ -68,6 +68,12 @@ def date_series_after_scan(d):
     tracer(d).RadiopharmaceuticalStartDateTime = "20260105100000.000000"
 
 
+def reprocess_scan_of_ge(d):
+    date_series_after_scan(d)
+    d.AcquisitionTime = f"11{10 + int(d.InstanceNumber):02}00"  # later beds, whose values are corrected to the start
+    d.private_block(0x0009, "GEMS_PETD_01", create=True).add_new(0x0D, "DT", "20260105110000.00")
+
+
 def philips(element, value):
     return lambda d: d.private_block(0x7053, PHILIPS, create=True).add_new(element, "DS", value)
 
@@ -82,6 +88,7 @@ READ = {
     "with a time zone": ({"change": give_date_time("20260105100000+0100")}, AT_START),
     "over midnight": ({"change": inject_before_midnight}, AT_START),
     "reprocessed two days later": ({"change": date_series_after_scan}, AT_START),
+    "reprocessed on a scanner of GE": ({"change": reprocess_scan_of_ge}, AT_START),
     "Philips' counts": ({"units": "CNTS", "change": philips(0x00, "0.00025")}, 0.00025),
     "Philips' counts and activity": ({"units": "CNTS", "change": philips(0x09, "2.5")}, 2.5 * AT_START),
 }
