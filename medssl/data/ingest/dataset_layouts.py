@@ -82,7 +82,11 @@ def _list_layouts(
 
 def _find_dicom_cases(tree: FileTree, config: IngestConfig, memory: HeaderMemory | None) -> DatasetLayout:
     studies = discover_series(
-        sorted(tree.remaining), config.allow_gaps, config.select, StructureMap.read(config.structures), memory
+        sorted(tree.remaining, key=lambda path: path.parts),
+        config.allow_gaps,
+        config.select,
+        StructureMap.read(config.structures),
+        memory,
     )
     sources = [replace(source, patient_from="the PatientID of DICOM") for source in studies.sources]
     return DatasetLayout(sources, studies.rows, studies.labels, studies.present_labels, notes=studies.notes)
@@ -99,7 +103,7 @@ def _list_files(scans: Path, follow_links: bool) -> tuple[list[Path], DatasetLay
             layout.rows.extend(rejected_rows(item.files, item.reason))
         elif not archives.is_apple_double(item):
             files += [item, *(member for member in archives.list_members(item) if images.is_nifti(member))]
-    return sorted(files), layout
+    return sorted(files, key=lambda path: path.parts), layout
 
 
 def _apply_user_options(layout: DatasetLayout, scans: Path, config: IngestConfig) -> DatasetLayout:

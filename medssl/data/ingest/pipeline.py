@@ -183,6 +183,7 @@ def _update_store(
         metadata = metadata.model_copy(update={"normalization": normalization})
     metadata = name_classes(metadata, layout.sources, cases, out)
     metadata = metadata.model_copy(update={"kinds": choose_kinds(metadata, manifest, config.kinds)})
+    descriptions = _read_descriptions(out)
     metadata.write(out)
     rows = [row for row in read_real_rows(out) if not Path(row.path).is_relative_to(scans)]
     rows += [row for result in results for row in result.rows] + layout.rows
@@ -190,7 +191,8 @@ def _update_store(
     public_rows = pseudonymizer.write_ledger(rows, {case.id: locations[case.id] for case in manifest.cases})
     manifest.write(out / "manifest.csv")
     write_checksums(out, ("store.json", "ledger.csv", "manifest.csv"))
-    picture_page.write(manifest, metadata)
+    if new_results or descriptions != _read_descriptions(out) or not (out / picture_page.NAME).exists():
+        picture_page.write(manifest, metadata)
     notes = tuple(str(note.public if config.deidentify else note) for note in layout.notes)
     labelled = [r for job, r in zip(jobs, results, strict=True) if job.source.label or job.source.label_parts]
     lost = [row for r in labelled if not (r.case and r.case.label) for row in r.rows[:1]]
@@ -202,6 +204,12 @@ def _update_store(
 
 def _read_cases(out: Path) -> Sequence[Case]:
     return Manifest.read(out / "manifest.csv").cases if (out / "manifest.csv").exists() else ()
+
+
+def _read_descriptions(out: Path) -> list[bytes]:
+    """Returns the files that the picture page of a store follows from, as far as they exist."""
+    paths = (out / "store.json", out / "manifest.csv")
+    return [path.read_bytes() for path in paths if path.exists()]
 
 
 def _require_cases(scans: Path, layout: DatasetLayout) -> None:

@@ -4,7 +4,9 @@ import errno
 import hashlib
 import json
 import warnings
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,8 +53,8 @@ class PrepareJob:
     def digest(self) -> str:
         """Returns a hash of the files, the options and the version; a case is prepared again when it changes."""
         files = [(str(f), *_size_and_mtime(f)) for f in self.source.files]
-        options = (__version__, self.normalization.storage_parameters(), self.spacing_mm, asdict(self.source))
-        return hashlib.sha256(json.dumps([files, options], default=str).encode()).hexdigest()
+        options = (__version__, self.normalization.storage_parameters(), self.spacing_mm, self.source)
+        return hashlib.sha256(json.dumps([files, options], default=_to_plain).encode()).hexdigest()
 
     @property
     def record(self) -> Path:
@@ -189,8 +191,16 @@ def _add_channel_axis(volume: Volume) -> Volume:
 
 def _size_and_mtime(path: Path) -> tuple[int, int]:
     """Returns the size and the modification time of a file, or of the archive that contains it."""
-    existing = next(p for p in (path, *path.parents) if p.exists())
-    return existing.stat().st_size, existing.stat().st_mtime_ns
+    for place in chain((path,), path.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            state = place.stat()
+            return state.st_size, state.st_mtime_ns
+    raise FileNotFoundError(path)
+
+
+def _to_plain(value: object) -> object:
+    """Returns the fields of a dataclass, or the text of a path, for JSON; `asdict` copies every value."""
+    return vars(value) if is_dataclass(value) else str(value)
 
 
 def _failure_message(error: Exception) -> Message:

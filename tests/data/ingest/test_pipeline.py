@@ -95,6 +95,19 @@ def test_a_second_run_does_nothing(decathlon, tmp_path):
     assert "nothing to do" in again.describe()
 
 
+def test_the_picture_page_is_written_again_if_it_is_missing_or_the_store_changes(decathlon, tmp_path):
+    run(decathlon, tmp_path / "store")
+    page = tmp_path / "store" / "report.html"
+    first = page.stat().st_mtime_ns
+    run(decathlon, tmp_path / "store")
+    assert page.stat().st_mtime_ns == first
+    run(decathlon, tmp_path / "store", kinds={"front": "organ"}, resplit=True, seed=5)
+    assert page.stat().st_mtime_ns > first
+    page.unlink()
+    run(decathlon, tmp_path / "store", kinds={"front": "organ"})
+    assert page.exists()
+
+
 def test_a_changed_file_is_prepared_again(decathlon, tmp_path):
     first = run(decathlon, tmp_path / "store").manifest
     save(decathlon / "imagesTr/c1.nii.gz", head(9))
@@ -140,10 +153,12 @@ def test_a_spoilt_case_is_refused_and_the_others_stay(decathlon, tmp_path, spoil
     assert {c.id for c in summary.manifest.cases} == {"c0", "c2"}
     refused = [r for r in summary.rows if r.status == "refused"]
     assert refused and all(reason in r.reason and "c1" in r.path for r in refused)
-    assert summary.describe().startswith("2 cases prepared, 1 refused; the store holds 2 (")
-    assert (
-        run(decathlon, tmp_path / "store", deidentify=False).describe().startswith("nothing to do; the store holds 2 (")
-    )
+
+
+def test_the_last_line_counts_refused_cases_apart(decathlon, tmp_path):
+    save(decathlon / "labelsTr/c1.nii.gz", np.full((20, 24, 12), 7, np.uint8))
+    assert run(decathlon, tmp_path / "store").describe().startswith("2 cases prepared, 1 refused; the store holds 2 (")
+    assert run(decathlon, tmp_path / "store").describe().startswith("nothing to do; the store holds 2 (")
 
 
 @pytest.mark.parametrize("content", [{}, {"a.txt": b"hello"}, {"a.nii.gz": b"hello"}])

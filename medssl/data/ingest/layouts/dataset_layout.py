@@ -78,7 +78,7 @@ class FileTree:
     @cached_property
     def relative_names(self) -> Mapping[Path, str]:
         """The path of each remaining file below the folder, with slashes."""
-        return {f: f.relative_to(self.root).as_posix() for f in sorted(self.remaining)}
+        return {f: f.relative_to(self.root).as_posix() for f in sorted(self.remaining, key=lambda path: path.parts)}
 
     @cached_property
     def files_in(self) -> Mapping[Path, list[Path]]:
@@ -100,7 +100,8 @@ class FileTree:
 
     def without(self, files: Iterable[Path]) -> "FileTree":
         """Returns the tree without some of its files."""
-        return replace(self, remaining=self.remaining.difference(files))
+        remaining = self.remaining.difference(files)
+        return self if len(remaining) == len(self.remaining) else replace(self, remaining=remaining)
 
 
 def apply_metadata(source: Source, metadata: Mapping[str, CaseMetadata], table: str) -> Source:

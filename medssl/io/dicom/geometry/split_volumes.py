@@ -1,7 +1,7 @@
 """Splits a series that holds several volumes (echoes, b-values, time points) by its tags."""
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
@@ -132,8 +132,7 @@ def _number_positions(frames: Sequence[Frame]) -> list[int]:
 
 def _list_cells(corners: set[tuple[int, ...]]) -> list[tuple[int, ...]]:
     """Returns the cells of the box around some cells."""
-    low, high = np.min(list(corners), axis=0), np.max(list(corners), axis=0)
-    return [tuple(int(v) for v in low + step) for step in np.ndindex(*(high - low + 1))]
+    return list(product(*(range(min(indices), max(indices) + 1) for indices in zip(*corners, strict=True))))
 
 
 def _is_same_place(a: Frame, b: Frame) -> bool:
