@@ -1,4 +1,4 @@
-"""Runs benchmarks and writes what they print into docs/benchmarks.md: python -m benchmarks [NAME ...]"""
+"""Runs benchmarks and writes what they print into docs/benchmarks.md: python -m benchmarks [NAME ...] [--OPTION ...]"""
 
 import ast
 import os
@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from datetime import date
+from itertools import takewhile
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -15,6 +16,8 @@ LONG = (
     "ensembles",
     "fewshot",
     "hippocampus",
+    "ingest_cases",
+    "ingest_changes",
     "losses",
     "nodules",
     "probes",
@@ -29,27 +32,34 @@ The machines are shared and noisy: read ratios, not seconds.
 """
 
 
-def main(names: list[str]) -> None:
-    """One section a script; a script that fails keeps its old section and is named at the end."""
+def main(words: list[str]) -> None:
+    """One section a script; a script that fails keeps its old section and is named at the end.
+
+    Args:
+        words: The names of the scripts, and options for them from the first word on that begins with `--`.
+    """
+    names = list(takewhile(lambda word: not word.startswith("--"), words))
+    options = words[len(names) :]
     names_of_short_ones = sorted(p.stem for p in HERE.glob("[a-z]*.py") if p.stem not in LONG)
     failed = []
     for name in names or names_of_short_ones:
         print(f"benchmark {name} ...", flush=True)
-        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options]
         process = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
         if process.returncode:
             failed.append(f"{name}: {(process.stderr.strip().splitlines() or ['no reason told'])[-1]}")
         else:
-            _put(name, process.stdout.strip())
+            _put(" ".join([name, *options]), process.stdout.strip())
     print("\n".join([str(PAGE), *failed]))
     sys.exit(bool(failed))
 
 
-def _put(name: str, printed: str) -> None:
+def _put(command: str, printed: str) -> None:
     """Replaces the script's section, which lies between two marks, or adds it at the end."""
+    name = command.partition(" ")[0]
     about = (ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or name).partition("\n")[0]
     section = (
-        f"<!-- {name} -->\n## {about}\n`python -m benchmarks.{name}` on {date.today()}, {_machine()}\n\n"
+        f"<!-- {name} -->\n## {about}\n`python -m benchmarks.{command}` on {date.today()}, {_machine()}\n\n"
         f"{printed}\n<!-- /{name} -->\n"
     )
     page = PAGE.read_text() if PAGE.exists() else HEAD
