@@ -3,8 +3,8 @@
 After the vendor-neutral pseudo-code of the Quantitative Imaging Biomarkers Alliance (QIBA), SUV computation, 2013,
 https://qibawiki.rsna.org/index.php/Standardized_Uptake_Value_(SUV). Deviations, where it has no answer:
 - The series is dated after its first slice, as after reprocessing, and has no scan time of GE: the first acquisition.
-- DecayCorrection is ADMIN: the dose at the injection, as DICOM PS3.3, C.8.9.1.1 defines it.
-- Units are GML: SUV whatever the corrections, unless SUVType says that they are not relative to the body weight.
+- DecayCorrection is ADMIN: the dose at the injection, as DICOM PS3.3, C.8.9.1 defines it.
+- Units are GML: SUV whatever the corrections, unless SUVType names another reference than the body weight.
 - The date of the injection is read if it is there. Where another tag is missing, nothing is assumed.
 """
 
