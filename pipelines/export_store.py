@@ -1,4 +1,4 @@
-"""Writes a store as BIDS or nnU-Net data: medssl export-store MANIFEST|PREDICTIONS --bids|--nnunet --out FOLDER"""
+"""Writes a store as BIDS or nnU-Net data: medssl export-store STORE|PREDICTIONS --bids|--nnunet --out FOLDER"""
 
 import argparse
 from pathlib import Path
@@ -12,13 +12,15 @@ def main(words: list[str]) -> None:
     from medssl.models import export_bids, export_nnunet
     from medssl.predictions_folder import read_index
 
-    if args.bids and not args.source.is_file():
-        raise BadInput(f"{args.source}: no manifest; --bids exports a store, give its manifest.csv")
+    is_store = (args.source / "store.json").is_file()
+    manifest = args.source / "manifest.csv" if is_store else args.source
+    if args.bids and not manifest.is_file():
+        raise BadInput(f"{args.source}: no store and no manifest; --bids exports a store, give its folder")
     if args.bids:
-        export_bids.write_bids(Manifest.read(args.source), args.out)
+        export_bids.write_bids(Manifest.read(manifest), args.out)
         print(args.out)
-    elif args.source.is_file():
-        export_nnunet.write_raw_dataset(Manifest.read(args.source), args.out)
+    elif manifest.is_file():
+        export_nnunet.write_raw_dataset(Manifest.read(manifest), args.out)
         print(f"{args.out}: move it into nnUNet_raw, and splits_final.json into its folder in nnUNet_preprocessed")
     else:
         export_nnunet.write_predictions(read_index(args.source), args.out)
@@ -28,7 +30,7 @@ def main(words: list[str]) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Returns the options of the command."""
     parser = argparse.ArgumentParser("medssl export-store", description=__doc__)
-    parser.add_argument("source", type=Path, help="manifest.csv of a store, or (with --nnunet) a predictions folder")
+    parser.add_argument("source", type=Path, help="a store, its manifest.csv, or (with --nnunet) a predictions folder")
     layout = parser.add_mutually_exclusive_group(required=True)
     layout.add_argument("--bids", action="store_true", help="subjects, with labels in derivatives/medssl")
     layout.add_argument("--nnunet", action="store_true", help="imagesTr, labelsTr, imagesTs and dataset.json")

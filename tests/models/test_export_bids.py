@@ -45,7 +45,7 @@ def contents(manifest):
 
 def test_an_exported_store_ingests_to_the_same_store(manifest, tmp_path, capsys):
     out = tmp_path / "bids"
-    assert cli.run("export-store", [str(manifest.folder / "manifest.csv"), "--bids", "--out", str(out)]) == 0
+    assert cli.run("export-store", [str(manifest.folder), "--bids", "--out", str(out)]) == 0
     options = IngestConfig(num_workers=0, deidentify=False, spacing_mm="native")
     again = ingest(out, tmp_path / "again", options, lambda *_: None).manifest
     assert contents(again) == contents(manifest) and len(again.cases) == 5
@@ -64,7 +64,7 @@ def test_names_that_bids_cannot_hold_stay_different(manifest, tmp_path):
 
 def test_predictions_and_empty_stores_are_no_bids_data(manifest, tmp_path, capsys):
     assert cli.run("export-store", [str(tmp_path), "--bids", "--out", str(tmp_path / "bids")]) == 2
-    assert "give its manifest.csv" in capsys.readouterr().err
+    assert "give its folder" in capsys.readouterr().err
     empty = Manifest((), manifest.folder)
     empty.write(manifest.folder / "none.csv")
     words = [str(manifest.folder / "none.csv"), "--bids", "--out", str(tmp_path / "bids")]
