@@ -69,9 +69,11 @@ def list_files(folder: Path, follow_links: bool = False) -> Iterator[Path | Reje
 
 def _check_link(path: Path, follow_links: bool) -> Message | None:
     """Returns why a path below a folder is not listed as a file; None if it is."""
-    if not path.is_symlink():
-        is_regular = stat.S_ISREG(path.lstat().st_mode)
-        return None if is_regular else Message("{path.name}: a link, pipe or device, not a file; remove it", path=path)
+    mode = path.lstat().st_mode
+    if stat.S_ISREG(mode):
+        return None
+    if not stat.S_ISLNK(mode):
+        return Message("{path.name}: a link, pipe or device, not a file; remove it", path=path)
     if not follow_links:
         return Message("{path.name}: a link, pipe or device; follow links with --follow-links, or copy the file",
                        path=path)  # fmt: skip

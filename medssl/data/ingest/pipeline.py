@@ -185,7 +185,7 @@ def _update_store(
     metadata = metadata.model_copy(update={"kinds": choose_kinds(metadata, manifest, config.kinds)})
     descriptions = _read_descriptions(out)
     metadata.write(out)
-    rows = [row for row in read_real_rows(out) if not Path(row.path).is_relative_to(scans)]
+    rows = [row for row in read_real_rows(out) if not row.path.startswith(f"{scans}{os.sep}")]
     rows += [row for result in results for row in result.rows] + layout.rows
     locations |= {source.id: source.real_location for source in layout.sources}
     public_rows = pseudonymizer.write_ledger(rows, {case.id: locations[case.id] for case in manifest.cases})
