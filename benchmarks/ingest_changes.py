@@ -36,6 +36,8 @@ def main(words: list[str]) -> None:
             print(f"| {set_name} | {len(before)} | {len(now)} | {describe_differences(before, now)} |")
         if tree.exists():
             run_git("worktree", "remove", "--force", str(tree))
+    print("\nThe split changes because patients are now assigned by the content of their scans, within each site;")
+    print("the unit of PET is SUVbw where its tags allow.")
 
 
 def ingest_set(scans: Path, out: Path, tree: Path) -> dict[str, dict[str, str]]:
