@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import sign_ins
+from app.assist_route import build_assist_route
 from app.case_export import export_case
 from medssl.errors import BadInput
 from medssl.review.access.reviewers import ReviewConfig
@@ -56,6 +57,7 @@ def build_routes(config: ReviewConfig) -> list[Route]:
         Route("/api/volume/{token}/header.json", _hide_errors(send_header)),
         Route("/api/volume/{token}/voxels", _hide_errors(send_voxels)),
         Route("/api/export/{token}", _hide_errors(send_export)),
+        build_assist_route(config, images, parse_link),
     ]
 
 

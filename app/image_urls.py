@@ -7,7 +7,7 @@ import streamlit as st
 
 from app.review_context import ReviewContext
 from medssl.predictions_folder import Index
-from medssl.review.access.signed_links import ImageKind, Link
+from medssl.review.access.signed_links import ImageKind, Link, LinkKind
 from medssl.review.image_files import FILES
 
 LIFETIME_S = 12 * 3600
@@ -41,14 +41,20 @@ class ImageUrls:
             kind: The image.
             event: The event up to which labels include the strokes; 0 includes none.
         """
-        urls = st.session_state.setdefault("urls", {})
-        expires, url = urls.get((number, kind, event), (0, ""))
+        return f"/api/volume/{self._sign(number, kind, event)}/header.json"
+
+    def get_assist_url(self, number: int) -> str:
+        """Returns the address that proposes masks for a case; it stays the same as those of images do."""
+        return f"/api/assist/{self._sign(number, 'assist', 0)}"
+
+    def _sign(self, number: int, kind: LinkKind, event: int) -> str:
+        tokens = st.session_state.setdefault("tokens", {})
+        expires, token = tokens.get((number, kind, event), (0, ""))
         if expires < time.time() + LIFETIME_S / 2:
             expires = int(time.time()) + LIFETIME_S
-            link = Link(number, kind, event, expires, st.session_state.get("sign_in", ""))
-            url = f"/api/volume/{link.sign(self.key)}/header.json"
-            urls[number, kind, event] = expires, url
-        return url
+            token = Link(number, kind, event, expires, st.session_state.get("sign_in", "")).sign(self.key)
+            tokens[number, kind, event] = expires, token
+        return str(token)
 
     def has_map(self, case: str, kind: ImageKind) -> bool:
         """Whether the predictions hold an image of this kind for the case."""

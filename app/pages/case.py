@@ -77,6 +77,7 @@ def _render_viewer(
         selected=selected.id if selected else None,
         answer=inbox.answer,
         session=get_session_id(),
+        assist=None if reading.signed_at else urls.get_assist_url(item.number),
         drawn=list_drawn(reading),
         undoable=[format_event_id(event.session, event.number) for event in undoable],
         case=_describe_case(context, item),

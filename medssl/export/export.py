@@ -237,7 +237,8 @@ class CaseExporter:
                 yield SegSegment(name, finding.name, finding.id, uid, (red, green, blue), origin)
 
     def _find_origin(self, item: ReviewedFinding) -> MaskOrigin | None:
-        return find_origin(item, self.algorithm, self.reading.find_author(item.finding.id))
+        author = self.reading.find_author(item.finding.id)
+        return find_origin(item, self.algorithm, author, self.reading.strokes)
 
     def _build_origin(self, item: ReviewedFinding, source: Series | None) -> FindingRow:
         """Returns the columns that name the reviewer and link a finding to its documents and to the event log."""

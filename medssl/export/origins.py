@@ -1,11 +1,14 @@
 """Finds out which tool and which person made the outlines of a case."""
 
+import json
 import re
+from collections.abc import Sequence
 from typing import get_args
 
 from medssl.export.reviewed_findings import ReviewedFinding
 from medssl.io.dicom.derived.provenance import AlgorithmInfo, AlgorithmType, MaskOrigin
 from medssl.predictions_folder import IMPORTED, NOTICE, Index
+from medssl.review.event import Event
 
 
 def describe_algorithm(index: Index) -> AlgorithmInfo:
@@ -21,16 +24,29 @@ def describe_algorithm(index: Index) -> AlgorithmInfo:
     return AlgorithmInfo("medssl", model.get("version") or "unknown", weights, NOTICE, run=run)
 
 
-def find_origin(item: ReviewedFinding, algorithm: AlgorithmInfo, reader: str) -> MaskOrigin | None:
+def find_origin(
+    item: ReviewedFinding, algorithm: AlgorithmInfo, reader: str, strokes: Sequence[Event] = ()
+) -> MaskOrigin | None:
     """Returns who made the outline of a finding; None if the finding has no outline.
 
     Args:
         item: The finding after the review.
         algorithm: The tool that predicted.
         reader: The login of the reader of the case.
+        strokes: The strokes of the reader.
     """
     if item.number is None:
         return None
     if item.finding.source == "reader":
-        return MaskOrigin(None, reader)
+        return MaskOrigin(_find_assistant(item.finding.id, strokes), reader)
     return MaskOrigin(algorithm, reader if item.is_corrected else "")
+
+
+def _find_assistant(finding: str, strokes: Sequence[Event]) -> AlgorithmInfo | None:
+    """Returns the tool that proposed a stroke of a finding that a reader added; None if the reader drew them all."""
+    id_, _, event = finding.partition("-part-")[0].rpartition("-drawn-")
+    for stroke in strokes:
+        is_part = stroke.finding == finding.partition("-part-")[0] or bool(id_ and event == str(stroke.id))
+        if is_part and (tool := json.loads(stroke.details or "{}").get("assist")):
+            return AlgorithmInfo(tool["engine"], tool["version"], "", NOTICE, "SEMIAUTOMATIC")
+    return None

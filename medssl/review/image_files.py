@@ -62,8 +62,8 @@ class ImageFiles:
 
     def find(self, link: Link) -> CaseImage:
         """Returns the image that a link names; raises BadInput if there is none."""
-        if link.kind == "export":
-            raise BadInput("a link to an export names no image")
+        if link.kind == "export" or link.kind == "assist":
+            raise BadInput(f"a link of the kind {link.kind!r} names no image")
         index = read_index(self._folder)
         case = index.cases[link.number - 1] if 0 < link.number <= len(index.cases) else ""
         folder = (read_index(self._comparison) if link.kind == "comparison" else index).case_folder(case)

@@ -76,12 +76,23 @@ class MeasureEvent(ViewerEvent):
     short: tuple[Point, Point]
 
 
+class AssistTool(BaseModel):
+    """The tool that proposed a stroke, and the number of clicks that it took."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["medssl-assist"]
+    version: str = Field(pattern=r"^[0-9]{1,4}$")
+    num_clicks: int = Field(ge=1, le=10_000)
+
+
 class StrokeEvent(ViewerEvent):
-    """The voxels that a stroke changed, as runs over the RAS grid."""
+    """The voxels that a stroke changed, as runs over the RAS grid; `assist` names the tool that proposed it, if any."""
 
     kind: Literal["stroke"]
     finding: Name | None = None
     runs: tuple[Run, ...] = Field(min_length=1)
+    assist: AssistTool | None = None
 
 
 class UndoEvent(ViewerEvent):
@@ -141,7 +152,9 @@ def build_act_fields(
         details = event.model_dump_json(include={"plane", "long", "short"})
         return base | {"action": "measure", "finding": event.finding, "details": details}
     if isinstance(event, StrokeEvent):
-        return base | {"action": "stroke", "finding": event.finding or "", "mask": pack_runs(event.runs)}
+        details = json.dumps({"assist": event.assist.model_dump()}) if event.assist else ""
+        fields = {"action": "stroke", "finding": event.finding or "", "details": details}
+        return base | fields | {"mask": pack_runs(event.runs)}
     if isinstance(event, UndoEvent):
         return base | {"action": "undo", "target": find_event_id(event.target_client, event.target_seq)}
     return base | {"action": event.kind} | ({"seen": event.screen} if isinstance(event, SignEvent) else {})

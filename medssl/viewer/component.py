@@ -9,7 +9,8 @@ arrive more than once. Every event has client, seq, kind and at (ISO 8601, the b
               next: the finding that the reader goes to afterwards
     missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
     measure   finding, plane, long and short: the two ends of each axis, in mm RAS
-    stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding
+    stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding;
+              assist: engine, version and num_clicks of the tool that proposed it, if one did
     undo      of, of_client: number and page of the event that is taken back
     sign      screen: the strokes and verdicts on the screen
     reopen, deliver, next    acts on the whole case
@@ -53,6 +54,7 @@ def viewer(
     height: int | None = None,
     facts: Sequence[str] = (),
     session: str = "",
+    assist: str | None = None,
     drawn: Sequence[str] = (),
     undoable: Sequence[str] = (),
     case: Mapping[str, Any] | None = None,
@@ -86,6 +88,7 @@ def viewer(
         height: Height in CSS pixels; None fills the rest of the browser window.
         facts: What is known about the series, a line each.
         session: Identity of the server's session; when it changes, the browser sends at once what waits.
+        assist: Address that proposes masks for clicks; None offers no proposals.
         drawn: Identities of the strokes that `overlay` contains, in order.
         undoable: Identities of the reader's stored events that can be taken back.
         case: State of the whole case: signed_at, sign_obstacle, has_next, may_deliver, export_formats, download_url;
@@ -98,7 +101,8 @@ def viewer(
         "labels": {str(value): label for value, label in labels.items()}, "findings": findings, "selected": selected,
         "editable": editable, "reasons": list(reasons), "comparisons": list(comparisons),
         "name": name, "uncertainty_source": uncertainty_source, "handled_events": list(EVENT_KINDS),
-        "session": session, "drawn": list(drawn), "undoable": list(undoable), "case": case, "alive_s": alive_s,
+        "session": session, "assist": assist,
+        "drawn": list(drawn), "undoable": list(undoable), "case": case, "alive_s": alive_s,
     } | dict(answer)  # fmt: skip
 
     def handle_events() -> None:

@@ -130,6 +130,22 @@ def test_a_rejected_finding_is_in_the_report_but_not_in_the_segmentation(review,
     assert (tmp_path / "out/case-a/report.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.parametrize("is_assisted", [True, False])
+def test_an_added_finding_names_the_tool_that_proposed_its_outline(review, tmp_path, is_assisted):
+    tool = {"assist": {"engine": "medssl-assist", "version": "1", "num_clicks": 3}}
+    point = [0.0, 0.0, 0.0]
+    added = dict.fromkeys(("centre_mm", "low_mm", "high_mm"), point) | {"label": 1, "name": "nodule", "score": 1.0}
+    review.act("accept", A1).act("accept", A2)
+    review.act("missed", "reader-x-1", details=json.dumps(added | {"volume_ml": 0.0, "diameter_mm": 0.0}))
+    details = json.dumps(tool) if is_assisted else ""
+    review.act("stroke", "reader-x-1", mask=pack_runs([[3, 3, 1]]), details=details).sign().export(tmp_path / "out")
+    row = read_table(tmp_path / "out")["reader-x-1"]
+    expected = ("medssl-assist 1, edited by ana", "SEMIAUTOMATIC") if is_assisted else ("drawn by ana", "MANUAL")
+    assert (row["outline_by"], row["outline_type"]) == expected
+    types = {s.TrackingID: s.SegmentAlgorithmType for s in dcmread(tmp_path / "out/case-a/seg.dcm").SegmentSequence}
+    assert types["reader-x-1"] == expected[1]
+
+
 def test_an_outline_names_the_tool_that_made_it_and_the_reader_who_changed_it(review, tmp_path):
     """In SEG, SR and table: nnU-Net for imported masks, both for an edited one."""
     model = {"run": "nnU-Net", "weights_sha256": IMPORTED, "tool": "nnU-Net", "tool_version": "2.6.2", "version": "9"}

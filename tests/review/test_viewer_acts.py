@@ -1,5 +1,7 @@
 """What the browser sends is read strictly, and becomes the act that the reader meant."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,8 @@ def fields(**event):
         ({"kind": "stroke", "runs": [[1, 0, 1]]}, "runs"),
         ({"kind": "stroke", "runs": [[1, 1e30, 1]]}, "runs"),
         ({"kind": "stroke", "runs": [["x", 1, 1]]}, "runs"),
+        ({"kind": "stroke", "runs": [[1, 1, 1]], "assist": {"engine": "x", "version": "1", "num_clicks": 1}}, "engine"),
+        ({"kind": "stroke", "runs": [[1, 1, 1]], "assist": {"engine": "medssl-assist"}}, "version"),
         ({"kind": "missed", "centre_mm": [0, 0, float("nan")], "label": 1}, "centre_mm"),
         ({"kind": "measure", "finding": "f", "plane": "axial", "long": [[0, 0, 0]], "short": []}, "long"),
         ({"kind": "reopen", "seq": 0}, "seq"),
@@ -44,6 +48,12 @@ def test_a_malformed_event_is_refused_with_words(event, place):
 def test_something_that_is_no_event_is_refused(content):
     with pytest.raises(ActRejected, match="cannot read it"):
         parse_event(content)
+
+
+def test_a_proposal_that_was_kept_names_its_tool():
+    tool = {"engine": "medssl-assist", "version": "1", "num_clicks": 3}
+    assert json.loads(fields(kind="stroke", runs=[[5, 2, 1]], finding="f", assist=tool)["details"]) == {"assist": tool}
+    assert fields(kind="stroke", runs=[[5, 2, 1]], finding="f")["details"] == ""
 
 
 def test_a_stroke_arrives_run_for_run():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 ImageKind = Literal["image", "labels", "findings", "probability", "uncertainty", "comparison", "sequence"]
-LinkKind = Literal[ImageKind, "export"]
+LinkKind = Literal[ImageKind, "export", "assist"]
 TOKEN_PATTERN = re.compile(
     rf"(\d+)\.({'|'.join(get_args(LinkKind))})\.(\d+)\.(\d+)\.([0-9a-f]{{16}}|)\.([0-9a-f]{{64}})"
 )

@@ -11,6 +11,10 @@ import { TextPlacer } from "./textPlacer.js";
 const CROSSHAIR = "rgba(120, 205, 255, 0.65)";
 const MEASURE = "#ffd54f";
 const PROPOSAL = "rgba(255, 255, 255, 0.45)";
+const ASSIST_ADDED = "rgba(90, 220, 255, 0.5)";
+const ASSIST_REMOVED = "rgba(255, 70, 70, 0.55)";
+const INSIDE = "#7dff8a";
+const OUTSIDE = "#ff5252";
 const MEASURE_SIZE = 12;
 
 /**
@@ -33,7 +37,7 @@ export function drawAnnotations(target, outlines) {
   const { state, header, plane } = target;
   drawOutlines(target, outlines);
   if (state.crosshairVisible) drawCrosshair(target);
-  drawProposal(target);
+  drawProposals(target);
   const lines = [...state.measures, ...(state.axesVisible ? listAxisLines(state, header) : [])];
   const placer = new TextPlacer(target.pen.canvas);
   const shown = lines.filter((line) => isOnSlice(target, line)).map((line) => drawMeasure(target, line, placer));
@@ -79,15 +83,29 @@ function drawOutlines({ pen, state, frame: { origin, step }, ratio }, outlines) 
 }
 
 /**
- * Draws the voxels that an interpolation would add to this slice.
+ * Draws the voxels that a proposal would add to this slice and remove from it, and the clicks that led to it.
  * @param {Target} target
  */
-function drawProposal({ pen, state, header, plane, index, frame }) {
-  if (!state.proposal) return;
+function drawProposals(target) {
+  const { proposal, assist } = target.state;
+  if (proposal) drawVoxels(target, proposal.offsets, PROPOSAL);
+  if (!assist) return;
+  drawVoxels(target, assist.added, ASSIST_ADDED);
+  drawVoxels(target, assist.removed, ASSIST_REMOVED);
+  drawVoxels(target, assist.inside, INSIDE);
+  drawVoxels(target, assist.outside, OUTSIDE);
+}
+
+/**
+ * @param {Target} target
+ * @param {number[]} offsets
+ * @param {string} colour
+ */
+function drawVoxels({ pen, header, plane, index, frame }, offsets, colour) {
   const [ni, nj] = header.shape;
   const { across } = PLANES[plane];
-  pen.fillStyle = PROPOSAL;
-  for (const offset of state.proposal.offsets) {
+  pen.fillStyle = colour;
+  for (const offset of offsets) {
     const voxel = [offset % ni, Math.floor(offset / ni) % nj, Math.floor(offset / (ni * nj))];
     if (voxel[across] !== index) continue;
     const [x, y] = frame.toPixel(voxel);

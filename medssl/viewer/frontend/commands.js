@@ -1,6 +1,7 @@
 // @ts-check
 // Commands: what each key and button does, in terms of the parts of the viewer.
 import { applyAtCursor, nudge, selectTool } from "./tools.js";
+/** @import { Assistant } from "./assistant.js" */
 /** @import { Commands, ViewerState } from "./types" */
 /** @import { Comparison } from "./comparison.js" */
 /** @import { Display } from "./display.js" */
@@ -16,6 +17,7 @@ import { applyAtCursor, nudge, selectTool } from "./tools.js";
  * The parts that commands work on. They are read when a command runs, since the buttons are made before some parts.
  * @typedef {object} Parts
  * @property {Store<ViewerState>} store
+ * @property {Assistant} assistant
  * @property {Comparison} comparison
  * @property {Display} display
  * @property {HelpPage} help
@@ -67,7 +69,8 @@ export function createCommands(parts) {
     visitUnmatched: (id, centre_mm) => parts.comparison.visit(id, centre_mm),
     selectTool: (tool) => selectTool(parts.store, tool),
     nudge: (key) => nudge(parts.tools, parts.navigation.active, key),
-    applyAtCursor: () => applyAtCursor(parts.tools, parts.navigation.active),
+    applyAtCursor: (isModified) => applyAtCursor(parts.tools, parts.navigation.active, isModified),
+    acceptProposal: () => parts.assistant.accept(),
     scroll: (by) => parts.navigation.scroll(parts.navigation.active, by),
     turnPane: (by) => parts.navigation.turn(by),
     zoom: (factor) => parts.navigation.zoomAtCursor(factor),

@@ -62,6 +62,8 @@ export const KEYS = [
   bindTool("t", "range", "range brush, inside the window or an own range only"),
   bindTool("l", "fill", "fill an outline"),
   bindTool("D", "scissors", "scissors"),
+  bindTool("C", "assist", "assist: propose the mask from clicks inside, and with Ctrl outside"),
+  { keys: ["Enter"], help: "keep the proposal of the assist tool", run: (c) => c.acceptProposal(), edits: true },
   bindEdit("G", "grow", "grow this finding by the margin"),
   bindEdit("H", "shrink", "shrink it by the margin"),
   bindEdit("M", "smooth", "smooth it"),
@@ -86,7 +88,8 @@ export const KEYS = [
     edits: true,
   },
   { keys: ["."], help: "use the tool at the crosshair, as a click", run: (c) => c.applyAtCursor() },
-  { keys: ["Escape"], help: "remove measurements and messages", run: (c) => c.clear() },
+  { keys: [","], help: "the same, as a click with Ctrl", run: (c) => c.applyAtCursor(true) },
+  { keys: ["Escape"], help: "remove measurements, proposals and messages", run: (c) => c.clear() },
   { keys: ["?"], help: "this help", run: (c) => c.toggleHelp() },
 ];
 
@@ -168,12 +171,13 @@ function bindEdit(key, name, help) {
 }
 
 /**
- * Returns whether a slider, the 3D view or an open menu that has the focus uses a key itself.
+ * Returns whether a button, a slider, the 3D view or an open menu that has the focus uses a key itself.
  * @param {EventTarget} node
  * @param {string} key
  */
 function usesKeyItself(node, key) {
   if (key === "Escape" && node instanceof Element && node.closest(".mv-menu[open]")) return true;
+  if (key === "Enter") return node instanceof Element && node.matches("button, summary, a");
   const selector = "input[type=range], .mv-mesh canvas";
   return /^(Arrow.*|[-+=])$/.test(key) && node instanceof Element && node.matches(selector);
 }

@@ -2,7 +2,7 @@
 // Label editor: strokes on the overlay, stored as runs, with undo and redo.
 /** @import { Run } from "./types" */
 /** @import { RemoteVolume } from "./volume.js" */
-/** @typedef {{ before: Run[], after: Run[], id: string | null }} Stroke */
+/** @typedef {{ before: Run[], after: Run[], id: string | null, facts?: object }} Stroke */
 
 export class LabelEditor {
   /** Whether a stroke has begun that has not ended. */
@@ -59,9 +59,10 @@ export class LabelEditor {
   /**
    * Remembers under which identity the last stroke was sent.
    * @param {string} id
+   * @param {object} [facts] that the record keeps about it
    */
-  markSent(id) {
-    this.undoStack[this.undoStack.length - 1].id = id;
+  markSent(id, facts) {
+    Object.assign(this.undoStack[this.undoStack.length - 1], { id, facts });
   }
 
   /**

@@ -32,7 +32,7 @@ export function bindPointer(pane, context, navigation) {
     const start = locate(pane, event);
     const index = pane.frame.toVoxel(start, cursor);
     if (!tool.worksOutside && !isInside(volume.header, index)) return;
-    current = { tool, start, drag: { pane, index, previous: index, dx: 0, dy: 0 } };
+    current = { tool, start, drag: { pane, index, previous: index, dx: 0, dy: 0, isModified: isModified(event) } };
     tool.begin(context, current.drag);
   });
   listen("pointermove", (event) => {
@@ -70,7 +70,12 @@ function chooseTool({ store }, event) {
   if (event.button === RIGHT_BUTTON) return TOOLS.window;
   if (event.button === MIDDLE_BUTTON || event.shiftKey) return TOOLS.pan;
   const tool = TOOLS[store.get().tool];
-  return (event.ctrlKey || event.metaKey) && tool.drawsLabels ? TOOLS.erase : tool;
+  return isModified(event) && tool.drawsLabels && !tool.usesModifier ? TOOLS.erase : tool;
+}
+
+/** @param {PointerEvent} event */
+function isModified(event) {
+  return event.ctrlKey || event.metaKey;
 }
 
 /**

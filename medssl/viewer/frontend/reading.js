@@ -107,7 +107,12 @@ export class Reading {
     const finding = findings.find((other) => other.id === id);
     if (!finding) return;
     const state = this.#store.get();
-    this.#store.set({ selected: id, label: shownLabelOf(state, finding) || finding.label || label, proposal: null });
+    this.#store.set({
+      selected: id,
+      label: shownLabelOf(state, finding) || finding.label || label,
+      proposal: null,
+      assist: null,
+    });
     this.#selectedAt = performance.now();
     if (isShown) this.#showFinding(finding);
     if (isSent && this.#data.handled_events.includes("select")) this.#scheduleSelect(id);
@@ -226,12 +231,13 @@ export class Reading {
   /**
    * Ends the current stroke, and records it. Returns whether it changed anything.
    * @param {string} tool
+   * @param {object} facts that the record keeps about the stroke
    */
-  finishStroke(tool) {
+  finishStroke(tool, facts = {}) {
     const { editor } = this.#store.get();
     if (!editor) return false;
     const runs = editor.endStroke();
-    if (runs) this.#recordStroke({ kind: "stroke", tool, ...this.#describeRuns(runs) });
+    if (runs) this.#recordStroke({ kind: "stroke", tool, ...this.#describeRuns(runs), ...facts }, facts);
     this.#store.set({ overlayVersion: this.#store.get().overlayVersion + 1, proposal: null });
     return runs !== null;
   }
@@ -278,7 +284,8 @@ export class Reading {
     const { editor } = this.#store.get();
     const stroke = editor?.redo();
     if (!editor || !stroke) return;
-    this.#recordStroke({ kind: "stroke", tool: "redo", ...this.#describeRuns(stroke.after) });
+    const { after, facts } = stroke;
+    this.#recordStroke({ kind: "stroke", tool: "redo", ...this.#describeRuns(after), ...facts }, facts);
   }
 
   /** Signs the reading as it is on the screen; the signature is stored after all that waits. */
@@ -345,10 +352,13 @@ export class Reading {
     return { runs: labelled, finding: owner?.id ?? (isErased || !chosen?.number ? selected : null) };
   }
 
-  /** @param {ReviewEvent} event whose stroke is the last one of the editor */
-  #recordStroke(event) {
+  /**
+   * @param {ReviewEvent} event whose stroke is the last one of the editor
+   * @param {object} [facts] that a repetition of the stroke keeps
+   */
+  #recordStroke(event, facts) {
     const id = eventId(this.#record(event));
-    this.#store.get().editor?.markSent(id);
+    this.#store.get().editor?.markSent(id, facts);
     this.mask.add(id);
   }
 

@@ -46,6 +46,7 @@ export function createState({ selected }) {
     rejectedVisible: false,
     axesVisible: true,
     proposal: null,
+    assist: null,
     brushCursor: null,
     greyTable: createEmptyTable(),
     labelTable: buildLabelTable({ findings: [], pendingVerdicts: {} }),

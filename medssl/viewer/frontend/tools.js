@@ -2,6 +2,7 @@
 // Tools: what a drag of the pointer does on a pane, or a key at the crosshair.
 import { findEnclosedRegion, visitBrushVoxels } from "./drawing.js";
 import { PLANES, findNearestVoxel } from "./geometry.js";
+import { ASSIST } from "./assistant.js";
 import { MEASURE_TOOLS } from "./measureTools.js";
 import { SCISSORS } from "./scissors.js";
 import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
@@ -20,6 +21,8 @@ import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
  * @property {(pane: Pane, window: IntensityWindow) => void} setWindow
  * @property {() => void} rememberWindow
  * @property {(tool: string) => boolean} finishStroke
+ * @property {(index: Vector, isInside: boolean) => void} markVoxel marks a voxel for a proposal
+ * @property {() => void} requestProposal
  * @property {(long: Line, short: Line) => void} recordAxes
  */
 
@@ -35,6 +38,7 @@ import { shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
  * @property {boolean} [worksOutside] a drag may begin outside the volume
  * @property {boolean} [hasTwoEnds] at the crosshair, the first key sets one end and the second key the other
  * @property {boolean} [needsPointer] a path of the pointer, which keys cannot draw
+ * @property {boolean} [usesModifier] Ctrl has a meaning of its own, and does not erase
  * @property {boolean} [measures]
  * @property {boolean} [drawsLabels]
  * @property {boolean} [recordsAxes]
@@ -116,6 +120,7 @@ export const TOOLS = {
     },
   },
   scissors: SCISSORS,
+  assist: ASSIST,
 };
 
 /**
@@ -156,15 +161,16 @@ export function nudge(context, pane, key) {
  * the plane of the first.
  * @param {ToolContext} context
  * @param {Pane} activePane
+ * @param {boolean} isModified whether it acts as a click with Ctrl
  */
-export function applyAtCursor(context, activePane) {
+export function applyAtCursor(context, activePane, isModified = false) {
   const { store, notify } = context;
   const { tool: name, heldDrag } = store.get();
   const tool = TOOLS[name];
   if (tool.needsPointer) return notify(`${tool.name} needs the pointer.`);
   if (!tool.hasTwoEnds && !tool.drawsLabels) return notify(`${tool.name} works with the arrow keys.`);
   const index = [...activePane.store.get().cursor];
-  const drag = heldDrag ?? { pane: activePane, index, previous: index, dx: 0, dy: 0 };
+  const drag = heldDrag ?? { pane: activePane, index, previous: index, dx: 0, dy: 0, isModified };
   if (!checkTool(context, tool, drag.pane)) return;
   if (heldDrag) {
     const { across } = PLANES[drag.pane.plane];

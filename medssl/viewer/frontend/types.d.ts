@@ -9,7 +9,7 @@ export type Vector = number[];
 /** First voxel, number of voxels, label. */
 export type Run = [number, number, number];
 export type MeasureToolName = "length" | "recist" | "angle" | "arrow" | "ellipse" | "freehand" | "sphere";
-export type DrawingToolName = "brush" | "erase" | "range" | "fill" | "scissors";
+export type DrawingToolName = "brush" | "erase" | "range" | "fill" | "scissors" | "assist";
 export type ToolName = "navigate" | "window" | "pan" | MeasureToolName | DrawingToolName;
 /** A change of the whole mask of a finding. */
 export type MaskEditName = "grow" | "shrink" | "smooth" | "holes" | "islands";
@@ -130,6 +130,8 @@ export interface ViewerData extends Answer {
   probability: string | null;
   uncertainty: string | null;
   uncertainty_source?: string;
+  /** Address that proposes masks for clicks; null offers none. */
+  assist?: string | null;
   labels: Record<string, LabelStyle>;
   findings: Finding[];
   selected: string | null;
@@ -181,6 +183,22 @@ export interface Proposal {
   value: number;
 }
 
+/** Clicks of a reader, and how the proposal that follows them would change the mask. */
+export interface AssistProposal {
+  /** Voxels that were marked as inside, and as outside, in order. */
+  inside: number[];
+  outside: number[];
+  added: number[];
+  removed: number[];
+  /** The value of the voxels of the finding. */
+  value: number;
+  /** Whether a proposal is awaited. */
+  isBusy: boolean;
+  /** The tool that made the proposal, and its version. */
+  engine: string;
+  version: string;
+}
+
 /** How the slices around the crosshair are joined to one picture. */
 export interface Projection {
   kind: "none" | "MIP" | "MinIP" | "mean";
@@ -215,6 +233,8 @@ export interface Drag {
   dx: number;
   dy: number;
   previous: Vector;
+  /** Whether Ctrl was held when the drag began. */
+  isModified?: boolean;
   line?: Line;
   start?: Vector;
   window?: IntensityWindow;
@@ -275,6 +295,7 @@ export interface ViewerState {
   /** Whether the measured axes of the findings are shown. */
   axesVisible: boolean;
   proposal: Proposal | null;
+  assist: AssistProposal | null;
   brushCursor: { plane: Plane; index: Vector; radius_mm: number } | null;
   greyTable: Uint32Array;
   /** From the values of the overlay to the labels after the verdicts; a rejected finding has the label 0. */
@@ -366,7 +387,8 @@ export interface Commands {
   visitUnmatched(id: string, centre_mm: Vector): void;
   selectTool(tool: ToolName): void;
   nudge(key: string): boolean;
-  applyAtCursor(): void;
+  applyAtCursor(isModified?: boolean): void;
+  acceptProposal(): void;
   scaleBrush(factor: number): void;
   scroll(by: number): void;
   turnPane(by: number): void;

@@ -1,5 +1,6 @@
 // @ts-check
 // Viewer: one volume in three linked planes, its findings, and what the reader decides.
+import { Assistant } from "./assistant.js";
 import { createCaseBar } from "./caseBar.js";
 import { createCommands } from "./commands.js";
 import { Comparison } from "./comparison.js";
@@ -58,6 +59,7 @@ const DRAWN = [
   "rejectedVisible",
   "axesVisible",
   "proposal",
+  "assist",
   "brushCursor",
   "comparison",
   "comparisonLinked",
@@ -121,6 +123,12 @@ class Viewer {
       onStored: () => this.siblings.reportRecord(),
     });
     this.maskEdits = new MaskEdits({ store, notify, finishStroke: (tool) => this.reading.finishStroke(tool) });
+    this.assistant = new Assistant({
+      store,
+      notify,
+      finishStroke: (tool, facts) => this.reading.finishStroke(tool, facts),
+      getUrl: () => this.#data?.assist ?? null,
+    });
     this.siblings = new Siblings(
       data.key,
       this.reading.outbox.client,
@@ -155,6 +163,8 @@ class Viewer {
         this.comparison.hasOwnWindow(pane) ? this.comparison.setWindow(window) : store.set({ window }),
       rememberWindow: () => this.display.rememberWindow(),
       finishStroke: (tool) => this.reading.finishStroke(tool),
+      markVoxel: (index, isInside) => this.assistant.mark(index, isInside),
+      requestProposal: () => this.assistant.request(),
       recordAxes: (long, short) => this.reading.recordAxes(long, short),
     };
     store.subscribe((changed) => (DRAWN.some((key) => changed.has(key)) ? this.redraw() : this.refresh()));
@@ -271,7 +281,7 @@ class Viewer {
   clear() {
     this.help.close();
     this.notice.hide();
-    this.store.set({ measures: [], longAxis: null, heldDrag: null, proposal: null });
+    this.store.set({ measures: [], longAxis: null, heldDrag: null, proposal: null, assist: null });
   }
 
   /** Fetches the scan again. */

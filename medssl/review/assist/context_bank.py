@@ -1,0 +1,134 @@
+"""Keeps what each signed case teaches in a file next to the event log: a cache that can always be rebuilt."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from functools import reduce
+from operator import add
+from pathlib import Path
+from threading import Lock
+from zipfile import BadZipFile
+
+import numpy as np
+
+from medssl.errors import BadInput
+from medssl.files import atomic_file
+from medssl.io import nifti
+from medssl.predictions_folder import LABELS, Index, read_findings
+from medssl.review.assist.label_context import LabelContext
+from medssl.review.assist.proposal import ENGINE_VERSION, AssistImage, learn_from_mask
+from medssl.review.assist.voxel_classifier import Evidence
+from medssl.review.consensus.reading_of_record import select_signed_reading
+from medssl.review.corrected_labels import FindingMap, find_label, find_top_label
+from medssl.review.event_store import EventStore
+from medssl.review.reading import Reading
+
+MAX_FINDINGS = 6  # of a case that are learned from
+MAX_LESSONS = 300  # of the newest are kept, about 200 KB each
+Lessons = dict[str, dict[int, LabelContext]]  # by case and reading, then by label
+
+logger = logging.getLogger(__name__)
+
+
+class ContextBank:
+    """The lessons of all signed cases of a review.
+
+    Args:
+        path: The file of the lessons, see `locate_bank`; a missing, damaged or older one is written again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, Lock()
+        self._lessons = _read_lessons(path)
+
+    def find_context(self, case: str, label: int) -> LabelContext | None:
+        """Returns what the other signed cases teach about a label; None if there are none."""
+        others = [lesson for key, lesson in self._lessons.items() if json.loads(key)[0] != case]
+        lessons = [lesson[label] for lesson in others if label in lesson]
+        return reduce(add, lessons) if lessons else None
+
+    def refresh(self, index: Index, store: EventStore, load_image: Callable[[str], AssistImage]) -> int:
+        """Learns from cases that were signed since, and forgets those that were reopened; returns the number of cases.
+
+        Args:
+            index: The predictions that are reviewed.
+            store: The event log.
+            load_image: Returns the image of a case.
+        """
+        with self._lock:
+            readings = _list_signed(index, store)
+            lessons = {key: lesson for key, lesson in self._lessons.items() if key in readings}
+            for key in [key for key in readings if key not in lessons][-MAX_LESSONS:]:
+                with suppress(BadInput, OSError):  # a damaged case teaches nothing
+                    lessons[key] = learn_from_reading(index, readings[key], load_image(readings[key].case))
+            if lessons.keys() != self._lessons.keys():
+                self._lessons = dict(list(lessons.items())[-MAX_LESSONS:])
+                _write_lessons(self._path, self._lessons)
+            return len(self._lessons)
+
+
+def locate_bank(predictions: Path, database: str) -> Path:
+    """Returns the file of the lessons, next to the predictions, one for each event log."""
+    folder = predictions.absolute()
+    name = hashlib.sha256(database.encode()).hexdigest()[:8]
+    return folder.with_name(f"{folder.name}-assist-{name}.npz")
+
+
+def learn_from_reading(index: Index, reading: Reading, image: AssistImage) -> dict[int, LabelContext]:
+    """Returns what the findings of a signed reading teach, by label; the largest findings count."""
+    folder, top = index.case_folder(reading.case), find_top_label(index)
+    predicted = FindingMap.from_prediction(nifti.read(folder / LABELS, label=True), read_findings(folder), top)
+    current = predicted.draw(reading)
+    sizes = np.bincount(current.numbers.voxels.ravel(), minlength=top + len(current.findings) + 1)
+    lessons: dict[int, LabelContext] = {}
+    for number in sorted(range(top + 1, top + 1 + len(current.findings)), key=lambda n: -sizes[n])[:MAX_FINDINGS]:
+        finding = current.findings[number - top - 1]
+        label = find_label(finding, reading.verdicts.get(finding.id))
+        if label and sizes[number]:
+            lesson = learn_from_mask(image, current.numbers.voxels == number)
+            lessons[label] = lessons[label] + lesson if label in lessons else lesson
+    return lessons
+
+
+def _list_signed(index: Index, store: EventStore) -> dict[str, Reading]:
+    """Returns the signed reading of each case that has one, by case, reader and time, the latest last."""
+    readings = list[Reading]()
+    for case in {case for case, _ in store.load_snapshot().readings} & set(index.cases):
+        with suppress(BadInput):  # readers differ
+            if reading := select_signed_reading(index, case, store.read_events(case)):
+                readings.append(reading)
+    readings.sort(key=lambda reading: (reading.signed_at or "", reading.case))
+    return {json.dumps([reading.case, reading.reviewer, reading.signed_at]): reading for reading in readings}
+
+
+def _read_lessons(path: Path) -> Lessons:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["version"]) != ENGINE_VERSION:
+                return {}
+            lessons: Lessons = {}
+            columns = (arrays["keys"], arrays["counts"], arrays["grams"], arrays["moments"], arrays["shapes"])
+            for key, count, gram, moment, shape in zip(*columns, strict=True):
+                case, label = json.loads(str(key))
+                context = LabelContext(int(count), Evidence(gram, moment), shape.astype(np.float32))
+                lessons.setdefault(case, {})[label] = context
+            return lessons
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        logger.warning("%s: cannot be read (%s); what was signed is learned again", path, error)
+        return {}
+
+
+def _write_lessons(path: Path, lessons: Lessons) -> None:
+    rows = [(json.dumps([key, label]), c) for key, by_label in lessons.items() for label, c in by_label.items()]
+    with atomic_file(path, is_private=True) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file, version=ENGINE_VERSION, keys=np.array([key for key, _ in rows], str),
+            counts=np.array([c.count for _, c in rows], np.int64),
+            grams=np.array([c.evidence.gram for _, c in rows], np.float32),
+            moments=np.array([c.evidence.moment for _, c in rows], np.float32),
+            shapes=np.array([c.shape for _, c in rows], np.float16),
+        )  # fmt: skip
