@@ -33,7 +33,7 @@ from medssl.inference.prediction_writer import PredictionWriter
 from medssl.inference.sliding_window import sliding_window_inference
 from medssl.volume import Volume
 
-SCENES = ("512x512x100 3", "256x256x64 30")
+SCENES = ("512x512x100 3", "256x256x64 30", "256x256x64 100")
 DEPTHS = ("512x512x200 3", "512x512x800 3")
 PROGRAMS = ("medssl", "monai", "nnunet")
 TITLES = {"medssl": "medssl", "before": "medssl before", "monai": "MONAI", "nnunet": "nnU-Net way"}
