@@ -20,7 +20,8 @@ SAME_CONTENT = {
     "pretrained": "start_sha256",
 }  # compared by content hash, wherever the files lie
 
-MACHINE = {"devices", "num_nodes", "num_workers", "accelerator"}  # keys of `train` that may change when a run resumes
+# Keys of `train` that may change when a run resumes.
+MACHINE = {"devices", "num_nodes", "num_workers", "accelerator", "tracker"}
 MAX_DIFF_CHARACTERS = 200_000  # of uncommitted changes that are recorded
 
 

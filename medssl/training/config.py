@@ -97,6 +97,11 @@ class TrainConfig(Settings):
         " their number changes neither the steps nor the result",
     )
     num_nodes: PositiveInt = Field(1, description="machines; more than one are started by torchrun or `medssl slurm`")
+    tracker: Literal["mlflow", "wandb"] | None = Field(
+        None,
+        description="tracker that gets curves and settings in addition to the folder of the run: mlflow, or wandb for"
+        " Weights & Biases; null is none",
+    )
     seed: int = Field(0, description="seed of fresh weights, crop positions, augmentation and masks")
 
     @model_validator(mode="after")

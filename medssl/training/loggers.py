@@ -15,13 +15,14 @@ from torch import Tensor
 from medssl.files import write_text
 from medssl.nn.collectives import is_distributed
 from medssl.training.processes.agreement import gather_values, is_main_process
+from medssl.training.run_records.tracker import build_tracker
 
 FOLDER = "logs"
 CURVES = "metrics.csv"
 
 
-def build_loggers(folder: Path, checkpoint: Path | None) -> list[Logger]:
-    """Returns the CSV and TensorBoard loggers of a run; only the main process of a training logs.
+def build_loggers(folder: Path, checkpoint: Path | None, tracker: str | None = None) -> list[Logger]:
+    """Returns the CSV and TensorBoard loggers of a run, and its tracker; only the main process of a training logs.
 
     Lightning's CSV logger would start the file again. When the run resumes, this function therefore keeps the rows of
     the steps that the checkpoint contains.
@@ -29,6 +30,10 @@ def build_loggers(folder: Path, checkpoint: Path | None) -> list[Logger]:
     Args:
         folder: Folder of the run; curves go to its subfolder `logs`.
         checkpoint: Checkpoint to resume from, if there is one.
+        tracker: Name of a tracker that `build_tracker` knows, if there is one.
+
+    Raises:
+        BadInput: The package of the tracker is not installed.
     """
     if not is_main_process():
         return []
@@ -42,7 +47,8 @@ def build_loggers(folder: Path, checkpoint: Path | None) -> list[Logger]:
     if earlier_rows:
         write_text(path, earlier_rows)
         writer.metrics_keys = earlier_rows.partition("\n")[0].split(",")
-    return [curves, TensorBoardLogger(folder, name="", version=FOLDER)]
+    trackers = [build_tracker(tracker, folder)] if tracker else []
+    return [curves, TensorBoardLogger(folder, name="", version=FOLDER), *trackers]
 
 
 class EpochMeans:

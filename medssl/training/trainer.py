@@ -173,7 +173,7 @@ def _build_trainer(
         check_val_every_n_epoch=min(val_every_n_epochs, config.epochs),
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        logger=build_loggers(run.path, resumed),
+        logger=build_loggers(run.path, resumed, config.tracker),
         log_every_n_steps=10,
         default_root_dir=run.path,
         # Named, because Lightning would otherwise requeue SLURM jobs and read states from other folders.
