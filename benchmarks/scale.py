@@ -31,9 +31,7 @@ def main() -> None:
         f"Manifests of so many rows on {FILES} files of {SIDE}^3, crops of 16^3; CPU seconds of one process. A loader"
         " process is compared with one for 40 rows.\n"
     )
-    print(
-        "| rows | open CSV s | open s | first batch of an epoch s | item ms | sent to a loader kB | its extra memory MB |"
-    )
+    print("| rows | open CSV s | open s | first batch s | item ms | sent to a loader kB | its memory MB more |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder, memory = Path(name), 0.0
