@@ -85,12 +85,12 @@ def test_a_training_on_several_nodes_has_a_task_for_each_gpu(tmp_path, cluster, 
     assert cli.run("slurm", ["fewshot", "a.yaml", "--gpus", "2", "--script", str(script), "--dry-run"]) == 2
 
 
-@pytest.mark.parametrize(("code", "requeues"), [(75, True), (0, False), (2, False)])
-def test_only_a_training_that_saved_its_state_is_queued_again(tmp_path, cluster, code, requeues):
+@pytest.mark.parametrize(("code", "requeues"), [(75, True), (138, True), (143, True), (0, False), (2, False)])
+def test_only_a_training_that_was_stopped_is_queued_again(tmp_path, cluster, code, requeues):
     cluster("medssl", f"exit {code}")
     script = tmp_path / "job.sh"
     assert cli.run("slurm", ["finetune", "a.yaml", "--script", str(script), "--requeue", "--dry-run"]) == 0
-    assert subprocess.run(["bash", str(script)], check=False).returncode == code
+    assert subprocess.run(["bash", str(script)], check=False, timeout=60).returncode == code
     assert read_calls(tmp_path)[-2:] == (
         ["medssl finetune a.yaml resume=true", "scontrol requeue 4711"]
         if requeues

@@ -24,12 +24,12 @@ TEMPLATE = """#!/bin/bash
 trap : TERM USR1
 {join}srun --ntasks={num_tasks} {command} &
 training=$!
-code=143
-# A signal ends `wait` early with 143 or 138; the next one returns the exit code of the training.
-while [ $code -eq 143 ] || [ $code -eq 138 ]; do
+# A signal ends `wait` early; once the training has ended, `wait` returns its exit code.
+while kill -0 $training 2> /dev/null; do
   wait $training
-  code=$?
 done
+wait $training
+code=$?
 {requeue}exit $code
 """
 # What torchrun would set; `medssl` joins the tasks into one training.
@@ -38,7 +38,8 @@ export MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 """
 TASK = """bash -c 'export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID GROUP_RANK=$SLURM_NODEID WORLD_SIZE=$SLURM_NTASKS
   exec "$@"' task """
-REQUEUE = """if [ $code -eq 75 ]; then
+# 75: it saved its state. 138, 143: SIGUSR1 or SIGTERM came before it could save one.
+REQUEUE = """if [ $code -eq 75 ] || [ $code -eq 138 ] || [ $code -eq 143 ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 """
