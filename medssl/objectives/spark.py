@@ -90,8 +90,14 @@ class Spark(MaskedObjective):
     ) -> Float[Tensor, "b c i j k"]:
         """Predicts all voxels from the visible patches, as values of the target."""
         executor = self.encoder.build_executor(x, visible, num_visible)
-        pyramid = self.encoder.features(x, executor)
-        dense = [densify(level, executor) for densify, level in zip(self.densify, pyramid, strict=True)]
+        return self.decode(self.densify_levels(self.encoder.features(x, executor), executor))
+
+    def densify_levels(self, pyramid: list[Tensor], executor: Executor) -> list[Tensor]:
+        """Fills the hidden patches of each level of a pyramid, which is in the storage format of an executor."""
+        return [densify(level, executor) for densify, level in zip(self.densify, pyramid, strict=True)]
+
+    def decode(self, dense: list[Tensor]) -> Float[Tensor, "b c i j k"]:
+        """Predicts all voxels from a dense pyramid."""
         return self.head(self.decoder(dense)[0])
 
     def compute_loss(

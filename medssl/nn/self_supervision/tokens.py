@@ -4,7 +4,7 @@ import math
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 WAVELENGTHS_MM = (8.0, 1024.0)
@@ -52,3 +52,8 @@ def embed_positions(positions_mm: Float[Tensor, "n 3"], width: int) -> Float[Ten
     frequencies = torch.linspace(shortest, longest, width // 6, device=positions_mm.device).exp()
     phases = (positions_mm[:, :, None] * frequencies).flatten(1)
     return torch.cat([phases.sin(), phases.cos()], 1)
+
+
+def swap_views(x: Shaped[Tensor, "b *rest"]) -> Shaped[Tensor, "b *rest"]:
+    """Returns the other view of the same volume for each view; the two views of a volume are consecutive."""
+    return x.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
