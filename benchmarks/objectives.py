@@ -24,6 +24,8 @@ NAMES = (
     "mae",
     "inpaint",
     "volume_fusion",
+    "cross_view",
+    "dino",
     "jepa",
     "select_patch",
     "order",
