@@ -27,7 +27,7 @@ from medssl.data.crop_geometry import (
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
 from medssl.nn.collectives import all_gather_rows, split_generator
-from medssl.nn.contrastive_loss import contrastive_loss, paired_view_mask
+from medssl.nn.contrastive_loss import contrastive_loss, mix_hard_negatives, paired_view_mask
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
@@ -80,6 +80,7 @@ class Config(Settings):
         0.999, ge=0, lt=1, description="EMA decay of the key encoder; null takes the keys from the batch itself"
     )
     queue_size: int = Field(1024, ge=0, description="number of keys in the queue; 0 if momentum is null")
+    num_mixed: int = Field(0, ge=0, description="mixtures of the hardest negatives that each crop gets; 0 is none")
     width: int = Field(128, ge=2, description="dimensions of an embedding")
     level: int = Field(1, ge=0, description="decoder level of the local loss; 0 is the finest")
     num_regions: int = Field(12, ge=2, description="regions compared in each crop")
@@ -135,7 +136,7 @@ class GlobalLocal(Objective):
             z = take_center(maps)
         if c.stage != "local":
             z = self.head(pyramid[-1])
-            terms |= self.compute_global_loss(z, augmented, crops)
+            terms |= self.compute_global_loss(z, augmented, crops, generator)
         weights = {"own": 1.0, "across": 1.0, "local": c.local_weight}
         loss = torch.stack([weights[name] * terms[name] for name in weights if name in terms]).sum()
         first, second = z.detach().chunk(2)
@@ -148,7 +149,11 @@ class GlobalLocal(Objective):
         return torch.cat([perturb_intensity(x, each, self.config.strength) for each in generators])
 
     def compute_global_loss(
-        self, z: Float[Tensor, "n c"], augmented: Float[Tensor, "n d i j k"], crops: Crops
+        self,
+        z: Float[Tensor, "n c"],
+        augmented: Float[Tensor, "n d i j k"],
+        crops: Crops,
+        generator: torch.Generator,
     ) -> dict[str, Tensor]:
         """Contrasts both views of each crop with all views of all processes and with the queue."""
         c = self.config
@@ -168,12 +173,13 @@ class GlobalLocal(Objective):
         negative = ~(positive | ignore | paired)
         same_scan = is_same_scan(positions, k_positions)
         assert not (negative & same_scan).any(), "an empty row or a crop of the same scan is a negative; this is a bug"
+        mixed = mix_hard_negatives(z, k, negative, c.num_mixed, generator) if c.num_mixed else None
         if self.training:
             self.queue.push(z=keys, **vars(key_positions))
         # Two separate terms, since a queue holds so many crops of the same partition that they would outweigh the pair.
         return {
-            "own": contrastive_loss(z, k, paired, ~negative & ~paired, c.temperature),
-            "across": contrastive_loss(z, k, positive, ~negative & ~positive, c.temperature),
+            "own": contrastive_loss(z, k, paired, ~negative & ~paired, c.temperature, mixed),
+            "across": contrastive_loss(z, k, positive, ~negative & ~positive, c.temperature, mixed),
             "negatives": negative.float().mean(),
             "comparable": has_same_field_of_view(positions, k_positions, c.fov_tolerance).float().mean(),
         }

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.nn.collectives import all_gather_rows
-from medssl.nn.contrastive_loss import contrastive_loss
+from medssl.nn.contrastive_loss import contrastive_loss, mix_hard_negatives
 
 
 def by_loops(q, k, positive, ignore, temperature):
@@ -63,3 +63,50 @@ def test_ignored_pairs_get_no_gradient():
 def test_one_process_gathers_itself():
     x = torch.randn(2, 3)
     assert all_gather_rows(x) is x
+
+
+def draw_queries_and_keys():
+    g = torch.Generator().manual_seed(3)
+    q, k = torch.randn(6, 5, generator=g), torch.randn(40, 5, generator=g)
+    negative = torch.rand(6, 40, generator=g) < 0.5
+    negative[2] = False
+    return q, k, negative
+
+
+def test_mixtures_come_from_negatives_and_from_the_embedding_alone():
+    q, k, negative = draw_queries_and_keys()
+    mixed = mix_hard_negatives(q.requires_grad_(), k, negative, 9, torch.Generator().manual_seed(0))
+    assert not mixed.requires_grad and (mixed[2] == 0).all()
+    others = [n for n in range(6) if n != 2]
+    torch.testing.assert_close(mixed[others].norm(dim=-1), torch.ones(5, 9))
+    changed = torch.where(negative.any(0)[:, None], k, 100.0)
+    assert torch.equal(mix_hard_negatives(q, changed, negative, 9, torch.Generator().manual_seed(0)), mixed)
+    only_first = torch.zeros_like(negative)
+    only_first[:, 0] = True
+    mixed = mix_hard_negatives(q, k, only_first, 9, torch.Generator().manual_seed(0))
+    key = torch.nn.functional.normalize(k[0], dim=0)
+    torch.testing.assert_close(mixed[:, :8], key.expand(6, 8, 5))  # of two negatives that are the same one
+    direction, unit = mixed[:, 8], torch.nn.functional.normalize(q.detach(), dim=1)
+    assert (direction - key).abs().amax() > 0.01
+    assert ((direction @ key) >= (direction * unit).sum(1) - 1e-6).all()  # less than half is of the embedding
+
+
+def test_the_hardest_negatives_are_mixed():
+    g = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 8, generator=g), torch.randn(400, 8, generator=g)
+    mixed = mix_hard_negatives(q, k, torch.ones(2, 400, dtype=torch.bool), 8, torch.Generator().manual_seed(0))
+    similarity = torch.nn.functional.cosine_similarity(q[:1], k)
+    assert (torch.nn.functional.cosine_similarity(q[:1], mixed[0]) > similarity.sort().values[-64]).all()
+
+
+def test_mixtures_are_further_negatives_and_zeros_are_none():
+    q, k, negative = draw_queries_and_keys()
+    positive, ignore = ~negative, torch.zeros_like(negative)
+    plain = contrastive_loss(q, k, positive, ignore, 0.1)
+    assert torch.equal(contrastive_loss(q, k, positive, ignore, 0.1, torch.zeros(6, 3, 5)), plain)
+    repeated = torch.nn.functional.normalize(k[:3], dim=1).expand(6, 3, 5)
+    keys = torch.cat([k, k[:3]])
+    wider = [torch.cat([mask, torch.zeros(6, 3, dtype=torch.bool)], 1) for mask in (positive, ignore)]
+    torch.testing.assert_close(
+        contrastive_loss(q, k, positive, ignore, 0.1, repeated), contrastive_loss(q, keys, *wider, 0.1)
+    )

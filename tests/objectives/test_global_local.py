@@ -36,9 +36,9 @@ def record_masks(monkeypatch, objective, batch):
     masks = []
     original = global_local.contrastive_loss
 
-    def spy(q, k, positive, ignore, temperature):
+    def spy(q, k, positive, ignore, temperature, mixed=None):
         masks.append((positive, ~positive & ~ignore))
-        return original(q, k, positive, ignore, temperature)
+        return original(q, k, positive, ignore, temperature, mixed)
 
     monkeypatch.setattr(global_local, "contrastive_loss", spy)
     objective.step(batch)
@@ -167,3 +167,23 @@ def test_without_momentum_the_batch_is_its_own_keys_with_gradients():
 def test_a_level_the_encoder_lacks_is_refused():
     with pytest.raises(BadInput, match="levels 0"):
         objective(level=3)
+
+
+def test_negatives_of_other_scans_alone_are_mixed(monkeypatch):
+    batch, ingredients = crops([1, 1, 2, 3], [0, 40, 0, 40]), []
+    original = global_local.mix_hard_negatives
+
+    def spy(q, k, negative, count, generator):
+        ingredients.append(negative)
+        return original(q, k, negative, count, generator)
+
+    monkeypatch.setattr(global_local, "mix_hard_negatives", spy)
+    losses = [objective(pairs="GR", stage="global", num_mixed=n).step(batch).logs["own"] for n in (0, 9)]
+    assert losses[1] > losses[0] and len(ingredients) == 1
+    scan = torch.tensor([1, 1, 2, 3] * 2)
+    assert torch.equal(ingredients[0], scan[:, None] != scan)
+
+
+def test_a_negative_number_of_mixtures_is_refused():
+    with pytest.raises(BadInput, match="num_mixed"):
+        config.check({"num_mixed": -1}, Config, "run.yaml")

@@ -37,7 +37,14 @@ TRAIN = {
     "epochs": 1, "steps_per_epoch": 5, "batch_size": 4, "optimizer": "sgd", "lr": 0.02, "momentum": 0.9,
     "accelerator": "cpu",
 }  # fmt: skip
-TWO_VIEWS = {"name": "global_local", "num_views": 2, "region_pairs": "LD", "queue_size": 10, "momentum": 0.9}
+TWO_VIEWS = {
+    "name": "global_local",
+    "num_views": 2,
+    "region_pairs": "LD",
+    "queue_size": 10,
+    "momentum": 0.9,
+    "num_mixed": 9,
+}
 JOBS: dict[str, dict[str, Any]] = {
     **{name: {"objective": {"name": name}} for name in OBJECTIVES},
     "spark-accumulated": {"objective": {"name": "spark"}, "train": {"accumulate_grad_batches": 2}},
