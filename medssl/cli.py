@@ -48,6 +48,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "prediction": {
         "predict": "predict labels, probabilities and findings on each scan's own grid",
         "calibrate": "fit the temperature and lesion thresholds of a run on held-out cases",
+        "watch": "predict studies as they arrive and send SEG and SR back to the archive",
         "import-predictions": "make a predictions folder from another tool's masks",
         "evaluate": "score predictions against reference labels",
         "compare": "compare two evaluations of the same cases, paired by patient",
@@ -64,7 +65,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 
 EXTRAS = {
     "train": ("torch", "monai", "einops", "lightning", "safetensors", "tensorboardX"),
-    "pacs": ("dicomweb_client", "requests"),
+    "pacs": ("dicomweb_client", "requests", "pynetdicom"),
 }
 
 

@@ -1,71 +1,37 @@
 """Predicts volumes on their own grid: medssl predict RUN [RUN ...] SCANS_OR_MANIFEST --out PREDICTIONS"""
 
 import argparse
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from medssl.errors import BadInput
-
-WINDOW_OPTIONS: dict[str, Any] = {"overlap": 0.5, "precision": "fp32"}
 
 
 def main(words: list[str]) -> None:
     """Writes labels, probabilities and findings of every case on the grid of its scan."""
     args = build_parser().parse_intermixed_args(words)
-    from medssl.inference.calibration import Calibration
-    from medssl.inference.detector import Detector
-    from medssl.inference.ensemble import Ensemble
-    from medssl.inference.prediction_writer import PredictionWriter
     from medssl.models.fold_assignment import FoldAssignment
-    from medssl.models.model_pool import adjust_inference, load_predictor, require_same_inputs
-    from medssl.models.trained_model import default_device, require_device
+    from medssl.models.prediction_setup import PredictionOptions, prepare_prediction
     from medssl.run import Run
 
     if args.dates and args.scans.is_file():
         raise BadInput("--dates: a store holds no dates; predict the folder of scans instead")
-    device = require_device(args.device) if args.device else default_device()
-    runs = [Run.open(path) for path in args.runs]
     documents = None
     if args.dicom_out:
         from medssl.export.predicted_documents import PredictedDocuments
 
         documents = PredictedDocuments.open(args.dicom_out, args.resume)
-    network = require_same_inputs(runs)
+    runs = [Run.open(path) for path in args.runs]
+    window = {name: value for name in ("overlap", "precision") if (value := getattr(args, name)) is not None}
+    options = PredictionOptions(args.tta, args.calibration, tuple(args.channels), args.device, args.batch, **window)
     assignment = FoldAssignment.for_split(runs, args.scans, args.split)
-    if assignment.run_of_case and args.calibration:
-        raise BadInput(
-            "--calibration: held-out cases are predicted without calibration; leave it out, evaluate, then calibrate"
-        )
-    calibration = Calibration() if assignment.run_of_case else Calibration.load(runs, args.calibration)
-    predictors = [
-        adjust_inference(
-            load_predictor(group, args.tta, calibration, device, tuple(args.channels)),
-            args.batch,
-            args.overlap,
-            args.precision,
-        )
-        for group in assignment.run_groups()
-    ]
-    sources = " and ".join(["runs"] * (len(assignment.run_groups()[0]) > 1) + ["mirrored views"] * args.tta)
-    uncertainty = (
-        f"disagreement of {sources}"
-        if isinstance(predictors[0], Ensemble | Detector) and predictors[0].num_predictions > 1
-        else ""
-    )
+    prediction = prepare_prediction(runs, options, assignment)
     scans = assignment.list_scans(args.scans, args.split, args.modality)
-    open_writer = PredictionWriter.resume if args.resume else PredictionWriter.create
-    options = {name: getattr(args, name) for name in ("modality", "channels", "tta", "dates") if getattr(args, name)}
-    options |= {name: getattr(args, name) for name in WINDOW_OPTIONS if getattr(args, name) != WINDOW_OPTIONS[name]}
-    metadata = {
-        "uncertainty": uncertainty,
-        "requested": [scan.case for scan in scans],
-        "options": options,
-        **calibration.to_index_fields(),
-    }
-    model = assignment.describe_model()
-    open_writer(args.out, network.labels, model, network.list_kinds(), **metadata).predict_all(
-        scans, partial(assignment.stream, predictors=predictors), args.dates, documents.add_scan if documents else None
+    reading = {name: getattr(args, name) for name in ("modality", "dates") if getattr(args, name)}
+    prediction.open_writer(args.out, [scan.case for scan in scans], args.resume, **reading).predict_all(
+        scans,
+        prediction.stream,
+        args.dates,
+        documents.add_scan if documents else None,
     )
     if documents:
         documents.require_complete()
@@ -116,11 +82,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER (default: a GPU if there is one)")
     parser.add_argument("--batch", type=int, default=2, help="windows per forward pass (default: 2)")
     parser.add_argument(
-        "--overlap", type=float, default=WINDOW_OPTIONS["overlap"],
+        "--overlap", type=float,
         help="fraction of a window that overlaps the next one (default: 0.5); less is faster and less exact",
     )  # fmt: skip
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16"], default=WINDOW_OPTIONS["precision"],
+        "--precision", choices=["fp32", "bf16"],
         help="bf16: mixed precision, faster where the processor supports it, with slightly different probabilities",
     )  # fmt: skip
     parser.add_argument(

@@ -3,23 +3,24 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from medssl.data.class_kinds import propose_kinds
 from medssl.data.ingest.read_source import ScanRef
-from medssl.errors import BadInput, Message, as_message
-from medssl.files import PART_PREFIX, check_writable, write_checksums, write_json
+from medssl.data.worker_pool import JobRunner, make_job_runner
+from medssl.errors import BadInput, Message
+from medssl.files import PART_PREFIX, atomic_folder, check_writable, write_checksums, write_json
 from medssl.finding import FindingKind
 from medssl.inference.patient_scores import write_patient_scores
-from medssl.inference.streaming.case_files import read_header_fields, write_case
+from medssl.inference.streaming.case_files import predict_case, report_worker_death, write_case
 from medssl.inference.streaming.case_stream import PredictionSource
+from medssl.inference.streaming.progress import report_progress
 from medssl.io.nifti_writer import NO_FIELDS, NiftiFields
 from medssl.predictions_folder import (
     CASE_PATTERN,
@@ -35,6 +36,7 @@ from medssl.volume import Volume
 
 RESUME_FIELDS = ("labels", "uncertainty", "temperature", "thresholds", "guarantee", "calibrated_on")
 REDACTED = "the reason is not recorded, since it may name a person; predict again with --resume to see it"
+RUN_HERE = make_job_runner(workers=0, scheduler=None)
 log = logging.getLogger(__name__)
 
 
@@ -120,30 +122,48 @@ class PredictionWriter:
             study: The patient and the time of the scan.
             fields: The fields of the header of the scan's NIfTI file.
         """
-        if not CASE_PATTERN.fullmatch(case) or case in (*self.index.cases, INDEX):
-            raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
-        folder = self.index.folder
+        self._require_new_name(case)
         self._require_unchanged()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PART_PREFIX) as part:
-            num_labels = max((d.value for d in self.index.labels), default=0)
-            write_case(Path(part) / case, image, prediction, num_labels, fields)
-            if not folder.exists():
-                folder.mkdir()
-                _write_index(self.index)
-            if (folder / case).exists():  # left by a process that was killed before it could update the index
-                shutil.rmtree(folder / case)
-            (Path(part) / case).replace(folder / case)
+        with self._open_part() as part:
+            write_case(part / "case", image, prediction, self._num_labels, fields)
+            return self._adopt(case, part / "case", image.unit, study)
+
+    def _adopt(self, case: str, files: Path, unit: str, study: StudyRef | None) -> "PredictionWriter":
+        """Moves the files of a case into the folder and returns the writer with it."""
+        folder = self.index.folder
+        self._require_new_name(case)
+        self._require_unchanged()
+        if not folder.exists():
+            with atomic_folder(folder) as new_folder:  # a folder without an index could not be continued
+                _write_index(replace(self.index, folder=new_folder))
+        if (folder / case).exists():  # left by a process that was killed before it could update the index
+            shutil.rmtree(folder / case)
+        files.replace(folder / case)
         index = replace(
             self.index,
             cases=(*self.index.cases, case),
-            units=self.index.units | {case: image.unit},
+            units=self.index.units | {case: unit},
             studies=self.index.studies | {case: study or StudyRef()},
             failed={name: reason for name, reason in self.index.failed.items() if name != case},
         )
         _write_index(index)
         write_checksums(folder, (INDEX, *sorted(f"{case}/{path.name}" for path in (folder / case).iterdir())))
         return PredictionWriter(index)
+
+    @property
+    def _num_labels(self) -> int:
+        return max((label.value for label in self.index.labels), default=0)
+
+    @contextmanager
+    def _open_part(self) -> Iterator[Path]:
+        """Gives a temporary folder next to the predictions."""
+        self.index.folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.index.folder.parent, prefix=PART_PREFIX) as part:
+            yield Path(part)
+
+    def _require_new_name(self, case: str) -> None:
+        if not CASE_PATTERN.fullmatch(case) or case in (*self.index.cases, INDEX):
+            raise BadInput(f"{case!r} cannot name a folder of predictions (letters, digits, . _ -; each name once)")
 
     def mark_failed(self, case: str, reason: Message) -> "PredictionWriter":
         """Records why a case could not be predicted, without text that could identify a patient."""
@@ -170,8 +190,9 @@ class PredictionWriter:
         predict: Callable[[Volume, str], PredictionSource],
         include_dates: bool = False,
         on_case: Callable[[Index, ScanRef], None] | None = None,
+        run_jobs: JobRunner = RUN_HERE,
     ) -> "PredictionWriter":
-        """Predicts all scans that the folder does not have yet, with a progress bar, and writes patients.csv.
+        """Predicts all scans that the folder does not have yet, reports the progress, and writes patients.csv.
 
         A scan that cannot be read or predicted is recorded with the reason, and the others go on.
 
@@ -181,6 +202,7 @@ class PredictionWriter:
             include_dates: Write the dates of the studies, which can identify a person.
             on_case: Called with each of the scans that the folder holds: first those of an earlier call, then each new
                 one once it is written.
+            run_jobs: Runs the predictions, in this process or in others, see `make_job_runner`.
 
         Raises:
             BadInput: Cases are missing at the end.
@@ -191,17 +213,16 @@ class PredictionWriter:
         for scan in scans:
             if on_case and scan.case in self.index.cases:
                 on_case(writer.index, scan)
-        for scan in track(todo, "predicting", console=Console(stderr=True)):
-            try:
-                image, fields = scan.read(), read_header_fields(scan)
-                prediction = predict(image, scan.case)
-            except (BadInput, OSError) as error:
-                errors[scan.case] = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
-                writer = writer.mark_failed(scan.case, as_message(error.args[0] if error.args else ""))
-                if len(todo) > 1:
-                    log.warning("%s: left out: %s", scan.case, errors[scan.case])
-            else:
-                writer = writer.add(scan.case, image, prediction, studies[scan.case], fields)
+        with self._open_part() as part:
+            work = partial(predict_case, predict=predict, folder=part, num_labels=self._num_labels)
+            for scan, outcome in report_progress(run_jobs(todo, work, report_worker_death), len(todo)):
+                if outcome.folder is None:
+                    errors[scan.case] = outcome.text
+                    writer = writer.mark_failed(scan.case, outcome.reason)
+                    if len(todo) > 1:
+                        log.warning("%s: left out: %s", scan.case, outcome.text)
+                    continue
+                writer = writer._adopt(scan.case, outcome.folder, outcome.unit, studies[scan.case])
                 if on_case:
                     on_case(writer.index, scan)
         if writer.index.cases:

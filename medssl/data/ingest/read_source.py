@@ -13,7 +13,7 @@ from medssl.config import check
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dataset_layouts import discover_dataset
 from medssl.data.ingest.deidentification import is_hidden, read_real_sources, redact_warnings
-from medssl.data.ingest.dicom_studies import make_series_name, name_series
+from medssl.data.ingest.dicom_studies import discover_series, make_series_name, name_series
 from medssl.data.ingest.layouts.modality import check_modality
 from medssl.data.ingest.source import ALL_FILES, LabelPart, Source, parse_location
 from medssl.data.manifest import Case, Manifest
@@ -66,13 +66,16 @@ def list_scans(place: Path, split: str, modality: str) -> list[ScanRef]:
     if not sources:
         raise BadInput(f"{place}: holds no scan; give a folder with DICOM, NIfTI, NRRD or MHA files")
     patients = {s.patient: s.id for s in reversed(sources)}
-    return [
-        ScanRef(
-            s.id, patients[s.patient], dates.to_ordinal(s.date), partial(_read_volume, s), s.date,
-            partial(_list_images, s),
-        )
-        for s in sources
-    ]  # fmt: skip
+    return [_refer_to_source(source, patients[source.patient]) for source in sources]
+
+
+def list_series_scans(files: Sequence[Path]) -> list[ScanRef]:
+    """Lists the volumes in DICOM files; raises BadInput if there is none."""
+    studies = discover_series(files, allow_gaps=False, select="all")
+    if not studies.sources:
+        reasons = [row.public_reason or row.reason for row in studies.rows] or ["no image in them"]
+        raise BadInput(f"no series can be used: {reasons[0]}")
+    return [_refer_to_source(source, source.patient) for source in studies.sources]
 
 
 def list_stored_scans(manifest: Manifest) -> list[ScanRef]:
@@ -179,6 +182,13 @@ def _read_location(case: Case, manifest: Manifest, location: str) -> Volume:
         return read_series(paths[0], series)
     modalities = case.modality.split("+")
     return _read_channels(paths, modalities if len(modalities) == case.channels else modalities * case.channels)[0]
+
+
+def _refer_to_source(source: Source, patient: str) -> ScanRef:
+    return ScanRef(
+        source.id, patient, dates.to_ordinal(source.date), partial(_read_volume, source), source.date,
+        partial(_list_images, source),
+    )  # fmt: skip
 
 
 def _read_volume(source: Source) -> Volume:

@@ -1,19 +1,69 @@
-"""Writes the files of one predicted case, on the grid of its scan and with the fields of its header."""
+"""Predicts one case and writes its files, on the grid of its scan and with the fields of its header."""
 
+import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from medssl.data.ingest.read_source import ScanRef
+from medssl.errors import BadInput, Message, as_message
 from medssl.files import write_json
 from medssl.inference.streaming.case_stream import PredictionSource
 from medssl.io import images, nifti
 from medssl.io.nifti_writer import NO_FIELDS, NiftiFields, open_writer
 from medssl.predictions_folder import FINDINGS, IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY
 from medssl.volume import Volume
+
+NO_REASON = Message("")
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """What became of a scan: the files of its prediction, or the reason why there are none.
+
+    Args:
+        folder: A temporary folder with the files; None if the scan could not be predicted.
+        unit: The unit of the image.
+        text: The reason; empty if the scan was predicted.
+        reason: The reason with its public version.
+    """
+
+    folder: Path | None = None
+    unit: str = ""
+    text: str = ""
+    reason: Message = NO_REASON
+
+
+def predict_case(
+    scan: ScanRef, predict: Callable[[Volume, str], PredictionSource], folder: Path, num_labels: int
+) -> CaseOutcome:
+    """Reads and predicts a scan, and writes its files into a new folder in `folder`.
+
+    Args:
+        scan: The scan.
+        predict: Maps an image and a case id to a prediction.
+        folder: A folder on the disk of the predictions.
+        num_labels: The highest label value.
+    """
+    try:
+        image, fields = scan.read(), read_header_fields(scan)
+        prediction = predict(image, scan.case)
+    except (BadInput, OSError) as error:
+        text = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
+        return CaseOutcome(text=text, reason=as_message(error.args[0] if error.args else ""))
+    part = Path(tempfile.mkdtemp(dir=folder)) / "case"  # a job that is repeated after a kill has a folder of its own
+    write_case(part, image, prediction, num_labels, fields)
+    return CaseOutcome(part, image.unit)
+
+
+def report_worker_death(scan: ScanRef) -> CaseOutcome:
+    """Returns the outcome of a scan whose prediction killed every worker that tried it."""
+    reason = Message("its prediction killed several workers; predict it alone, with more memory")
+    return CaseOutcome(text=str(reason), reason=reason)
 
 
 def read_header_fields(scan: ScanRef) -> NiftiFields:

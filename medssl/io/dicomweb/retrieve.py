@@ -53,13 +53,16 @@ class RemoteSeries:
     instances: tuple[str, ...] = field(repr=False)
 
 
-def find_series(service: Service, address: ServiceAddress, modalities: Sequence[str] = ()) -> list[RemoteSeries]:
+def find_series(
+    service: Service, address: ServiceAddress, modalities: Sequence[str] = (), may_be_empty: bool = False
+) -> list[RemoteSeries]:
     """Returns the series that have the keys of an address, ordered by their UIDs.
 
     Args:
         service: The service.
         address: The keys; at least one.
         modalities: Modalities of the series that count; empty for all.
+        may_be_empty: Whether it is no fault that the search finds nothing.
 
     Raises:
         BadInput: If the search has no key, finds nothing, or the service ignores a key.
@@ -75,7 +78,7 @@ def find_series(service: Service, address: ServiceAddress, modalities: Sequence[
         for series in _search(search_series, service, address.series_keys, "SeriesInstanceUID"):
             if not modalities or _get(series, "Modality") in modalities:
                 matches.append(_describe(service, study, series))
-    if not matches:
+    if not matches and not may_be_empty:
         raise BadInput(Message(
             "{url}: no series matches {keys}; check the values, and whether you may see these studies",
             url=address.url, keys=" and ".join((*address.study_keys, *address.series_keys)),
