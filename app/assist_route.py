@@ -11,11 +11,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from medssl.errors import BadInput
+from medssl.files import sha256
 from medssl.predictions_folder import read_index
 from medssl.review.access.reviewers import ReviewConfig
 from medssl.review.access.signed_links import Link
 from medssl.review.assist.assist_request import AssistRequest, describe_proposal
 from medssl.review.assist.context_bank import ContextBank, locate_bank
+from medssl.review.assist.encodings import PROJECTION, locate_encodings, read_encoding
 from medssl.review.assist.proposal import AssistImage, apply_proposal, propose_mask
 from medssl.review.event_store import EventStore
 from medssl.review.image_files import CaseImage, ImageFiles
@@ -35,7 +37,10 @@ class AssistDesk:
     def __init__(self, config: ReviewConfig, images: ImageFiles) -> None:
         self._config, self._images = config, images
         self._load = lru_cache(maxsize=2)(self._load_image)
-        self._bank = ContextBank(locate_bank(Path(config.predictions), config.audit_db))
+        self._encodings = locate_encodings(Path(config.predictions))
+        projection = self._encodings / PROJECTION
+        self._encoder = sha256(projection) if projection.is_file() else ""
+        self._bank = ContextBank(locate_bank(Path(config.predictions), config.audit_db), self._encoder)
 
     def prepare(self, link: Link) -> dict[str, Any]:
         """Reads the image of a case and learns from the cases that were signed; returns their number."""
@@ -63,7 +68,8 @@ class AssistDesk:
         return self._images.find(Link(number, "image", 0, 0))
 
     def _load_image(self, image: CaseImage) -> AssistImage:
-        return AssistImage.from_volume(self._images.load(image))
+        encoding = read_encoding(self._encodings / f"{image.case}.npz") if self._encoder else None
+        return AssistImage.from_volume(self._images.load(image), encoding)
 
 
 def build_assist_route(config: ReviewConfig, images: ImageFiles, parse_link: Callable[[Request], Link]) -> Route:

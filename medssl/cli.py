@@ -57,6 +57,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "review": {
         "review": "open the review app on a predictions folder",
+        "encode": "encode the images of predictions with a run, for proposals in the review app",
         "deliver": "write reviewed predictions as DICOM SEG and SR, PDF and CSV",
         "feedback": "turn reviewed predictions into a labelled data set",
         "audit": "check that no verdict was changed, removed or moved",

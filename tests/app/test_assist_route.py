@@ -3,16 +3,29 @@
 import json
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from starlette.applications import Starlette
 
+from medssl.export.encode_cases import encode_predictions
 from medssl.io import nifti
 from medssl.predictions_folder import LABELS, read_index
 from medssl.review.access.signed_links import Link
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore
+
+
+@pytest.fixture
+def encoded(predictions):
+    """Encodings of the predictions with three channels."""
+
+    def encode(image):
+        voxels = image.voxels.astype(np.float32)
+        return [replace(image, voxels=np.stack([voxels, -voxels, voxels**2]))]
+
+    return encode_predictions(read_index(predictions), encode)
 
 
 @pytest.fixture
@@ -72,6 +85,14 @@ def test_a_body_that_is_too_long_is_refused(client, access, monkeypatch):
     monkeypatch.setattr("app.assist_route.MAX_BYTES", 100)
     answer = client.post(make_url(access), json={"label": 1, "inside": list(range(90))})
     assert answer.status_code == 400 and "too detailed" in answer.json()["reason"]
+
+
+def test_the_features_of_an_encoder_are_used_and_a_missing_case_is_named(encoded, client, access, predictions):
+    body = {"label": 1, "inside": list_offsets(read_mask(predictions))[:1]}
+    assert client.post(make_url(access), json=body).json()["added"]
+    (encoded / "case-b.npz").unlink()
+    answer = client.post(make_url(access, 2), json=body)
+    assert answer.status_code == 400 and "medssl encode" in answer.json()["reason"]
 
 
 def test_another_link_proposes_nothing_and_this_one_shows_no_image(client, access):

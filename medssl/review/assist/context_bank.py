@@ -37,11 +37,13 @@ class ContextBank:
 
     Args:
         path: The file of the lessons, see `locate_bank`; a missing, damaged or older one is written again.
+        encoder: Names the features of an encoder that the images have; lessons of others are learned again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, encoder: str = "") -> None:
         self._path, self._lock = path, Lock()
-        self._lessons = _read_lessons(path)
+        self._version = f"{ENGINE_VERSION} {encoder}".strip()
+        self._lessons = _read_lessons(path, self._version)
 
     def find_context(self, case: str, label: int) -> LabelContext | None:
         """Returns what the other signed cases teach about a label; None if there are none."""
@@ -65,7 +67,7 @@ class ContextBank:
                     lessons[key] = learn_from_reading(index, readings[key], load_image(readings[key].case))
             if lessons.keys() != self._lessons.keys():
                 self._lessons = dict(list(lessons.items())[-MAX_LESSONS:])
-                _write_lessons(self._path, self._lessons)
+                _write_lessons(self._path, self._version, self._lessons)
             return len(self._lessons)
 
 
@@ -103,10 +105,10 @@ def _list_signed(index: Index, store: EventStore) -> dict[str, Reading]:
     return {json.dumps([reading.case, reading.reviewer, reading.signed_at]): reading for reading in readings}
 
 
-def _read_lessons(path: Path) -> Lessons:
+def _read_lessons(path: Path, version: str) -> Lessons:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["version"]) != ENGINE_VERSION:
+            if str(arrays["version"]) != version:
                 return {}
             lessons: Lessons = {}
             columns = (arrays["keys"], arrays["counts"], arrays["grams"], arrays["moments"], arrays["shapes"])
@@ -122,11 +124,11 @@ def _read_lessons(path: Path) -> Lessons:
         return {}
 
 
-def _write_lessons(path: Path, lessons: Lessons) -> None:
+def _write_lessons(path: Path, version: str, lessons: Lessons) -> None:
     rows = [(json.dumps([key, label]), c) for key, by_label in lessons.items() for label, c in by_label.items()]
     with atomic_file(path, is_private=True) as part, part.open("wb") as file:
         np.savez_compressed(
-            file, version=ENGINE_VERSION, keys=np.array([key for key, _ in rows], str),
+            file, version=version, keys=np.array([key for key, _ in rows], str),
             counts=np.array([c.count for _, c in rows], np.int64),
             grams=np.array([c.evidence.gram for _, c in rows], np.float32),
             moments=np.array([c.evidence.moment for _, c in rows], np.float32),

@@ -26,7 +26,8 @@ class AssistImage:
     Args:
         volume: The image on a RAS grid.
         scale: How its intensities are normalized.
-        encoding: Features of an encoder as channels, on a grid of their own; None uses the intensities alone.
+        encoding: Features of an encoder as channels, on a grid of their own, 0 outside of it; None uses the intensities
+            alone.
     """
 
     volume: Volume
@@ -48,7 +49,7 @@ class AssistImage:
         corner = np.eye(4)
         corner[:3, 3] = [side.start for side in box]
         grid = Volume(intensity, self.volume.affine @ corner, "a.u.")
-        encoding = self.encoding.resample_to(grid, order=1, fill=None).voxels
+        encoding = self.encoding.resample_to(grid, order=1).voxels
         return np.concatenate([features, encoding.astype(np.float32)])
 
 

@@ -57,6 +57,13 @@ def test_lessons_of_another_version_are_learned_again(scene, tmp_path, monkeypat
     assert bank.refresh(*scene) == 1 and bank.find_context("case-b", 1).count == 1
 
 
+def test_lessons_from_other_features_are_learned_again(scene, tmp_path):
+    path = tmp_path / "bank.npz"
+    ContextBank(path, "encoder").refresh(*scene)
+    assert ContextBank(path).find_context("case-b", 1) is None
+    assert ContextBank(path, "encoder").find_context("case-b", 1).count == 1
+
+
 def test_each_event_log_has_a_file_of_its_own(tmp_path):
     paths = {locate_bank(tmp_path / "predictions", name) for name in ("a.sqlite", "b.sqlite")}
     assert len(paths) == 2 and {path.parent for path in paths} == {tmp_path}
