@@ -23,10 +23,9 @@ PRIVATE = {"Cache-Control": "private, no-store"}
 
 
 def build_routes(config: ReviewConfig) -> list[Route]:
-    """Returns the routes of the app besides those of Streamlit; the latest volumes stay encoded in memory."""
+    """Returns the routes of the app besides those of Streamlit; no volume is in memory as a whole."""
     images = ImageFiles(config.predictions, config.audit_db, config.comparison)
-    encode = lru_cache(maxsize=4)(lambda image: wire.encode(images.load(image)))
-    compress_slab = lru_cache(maxsize=200)(lambda image, start, stop: wire.compress_slab(*encode(image), start, stop))
+    open_image = lru_cache(maxsize=8)(images.open)
 
     def parse_link(request: Request) -> Link:
         link = parse_token(request.path_params["token"], config.key, time.time())
@@ -38,12 +37,13 @@ def build_routes(config: ReviewConfig) -> list[Route]:
         return images.find(parse_link(request))
 
     def send_header(request: Request) -> Response:
-        return JSONResponse(encode(find_image(request))[0], headers=PRIVATE)
+        image = find_image(request)
+        return JSONResponse(wire.describe_slabs(open_image(image), image.unit), headers=PRIVATE)
 
     def send_voxels(request: Request) -> Response:
-        image = find_image(request)
-        planes = _parse_planes(request.query_params, encode(image)[0]["shape"][2])
-        return _send_range(compress_slab(image, *planes), request.headers.get("range"))
+        slabs = open_image(find_image(request))
+        planes = _parse_planes(request.query_params, slabs.table.shape[2])
+        return _send_range(slabs.read_packed(*planes), request.headers.get("range"))
 
     def send_export(request: Request) -> Response:
         link = parse_link(request)

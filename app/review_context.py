@@ -8,15 +8,17 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 from medssl.errors import BadInput
-from medssl.export.drawn_findings import DrawnFinding, measure_drawn_findings
+from medssl.export.drawn_findings import DrawnFinding
+from medssl.export.drawn_regions import measure_drawn_regions
 from medssl.finding import Finding
-from medssl.io import nifti
 from medssl.predictions_folder import FINDINGS, INDEX, LABELS, Index, read_findings, read_index
 from medssl.review.access.open_cases import OpenCase, find_open_cases
 from medssl.review.access.reviewers import ReviewConfig, Reviewer
-from medssl.review.corrected_labels import FindingMap, find_top_label
+from medssl.review.corrected_labels import find_top_label
 from medssl.review.event_store import EventStore
 from medssl.review.reading import Reading, Readings
+from medssl.review.slabs.predicted_slabs import PredictedSlabs
+from medssl.review.slabs.slab_files import SlabFiles
 from medssl.review.snapshot import Snapshot
 from medssl.review.worklist import WorklistItem
 
@@ -155,14 +157,19 @@ class _Drawing:
 
 @lru_cache(maxsize=500)
 def _measure_findings(drawing: _Drawing) -> tuple[DrawnFinding, ...]:
-    predicted = _map_prediction(drawing.path, drawing.modified_ns, find_top_label(drawing.index))
+    predicted = _open_prediction(drawing.path, drawing.modified_ns, find_top_label(drawing.index))
     names = {label.value: label.name for label in drawing.index.labels}
-    return measure_drawn_findings(predicted, drawing.reading, names).findings
+    return measure_drawn_regions(predicted, drawing.reading, names)
 
 
-@lru_cache(maxsize=2)  # a volume of 16 bits each
-def _map_prediction(path: Path, modified_ns: int, top: int) -> FindingMap:
-    return FindingMap.from_prediction(nifti.read(path, label=True), read_findings(path.parent), top)
+@lru_cache(maxsize=2)
+def _open_prediction(path: Path, modified_ns: int, top: int) -> PredictedSlabs:
+    return PredictedSlabs.read(_get_slab_files().open(path, "label"), path.parent, top)
+
+
+@lru_cache(maxsize=1)
+def _get_slab_files() -> SlabFiles:
+    return SlabFiles()
 
 
 @lru_cache(maxsize=4)

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
-from benchmarks.reviewers import SECRET, USER, answering, free, front
-from benchmarks.viewer import CHROMIUM, FLAGS
+from benchmarks._browser import CHROMIUM, FLAGS, answering, free
+from benchmarks.reviewers import SECRET, USER, front
 from medssl.inference import phantom_predictions as phantoms
 from medssl.io import nifti
 from medssl.predictions_folder import LABELS, read_findings, read_index

@@ -11,16 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
-from benchmarks.viewer import CHROMIUM, FLAGS, row
+from benchmarks._browser import CHROMIUM, FLAGS, answering, free, row
 from medssl.inference import phantom_predictions as phantoms
 from medssl.review.event import DECISIONS
 from medssl.review.event_store import EventStore
@@ -130,20 +127,6 @@ def serving(place: Path) -> Iterator[tuple[int, int]]:
             server.kill()
 
 
-def answering(port: int) -> None:
-    """Waits for the server; a refusal is an answer too."""
-    until = time.monotonic() + 300
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=5).close()
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise TimeoutError("the review app did not start")
-
-
 @contextmanager
 def front(port: int, name: str) -> Iterator[int]:
     """A proxy that signs everybody in as `name`; gives its port. One request a connection keeps it simple."""
@@ -185,13 +168,6 @@ def carry(source: socket.socket, sink: socket.socket) -> None:
         while part := source.recv(1 << 16):
             sink.sendall(part)
         sink.shutdown(socket.SHUT_WR)
-
-
-def free() -> int:
-    """An unused port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

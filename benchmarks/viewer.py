@@ -21,14 +21,15 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from benchmarks._browser import CHROMIUM, FLAGS, row
+from benchmarks._large_volume import measure_large_volume
 from medssl.viewer import component, wire
 from medssl.volume import Volume
 
-CHROMIUM = Path("/usr/bin/chromium")
 CACHED = {"Cache-Control": "public, max-age=31536000, immutable"}  # as the app serves the modules
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 PORT = 8899
 NUM_OPENINGS = 15
+LARGE_PLANES = 600
 PAGE = """<!doctype html><meta charset="utf-8">{head}<style>body {{ margin: 0 }}</style><div id="host"></div>
 <script type="module">
 import mount from "{module}";
@@ -85,6 +86,7 @@ def main() -> None:
         with_preloads, without = measure_openings(browser)
         name = "opening a small case: CPU with the modules preloaded / found by their imports"
         row(name, with_preloads / without, 1)
+        measure_large_volume(browser, chest(LARGE_PLANES), REDRAWS)
         browser.close()
 
 
@@ -105,11 +107,6 @@ def measure_openings(browser: Browser) -> tuple[float, float]:
         seconds[path].append(read_cpu_s() - before)
         context.close()
     return statistics.median(seconds["/small"]), statistics.median(seconds["/small-without"])
-
-
-def row(name: str, measured: float, budget: float) -> None:
-    """One row of the table."""
-    print(f"| {name} | {measured:.3g} | {budget} {'' if measured <= budget else '**over**'} |")
 
 
 def chest(planes: int) -> dict[str, Volume]:

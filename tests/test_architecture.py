@@ -41,7 +41,7 @@ ALLOWED = {
     "predictions_folder": {"io"},
     "review": {"io", "predictions_folder"},
     "render": set(),
-    "viewer": {"render"},
+    "viewer": {"render", "io"},
     "data": {"io", "predictions_folder", "render"},
     "nn": set(),
     "metrics": set(),

@@ -92,8 +92,7 @@ def measure_drawn_findings(predicted: FindingMap, reading: Reading, names: Mappi
             findings.append(DrawnFinding(finding, value))
             continue
         pieces = _split_finding(after == value, before == value, finding.kind, runs)
-        empty = replace(finding, volume_ml=0.0, diameter_mm=0.0, long_axis_mm=None, short_axis_mm=None)
-        sizes = pieces[0].measure(finding, finding_map.numbers) if pieces else empty
+        sizes = pieces[0].measure(finding, finding_map.numbers) if pieces else clear_sizes(finding)
         findings.append(DrawnFinding(sizes, value, is_changed=bool(((before == value) != (after == value)).any())))
         for piece in pieces[1:]:
             part = replace(finding, id=f"{finding.id}-part-{_find_first_stroke(piece, runs, after.shape)}")
@@ -104,6 +103,11 @@ def measure_drawn_findings(predicted: FindingMap, reading: Reading, names: Mappi
                 id_ = f"{reading.case}-drawn-{_find_first_stroke(piece, runs, after.shape)}"
                 parts.append((_describe_drawn(id_, reading.case, label, names), "", piece))
     return DrawnCase(finding_map, *_number_parts(finding_map, findings, parts))
+
+
+def clear_sizes(finding: Finding) -> Finding:
+    """Returns a finding without voxels."""
+    return replace(finding, volume_ml=0.0, diameter_mm=0.0, long_axis_mm=None, short_axis_mm=None)
 
 
 def _number_parts(

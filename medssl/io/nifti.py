@@ -43,7 +43,7 @@ def read(path: Path, label: bool = False) -> Volume:
     Raises:
         BadInput: If the file is damaged or its geometry is missing or contradictory.
     """
-    header, shape, content = _read_content(path, _read_shape, FREE_LABEL_BYTES if label else archives.BOMB_BYTES)
+    header, shape, content = _read_content(path, read_shape, FREE_LABEL_BYTES if label else archives.BOMB_BYTES)
     voxels = _decode_voxels(path, header, shape, content)
     return validate_volume(path, voxels, read_affine(path, header, shape), label)
 
@@ -68,7 +68,7 @@ def read_grid(path: Path) -> tuple[tuple[int, int, int], Float[np.ndarray, "4 4"
         BadInput: If the header is damaged or its geometry is missing or contradictory.
     """
     header = _read_header(path)
-    shape = _read_shape(path, header)
+    shape = read_shape(path, header)
     return shape, read_affine(path, header, shape)
 
 
@@ -85,7 +85,7 @@ def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]
 
 def _read_header(path: Path) -> nibabel.Nifti1Header:
     with open_stream(path) as file:
-        return _parse_header(path, file.read(max(HEADERS)))
+        return parse_header(path, file.read(max(HEADERS)))
 
 
 def read_fields(path: Path) -> NiftiFields:
@@ -111,9 +111,9 @@ def _read_content(
     """Returns the header, the shape and the uncompressed content of a file, with one byte more than it should have."""
     with open_stream(path) as file:
         head = file.read(max(HEADERS))
-        header = _parse_header(path, head)
+        header = parse_header(path, head)
         shape = read_shape(path, header)
-        num_bytes = _compute_file_bytes(path, header, tuple(shape))
+        num_bytes = compute_file_bytes(path, header, tuple(shape))
         if path.suffix.lower() != ".hdr":
             archives.check_bomb(path, num_bytes, free_bytes)
             return header, shape, head + file.read(num_bytes - len(head) + 1)
@@ -145,7 +145,7 @@ def open_stream(path: Path) -> Iterator[BufferedIOBase]:
         raise BadInput(Message("{path}: {reason}", path=path, reason=error.message)) from None
 
 
-def _parse_header(path: Path, content: bytes) -> nibabel.Nifti1Header:
+def parse_header(path: Path, content: bytes) -> nibabel.Nifti1Header:
     """Parses a NIfTI-1 or NIfTI-2 header of either byte order."""
     for size, header_class in HEADERS.items():
         for order in ("little", "big"):
@@ -215,7 +215,7 @@ def _read_axes(path: Path, header: nibabel.Nifti1Header) -> list[int]:
     return axes
 
 
-def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int]:
+def read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int]:
     """Returns the number of voxels along i, j, k; further axes must have the length 1."""
     axes = _read_axes(path, header)
     if math.prod(axes[3:]) != 1:
@@ -231,7 +231,7 @@ def _read_shape(path: Path, header: nibabel.Nifti1Header) -> tuple[int, int, int
     return axes[0], axes[1], axes[2]
 
 
-def _compute_file_bytes(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> int:
+def compute_file_bytes(path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...]) -> int:
     """Returns the size of the uncompressed file according to its header; rejects sizes above the limit."""
     offset = float(header["vox_offset"])
     single = 352 if len(header.binaryblock) == 348 else 544
@@ -257,7 +257,7 @@ def _decode_voxels(
     path: Path, header: nibabel.Nifti1Header, shape: tuple[int, ...], content: bytes
 ) -> Real[np.ndarray, "i j k *c"]:
     """Returns the voxels with the scale factor of the header applied."""
-    end = _compute_file_bytes(path, header, shape)
+    end = compute_file_bytes(path, header, shape)
     if len(content) != end:
         fault = Message("truncated") if len(content) < end else Message("longer than its header says")
         raise BadInput(
@@ -271,9 +271,15 @@ def _decode_voxels(
         )
     stored = np.frombuffer(content, header.get_data_dtype(), math.prod(shape), int(header["vox_offset"]))
     stored = stored.reshape(shape, order="F")
+    scale = read_scale(path, header)
+    return stored if scale is None else stored * scale[0] + scale[1]
+
+
+def read_scale(path: Path, header: nibabel.Nifti1Header) -> tuple[float, float] | None:
+    """Returns the factor and the offset that turn stored numbers into values; None if they are the values."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or math.isnan(slope) or (slope, intercept) == (1.0, 0.0):
-        return stored
+        return None
     if not math.isfinite(slope) or not math.isfinite(intercept):
         raise BadInput(
             Message(
@@ -283,4 +289,4 @@ def _decode_voxels(
                 intercept=intercept,
             )
         )
-    return stored * slope + intercept
+    return slope, intercept

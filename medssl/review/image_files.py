@@ -1,20 +1,23 @@
-"""Reads the images of a case for the viewer: the predicted files, with the strokes of one reader drawn in."""
+"""Opens the images of a case for the viewer: the predicted files, with the strokes of one reader drawn in."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 from pydantic import TypeAdapter
 
 from medssl.errors import BadInput
-from medssl.io import nifti
-from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY, read_findings, read_index
+from medssl.io.slabs.slab_file import SlabFile
+from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY, read_index
 from medssl.review.access.signed_links import ImageKind, Link
-from medssl.review.corrected_labels import FindingMap, find_top_label
+from medssl.review.corrected_labels import find_top_label
 from medssl.review.event import Event
 from medssl.review.event_store import EventStore
 from medssl.review.reading import Reading, replay
-from medssl.volume import Unit, Volume
+from medssl.review.slabs.finding_slabs import FindingSlabs
+from medssl.review.slabs.predicted_slabs import PredictedSlabs
+from medssl.review.slabs.slab_files import SlabFiles
+from medssl.volume import Unit
 
 FILES: dict[ImageKind, str] = {
     "image": IMAGE, "labels": LABELS, "findings": LABELS, "probability": PROBABILITY, "uncertainty": UNCERTAINTY,
@@ -48,7 +51,7 @@ class CaseImage:
 
 
 class ImageFiles:
-    """Finds and reads the image that a signed link names.
+    """Finds and opens the image that a signed link names.
 
     Args:
         predictions: The predictions folder that is reviewed.
@@ -58,7 +61,8 @@ class ImageFiles:
 
     def __init__(self, predictions: Path | str, database: Path | str, comparison: Path | str = "") -> None:
         self._folder, self._comparison = Path(predictions), Path(comparison)
-        self._store = EventStore(database)
+        self._store, self._slabs = EventStore(database), SlabFiles()
+        self._predict = lru_cache(maxsize=2)(PredictedSlabs.read)
 
     def find(self, link: Link) -> CaseImage:
         """Returns the image that a link names; raises BadInput if there is none."""
@@ -72,17 +76,14 @@ class ImageFiles:
         event, top = (link.event, find_top_label(index)) if link.kind == "findings" else (0, 0)
         return CaseImage(path, path.stat().st_mtime_ns, case, unit, event, top)
 
-    def load(self, image: CaseImage) -> Volume:
-        """Returns the voxels of an image; findings include the strokes up to `image.event`."""
-        volume = replace(nifti.read(image.path, label=image.unit == "label"), unit=image.unit)
-        if image.unit == "probability":  # stored as 0 to 255
-            volume = replace(volume, voxels=volume.voxels.astype(np.float32) / 255)
+    def open(self, image: CaseImage) -> SlabFile | FindingSlabs:
+        """Returns the voxels of an image in slabs; findings include the strokes up to `image.event`."""
+        slabs = self._slabs.open(image.path, image.unit)
         if not image.top:
-            return volume
-        predicted = FindingMap.from_prediction(volume, read_findings(image.path.parent), image.top)
-        if not image.event:
-            return predicted.numbers
-        return predicted.draw(_read_reading(self._store.read_events(image.case), image.event)).numbers
+            return slabs
+        predicted = self._predict(slabs, image.path.parent, image.top)
+        events = self._store.read_events(image.case) if image.event else []
+        return FindingSlabs(predicted, _read_reading(events, image.event))
 
 
 def _read_reading(events: list[Event], last_id: int) -> Reading:

@@ -31,6 +31,28 @@ def apply_runs(labels: Labels, runs: Runs) -> Labels:
     return flat.reshape(labels.shape, order="F")
 
 
+def crop_runs(
+    runs: Runs, shape: tuple[int, int, int], corner: tuple[int, int, int], size: tuple[int, int, int]
+) -> Runs:
+    """Returns the parts of runs inside a box, as runs over the voxels of the box.
+
+    Args:
+        runs: Runs over a whole volume.
+        shape: The shape of the volume.
+        corner: The first voxel of the box.
+        size: The number of voxels of the box along i, j, k.
+    """
+    starts, stops, width = runs[:, 0], runs[:, 0] + runs[:, 1], shape[0]
+    counts = np.maximum((stops - 1) // width - starts // width + 1, 0)  # lines of each run
+    owner = np.repeat(np.arange(len(runs)), counts)
+    line = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts) + starts[owner] // width
+    first = np.maximum(np.maximum(starts[owner] - line * width, 0) - corner[0], 0)
+    last = np.minimum(np.minimum(stops[owner] - line * width, width) - corner[0], size[0])
+    j, k = line % shape[1] - corner[1], line // shape[1] - corner[2]
+    is_cut = (first < last) & (j >= 0) & (j < size[1]) & (k >= 0) & (k < size[2])
+    return np.stack([first + size[0] * (j + size[1] * k), last - first, runs[owner, 2]], 1)[is_cut]
+
+
 def is_inside(runs: Runs, num_voxels: int) -> bool:
     """Whether all runs lie inside an image of `num_voxels` voxels."""
     starts, lengths = runs[:, 0], runs[:, 1]

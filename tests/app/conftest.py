@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reviewers import SECRET, USER, answering, free
+from benchmarks._browser import answering, free
+from benchmarks.reviewers import SECRET, USER
 from medssl.review.access.reviewers import ReviewConfig
 from medssl.review.event_store import EventStore
 

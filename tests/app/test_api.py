@@ -1,18 +1,23 @@
 """An image is served only under a link that is complete, valid and not expired."""
 
 import gzip
+import os
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from starlette.applications import Starlette
 
 from medssl.io import nifti
+from medssl.io.slabs import slab_file
+from medssl.io.slabs.slab_file import SlabFile
 from medssl.review.access.signed_links import Link
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore
 from medssl.review.mask_runs import pack_runs
+from medssl.review.slabs import slab_files
 from medssl.viewer import wire
 
 
@@ -54,13 +59,43 @@ def test_slabs_join_to_the_whole_volume_and_are_compressed(client, access):
     assert whole.headers["cache-control"] == "private, no-store"
 
 
-def test_a_slab_is_compressed_once(client, access, monkeypatch):
-    packed = []
-    plain = wire.compress_slab
-    monkeypatch.setattr(wire, "compress_slab", lambda *args: packed.append(args[2:]) or plain(*args))
-    where = f"/api/volume/{token(access)}/voxels"
-    first, again = (client.get(f"{where}?from=8&to=16") for _ in range(2))
-    assert first.content == again.content and packed == [(8, 16)]
+def test_a_slab_is_sent_as_it_is_stored(client, access, predictions, monkeypatch):
+    """Nothing is unpacked or compressed for it."""
+    slabs = SlabFile(predictions / "case-a" / "image.slabs")
+    monkeypatch.setattr(slab_file, "igzip", None)
+    (planes,) = slabs.table.ranges
+    with client.stream("GET", f"/api/volume/{token(access)}/voxels?from={planes[0]}&to={planes[1]}") as answer:
+        assert b"".join(answer.iter_raw()) == slabs.read_packed(*planes)
+
+
+def test_predictions_without_slab_files_get_them_once(client, access, predictions, monkeypatch):
+    expected = {path: path.read_bytes() for path in predictions.rglob("*.slabs")}
+    for path in expected:
+        path.unlink()
+    where = f"/api/volume/{token(access)}"
+    shown = client.get(f"{where}/voxels").content
+    image = predictions / "case-a" / "image.slabs"
+    assert image.read_bytes() == expected[image]
+    assert shown == SlabFile(image).read_planes(0, SlabFile(image).table.shape[2]).tobytes(order="F")
+    monkeypatch.setattr(slab_files, "convert", None)
+    assert client.get(f"{where}/header.json").status_code == 200
+
+
+def test_an_outdated_or_damaged_slab_file_is_made_again(client, access, predictions):
+    image = predictions / "case-a" / "image.nii.gz"
+    changed = nifti.read(image)
+    nifti.write(replace(changed, voxels=changed.voxels + 1), image)
+    (predictions / "case-a" / "labels.slabs").write_bytes(b"damaged")
+    arrived = client.get(f"/api/volume/{token(access)}/voxels").content
+    assert (np.frombuffer(arrived, "<i2") == (changed.reorient("RAS").voxels + 1).ravel(order="F")).all()
+    assert client.get(f"/api/volume/{token(access, kind='labels')}/header.json").status_code == 200
+
+
+def test_a_read_only_folder_gets_its_slab_files_elsewhere(client, access, predictions, monkeypatch):
+    (predictions / "case-a" / "image.slabs").unlink()
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    assert client.get(f"/api/volume/{token(access)}/header.json").status_code == 200
+    assert not (predictions / "case-a" / "image.slabs").exists()
 
 
 def test_a_range_is_a_part_of_the_compressed_bytes(client, access):

@@ -110,9 +110,9 @@ def test_stored_acts_that_cannot_be_read_are_left_out_and_reported(case):
     labels = nifti.read(folder / "labels.nii.gz", label=True)
     after = apply_reading(labels, read_findings(folder), reading).reorient("RAS")
     assert np.count_nonzero(after.voxels != labels.reorient("RAS").voxels) == 2
-    assert [fault.split()[1] for stroke in reading.strokes if (fault := find_stroke_fault(stroke, labels))] == list(
-        "123"
-    )
+    assert [
+        fault.split()[1] for stroke in reading.strokes if (fault := find_stroke_fault(stroke, labels.voxels.size))
+    ] == list("123")
     assert [fault.split()[1:3] for fault in reading.faults] == [["5", "(missed)"], ["6", "(measure)"]]
     case.act("accept", finding="case-a-1-1")
     assert case.reading().verdicts["case-a-1-1"].decision == "accept"

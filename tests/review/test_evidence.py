@@ -30,6 +30,7 @@ def test_a_verdict_and_a_signature_store_what_was_on_screen(store, predictions):
     first = act("accept", finding="case-b-1-1")
     files = {name: sha256(predictions / "case-b" / f"{name}.nii.gz") for name in ("image", "labels")}
     assert {name: first.facts[name] for name in files} == files and "meaning" not in first.facts
+    assert first.facts["image_shown"] == sha256(predictions / "case-b" / "image.slabs") != first.facts["labels_shown"]
     stroke = act("stroke", finding="case-b-1-1", mask=pack_runs([[0, 3, 1]]))
     second = act("edit", finding="case-b-1-1")
     assert first.facts["mask"] == stroke.facts["mask"] != second.facts["mask"]

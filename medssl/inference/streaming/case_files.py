@@ -15,8 +15,9 @@ from medssl.files import write_json
 from medssl.inference.streaming.case_stream import PredictionSource
 from medssl.io import images, nifti
 from medssl.io.nifti_writer import NO_FIELDS, NiftiFields, open_writer
+from medssl.io.slabs.from_nifti import convert, name_slab_file
 from medssl.predictions_folder import FINDINGS, IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY
-from medssl.volume import Volume
+from medssl.volume import Unit, Volume
 
 NO_REASON = Message("")
 
@@ -79,7 +80,9 @@ def read_header_fields(scan: ScanRef) -> NiftiFields:
 
 
 def write_case(folder: Path, image: Volume, prediction: PredictionSource, num_labels: int, fields: NiftiFields) -> None:
-    """Writes the files of one case into a new folder; the channels of an image after the first are its sequences.
+    """Writes the files of one case, and their slab files, into a new folder.
+
+    The channels of an image after the first are its sequences.
 
     Args:
         folder: The folder, which is created.
@@ -105,6 +108,9 @@ def write_case(folder: Path, image: Volume, prediction: PredictionSource, num_la
             maps += [] if block.uncertainty is None else [_to_bytes(block.uncertainty)]
             for file, slices in zip(files, maps, strict=True):
                 file.append(slices)
+    units: dict[str, Unit] = {LABELS: "label", PROBABILITY: "probability", UNCERTAINTY: "probability"}
+    for path in sorted(folder.glob("*.nii.gz")):
+        convert(path, name_slab_file(path), units.get(path.name, image.unit))
     write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
 
 

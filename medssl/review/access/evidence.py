@@ -1,7 +1,8 @@
 """Describes what the server knew when it stored an act: the image and the mask on screen, and how a signature is meant.
 
 The evidence of an event is JSON. Verdicts, measurements, strokes and signatures hold `image`, the SHA-256 of the image
-file, `labels`, that of the predicted labels, and `mask`, see `hash_mask`. A signature also holds `meaning`, one of
+file, `labels`, that of the predicted labels, `image_shown` and `labels_shown`, those of the slab files that the viewer
+showed in place of both, and `mask`, see `hash_mask`. A signature also holds `meaning`, one of
 `MEANINGS`, and `proof`, how the reviewer proved who they are.
 """
 
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from medssl.errors import BadInput
 from medssl.files import sha256
+from medssl.io.slabs.from_nifti import name_slab_file
 from medssl.predictions_folder import IMAGE, LABELS, Index
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.event import DECISIONS, MEANINGS
@@ -25,7 +27,7 @@ def gather_evidence(index: Index, reviewer: Reviewer, case: str, action: str) ->
     """Returns the hashes of the files of a case and, for a signature, its meaning and the proof of identity."""
     if action not in SCREEN_ACTIONS:
         return {}
-    evidence = hash_case_files(index, case)
+    evidence = hash_case_files(index, case) | _hash_shown_files(index, case)
     if action == "sign":
         evidence |= {"meaning": MEANINGS.get(reviewer.role, ""), "proof": reviewer.proof}
     return evidence
@@ -36,8 +38,17 @@ def hash_case_files(index: Index, case: str) -> dict[str, str]:
 
     A file that is missing is left out. A file is read again only if it has changed.
     """
+    return _hash_files(index, case, {"image": IMAGE, "labels": LABELS})
+
+
+def _hash_shown_files(index: Index, case: str) -> dict[str, str]:
+    files = (("image_shown", IMAGE), ("labels_shown", LABELS))
+    return _hash_files(index, case, {name: name_slab_file(Path(file)).name for name, file in files})
+
+
+def _hash_files(index: Index, case: str, files: Mapping[str, str]) -> dict[str, str]:
     hashes = {}
-    for name, file in (("image", IMAGE), ("labels", LABELS)):
+    for name, file in files.items():
         try:
             path = index.case_folder(case) / file
             hashes[name] = _hash_file(path, path.stat().st_mtime_ns, path.stat().st_size)

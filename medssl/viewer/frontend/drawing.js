@@ -5,24 +5,33 @@ import { PLANES, clamp } from "./geometry.js";
 /** @import { RemoteVolume } from "./volume.js" */
 
 /**
- * Visits every voxel whose middle lies within `radius_mm` of a voxel, in its plane or in all directions.
+ * Visits every voxel whose middle lies within `radius_mm` of a voxel, in its plane or in all directions, but not those
+ * around `previous`, another voxel in the same plane.
  * @param {VolumeHeader} header
- * @param {{ centre: Vector, radius_mm: number, plane: Plane, isBall: boolean }} brush
+ * @param {{ centre: Vector, previous?: Vector | null, radius_mm: number, plane: Plane, isBall: boolean }} brush
  * @param {(offset: number) => void} visit
  */
-export function visitBrushVoxels(header, { centre, radius_mm, plane, isBall }, visit) {
-  const reach = header.spacing_mm.map((mm, axis) =>
+export function visitBrushVoxels({ shape, spacing_mm }, { centre, previous, radius_mm, plane, isBall }, visit) {
+  const reach = spacing_mm.map((mm, axis) =>
     !isBall && axis === PLANES[plane].across ? 0 : Math.floor(radius_mm / mm),
   );
-  const [low, high] = [-1, 1].map((sign) =>
-    centre.map((x, axis) => clamp(x + sign * reach[axis], 0, header.shape[axis] - 1)),
-  );
-  const [ni, nj] = header.shape;
+  const [low, high] = [-1, 1].map((sign) => centre.map((x, axis) => clamp(x + sign * reach[axis], 0, shape[axis] - 1)));
+  /** @type {(around: Vector, j: number, k: number) => number} */
+  const measureLine = (around, j, k) => {
+    const y = (j - around[1]) * spacing_mm[1];
+    const z = (k - around[2]) * spacing_mm[2];
+    const rest = radius_mm * radius_mm + 1e-9 - y * y - z * z;
+    return rest < 0 ? -1 : Math.min(reach[0], Math.floor(Math.sqrt(rest) / spacing_mm[0]));
+  };
   for (let k = low[2]; k <= high[2]; k++) {
     for (let j = low[1]; j <= high[1]; j++) {
-      for (let i = low[0]; i <= high[0]; i++) {
-        const [x, y, z] = [i, j, k].map((index, axis) => (index - centre[axis]) * header.spacing_mm[axis]);
-        if (x * x + y * y + z * z <= radius_mm * radius_mm + 1e-9) visit(i + ni * (j + nj * k));
+      const start = shape[0] * (j + shape[1] * k);
+      const half = measureLine(centre, j, k);
+      const [first, last] = [Math.max(centre[0] - half, 0), Math.min(centre[0] + half, shape[0] - 1)];
+      const done = previous ? measureLine(previous, j, k) : -1;
+      for (let i = first; i <= last; i++) {
+        if (previous && done >= 0 && i >= previous[0] - done && i <= previous[0] + done) i = previous[0] + done;
+        else visit(start + i);
       }
     }
   }

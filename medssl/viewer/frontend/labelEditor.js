@@ -45,7 +45,9 @@ export class LabelEditor {
   endStroke() {
     const { data } = this.#volume;
     const previous = this.#previous;
-    const offsets = [...previous.keys()].filter((n) => data[n] !== previous.get(n)).sort((a, b) => a - b);
+    const offsets = Float64Array.from(previous.keys())
+      .filter((n) => data[n] !== previous.get(n))
+      .sort();
     this.#previous = new Map();
     this.isDrawing = false;
     if (!offsets.length) return null;
@@ -109,7 +111,7 @@ export class LabelEditor {
 
 /**
  * Joins neighbouring voxels of the same label to runs.
- * @param {number[]} offsets in ascending order
+ * @param {ArrayLike<number> & Iterable<number>} offsets in ascending order
  * @param {(offset: number) => number} labelAt
  */
 export function encodeRuns(offsets, labelAt) {

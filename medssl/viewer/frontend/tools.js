@@ -239,12 +239,17 @@ function createBrush(name, hint, chooseValue, isAllowed = () => true) {
     const isDifferent = (offset) => shownLabelAt(state, overlay.data[offset]) !== label;
     const distances = PLANES[plane].along.map((axis) => Math.abs(to[axis] - from[axis]));
     const steps = Math.max(1, ...distances.map((voxels) => Math.ceil(voxels * 2)));
+    let previous = from === to ? null : findNearestVoxel(volume.header, from);
     for (let n = 1; n <= steps; n++) {
-      const position = from.map((x, axis) => x + ((to[axis] - x) * n) / steps);
-      const brush = { centre: findNearestVoxel(volume.header, position), radius_mm, plane, isBall: ballBrush };
+      const centre = findNearestVoxel(
+        volume.header,
+        from.map((x, axis) => x + ((to[axis] - x) * n) / steps),
+      );
+      const brush = { centre, previous, radius_mm, plane, isBall: ballBrush };
       visitBrushVoxels(volume.header, brush, (offset) => {
         if (isDifferent(offset) && isAllowed(state, offset)) editor.setLabel(offset, value);
       });
+      previous = centre;
     }
     store.set({ overlayVersion: state.overlayVersion + 1 });
   };

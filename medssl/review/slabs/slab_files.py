@@ -1,0 +1,37 @@
+"""Opens the slab files of a predictions folder, and makes those that it lacks."""
+
+import hashlib
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+
+from medssl.io.slabs.from_nifti import convert, name_slab_file, open_current
+from medssl.io.slabs.slab_file import SlabFile
+from medssl.volume import Unit
+
+
+class SlabFiles:
+    """Keeps the slab files that were opened last.
+
+    A missing or outdated file is written beside its image, or in a private temporary folder where that is read-only.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._temporary = tempfile.TemporaryDirectory(prefix="medssl-slabs-", ignore_cleanup_errors=True)
+        self._open = lru_cache(maxsize=8)(self._open_or_convert)
+
+    def open(self, image: Path, unit: Unit) -> SlabFile:
+        """Returns the slab file of a NIfTI file; raises BadInput if the image is damaged."""
+        state = image.stat()
+        with self._lock:  # the header and the voxels of a new image are requested at once
+            return self._open(image, unit, state.st_mtime_ns, state.st_size)
+
+    def _open_or_convert(self, image: Path, unit: Unit, _modified_ns: int, _size: int) -> SlabFile:
+        beside = name_slab_file(image)
+        name = hashlib.sha256(os.fsencode(image.absolute())).hexdigest()
+        private = Path(self._temporary.name) / name
+        path = beside if os.access(image.parent, os.W_OK) else private
+        return open_current(image, beside) or open_current(image, private) or convert(image, path, unit)
