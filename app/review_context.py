@@ -109,6 +109,11 @@ class ReviewContext:
             return None
         return max(event.id for event in self.store.read_events(case) if event.action in ("sign", "consensus"))
 
+    @property
+    def reader_key(self) -> str:
+        """A key under which the browser keeps what this reader prefers, in all predictions."""
+        return hashlib.sha256(self.reviewer.name.encode()).hexdigest()[:10]
+
     @cached_property
     def browser_key(self) -> str:
         """A key that separates what the browser stores for this reader, predictions and event log from other data."""

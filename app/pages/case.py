@@ -78,6 +78,7 @@ def _render_viewer(
         answer=inbox.answer,
         session=get_session_id(),
         assist=None if reading.signed_at else urls.get_assist_url(item.number),
+        reader=context.reader_key,
         drawn=list_drawn(reading),
         undoable=[format_event_id(event.session, event.number) for event in undoable],
         case=_describe_case(context, item),

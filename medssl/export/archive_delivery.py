@@ -37,7 +37,7 @@ def retrieve_scans(address: str, predictions: Path, on_progress: FileProgress = 
 def send_documents(address: str, paths: Iterable[Path]) -> int:
     """Stores the DICOM files among the paths on the service of an address, and returns how many.
 
-    A file that is sent twice is stored once. Another export of the case writes other files, which are added.
+    A document that is sent twice is stored once, also from two exports, unless the reading was changed in between.
 
     Raises:
         BadInput: If there is no DICOM file, or the service does not store all of them.

@@ -55,6 +55,7 @@ def viewer(
     facts: Sequence[str] = (),
     session: str = "",
     assist: str | None = None,
+    reader: str = "",
     drawn: Sequence[str] = (),
     undoable: Sequence[str] = (),
     case: Mapping[str, Any] | None = None,
@@ -89,6 +90,7 @@ def viewer(
         facts: What is known about the series, a line each.
         session: Identity of the server's session; when it changes, the browser sends at once what waits.
         assist: Address that proposes masks for clicks; None offers no proposals.
+        reader: Identity of the reader, under which the browser keeps the window of each label.
         drawn: Identities of the strokes that `overlay` contains, in order.
         undoable: Identities of the reader's stored events that can be taken back.
         case: State of the whole case: signed_at, sign_obstacle, has_next, may_deliver, export_formats, download_url;
@@ -101,8 +103,8 @@ def viewer(
         "labels": {str(value): label for value, label in labels.items()}, "findings": findings, "selected": selected,
         "editable": editable, "reasons": list(reasons), "comparisons": list(comparisons),
         "name": name, "uncertainty_source": uncertainty_source, "handled_events": list(EVENT_KINDS),
-        "session": session, "assist": assist,
-        "drawn": list(drawn), "undoable": list(undoable), "case": case, "alive_s": alive_s,
+        "session": session, "assist": assist, "reader": reader, "drawn": list(drawn), "undoable": list(undoable),
+        "case": case, "alive_s": alive_s,
     } | dict(answer)  # fmt: skip
 
     def handle_events() -> None:

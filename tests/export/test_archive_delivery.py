@@ -44,6 +44,8 @@ def test_a_signed_case_is_delivered_into_the_study_that_its_scan_came_from(archi
     modalities = list_modalities(archive)
     assert len({study for study, _ in modalities}) == 1
     assert [modality for _, modality in modalities] == ["CT", "SEG", "SR"]
+    assert cli.run("deliver", [*words, "--out", str(tmp_path / "again")]) == 0
+    assert list_modalities(archive) == modalities  # the same content is the same document
     assert (predictions.parent / "predictions-scans").stat().st_mode & 0o077 == 0
 
 

@@ -146,6 +146,27 @@ def test_an_added_finding_names_the_tool_that_proposed_its_outline(review, tmp_p
     assert types["reader-x-1"] == expected[1]
 
 
+def read_uids(folder):
+    files = [dcmread(folder / "case-a" / f"{name}.dcm") for name in ("seg", "rtstruct", "sr")]
+    return [(data.SeriesInstanceUID, data.SOPInstanceUID) for data in files]
+
+
+def test_the_same_content_has_the_same_uids_and_another_has_others(review, tmp_path):
+    options = ExportOptions(review.dicom, cases=("case-a",), include_rtstruct=True)
+    review.act("accept", A1).act("accept", A2).sign()
+    for name in ("first", "again"):
+        export_review(review.index, review.store, tmp_path / name, options)
+    first = read_uids(tmp_path / "first")
+    assert read_uids(tmp_path / "again") == first and len({uid for pair in first for uid in pair}) == 6
+    review.act("reopen")
+    paint(review, A1, (slice(0, 6), slice(26, 32), slice(0, 6)))
+    review.sign()
+    export_review(review.index, review.store, tmp_path / "changed", options)
+    assert not {uid for pair in first for uid in pair} & {
+        uid for pair in read_uids(tmp_path / "changed") for uid in pair
+    }
+
+
 def test_an_outline_names_the_tool_that_made_it_and_the_reader_who_changed_it(review, tmp_path):
     """In SEG, SR and table: nnU-Net for imported masks, both for an edited one."""
     model = {"run": "nnU-Net", "weights_sha256": IMPORTED, "tool": "nnU-Net", "tool_version": "2.6.2", "version": "9"}

@@ -19,6 +19,7 @@ from medssl.io.dicom.derived.provenance import MAX_LENGTH, AlgorithmInfo, MaskOr
 from medssl.io.dicom.derived.structures import StructureCodes, find_structure_codes
 from medssl.io.dicom.geometry.slice_geometry import TO_RAS
 from medssl.io.dicom.reader import Series
+from medssl.io.dicom.series_writer import derive_document_uids
 from medssl.io.dicom.source_headers import choose_series_number, ignore_highdicom_warnings, read_headers
 from medssl.version import __version__
 from medssl.volume import Volume
@@ -96,12 +97,13 @@ def _build_segmentation(
     """Builds the data set with the headers of the series."""
     sources = read_headers(series)
     descriptions = [_describe_segment(n, segment) for n, segment in enumerate(segments, 1)]
+    series_uid, uid = derive_document_uids("SEG", series.uid, labels.voxels, segments, algorithm, kind)
     content = f"SEG: {', '.join(dict.fromkeys(segment.structure for segment in segments))}"
     try:
         with ignore_highdicom_warnings():
             return Segmentation(
-                sources, _to_highdicom_volume(labels, series), kind, descriptions, hd.UID(),
-                choose_series_number(sources), hd.UID(), 1, "medssl", "medssl", __version__,
+                sources, _to_highdicom_volume(labels, series), kind, descriptions, series_uid,
+                choose_series_number(sources), uid, 1, "medssl", "medssl", __version__,
                 algorithm.weights_sha256 or "unknown", content_description=algorithm.notice,
                 content_label="PREDICTION", series_description=describe_series(content, algorithm.notice),
                 coding_schemes=[describe_private_scheme()], omit_empty_frames=True,

@@ -3,6 +3,7 @@
 After DICOM PS3.3, sections A.3 (CT Image IOD) and A.4 (MR Image IOD), https://www.dicomstandard.org/current.
 """
 
+import hashlib
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from medssl.errors import BadInput
 from medssl.files import atomic_file
+from medssl.version import __version__
 from medssl.volume import Volume
 
 LPS = np.array([-1.0, -1.0, 1.0])
@@ -102,6 +104,22 @@ def write_series(volume: Volume, folder: Path, info: SeriesInfo, order: Sequence
 def derive_uid(*names: str) -> UID:
     """Derives a UID from names with a name-based UUID (ITU-T X.667); the same names give the same UID."""
     return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(('medssl', *names))).int}")
+
+
+def derive_document_uids(kind: str, *content: object) -> tuple[UID, UID]:
+    """Derives the UIDs of a series and its only instance from what the document holds.
+
+    The same content gives the same UIDs, so that an archive stores a document once however often it is written.
+
+    Args:
+        kind: What the document is, for example "SEG".
+        *content: All that the document holds besides the time when it was written; an array stands for its bytes.
+    """
+    digest = hashlib.sha256()
+    for part in (__version__, *content):
+        digest.update(np.ascontiguousarray(part).tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+        digest.update(b"\0")
+    return derive_uid(f"{kind} series", digest.hexdigest()), derive_uid(kind, digest.hexdigest())
 
 
 def _check_volume(volume: Volume, folder: Path, info: SeriesInfo) -> None:

@@ -10,7 +10,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import highdicom as hd
 import numpy as np
 from highdicom.sr import (
     Comprehensive3DSR,
@@ -42,7 +41,7 @@ from medssl.io.dicom.derived import codes as dicom_codes
 from medssl.io.dicom.derived.provenance import MAX_LENGTH, AlgorithmInfo, MaskOrigin, describe_series
 from medssl.io.dicom.derived.structures import PRIVATE_SCHEME, find_structure_codes, make_private_code
 from medssl.io.dicom.reader import Series
-from medssl.io.dicom.series_writer import derive_uid
+from medssl.io.dicom.series_writer import derive_document_uids, derive_uid
 from medssl.io.dicom.source_headers import choose_series_number, ignore_highdicom_warnings, read_headers
 from medssl.version import __version__
 
@@ -135,10 +134,13 @@ def write(
     content = MeasurementReport(_build_context(algorithm, reviewer), PROCEDURES[series.modality], groups)
     evidence = [*sources, *([] if seg is None else [seg])]
     is_signed = bool(reviewer.signed_at)
+    series_uid, uid = derive_document_uids(
+        "SR", series.uid, seg and str(seg.SOPInstanceUID), findings, algorithm, reviewer
+    )
     try:
         with ignore_highdicom_warnings():
             report = Comprehensive3DSR(
-                evidence, content[0], hd.UID(), choose_series_number(sources) + 1, hd.UID(), 1, "medssl",
+                evidence, content[0], series_uid, choose_series_number(sources) + 1, uid, 1, "medssl",
                 is_complete=is_signed, is_verified=is_signed,
                 verifying_observer_name=format_person_name(reviewer.name) if is_signed else None,
                 verifying_organization=(reviewer.organization or "not specified") if is_signed else None,

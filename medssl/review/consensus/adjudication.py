@@ -14,7 +14,7 @@ from typing import Any
 from medssl.predictions_folder import Index
 from medssl.review.access.evidence import hash_case_files
 from medssl.review.access.reviewers import Reviewer
-from medssl.review.consensus.differences import FREE_DRAWING, Difference, find_differences
+from medssl.review.consensus.differences import FREE_DRAWING, Difference, find_differences, hash_outlines
 from medssl.review.event import Act, Event
 from medssl.review.event_store import EventStore
 from medssl.review.reading import ActRejected, Reading, replay
@@ -62,13 +62,16 @@ class Dispute:
         return find_differences(index, self.case, readings) if len(readings) > 1 else []
 
     def compose_reading(self, choices: Mapping[str, str], adjudicator: str) -> Reading:
-        """Returns the reading that takes each finding from the chosen reader, and the others from the first reader.
+        """Returns the reading that takes each finding from the chosen reader.
+
+        What is not chosen comes from the only reader that was chosen, or else from the first who signed.
 
         Args:
             choices: The reader whose version of a finding counts, by finding.
             adjudicator: The login of the person who decides.
         """
-        first = next(iter(self.readings))
+        chosen_readers = list(dict.fromkeys(choices.values()))
+        first = chosen_readers[0] if len(chosen_readers) == 1 else next(iter(self.readings))
         names = dict.fromkeys(name for reading in self.readings.values() for name in reading.verdicts)
         authors = {name: choices.get(name, first) for name in (*names, FREE_DRAWING)}
         chosen = {name: self.readings[author] for name, author in authors.items()}
@@ -87,6 +90,20 @@ class Dispute:
             ),
             authors=authors,
         )
+
+    def find_changed_outlines(self, index: Index, choices: Mapping[str, str]) -> list[str]:
+        """Returns the findings with an outline that is not the chosen one, since it overlaps one of another reader."""
+        composed = self.compose_reading(choices, "")
+        if not composed.strokes:
+            return []
+        seen = {reader: hash_outlines(index, self.case, reading) for reader, reading in self.readings.items()}
+        outlines = hash_outlines(index, self.case, composed)
+        return [
+            finding or "what was drawn for no finding"
+            for finding, author in composed.authors.items()
+            if not (finding in composed.verdicts and composed.verdicts[finding].decision == "reject")
+            and outlines.get(finding, "") != seen[author].get(finding, "")
+        ]
 
     def get_consensus(self) -> Reading | None:
         """Returns the signed consensus as a reading of the person who signed it; None if there is none."""
@@ -151,6 +168,11 @@ def sign_consensus(store: EventStore, index: Index, reviewer: Reviewer, case: st
         raise ActRejected("The readers do not differ; there is nothing to decide.")
     if open_findings := [d.finding or d.name for d in differences if d.finding not in choices]:
         raise ActRejected(f"Without a decision: {', '.join(open_findings)}.")
+    if changed := dispute.find_changed_outlines(index, choices):
+        raise ActRejected(
+            f"The chosen outlines overlap: {', '.join(changed)} would not be signed as you saw it. Choose the findings "
+            "that touch it from the same reader."
+        )
     details = {"choices": choices, "signatures": dispute.signatures}
     return _store(store, index, reviewer, case, "consensus", details, session, number)
 

@@ -52,7 +52,7 @@ def find_differences(index: Index, case: str, readings: Sequence[Reading]) -> li
     predicted = read_findings(index.case_folder(case))
     names = {finding.id: finding.name for reading in readings for finding in (*predicted, *reading.added)}
     has_outlines = any(reading.strokes for reading in readings)
-    outlines = {reading.reviewer: _hash_outlines(index, case, reading) for reading in readings} if has_outlines else {}
+    outlines = {reading.reviewer: hash_outlines(index, case, reading) for reading in readings} if has_outlines else {}
     label_names = {label.value: label.name for label in index.labels}
     differences = []
     for finding in (*names, *([FREE_DRAWING] if has_outlines else [])):
@@ -88,8 +88,8 @@ def _describe_version(reading: Reading, finding: str, outlines: dict[str, dict[s
     return (verdict.decision if verdict else "", label, outline)
 
 
-def _hash_outlines(index: Index, case: str, reading: Reading) -> dict[str, str]:
-    """Returns a hash of the voxels of each finding as a reader has drawn it."""
+def hash_outlines(index: Index, case: str, reading: Reading) -> dict[str, str]:
+    """Returns a hash of the voxels of each finding as a reader has drawn it, empty for a finding without voxels."""
     drawing = load_predicted_map(index, case).draw(reading)
     voxels = drawing.numbers.voxels
     hashes = {FREE_DRAWING: _hash_mask(np.where(voxels <= drawing.top, voxels, 0))}

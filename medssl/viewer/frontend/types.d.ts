@@ -136,6 +136,8 @@ export interface ViewerData extends Answer {
   findings: Finding[];
   selected: string | null;
   comparisons?: ComparisonEntry[];
+  /** Identity of the reader, the same for all predictions. */
+  reader?: string;
   /** Identity of the server's session, which a restart of the server changes. */
   session?: string;
   /** Strokes that `overlay` contains, in order, as identities of events. */

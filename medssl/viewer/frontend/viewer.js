@@ -94,7 +94,7 @@ class Viewer {
     const commands = createCommands(this);
 
     this.panes = PLANE_NAMES.map((plane) => new Pane(plane, store));
-    this.display = new Display({ store, notify, windowMemory: new WindowMemory(data.key) });
+    this.display = new Display({ store, notify, windowMemory: new WindowMemory(data.reader ?? "") });
     this.comparison = new Comparison({ store, panes: this.panes, notify, redraw });
     this.meshView = new MeshView({ store, notify, redraw });
     this.labelDialog = new LabelDialog();

@@ -5,9 +5,9 @@
 export class WindowMemory {
   #name;
 
-  /** @param {string} key name of the case, which begins with that of the reader */
-  constructor(key) {
-    this.#name = `medssl-windows-${key.replace(/-[^-]*$/, "")}`;
+  /** @param {string} reader identity of the reader, the same for all predictions */
+  constructor(reader) {
+    this.#name = `medssl-windows-${reader}`;
   }
 
   /**

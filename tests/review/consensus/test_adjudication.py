@@ -10,14 +10,15 @@ import pytest
 from medssl.errors import BadInput
 from medssl.export.export import ExportOptions, export_review
 from medssl.io import nifti
-from medssl.predictions_folder import read_index
+from medssl.predictions_folder import read_findings, read_index
 from medssl.review.access.reviewers import Reviewer
 from medssl.review.consensus.adjudication import Dispute, list_disputes, record_choice, sign_consensus
+from medssl.review.consensus.differences import load_predicted_map
 from medssl.review.consensus.reading_of_record import select_reading_of_record
 from medssl.review.event_store import EventStore, record_act
 from medssl.review.feedback import write_feedback
 from medssl.review.mask_runs import pack_runs
-from medssl.review.reading import ActRejected
+from medssl.review.reading import ActRejected, replay
 
 A1, A2, B1 = "case-a-1-1", "case-a-1-2", "case-b-1-1"
 ANA, BEN, CAM = Reviewer("ana", "reader"), Reviewer("ben", "senior"), Reviewer("cam", "senior")
@@ -137,6 +138,48 @@ def test_an_outline_that_differs_is_decided_too_and_only_that_of_the_chosen_read
     assert (labels > 0).sum() == (predicted > 0).sum() + 2
     export_review(review.index, review.store, tmp_path / "out", ExportOptions(cases=("case-a",)))
     assert "edited by ana" in (tmp_path / "out" / "findings.csv").read_text()
+
+
+def read_box(review, finding: str):
+    """The voxels around a predicted finding, in RAS order with i fastest."""
+    labels = nifti.read(review.index.case_folder("case-a") / "labels.nii.gz", label=True).reorient("RAS")
+    (target,) = (f for f in read_findings(review.index.case_folder("case-a")) if f.id == finding)
+    i, j, k = np.rint(labels.to_index(np.array(target.centre_mm))).astype(int)
+    flat = np.arange(labels.voxels.size).reshape(labels.shape, order="F")
+    return np.sort(flat[i - 6 : i + 7, j - 6 : j + 7, k - 6 : k + 7], axis=None)
+
+
+@pytest.fixture
+def overlapping(predictions):
+    """Ana's first finding takes voxels that Ben's second one takes too."""
+    review = DoubleReading(predictions)
+    shared = read_box(review, A2)
+    for reviewer, finding, voxels in ((ANA, A1, shared[:40]), (BEN, A2, shared[20:])):
+        review.act(reviewer, "stroke", finding, mask=pack_runs([[n, 1, 1] for n in voxels.tolist()]))
+        review.read(reviewer, ("edit", A1), ("edit", A2))
+    assert review.differences == [A1, A2]
+    return review
+
+
+def draw_numbers(review, reading):
+    return load_predicted_map(review.index, "case-a").draw(reading).numbers.voxels
+
+
+def test_chosen_outlines_that_overlap_are_not_signed_as_something_else(overlapping):
+    overlapping.choose(A1, "ana").choose(A2, "ben")
+    with pytest.raises(ActRejected, match=r"chosen outlines overlap: case-a-1-1 would not be signed as you saw it"):
+        overlapping.sign()
+    with pytest.raises(BadInput, match="differ"):
+        _ = overlapping.record
+
+
+@pytest.mark.parametrize("reader", ["ana", "ben"])
+def test_the_signed_mask_is_the_one_of_the_only_chosen_reader(overlapping, reader):
+    overlapping.choose(A1, reader).choose(A2, reader).sign()
+    chosen = replay(overlapping.store.read_events("case-a"))["case-a", reader]
+    assert (draw_numbers(overlapping, overlapping.record) == draw_numbers(overlapping, chosen)).all()
+    other = replay(overlapping.store.read_events("case-a"))["case-a", {"ana": "ben", "ben": "ana"}[reader]]
+    assert (draw_numbers(overlapping, overlapping.record) != draw_numbers(overlapping, other)).any()
 
 
 def test_the_same_outline_of_two_readers_is_no_difference(predictions):

@@ -43,15 +43,15 @@ test("a lesion comes to the middle of its pane, with the field around it filling
 
 test("a window is kept for its label, for the reader's other cases, and only in HU as numbers", () => {
   const ct = createHeader([2, 2, 2], { windows: [LUNG] });
-  new WindowMemory("viewer-ana-1").remember(ct, "nodule", OWN);
-  new WindowMemory("viewer-ana-1").remember(ct, "node", LUNG);
-  assert.deepEqual(new WindowMemory("viewer-ana-2").recall(ct, "nodule"), OWN);
-  assert.deepEqual(new WindowMemory("viewer-ana-2").recall(ct, "node"), LUNG);
-  assert.equal(new WindowMemory("viewer-ana-2").recall(ct, "rib"), null);
-  assert.equal(new WindowMemory("viewer-ben-1").recall(ct, "nodule"), null);
+  new WindowMemory("ana").remember(ct, "nodule", OWN);
+  new WindowMemory("ana").remember(ct, "node", LUNG);
+  assert.deepEqual(new WindowMemory("ana").recall(ct, "nodule"), OWN);
+  assert.deepEqual(new WindowMemory("ana").recall(ct, "node"), LUNG);
+  assert.equal(new WindowMemory("ana").recall(ct, "rib"), null);
+  assert.equal(new WindowMemory("ben").recall(ct, "nodule"), null);
   const mr = createHeader([2, 2, 2], { unit: "a.u.", windows: [{ name: "1-99 %", low: 3, high: 90 }] });
-  new WindowMemory("viewer-ana-1").remember(mr, "tumour", OWN);
-  assert.equal(new WindowMemory("viewer-ana-2").recall(mr, "tumour"), null);
-  new WindowMemory("viewer-ana-1").remember(mr, "tumour", { name: "1-99 %", low: 40, high: 700 });
-  assert.deepEqual(new WindowMemory("viewer-ana-2").recall(mr, "tumour"), mr.windows[0]);
+  new WindowMemory("ana").remember(mr, "tumour", OWN);
+  assert.equal(new WindowMemory("ana").recall(mr, "tumour"), null);
+  new WindowMemory("ana").remember(mr, "tumour", { name: "1-99 %", low: 40, high: 700 });
+  assert.deepEqual(new WindowMemory("ana").recall(mr, "tumour"), mr.windows[0]);
 });

@@ -16,7 +16,7 @@ import contourpy
 import numpy as np
 from jaxtyping import Bool, Float
 from pydicom import Dataset, FileMetaDataset, dcmwrite
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, RTStructureSetStorage
 
 from medssl.errors import BadInput
 from medssl.files import atomic_file
@@ -24,6 +24,7 @@ from medssl.io.dicom import annotations
 from medssl.io.dicom.derived.provenance import AlgorithmInfo, describe_series
 from medssl.io.dicom.reader import Series
 from medssl.io.dicom.seg_writer import SegSegment, require_regular_grid
+from medssl.io.dicom.series_writer import derive_document_uids
 from medssl.io.dicom.source_headers import choose_series_number, read_headers
 from medssl.version import __version__
 from medssl.volume import Volume
@@ -56,7 +57,8 @@ def write(
     sources = read_headers(series)
     if not series.frame_of_reference:
         raise BadInput("its series has no Frame Of Reference, which an RTSTRUCT needs")
-    data = _build_header(series, sources, segments, algorithm)
+    uids = derive_document_uids("RTSTRUCT", series.uid, labels.voxels, segments, algorithm)
+    data = _build_header(series, sources, segments, algorithm, uids)
     instances = _list_instances(series, sources)
     for number, segment in enumerate(segments, 1):
         contours = list(_trace_contours(labels, number))
@@ -68,19 +70,16 @@ def write(
 
 
 def _build_header(
-    series: Series, sources: Sequence[Dataset], segments: Sequence[SegSegment], algorithm: AlgorithmInfo
-) -> Dataset:
+    series: Series, sources: Sequence[Dataset], segments: Sequence[SegSegment], algorithm: AlgorithmInfo,
+    uids: tuple[UID, UID],
+) -> Dataset:  # fmt: skip
     """Returns the data set without structures: patient, study, equipment and the slices that are drawn on."""
     data, now = Dataset(), datetime.now(UTC)
     for keyword in STUDY_KEYWORDS:
         setattr(data, keyword, sources[0].get(keyword, ""))
     names = ", ".join(dict.fromkeys(segment.structure for segment in segments))
     data.SpecificCharacterSet, data.Modality = "ISO_IR 192", "RTSTRUCT"
-    data.SOPClassUID, data.SOPInstanceUID, data.SeriesInstanceUID = (
-        RTStructureSetStorage,
-        generate_uid(),
-        generate_uid(),
-    )
+    data.SOPClassUID, (data.SeriesInstanceUID, data.SOPInstanceUID) = RTStructureSetStorage, uids
     data.SeriesNumber, data.InstanceNumber = choose_series_number(sources) + 2, 1
     data.SeriesDescription = describe_series(f"RTSTRUCT: {names}", algorithm.notice)
     data.OperatorsName = ""
