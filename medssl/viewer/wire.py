@@ -6,7 +6,7 @@ bytes. A value is `stored * slope + intercept` in the header's unit. Nothing is 
 
 import hashlib
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -37,6 +37,7 @@ def encode(volume: Volume) -> tuple[dict[str, Any], bytes]:
     return describe(ras, ras.shape, stored, hashlib.sha256(data).hexdigest()), data
 
 
+@runtime_checkable
 class Slabs(Protocol):
     """A volume in slabs, such as a `SlabFile`."""
 

@@ -110,12 +110,12 @@ def _bound_runs(runs: Runs, shape: tuple[int, int, int]) -> np.ndarray:
     return np.stack([low, high + 1])
 
 
-def _join_boxes(boxes: Sequence[np.ndarray], owners: Sequence[str | None], num_drawn: int) -> list[np.ndarray]:
+def _join_boxes(boxes: Sequence[np.ndarray], owners: Sequence[str], num_drawn: int) -> list[np.ndarray]:
     """Returns the boxes around those that overlap, or belong to one finding, if one of them is among the first ones."""
-    groups: list[tuple[np.ndarray, set[str | None], bool]] = []
+    groups: list[tuple[np.ndarray, set[str], bool]] = []
     for number, (box, owner) in enumerate(zip(boxes, owners, strict=True)):
         box = np.stack([box[0] - MARGIN_VOXELS, box[1] + MARGIN_VOXELS])
-        names, is_drawn = {owner} - {None}, number < num_drawn
+        names, is_drawn = {owner} - {""}, number < num_drawn
         while touching := [g for g in groups if names & g[1] or ((box[0] < g[0][1]) & (g[0][0] < box[1])).all()]:
             groups = [group for group in groups if not any(group is other for other in touching)]
             low, high = np.stack([box, *(group[0] for group in touching)]).transpose(1, 0, 2)
