@@ -48,8 +48,8 @@ def _measure_organ(predicted: PredictedSlabs, reading: Reading, organ: Finding, 
     num_planes = predicted.grid.shape[2]
     columns = []
     for start in range(0, num_planes, PLANES):
-        drawn = predicted.cut_planes(start, min(start + PLANES, num_planes)).draw(reading).numbers.voxels == value
-        columns.append(find_runs(order_as_file(drawn, slice(0, drawn.shape[2])), np.array([0, 0, start])).columns)
+        mask = predicted.cut_planes(start, min(start + PLANES, num_planes)).draw(reading).numbers.voxels == value
+        columns.append(find_runs(order_as_file(mask, slice(0, mask.shape[2])), np.array([0, 0, start])).columns)
     runs = Runs(*(np.concatenate(parts) for parts in zip(*columns, strict=True)))
     if not len(runs):
         return clear_sizes(organ)

@@ -19,7 +19,7 @@ BYTE_SCALE = 255  # probabilities are written as 0 to 255
 
 
 def name_slab_file(image: Path) -> Path:
-    """Returns the path of the slab file beside a NIfTI file."""
+    """Returns the path of the slab file next to a NIfTI file."""
     return image.with_name(image.name.removesuffix(".gz").removesuffix(".nii") + SUFFIX)
 
 

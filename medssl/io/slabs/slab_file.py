@@ -109,7 +109,7 @@ class SlabFile:
         num_bytes = math.prod(shape) * dtype.itemsize
         content = self._unpack(int(self._offsets[number]), self.table.sizes[number], num_bytes)
         if len(content) != num_bytes:
-            raise _damaged(self.path, "a slab has another size than its table states")
+            raise _build_damage_error(self.path, "a slab has another size than its table states")
         return np.frombuffer(content, dtype).reshape(shape, order="F")
 
     def _unpack(self, offset: int, size: int, max_bytes: int) -> bytes:
@@ -118,7 +118,7 @@ class SlabFile:
             packed = self._read_bytes(offset, size)
             return isal_zlib.decompressobj(wbits=GZIP_BITS).decompress(packed, max_bytes + 1)
         except (OSError, EOFError, IsalError, ValueError) as error:  # type: ignore[misc]  # its stub calls it a variable
-            raise _damaged(self.path, error) from None
+            raise _build_damage_error(self.path, error) from None
 
     def _read_bytes(self, offset: int, size: int) -> bytes:
         with self.path.open("rb") as file:
@@ -186,8 +186,8 @@ def _read_table(path: Path) -> SlabTable:
     except FileNotFoundError:
         raise BadInput(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from None
+        raise _build_damage_error(path, error) from None
 
 
-def _damaged(path: Path, error: Exception | str) -> BadInput:
+def _build_damage_error(path: Path, error: Exception | str) -> BadInput:
     return BadInput(f"{path}: damaged ({error}); remove it, and it is made again from the image")

@@ -96,13 +96,15 @@ class Dispute:
         composed = self.compose_reading(choices, "")
         if not composed.strokes:
             return []
-        seen = {reader: hash_outlines(index, self.case, reading) for reader, reading in self.readings.items()}
+        chosen_outlines = {
+            reader: hash_outlines(index, self.case, reading) for reader, reading in self.readings.items()
+        }
         outlines = hash_outlines(index, self.case, composed)
         return [
             finding or "what was drawn for no finding"
             for finding, author in composed.authors.items()
             if not (finding in composed.verdicts and composed.verdicts[finding].decision == "reject")
-            and outlines.get(finding, "") != seen[author].get(finding, "")
+            and outlines.get(finding, "") != chosen_outlines[author].get(finding, "")
         ]
 
     def get_consensus(self) -> Reading | None:

@@ -64,15 +64,15 @@ class PredictedSlabs:
     def list_regions(self, reading: Reading) -> list[Region]:
         """Returns boxes that hold all strokes of a reading and all lesions that they touch, each lesion in one box."""
         extended = FindingMap(self.grid, (*self.findings, *reading.added), self.top)
-        drawn = [(stroke.finding, runs) for stroke, runs in extended.read_strokes(reading) if len(runs)]
-        boxes = [_bound_runs(runs, self.grid.shape) for _, runs in drawn]
-        owners = [owner for owner, _ in drawn]
-        lesions = [finding for finding in self.findings if finding.kind == "lesion"] if drawn else []
+        strokes = [(stroke.finding, runs) for stroke, runs in extended.read_strokes(reading) if len(runs)]
+        boxes = [_bound_runs(runs, self.grid.shape) for _, runs in strokes]
+        owners = [owner for owner, _ in strokes]
+        lesions = [finding for finding in self.findings if finding.kind == "lesion"] if strokes else []
         for finding in lesions:
             crop = find_box(self.grid, finding)
             boxes.append(np.array([[side.start for side in crop], [side.stop for side in crop]]))
             owners.append(finding.id)
-        return [self._build_region(box) for box in _join_boxes(boxes, owners, len(drawn))]
+        return [self._build_region(box) for box in _join_boxes(boxes, owners, len(strokes))]
 
     def _build_region(self, box: np.ndarray) -> Region:
         low = np.maximum(box[0] - LOOSE_MARGIN_VOXELS, 0)

@@ -15,7 +15,7 @@ from medssl.volume import Unit
 class SlabFiles:
     """Keeps the slab files that were opened last.
 
-    A missing or outdated file is written beside its image, or in a private temporary folder where that is read-only.
+    A missing or outdated file is written next to its image, or in a private temporary folder where that is read-only.
     """
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class SlabFiles:
             return self._open(image, unit, state.st_mtime_ns, state.st_size)
 
     def _open_or_convert(self, image: Path, unit: Unit, _modified_ns: int, _size: int) -> SlabFile:
-        beside = name_slab_file(image)
+        neighbour = name_slab_file(image)
         name = hashlib.sha256(os.fsencode(image.absolute())).hexdigest()
         private = Path(self._temporary.name) / name
-        path = beside if os.access(image.parent, os.W_OK) else private
-        return open_current(image, beside) or open_current(image, private) or convert(image, path, unit)
+        path = neighbour if os.access(image.parent, os.W_OK) else private
+        return open_current(image, neighbour) or open_current(image, private) or convert(image, path, unit)
