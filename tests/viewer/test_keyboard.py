@@ -92,6 +92,19 @@ def test_a_finding_is_given_another_label_with_three_keys(reading):
     assert (reading.list_sent_events()[-1]["finding"], reading.list_sent_events()[-1]["label"]) == ("two", 2)
 
 
+def test_a_label_beyond_the_ninth_is_found_by_its_first_letter(reading):
+    labels = {str(n): {"name": f"organ {n}", "colour": "#ffffff", "visible": True} for n in range(3, 30)}
+    reading.show(
+        labels=reading.data["labels"] | labels | {"30": {"name": "Vein", "colour": "#ffffff", "visible": True}}
+    )
+    for key in ("k", "v", "Enter"):
+        reading.page.keyboard.press(key)
+    (event,) = reading.list_distinct_events()
+    assert (event["decision"], event["label"]) == ("relabel", 30)
+    reading.page.keyboard.press("k")
+    assert reading.page.locator("dialog kbd").all_inner_texts()[8:11] == ["9", "", ""]
+
+
 def test_a_label_that_the_server_stored_stays_on_the_card_and_a_single_label_has_no_other(reading):
     reading.show(findings=[FINDINGS[0] | {"decision": "relabel", "relabelled": 2}, *FINDINGS[1:]])
     expect(reading.page.locator("[data-finding=one]")).to_contain_text("relabelled: node")

@@ -1,5 +1,5 @@
 // @ts-check
-// Label dialog: a short list in front of the page; a digit, the arrows with Enter, or the mouse choose.
+// Label dialog: a list in front of the page; a digit, the arrows or a first letter with Enter, or the mouse choose.
 import { createButton, createElement } from "./dom.js";
 
 export class LabelDialog {
@@ -28,7 +28,8 @@ export class LabelDialog {
         this.node.close();
         onChoice(n);
       });
-      button.append(createElement("kbd", {}, String(n + 1)), name);
+      button.dataset.name = name;
+      button.append(createElement("kbd", {}, n < 9 ? String(n + 1) : ""), name);
       return button;
     });
     this.node.setAttribute("aria-label", title);
@@ -41,12 +42,27 @@ export class LabelDialog {
     event.stopPropagation(); // Streamlit has keys of its own
     const buttons = [...this.node.querySelectorAll("button")];
     const step = event.key === "ArrowDown" ? 1 : event.key === "ArrowUp" ? -1 : 0;
-    if (step) {
-      const { activeElement } = /** @type {Document | ShadowRoot} */ (this.node.getRootNode());
-      const focused = buttons.findIndex((button) => button === activeElement);
-      buttons.at((focused + step) % buttons.length)?.focus();
-    } else if (/^[1-9]$/.test(event.key)) buttons[Number(event.key) - 1]?.click();
-    else return;
+    if (step) buttons.at((this.#findFocused(buttons) + step) % buttons.length)?.focus();
+    else if (/^[1-9]$/.test(event.key)) buttons[Number(event.key) - 1]?.click();
+    else if (!/^\p{L}$/u.test(event.key) || event.ctrlKey || event.metaKey) return;
+    else this.#focusNext(buttons, event.key);
     event.preventDefault();
+  }
+
+  /**
+   * Goes to the next name that begins with a letter.
+   * @param {HTMLButtonElement[]} buttons
+   * @param {string} letter
+   */
+  #focusNext(buttons, letter) {
+    const focused = this.#findFocused(buttons);
+    const others = [...buttons.slice(focused + 1), ...buttons.slice(0, focused + 1)];
+    others.find(({ dataset }) => dataset.name?.toLowerCase().startsWith(letter.toLowerCase()))?.focus();
+  }
+
+  /** @param {HTMLButtonElement[]} buttons */
+  #findFocused(buttons) {
+    const { activeElement } = /** @type {Document | ShadowRoot} */ (this.node.getRootNode());
+    return buttons.findIndex((button) => button === activeElement);
   }
 }
