@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import tempfile
-from functools import lru_cache
+import weakref
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -20,7 +22,6 @@ class SlabFiles:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._temporary = tempfile.TemporaryDirectory(prefix="medssl-slabs-", ignore_cleanup_errors=True)
         self._open = lru_cache(maxsize=8)(self._open_or_convert)
 
     def open(self, image: Path, unit: Unit) -> SlabFile:
@@ -31,7 +32,16 @@ class SlabFiles:
 
     def _open_or_convert(self, image: Path, unit: Unit, _modified_ns: int, _size: int) -> SlabFile:
         neighbour = name_slab_file(image)
-        name = hashlib.sha256(os.fsencode(image.absolute())).hexdigest()
-        private = Path(self._temporary.name) / name
-        path = neighbour if os.access(image.parent, os.W_OK) else private
-        return open_current(image, neighbour) or open_current(image, private) or convert(image, path, unit)
+        if slabs := open_current(image, neighbour):
+            return slabs
+        if os.access(image.parent, os.W_OK):
+            return convert(image, neighbour, unit)
+        path = self._temporary_folder / hashlib.sha256(os.fsencode(image.absolute())).hexdigest()
+        return open_current(image, path) or convert(image, path, unit)
+
+    @cached_property
+    def _temporary_folder(self) -> Path:
+        """A folder that only this user can read, until the server ends."""
+        folder = Path(tempfile.mkdtemp(prefix="medssl-slabs-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
