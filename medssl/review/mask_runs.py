@@ -33,7 +33,7 @@ def apply_runs(labels: Labels, runs: Runs) -> Labels:
 
 def crop_runs(
     runs: Runs, shape: tuple[int, int, int], corner: tuple[int, int, int], size: tuple[int, int, int]
-) -> Runs:
+) -> Int64[np.ndarray, "m 3"]:
     """Returns the parts of runs inside a box, as runs over the voxels of the box.
 
     Args:
