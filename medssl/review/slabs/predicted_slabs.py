@@ -14,8 +14,7 @@ from medssl.review.mask_runs import Labels, Runs
 from medssl.review.reading import Reading
 from medssl.volume import Volume
 
-MARGIN_VOXELS = 2  # around what is drawn, so that touching voxels are in one region
-LOOSE_MARGIN_VOXELS = 16  # further, for small components of a label that are no finding
+MARGIN_VOXELS = 8  # around what is drawn, for small components of a label that are no finding
 
 
 class PredictedSlabs:
@@ -62,7 +61,7 @@ class PredictedSlabs:
         return self.cut(Region((0, 0, start), (i, j, stop - start), self.grid.shape))
 
     def list_regions(self, reading: Reading) -> list[Region]:
-        """Returns boxes that hold all strokes of a reading and all lesions that they touch, each lesion in one box."""
+        """Returns boxes that hold all strokes of a reading and all lesions that they touch; no two boxes overlap."""
         extended = FindingMap(self.grid, (*self.findings, *reading.added), self.top)
         strokes = [(stroke.finding, runs) for stroke, runs in extended.read_strokes(reading) if len(runs)]
         boxes = [_bound_runs(runs, self.grid.shape) for _, runs in strokes]
@@ -75,9 +74,9 @@ class PredictedSlabs:
         return [self._build_region(box) for box in _join_boxes(boxes, owners, len(strokes))]
 
     def _build_region(self, box: np.ndarray) -> Region:
-        low = np.maximum(box[0] - LOOSE_MARGIN_VOXELS, 0)
+        low = np.maximum(box[0], 0)
         i, j, k = (int(n) for n in low)
-        a, b, c = (int(n) for n in np.minimum(box[1] + LOOSE_MARGIN_VOXELS, self.grid.shape) - low)
+        a, b, c = (int(n) for n in np.minimum(box[1], self.grid.shape) - low)
         return Region((i, j, k), (a, b, c), self.grid.shape)
 
     @cached_property
@@ -111,7 +110,7 @@ def _bound_runs(runs: Runs, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _join_boxes(boxes: Sequence[np.ndarray], owners: Sequence[str], num_drawn: int) -> list[np.ndarray]:
-    """Returns the boxes around those that overlap, or belong to one finding, if one of them is among the first ones."""
+    """Returns boxes around those that come close or belong to one finding, if one of them is among the first ones."""
     groups: list[tuple[np.ndarray, set[str], bool]] = []
     for number, (box, owner) in enumerate(zip(boxes, owners, strict=True)):
         box = np.stack([box[0] - MARGIN_VOXELS, box[1] + MARGIN_VOXELS])
