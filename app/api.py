@@ -23,7 +23,7 @@ PRIVATE = {"Cache-Control": "private, no-store"}
 
 
 def build_routes(config: ReviewConfig) -> list[Route]:
-    """Returns the routes of the app besides those of Streamlit; no volume is in memory as a whole."""
+    """Returns the routes of the app besides those of Streamlit; volumes are read in slabs."""
     images = ImageFiles(config.predictions, config.audit_db, config.comparison)
     open_image = lru_cache(maxsize=8)(images.open)
 

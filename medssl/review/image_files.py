@@ -17,7 +17,7 @@ from medssl.review.reading import Reading, replay
 from medssl.review.slabs.finding_slabs import FindingSlabs
 from medssl.review.slabs.predicted_slabs import PredictedSlabs
 from medssl.review.slabs.slab_files import SlabFiles
-from medssl.volume import Unit
+from medssl.volume import Unit, Volume
 
 FILES: dict[ImageKind, str] = {
     "image": IMAGE, "labels": LABELS, "findings": LABELS, "probability": PROBABILITY, "uncertainty": UNCERTAINTY,
@@ -75,6 +75,12 @@ class ImageFiles:
         unit = TypeAdapter(Unit).validate_python(UNITS.get(link.kind, index.units[case]))
         event, top = (link.event, find_top_label(index)) if link.kind == "findings" else (0, 0)
         return CaseImage(path, path.stat().st_mtime_ns, case, unit, event, top)
+
+    def load(self, image: CaseImage) -> Volume:
+        """Returns the values of a whole image on its RAS grid, without findings."""
+        slabs = self._slabs.open(image.path, image.unit)
+        voxels = slabs.table.values.decode(slabs.read_planes(0, slabs.table.shape[2]))
+        return Volume(voxels, slabs.affine, image.unit)
 
     def open(self, image: CaseImage) -> SlabFile | FindingSlabs:
         """Returns the voxels of an image in slabs; findings include the strokes up to `image.event`."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.reviewers import answering, free
+from benchmarks._browser import answering, free
 from medssl import cli
 from medssl.inference.phantom_predictions import write_phantom_predictions
 
