@@ -61,6 +61,7 @@ def test_slabs_join_to_the_whole_volume_and_are_compressed(client, access):
 
 def test_a_slab_is_sent_as_it_is_stored(client, access, predictions, monkeypatch):
     """Nothing is unpacked or compressed for it."""
+    client.get(f"/api/volume/{token(access)}/header.json")
     slabs = SlabFile(predictions / "case-a" / "image.slabs")
     monkeypatch.setattr(slab_file, "igzip", None)
     (planes,) = slabs.table.ranges
@@ -69,13 +70,9 @@ def test_a_slab_is_sent_as_it_is_stored(client, access, predictions, monkeypatch
 
 
 def test_predictions_without_slab_files_get_them_once(client, access, predictions, monkeypatch):
-    expected = {path: path.read_bytes() for path in predictions.rglob("*.slabs")}
-    for path in expected:
-        path.unlink()
     where = f"/api/volume/{token(access)}"
     shown = client.get(f"{where}/voxels").content
     image = predictions / "case-a" / "image.slabs"
-    assert image.read_bytes() == expected[image]
     assert shown == SlabFile(image).read_planes(0, SlabFile(image).table.shape[2]).tobytes(order="F")
     monkeypatch.setattr(slab_files, "convert", None)
     assert client.get(f"{where}/header.json").status_code == 200
@@ -83,6 +80,7 @@ def test_predictions_without_slab_files_get_them_once(client, access, prediction
 
 def test_an_outdated_or_damaged_slab_file_is_made_again(client, access, predictions):
     image = predictions / "case-a" / "image.nii.gz"
+    client.get(f"/api/volume/{token(access)}/header.json")
     changed = nifti.read(image)
     nifti.write(replace(changed, voxels=changed.voxels + 1), image)
     (predictions / "case-a" / "labels.slabs").write_bytes(b"damaged")
@@ -92,7 +90,6 @@ def test_an_outdated_or_damaged_slab_file_is_made_again(client, access, predicti
 
 
 def test_a_read_only_folder_gets_its_slab_files_elsewhere(client, access, predictions, monkeypatch):
-    (predictions / "case-a" / "image.slabs").unlink()
     monkeypatch.setattr(os, "access", lambda *args: False)
     assert client.get(f"/api/volume/{token(access)}/header.json").status_code == 200
     assert not (predictions / "case-a" / "image.slabs").exists()

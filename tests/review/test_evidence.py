@@ -7,6 +7,7 @@ import pytest
 
 from medssl.files import sha256
 from medssl.io import nifti
+from medssl.io.slabs.from_nifti import convert, name_slab_file
 from medssl.predictions_folder import read_index
 from medssl.review.access.evidence import hash_mask
 from medssl.review.access.reviewers import ReviewConfig, Reviewer, identify
@@ -27,6 +28,9 @@ def test_a_verdict_and_a_signature_store_what_was_on_screen(store, predictions):
     def act(action: str, **fields):
         return record_act(store, index, ana, "case-b", action, session="s", number=next(numbers), **fields)
 
+    for name in ("image", "labels"):
+        path = predictions / "case-b" / f"{name}.nii.gz"
+        convert(path, name_slab_file(path), "label" if name == "labels" else "HU")
     first = act("accept", finding="case-b-1-1")
     files = {name: sha256(predictions / "case-b" / f"{name}.nii.gz") for name in ("image", "labels")}
     assert {name: first.facts[name] for name in files} == files and "meaning" not in first.facts
