@@ -431,7 +431,8 @@ def test_growth_since_the_prior_uses_both_reviews(review, tmp_path, monkeypatch)
     cells = {row[0]: row[-1] for row in reports[0].rows}
     assert "volume doubling time" in cells[rows[A1]["segment"]] and cells[rows[A2]["segment"]] == "not in the prior"
     with zipfile.ZipFile(io.BytesIO(export_archive(review.index, review.store, "case-a", ExportOptions()))) as file:
-        assert b"case-b,90," in file.read("findings.csv") and len(file.namelist()) == 1
+        assert b"case-b,90," in file.read("findings.csv")
+        assert sorted(file.namelist()) == ["case-a/findings.json", "case-a/montage.png", "findings.csv"]
 
 
 def test_a_finding_rejected_now_is_not_resolved_since_the_prior(review, tmp_path, monkeypatch):
@@ -565,7 +566,7 @@ def test_without_scans_there_is_a_report_and_a_table(review, tmp_path, capsys):
     predictions = review.index.folder
     assert cli.run("deliver", [str(predictions), "--out", str(tmp_path / "out")]) == 0
     assert "left out case-b: not read" in capsys.readouterr().out
-    assert sorted(p.name for p in (tmp_path / "out/case-a").iterdir()) == ["report.pdf"]
+    assert sorted(p.name for p in (tmp_path / "out/case-a").iterdir()) == ["findings.json", "montage.png", "report.pdf"]
     assert cli.run("deliver", [str(predictions), "--out", str(tmp_path / "out")]) == 2
     assert "exists already" in capsys.readouterr().err
 

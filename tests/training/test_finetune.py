@@ -347,7 +347,7 @@ BAD = [
         " allow_missing_classes=true",
     ),
     (share_patient_with_test, "c1 of train and c0 of test belong to one patient"),
-    (store_nan_voxels, "c1: voxels are not finite (NaN or infinity); correct the image and run ingest again"),
+    (store_nan_voxels, "c0: voxels are not finite (NaN or infinity); correct the image and run ingest again"),
     (lambda manifest: ["semi_supervised=pseudo-label"], "split train has no cases besides the labelled ones"),
     (
         lambda manifest: ["semi_supervised=pseudo-label", "task=detect", "num_labelled=1"],
