@@ -80,7 +80,9 @@ def test_a_signed_case_is_exported_with_the_notice_and_recorded(open_case):
     assert answer.headers["content-disposition"] == 'attachment; filename="case-2.zip"'
     assert answer.headers["cache-control"] == "private, no-store"
     with zipfile.ZipFile(io.BytesIO(answer.content)) as file:
-        names = [f"case-b/{name}" for name in ("report.pdf", "seg.dcm", "sr.dcm")] + ["findings.csv"]
+        names = [f"case-b/{name}" for name in ("findings.json", "montage.png", "report.pdf", "seg.dcm", "sr.dcm")] + [
+            "findings.csv"
+        ]
         assert sorted(file.namelist()) == sorted(names)
         table = file.read("findings.csv").decode()
         assert NOTICE in table and EventStore(access.audit_db).read_events()[1].hash in table
