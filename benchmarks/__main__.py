@@ -13,6 +13,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 LONG = (
+    "assist",
     "ensembles",
     "fewshot",
     "hippocampus",
