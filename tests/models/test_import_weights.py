@@ -81,7 +81,7 @@ def test_encoder_defaults_to_residual_and_unknown_names_list_the_known():
     fields = PLAIN | {"encoder": {"channels": [4, 8], "strides": [1, 2], "blocks": 1, "norm": "instance"}}
     assert config.check(fields, TrainedModel, "run.json").encoder == EncoderConfig(channels=(4, 8), strides=(1, 2))
     with pytest.raises(
-        BadInput, match=r"encoder: 'vgg' is unknown; known: convnext, dynunet, plainconv, resenc, .*swinunetr"
+        BadInput, match=r"encoder: 'vgg' is unknown; known: convnext, dynunet, plainconv, primus, resenc, .*swinunetr"
     ):
         config.check(PLAIN | {"encoder": "vgg"}, TrainedModel, "run.json")
     with pytest.raises(BadInput, match=r"encoder\.kernel"):
