@@ -39,6 +39,7 @@ def test_every_key_that_the_help_names_does_something(reading):
     keys = reading.page.keyboard
     keys.press("?")
     names = reading.page.locator(".mv-help kbd").all_inner_texts()
+    names.remove("ENTER")  # keeps a proposal of the assist tool, see test_assistant.py
     keys.press("Escape")
     assert len(names) > 60
     idle = []
