@@ -1,5 +1,6 @@
 """Small objectives, batches and stores, on which a training takes a second."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,14 @@ def open_run(path: Path) -> Run:
 SHORT_TRAINING = TrainConfig(epochs=4, steps_per_epoch=3, lr=1e-2)
 
 
-def write_store(folder: Path, cases: int = 4, channels: int = 1, side: int = 20) -> Path:
-    """Writes a store of small noisy MRs with a labelled bright ball, which is dark in further channels."""
+def write_store(
+    folder: Path, cases: int = 4, channels: int = 1, side: int = 20, air_voxels: Sequence[int] = (0,)
+) -> Path:
+    """Writes a store of small noisy MRs with a labelled bright ball, which is dark in further channels.
+
+    The volumes take turns at `air_voxels`, the depth of the air at their first side, so that they differ in what a
+    masked mean counts.
+    """
     folder.mkdir()
     index = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"))
     rows = []
@@ -82,6 +89,7 @@ def write_store(folder: Path, cases: int = 4, channels: int = 1, side: int = 20)
         ball = np.linalg.norm(index - random.uniform(7, 13, 3)[:, None, None, None], axis=0) < 5
         voxels = np.stack([0.4 + (0.3 if c == 0 else -0.3) * ball for c in range(channels)])
         voxels = (voxels + random.normal(0, 0.03, voxels.shape)).astype(np.float16)
+        voxels[:, : air_voxels[n % len(air_voxels)]] = 0
         store.write(folder / f"c{n}.b2nd", Volume(voxels, np.eye(4), "a.u."), {})
         store.write(folder / f"l{n}.b2nd", Volume(ball.astype(np.uint8), np.eye(4), "label"), {})
         files, split = (f"c{n}", f"p{n}", f"c{n}.b2nd", f"l{n}.b2nd"), "val" if n == cases - 1 else "train"
