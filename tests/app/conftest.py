@@ -15,6 +15,7 @@ from benchmarks._browser import answering, free
 from benchmarks.reviewers import SECRET, USER
 from medssl.review.access.reviewers import ReviewConfig
 from medssl.review.event_store import EventStore
+from tests.helpers.app_client import make_client
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,6 +41,13 @@ def app_config(access, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.syspath_prepend(str(ROOT))
     return access
+
+
+@pytest.fixture
+def client(app_config):
+    """A client of the app that answers errors of the server instead of raising them."""
+    with make_client(app_config, raise_server_exceptions=False) as client:
+        yield client
 
 
 @contextmanager

@@ -3,12 +3,10 @@
 import gzip
 import os
 import time
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from starlette.applications import Starlette
 
 from medssl.io import nifti
 from medssl.io.slabs import slab_file
@@ -19,17 +17,6 @@ from medssl.review.event_store import EventStore
 from medssl.review.mask_runs import pack_runs
 from medssl.review.slabs import slab_files
 from medssl.viewer import wire
-
-
-@pytest.fixture
-def client(app_config):
-    from app.api import build_routes
-
-    with warnings.catch_warnings():  # it prefers a client that is not on every machine
-        warnings.simplefilter("ignore")
-        from starlette.testclient import TestClient
-    with TestClient(Starlette(routes=build_routes(app_config)), raise_server_exceptions=False) as client:
-        yield client
 
 
 def token(access, number=1, kind="image", event=0, seconds=60, key=None) -> str:

@@ -2,12 +2,10 @@
 
 import json
 import time
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from starlette.applications import Starlette
 
 from medssl.export.encode_cases import encode_predictions
 from medssl.io import nifti
@@ -26,17 +24,6 @@ def encoded(predictions):
         return [replace(image, voxels=np.stack([voxels, -voxels, voxels**2]))]
 
     return encode_predictions(read_index(predictions), encode)
-
-
-@pytest.fixture
-def client(app_config):
-    from app.api import build_routes
-
-    with warnings.catch_warnings():  # it prefers a client that is not on every machine
-        warnings.simplefilter("ignore")
-        from starlette.testclient import TestClient
-    with TestClient(Starlette(routes=build_routes(app_config)), raise_server_exceptions=False) as client:
-        yield client
 
 
 def make_url(access, number=1, kind="assist", seconds=60):

@@ -2,13 +2,11 @@
 
 import io
 import time
-import warnings
 import zipfile
 from dataclasses import replace
 
 import pytest
 from pydicom import dcmread
-from starlette.applications import Starlette
 from streamlit.testing.v1 import AppTest
 
 from medssl.io import nifti
@@ -17,6 +15,7 @@ from medssl.predictions_folder import NOTICE
 from medssl.review.access.signed_links import Link
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore
+from tests.helpers.app_client import make_client
 
 
 @pytest.fixture
@@ -61,22 +60,13 @@ def export_case_2(sent: bool = True) -> AppTest:
     return app
 
 
-def client(access):
-    from app.api import build_routes
-
-    with warnings.catch_warnings():  # it prefers a client that is not on every machine
-        warnings.simplefilter("ignore")
-        from starlette.testclient import TestClient
-    return TestClient(Starlette(routes=build_routes(access)))
-
-
 def test_a_signed_case_is_exported_with_the_notice_and_recorded(open_case):
     access = open_case("senior")
     app = export_case_2()
     assert [e.action for e in EventStore(access.audit_db).read_events()] == ["accept", "sign", "deliver"]
     url = app.session_state["status"]["download_url"]
     assert "case-b" not in url
-    answer = client(access).get(url)
+    answer = make_client(access).get(url)
     assert answer.headers["content-disposition"] == 'attachment; filename="case-2.zip"'
     assert answer.headers["cache-control"] == "private, no-store"
     with zipfile.ZipFile(io.BytesIO(answer.content)) as file:
@@ -111,7 +101,7 @@ def test_image_and_export_links_are_not_interchangeable(open_case):
     soon = int(time.time()) + 60
     export, image = (Link(2, kind, 2, soon).sign(access.key) for kind in ("export", "image"))
     late = Link(2, "export", 2, soon - 120).sign(access.key)
-    ask = client(access)
+    ask = make_client(access)
     for path in (f"export/{image}", f"volume/{export}/header.json", f"volume/{export}/voxels", f"export/{late}",
                  "export/x", "export/..%2f..%2findex.json"):  # fmt: skip
         assert ask.get(f"/api/{path}").status_code == 404

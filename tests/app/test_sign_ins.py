@@ -1,15 +1,13 @@
 """A link to an image ends with the sign-in of its reader: by signing out, by idle time, by a removed role."""
 
 import time
-import warnings
 
 import pytest
-from starlette.applications import Starlette
 
 from app import sign_ins
-from app.api import build_routes
 from medssl.review.access.reviewers import ReviewConfig, Reviewer
 from medssl.review.access.signed_links import Link
+from tests.helpers.app_client import make_client
 
 SECRET, ANA = "s" * 16, Reviewer("ana", "reader")
 
@@ -28,11 +26,8 @@ def make_config(predictions, tmp_path):
 
 def fetch(config: ReviewConfig, sign_in: str, **headers: str) -> int:
     """The status of a request for the header of an image by a link of this sign-in."""
-    with warnings.catch_warnings():  # it prefers a client that is not on every machine
-        warnings.simplefilter("ignore")
-        from starlette.testclient import TestClient
     link = Link(1, "image", 0, int(time.time()) + 3600, sign_in)
-    with TestClient(Starlette(routes=build_routes(config))) as client:
+    with make_client(config) as client:
         return client.get(f"/api/volume/{link.sign(config.key)}/header.json", headers=headers).status_code
 
 
