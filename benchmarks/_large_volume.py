@@ -1,16 +1,12 @@
 """How `medssl review` and Chromium open, scroll and correct a CT of 512x512x600."""
 
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from playwright.sync_api import Browser, Page
 
-from benchmarks._browser import answering, free, row
+from benchmarks._browser import row, serve_review
 from medssl.inference.connected_findings import extract_findings
 from medssl.inference.prediction_writer import PredictionWriter
 from medssl.inference.streaming.case_stream import Prediction
@@ -59,7 +55,7 @@ def measure_large_volume(browser: Browser, volumes: dict[str, Volume], redraws: 
         place = Path(folder)
         write_case(place / "predictions", volumes)
         volumes.clear()
-        with serve_predictions(place) as (port, process):
+        with serve_review(place, ["--reviewer", "ana"]) as (port, process):
             page = browser.new_page(viewport={"width": 1600, "height": 900})
             first, complete = open_case(page, port)
             times = page.locator(".mv").evaluate(f"(_, count) => ({redraws})(count)", 200)
@@ -83,20 +79,6 @@ def write_case(folder: Path, volumes: dict[str, Volume]) -> None:
     confidence = Volume(labels.voxels.astype(np.float32), labels.affine, "probability")
     writer = PredictionWriter.create(folder, NAMES, {"run": "benchmark", "weights_sha256": "none: simulated"})
     writer.add("large", image, Prediction(labels, confidence, findings))
-
-
-@contextmanager
-def serve_predictions(place: Path) -> Iterator[tuple[int, int]]:
-    """Serves the predictions for one reader; gives the port and the process."""
-    port = free()
-    words = ["--audit-db", str(place / "verdicts.sqlite"), "--port", str(port), "--reviewer", "ana"]
-    command = [sys.executable, "-m", "medssl.cli", "review", str(place / "predictions"), *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            answering(port)
-            yield port, server.pid
-        finally:
-            server.kill()
 
 
 def open_case(page: Page, port: int) -> tuple[float, float]:

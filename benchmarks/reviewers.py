@@ -7,8 +7,6 @@ import argparse
 import os
 import socket
 import socketserver
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, sync_playwright
 
-from benchmarks._browser import CHROMIUM, FLAGS, answering, free, row
+from benchmarks._browser import CHROMIUM, FLAGS, row, serve_review
 from medssl.inference import phantom_predictions as phantoms
 from medssl.review.event import DECISIONS
 from medssl.review.event_store import EventStore
@@ -112,19 +110,12 @@ def click_all(viewers: list[Locator], seconds: float) -> list[list[float]]:
 @contextmanager
 def serving(place: Path) -> Iterator[tuple[int, int]]:
     """The review app as `medssl review` serves it behind a proxy; gives its port and its process."""
-    port = free()
     (place / "roles.yaml").write_text("".join(f"{name}: reader\n" for name in readers()))
     (place / "secret").write_text(SECRET)
     (place / "secret").chmod(0o600)
-    words = ["--audit-db", str(place / "verdicts.sqlite"), "--port", str(port), "--roles", str(place / "roles.yaml")]
-    words += ["--proxy-header", USER, "--proxy-secret-file", str(place / "secret")]
-    command = [sys.executable, "-m", "medssl.cli", "review", str(place / "predictions"), *words]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            answering(port)
-            yield port, server.pid
-        finally:
-            server.kill()
+    proxy = ["--proxy-header", USER, "--proxy-secret-file", str(place / "secret")]
+    with serve_review(place, ["--roles", str(place / "roles.yaml"), *proxy]) as server:
+        yield server
 
 
 @contextmanager
