@@ -1,6 +1,7 @@
 """Predicts volumes on their own grid: medssl predict RUN [RUN ...] SCANS_OR_MANIFEST --out PREDICTIONS"""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from medssl.errors import BadInput
@@ -9,8 +10,9 @@ from medssl.errors import BadInput
 def main(words: list[str]) -> None:
     """Writes labels, probabilities and findings of every case on the grid of its scan."""
     args = build_parser().parse_intermixed_args(words)
+    from medssl.data.worker_pool import make_job_runner
     from medssl.models.fold_assignment import FoldAssignment
-    from medssl.models.prediction_setup import PredictionOptions, prepare_prediction
+    from medssl.models.prediction_setup import PredictionOptions, WorkerPredictor, prepare_prediction
     from medssl.run import Run
 
     if args.dates and args.scans.is_file():
@@ -20,18 +22,23 @@ def main(words: list[str]) -> None:
         from medssl.export.predicted_documents import PredictedDocuments
 
         documents = PredictedDocuments.open(args.dicom_out, args.resume)
+    if args.workers < 0:
+        raise BadInput(f"--workers {args.workers}: give a number of processes, 0 or more")
     runs = [Run.open(path) for path in args.runs]
     window = {name: value for name in ("overlap", "precision") if (value := getattr(args, name)) is not None}
     options = PredictionOptions(args.tta, args.calibration, tuple(args.channels), args.device, args.batch, **window)
     assignment = FoldAssignment.for_split(runs, args.scans, args.split)
-    prediction = prepare_prediction(runs, options, assignment)
-    scans = assignment.list_scans(args.scans, args.split, args.modality)
+    has_workers = bool(args.workers or args.scheduler)
+    prediction = prepare_prediction(runs, replace(options, device="cpu") if has_workers else options, assignment)
+    predict = WorkerPredictor.create(assignment, options, args.workers) if has_workers else prediction.stream
+    scans = assignment.list_scans(args.scans.absolute(), args.split, args.modality)
     reading = {name: getattr(args, name) for name in ("modality", "dates") if getattr(args, name)}
     prediction.open_writer(args.out, [scan.case for scan in scans], args.resume, **reading).predict_all(
         scans,
-        prediction.stream,
+        predict,
         args.dates,
         documents.add_scan if documents else None,
+        make_job_runner(args.workers, args.scheduler),
     )
     if documents:
         documents.require_complete()
@@ -89,6 +96,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--precision", choices=["fp32", "bf16"],
         help="bf16: mixed precision, faster where the processor supports it, with slightly different probabilities",
     )  # fmt: skip
+    jobs = parser.add_mutually_exclusive_group()
+    jobs.add_argument(
+        "--workers", type=int, default=0,
+        help="processes that predict several cases at once, on several GPUs if there are (default: 0, this process)",
+    )  # fmt: skip
+    jobs.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT", help="predict on the workers of a dask scheduler instead"
+    )
     parser.add_argument(
         "--dates", action="store_true", help="record the study dates of a folder's scans, which can identify a person"
     )

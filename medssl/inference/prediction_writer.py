@@ -158,7 +158,7 @@ class PredictionWriter:
     def _open_part(self) -> Iterator[Path]:
         """Gives a temporary folder next to the predictions."""
         self.index.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.index.folder.parent, prefix=PART_PREFIX) as part:
+        with tempfile.TemporaryDirectory(dir=self.index.folder.parent.absolute(), prefix=PART_PREFIX) as part:
             yield Path(part)
 
     def _require_new_name(self, case: str) -> None:

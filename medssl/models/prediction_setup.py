@@ -1,10 +1,14 @@
 """Prepares runs for the prediction of many cases: what predicts a volume, and what the index states about it."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from medssl.errors import BadInput
 from medssl.inference.calibration import Calibration
@@ -106,6 +110,70 @@ class PreparedPrediction:
         sources = ["runs"] * (len(self.assignment.run_groups()[0]) > 1) + ["mirrored views"] * tta
         has_several = isinstance(first, Ensemble | Detector) and first.num_predictions > 1
         return f"disagreement of {' and '.join(sources)}" if has_several else ""
+
+
+@dataclass(frozen=True)
+class WorkerPredictor:
+    """Predicts cases in worker processes, each of which loads the runs with its first case.
+
+    Args:
+        runs: The folders of the runs.
+        run_of_case: The cases that one run alone predicts, each with the index of its run.
+        options: How the runs predict.
+        num_threads: The number of threads of each process; 0 leaves it as it is.
+    """
+
+    runs: tuple[Path, ...]
+    run_of_case: tuple[tuple[str, int], ...]
+    options: PredictionOptions
+    num_threads: int = 0
+
+    @classmethod
+    def create(
+        cls, assignment: FoldAssignment, options: PredictionOptions, num_local_workers: int
+    ) -> "WorkerPredictor":
+        """Returns what predicts the cases of an assignment.
+
+        Args:
+            assignment: The runs, and the cases that each of them predicts.
+            options: How they predict.
+            num_local_workers: The number of processes that share the processors of this machine; 0 for a cluster.
+        """
+        if options.device and num_local_workers:
+            require_device(options.device)
+        runs = tuple(run.path.absolute() for run in assignment.runs)
+        calibration = options.calibration.absolute() if options.calibration else None
+        num_threads = max(1, (os.cpu_count() or 1) // num_local_workers) if num_local_workers else 0
+        cases = tuple(assignment.run_of_case.items())
+        return cls(runs, cases, replace(options, calibration=calibration), num_threads)
+
+    def __call__(self, volume: Volume, case: str) -> PredictionSource:
+        """Predicts a case while the result is read."""
+        return _load_once(self).stream(volume, case)
+
+
+@lru_cache(maxsize=1)
+def _load_once(predictor: WorkerPredictor) -> PreparedPrediction:
+    """Loads the runs in a worker process, on a GPU that it shares with as few others as possible."""
+    if predictor.num_threads:
+        torch.set_num_threads(predictor.num_threads)
+    runs, options = [Run.open(path) for path in predictor.runs], predictor.options
+    device = choose_worker_device(options.device or default_device(), current_process().name, torch.cuda.device_count())
+    return prepare_prediction(
+        runs, replace(options, device=device), FoldAssignment(tuple(runs), dict(predictor.run_of_case))
+    )
+
+
+def choose_worker_device(device: str, process_name: str, num_gpus: int) -> str:
+    """Returns the device of a worker process: workers whose names end in consecutive numbers take the GPUs in turn.
+
+    Args:
+        device: The requested device; "cuda" leaves the choice of the GPU open.
+        process_name: The name of the process, for example "ForkServerProcess-3".
+        num_gpus: The number of GPUs of this machine.
+    """
+    number = process_name.rpartition("-")[2]
+    return f"cuda:{int(number) % num_gpus}" if device == "cuda" and num_gpus and number.isdigit() else device
 
 
 def prepare_prediction(
