@@ -172,9 +172,18 @@ def predict(scan: Any, network: Any, num_classes: int, folder: Path, clock: Cloc
             setattr(owner, name, clock.wrap("findings", getattr(owner, name)))
     else:
         module.extract_findings = clock.wrap("findings", module.extract_findings)
-    predictor = module.Predictor(network, clock.wrap("prepare", prepare), CROP, names, organs=frozenset(names))
+    prepare_scan = clock.wrap("prepare", prepare)
+    predictor = module.Predictor(wrap_network(network), prepare_scan, CROP, names, organs=frozenset(names))
     source = getattr(predictor, "stream", predictor)(scan, "a")
     PredictionWriter.create(folder / "out", names, {"run": "r", "weights_sha256": "0"}).add("a", scan, source)
+
+
+def wrap_network(function: Any) -> Any:
+    """Returns a function of torch as a network of the version on the path."""
+    try:
+        return import_module("medssl.inference.networks.torch_network").TorchNetwork(function)
+    except ModuleNotFoundError:  # before the networks had a class
+        return function
 
 
 def predict_as_monai(scan: Any, network: Any, num_classes: int, folder: Path, clock: Clock) -> None:
@@ -209,7 +218,7 @@ def predict_as_nnunet(scan: Any, network: Any, num_classes: int, folder: Path, c
         scale = np.array(scan.spacing_mm()) / WORKING_MM
         small = zoom(scan.voxels.astype(np.float32), scale, order=3)
         x = np.clip((small + 1000) / 2000, 0, 1)[None]
-    p = sliding_window_inference(x, network, CROP, batch_size=2).numpy()
+    p = sliding_window_inference(x, wrap_network(network), CROP, batch_size=2)
     back = np.array(scan.shape) / p.shape[1:]
     resized = np.zeros((num_classes, *scan.shape), np.float32)
     for channel, voxels in zip(resized, p, strict=True):

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import logit, softmax
-from torch import Tensor
 
 from medssl.data.ingest.reference_labels import References
 from medssl.errors import BadInput
@@ -97,7 +96,7 @@ def sample_voxels(pool: Ensemble, volume: Volume, reference: Volume, seed: int =
     prepared = pool.members[0].prepare(volume)
     mean, _ = pool.predict_mean_and_disagreement(prepared.voxels)
     target = reference.resample_to(prepared, order=0).voxels.astype(np.int64)
-    foreground = (target > 0) | (mean[0].numpy() < 0.5)
+    foreground = (target > 0) | (mean[0] < 0.5)
     is_known = (target >= 0) & (target < len(mean))
     voxels = np.flatnonzero(near_surface(foreground, prepared.spacing_mm()) & is_known)
     if len(voxels) > MAX_VOXELS_PER_CASE:
@@ -160,8 +159,8 @@ def _merge_matches(matches: Sequence[MatchResult]) -> MatchResult:
     )
 
 
-def _log_probabilities(mean: Float[Tensor, "n i j k"], voxels: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
-    return mean.flatten(1)[:, voxels].T.clamp(min=MIN_PROBABILITY).log().double().numpy()
+def _log_probabilities(mean: Float[np.ndarray, "n i j k"], voxels: Int[np.ndarray, "m"]) -> Float[np.ndarray, "m n"]:
+    return np.log(np.maximum(mean.reshape(len(mean), -1)[:, voxels].T, np.float32(MIN_PROBABILITY))).astype(float)
 
 
 def _replace_scores(detections: CaseDetections, score: Callable[[float], float]) -> CaseDetections:

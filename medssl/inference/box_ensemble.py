@@ -1,21 +1,34 @@
 """Collects the boxes that networks predict in windows and mirrored views, and merges them by weighted clustering."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int
-from torch import Tensor
 
-from medssl.inference.sliding_window import Size, apply_network, iterate_windows
+from medssl.inference.sliding_window import Network, Size, iterate_windows
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.metrics.overlap import box_iou
-from medssl.nn.detection.boxes import Boxes
 
-BoxNetwork = Callable[[Float[Tensor, "b c i j k"]], list[Boxes]]
+MAX_BOXES = 100  # candidates of a window before non-maximum suppression
+NMS_IOU = 0.22  # two boxes of a window with a larger overlap are the same lesion
 CENTRE_SIGMA = 0.25  # standard deviation of the Gaussian that favours boxes central in their window, in window sides
+
+
+@dataclass(frozen=True, eq=False)
+class WindowBoxes:
+    """The boxes that a network predicts in one window, by decreasing score.
+
+    Args:
+        corners: Box corners in voxels, low then high.
+        label: The class of each box, from 1.
+        score: The score of each box.
+    """
+
+    corners: Float[np.ndarray, "m 6"]
+    label: Int[np.ndarray, "m"]
+    score: Float[np.ndarray, "m"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,42 +70,74 @@ class BoxVotes:
 
 def collect_boxes(
     x: Float32[np.ndarray, "c i j k"],
-    networks: Sequence[BoxNetwork],
+    networks: Sequence[Network],
     views: Sequence[MirrorView],
     crop: Size,
     overlap: float,
     batch_size: int,
-    device: str,
+    min_score: float,
 ) -> BoxVotes:
-    """Runs every network in every window and view; windows are not stitched, their boxes are merged later."""
+    """Runs every network in every window and view; windows are not stitched, their boxes are merged later.
+
+    Args:
+        x: A prepared volume.
+        networks: Networks whose outputs are those of `select_boxes`, of each window.
+        views: The mirrored views.
+        crop: The size of the windows in voxels.
+        overlap: The fraction of a window that overlaps the next one.
+        batch_size: The number of windows per forward pass.
+        min_score: Boxes with a lower score are left out.
+    """
     voters = list(product(networks, views))
     window_start: list[Size] = []
     rows: list[np.ndarray] = [np.zeros((0, 10))]
     for corners, voxels in iterate_windows(x, crop, overlap, batch_size):
         for voter, (network, view) in enumerate(voters):
-            windows = torch.from_numpy(view.apply(voxels.numpy()).copy()).to(device)
-            predicted = apply_network(network, windows)
-            rows += [
-                _to_rows(boxes, corner, view, crop, len(window_start) + n, voter)
-                for n, (boxes, corner) in enumerate(zip(predicted, corners, strict=True))
-            ]
+            scores, boxes = (network.to_host(output) for output in network(view.apply(voxels).copy()))
+            for n, corner in enumerate(corners):
+                predicted = select_boxes(scores[n], boxes[n], crop, min_score)
+                rows.append(_to_rows(predicted, corner, view, crop, len(window_start) + n, voter))
         window_start += corners
     table = np.concatenate(rows)
     label, window, voter_ids = (table[:, n].astype(int) for n in (7, 8, 9))
     return BoxVotes(table[:, :6], label, table[:, 6], window, voter_ids, np.array(window_start), crop, len(voters))
 
 
+def select_boxes(
+    scores: Float32[np.ndarray, "m n"], corners: Float32[np.ndarray, "m 6"], crop: Size, min_score: float
+) -> WindowBoxes:
+    """Selects the boxes with the largest scores inside a window and removes duplicates.
+
+    Args:
+        scores: The score of each foreground class at each anchor.
+        corners: The box at each anchor.
+        crop: The size of the window in voxels; boxes are clipped to it.
+        min_score: Boxes with a lower score are left out.
+    """
+    index = np.flatnonzero(scores >= min_score)
+    index = index[np.argsort(-scores.ravel()[index], kind="stable")[:MAX_BOXES]]
+    anchor, label = index // scores.shape[1], index % scores.shape[1] + 1
+    boxes = corners[anchor].clip(0, np.tile(np.array(crop, np.float32), 2))
+    is_inside = (boxes[:, 3:] - boxes[:, :3] >= 1).all(1)
+    boxes, label, score = boxes[is_inside], label[is_inside], scores.ravel()[index][is_inside]
+    iou = box_iou(boxes[:, :3], boxes[:, 3:], boxes[:, :3], boxes[:, 3:])
+    is_duplicate = np.zeros(len(boxes), bool)
+    for n in range(len(boxes)):
+        if not is_duplicate[n]:
+            is_duplicate[n + 1 :] |= (iou[n, n + 1 :] > NMS_IOU) & (label[n + 1 :] == label[n])
+    return WindowBoxes(boxes[~is_duplicate], label[~is_duplicate], score[~is_duplicate])
+
+
 def _to_rows(
-    boxes: Boxes, corner: Size, view: MirrorView, crop: Size, window: int, voter: int
+    boxes: WindowBoxes, corner: Size, view: MirrorView, crop: Size, window: int, voter: int
 ) -> Float[np.ndarray, "m 10"]:
     """Maps boxes of a mirrored window to the volume, as rows of corners, score, class, window and voter."""
-    low, high = boxes.corners.double().cpu().numpy().reshape(-1, 2, 3).transpose(1, 0, 2)
+    low, high = boxes.corners.astype(float).reshape(-1, 2, 3).transpose(1, 0, 2)
     for axis in view.axes:
         low[:, axis], high[:, axis] = crop[axis] - high[:, axis], crop[axis] - low[:, axis]
-    label = boxes.label.cpu().numpy()
-    label = np.array(view.classes)[label] if view.classes and 0 in view.axes else label
+    label = np.array(view.classes)[boxes.label] if view.classes and 0 in view.axes else boxes.label
     ids = np.broadcast_to([window, voter], (len(label), 2))
-    return np.column_stack([low + corner, high + corner, boxes.score.double().cpu().numpy(), label, ids])
+    return np.column_stack([low + corner, high + corner, boxes.score.astype(float), label, ids])
 
 
 def cluster_boxes(

@@ -6,22 +6,18 @@ et al., Active Learning on a Budget, 2022, https://arxiv.org/abs/2202.02794. Dev
 uncertainty of a finetuned network, if there is one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from medssl.errors import BadInput
 from medssl.inference.predictor import class_entropy
-from medssl.inference.sliding_window import Size, apply_network, iterate_windows, stream_slabs
+from medssl.inference.sliding_window import Network, Size, iterate_windows, stream_slabs
 
 BATCH_SIZE = 2  # windows; one alone is slow on a CPU
 UNCERTAIN_FRACTION = 0.01  # the uncertainty of a case is the mean over this fraction of its most uncertain voxels
-EncodeFunction = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b d p q r"]]
-ProbabilityFunction = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b n i j k"]]
 
 
 @dataclass(frozen=True)
@@ -93,36 +89,30 @@ def case_similarity(features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m 
     return np.exp(-squared / max(float(median), 1e-12))
 
 
-def case_embedding(
-    x: Float[np.ndarray, "c i j k"], encode: EncodeFunction, crop: Size, device: str = "cpu"
-) -> Float[np.ndarray, "d"]:
+def case_embedding(x: Float[np.ndarray, "c i j k"], encoder: Network, crop: Size) -> Float[np.ndarray, "d"]:
     """Returns the mean and standard deviation of a case's features over adjacent windows.
 
     Args:
         x: A prepared volume.
-        encode: Returns the coarsest feature map of a window.
+        encoder: Returns the coarsest feature map of a window.
         crop: The size of the windows in voxels.
-        device: The torch device that encodes.
     """
-    rows = [
-        features.flatten(1).T.cpu()
+    maps = [
+        features.reshape(len(features), -1)
         for _, windows in iterate_windows(x, crop, 0.0, BATCH_SIZE)
-        for features in apply_network(encode, windows.to(device)).float()
+        for features in encoder.to_host(encoder(windows))
     ]
-    features = torch.cat(rows)
-    return torch.cat([features.mean(0), features.std(0, correction=0)]).double().numpy()
+    features = np.concatenate(maps, axis=1)
+    return np.concatenate([features.mean(1), features.std(1)]).astype(float)
 
 
-def case_uncertainty(
-    x: Float[np.ndarray, "c i j k"], predict: ProbabilityFunction, crop: Size, device: str = "cpu"
-) -> float:
+def case_uncertainty(x: Float[np.ndarray, "c i j k"], network: Network, crop: Size) -> float:
     """Returns the mean entropy of a case's most uncertain voxels, as a fraction of the largest possible entropy."""
     entropies = [
-        class_entropy(slab.cpu()) / np.log(len(slab))
-        for slab in stream_slabs(x, predict, crop, 0.25, BATCH_SIZE, device)
+        class_entropy(slab).ravel() / np.log(len(slab)) for slab in stream_slabs(x, network, crop, 0.25, BATCH_SIZE)
     ]
-    voxels = torch.cat(entropies).flatten()
-    return float(voxels.topk(max(1, round(UNCERTAIN_FRACTION * len(voxels)))).values.mean())
+    voxels = np.sort(np.concatenate(entropies))
+    return float(voxels[-max(1, round(UNCERTAIN_FRACTION * len(voxels))) :].mean())
 
 
 def _explain_rank(

@@ -5,12 +5,10 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float32, Int32
 from scipy import ndimage
-from torch import Tensor
 
-from medssl.inference.box_ensemble import BoxNetwork, collect_boxes
+from medssl.inference.box_ensemble import collect_boxes
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate, extract_candidates
 from medssl.inference.sliding_window import Network, Size, stream_slabs
 from medssl.inference.streaming.case_stream import Prediction, collect_prediction
@@ -33,26 +31,24 @@ class Detector:
 
     Args:
         voxel_networks: Networks that output class probabilities, background first.
-        box_networks: Networks that output boxes.
+        box_networks: Networks that output the class scores and the corners of the boxes at all anchors.
         prepare: Converts a scan to network input: orientation, spacing and values.
         crop: The size of the sliding window in voxels.
         names: The class names by label value, without background.
         overlap: The fraction of a window that overlaps the next one.
         batch_size: The number of windows per forward pass.
-        device: The torch device that predicts.
         min_score: Candidates below this score are left out.
         views: The views for test-time augmentation.
         calibrate: Maps a raw score to a calibrated one.
     """
 
     voxel_networks: tuple[Network, ...]
-    box_networks: tuple[BoxNetwork, ...]
+    box_networks: tuple[Network, ...]
     prepare: Callable[[Volume], Volume]
     crop: Size
     names: Mapping[int, str]
     overlap: float = 0.5
     batch_size: int = 2
-    device: str = "cpu"
     min_score: float = 0.05
     views: tuple[MirrorView, ...] = (MirrorView(),)
     calibrate: Callable[[float], float] = float
@@ -105,20 +101,21 @@ class Detector:
         """Returns the mean class probabilities over networks and views, and their disagreement as in `Ensemble`."""
         predictions = (self._stream_view(x, *pair) for pair in product(self.voxel_networks, self.views))
         means, disagreements = zip(*stream_mean(predictions, self.num_predictions), strict=True)
-        mean, disagreement = torch.cat(means, 1), torch.cat(disagreements)
-        return mean.numpy(), disagreement.numpy() if self.num_predictions > 1 else None
+        disagreement = np.concatenate(disagreements) if self.num_predictions > 1 else None
+        return np.concatenate(means, 1), disagreement
 
     def _stream_view(
         self, x: Float32[np.ndarray, "c i j k"], network: Network, view: MirrorView
-    ) -> Iterator[Float[Tensor, "n p j k"]]:
+    ) -> Iterator[Float[np.ndarray, "n p j k"]]:
         """Yields the class probabilities of a view, mirrored back."""
         size = self.crop, self.overlap, self.batch_size
-        for slab in stream_slabs(view.apply(x), network, *size, self.device, is_reversed=0 in view.axes):
+        for slab in stream_slabs(view.apply(x), network, *size, is_reversed=0 in view.axes):
             yield view.restore(slab, 0)
 
     def _predict_boxes(self, x: Float32[np.ndarray, "c i j k"]) -> list[Candidate]:
         """Returns the boxes merged over windows, views and networks."""
-        votes = collect_boxes(x, self.box_networks, self.views, self.crop, self.overlap, self.batch_size, self.device)
+        window = self.crop, self.overlap, self.batch_size
+        votes = collect_boxes(x, self.box_networks, self.views, *window, self.min_score)
         shape = x.shape[1], x.shape[2], x.shape[3]
         candidates = [
             ellipsoid_candidate(box, label, float(score), shape)

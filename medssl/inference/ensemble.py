@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Float32
 
 from medssl.inference.predictor import Predictor, apply_temperature
 from medssl.inference.streaming.case_stream import CaseStream, Prediction, Slab, collect_prediction
@@ -63,24 +61,24 @@ class Ensemble:
             p = apply_temperature(mean, self.temperature)
             if is_swapped:
                 p, disagreement = p.swapaxes(2, 3), disagreement.swapaxes(1, 2)
-            yield Slab(p.numpy(), disagreement.numpy())
+            yield Slab(p, disagreement)
 
     def predict_mean_and_disagreement(
         self, voxels: Float[np.ndarray, "*c i j k"]
-    ) -> tuple[Float[Tensor, "n i j k"], Float[Tensor, "i j k"]]:
+    ) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"]]:
         """Returns the mean class probabilities of a prepared volume, and the disagreement.
 
         The disagreement is a fraction of the largest possible entropy, 0 to 1.
         """
         means, disagreements = zip(*self._stream_mean(voxels, 0, False), strict=True)
-        return torch.cat(means, 1), torch.cat(disagreements)
+        return np.concatenate(means, 1), np.concatenate(disagreements)
 
     def _stream_mean(
         self, voxels: Float[np.ndarray, "*c i j k"], axis: int, is_reversed: bool
-    ) -> Iterator[tuple[Float[Tensor, "n w u v"], Float[Tensor, "w u v"]]]:
+    ) -> Iterator[tuple[Float32[np.ndarray, "n w u v"], Float32[np.ndarray, "w u v"]]]:
         """Yields the mean and the disagreement in slabs along an axis."""
 
-        def stream_view(member: Predictor, view: MirrorView) -> Iterator[Float[Tensor, "n w u v"]]:
+        def stream_view(member: Predictor, view: MirrorView) -> Iterator[Float32[np.ndarray, "n w u v"]]:
             is_turned = is_reversed != (axis in view.axes)
             for slab in member.stream_probabilities(view.apply(voxels), axis, is_turned):
                 yield view.restore(slab, axis)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Float32
+from scipy.special import softmax
 
 from medssl.inference.sliding_window import Network, Size, stream_slabs
 from medssl.inference.streaming.case_stream import CaseStream, Prediction, Slab, collect_prediction
@@ -27,7 +26,6 @@ class Predictor:
         names: The class names by label value, without background.
         overlap: The fraction of a window that overlaps the next one.
         batch_size: The number of windows per forward pass.
-        device: The torch device that predicts.
         min_volume_ml: Findings below this volume are left out.
         temperature: The divisor of the logits; 1 leaves them unchanged.
         organs: The label values of organs, each of which is one finding.
@@ -39,7 +37,6 @@ class Predictor:
     names: Mapping[int, str]
     overlap: float = 0.5
     batch_size: int = 2
-    device: str = "cpu"
     min_volume_ml: float = 0.0
     temperature: float = 1.0
     organs: frozenset[int] = frozenset()
@@ -73,32 +70,33 @@ class Predictor:
 
     def stream_probabilities(
         self, voxels: Float[np.ndarray, "*c i j k"], axis: int = 0, is_reversed: bool = False
-    ) -> Iterator[Float[Tensor, "n p q r"]]:
+    ) -> Iterator[Float32[np.ndarray, "n p q r"]]:
         """Yields raw class probabilities of prepared voxels in slabs; the arguments are those of `stream_slabs`."""
         x = voxels.astype(np.float32, copy=False).reshape(-1, *voxels.shape[-3:])
-        return stream_slabs(x, self.network, self.crop, self.overlap, self.batch_size, self.device, axis, is_reversed)
+        return stream_slabs(x, self.network, self.crop, self.overlap, self.batch_size, axis, is_reversed)
 
     def _iterate_slabs(self, prepared: Volume, grid_map: GridMap) -> Iterator[Slab]:
         """Yields calibrated class probabilities and their entropy, in the order of the map."""
         is_swapped = grid_map.order[1] > grid_map.order[2]
         for slab in self.stream_probabilities(prepared.voxels, grid_map.order[0], grid_map.is_reversed):
-            p = apply_temperature(slab, self.temperature).to("cpu", torch.float32)
-            entropy = class_entropy(p) / np.log(len(p))
+            p = apply_temperature(slab, self.temperature)
+            entropy = class_entropy(p) / np.float32(np.log(len(p)))
             if is_swapped:
                 p, entropy = p.swapaxes(2, 3), entropy.swapaxes(1, 2)
-            yield Slab(p.numpy(), entropy.numpy())
+            yield Slab(p, entropy)
 
 
-def apply_temperature(probability: Float[Tensor, "n *i"], temperature: float) -> Float[Tensor, "n *i"]:
-    """Returns the probabilities after division of the logits by `temperature`; at 1, the same tensor."""
+def apply_temperature(probability: Float32[np.ndarray, "n *i"], temperature: float) -> Float32[np.ndarray, "n *i"]:
+    """Returns the probabilities after division of the logits by `temperature`; at 1, the same array."""
     if temperature == 1:
         return probability
-    return (probability.float().clamp(min=MIN_PROBABILITY).log() / temperature).softmax(0)
+    logits = np.log(np.maximum(probability, np.float32(MIN_PROBABILITY))) / np.float32(temperature)
+    return softmax(logits, axis=0)
 
 
-def class_entropy(probability: Float[Tensor, "n i j k"]) -> Float[Tensor, "i j k"]:
+def class_entropy(probability: Float32[np.ndarray, "n i j k"]) -> Float32[np.ndarray, "i j k"]:
     """Returns the entropy of the class probabilities of each voxel, in nats."""
-    total = torch.zeros(probability.shape[1:])
+    total = np.zeros(probability.shape[1:], np.float32)
     for p in probability:  # one class at a time, to save memory
-        total -= p * p.clamp(min=MIN_PROBABILITY).log()
+        total -= p * np.log(np.maximum(p, np.float32(MIN_PROBABILITY)))
     return total

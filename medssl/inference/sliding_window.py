@@ -1,33 +1,36 @@
 """Sliding-window inference on volumes of any size, with memory bounded by the depth of one crop."""
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor
-from torch.nn import functional
-
-from medssl.errors import BadInput, InputWarning
+from jaxtyping import Float, Float32
 
 Size = tuple[int, int, int]
-Network = Callable[[Float[Tensor, "b c i j k"]], Float[Tensor, "b n i j k"]]
-T = TypeVar("T", Tensor, list[Any])
+DeviceArray = Any  # of NumPy or of torch, on the device of a network
 ROWS_PER_SLAB = 8
-MAX_DOUBLED_VOXELS = 64**3  # a window of 48^3 alone costs 7.4 times as much as in a batch; one of 96^3 as much
+
+
+class Network(Protocol):
+    """A network on a device, and the arrays there, which the sliding window multiplies, adds and cuts."""
+
+    def __call__(self, windows: Float32[np.ndarray, "b c i j k"]) -> DeviceArray:
+        """Returns the outputs for windows, a new array of shape "b n i j k"."""
+
+    def zeros(self, shape: tuple[int, ...]) -> DeviceArray:
+        """Returns zeros on the device."""
+
+    def to_device(self, array: Float32[np.ndarray, "..."]) -> DeviceArray:
+        """Returns an array of NumPy as one of the device."""
+
+    def to_host(self, array: DeviceArray) -> Float32[np.ndarray, "..."]:
+        """Returns an array of the device as one of NumPy."""
 
 
 def sliding_window_inference(
-    x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"],
-    network: Network,
-    crop: Size,
-    overlap: float = 0.5,
-    batch_size: int = 4,
-    device: str = "cpu",
-) -> Float[Tensor, "n i j k"]:
+    x: Float[np.ndarray, "c i j k"], network: Network, crop: Size, overlap: float = 0.5, batch_size: int = 4
+) -> Float32[np.ndarray, "n i j k"]:
     """Returns the Gaussian-weighted mean of a network's output over all windows that cover a voxel.
 
     Args:
@@ -36,21 +39,19 @@ def sliding_window_inference(
         crop: The size of the windows in voxels. A smaller volume is padded with zeros.
         overlap: The fraction of a window that overlaps the next one.
         batch_size: The number of windows per forward pass.
-        device: The torch device of the network.
     """
-    return torch.cat([slab.cpu() for slab in stream_slabs(x, network, crop, overlap, batch_size, device)], dim=1)
+    return np.concatenate(list(stream_slabs(x, network, crop, overlap, batch_size)), axis=1)
 
 
 def stream_slabs(
-    x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"],
+    x: Float[np.ndarray, "c i j k"],
     network: Network,
     crop: Size,
     overlap: float = 0.5,
     batch_size: int = 4,
-    device: str = "cpu",
     axis: int = 0,
     is_reversed: bool = False,
-) -> Iterator[Float[Tensor, "n p q r"]]:
+) -> Iterator[Float32[np.ndarray, "n p q r"]]:
     """Yields the result of `sliding_window_inference` in slabs along an axis, as soon as no later window covers them.
 
     Weights, window positions and padding equal those of MONAI's `sliding_window_inference` in its Gaussian mode. The
@@ -62,7 +63,6 @@ def stream_slabs(
         crop: The size of the windows in voxels. A smaller volume is padded with zeros.
         overlap: The fraction of a window that overlaps the next one.
         batch_size: The number of windows per forward pass; the last pass of a row of windows may have one more.
-        device: The torch device of the network.
         axis: The axis to stream along, 0 to 2. It comes first in a slab, before the other two in their order.
         is_reversed: Whether the rows come from the last to the first.
     """
@@ -70,30 +70,38 @@ def stream_slabs(
     size = _elementwise_max(shape, crop)
     margin = [(n - m) // 2 for n, m in zip(size, shape, strict=True)]
     starts = [_window_starts(n, c, overlap) for n, c in zip(size, crop, strict=True)]
-    order = [axis, *(n for n in range(3) if n != axis)]
-    height, *plane = (size[n] for n in order)
-    first_row = size[axis] - shape[axis] - margin[axis] if is_reversed else margin[axis]
+    height, depth = size[axis], crop[axis]
+    plane = [n for n in range(3) if n != axis]
+    first_row = height - shape[axis] - margin[axis] if is_reversed else margin[axis]
     last_row = first_row + shape[axis]
-    q, r = (slice(margin[n], margin[n] + shape[n]) for n in order[1:])
-    weight = _gaussian_weights(crop).to(device).movedim(axis, 0)  # the same when reversed
-    tops = sorted(height - crop[axis] - start if is_reversed else start for start in starts[axis])
-    sums = torch.zeros(0)
+    weight = network.to_device(_gaussian_weights(crop))
+    tops = sorted(height - depth - start if is_reversed else start for start in starts[axis])
+    box = [slice(margin[n], margin[n] + shape[n]) for n in plane]
+    sums: DeviceArray = None
     for top, below in zip(tops, [*tops[1:], height], strict=True):
-        starts[axis] = [height - crop[axis] - top if is_reversed else top]
+        starts[axis] = [height - depth - top if is_reversed else top]
         for corners in split_batches([(a, b, c) for a, b, c in product(*starts)], batch_size):
-            outputs = apply_network(network, _extract_windows(x, corners, crop, margin).to(device)).float()
-            if not sums.numel():
-                sums = torch.zeros(outputs.shape[1] + 1, crop[axis], *plane, device=device)
+            outputs = network(_extract_windows(x, corners, crop, margin))
+            if sums is None:
+                sums = network.zeros((outputs.shape[1] + 1, depth, *(size[n] for n in plane)))
+            outputs *= weight
             for corner, output in zip(corners, outputs, strict=True):
-                window = output.movedim(axis + 1, 1)
-                place = [slice(corner[n], corner[n] + crop[n]) for n in order[1:]]
-                target = sums[:, :, place[0], place[1]]
-                target[:-1].addcmul_(window.flip(1) if is_reversed else window, weight)
-                target[-1] += weight
+                target = sums[(..., *(slice(corner[n], corner[n] + crop[n]) for n in plane))]
+                target[:-1] += _move_first(output, axis)
+                target[-1] += _move_first(weight[None], axis)[0]
         for row in range(max(first_row - top, 0), min(last_row, below) - top, ROWS_PER_SLAB):
-            slab = sums[:, row : min(row + ROWS_PER_SLAB, min(last_row, below) - top), q, r]
-            yield slab[:-1] / slab[-1:]
-        _shift_rows(sums, below - top)
+            end = min(row + ROWS_PER_SLAB, min(last_row, below) - top)
+            rows = slice(depth - end, depth - row) if is_reversed else slice(row, end)
+            slab = network.to_host(sums[(slice(None, -1), rows, *box)] / sums[(slice(-1, None), rows, *box)])
+            yield np.ascontiguousarray(slab[:, ::-1]) if is_reversed else slab
+        _drop_rows(sums, below - top, is_reversed)
+
+
+def _move_first(output: DeviceArray, axis: int) -> DeviceArray:
+    """Returns an array of shape "n i j k" with one of its last three axes, 0 to 2, before the other two."""
+    for n in range(axis, 0, -1):
+        output = output.swapaxes(n, n + 1)
+    return output
 
 
 def split_batches(corners: list[Size], batch_size: int) -> list[list[Size]]:
@@ -107,44 +115,25 @@ def split_batches(corners: list[Size], batch_size: int) -> list[list[Size]]:
     return batches
 
 
-def apply_network(network: Callable[[Tensor], T], windows: Float[Tensor, "b c i j k"]) -> T:
-    """Applies a network without gradients; a single small window on a CPU is doubled, which costs less than one.
-
-    If the memory of the device does not suffice, the batch is halved, with a warning.
+def _drop_rows(sums: DeviceArray, count: int, is_reversed: bool) -> None:
+    """Drops the first rows, or the last ones if reversed, and appends zeros; class by class, to need no second buffer.
 
     Args:
-        network: Maps windows to a tensor or a list with one entry for each.
-        windows: The windows, on the device of the network.
-
-    Raises:
-        BadInput: The memory does not suffice for a single window.
+        sums: An array of shape "n p q r".
+        count: The number of rows.
+        is_reversed: Whether the last rows are dropped.
     """
-    is_slow = len(windows) == 1 and windows.device.type == "cpu" and windows[0, 0].numel() <= MAX_DOUBLED_VOXELS
-    try:
-        with torch.no_grad():
-            return network(torch.cat([windows, windows]))[:1] if is_slow else network(windows)
-    except torch.OutOfMemoryError:
-        pass  # outside of the handler, the failed pass holds no memory
-    if len(windows) == 1:
-        size = "x".join(map(str, windows.shape[2:]))
-        raise BadInput(f"memory of {windows.device}: too small for one window of {size} voxels; predict on the CPU")
-    message = f"memory of {windows.device}: too small for {len(windows)} windows; the batch is halved"
-    warnings.warn(message, InputWarning, stacklevel=2)
-    middle = len(windows) // 2
-    first, second = apply_network(network, windows[:middle]), apply_network(network, windows[middle:])
-    return torch.cat([first, second]) if isinstance(first, Tensor) else first + second
-
-
-def _shift_rows(sums: Float[Tensor, "n p j k"], count: int) -> None:
-    """Drops the first rows and appends as many of zeros, class by class, to need no second buffer."""
+    kept, moved, zeroed = slice(count, None), slice(None, -count), slice(-count, None)
+    if is_reversed:
+        kept, moved, zeroed = moved, kept, slice(None, count)
     for rows in sums:
-        rows[: len(rows) - count] = rows[count:].clone()
-        rows[len(rows) - count :] = 0
+        rows[moved] = rows[kept] * 1  # a copy, since the rows overlap
+        rows[zeroed] = 0
 
 
 def iterate_windows(
-    x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"], crop: Size, overlap: float, batch_size: int
-) -> Iterator[tuple[list[Size], Float[Tensor, "b c p q r"]]]:
+    x: Float[np.ndarray, "c i j k"], crop: Size, overlap: float, batch_size: int
+) -> Iterator[tuple[list[Size], Float32[np.ndarray, "b c p q r"]]]:
     """Yields batches of the same windows, with the first voxel of each; it is negative where the volume is padded."""
     shape = _spatial_size(x)
     size = _elementwise_max(shape, crop)
@@ -154,7 +143,7 @@ def iterate_windows(
         yield [(a - i, b - j, c - k) for a, b, c in batch], _extract_windows(x, batch, crop, [i, j, k])
 
 
-def _spatial_size(x: np.ndarray | Tensor) -> Size:
+def _spatial_size(x: np.ndarray) -> Size:
     i, j, k = x.shape[-3:]
     return i, j, k
 
@@ -170,23 +159,19 @@ def _window_starts(length: int, crop: int, overlap: float) -> list[int]:
     return [*range(0, length - crop, step), length - crop]
 
 
-def _gaussian_weights(crop: Size) -> Float[Tensor, "i j k"]:
+def _gaussian_weights(crop: Size) -> Float32[np.ndarray, "i j k"]:
     """Returns a Gaussian with a standard deviation of one eighth of the crop, at least 0.001 everywhere."""
-    factors = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in crop]
-    return torch.einsum("i,j,k->ijk", *factors).clamp(min=1e-3)
+    i, j, k = (np.exp(-0.5 * ((np.arange(n, dtype=np.float32) - (n - 1) / 2) / (n / 8)) ** 2) for n in crop)
+    return np.maximum(np.einsum("i,j,k->ijk", i, j, k), np.float32(1e-3))
 
 
 def _extract_windows(
-    x: Float[np.ndarray, "c i j k"] | Float[Tensor, "c i j k"], corners: list[Size], crop: Size, margin: list[int]
-) -> Float[Tensor, "b c p q r"]:
+    x: Float[np.ndarray, "c i j k"], corners: list[Size], crop: Size, margin: list[int]
+) -> Float32[np.ndarray, "b c p q r"]:
     """Copies the windows at `corners`; an axis shorter than the crop has one window, padded with zeros."""
-    windows = [
-        torch.as_tensor(np.array(window) if isinstance(window, np.ndarray) else window)
-        for window in (x[_window_slices(corner, crop)] for corner in corners)
-    ]
-    stacked = torch.stack(windows).detach().float()
-    pads = [(lo, c - lo - n) for lo, c, n in zip(margin, crop, _spatial_size(stacked), strict=True)]
-    return functional.pad(stacked, [side for pair in reversed(pads) for side in pair])
+    windows = np.stack([x[_window_slices(corner, crop)] for corner in corners]).astype(np.float32, copy=False)
+    pads = [(lo, c - lo - n) for lo, c, n in zip(margin, crop, _spatial_size(windows), strict=True)]
+    return np.pad(windows, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else windows
 
 
 def _window_slices(corner: Size, crop: Size) -> tuple[slice, ...]:

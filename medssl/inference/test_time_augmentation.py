@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from medssl.data.classes import Classes
 
@@ -27,7 +26,7 @@ class MirrorView:
         """Mirrors voxels."""
         return np.flip(voxels, tuple(axis - 3 for axis in self.axes))
 
-    def restore(self, slab: Float[Tensor, "n w u v"], axis: int) -> Float[Tensor, "n w u v"]:
+    def restore(self, slab: Float[np.ndarray, "n w u v"], axis: int) -> Float[np.ndarray, "n w u v"]:
         """Maps a slab of class probabilities back to the original volume.
 
         Args:
@@ -36,7 +35,7 @@ class MirrorView:
         """
         renamed = slab[list(self.classes)] if self.classes else slab
         plane = [n for n in range(3) if n != axis]
-        return renamed.flip([2 + plane.index(mirrored) for mirrored in self.axes if mirrored != axis])
+        return np.flip(renamed, tuple(2 + plane.index(mirrored) for mirrored in self.axes if mirrored != axis))
 
 
 def mirror_views(axes: Sequence[int], names: Mapping[int, str]) -> tuple[MirrorView, ...]:

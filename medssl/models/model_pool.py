@@ -1,24 +1,22 @@
 """Loads one or several finetuning runs as one predictor, with optional test-time augmentation."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Any
 
 from medssl.errors import BadInput, InputWarning
 from medssl.inference.calibration import Calibration
 from medssl.inference.detector import Detector
 from medssl.inference.ensemble import Ensemble
+from medssl.inference.networks.torch_network import Precision, TorchNetwork
 from medssl.inference.predictor import Predictor
+from medssl.inference.sliding_window import Network
 from medssl.inference.test_time_augmentation import MirrorView, mirror_views
 from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.run import Run
 
 PooledPredictor = Predictor | Ensemble | Detector
-Precision = Literal["fp32", "bf16"]
 MAX_OVERLAP = 0.9
 INPUT_FIELDS = ("in_channels", "normalization", "spacing_mm", "labels")
 
@@ -96,25 +94,19 @@ def adjust_inference(
     if isinstance(predictor, Ensemble):
         members = (adjust_inference(member, batch_size, overlap, precision) for member in predictor.members)
         return replace(predictor, members=tuple(member for member in members if isinstance(member, Predictor)))
-    if precision == "bf16" and isinstance(predictor, Predictor):
-        predictor = replace(predictor, network=_use_bfloat16(predictor.network, predictor.device))
-    elif precision == "bf16" and isinstance(predictor, Detector):
+    if isinstance(predictor, Detector):
         voxel_networks, box_networks = (
-            tuple(_use_bfloat16(network, predictor.device) for network in networks)
+            tuple(_set_precision(network, precision) for network in networks)
             for networks in (predictor.voxel_networks, predictor.box_networks)
         )
         predictor = replace(predictor, voxel_networks=voxel_networks, box_networks=box_networks)
+    else:
+        predictor = replace(predictor, network=_set_precision(predictor.network, precision))
     return replace(predictor, batch_size=batch_size, overlap=overlap)
 
 
-def _use_bfloat16(network: Callable[[Tensor], Any], device: str) -> Callable[[Tensor], Any]:
-    """Returns a network whose convolutions compute in bfloat16."""
-
-    def apply(windows: Tensor) -> Any:
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            return network(windows)
-
-    return apply
+def _set_precision(network: Network, precision: Precision) -> Network:
+    return replace(network, precision=precision) if isinstance(network, TorchNetwork) else network
 
 
 def require_same_inputs(runs: Sequence[Run]) -> TrainedModel:

@@ -14,10 +14,11 @@ from medssl.errors import BadInput
 from medssl.inference.calibration import Calibration
 from medssl.inference.detector import Detector
 from medssl.inference.ensemble import Ensemble
+from medssl.inference.networks.torch_network import Precision
 from medssl.inference.prediction_writer import PredictionWriter
 from medssl.inference.streaming.case_stream import PredictionSource
 from medssl.models.fold_assignment import FoldAssignment
-from medssl.models.model_pool import PooledPredictor, Precision, adjust_inference, load_predictor, require_same_inputs
+from medssl.models.model_pool import PooledPredictor, adjust_inference, load_predictor, require_same_inputs
 from medssl.models.trained_model import TrainedModel, default_device, require_device
 from medssl.run import Run
 from medssl.volume import Volume

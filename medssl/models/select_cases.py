@@ -9,6 +9,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.data.store import Store
 from medssl.errors import BadInput
 from medssl.inference.case_selection import SelectedCase, case_embedding, case_uncertainty, rank_cases
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.models.trained_model import TrainedModel, build_predictor, load_trained_encoder
 from medssl.run import Run
@@ -43,13 +44,14 @@ def _embed_cases(
 ) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m"] | None]:
     """Returns the features of each case and, if the run predicts classes with voxel probabilities, its uncertainty."""
     network, store = TrainedModel.from_run(run), Store(manifest)
-    encoder = load_trained_encoder(run, device)
+    trained = load_trained_encoder(run, device)
+    encoder = TorchNetwork(lambda windows: trained(windows)[-1], device)
     predictor = build_predictor(run, device) if network.labels else None
     rows, uncertainties = [], []
     for case in cases:
         image = store.image(case)
         x = image.network_input(network.normalization).reshape(-1, *image.shape)
-        rows.append(case_embedding(x, lambda window: encoder(window)[-1], network.patch_size, device))
+        rows.append(case_embedding(x, encoder, network.patch_size))
         if isinstance(predictor, Predictor):
-            uncertainties.append(case_uncertainty(x, predictor.network, network.patch_size, device))
+            uncertainties.append(case_uncertainty(x, predictor.network, network.patch_size))
     return np.stack(rows), np.array(uncertainties) if uncertainties else None

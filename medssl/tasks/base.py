@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.inference.streaming.case_stream import Prediction
 from medssl.nn.encoder import Encoder
@@ -64,7 +65,7 @@ class Task(nn.Module):
             names: Class names by label value, without background.
             device: Device that predicts.
         """
-        return Predictor(self.probability, prepare, self.patch_size, names, device=device)
+        return Predictor(TorchNetwork(self.probability, device), prepare, self.patch_size, names)
 
     def transferable(self) -> dict[str, nn.Module]:
         """Returns the parts that are saved, and that pretrained weights can be loaded into."""

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from medssl.data.crops import Crops
 from medssl.inference.detector import Detector, instance_map
 from medssl.inference.lesion_candidates import Candidate
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.metrics.lesions import ScanMatches, cpm, match_hungarian
 from medssl.metrics.overlap import component_iou
 from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.detection.box_head import BoxHead
-from medssl.nn.detection.boxes import Boxes, find_lesions
+from medssl.nn.detection.boxes import find_lesions
 from medssl.nn.detection.mining import focal_loss, hard_negative_ce
 from medssl.nn.encoder import Encoder
 from medssl.nn.executor import Triple
@@ -80,16 +81,16 @@ class DetectTask(Task):
         """Returns the softmax of the voxel head."""
         return self.voxel(self._decode(x)[0]).float().softmax(1)
 
-    def boxes(self, x: Float[Tensor, "b c i j k"]) -> list[Boxes]:
-        """Returns the boxes that the box head predicts in each crop."""
-        maps, size = self._decode(x), (x.shape[2], x.shape[3], x.shape[4])
-        return self.box.predict_boxes([maps[n] for n in self.levels], size, self.config.min_score)
+    def boxes(self, x: Float[Tensor, "b c i j k"]) -> tuple[Float[Tensor, "b m n"], Float[Tensor, "b m 6"]]:
+        """Returns the scores and the corners of the boxes that the box head predicts in crops, at each anchor."""
+        maps = self._decode(x)
+        return self.box.predict_boxes([maps[n] for n in self.levels], (x.shape[2], x.shape[3], x.shape[4]))
 
     def predictor(self, prepare: Callable[[Volume], Volume], names: Mapping[int, str], device: str = "cpu") -> Detector:
         """Returns a function that predicts the lesions of a volume; see `Task.predictor`."""
-        voxels = () if self.config.head == "box" else (self.probability,)
-        boxes = () if self.config.head == "voxel" else (self.boxes,)
-        return Detector(voxels, boxes, prepare, self.patch_size, names, device=device, min_score=self.config.min_score)
+        voxels = () if self.config.head == "box" else (TorchNetwork(self.probability, device),)
+        boxes = () if self.config.head == "voxel" else (TorchNetwork(self.boxes, device),)
+        return Detector(voxels, boxes, prepare, self.patch_size, names, min_score=self.config.min_score)
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
         """Returns the mean sensitivity at 1/8 to 8 false positives in one volume, as `cpm`.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from medssl.data.classes import Classes
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.sliding_window import sliding_window_inference
 from medssl.metrics.overlap import dice
 from medssl.nn.decoder import UNetDecoder, build_deep_heads
@@ -82,13 +83,12 @@ class SegmentTask(Task):
 
         For a class without voxels in the label, the Dice is 1 if none is predicted and 0 otherwise.
         """
-        predicted = sliding_window_inference(
-            crops.x[0, 0], self.probability, self.patch_size, device=str(crops.x.device)
-        ).argmax(0)
-        label = crops.require_label()[0, 0].cpu()
+        network = TorchNetwork(self.probability, str(crops.x.device))
+        predicted = sliding_window_inference(crops.x[0, 0].cpu().numpy(), network, self.patch_size).argmax(0)
+        label = crops.require_label()[0, 0].cpu().numpy()
         annotated = [n for n in range(1, self.num_classes) if crops.annotated is None or crops.annotated[0, n]]
         is_known = label >= 0
-        scores = {f"dice_{n}": dice(((predicted == n) & is_known).numpy(), (label == n).numpy()) for n in annotated}
+        scores = {f"dice_{n}": dice((predicted == n) & is_known, label == n) for n in annotated}
         mean = sum(scores.values()) / max(1, len(scores))
         return {name: torch.tensor(value) for name, value in ({"dice": mean} | scores).items()}
 

@@ -23,6 +23,7 @@ from medssl.evaluation.calibration_fit import (
 )
 from medssl.inference.calibration import Calibration
 from medssl.inference.ensemble import Ensemble
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.io import nifti
 from medssl.metrics.detection_scores import CaseDetections, compute_finding_reliability
@@ -61,7 +62,7 @@ def sample_case(seed):
 
 
 def member(network, **options):
-    return Predictor(network, lambda volume: volume, (8, 8, 8), {1: "nodule"}, **options)
+    return Predictor(TorchNetwork(network), lambda volume: volume, (8, 8, 8), {1: "nodule"}, **options)
 
 
 @pytest.mark.parametrize("sharper", [0.3, 1.0, 4.0])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from medssl.errors import BadInput
 from medssl.inference.case_selection import case_embedding, case_similarity, case_uncertainty, rank_cases
+from medssl.inference.networks.torch_network import TorchNetwork
 
 
 def clusters(sizes, seed=0, spread=0.1):
@@ -86,16 +87,17 @@ def test_similarity_is_a_gaussian_of_distances():
 def test_embedding_is_mean_and_deviation_of_features():
     x = np.random.default_rng(0).random((1, 20, 8, 12)).astype(np.float32)
     encode = torch.nn.AvgPool3d(4)
-    embedding = case_embedding(x, encode, (8, 8, 8))
+    embedding = case_embedding(x, TorchNetwork(encode), (8, 8, 8))
     windows = [x[:, i : i + 8, :, k : k + 8] for i in (0, 8, 12) for k in (0, 4)]
     cells = torch.cat([encode(torch.from_numpy(window)[None]).flatten() for window in windows]).double()
     assert embedding == pytest.approx([float(cells.mean()), float(cells.std(correction=0))], abs=1e-6)
-    assert len(case_embedding(x[:, :5, :5, :5], encode, (8, 8, 8))) == 2
+    assert len(case_embedding(x[:, :5, :5, :5], TorchNetwork(encode), (8, 8, 8))) == 2
 
 
 def test_uncertainty_is_the_highest_entropy():
     x = np.zeros((1, 20, 20, 20), np.float32)
     x[0, :5, :5, :5] = 0.5
-    uncertainty = case_uncertainty(x, lambda w: torch.cat([1 - w, w], 1), (20, 20, 20))
+    network = TorchNetwork(lambda w: torch.cat([1 - w, w], 1))
+    uncertainty = case_uncertainty(x, network, (20, 20, 20))
     assert uncertainty == pytest.approx(1.0, abs=1e-3)
-    assert case_uncertainty(0 * x, lambda w: torch.cat([1 - w, w], 1), (20, 20, 20)) < 1e-3
+    assert case_uncertainty(0 * x, network, (20, 20, 20)) < 1e-3

@@ -10,9 +10,10 @@ from medssl.inference.connected_findings import extract_findings, label_componen
 from medssl.inference.detector import Detector, instance_map, merge_peaks_and_boxes
 from medssl.inference.ensemble import Ensemble
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.inference.test_time_augmentation import MirrorView
-from medssl.nn.detection.boxes import Boxes, find_lesions
+from medssl.nn.detection.boxes import find_lesions
 from medssl.volume import Volume
 
 BRIGHT = {(12, 14, 20): 0.9, (30, 22, 11): 0.4}
@@ -33,23 +34,24 @@ def voxels(x):
 
 
 def boxes(x):
-    """Returns each bright component of a window as a box, with its brightness as score."""
-    predictions = []
-    for window in x[:, 0]:
+    """Returns each bright component of a window as a box, with its brightness as score, among 4 anchors."""
+    scores, corners = torch.zeros(len(x), 4, 1), torch.zeros(len(x), 4, 6)
+    for n, window in enumerate(x[:, 0]):
         lesions = find_lesions((window[None] > 0).long())[1][0]
-        sides = [tuple(map(slice, row[:3], row[3:])) for row in lesions.corners.long().tolist()]
-        score = [float(window[side].max()) for side in sides]
-        predictions.append(Boxes(lesions.corners, lesions.label, torch.tensor(score)))
-    return predictions
+        for m, row in enumerate(lesions.corners):
+            corners[n, m] = row
+            scores[n, m] = window[tuple(map(slice, row[:3].long().tolist(), row[3:].long().tolist()))].max()
+    return scores, corners
 
 
 def predict_no_boxes(x):
-    """Returns no boxes."""
-    return [Boxes(torch.zeros(0, 6), torch.zeros(0).long(), torch.zeros(0)) for _ in x]
+    """Returns anchors without a score."""
+    return torch.zeros(len(x), 4, 1), torch.zeros(len(x), 4, 6)
 
 
 def detector(route="voxel", **options):
-    networks = {"voxel": ((voxels,), ()), "box": ((), (boxes,)), "both": ((voxels,), (boxes,))}[route]
+    heads = (voxels,) * (route != "box"), (boxes,) * (route != "voxel")
+    networks = (tuple(map(TorchNetwork, head)) for head in heads)
     return Detector(*networks, lambda v: v, (24, 24, 24), {1: "nodule"}, **options)
 
 
@@ -74,7 +76,7 @@ def test_empty_and_small_volumes_work(route):
 
 
 def test_silent_network_halves_the_score():
-    pair = replace(detector("box"), box_networks=(boxes, predict_no_boxes))
+    pair = replace(detector("box"), box_networks=(TorchNetwork(boxes), TorchNetwork(predict_no_boxes)))
     scores = [sorted(f.score for f in model(image(), "a").findings) for model in (detector("box"), pair)]
     assert np.allclose(np.array(scores[0]) / 2, scores[1], rtol=1e-5)
 
@@ -82,7 +84,7 @@ def test_silent_network_halves_the_score():
 @pytest.mark.parametrize("route", ["voxel", "both"])
 def test_disagreement_equals_that_of_an_ensemble(route):
     """The second network sees everything at half the brightness."""
-    pair = replace(detector(route), voxel_networks=(voxels, lambda x: voxels(x / 2)))
+    pair = replace(detector(route), voxel_networks=(TorchNetwork(voxels), TorchNetwork(lambda x: voxels(x / 2))))
     prediction, single = pair(image(), "a"), detector(route)(image(), "a")
     assert single.uncertainty is None
     members = [Predictor(network, lambda v: v, (24, 24, 24), {1: "nodule"}) for network in pair.voxel_networks]
@@ -162,7 +164,7 @@ def test_single_voxel_box_is_drawn():
 @pytest.mark.parametrize("codes", ["RAS", "SPL"])
 @pytest.mark.parametrize("pair", [False, True], ids=["single", "pair"])
 def test_a_streamed_detection_equals_the_one_on_the_whole_grid(codes, pair):
-    networks = (voxels, lambda x: voxels(x / 2)) if pair else (voxels,)
+    networks = tuple(map(TorchNetwork, (voxels, lambda x: voxels(x / 2)) if pair else (voxels,)))
     working = image({**BRIGHT, (20, 8, 25): 0.7})
     model = replace(detector("voxel"), voxel_networks=networks, prepare=lambda v: working)
     affine = working.affine @ np.diag([0.7, 0.8, 0.6, 1])

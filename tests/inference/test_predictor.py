@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.volume import Volume
 
@@ -26,9 +27,9 @@ def bright(x):
     return torch.cat([1 - x, x], dim=1).clamp(0, 1)
 
 
-def predictor(spacing_mm=(1.0, 1.0, 2.0), **options):
-    plain = {"network": bright, "prepare": lambda v: v.reorient("RAS").resample(spacing_mm, order=1)}
-    return Predictor(**plain | {"crop": (16, 16, 16), "names": {1: "ball"}} | options)
+def predictor(spacing_mm=(1.0, 1.0, 2.0), network=bright, **options):
+    plain = {"prepare": lambda v: v.reorient("RAS").resample(spacing_mm, order=1)}
+    return Predictor(TorchNetwork(network), **plain | {"crop": (16, 16, 16), "names": {1: "ball"}} | options)
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SRP", "AIL"])

@@ -65,7 +65,7 @@ def test_an_imported_network_predicts_what_nnunet_computes(tmp_path):
     hu = np.random.default_rng(0).normal(40, 150, (16, 16, 8)).round().astype(np.int16)
     predictor = build_predictor(run)
     prepared = predictor.prepare(Volume(hu, np.diag([1.2, 1.0, 2.5, 1.0]), "HU"))
-    probability = predictor.network(torch.from_numpy(prepared.voxels)[None, None])
+    probability = predictor.network(prepared.voxels[None, None])
     z_score = (np.clip(hu, -200, 300) - CT["mean"]) / CT["std"]
     upstream = net(torch.from_numpy(z_score.astype(np.float32)).permute(2, 1, 0)[None, None])
     expected = upstream.softmax(1).permute(0, 1, 4, 3, 2)

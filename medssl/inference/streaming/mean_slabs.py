@@ -4,9 +4,7 @@ from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float32
-from torch import Tensor
+from jaxtyping import Float32
 
 from medssl.inference.predictor import class_entropy
 from medssl.inference.sliding_window import ROWS_PER_SLAB
@@ -15,8 +13,8 @@ MAX_BYTES_IN_MEMORY = 2**26
 
 
 def stream_mean(
-    predictions: Iterable[Iterator[Float[Tensor, "n _ u v"]]], count: int
-) -> Iterator[tuple[Float32[Tensor, "n w u v"], Float32[Tensor, "w u v"]]]:
+    predictions: Iterable[Iterator[Float32[np.ndarray, "n _ u v"]]], count: int
+) -> Iterator[tuple[Float32[np.ndarray, "n w u v"], Float32[np.ndarray, "w u v"]]]:
     """Yields slabs of the mean of several predictions, and of their disagreement.
 
     The disagreement is the entropy of the mean minus the mean entropy, as a fraction of the largest possible entropy.
@@ -31,16 +29,15 @@ def stream_mean(
         for slabs in predictions:
             file.seek(0)
             for slab in slabs:
-                probability = slab.to("cpu", torch.float32)
-                sums = torch.cat([probability, -class_entropy(probability)[None]]) / count
+                sums = np.concatenate([slab, -class_entropy(slab)[None]]) / np.float32(count)
                 shape = sums.shape[0], sums.shape[2], sums.shape[3]
-                _add_rows(file, sums.movedim(1, 0).numpy())
+                _add_rows(file, sums.swapaxes(0, 1))
         file.seek(0)
         while content := file.read(ROWS_PER_SLAB * int(np.prod(shape)) * 4):
             rows = np.frombuffer(bytearray(content), np.float32).reshape(-1, *shape)
-            total = torch.from_numpy(rows).movedim(0, 1)
+            total = rows.swapaxes(0, 1)
             mean, negative_entropy = total[:-1], total[-1]
-            yield mean, ((negative_entropy + class_entropy(mean)) / np.log(len(mean))).clamp(0, 1)
+            yield mean, ((negative_entropy + class_entropy(mean)) / np.float32(np.log(len(mean)))).clip(0, 1)
 
 
 def _add_rows(file: "SpooledTemporaryFile[bytes]", rows: Float32[np.ndarray, "w c u v"]) -> None:

@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from monai.apps.detection.utils.ATSS_matcher import ATSSMatcher
 from monai.apps.detection.utils.hard_negative_sampler import HardNegativeSampler
-from monai.data.box_utils import batched_nms, clip_boxes_to_image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,8 +27,6 @@ from medssl.nn.detection.boxes import Boxes, decode_offsets, encode_offsets, gen
 from medssl.nn.executor import Triple
 
 PRIOR_PROBABILITY = 0.01  # of each class at each anchor of an untrained head
-MAX_BOXES = 100  # candidates of a crop before non-maximum suppression
-NMS_IOU = 0.22  # two boxes of a crop with a larger overlap are the same lesion
 MIN_NEGATIVES = 16  # mined in a crop without lesions
 
 
@@ -91,18 +88,18 @@ class BoxHead(nn.Module):
         ]
         return torch.stack(losses).mean()
 
-    def predict_boxes(self, maps: Sequence[Tensor], size: Triple, min_score: float) -> list[Boxes]:
-        """Predicts the boxes of each crop, by decreasing score and without duplicates.
+    def predict_boxes(
+        self, maps: Sequence[Tensor], size: Triple
+    ) -> tuple[Float[Tensor, "b m n"], Float[Tensor, "b m 6"]]:
+        """Returns the score of each foreground class and the corners of the box at each anchor.
 
         Args:
             maps: Decoder maps, fine to coarse.
-            size: Shape of a crop in voxels; boxes are clipped to it.
-            min_score: Boxes with a lower score are left out.
+            size: Shape of a crop in voxels.
         """
         logits, offsets = self(maps)
         anchors = torch.cat(self._generate_anchors(size, logits.device))
-        crops = zip(logits.detach().float().sigmoid(), offsets.detach().float(), strict=True)
-        return [_select_boxes(p, decode_offsets(anchors, offset), size, min_score) for p, offset in crops]
+        return logits.float().sigmoid(), decode_offsets(anchors, offsets.float())
 
     def match_anchors(
         self, corners: Float[Tensor, "r 6"], anchors: Float[Tensor, "m 6"], counts: list[int]
@@ -169,14 +166,3 @@ def _has_known_center(anchors: Float[Tensor, "m 6"], label: Int[Tensor, "i j k"]
 def _mean(values: Float[Tensor, "m"]) -> Float[Tensor, ""]:
     """Returns the mean, or 0 without values."""
     return values.sum() / max(1, len(values))
-
-
-def _select_boxes(p: Float[Tensor, "m n"], corners: Float[Tensor, "m 6"], size: Triple, min_score: float) -> Boxes:
-    """Selects the boxes with the largest scores inside a crop and removes duplicates."""
-    score, index = p.flatten().topk(min(MAX_BOXES, p.numel()))
-    index = index[score >= min_score]
-    score, label = score[score >= min_score], index % p.shape[1] + 1
-    corners, inside = clip_boxes_to_image(corners[index // p.shape[1]], size)
-    score, label = score[inside], label[inside]
-    selected = batched_nms(corners, score, label, NMS_IOU)
-    return Boxes(corners[selected], label[selected], score[selected])

@@ -1,11 +1,13 @@
 """Tests boxes and their head against brute force and MONAI, at borders, without lesions and with degenerate boxes."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.data.box_utils import box_iou, box_pair_giou
+from monai.data.box_utils import batched_nms, box_iou, box_pair_giou, clip_boxes_to_image
 
+from medssl.inference.box_ensemble import select_boxes
 from medssl.nn.detection.box_head import BoxHead
 from medssl.nn.detection.boxes import (
     MAX_LOG_SCALE,
@@ -156,21 +158,42 @@ def test_a_head_whose_boxes_are_far_too_large_recovers(log_scale):
     assert (last.bias[3:].abs() < 1.5).all()
 
 
+def predict_boxes(box_head, levels):
+    """Returns the boxes of one crop of 16 voxels a side."""
+    scores, corners = box_head.predict_boxes(levels, (16, 16, 16))
+    return select_boxes(scores[0].detach().numpy(), corners[0].detach().numpy(), (16, 16, 16), 0.05)
+
+
 def test_predicted_boxes_lie_inside_the_crop_without_duplicates():
     box_head = head(classes=3)
     for p in box_head.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    (boxes,) = box_head.predict_boxes(maps(3), (16, 16, 16), 0.05)
+    boxes = predict_boxes(box_head, maps(3))
     low, high = boxes.corners[:, :3], boxes.corners[:, 3:]
     assert len(low) > 3 and (low >= 0).all() and (high <= 16).all() and (high - low >= 1).all()
-    assert (boxes.score.diff() <= 0).all() and boxes.score.min() >= 0.05
-    for label in boxes.label.unique():
-        same_class = boxes.corners[boxes.label == label]
+    assert (np.diff(boxes.score) <= 0).all() and boxes.score.min() >= 0.05
+    for label in np.unique(boxes.label):
+        same_class = torch.from_numpy(boxes.corners[boxes.label == label])
         assert (box_iou(same_class, same_class).fill_diagonal_(0) <= 0.22).all()
 
 
+def test_selected_boxes_are_those_of_monai():
+    random = np.random.default_rng(0)
+    low = random.uniform(-2, 14, (300, 3))
+    corners = np.concatenate([low, low + random.uniform(0.2, 8, (300, 3))], 1).astype(np.float32)
+    scores = random.random((300, 2)).astype(np.float32)
+    boxes = select_boxes(scores, corners, (16, 16, 16), 0.3)
+    score, index = torch.from_numpy(scores).flatten().topk(100)
+    clipped, is_inside = clip_boxes_to_image(torch.from_numpy(corners)[index // 2], (16, 16, 16))
+    score, label = score[is_inside], (index % 2 + 1)[is_inside]
+    kept = batched_nms(clipped, score, label, 0.22)
+    assert 10 < len(kept) < 100
+    assert np.allclose(boxes.corners, clipped[kept]) and np.allclose(boxes.score, score[kept])
+    assert np.array_equal(boxes.label, label[kept])
+
+
 def test_an_untrained_head_predicts_no_boxes():
-    (boxes,) = head().predict_boxes(maps(), (16, 16, 16), 0.05)
+    boxes = predict_boxes(head(), maps())
     assert len(boxes.label) == 0
     assert boxes.corners.shape == (0, 6)
 
