@@ -104,7 +104,7 @@ def test_the_saved_parts_are_all_that_prediction_needs(variant, tmp_path):
     assert weight_transfer.load_parts(tmp_path / "w.safetensors", loaded.transferable()).count("skipped") == 0
     x = batch(FULL[0]).x[:, 0]
     outputs = [
-        task_.eval().boxes(x)[0].score if variant.get("head") == "box" else task_.eval().probability(x)
+        task_.eval().boxes(x)[0] if variant.get("head") == "box" else task_.eval().probability(x)
         for task_ in (task, loaded)
     ]
     assert torch.equal(*outputs)
