@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -12,6 +12,7 @@ DeviceArray = Any  # of NumPy or of torch, on the device of a network
 ROWS_PER_SLAB = 8
 
 
+@runtime_checkable
 class Network(Protocol):
     """A network on a device, and the arrays there, which the sliding window multiplies, adds and cuts."""
 
