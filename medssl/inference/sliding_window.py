@@ -124,12 +124,12 @@ def _drop_rows(sums: DeviceArray, count: int, is_reversed: bool) -> None:
         count: The number of rows.
         is_reversed: Whether the last rows are dropped.
     """
-    kept, moved, zeroed = slice(count, None), slice(None, -count), slice(-count, None)
+    source, target, end = slice(count, None), slice(None, -count), slice(-count, None)
     if is_reversed:
-        kept, moved, zeroed = moved, kept, slice(None, count)
+        source, target, end = target, source, slice(None, count)
     for rows in sums:
-        rows[moved] = rows[kept] * 1  # a copy, since the rows overlap
-        rows[zeroed] = 0
+        rows[target] = rows[source] * 1  # a copy, since the rows overlap
+        rows[end] = 0
 
 
 def iterate_windows(

@@ -149,7 +149,7 @@ def compute_moments(x: Float[Tensor, "b c i j k"], mask: Bool[Tensor, "b 1 i j k
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
     voxels = x.shape[2] * x.shape[3] * x.shape[4]
-    count = x.new_full((len(x), 1), voxels, dtype=dtype) if mask is None else mask.sum((2, 3, 4), dtype=dtype)
+    count = x.new_full((x.shape[0], 1), voxels, dtype=dtype) if mask is None else mask.sum((2, 3, 4), dtype=dtype)
     mean, var = _MomentsFunction.apply(x, mask, count.clamp_min(1))
     return Moments(mean, var, count)
 

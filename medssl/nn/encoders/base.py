@@ -101,7 +101,7 @@ class Encoder(nn.Module):
         self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"] | None, num_visible: int | None = None
     ) -> Executor:
         """Builds the executor that runs the layers for a volume and a mask; see `forward` and `VisibleBlocks`."""
-        expected = (len(x), 1, *count_patches(x, self.patch))
+        expected = (x.shape[0], 1, *count_patches(x, self.patch))
         _check_bf16_depth(x, expected[2])
         if visible is None:
             return Executor()
