@@ -99,7 +99,7 @@ class BoxHead(nn.Module):
         """
         logits, offsets = self(maps)
         anchors = torch.cat(self._generate_anchors(size, logits.device))
-        return logits.float().sigmoid(), decode_offsets(anchors, offsets.float())
+        return logits.float().sigmoid(), decode_offsets(anchors.expand_as(offsets), offsets.float())
 
     def match_anchors(
         self, corners: Float[Tensor, "r 6"], anchors: Float[Tensor, "m 6"], counts: list[int]
