@@ -61,7 +61,7 @@ class AssistDesk:
         before = request.read_mask(image.volume.shape)
         clicks = request.read_clicks(image.volume.shape)
         context = self._bank.find_context(case_image.case, request.label)
-        proposal = propose_mask(image, before, clicks, context)
+        proposal = propose_mask(image, before, clicks, context, request.read_slices(image.volume.shape))
         return describe_proposal(before, apply_proposal(before, proposal), proposal)
 
     def _find(self, number: int) -> CaseImage:

@@ -77,13 +77,14 @@ class MeasureEvent(ViewerEvent):
 
 
 class AssistTool(BaseModel):
-    """The tool that proposed a stroke, and the number of clicks that it took."""
+    """The tool that proposed a stroke, and the numbers of clicks and of drawn slices that it took."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     engine: Literal["medssl-assist"]
     version: str = Field(pattern=r"^[0-9]{1,4}$")
-    num_clicks: int = Field(ge=1, le=10_000)
+    num_clicks: int = Field(ge=0, le=10_000)
+    num_slices: int = Field(ge=0, le=10_000)
 
 
 class StrokeEvent(ViewerEvent):

@@ -10,7 +10,7 @@ arrive more than once. Every event has client, seq, kind and at (ISO 8601, the b
     missed    centre_mm, label, reason, note: a reader's own finding at the crosshair
     measure   finding, plane, long and short: the two ends of each axis, in mm RAS
     stroke    runs [[first voxel, voxels, label], ...] over the RAS grid, i fastest; tool, finding;
-              assist: engine, version and num_clicks of the tool that proposed it, if one did
+              assist: engine, version, num_clicks and num_slices of the tool that proposed it, if one did
     undo      of, of_client: number and page of the event that is taken back
     sign      screen: the strokes and verdicts on the screen
     reopen, deliver, next    acts on the whole case

@@ -11,6 +11,7 @@ from medssl.export.encode_cases import encode_predictions
 from medssl.io import nifti
 from medssl.predictions_folder import LABELS, read_index
 from medssl.review.access.signed_links import Link
+from medssl.review.assist.proposal import ENGINE, ENGINE_VERSION
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore
 
@@ -44,7 +45,7 @@ def test_a_click_inside_a_nodule_proposes_it(client, access, predictions):
     answer = client.post(make_url(access), json={"label": 1, "inside": [offset]})
     assert answer.status_code == 200 and answer.headers["cache-control"] == "private, no-store"
     content = answer.json()
-    assert (content["engine"], content["version"]) == ("medssl-assist", "1") and content["removed"] == []
+    assert (content["engine"], content["version"]) == (ENGINE, ENGINE_VERSION) and content["removed"] == []
     added = {n for start, length in content["added"] for n in range(start, start + length)}
     assert offset in added and len(added) == content["num_voxels"]
 

@@ -51,7 +51,7 @@ def test_something_that_is_no_event_is_refused(content):
 
 
 def test_a_proposal_that_was_kept_names_its_tool():
-    tool = {"engine": "medssl-assist", "version": "1", "num_clicks": 3}
+    tool = {"engine": "medssl-assist", "version": "1", "num_clicks": 3, "num_slices": 1}
     assert json.loads(fields(kind="stroke", runs=[[5, 2, 1]], finding="f", assist=tool)["details"]) == {"assist": tool}
     assert fields(kind="stroke", runs=[[5, 2, 1]], finding="f")["details"] == ""
 

@@ -5,7 +5,7 @@ import pytest
 
 from medssl.errors import BadInput
 from medssl.review.assist.assist_request import AssistRequest, describe_proposal
-from medssl.review.assist.proposal import AssistImage, apply_proposal, propose_mask
+from medssl.review.assist.proposal import ENGINE_VERSION, AssistImage, apply_proposal, propose_mask
 from medssl.volume import Volume
 from tests.viewer.test_findings import HIGH, LABELS, LOW, finding, strokes
 
@@ -44,7 +44,7 @@ def assisted(screen):
         try:
             request = AssistRequest.parse(route.request.post_data_buffer)
             before = request.read_mask(SHAPE)
-            proposal = propose_mask(image, before, request.read_clicks(SHAPE))
+            proposal = propose_mask(image, before, request.read_clicks(SHAPE), None, request.read_slices(SHAPE))
         except BadInput as error:
             return route.fulfill(status=400, json={"reason": str(error)})
         return route.fulfill(json=describe_proposal(before, apply_proposal(before, proposal), proposal))
@@ -97,7 +97,7 @@ def test_clicks_complete_a_finding_and_enter_keeps_it_as_one_stroke(assisted):
     np.testing.assert_array_equal(after == HIGH, OTHER)
     (stroke,) = strokes(assisted)
     assert stroke["finding"] == "low" and stroke["tool"] == "assist"
-    assert stroke["assist"] == {"engine": "medssl-assist", "version": "1", "num_clicks": 2}
+    assert stroke["assist"] == {"engine": "medssl-assist", "version": ENGINE_VERSION, "num_clicks": 2, "num_slices": 0}
     keys.press("z")
     np.testing.assert_array_equal(read_mask(assisted), before)
     keys.press("Shift+Z")
@@ -154,3 +154,23 @@ def test_another_finding_begins_without_clicks(assisted):
     mark(assisted, (15, 16, 10))
     assisted.viewer("v.reading.select('high', false, false)")
     assert assisted.viewer("return v.state.assist") is None
+
+
+def test_drawn_slices_alone_are_completed_and_recorded(assisted):
+    screen, keys = assisted, assisted.page.keyboard
+    paint = "e.beginStroke(); for (const n of a) e.setLabel(n, 0); v.reading.finishStroke('erase');"
+    leak = np.flatnonzero((LEAK & (np.indices(SHAPE)[2] == 10)).ravel(order="F")).tolist()
+    missing = np.flatnonzero((LESION & (np.indices(SHAPE)[2] == 10)).ravel(order="F")).tolist()
+    keys.press("b")
+    screen.viewer(f"const e = v.state.editor; {paint}", leak)
+    screen.viewer(f"const e = v.state.editor; {paint.replace('n, 0', f'n, {LOW}').replace('erase', 'brush')}", missing)
+    before = read_mask(screen)
+    keys.press("Shift+C")
+    wait_for_proposal(screen)
+    assert screen.viewer("return v.state.assist.added.length")
+    keys.press("Enter")
+    after = read_mask(screen)
+    np.testing.assert_array_equal(after[:, :, 10], before[:, :, 10])
+    assert dice(after == LOW, LESION) > dice(before == LOW, LESION) + 0.1
+    tool = strokes(screen)[-1]["assist"]
+    assert (tool["num_clicks"], tool["num_slices"]) == (0, 1)

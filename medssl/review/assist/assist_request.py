@@ -7,13 +7,15 @@ from jaxtyping import Bool, Int64
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medssl.errors import BadInput
+from medssl.review.assist.drawn_slices import DrawnSlices
 from medssl.review.assist.proposal import ENGINE, ENGINE_VERSION, Proposal
 from medssl.review.assist.scene import Clicks
 from medssl.review.mask_runs import diff_masks
 
-MAX_CLICKS, MAX_RUNS = 500, 500_000
+MAX_CLICKS, MAX_RUNS, MAX_SLICES = 500, 500_000, 1000
 Offset = Annotated[int, Field(ge=0, le=2**53)]
 Run = tuple[Offset, Annotated[int, Field(ge=1, le=2**53)]]
+Slice = tuple[Annotated[int, Field(ge=0, le=2)], Offset]
 Mask = Bool[np.ndarray, "i j k"]
 
 
@@ -25,6 +27,7 @@ class AssistRequest(BaseModel):
         inside: The voxels that belong to the finding, i fastest.
         outside: The voxels that do not.
         mask: The current mask: first voxel and number of voxels of each run.
+        slices: The slices in which the mask is as the reader wants it: the axis across each, and its index.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +36,7 @@ class AssistRequest(BaseModel):
     inside: tuple[Offset, ...] = Field((), max_length=MAX_CLICKS)
     outside: tuple[Offset, ...] = Field((), max_length=MAX_CLICKS)
     mask: tuple[Run, ...] = Field((), max_length=MAX_RUNS)
+    slices: tuple[Slice, ...] = Field((), max_length=MAX_SLICES)
 
     @classmethod
     def parse(cls, content: bytes) -> "AssistRequest":
@@ -50,6 +54,12 @@ class AssistRequest(BaseModel):
     def read_clicks(self, shape: tuple[int, int, int]) -> Clicks:
         """Returns the clicks on a grid of this shape; raises BadInput if one lies outside."""
         return Clicks(*(_to_points(np.array(o, np.int64), shape) for o in (self.inside, self.outside)))
+
+    def read_slices(self, shape: tuple[int, int, int]) -> DrawnSlices:
+        """Returns the drawn slices of a grid of this shape; raises BadInput if one lies outside."""
+        _require_inside(all(index < shape[axis] for axis, index in self.slices))
+        i, j, k = (tuple(sorted({n for axis, n in self.slices if axis == a})) for a in range(3))
+        return DrawnSlices(i, j, k)
 
     def read_mask(self, shape: tuple[int, int, int]) -> Mask:
         """Returns the current mask on a grid of this shape; raises BadInput if a run leaves it."""
@@ -75,4 +85,4 @@ def _to_points(offsets: Int64[np.ndarray, " n"], shape: tuple[int, int, int]) ->
 
 def _require_inside(is_inside: bool) -> None:
     if not is_inside:
-        raise BadInput("a click or the mask leaves the image; reload the page")
+        raise BadInput("a click, a slice or the mask leaves the image; reload the page")

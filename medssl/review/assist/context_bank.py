@@ -19,6 +19,7 @@ from medssl.io import nifti
 from medssl.predictions_folder import LABELS, Index, read_findings
 from medssl.review.assist.label_context import LabelContext
 from medssl.review.assist.proposal import ENGINE_VERSION, AssistImage, learn_from_mask
+from medssl.review.assist.signed_shape import SignedShape
 from medssl.review.assist.voxel_classifier import Evidence
 from medssl.review.consensus.reading_of_record import select_signed_reading
 from medssl.review.corrected_labels import FindingMap, find_label, find_top_label
@@ -26,7 +27,7 @@ from medssl.review.event_store import EventStore
 from medssl.review.reading import Reading
 
 MAX_FINDINGS = 6  # of a case that are learned from
-MAX_LESSONS = 300  # of the newest are kept, about 200 KB each
+MAX_LESSONS = 300  # of the newest are kept, about 200 KB each and 140 KB for each shape
 Lessons = dict[str, dict[int, LabelContext]]  # by case and reading, then by label
 
 logger = logging.getLogger(__name__)
@@ -111,10 +112,15 @@ def _read_lessons(path: Path, version: str) -> Lessons:
             if str(arrays["version"]) != version:
                 return {}
             lessons: Lessons = {}
-            columns = (arrays["keys"], arrays["counts"], arrays["grams"], arrays["moments"], arrays["shapes"])
-            for key, count, gram, moment, shape in zip(*columns, strict=True):
+            shapes = [
+                SignedShape(depth.astype(np.float32), float(step), deepest)
+                for depth, step, deepest in zip(arrays["depths"], arrays["steps"], arrays["deepest"], strict=True)
+            ]
+            ends = np.cumsum(arrays["num_shapes"])
+            columns = (arrays["keys"], arrays["counts"], arrays["grams"], arrays["moments"], arrays["num_shapes"], ends)
+            for key, count, gram, moment, num_shapes, end in zip(*columns, strict=True):
                 case, label = json.loads(str(key))
-                context = LabelContext(int(count), Evidence(gram, moment), shape.astype(np.float32))
+                context = LabelContext(int(count), Evidence(gram, moment), tuple(shapes[end - num_shapes : end]))
                 lessons.setdefault(case, {})[label] = context
             return lessons
     except FileNotFoundError:
@@ -126,11 +132,15 @@ def _read_lessons(path: Path, version: str) -> Lessons:
 
 def _write_lessons(path: Path, version: str, lessons: Lessons) -> None:
     rows = [(json.dumps([key, label]), c) for key, by_label in lessons.items() for label, c in by_label.items()]
+    shapes = [shape for _, c in rows for shape in c.shapes]
     with atomic_file(path, is_private=True) as part, part.open("wb") as file:
         np.savez_compressed(
             file, version=version, keys=np.array([key for key, _ in rows], str),
             counts=np.array([c.count for _, c in rows], np.int64),
             grams=np.array([c.evidence.gram for _, c in rows], np.float32),
             moments=np.array([c.evidence.moment for _, c in rows], np.float32),
-            shapes=np.array([c.shape for _, c in rows], np.float16),
+            num_shapes=np.array([len(c.shapes) for _, c in rows], np.int64),
+            depths=np.array([shape.depth_mm for shape in shapes], np.float16),
+            steps=np.array([shape.step_mm for shape in shapes], np.float32),
+            deepest=np.array([shape.deepest_mm for shape in shapes], np.float32),
         )  # fmt: skip

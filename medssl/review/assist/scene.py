@@ -7,8 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 from scipy import ndimage
 
-from medssl.review.assist.label_context import LabelContext, find_deepest_point, measure_depth
+from medssl.review.assist.depth import find_deepest_point, measure_depth, measure_signed_depth
+from medssl.review.assist.drawn_slices import NO_SLICES, DrawnSlices
+from medssl.review.assist.label_context import LabelContext
 from medssl.review.assist.random_walker import solve_random_walker
+from medssl.review.assist.signed_shape import place_by_point, place_by_slices
 from medssl.review.assist.voxel_classifier import Embedding, Evidence, embed_voxels
 from medssl.review.assist.voxel_features import Features
 from medssl.volume import Spacing
@@ -23,6 +26,10 @@ COARSE_VOXELS = 200_000  # of a larger box, every second voxel along each axis i
 MASK_EVIDENCE = 0.3  # weight of the examples of the mask, where those of a click have the weight 1
 SCORE_SLOPE, MASK_LIMIT = 4.0, 3.0  # from scores to logits; the largest logit of the mask, which grows by 1 per mm
 CLICK_LOGIT, CLICK_RADIUS_MM = 3.0, 4.0  # how a click moves the logits around it
+SHAPE_WEIGHT, SHAPE_FLOOR = 1.5, 0.03  # how much the shapes of signed cases count, and the lowest share one may have
+DEPTH_LIMIT = 6.0  # the largest logit of the depth that drawn slices give, which grows by 1 per mm
+OUTSIDE_MM = 15.0  # voxels of drawn slices further outside are no examples
+SLICE_REACH_MM = 6.0  # how far from a drawn slice it has more say than the mask that is there
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,21 +64,27 @@ class Scene:
         mask: The current mask of the finding.
         clicks: The clicks in the box.
         spacing_mm: The distance between neighbouring voxels along i, j, k in mm.
+        drawn: The slices of the box in which the mask is as the reader wants it.
     """
 
     features: Features
     mask: Mask
     clicks: Clicks
     spacing_mm: Spacing
+    drawn: DrawnSlices = NO_SLICES
 
     def propose(self, context: LabelContext | None) -> Mask:
         """Returns the proposed mask."""
         inside, outside = self._draw_seeds()
-        evidence = self._gather_evidence(inside, outside)
-        logits = self._measure_click_logits() + self._measure_mask_logits()
+        logits, evidence = self._measure_click_logits(), self._gather_evidence(inside, outside)
+        if self.drawn.count:
+            depth = self._measure_drawn_depth(context)
+            logits += np.clip(depth, -DEPTH_LIMIT, DEPTH_LIMIT)
+            evidence += self._learn_from_slices(depth)
+        else:
+            logits += self._measure_mask_logits() + self._measure_shape_logits(context)
         if context:
-            evidence = evidence + context.weigh_evidence()
-            logits = logits + context.measure_shape_logits(self.mask.shape, self._find_centre(), self.spacing_mm)
+            evidence += context.weigh_evidence()
         prior = 1 / (1 + np.exp(-np.clip(logits + self._classify(evidence), -30, 30)))
         sigmas = [0.5 * min(self.spacing_mm) / mm for mm in self.spacing_mm]
         intensity = ndimage.gaussian_filter(self.features[0], sigmas)
@@ -112,7 +125,9 @@ class Scene:
         for ball, points in ((inside, self.clicks.inside), (outside, self.clicks.outside)):
             for point in points:
                 ball |= self._measure_distances(point) <= radius_mm
-        return inside & ~outside, outside & ~inside
+        known = self.drawn.mark(self.mask.shape)
+        is_inside, is_outside = inside & ~outside, outside & ~inside
+        return np.where(known, self.mask, is_inside), np.where(known, ~self.mask, is_outside)
 
     def _gather_evidence(self, inside: Mask, outside: Mask) -> Evidence:
         """Returns the evidence of the clicks, of the core of the mask, and of what is far from both."""
@@ -130,6 +145,31 @@ class Scene:
         for selected, is_inside, weight in examples:
             evidence = evidence + Evidence.from_examples(self.build_embedding(selected), is_inside) * weight
         return evidence
+
+    def _measure_drawn_depth(self, context: LabelContext | None) -> Grid:
+        """Returns the signed depth in mm that the drawn slices give, further away from them that of the mask."""
+        shapes = context.shapes if context else ()
+        expected = place_by_slices(shapes, self.mask, self.drawn, self.spacing_mm)
+        depth = self.drawn.extend(self.mask, self.spacing_mm, expected)
+        if not (self.mask & ~self.drawn.mark(self.mask.shape)).any():
+            return depth
+        distance = self.drawn.measure_distance(self.mask.shape, self.spacing_mm)
+        nearness = np.exp(-0.5 * (distance / SLICE_REACH_MM) ** 2)
+        return nearness * depth + (1 - nearness) * measure_signed_depth(self.mask, self.spacing_mm)
+
+    def _learn_from_slices(self, depth_mm: Grid) -> Evidence:
+        """Returns the evidence of the drawn slices, as much as that of as many clicks."""
+        known = self.drawn.mark(self.mask.shape)
+        near = known & ~self.mask & (depth_mm > -OUTSIDE_MM)
+        inside = Evidence.from_examples(self.build_embedding(known & self.mask), is_inside=True)
+        return (inside + Evidence.from_examples(self.build_embedding(near), is_inside=False)) * self.drawn.count
+
+    def _measure_shape_logits(self, context: LabelContext | None) -> Grid | float:
+        """Returns the logits of the shapes of signed cases around the deepest point of the mask."""
+        if not context:
+            return 0.0
+        share = place_by_point(context.shapes, self.mask.shape, self._find_centre(), self.spacing_mm)
+        return SHAPE_WEIGHT * np.log((share + SHAPE_FLOOR) / (1 - share + SHAPE_FLOOR))
 
     def _classify(self, evidence: Evidence) -> Grid:
         """Returns the logit of each voxel; in a large box every second one is computed and repeated."""

@@ -1,5 +1,5 @@
 // @ts-check
-// Assistant: clicks inside and outside of a finding become a proposal of the server, drawn as a ghost until it is kept.
+// Assistant: drawn slices and clicks become a proposal of the server, drawn as a ghost until it is kept.
 import { findNearestVoxel } from "./geometry.js";
 import { shownLabelAt, valueToDraw } from "./state.js";
 /** @import { AssistProposal, Notify, Vector, ViewerState } from "./types" */
@@ -9,7 +9,7 @@ import { shownLabelAt, valueToDraw } from "./state.js";
 /** @type {Tool} */
 export const ASSIST = {
   name: "Assist",
-  hint: "Click or scribble inside the finding, with Ctrl outside of it; Enter keeps the proposal, Esc drops it",
+  hint: "Draw one or more slices before, or click inside the finding, with Ctrl outside; Enter keeps the proposal, Esc drops it",
   drawsLabels: true,
   usesModifier: true,
   begin: ({ markVoxel }, { index, isModified }) => markVoxel(index, !isModified),
@@ -39,7 +39,7 @@ export class Assistant {
     this.#notify = notify;
     this.#finishStroke = finishStroke;
     this.#getUrl = getUrl;
-    store.subscribe((changed) => changed.has("tool") && store.get().tool === "assist" && this.#prepare());
+    store.subscribe((changed) => changed.has("tool") && store.get().tool === "assist" && this.#begin());
   }
 
   /**
@@ -72,7 +72,9 @@ export class Assistant {
     const stored = listOffsets(overlay.data, assist.value);
     const mask = joinProposal(stored, assist);
     if (!mask.length && !assist.inside.length) return this.#fail("Click inside the finding first.");
-    const body = { label, inside: assist.inside, outside: assist.outside, mask: encodeOffsets(mask) };
+    const { inside, outside } = assist;
+    const slices = listDrawnSlices(state);
+    const body = { label, inside, outside, mask: encodeOffsets(mask), slices };
     this.#store.set({ assist: { ...assist, isBusy: true } });
     try {
       const answer = await fetch(url, { method: "POST", body: JSON.stringify(body) });
@@ -91,12 +93,13 @@ export class Assistant {
     const { assist, editor, overlay } = this.#store.get();
     if (!assist || !editor || !overlay || assist.isBusy) return;
     const { added, removed, value, engine, version, inside, outside } = assist;
+    const num_slices = listDrawnSlices(this.#store.get()).length;
     this.#store.set({ assist: null });
     const state = this.#store.get();
     editor.beginStroke();
     for (const offset of added) if (!shownLabelAt(state, overlay.data[offset])) editor.setLabel(offset, value);
     for (const offset of removed) if (overlay.data[offset] === value) editor.setLabel(offset, 0);
-    const facts = { assist: { engine, version, num_clicks: inside.length + outside.length } };
+    const facts = { assist: { engine, version, num_clicks: inside.length + outside.length, num_slices } };
     if (!this.#finishStroke("assist", facts)) this.#notify("The proposal changes nothing.");
   }
 
@@ -135,6 +138,15 @@ export class Assistant {
     this.#notify(text);
   }
 
+  /** Prepares for clicks; slices that the reader drew are enough for a proposal. */
+  #begin() {
+    this.#prepare();
+    const state = this.#store.get();
+    if (state.assist || !listDrawnSlices(state).length) return;
+    this.#store.set({ assist: createAssist(valueToDraw(state)) });
+    this.request();
+  }
+
   /** Lets the server read the image, and learn from what was signed, before the first click. */
   #prepare() {
     const url = this.#getUrl();
@@ -150,6 +162,16 @@ export class Assistant {
  */
 function createAssist(value) {
   return { inside: [], outside: [], added: [], removed: [], value, isBusy: false, engine: "", version: "" };
+}
+
+/**
+ * Returns the slices in which the reader drew the chosen finding: the axis across each, and its index.
+ * @param {ViewerState} state
+ * @returns {[number, number][]}
+ */
+function listDrawnSlices(state) {
+  const { editor, overlay } = state;
+  return editor && overlay ? editor.listSlices(valueToDraw(state), overlay.header.shape) : [];
 }
 
 /**

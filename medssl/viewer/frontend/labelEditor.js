@@ -1,6 +1,6 @@
 // @ts-check
 // Label editor: strokes on the overlay, stored as runs, with undo and redo.
-/** @import { Run } from "./types" */
+/** @import { Run, Vector } from "./types" */
 /** @import { RemoteVolume } from "./volume.js" */
 /** @typedef {{ before: Run[], after: Run[], id: string | null, facts?: object }} Stroke */
 
@@ -102,11 +102,44 @@ export class LabelEditor {
     return stroke;
   }
 
+  /**
+   * Returns the slices in which strokes drew or erased a label: the axis across each, and its index. Strokes through
+   * several slices, and proposals that were kept, do not count.
+   * @param {number} label
+   * @param {Vector} shape of the volume
+   * @returns {[number, number][]}
+   */
+  listSlices(label, shape) {
+    /** @type {Map<string, [number, number]>} */
+    const slices = new Map();
+    for (const { before, after, facts } of this.undoStack) {
+      const isOfLabel = [...before, ...after].some(([, , value]) => value === label);
+      const slice = isOfLabel && !(facts && "assist" in facts) ? findSlice(after, shape) : null;
+      if (slice) slices.set(slice.join(), slice);
+    }
+    return [...slices.values()];
+  }
+
   /** @param {Run[]} runs */
   #apply(runs) {
     this.#volume.isEdited = true;
     for (const [start, length, label] of runs) this.#volume.data.fill(label, start, start + length);
   }
+}
+
+/**
+ * Returns the axis across the only slice that holds all voxels of these runs, and its index; null if there is none.
+ * @param {Run[]} runs
+ * @param {Vector} shape
+ * @returns {[number, number] | null}
+ */
+function findSlice(runs, [ni, nj]) {
+  const ends = runs.flatMap(([start, length]) => [start, start + length - 1]);
+  const isSame = (/** @type {(offset: number) => number} */ read) => ends.every((n) => read(n) === read(ends[0]));
+  /** @type {((offset: number) => number)[]} */
+  const indices = [(n) => n % ni, (n) => Math.floor(n / ni) % nj, (n) => Math.floor(n / (ni * nj))];
+  const axis = [2, 1, 0].find((a) => isSame(indices[a]));
+  return axis === undefined ? null : [axis, indices[axis](ends[0])];
 }
 
 /**

@@ -125,3 +125,10 @@ def test_labels_are_whole_numbers_from_0(tmp_path, voxels):
     image = write(Volume(voxels, np.eye(4), "a.u."), tmp_path)
     with pytest.raises(BadInput, match="whole numbers from 0"):
         convert(image, name_slab_file(image), "label")
+
+
+def test_an_empty_mask_that_packs_a_thousand_times_is_converted(tmp_path, monkeypatch):
+    monkeypatch.setattr(slab_file, "SLAB_BYTES", 1 << 22)
+    image = write(Volume(np.zeros((400, 400, 500), np.uint8), np.eye(4), "label"), tmp_path)
+    assert image.stat().st_size * 200 < 400 * 400 * 500
+    assert not convert(image, name_slab_file(image), "label").read_planes(0, 1).any()

@@ -116,3 +116,24 @@ test("the surface of a cube is its outer voxels, which face outwards", () => {
   }
   assert.equal(extractSurface(volume, () => false).labels.length, 0);
 });
+
+test("the slices of a label are those that strokes drew or erased in, without proposals and balls", () => {
+  const editor = new LabelEditor(createLabels([4, 4, 3], () => 0));
+  const paint = (offsets, label, facts) => {
+    editor.beginStroke();
+    offsets.forEach((offset) => editor.setLabel(offset, label));
+    editor.endStroke();
+    editor.markSent(`c-${editor.undoStack.length}`, facts);
+  };
+  paint([16, 17, 20], 2); // in k = 1
+  paint([2, 18, 34], 2); // in i = 2 and j = 0: across the second axis first
+  paint([0, 1, 4], 1); // another label
+  paint([19, 37], 2, {}); // a ball
+  paint([40, 41, 44], 2, { assist: {} }); // a proposal
+  assert.deepEqual(editor.listSlices(2, [4, 4, 3]), [[2, 1], [1, 0]]); // prettier-ignore
+  paint([17], 0);
+  assert.deepEqual(editor.listSlices(2, [4, 4, 3]), [[2, 1], [1, 0]]); // prettier-ignore
+  editor.undo("c-6");
+  editor.undo("c-5");
+  assert.deepEqual(editor.listSlices(1, [4, 4, 3]), [[2, 0]]);
+});
