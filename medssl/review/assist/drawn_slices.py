@@ -91,19 +91,19 @@ def _extend_along(
     mask: Mask, indices: Indices, step_mm: float, spacing_mm: tuple[float, ...], expected: Grid | None
 ) -> Grid:
     """Returns the signed depth from slices along the first axis, which lie `step_mm` apart."""
-    known = {n: measure_signed_depth(mask[n], spacing_mm) for n in indices}
+    depths = {n: measure_signed_depth(mask[n], spacing_mm) for n in indices}
     if expected is not None:
-        known = {n: np.clip(depth - expected[n], -FAR_MM / 2, FAR_MM / 2) for n, depth in known.items()}
+        depths = {n: np.clip(depth - expected[n], -FAR_MM / 2, FAR_MM / 2) for n, depth in depths.items()}
     extended = []
     for n in range(len(mask)):
         before, after = [m for m in indices if m <= n], [m for m in indices if m >= n]
         if before and after:
             share = (n - before[-1]) / max(after[0] - before[-1], 1)
-            extended.append((1 - share) * known[before[-1]] + share * known[after[0]])
+            extended.append((1 - share) * depths[before[-1]] + share * depths[after[0]])
         else:
             nearest = before[-1] if before else after[0]
             distance = abs(n - nearest) * step_mm
-            extended.append(_end(known[nearest], distance, is_difference=expected is not None))
+            extended.append(_end(depths[nearest], distance, is_difference=expected is not None))
     result = np.stack(extended).astype(np.float32)
     return result if expected is None else result + expected
 

@@ -64,20 +64,20 @@ class Scene:
         mask: The current mask of the finding.
         clicks: The clicks in the box.
         spacing_mm: The distance between neighbouring voxels along i, j, k in mm.
-        drawn: The slices of the box in which the mask is as the reader wants it.
+        slices: The slices of the box in which the mask is as the reader wants it.
     """
 
     features: Features
     mask: Mask
     clicks: Clicks
     spacing_mm: Spacing
-    drawn: DrawnSlices = NO_SLICES
+    slices: DrawnSlices = NO_SLICES
 
     def propose(self, context: LabelContext | None) -> Mask:
         """Returns the proposed mask."""
         inside, outside = self._draw_seeds()
         logits, evidence = self._measure_click_logits(), self._gather_evidence(inside, outside)
-        if self.drawn.count:
+        if self.slices.count:
             depth = self._measure_drawn_depth(context)
             logits += np.clip(depth, -DEPTH_LIMIT, DEPTH_LIMIT)
             evidence += self._learn_from_slices(depth)
@@ -125,9 +125,9 @@ class Scene:
         for ball, points in ((inside, self.clicks.inside), (outside, self.clicks.outside)):
             for point in points:
                 ball |= self._measure_distances(point) <= radius_mm
-        known = self.drawn.mark(self.mask.shape)
+        in_slices = self.slices.mark(self.mask.shape)
         is_inside, is_outside = inside & ~outside, outside & ~inside
-        return np.where(known, self.mask, is_inside), np.where(known, ~self.mask, is_outside)
+        return np.where(in_slices, self.mask, is_inside), np.where(in_slices, ~self.mask, is_outside)
 
     def _gather_evidence(self, inside: Mask, outside: Mask) -> Evidence:
         """Returns the evidence of the clicks, of the core of the mask, and of what is far from both."""
@@ -149,20 +149,20 @@ class Scene:
     def _measure_drawn_depth(self, context: LabelContext | None) -> Grid:
         """Returns the signed depth in mm that the drawn slices give, further away from them that of the mask."""
         shapes = context.shapes if context else ()
-        expected = place_by_slices(shapes, self.mask, self.drawn, self.spacing_mm)
-        depth = self.drawn.extend(self.mask, self.spacing_mm, expected)
-        if not (self.mask & ~self.drawn.mark(self.mask.shape)).any():
+        expected = place_by_slices(shapes, self.mask, self.slices, self.spacing_mm)
+        depth = self.slices.extend(self.mask, self.spacing_mm, expected)
+        if not (self.mask & ~self.slices.mark(self.mask.shape)).any():
             return depth
-        distance = self.drawn.measure_distance(self.mask.shape, self.spacing_mm)
+        distance = self.slices.measure_distance(self.mask.shape, self.spacing_mm)
         nearness = np.exp(-0.5 * (distance / SLICE_REACH_MM) ** 2)
         return nearness * depth + (1 - nearness) * measure_signed_depth(self.mask, self.spacing_mm)
 
     def _learn_from_slices(self, depth_mm: Grid) -> Evidence:
         """Returns the evidence of the drawn slices, as much as that of as many clicks."""
-        known = self.drawn.mark(self.mask.shape)
-        near = known & ~self.mask & (depth_mm > -OUTSIDE_MM)
-        inside = Evidence.from_examples(self.build_embedding(known & self.mask), is_inside=True)
-        return (inside + Evidence.from_examples(self.build_embedding(near), is_inside=False)) * self.drawn.count
+        in_slices = self.slices.mark(self.mask.shape)
+        near = in_slices & ~self.mask & (depth_mm > -OUTSIDE_MM)
+        inside = Evidence.from_examples(self.build_embedding(in_slices & self.mask), is_inside=True)
+        return (inside + Evidence.from_examples(self.build_embedding(near), is_inside=False)) * self.slices.count
 
     def _measure_shape_logits(self, context: LabelContext | None) -> Grid | float:
         """Returns the logits of the shapes of signed cases around the deepest point of the mask."""

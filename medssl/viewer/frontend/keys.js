@@ -62,7 +62,11 @@ export const KEYS = [
   bindTool("t", "range", "range brush, inside the window or an own range only"),
   bindTool("l", "fill", "fill an outline"),
   bindTool("D", "scissors", "scissors"),
-  bindTool("C", "assist", "assist: complete the finding from drawn slices, or from clicks inside and with Ctrl outside"),
+  bindTool(
+    "C",
+    "assist",
+    "assist: complete the finding from drawn slices, or from clicks inside and with Ctrl outside",
+  ),
   { keys: ["Enter"], help: "keep the proposal of the assist tool", run: (c) => c.acceptProposal(), edits: true },
   bindEdit("G", "grow", "grow this finding by the margin"),
   bindEdit("H", "shrink", "shrink it by the margin"),
