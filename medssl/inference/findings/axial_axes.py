@@ -7,11 +7,12 @@ notch of the outline; diameters within half a pixel of the longest one, which di
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist, squareform
 
-from medssl.inference.findings.outline import find_corners, trace_outline
+from medssl.inference.findings.corners import find_slice_corners
+from medssl.inference.findings.outline import trace_outline
 from medssl.inference.findings.runs import Runs
 from medssl.volume import Volume
 
@@ -49,24 +50,36 @@ def _flatten_axes(columns: Float[np.ndarray, "3 2"]) -> Float[np.ndarray, "2 2"]
 
 def _choose_slice(runs: Runs, plane_mm: Float[np.ndarray, "2 2"]) -> Bool[np.ndarray, "a b"]:
     """Returns the mask of the slice with the longest diameter; of slices with nearly the same, the largest area."""
-    numbers, first = np.unique(runs.slice, return_index=True)
-    pixel_mm = float(np.sqrt(abs(np.linalg.det(plane_mm))))
-    parts = np.split(np.arange(len(runs)), first[1:])
-    diameters = np.array([_measure_hull(runs.select(part), plane_mm) for part in parts])
-    areas = np.add.reduceat(runs.lengths, first)
-    is_long = diameters >= diameters.max() - TOLERANCE * pixel_mm
-    best = int(np.argmax(np.where(is_long, areas, 0)))
-    part = runs.select(parts[best])
-    low = np.array([part.start.min(), part.line.min(), numbers[best]], np.int64)
-    high = np.array([part.stop.max(), part.line.max() + 1, numbers[best] + 1], np.int64)
+    corners = find_slice_corners(runs)
+    numbers, first = np.unique(corners[:, 2], return_index=True)
+    tolerance_mm = TOLERANCE * float(np.sqrt(abs(np.linalg.det(plane_mm))))
+    diameters = _measure_diameters(corners[:, [1, 0]] @ plane_mm.T, first, tolerance_mm)
+    areas = np.add.reduceat(runs.lengths, np.searchsorted(runs.slice, numbers))
+    best = numbers[np.argmax(np.where(diameters >= diameters.max() - tolerance_mm, areas, 0))]
+    part = runs.select(runs.slice == best)
+    low = np.array([part.start.min(), part.line.min(), best], np.int64)
+    high = np.array([part.stop.max(), part.line.max() + 1, best + 1], np.int64)
     return part.draw(low, high)[0]
 
 
-def _measure_hull(runs: Runs, plane_mm: Float[np.ndarray, "2 2"]) -> float:
-    """Returns the largest distance between two voxel centres of a slice in mm."""
-    ends = runs.list_ends()[:, [1, 0]]
-    corners = find_corners(ends) if len(ends) > 32 else ends
-    return float(pdist(corners @ plane_mm.T).max(initial=0.0))
+def _measure_diameters(
+    points_mm: Float[np.ndarray, "n 2"], first: Int[np.ndarray, "s"], tolerance_mm: float
+) -> Float[np.ndarray, "s"]:
+    """Returns the largest distance between two points of each slice; 0 for slices that cannot be among the longest.
+
+    Args:
+        points_mm: The points of all slices, one slice after the other.
+        first: The first point of each slice.
+        tolerance_mm: How much shorter than the longest one a diameter of interest is at most.
+    """
+    extent = np.maximum.reduceat(points_mm, first) - np.minimum.reduceat(points_mm, first)
+    limits = np.hypot(extent[:, 0], extent[:, 1])
+    slices, diameters = np.split(points_mm, first[1:]), np.zeros(len(first))
+    for n in np.argsort(-limits):
+        if limits[n] < diameters.max() - tolerance_mm:
+            break
+        diameters[n] = pdist(slices[n]).max(initial=0.0)
+    return diameters
 
 
 def _measure_outline(mask: Bool[np.ndarray, "a b"], plane_mm: Float[np.ndarray, "2 2"]) -> tuple[float, float]:
@@ -89,5 +102,10 @@ def _measure_width(along: Float[np.ndarray, "n"], pixel_mm: float) -> float:
     """Returns the largest width across a line in mm, from the positions of all pixels along it."""
     sigma = PROFILE_SIGMA * pixel_mm
     positions = np.arange(along.min() - pixel_mm, along.max() + pixel_mm, pixel_mm / 4)
-    width = [np.exp(-0.5 * ((along[np.abs(along - p) < 5 * sigma] - p) / sigma) ** 2).sum() for p in positions]
+    along = np.sort(along)
+    near = np.searchsorted(along, [positions - 5 * sigma, positions + 5 * sigma])
+    width = [
+        np.exp(-0.5 * ((along[low:high] - p) / sigma) ** 2).sum()
+        for p, low, high in zip(positions, *near.tolist(), strict=True)
+    ]
     return float(max(width)) * pixel_mm**2 / (sigma * np.sqrt(2 * np.pi))

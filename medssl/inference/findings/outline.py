@@ -5,12 +5,10 @@ The mask is therefore smoothed with a Gaussian of less than a voxel, and the sur
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from scipy import ndimage
-from scipy.spatial import ConvexHull
 
 PLANE_SIGMA, SPACE_SIGMA = 0.7, 0.6  # voxels: the smallest errors on balls, ellipsoids and rods of known size
-NUDGE = 1e-3  # voxels; a flat structure has a hull too
 REACH = 4  # voxels around the end of a diameter that the smoothing sees
 
 
@@ -53,10 +51,3 @@ def find_surface_mm(
         return float(positions_mm[last])
     fraction = (profile[last] - level) / (profile[last] - profile[last + 1])
     return float(positions_mm[last] + fraction * (positions_mm[last + 1] - positions_mm[last]))
-
-
-def find_corners(points: Int[np.ndarray, "n d"]) -> Int[np.ndarray, "m d"]:
-    """Returns the points at the corners of their convex hull, which may be flat."""
-    nudges = np.concatenate([np.eye(points.shape[1]), -np.eye(points.shape[1])]) * NUDGE
-    around = (points[:, None] + nudges).reshape(-1, points.shape[1])
-    return np.unique(points[ConvexHull(around).vertices // len(nudges)], axis=0)

@@ -1,7 +1,6 @@
 """Measures a structure from its runs: volume, centre, extents, longest diameter, axial axes and sphericity."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,7 +9,8 @@ from scipy.spatial.distance import pdist, squareform
 
 from medssl.finding import Point
 from medssl.inference.findings.axial_axes import measure_axial_axes
-from medssl.inference.findings.outline import REACH, find_corners, find_surface_mm
+from medssl.inference.findings.corners import find_corners, find_slice_corners
+from medssl.inference.findings.outline import REACH, find_surface_mm
 from medssl.inference.findings.runs import NEXT_LINES, Runs, count_overlap, match_runs
 from medssl.volume import Volume
 
@@ -55,14 +55,16 @@ def measure_runs(runs: Runs, grid: Volume) -> Sizes:
         runs: The runs of the structure, in the order of their lines.
         grid: A volume on the grid of the indices.
     """
-    ends_mm = grid.to_mm(runs.list_ends().astype(float))
+    slice_corners = find_slice_corners(runs)
+    corners_mm = grid.to_mm(slice_corners.astype(float))
     half_voxel_mm = np.abs(grid.affine[:3, :3]).sum(1) / 2
     volume_ml = int(runs.lengths.sum()) * grid.voxel_ml()
     long_mm, short_mm = measure_axial_axes(runs, grid)
+    diameter_mm = max(long_mm, _measure_diameter_mm(runs, slice_corners, grid))
     return Sizes(
-        _to_point(grid.to_mm(_find_centre(runs)[None])[0]), _to_point(ends_mm.min(0) - half_voxel_mm),
-        _to_point(ends_mm.max(0) + half_voxel_mm), volume_ml, max(long_mm, measure_diameter_mm(runs, grid)), long_mm,
-        short_mm, measure_sphericity(runs, grid),
+        _to_point(grid.to_mm(_find_centre(runs)[None])[0]), _to_point(corners_mm.min(0) - half_voxel_mm),
+        _to_point(corners_mm.max(0) + half_voxel_mm), volume_ml, diameter_mm, long_mm, short_mm,
+        measure_sphericity(runs, grid),
     )  # fmt: skip
 
 
@@ -73,12 +75,17 @@ def _find_centre(runs: Runs) -> Float[np.ndarray, "3"]:
     return np.asarray((middle * lengths).sum(1) / lengths.sum())
 
 
-def measure_diameter_mm(runs: Runs, grid: Volume) -> float:
+def _measure_diameter_mm(runs: Runs, slice_corners: Int[np.ndarray, "n 3"], grid: Volume) -> float:
     """Returns the longest diameter in three dimensions in mm.
 
     The two voxel centres that lie farthest apart give its direction; the diameter ends at the surface beyond them.
+
+    Args:
+        runs: The runs of the structure.
+        slice_corners: The corners of the convex hulls of its slices.
+        grid: A volume on the grid of the indices.
     """
-    corners = _find_corners(runs)
+    corners = find_corners(slice_corners)
     distance = squareform(pdist(grid.to_mm(corners.astype(float))))
     a, b = (corners[n] for n in np.unravel_index(int(distance.argmax()), distance.shape))
     axes_mm = grid.affine[:3, :3]
@@ -88,22 +95,6 @@ def measure_diameter_mm(runs: Runs, grid: Volume) -> float:
     far, near = (_draw_window(runs, corner) for corner in (b, a))
     beyond_mm = find_surface_mm(far, axes_mm, direction) + find_surface_mm(near, axes_mm, -direction)
     return float(distance.max() + beyond_mm)
-
-
-def _find_corners(runs: Runs) -> Int[np.ndarray, "n 3"]:
-    """Returns the voxels at the corners of the convex hull."""
-    bounds = np.r_[np.flatnonzero(np.diff(runs.slice, prepend=runs.slice[0] - 1)), len(runs)]
-    points = [
-        _reduce_to_hull(runs.select(np.arange(first, last)).list_ends()[:, :2], int(runs.slice[first]))
-        for first, last in pairwise(bounds.tolist())
-    ]
-    return find_corners(np.concatenate(points))
-
-
-def _reduce_to_hull(ends: Int[np.ndarray, "n 2"], slice_: int) -> Int[np.ndarray, "m 3"]:
-    """Returns the voxels at the corners of the hull of one slice."""
-    corners = find_corners(ends) if len(ends) > 32 else ends
-    return np.column_stack([corners, np.full(len(corners), slice_, np.int64)])
 
 
 def _draw_window(runs: Runs, voxel: Int[np.ndarray, "3"]) -> np.ndarray:
