@@ -28,6 +28,7 @@ FOUNDATION = {
     "errors",
     "settings",
     "csv_text",
+    "disk_arrays",
     "files",
     "resampling",
     "volume",

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32, Integer
 
+from medssl.disk_arrays import release_pages
 from medssl.finding import Finding
 from medssl.inference.connected_findings import build_findings
 from medssl.inference.findings.collect import ComponentCollector
@@ -138,13 +139,14 @@ class CaseStream:
     def iterate_blocks(self) -> Iterator[PredictionBlock]:
         """Yields the blocks from the first slice to the last, and then has the findings."""
         collector = ComponentCollector(self.organs)
-        channel = self.scan.voxels.reshape(-1, *self.scan.shape)[0]
+        channel = self.scan.voxels[(0,) * (self.scan.voxels.ndim - 3)]
         rows = _RowBuffer(self.slabs)
         for out, source in self.grid_map.iterate_blocks():
             slab = rows.take(source)
             block = self.grid_map.decide(out, source, slab.probability, slab.doubt, self.has_uncertainty)
             image = order_as_file(channel, out)
             collector.add(block.labels, out.start, block.confidence, block.doubt, image)
+            release_pages(channel)
             yield PredictionBlock(block.labels, block.foreground, block.doubt if self.has_uncertainty else None)
         self.findings = build_findings(
             collector.merge(), self.scan, self.case, self.names, self.min_volume_ml, self.organs
@@ -166,13 +168,11 @@ class _RowBuffer:
             self.stop += len(self.parts[-1].doubt)
         while self.first + len(self.parts[0].doubt) <= rows.start:
             self.first += len(self.parts.pop(0).doubt)
+        if len(self.parts) > 1:
+            cut, self.first = rows.start - self.first, rows.start
+            first, *others = self.parts
+            probability = [first.probability[:, cut:], *(part.probability for part in others)]
+            doubt = [first.doubt[cut:], *(part.doubt for part in others)]
+            self.parts = [Slab(np.concatenate(probability, axis=1), np.concatenate(doubt))]
         window = slice(rows.start - self.first, rows.stop - self.first)
-        if len(self.parts) == 1:
-            return Slab(self.parts[0].probability[:, window], self.parts[0].doubt[window])
-        self.parts = [
-            Slab(
-                np.concatenate([part.probability for part in self.parts], axis=1),
-                np.concatenate([part.doubt for part in self.parts]),
-            )
-        ]
-        return self.take(rows)
+        return Slab(self.parts[0].probability[:, window], self.parts[0].doubt[window])

@@ -14,6 +14,7 @@ from medssl.inference.ensemble import Ensemble
 from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.inference.sliding_window import sliding_window_inference, stream_slabs
+from medssl.inference.streaming.case_stream import Slab, _RowBuffer
 from medssl.inference.streaming.grid_map import GridMap
 from medssl.inference.test_time_augmentation import mirror_views
 from medssl.volume import Volume
@@ -123,3 +124,13 @@ def test_memory_holds_few_rows():
     grid_map = GridMap.between(scan, scan)
     assert max(rows.stop - rows.start for _, rows in grid_map.iterate_blocks()) <= 18
     assert grid_map.order == (2, 1, 0) and not grid_map.is_reversed
+
+
+def test_rows_that_no_later_block_needs_are_dropped():
+    slabs = [Slab(np.full((2, 8, 3, 3), n, np.float32), np.full((8, 3, 3), n, np.float32)) for n in range(40)]
+    buffer = _RowBuffer(iter(slabs))
+    for start in range(0, 313, 4):
+        taken = buffer.take(slice(start, start + 7))
+        assert (taken.doubt[:, 0, 0] == np.arange(start, start + 7) // 8).all()
+        assert (taken.probability[1, :, 2, 2] == np.arange(start, start + 7) // 8).all()
+        assert sum(len(part.doubt) for part in buffer.parts) <= 16
