@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import ndimage, sparse
 
+from medssl.disk_arrays import allocate_like, find_slowest_axis, release_pages
+
 TILE = 16  # voxels per side
 SLAB_VOXELS = 1 << 24  # that are resampled at a time
 Sampler = Any  # of an axis: the index of the nearest voxel for each new one, or the weights (m, n) of the voxels
@@ -30,15 +32,19 @@ def sample_axes(
     positions = [change[old, new] * np.arange(shape[new]) + change[old, 3] for new, old in enumerate(old_axes)]
     scales = [abs(float(change[old, new])) for new, old in enumerate(old_axes)]
     samplers = [_make_sampler(*axis, order) for axis in zip(voxels.shape[num_lead:], positions, scales, strict=True)]
-    out = np.empty((*voxels.shape[:num_lead], *shape), voxels.dtype)
-    plane_voxels = math.prod(voxels.shape[:num_lead]) * math.prod(map(max, shape[:2], voxels.shape[num_lead:-1]))
-    num_slices = max(1, int(SLAB_VOXELS / (plane_voxels * max(1.0, scales[2]))))
-    for first in range(0, shape[2], num_slices):
-        old_slices, sampler = _cut_sampler(samplers[2], slice(first, first + num_slices))
-        slab = to_contiguous(voxels[..., old_slices])
-        for axis, sample in ((-3, samplers[0]), (-2, samplers[1]), (-1, sampler)):
-            slab = _sample_along_axis(slab, axis, sample)
-        out[..., first : first + num_slices] = _round_to_dtype(slab, voxels.dtype)
+    out = allocate_like(voxels, (*voxels.shape[:num_lead], *shape), voxels.dtype)
+    slow = find_slowest_axis(voxels)
+    plane_voxels = math.prod(map(max, out.shape, voxels.shape)) // max(out.shape[slow], voxels.shape[slow])
+    num_slices = max(1, int(SLAB_VOXELS / (plane_voxels * max(1.0, scales[slow]))))
+    before, behind = (slice(None),) * (voxels.ndim + slow), (slice(None),) * (-1 - slow)
+    for first in range(0, shape[slow], num_slices):
+        new_slices = slice(first, first + num_slices)
+        old_slices, cut = _cut_sampler(samplers[slow], new_slices)
+        slab = to_contiguous(voxels[(*before, old_slices, *behind)])
+        for axis in (-3, -2, -1):
+            slab = _sample_along_axis(slab, axis, cut if axis == slow else samplers[axis])
+        out[(*before, new_slices, *behind)] = _round_to_dtype(slab, voxels.dtype)
+        release_pages(voxels, out)
     if fill is not None:
         for new, n in enumerate(voxels.shape[num_lead:]):
             is_outside = (positions[new] <= -0.5 - 1e-6) | (positions[new] >= n - 0.5 + 1e-6)

@@ -1,12 +1,15 @@
 """Normalizes scanner values to network input in [0, 1]."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float16, Float32, Int16, Real, Shaped
 from pydantic import Field, model_validator
 from scipy import ndimage
 
+from medssl.disk_arrays import allocate_like, release_pages, transform_slabs
 from medssl.errors import BadInput
 from medssl.resampling import to_contiguous
 from medssl.settings import Settings
@@ -63,21 +66,23 @@ class IntensityNormalization(Settings):
             spacing_mm: Target spacing along i, j, k; None keeps the volume's own.
         """
         is_whole_hu = volume.unit == "HU" and np.issubdtype(volume.voxels.dtype, np.integer)
-        volume = volume.reorient("RAS", copy=not is_whole_hu)  # such a CT is copied once, when it has its final form
+        volume = volume.reorient("RAS", copy=False)
         if not is_whole_hu:
-            volume = replace(volume, voxels=volume.voxels.astype(np.float32, copy=False))
+            volume = replace(volume, voxels=_transform(_to_float32, volume.voxels, np.float32))
         if spacing_mm is not None and not np.allclose(spacing_mm, volume.spacing_mm(), rtol=1e-3):
             volume = volume.resample(spacing_mm, order=1)
         if volume.unit == "HU":
-            return replace(volume, voxels=_round_to_int16(volume.voxels))
-        channels = volume.voxels.reshape(-1, *volume.shape)
+            return replace(volume, voxels=_transform(_round_to_int16, volume.voxels, np.int16))
+        channels = volume.voxels if volume.voxels.ndim == 4 else volume.voxels[None]
         hu_channels = self.hu_channels if len(channels) > 1 else ()
         ranges = [
             self.window_hu if c in hu_channels else self._measure_body_range(channel)
             for c, channel in enumerate(channels)
         ]
-        scaled = np.stack([_rescale(channel, *range_) for channel, range_ in zip(channels, ranges, strict=True)])
-        return replace(volume, voxels=scaled.reshape(volume.voxels.shape), unit="a.u.")
+        scaled = allocate_like(channels, channels.shape, np.float16)
+        for channel, (low, high), target in zip(channels, ranges, scaled, strict=True):
+            transform_slabs(partial(_rescale, low=low, high=high), channel, target)
+        return replace(volume, voxels=scaled if volume.voxels.ndim == 4 else scaled[0], unit="a.u.")
 
     def storage_parameters(self) -> dict[str, object]:
         """Returns the fields that stored voxels depend on.
@@ -114,7 +119,8 @@ class IntensityNormalization(Settings):
         """
         prepared = self.prepare(volume, spacing_mm)
         deciles = compute_deciles(prepared) if self.landmarks and prepared.unit != "HU" else None
-        return replace(prepared, voxels=self.apply(prepared.voxels, prepared.unit, deciles), unit="a.u.")
+        apply = partial(self.apply, unit=prepared.unit, deciles=deciles)
+        return replace(prepared, voxels=_transform(apply, prepared.voxels, np.float32), unit="a.u.")
 
     def require_same(self, other: "IntensityNormalization") -> None:
         """Raises BadInput if data were prepared with another normalization than the weights, which have this one."""
@@ -141,11 +147,23 @@ class IntensityNormalization(Settings):
     def _measure_body_range(self, channel: Float32[np.ndarray, "i j k"]) -> tuple[float, float]:
         sample = subsample(channel)
         low, high = np.percentile(sample[body_mask(sample, "a.u.")], self.percentiles)
+        release_pages(channel)
         return float(low), float(high)
 
 
+def _transform(
+    function: Callable[[np.ndarray], np.ndarray], voxels: Shaped[np.ndarray, "*c i j k"], dtype: type
+) -> Shaped[np.ndarray, "*c i j k"]:
+    """Applies a function to a volume slab by slab; the result lies on disk if the volume does, else in memory."""
+    return transform_slabs(function, voxels, allocate_like(voxels, voxels.shape, dtype))
+
+
+def _to_float32(voxels: Real[np.ndarray, "*c i j k"]) -> Float32[np.ndarray, "*c i j k"]:
+    return to_contiguous(voxels).astype(np.float32, copy=False)
+
+
 def _round_to_int16(voxels: Real[np.ndarray, "*c i j k"]) -> Int16[np.ndarray, "*c i j k"]:
-    """Returns the nearest 16-bit integers in memory of their own, so that the scan can be freed."""
+    """Returns the nearest 16-bit integers."""
     if voxels.dtype == np.int16:
         return to_contiguous(voxels)
     rounded = np.rint(voxels)
@@ -161,7 +179,9 @@ def _rescale(channel: Float32[np.ndarray, "i j k"], low: float, high: float) -> 
 def compute_deciles(volume: Volume) -> Float32[np.ndarray, "c d"]:
     """Computes the deciles of the body in each channel of a prepared image in arbitrary units."""
     samples = [subsample(channel) for channel in volume.voxels.reshape(-1, *volume.shape)]
-    return np.stack([np.percentile(s[body_mask(s, "a.u.")], DECILES) for s in samples]).astype(np.float32)
+    deciles = np.stack([np.percentile(s[body_mask(s, "a.u.")], DECILES) for s in samples]).astype(np.float32)
+    release_pages(volume.voxels)
+    return deciles
 
 
 def _map_piecewise(

@@ -7,6 +7,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32
 
+from medssl.disk_arrays import release_pages
+
 Size = tuple[int, int, int]
 DeviceArray = Any  # of NumPy or of torch, on the device of a network
 ROWS_PER_SLAB = 8
@@ -90,6 +92,7 @@ def stream_slabs(
                 target = sums[(..., *(slice(corner[n], corner[n] + crop[n]) for n in plane))]
                 target[:-1] += _move_first(output, axis)
                 target[-1] += _move_first(weight[None], axis)[0]
+        release_pages(x)
         for row in range(max(first_row - top, 0), min(last_row, below) - top, ROWS_PER_SLAB):
             end = min(row + ROWS_PER_SLAB, min(last_row, below) - top)
             rows = slice(depth - end, depth - row) if is_reversed else slice(row, end)

@@ -14,6 +14,7 @@ from isal.igzip_lib import IsalError
 from jaxtyping import Float, Real
 from nibabel.spatialimages import HeaderDataError
 
+from medssl.disk_arrays import release_pages
 from medssl.errors import BadInput, Message
 from medssl.io import archives
 from medssl.io.nifti_geometry import read_affine
@@ -103,6 +104,7 @@ def write(volume: Volume, path: Path, fields: NiftiFields = NO_FIELDS) -> None:
         for channel in volume.voxels.reshape(-1, *volume.shape):
             for first in range(0, volume.shape[2], SLICES_PER_BLOCK):
                 writer.append(to_contiguous(channel[:, :, first : first + SLICES_PER_BLOCK].T))
+                release_pages(channel)
 
 
 def _read_content(

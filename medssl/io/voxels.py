@@ -1,12 +1,15 @@
 """Checks voxels and affines that a reader returns, and converts voxels to compact data types."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Real
 
+from medssl.disk_arrays import allocate_like, transform_slabs
 from medssl.errors import BadInput, InputWarning, Message
+from medssl.io.slabs.stored_values import ValueRange
 from medssl.volume import Volume
 
 SUPPORTED_DTYPES = ("uint8", "int16", "uint16", "int32", "float32")
@@ -29,10 +32,17 @@ def validate_volume(
     check_affine(path, affine)
     if label:
         return Volume(_check_label(path, voxels), affine, "label")
-    voxels = _convert_to_supported(path, _replace_non_finite(path, voxels))
-    if voxels.min() == voxels.max():
+    values = ValueRange.measure_slabs(voxels)
+    _check_finite(path, voxels.size, values)
+    dtype = _choose_dtype(path, voxels.dtype, values)
+    if dtype != voxels.dtype or values.num_invalid:
+        convert = partial(_convert, dtype=dtype, fill=values.low)
+        ordered = voxels.T  # a NIfTI file is in this order
+        voxels = transform_slabs(convert, ordered, allocate_like(ordered, ordered.shape, dtype)).T
+    if values.low == values.high:
+        value = voxels.flat[0]
         warnings.warn(
-            Message("{path.name}: every voxel is {value}", path=path, value=voxels.flat[0]), InputWarning, stacklevel=2
+            Message("{path.name}: every voxel is {value}", path=path, value=value), InputWarning, stacklevel=2
         )
     return Volume(voxels, affine, "a.u.")
 
@@ -70,18 +80,6 @@ def measure_distance(a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"], s
     return float(np.linalg.norm(corners @ (a - b).T, axis=1).max())
 
 
-def cast_to_smallest_dtype(voxels: Real[np.ndarray, "*n"]) -> Real[np.ndarray, "*n"]:
-    """Returns the same values in the smallest integer type that holds them all, or else in float32."""
-    low, high = voxels.min(), voxels.max()
-    is_integer = np.issubdtype(voxels.dtype, np.integer)
-    if is_integer or (np.isfinite(low) and np.isfinite(high) and (voxels == np.rint(voxels)).all()):
-        for dtype in INTEGER_DTYPES:
-            if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-                return voxels.astype(dtype)
-    with np.errstate(over="ignore"):  # the caller rejects values that became infinite
-        return voxels.astype(np.float32)
-
-
 def list_label_values(label: Real[np.ndarray, "*n"]) -> list[int]:
     """Returns the values that occur, sorted; only voxels where the value changes are sorted, to save time."""
     flat = label.ravel(order="K")
@@ -90,44 +88,56 @@ def list_label_values(label: Real[np.ndarray, "*n"]) -> list[int]:
     return [int(v) for v in np.unique(flat[is_last])]
 
 
-def _convert_to_supported(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
-    """Converts to native byte order and one of the supported data types."""
-    native = voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-    if native.dtype.name in SUPPORTED_DTYPES:
+def _check_finite(path: Path, num_voxels: int, values: ValueRange) -> None:
+    """Warns of NaN and infinite values, which become the lowest finite one."""
+    if values.num_invalid == num_voxels:
+        raise BadInput(Message("{path}: not one voxel is a finite number; the file is damaged", path=path))
+    if values.num_invalid:
+        warnings.warn(
+            Message(
+                "{path.name}: {count} voxels are no finite numbers and became {lowest}",
+                path=path,
+                count=values.num_invalid,
+                lowest=values.low,
+            ),
+            InputWarning,
+            stacklevel=3,
+        )
+
+
+def _choose_dtype(path: Path, dtype: np.dtype, values: ValueRange) -> np.dtype:
+    """Returns the type itself if it is supported, else the smallest supported one that holds the values."""
+    native = dtype.newbyteorder("=")
+    if native.name in SUPPORTED_DTYPES:
         return native
-    small = cast_to_smallest_dtype(native)
-    if not np.isfinite(small).all():
+    smallest = _find_smallest_dtype(values)
+    with np.errstate(over="ignore"):
+        is_too_large = not np.isfinite(np.array([values.low, values.high]).astype(smallest)).all()
+    if is_too_large:
+        highest = max(abs(values.low), abs(values.high))
         raise BadInput(
             Message(
                 "{path}: values up to {highest:.3g} overflow float32; check its scale factor",
                 path=path,
-                highest=np.abs(native).max(),
+                highest=highest,
             )
         )
-    return small
+    return smallest
 
 
-def _replace_non_finite(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
-    """Replaces NaN and infinite values by the lowest finite one, with a warning."""
-    if not np.issubdtype(voxels.dtype, np.floating):
-        return voxels
-    is_invalid = ~np.isfinite(voxels)
-    if not is_invalid.any():
-        return voxels
-    if is_invalid.all():
-        raise BadInput(Message("{path}: not one voxel is a finite number; the file is damaged", path=path))
-    lowest = voxels[~is_invalid].min()
-    warnings.warn(
-        Message(
-            "{path.name}: {count} voxels are no finite numbers and became {lowest}",
-            path=path,
-            count=is_invalid.sum(),
-            lowest=lowest,
-        ),
-        InputWarning,
-        stacklevel=3,
-    )
-    return np.where(is_invalid, lowest, voxels)
+def _find_smallest_dtype(values: ValueRange) -> np.dtype:
+    """Returns the smallest integer type for whole numbers that fit into one, else float32."""
+    for dtype in INTEGER_DTYPES if values.is_whole else ():
+        if np.iinfo(dtype).min <= values.low and values.high <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return np.dtype(np.float32)
+
+
+def _convert(voxels: Real[np.ndarray, "*n"], dtype: np.dtype, fill: float) -> Real[np.ndarray, "*n"]:
+    """Converts to a type, with `fill` in place of NaN and infinity."""
+    if np.issubdtype(voxels.dtype, np.floating):
+        voxels = np.where(np.isfinite(voxels), voxels, fill)
+    return voxels.astype(dtype)
 
 
 def _check_label(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:
@@ -149,7 +159,7 @@ def _check_label(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarr
                 limit=MAX_LABELS,
             )
         )
-    return cast_to_smallest_dtype(whole)
+    return whole.astype(_find_smallest_dtype(ValueRange.measure_slabs(whole)))
 
 
 def _round_to_whole(path: Path, voxels: Real[np.ndarray, "i j k"]) -> Real[np.ndarray, "i j k"]:

@@ -17,12 +17,14 @@ from medssl.data.ingest.dicom_studies import discover_series, make_series_name, 
 from medssl.data.ingest.layouts.modality import check_modality
 from medssl.data.ingest.source import ALL_FILES, LabelPart, Source, parse_location
 from medssl.data.manifest import Case, Manifest
+from medssl.disk_arrays import allocate_like, store_on_disk, transform_slabs
 from medssl.errors import BadInput, InputWarning, Message, join_messages
 from medssl.io import archives, dates, images, slicer_segmentation
 from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.series_files import HeaderMemory
 from medssl.io.dicom.structures import draw_structures
 from medssl.io.rejected import RejectedFiles
+from medssl.io.slabs.read_on_disk import read_on_disk
 from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
 
@@ -35,7 +37,7 @@ class ScanRef:
         case: The name of the case.
         patient: The patient.
         day: Day of the study; days of one patient can be compared. None if it is unknown.
-        read: Reads the voxels.
+        read: Reads the voxels; those of a large scan lie on disk.
         date: Date of the study; empty for the cases of a store.
         list_files: Lists the image files, or the files or the folder of its DICOM series.
         is_deidentified: Whether text of the original files must not be copied.
@@ -90,22 +92,28 @@ def list_stored_scans(manifest: Manifest) -> list[ScanRef]:
 
 
 def read_source(case: Case, manifest: Manifest) -> Volume:
-    """Reads the volume that a case was prepared from: on the scanner's grid, CT in HU, others in arbitrary units."""
+    """Reads the volume that a case was prepared from: on the scanner's grid, CT in HU, others in arbitrary units.
+
+    The voxels of a large volume lie on disk.
+    """
     location = read_real_sources([case], manifest.folder)[case.id]
     with redact_warnings(case.id, location != case.source, manifest.folder):
-        return _read_location(case, manifest, location)
+        return _store_on_disk(_read_location(case, manifest, location))
 
 
-def read_image(source: Source, headers: HeaderMemory | None = None) -> tuple[Volume, str]:
+def read_image(
+    source: Source, headers: HeaderMemory | None = None, read_file: Callable[[Path], Volume] = images.read
+) -> tuple[Volume, str]:
     """Returns the image of a case on its own grid, and its modality.
 
     Args:
         source: The files of the case.
         headers: What is known of the files of a DICOM series, which are not parsed again.
+        read_file: Reads an image file that is no DICOM.
     """
     if source.series is not None:
         return read_series(source.images, source.series, source.sub_volume, headers), source.modalities[0]
-    return _read_channels(source.images, source.modalities)
+    return _read_channels(source.images, source.modalities, read_file)
 
 
 def read_series(
@@ -181,7 +189,8 @@ def _read_location(case: Case, manifest: Manifest, location: str) -> Volume:
     if series:
         return read_series(paths[0], series)
     modalities = case.modality.split("+")
-    return _read_channels(paths, modalities if len(modalities) == case.channels else modalities * case.channels)[0]
+    modalities = modalities if len(modalities) == case.channels else modalities * case.channels
+    return _read_channels(paths, modalities, read_on_disk)[0]
 
 
 def _refer_to_source(source: Source, patient: str) -> ScanRef:
@@ -192,7 +201,11 @@ def _refer_to_source(source: Source, patient: str) -> ScanRef:
 
 
 def _read_volume(source: Source) -> Volume:
-    return read_image(source)[0]
+    return _store_on_disk(read_image(source, read_file=read_on_disk)[0])
+
+
+def _store_on_disk(volume: Volume) -> Volume:
+    return replace(volume, voxels=store_on_disk(volume.voxels))
 
 
 def _list_images(source: Source) -> tuple[Path, ...]:
@@ -204,14 +217,21 @@ def _list_stored_files(case: Case, manifest: Manifest) -> tuple[Path, ...]:
     return tuple(Path(manifest.folder, name.parent if name.name == ALL_FILES else name) for name in names)
 
 
-def _read_channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Volume, str]:
+def _read_channels(
+    paths: Sequence[Path], modalities: Sequence[str], read_file: Callable[[Path], Volume]
+) -> tuple[Volume, str]:
     """Reads image files with a common grid, or the volumes of one file, as channels.
+
+    Args:
+        paths: The files.
+        modalities: The modality of each channel; empty if it is to be guessed.
+        read_file: Reads an image file with one volume.
 
     Returns:
         The image and its modality, guessed where it is empty.
     """
     is_one_file = len(paths) == 1 < len(modalities)
-    volumes = images.read_channels(paths[0]) if is_one_file else [images.read(path) for path in paths]
+    volumes = images.read_channels(paths[0]) if is_one_file else [read_file(path) for path in paths]
     if len(volumes) != len(modalities):
         raise BadInput(
             Message(
@@ -228,7 +248,11 @@ def _read_channels(paths: Sequence[Path], modalities: Sequence[str]) -> tuple[Vo
         _require_same_grid(volume, image, f"channel {path.name}")
     if len(volumes) == 1:
         return image, modality
-    return replace(image, voxels=np.stack([v.voxels.astype(np.float32, copy=False) for v in volumes])), modality
+    first = volumes[0].voxels
+    voxels = allocate_like(first[None], (len(volumes), *first.shape), np.float32)
+    for channel, volume in zip(voxels, volumes, strict=True):
+        transform_slabs(np.asarray, volume.voxels, channel)
+    return replace(image, voxels=voxels), modality
 
 
 def _read_structures(source: Source, image: Volume) -> Volume:

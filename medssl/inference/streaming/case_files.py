@@ -10,16 +10,18 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from medssl.data.ingest.read_source import ScanRef
+from medssl.disk_arrays import create_disk_array, release_pages
 from medssl.errors import BadInput, Message, as_message
 from medssl.files import write_json
 from medssl.inference.streaming.case_stream import PredictionSource
 from medssl.io import images, nifti
 from medssl.io.nifti_writer import NO_FIELDS, NiftiFields, open_writer
-from medssl.io.slabs.from_nifti import convert, name_slab_file
+from medssl.io.slabs.from_nifti import name_slab_file, write_slabs
 from medssl.predictions_folder import FINDINGS, IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY
 from medssl.volume import Unit, Volume
 
 NO_REASON = Message("")
+UNITS: dict[str, Unit] = {LABELS: "label", PROBABILITY: "probability", UNCERTAINTY: "probability"}
 
 
 @dataclass(frozen=True)
@@ -92,25 +94,33 @@ def write_case(folder: Path, image: Volume, prediction: PredictionSource, num_la
         fields: The fields of the header of the scan's NIfTI file.
     """
     folder.mkdir()
-    channels = [replace(image, voxels=voxels) for voxels in image.voxels.reshape(-1, *image.shape)]
-    for number, channel in enumerate(channels):
-        nifti.write(channel, folder / (SEQUENCE.format(number) if number else IMAGE), fields)
+    channels = {
+        SEQUENCE.format(number) if number else IMAGE: replace(image, voxels=voxels)
+        for number, voxels in enumerate(image.voxels if image.voxels.ndim == 4 else image.voxels[None])
+    }
+    for name, channel in channels.items():
+        nifti.write(channel, folder / name, fields)
     types = {LABELS: np.dtype(np.uint8 if num_labels < 256 else np.uint16), PROBABILITY: np.dtype(np.uint8)}
     if prediction.has_uncertainty:
         types[UNCERTAINTY] = np.dtype(np.uint8)
+    maps = {name: create_disk_array(image.shape[::-1], dtype) for name, dtype in types.items()}
     with ExitStack() as stack:
         files = [
-            stack.enter_context(open_writer(folder / name, channels[0], dtype, fields.describe_map()))
+            stack.enter_context(open_writer(folder / name, channels[IMAGE], dtype, fields.describe_map()))
             for name, dtype in types.items()
         ]
+        first = 0
         for block in prediction.iterate_blocks():
-            maps = [block.labels.astype(types[LABELS], copy=False), _to_bytes(block.probability)]
-            maps += [] if block.uncertainty is None else [_to_bytes(block.uncertainty)]
-            for file, slices in zip(files, maps, strict=True):
+            values = [block.labels.astype(types[LABELS], copy=False), _to_bytes(block.probability)]
+            values += [] if block.uncertainty is None else [_to_bytes(block.uncertainty)]
+            for file, stored, slices in zip(files, maps.values(), values, strict=True):
                 file.append(slices)
-    units: dict[str, Unit] = {LABELS: "label", PROBABILITY: "probability", UNCERTAINTY: "probability"}
-    for path in sorted(folder.glob("*.nii.gz")):
-        convert(path, name_slab_file(path), units.get(path.name, image.unit))
+                stored[first : first + len(slices)] = slices
+                release_pages(stored)
+            first += len(block.labels)
+    volumes = {name: replace(image, voxels=stored.T, unit=UNITS[name]) for name, stored in maps.items()}
+    for name, volume in (channels | volumes).items():
+        write_slabs(volume, folder / name, name_slab_file(folder / name))
     write_json(folder / FINDINGS, [asdict(finding) for finding in prediction.findings])
 
 

@@ -1,12 +1,12 @@
-"""Converts NIfTI files to slab files in a single pass over the compressed file, with a few slabs in memory."""
+"""Converts volumes and NIfTI files to slab files, with a few slabs in memory."""
 
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
+from medssl.disk_arrays import release_pages
 from medssl.errors import BadInput
 from medssl.io.slabs.nifti_slices import open_slices
 from medssl.io.slabs.slab_file import SlabFile, SlabTable, count_slab_planes, write_slab_file
@@ -51,34 +51,36 @@ def convert(image: Path, path: Path, unit: Unit) -> SlabFile:
     Raises:
         BadInput: If the image is damaged or cannot be shown.
     """
-    with tempfile.TemporaryFile(dir=path.parent) as unpacked:
-        source, values = identify(image), ValueRange()
-        with open_slices(image) as slices:
-            check_affine(image, slices.affine)
-            for block in slices.iterate_blocks():
-                dtype = block.dtype
-                values = values.join(ValueRange.measure(block))
-                unpacked.write(block.tobytes())
-        unpacked.flush()
-        if unit == "label" and not (values.is_whole and values.low >= 0):
-            raise BadInput(f"{image}: labels are whole numbers from 0; write the label map again")
+    with open_slices(image) as slices:
+        check_affine(image, slices.affine)
+        volume = Volume(slices.store_on_disk(), slices.affine, unit)
+    return write_slabs(volume, image, path)
 
-        def open_ras() -> Volume:
-            voxels = np.memmap(unpacked, dtype, "r", shape=slices.shape[::-1]).T
-            return Volume(voxels, slices.affine, unit).reorient("RAS", copy=False)
 
-        stored, ras = StoredValues.choose(unit, values), open_ras()
-        shape, affine = ras.shape, tuple(tuple(row) for row in ras.affine.tolist())
-        del ras
-        table = SlabTable(shape, affine, stored, count_slab_planes(shape, stored.dtype), source)
-        write_slab_file(path, table, _iterate_slabs(table, values, unit, open_ras))
+def write_slabs(volume: Volume, image: Path, path: Path) -> SlabFile:
+    """Writes the slab file of a volume atomically, and returns it.
+
+    Args:
+        volume: The voxels as the NIfTI file stores them; probabilities are bytes from 0 to 255.
+        image: The NIfTI file.
+        path: The slab file.
+
+    Raises:
+        BadInput: If the volume cannot be shown.
+    """
+    values = ValueRange.measure_slabs(volume.voxels)
+    if volume.unit == "label" and not (values.is_whole and values.low >= 0):
+        raise BadInput(f"{image}: labels are whole numbers from 0; write the label map again")
+    stored, ras = StoredValues.choose(volume.unit, values), volume.reorient("RAS", copy=False)
+    affine = tuple(tuple(row) for row in ras.affine.tolist())
+    table = SlabTable(ras.shape, affine, stored, count_slab_planes(ras.shape, stored.dtype), identify(image))
+    write_slab_file(path, table, _iterate_slabs(table, values, ras))
     return SlabFile(path)
 
 
-def _iterate_slabs(
-    table: SlabTable, values: ValueRange, unit: Unit, open_ras: Callable[[], Volume]
-) -> Iterator[Shaped[np.ndarray, "i j k"]]:
-    """Yields the stored voxels of each slab; the mapped file is opened for each, so that its memory is free again."""
+def _iterate_slabs(table: SlabTable, values: ValueRange, ras: Volume) -> Iterator[Shaped[np.ndarray, "i j k"]]:
+    """Yields the stored voxels of each slab."""
     for first, last in table.ranges:
-        voxels = open_ras().voxels[..., first:last]
-        yield table.values.encode(voxels / BYTE_SCALE if unit == "probability" else voxels, values.low)
+        voxels = ras.voxels[..., first:last]
+        yield table.values.encode(voxels / BYTE_SCALE if ras.unit == "probability" else voxels, values.low)
+        release_pages(ras.voxels)

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 from jaxtyping import Float, Real
 
+from medssl.disk_arrays import create_disk_array, release_pages
 from medssl.errors import BadInput
 from medssl.io import nifti
 from medssl.io.nifti_geometry import read_affine
@@ -49,6 +50,17 @@ class NiftiSlices:
             yield stored.astype(dtype.newbyteorder("="), copy=False) if scale is None else stored * scale[0] + scale[1]
         if self.stream.read(1):
             raise BadInput(f"{self.path}: longer than its header describes; copy or write the file again")
+
+    def store_on_disk(self) -> Real[np.ndarray, "i j k"]:
+        """Returns the values of all slices as an array on disk."""
+        stored, first = np.zeros((0, 0, 0)), 0
+        for block in self.iterate_blocks():
+            if not first:
+                stored = create_disk_array(self.shape[::-1], block.dtype)
+            stored[first : first + len(block)] = block
+            first += len(block)
+            release_pages(stored)
+        return stored.T
 
 
 @contextmanager

@@ -141,7 +141,7 @@ def write_slab_file(path: Path, table: SlabTable, slabs: Iterable[Shaped[np.ndar
             content = slab.tobytes(order="F")
             digest.update(content)
             sizes.append(file.write(igzip.compress(content, COMPRESSION, mtime=0)))
-            samples.append(slab.ravel(order="F")[::step])
+            samples.append(slab.ravel(order="F")[::step].copy())
         sample = igzip.compress(np.concatenate(samples).tobytes(), COMPRESSION, mtime=0)
         file.write(sample)
         fields = {"sizes": sizes, "sample_bytes": len(sample), "sha256": digest.hexdigest()}

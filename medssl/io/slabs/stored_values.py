@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Num, Shaped
 
+from medssl.disk_arrays import iterate_slabs
 from medssl.errors import BadInput
 from medssl.volume import Unit
 
@@ -16,26 +17,40 @@ class ValueRange:
     Args:
         low: The smallest finite value; infinite if there is none.
         high: The largest finite value.
-        is_whole: Whether all values are whole numbers.
+        is_whole: Whether all finite values are whole numbers.
+        num_invalid: How many values are NaN or infinite.
     """
 
     low: float = np.inf
     high: float = -np.inf
     is_whole: bool = True
+    num_invalid: int = 0
 
     @classmethod
     def measure(cls, voxels: Num[np.ndarray, "*n"]) -> "ValueRange":
         """Returns the range of some voxels."""
         if np.issubdtype(voxels.dtype, np.integer):
             return cls(float(voxels.min()), float(voxels.max()))
-        finite = voxels[np.isfinite(voxels)]
+        is_finite = np.isfinite(voxels)
+        finite = voxels if is_finite.all() else voxels[is_finite]
+        num_invalid = voxels.size - finite.size
         if not finite.size:
-            return cls()
-        return cls(float(finite.min()), float(finite.max()), bool((finite == np.rint(finite)).all()))
+            return cls(num_invalid=num_invalid)
+        is_whole = bool((finite == np.rint(finite)).all())
+        return cls(float(finite.min()), float(finite.max()), is_whole, num_invalid)
+
+    @classmethod
+    def measure_slabs(cls, voxels: Num[np.ndarray, "*c i j k"]) -> "ValueRange":
+        """Returns the range of all voxels of a volume, slab by slab."""
+        values = cls()
+        for index in iterate_slabs(voxels):
+            values = values.join(cls.measure(voxels[index]))
+        return values
 
     def join(self, other: "ValueRange") -> "ValueRange":
         """Returns the range of both parts together."""
-        return ValueRange(min(self.low, other.low), max(self.high, other.high), self.is_whole and other.is_whole)
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return ValueRange(low, high, self.is_whole and other.is_whole, self.num_invalid + other.num_invalid)
 
 
 @dataclass(frozen=True)

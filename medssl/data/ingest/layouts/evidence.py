@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Shaped
 
 from medssl.errors import BadInput
-from medssl.io import images
 from medssl.io.image_headers import ImageHeader
+from medssl.io.slabs.read_on_disk import read_on_disk
 from medssl.io.slicer_segmentation import is_segmentation
 
 LABEL_WORDS = {
@@ -68,7 +68,7 @@ def has_label_values(path: Path, header: ImageHeader | None) -> bool:
         return False
     try:
         with warnings.catch_warnings(action="ignore"):
-            return looks_like_label(images.read(path).voxels)
+            return looks_like_label(read_on_disk(path).voxels)
     except BadInput:
         return False  # reading the case says why
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from medssl.disk_arrays import iterate_slabs
 from medssl.errors import InputWarning, Message
 from medssl.volume import Volume
 
@@ -45,7 +46,7 @@ def check_modality(name: str, volume: Volume) -> str:
         name: The modality that a description or a name states; empty if none does.
         volume: The image.
     """
-    lowest = float(volume.voxels.min())
+    lowest = min(float(volume.voxels[slab].min()) for slab in iterate_slabs(volume.voxels))
     if not name:
         modality = Message("CT") if lowest <= LOWEST_MR else Message("MR")
         _warn(
@@ -77,8 +78,9 @@ def check_modality(name: str, volume: Volume) -> str:
 
 def _has_air(volume: Volume) -> bool:
     """Whether many voxels have the value of air in HU."""
-    is_air = (volume.voxels >= AIR_HU[0]) & (volume.voxels <= AIR_HU[1])
-    return bool(np.mean(is_air) >= MIN_AIR_FRACTION)
+    slabs = (volume.voxels[slab] for slab in iterate_slabs(volume.voxels))
+    num_air = sum(int(np.count_nonzero((values >= AIR_HU[0]) & (values <= AIR_HU[1]))) for values in slabs)
+    return num_air >= MIN_AIR_FRACTION * volume.voxels.size
 
 
 def _warn(message: Message) -> None:
