@@ -89,7 +89,7 @@ def build_findings(
                 stacklevel=3,
             )
         for rank, number in enumerate(numbers[:MAX_FINDINGS], 1):
-            sizes, voxels = measure_runs(structures.select_runs(number), grid), structures.summarize(number)
+            sizes, voxels = measure_runs(structures.runs.select(number), grid), structures.summarize(number)
             location = (
                 ""
                 if label in organs

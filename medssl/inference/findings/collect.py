@@ -5,15 +5,15 @@ the end, so the result does not depend on the blocks.
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int, Num
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medssl.inference.findings.run_store import GroupedRuns, RunStore
 from medssl.inference.findings.runs import NEXT_LINES, Runs, find_runs, match_runs
 
 
@@ -43,7 +43,7 @@ class ComponentCollector:
 
     def __init__(self, organs: Collection[int] = ()) -> None:
         self.organs = organs
-        self._runs: list[Runs] = []  # labelled by the number of their component within its block
+        self._runs = RunStore()  # labelled by the number of their component
         self._labels: list[Int[np.ndarray, n]] = []
         self._sums: list[Float[np.ndarray, "n 5"]] = []
         self._edges: list[Int[np.ndarray, "2 e"]] = []
@@ -88,9 +88,9 @@ class ComponentCollector:
         before, numbers_before = self._last_slice
         is_first = runs.slice == first_slice
         top, top_numbers = runs.select(is_first), numbers[is_first]
-        for step in ((1, -1), (1, 0), (1, 1)):
-            a, b = match_runs(before, top, step)
-            self._edges.append(np.stack([numbers_before[a], top_numbers[b]]))
+        pairs = [match_runs(before, top, step) for step in ((1, -1), (1, 0), (1, 1))]
+        edges = np.concatenate([np.stack([numbers_before[a], top_numbers[b]]) for a, b in pairs], axis=1)
+        self._edges.append(np.unique(edges, axis=1))
 
     def merge(self) -> "Structures":
         """Returns the structures of all blocks."""
@@ -102,9 +102,7 @@ class ComponentCollector:
         label = np.zeros(count, np.int64)
         label[number] = labels
         sums = _sum_by_number(np.concatenate([np.zeros((0, 5)), *self._sums]), number, count)
-        runs = _concatenate(self._runs)
-        order = np.argsort(number[runs.label], kind="stable")
-        runs = runs.relabel(number[runs.label]).select(order)
+        runs = self._runs.group(number, count)
         return Structures(runs, label, sums, self._has_uncertainty, self._has_image)
 
 
@@ -113,14 +111,14 @@ class Structures:
     """All structures of a label map: connected components, and organs as a whole.
 
     Args:
-        runs: The runs of all structures, one structure after the other; their label is its number.
+        runs: The runs of all structures.
         label: The label value of each structure.
         sums: The number of voxels, the peak of the confidence, and the sums of uncertainty, intensity and its square.
         has_uncertainty: Whether an uncertainty was given.
         has_image: Whether an image was given.
     """
 
-    runs: Runs
+    runs: GroupedRuns
     label: Int[np.ndarray, "s"]
     sums: Float[np.ndarray, "s 5"]
     has_uncertainty: bool
@@ -132,17 +130,7 @@ class Structures:
         Of structures of one size, the one that begins first along i, then j, then k comes first.
         """
         chosen = np.flatnonzero((self.label == label) & (self.sums[:, 0] >= min_voxels))
-        if not len(chosen):
-            return []
-        runs = self.runs
-        num_lines, num_slices = int(runs.line.max()) + 1, int(runs.slice.max()) + 1
-        corner = (runs.start.astype(np.int64) * num_lines + runs.line) * num_slices + runs.slice
-        corners = np.minimum.reduceat(corner, self._bounds[:-1])
-        return [int(chosen[n]) for n in np.lexsort((corners[chosen], -self.sums[chosen, 0]))]
-
-    def select_runs(self, number: int) -> Runs:
-        """Returns the runs of a structure, in the order of their lines."""
-        return self.runs.select(np.arange(self._bounds[number], self._bounds[number + 1]))
+        return [int(chosen[n]) for n in np.lexsort((self.runs.corners[chosen], -self.sums[chosen, 0]))]
 
     def summarize(self, number: int) -> VoxelStatistics:
         """Returns the statistics of the voxels of a structure."""
@@ -151,11 +139,6 @@ class Structures:
         sd = math.sqrt(max(0.0, squares / count - mean**2))
         doubt = uncertainty / count if self.has_uncertainty else None
         return VoxelStatistics(peak, doubt, *((mean, sd) if self.has_image else (None, None)))
-
-    @cached_property
-    def _bounds(self) -> Int[np.ndarray, "b"]:
-        """The first run of each structure, and the number of runs."""
-        return np.searchsorted(self.runs.label, np.arange(len(self.label) + 1))
 
 
 def _number_components(runs: Runs) -> tuple[Int[np.ndarray, "n"], int]:
@@ -217,9 +200,3 @@ def _sum_by_number(
         total[:, column] = np.bincount(number, sums[:, column], count)
     np.maximum.at(total[:, 1], number, sums[:, 1])
     return total
-
-
-def _concatenate(parts: Sequence[Runs]) -> Runs:
-    """Joins the runs of consecutive blocks."""
-    blank = Runs(*(np.zeros(0, np.int32),) * 5)
-    return Runs(*(np.concatenate(columns) for columns in zip(*(part.columns for part in (blank, *parts)), strict=True)))

@@ -36,7 +36,7 @@ def describe_location(
     centre = grid.to_index(np.array([centre_mm]))[0]
     nearest: tuple[float, int, Runs] | None = None
     for number in np.flatnonzero(np.isin(structures.label, list(organs))):
-        runs = structures.select_runs(int(number))
+        runs = structures.runs.select(int(number))
         distance_mm = _measure_distance_mm(centre, runs, grid)
         if nearest is None or distance_mm < nearest[0]:
             nearest = distance_mm, int(structures.label[number]), runs

@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from medssl import disk_arrays
+from medssl.disk_arrays import is_on_disk
 from medssl.inference.connected_findings import label_components
+from medssl.inference.findings import run_store
 from medssl.inference.findings.collect import ComponentCollector
 from medssl.inference.findings.runs import find_runs
 from medssl.volume import NEIGHBOURS_26
@@ -47,7 +50,7 @@ def test_blocks_do_not_matter(seed, shape, num_labels, density, heights):
         assert len(order) == numbers.max()
         for rank, number in enumerate(order, 1):
             inside = numbers == rank
-            runs = structures.select_runs(number)
+            runs = structures.runs.select(number)
             low, high = np.zeros(3, int), np.array(shape)
             assert np.array_equal(runs.draw(low, high).T, inside)
             found = structures.summarize(number)
@@ -81,3 +84,16 @@ def test_runs_draw_their_voxels_and_turn(seed, shape, axis):
 
 def test_nothing_has_no_structure():
     assert collect(make_maps(0, (4, 4, 4), 1, 0.0), [2]).order(1, 0) == []
+
+
+def test_many_runs_lie_on_disk(monkeypatch):
+    maps = make_maps(0, (30, 20, 12), 3, 0.4)
+    expected = collect(maps, [5, 7])
+    monkeypatch.setattr(disk_arrays, "MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(run_store, "MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(run_store, "RUNS_PER_PART", 100)
+    found = collect(maps, [5, 7])
+    assert is_on_disk(found.runs.columns)
+    assert not is_on_disk(expected.runs.columns)
+    np.testing.assert_array_equal(found.runs.columns, expected.runs.columns)
+    np.testing.assert_array_equal(found.runs.corners, expected.runs.corners)
