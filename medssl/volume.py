@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
-from medssl.resampling import sample_axes, sample_oblique, to_contiguous
+from medssl.arrays.resampling import sample_axes, sample_oblique, to_contiguous
 
 Unit = Literal["HU", "SUVbw", "a.u.", "label", "probability"]
 Spacing = tuple[float, float, float]

@@ -28,9 +28,8 @@ FOUNDATION = {
     "errors",
     "settings",
     "csv_text",
-    "disk_arrays",
     "files",
-    "resampling",
+    "arrays",
     "volume",
     "config",
     "config_errors",
@@ -38,6 +37,7 @@ FOUNDATION = {
     "finding",
 }
 ALLOWED = {
+    "arrays": set(),
     "io": set(),
     "predictions_folder": {"io"},
     "review": {"io", "predictions_folder"},

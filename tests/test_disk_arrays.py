@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medssl import disk_arrays
-from medssl.disk_arrays import (
+from medssl.arrays import disk_arrays
+from medssl.arrays.disk_arrays import (
     allocate_like,
     create_disk_array,
     is_on_disk,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from medssl import resampling
+from medssl.arrays import resampling
 from medssl.volume import Volume
 
 CODES = ["".join(p) for axes in permutations(("RL", "AP", "SI")) for p in product(*axes)]

@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float16, Float32, Int16, Real, Shaped
 from pydantic import Field, model_validator
 from scipy import ndimage
 
-from medssl.disk_arrays import allocate_like, release_pages, transform_slabs
+from medssl.arrays.disk_arrays import allocate_like, release_pages, transform_slabs
+from medssl.arrays.resampling import to_contiguous
 from medssl.errors import BadInput
-from medssl.resampling import to_contiguous
 from medssl.settings import Settings
 from medssl.volume import Spacing, Unit, Volume
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32
 
-from medssl.disk_arrays import release_pages
+from medssl.arrays.disk_arrays import release_pages
 
 Size = tuple[int, int, int]
 DeviceArray = Any  # of NumPy or of torch, on the device of a network

@@ -14,7 +14,8 @@ from isal.igzip_lib import IsalError
 from jaxtyping import Float, Real
 from nibabel.spatialimages import HeaderDataError
 
-from medssl.disk_arrays import release_pages
+from medssl.arrays.disk_arrays import release_pages
+from medssl.arrays.resampling import to_contiguous
 from medssl.errors import BadInput, Message
 from medssl.io import archives
 from medssl.io.nifti_geometry import read_affine
@@ -22,7 +23,6 @@ from medssl.io.nifti_writer import DTYPES, NO_FIELDS, NiftiFields, open_writer
 from medssl.io.rejected import ReadRejected
 from medssl.io.voxel_files import find_pair_file
 from medssl.io.voxels import validate_volume
-from medssl.resampling import to_contiguous
 from medssl.volume import Volume
 
 HEADERS = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Real
 
-from medssl.disk_arrays import allocate_like, transform_slabs
+from medssl.arrays.disk_arrays import allocate_like, transform_slabs
 from medssl.errors import BadInput, InputWarning, Message
 from medssl.io.slabs.stored_values import ValueRange
 from medssl.volume import Volume

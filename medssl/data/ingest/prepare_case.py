@@ -15,8 +15,9 @@ import numpy as np
 from medssl.data import store
 from medssl.data.ingest.deidentification import private_note
 from medssl.data.ingest.file_ledger import LedgerRow
-from medssl.data.ingest.read_source import read_image, read_label
+from medssl.data.ingest.read_source import read_image
 from medssl.data.ingest.source import Source, source_from_json, source_to_json
+from medssl.data.ingest.structures.read_label import read_label
 from medssl.data.manifest import Case
 from medssl.data.normalization import IntensityNormalization
 from medssl.errors import BadInput, InputWarning, Message, join_messages, restore_message

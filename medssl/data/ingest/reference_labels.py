@@ -11,8 +11,8 @@ from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.ingest.dataset_layouts import discover_dataset
 from medssl.data.ingest.deidentification import private_dir, redact_warnings
 from medssl.data.ingest.prepare_case import read_recorded_source
-from medssl.data.ingest.read_source import read_label
 from medssl.data.ingest.source import Source
+from medssl.data.ingest.structures.read_label import read_label
 from medssl.data.manifest import Manifest
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput, Message

@@ -78,13 +78,13 @@ def _find_chain(
     A point on or above the segment between its neighbours is no corner. All such points are dropped at once, and again
     until none is left.
     """
-    kept = np.arange(len(plane))
-    while len(kept) > 2:
-        p, x, y = plane[kept], line[kept], height[kept]
-        is_inner = np.zeros(len(kept), bool)
+    chain = np.arange(len(plane))
+    while len(chain) > 2:
+        p, x, y = plane[chain], line[chain], height[chain]
+        is_inner = np.zeros(len(chain), bool)
         rise, run = y[1:-1] - y[:-2], x[1:-1] - x[:-2]
         is_inner[1:-1] = (p[:-2] == p[2:]) & (rise * (x[2:] - x[:-2]) >= (y[2:] - y[:-2]) * run)
         if not is_inner.any():
             break
-        kept = kept[~is_inner]
-    return kept
+        chain = chain[~is_inner]
+    return chain

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int, Int32
 
-from medssl.disk_arrays import MAX_BYTES_IN_MEMORY, create_disk_array, release_pages
+from medssl.arrays.disk_arrays import MAX_BYTES_IN_MEMORY, create_disk_array, release_pages
 from medssl.inference.findings.runs import Runs
 
 RUN_BYTES = 20

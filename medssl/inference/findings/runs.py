@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Int, Integer, Num, Shaped
 
-from medssl.resampling import to_contiguous
+from medssl.arrays.resampling import to_contiguous
 
 SLICES_PER_BLOCK = 16
 # Steps in (k, j) from a line to the lines after it that share an edge or a corner with it.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from medssl.arrays.disk_arrays import create_disk_array, release_pages
 from medssl.data.ingest.read_source import ScanRef
-from medssl.disk_arrays import create_disk_array, release_pages
 from medssl.errors import BadInput, Message, as_message
 from medssl.files import write_json
 from medssl.inference.streaming.case_stream import PredictionSource

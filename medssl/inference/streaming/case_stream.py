@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32, Integer
 
-from medssl.disk_arrays import release_pages
+from medssl.arrays.disk_arrays import release_pages
 from medssl.finding import Finding
 from medssl.inference.connected_findings import build_findings
 from medssl.inference.findings.collect import ComponentCollector

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 from scipy import ndimage, sparse
 
+from medssl.arrays.resampling import weigh_neighbours
 from medssl.inference.findings.runs import iterate_blocks
-from medssl.resampling import weigh_neighbours
 from medssl.volume import Volume
 
 TILE = 32  # voxels per side, in the plane of a slice

@@ -19,6 +19,7 @@ from medssl.io.dicom.pixel_data.read_pixels import have_same_content, stack_slic
 from medssl.io.dicom.series_files import HeaderMemory, PatientInfo, SeriesFile
 from medssl.io.dicom.suv import convert_to_suv
 from medssl.io.rejected import ReadRejected, RejectedFiles
+from medssl.io.slabs.stored_values import ValueRange
 from medssl.volume import Volume
 
 AIR_HU = -1024.0
@@ -68,8 +69,11 @@ class Series:
         empty = Volume(np.broadcast_to(np.int16(0), (columns, rows, count)), self.grid.affine, "a.u.")
         return make_straight_grid(empty) if self.grid.is_tilted else empty
 
-    def volume(self) -> Volume:
+    def volume(self, on_disk: bool = False) -> Volume:
         """Reads the voxels in HU (CT), SUVbw (PET) or arbitrary units, on a straight grid with its affine in mm, RAS+.
+
+        Args:
+            on_disk: Whether the voxels of a large volume lie on disk.
 
         Raises:
             BadInput: If the pixels are damaged or cannot be decoded.
@@ -78,15 +82,15 @@ class Series:
             warnings.warn(message, InputWarning, stacklevel=2)
         is_hu = self.modality == "CT" and self.frames[0].volume_tags.get("RescaleType", "HU") in ("HU", "US")
         background = AIR_HU if is_hu else 0.0
-        voxels = stack_slices([self.frames[o] for o in self.grid.order], background)
-        if is_hu and voxels.max() > MAX_HU:
+        voxels = stack_slices([self.frames[o] for o in self.grid.order], background, on_disk)
+        values = ValueRange.measure_slabs(voxels)
+        if is_hu and values.high > MAX_HU:
+            highest = voxels.dtype.type(values.high)
             raise ReadRejected(
                 "values",
-                Message(
-                    "values up to {highest} HU are impossible: the sign or the rescale is wrong", highest=voxels.max()
-                ),
+                Message("values up to {highest} HU are impossible: the sign or the rescale is wrong", highest=highest),
             )
-        if voxels.min() == voxels.max():
+        if values.low == values.high:
             warnings.warn(Message("every voxel is {value}", value=voxels.flat[0]), InputWarning, stacklevel=2)
         if self.grid.slice_positions is not None:
             voxels = interpolate_missing_slices(voxels, self.grid.slice_positions)

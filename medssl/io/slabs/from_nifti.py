@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from medssl.disk_arrays import release_pages
+from medssl.arrays.disk_arrays import release_pages
 from medssl.errors import BadInput
 from medssl.io.slabs.nifti_slices import open_slices
 from medssl.io.slabs.slab_file import SlabFile, SlabTable, count_slab_planes, write_slab_file

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 from jaxtyping import Float, Real
 
-from medssl.disk_arrays import create_disk_array, release_pages
+from medssl.arrays.disk_arrays import create_disk_array, release_pages
 from medssl.errors import BadInput
 from medssl.io import nifti
 from medssl.io.nifti_geometry import read_affine
@@ -74,6 +74,6 @@ def open_slices(path: Path) -> Iterator[NiftiSlices]:
         head = stream.read(max(nifti.HEADERS))
         header = nifti.parse_header(path, head)
         shape = nifti.read_shape(path, header)
-        nifti.compute_file_bytes(path, header, shape)  # blocks take little memory, whatever the file unpacks to
+        nifti.compute_file_bytes(path, header, shape)  # refuses sizes that no disk needs to hold
         stream.seek(int(header["vox_offset"]))
         yield NiftiSlices(shape, read_affine(path, header, shape), path, header, stream)

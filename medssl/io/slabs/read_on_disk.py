@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from medssl.disk_arrays import store_on_disk
+from medssl.arrays.disk_arrays import store_on_disk
 from medssl.io import archives, images, nifti
 from medssl.io.slabs.nifti_slices import open_slices
 from medssl.io.voxels import validate_volume

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Num, Shaped
 
-from medssl.disk_arrays import iterate_slabs
+from medssl.arrays.disk_arrays import iterate_slabs
 from medssl.errors import BadInput
 from medssl.volume import Unit
 

@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from medssl import resampling
+from medssl.arrays import resampling
 from medssl.data.ingest import file_ledger as ledger
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dicom_studies import discover_series

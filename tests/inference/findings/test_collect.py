@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medssl import disk_arrays
-from medssl.disk_arrays import is_on_disk
+from medssl.arrays import disk_arrays
+from medssl.arrays.disk_arrays import is_on_disk
 from medssl.inference.connected_findings import label_components
 from medssl.inference.findings import run_store
 from medssl.inference.findings.collect import ComponentCollector

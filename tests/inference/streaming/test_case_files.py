@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from medssl import cli, disk_arrays
+from medssl import cli
+from medssl.arrays import disk_arrays
+from medssl.arrays.disk_arrays import is_on_disk
 from medssl.data.ingest.read_source import list_scans
 from medssl.data.normalization import IntensityNormalization
-from medssl.disk_arrays import is_on_disk
 from medssl.files import read_checksums
 from medssl.inference.ensemble import Ensemble
 from medssl.inference.findings import run_store

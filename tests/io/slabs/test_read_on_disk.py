@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from medssl import disk_arrays
-from medssl.disk_arrays import is_on_disk
+from medssl.arrays import disk_arrays
+from medssl.arrays.disk_arrays import is_on_disk
 from medssl.errors import BadInput, InputWarning
 from medssl.io import images, nrrd_metaimage
 from medssl.io.slabs import nifti_slices

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from medssl.disk_arrays import iterate_slabs
+from medssl.arrays.disk_arrays import iterate_slabs
 from medssl.errors import InputWarning, Message
 from medssl.volume import Volume
 

@@ -1,7 +1,7 @@
 """Reads the pixels of a stack of slices and rescales them without loss to the smallest sufficient data type."""
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import BufferedIOBase
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Integer, Real
 from pydicom.uid import ExplicitVRBigEndian
 
+from medssl.arrays.disk_arrays import create_disk_array, release_pages
 from medssl.errors import InputWarning, Message
 from medssl.io import archives
 from medssl.io.dicom.frames import Frame
@@ -24,20 +25,27 @@ OVERLAY_SHARE = 0.9  # see `_is_overlay`
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
-def stack_slices(frames: Sequence[Frame], background: float) -> Real[np.ndarray, "i j k"]:
+def stack_slices(frames: Sequence[Frame], background: float, on_disk: bool = False) -> Real[np.ndarray, "i j k"]:
     """Returns the rescaled values of the slices in the given order; padding becomes `background`.
 
-    Where the result has as many bytes as the stored values, it takes their place in memory.
+    Where the result has as many bytes as the stored values, it takes their place.
+
+    Args:
+        frames: The slices.
+        background: The value of padding.
+        on_disk: Whether a large result lies on disk.
     """
-    stored = _read_stored_values(frames)
+    allocate = create_disk_array if on_disk else np.empty
+    stored = _read_stored_values(frames, allocate)
     _check_truncated_slices(frames, stored)
     dtype = _choose_dtype(frames, stored, background)
-    voxels = stored.view(dtype) if stored.dtype.itemsize == dtype.itemsize else np.empty(stored.shape, dtype)
+    voxels = stored.view(dtype) if stored.dtype.itemsize == dtype.itemsize else allocate(stored.shape, dtype)
     for k, frame in enumerate(frames):
         padding = _find_padding(frame, stored[k])
         voxels[k] = _rescale(frame, stored[k])
         if padding is not None:
             voxels[k][padding] = background
+        release_pages(stored, voxels)
     return voxels.transpose(2, 1, 0)
 
 
@@ -52,11 +60,18 @@ def have_same_content(first: Sequence[Frame], second: Sequence[Frame]) -> bool:
     return all(map(np.array_equal, _read_stored_values(first), _read_stored_values(second)))
 
 
-def _read_stored_values(frames: Sequence[Frame]) -> Integer[np.ndarray, "n j i"]:
-    """Returns the stored values of the slices before the rescale, with their sign; every file is opened once."""
+def _read_stored_values(
+    frames: Sequence[Frame], allocate: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty
+) -> Integer[np.ndarray, "n j i"]:
+    """Returns the stored values of the slices before the rescale, with their sign; every file is opened once.
+
+    Args:
+        frames: The slices.
+        allocate: Returns the array to fill, given its shape and type.
+    """
     columns, rows = frames[0].size
     dtype = np.result_type(*{_stored_dtype(frame.encoding) for frame in frames})
-    stored = np.empty((len(frames), rows, columns), dtype)
+    stored = allocate((len(frames), rows, columns), dtype)
     slices_of: dict[Path, list[int]] = {}
     for n, frame in enumerate(frames):
         slices_of.setdefault(frame.path, []).append(n)
@@ -67,6 +82,7 @@ def _read_stored_values(frames: Sequence[Frame]) -> Integer[np.ndarray, "n j i"]
                     stream, _ = open_dataset(file)
                     for n in numbers:
                         stored[n] = _extend_sign(_read_native(stream, frames[n]), frames[n].encoding)
+            release_pages(stored)
         compressed = [path for path, numbers in slices_of.items() if not frames[numbers[0]].encoding.is_native]
         for batch in _make_batches({path: frames[slices_of[path][0]].encoding for path in compressed}):
             files = [
@@ -75,7 +91,15 @@ def _read_stored_values(frames: Sequence[Frame]) -> Integer[np.ndarray, "n j i"]
             for path, decoded in zip(batch, decode(files), strict=True):
                 for n in slices_of[path]:
                     stored[n] = _extend_sign(_cut_slice(decoded, frames[n]), frames[n].encoding)
+            release_pages(stored)
     return stored
+
+
+def _iterate_slices(stored: Integer[np.ndarray, "n j i"]) -> Iterator[Integer[np.ndarray, "j i"]]:
+    """Yields the slices, and releases the pages of each."""
+    for values in stored:
+        yield values
+        release_pages(stored)
 
 
 def _make_batches(encodings: Mapping[Path, PixelEncoding]) -> list[dict[Path, PixelEncoding]]:
@@ -136,7 +160,7 @@ def _check_truncated_slices(frames: Sequence[Frame], stored: Integer[np.ndarray,
     """Rejects slices that end in zeros, unless all slices end after the same full row."""
     ends = [
         _find_zero_tail(values) if frame.encoding.is_native else None
-        for frame, values in zip(frames, stored, strict=True)
+        for frame, values in zip(frames, _iterate_slices(stored), strict=True)
     ]
     columns = stored[0].shape[1]
     if len(set(ends)) == 1 and (ends[0] is None or ends[0] % columns == 0):
@@ -239,7 +263,7 @@ def _wrap_padding_value(value: int, bits: int, is_signed: bool) -> int:
 def _choose_dtype(frames: Sequence[Frame], stored: Integer[np.ndarray, "n j i"], background: float) -> np.dtype:
     """Returns the smallest type that holds all rescaled values and the background."""
     bounds = [background]
-    for frame, values in zip(frames, stored, strict=True):
+    for frame, values in zip(frames, _iterate_slices(stored), strict=True):
         if frame.lut is not None:
             bounds += [float(n) for n in (frame.lut.apply(values).min(), frame.lut.apply(values).max())]
         else:

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from scipy import ndimage, sparse
 
-from medssl.disk_arrays import allocate_like, find_slowest_axis, release_pages
+from medssl.arrays.disk_arrays import allocate_like, find_slowest_axis, release_pages
 
 TILE = 16  # voxels per side
 SLAB_VOXELS = 1 << 24  # that are resampled at a time

@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 from medssl.errors import BadInput
 
 MAX_BYTES_IN_MEMORY = 1 << 25  # a smaller array is not worth a file
-SLAB_BYTES = 1 << 24
+SLAB_BYTES = 1 << 22
 
 
 def create_disk_array(shape: Sequence[int], dtype: np.dtype | type) -> Shaped[np.ndarray, "..."]:

@@ -1,0 +1,1 @@
+"""Arrays of voxels: resampling, and storage on disk."""
