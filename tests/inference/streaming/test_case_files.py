@@ -15,6 +15,7 @@ from medssl.data.normalization import IntensityNormalization
 from medssl.files import read_checksums
 from medssl.inference.ensemble import Ensemble
 from medssl.inference.findings import run_store
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.inference.streaming.case_files import predict_case
 from medssl.inference.test_time_augmentation import MirrorView
@@ -27,6 +28,7 @@ NAMES = {1: "liver", 2: "spleen"}
 LANDMARKS = (tuple(np.linspace(0.1, 0.9, 9)),)
 
 
+@TorchNetwork
 def network(x):
     """Returns three classes of smooth structures."""
     smooth = torch.nn.functional.avg_pool3d(x[:, :1], 3, 1, 1)
