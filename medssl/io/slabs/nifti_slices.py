@@ -74,6 +74,6 @@ def open_slices(path: Path) -> Iterator[NiftiSlices]:
         head = stream.read(max(nifti.HEADERS))
         header = nifti.parse_header(path, head)
         shape = nifti.read_shape(path, header)
-        nifti.compute_file_bytes(path, header, shape)  # refuses sizes that no disk needs to hold
+        nifti.compute_file_bytes(path, header, shape)  # refuses sizes above the limit
         stream.seek(int(header["vox_offset"]))
         yield NiftiSlices(shape, read_affine(path, header, shape), path, header, stream)
