@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from jaxtyping import Float
 
 from medssl.errors import BadInput
-from medssl.io import archives, mgh, nifti
-from medssl.io.images import is_image, is_mgh, is_nifti
+from medssl.io import archives, images
 from medssl.io.voxel_files import list_voxel_files
 
 MAX_SHIFT_MM = 0.1  # between the corners of grids that count as equal
@@ -42,35 +40,14 @@ class ImageHeader:
 
 def read_header(path: Path) -> ImageHeader | None:
     """Returns the grid of an image file; None if the header cannot be used, which reading the file explains."""
-    if not is_image(path):
+    if not images.is_image(path):
         return None
     try:
         with warnings.catch_warnings(action="ignore"):
-            shape, affine = _read_grid(path)
+            shape, affine = images.read_all_axes(path)
     except (BadInput, RuntimeError, OSError, ValueError):
         return None
     num_volumes = int(np.prod(shape[3:]))
     num_voxels = int(np.prod(shape))
     num_bytes = sum(map(archives.get_size, (path, *list_voxel_files(path))))
     return ImageHeader((shape[0], shape[1], shape[2]), num_volumes, affine, num_bytes / max(num_voxels, 1))
-
-
-def _read_grid(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
-    """Returns the lengths of all axes and the affine of an image file."""
-    if is_nifti(path):
-        return nifti.read_all_axes(path)
-    return mgh.read_all_axes(path) if is_mgh(path) else _read_itk_grid(path)
-
-
-def _read_itk_grid(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
-    """Returns the lengths of all axes and the affine of an NRRD or MetaImage file."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    size = tuple(int(n) for n in reader.GetSize())
-    if len(size) != 3:
-        raise ValueError("not a volume")
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
-    affine[:3, 3] = reader.GetOrigin()
-    return (*size, reader.GetNumberOfComponents()), np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine

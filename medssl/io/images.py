@@ -1,9 +1,13 @@
 """Reads images and labels from NIfTI, MGH, NRRD and MetaImage files, chosen by the file ending."""
 
+from importlib import import_module
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from medssl.errors import BadInput, Message
-from medssl.io import mgh, nifti, nrrd_metaimage
 from medssl.volume import Volume
 
 NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr")
@@ -18,7 +22,7 @@ def is_image(path: Path) -> bool:
 
 def read_channels(path: Path) -> list[Volume]:
     """Reads every volume of an image file: the channels of a NIfTI with a fourth axis, or the only one."""
-    return nifti.read_channels(path) if is_nifti(path) else [read(path)]
+    return _import_reader("nifti").read_channels(path) if is_nifti(path) else [read(path)]
 
 
 def is_nifti(path: Path) -> bool:
@@ -47,8 +51,23 @@ def read(path: Path, label: bool = False) -> Volume:
                 "{path}: the ending is not one of {endings}; convert the file", path=path, endings=", ".join(ENDINGS)
             )
         )
-    if is_nifti(path):
-        return nifti.read(path, label)
-    if is_mgh(path):
-        return mgh.read(path, label)
-    return nrrd_metaimage.read(path, label)
+    return _choose_reader(path).read(path, label)
+
+
+def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
+    """Returns the lengths of all axes of a file, which may hold several volumes, and its affine, from the header.
+
+    Raises:
+        BadInput, ValueError, RuntimeError: If the header is damaged or its geometry is missing or contradictory.
+    """
+    return _choose_reader(path).read_all_axes(path)
+
+
+def _choose_reader(path: Path) -> Any:
+    """Returns the module that reads files with this ending."""
+    return _import_reader("nifti" if is_nifti(path) else "mgh" if is_mgh(path) else "nrrd_metaimage")
+
+
+def _import_reader(name: str) -> Any:
+    """Imports a reader when it is needed, since its library takes as long to import as a scan takes to read."""
+    return import_module(f"medssl.io.{name}")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from medssl.io.nifti import open_stream
+from medssl.io.archives import open_stream
 
 MAX_HEADER_BYTES = 1 << 20
 LABEL_ROW = re.compile(r'<Label Key="(\d+)"[^>]*><!\[CDATA\[([^\]]*)\]\]></Label>')

@@ -12,7 +12,7 @@ from nibabel.freesurfer.mghformat import MGHHeader
 
 from medssl.errors import BadInput, Message
 from medssl.io import archives
-from medssl.io.nifti import FREE_LABEL_BYTES, MAX_FILE_BYTES, open_stream
+from medssl.io.nifti import FREE_LABEL_BYTES, MAX_FILE_BYTES
 from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
@@ -30,7 +30,7 @@ def read(path: Path, label: bool = False) -> Volume:
     Raises:
         BadInput: If the file is damaged, holds several volumes, or does not state its orientation.
     """
-    with open_stream(path) as file:
+    with archives.open_stream(path) as file:
         header = _parse_header(path, file.read(HEADER_BYTES))
         axes, dtype = _read_axes(path, header), np.dtype(DTYPES[int(header["type"])])
         if axes[3] != 1:
@@ -57,7 +57,7 @@ def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]
     Raises:
         BadInput: If the header is damaged or does not state its orientation.
     """
-    with open_stream(path) as file:
+    with archives.open_stream(path) as file:
         header = _parse_header(path, file.read(HEADER_BYTES))
     return _read_axes(path, header), np.asarray(header.get_affine(), float)
 

@@ -1,16 +1,12 @@
 """Reads and writes NIfTI files; missing or contradictory geometry is rejected, never guessed."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from io import BufferedIOBase
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import nibabel
 import numpy as np
-from isal import igzip
-from isal.igzip_lib import IsalError
 from jaxtyping import Float, Real
 from nibabel.spatialimages import HeaderDataError
 
@@ -20,7 +16,6 @@ from medssl.errors import BadInput, Message
 from medssl.io import archives
 from medssl.io.nifti_geometry import read_affine
 from medssl.io.nifti_writer import DTYPES, NO_FIELDS, NiftiFields, open_writer
-from medssl.io.rejected import ReadRejected
 from medssl.io.voxel_files import find_pair_file
 from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
@@ -85,7 +80,7 @@ def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]
 
 
 def _read_header(path: Path) -> nibabel.Nifti1Header:
-    with open_stream(path) as file:
+    with archives.open_stream(path) as file:
         return parse_header(path, file.read(max(HEADERS)))
 
 
@@ -111,7 +106,7 @@ def _read_content(
     path: Path, read_shape: Callable[[Path, nibabel.Nifti1Header], S], free_bytes: int
 ) -> tuple[nibabel.Nifti1Header, S, bytes]:
     """Returns the header, the shape and the uncompressed content of a file, with one byte more than it should have."""
-    with open_stream(path) as file:
+    with archives.open_stream(path) as file:
         head = file.read(max(HEADERS))
         header = parse_header(path, head)
         shape = read_shape(path, header)
@@ -121,30 +116,8 @@ def _read_content(
             return header, shape, head + file.read(num_bytes - len(head) + 1)
     voxel_file = find_pair_file(path)
     archives.check_bomb(voxel_file, num_bytes, free_bytes)
-    with open_stream(voxel_file) as file:
+    with archives.open_stream(voxel_file) as file:
         return header, shape, file.read(num_bytes + 1)
-
-
-@contextmanager
-def open_stream(path: Path) -> Iterator[BufferedIOBase]:
-    """Opens a file or a member of an archive as uncompressed bytes; reading past its end verifies its checksum.
-
-    isal needs half the time of the gzip module.
-    """
-    if not archives.exists(path):
-        raise BadInput(Message("{path}: no such file", path=path))
-    try:
-        with archives.open_file(path, gunzip=False) as file:
-            is_gzip = file.read(2) == archives.GZIP
-            file.seek(0)
-            try:
-                yield igzip.GzipFile(fileobj=file) if is_gzip else file
-            except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub calls it a variable
-                raise BadInput(
-                    Message("{path}: truncated or damaged ({error}); copy the file again", path=path, error=error)
-                ) from None
-    except ReadRejected as error:
-        raise BadInput(Message("{path}: {reason}", path=path, reason=error.message)) from None
 
 
 def parse_header(path: Path, content: bytes) -> nibabel.Nifti1Header:

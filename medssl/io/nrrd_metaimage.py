@@ -9,10 +9,10 @@ import SimpleITK as sitk
 from jaxtyping import Float
 
 from medssl.errors import BadInput, Message
+from medssl.io.voxel_files import MAX_HEADER_BYTES
 from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
-MAX_HEADER_BYTES = 1 << 16
 MAX_VOXELS = 1 << 31
 NRRD_REQUIRED = ("type", "sizes", "encoding", "space", "space directions", "space origin")
 SPACES = ("left-posterior-superior", "LPS", "right-anterior-superior", "RAS", "left-anterior-superior", "LAS")
@@ -60,6 +60,21 @@ def read_layers(path: Path) -> list[Volume]:
     return [validate_volume(path, layers[..., n].transpose(2, 1, 0), affine, True) for n in range(layers.shape[-1])]
 
 
+def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
+    """Returns the lengths of all axes of a file, its components last, and its affine, from the header.
+
+    Raises:
+        RuntimeError, ValueError: If the header is damaged or not that of volumes.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    size = tuple(int(n) for n in reader.GetSize())
+    if len(size) != 3:
+        raise ValueError("not a volume")
+    return (*size, reader.GetNumberOfComponents()), _read_itk_affine(reader)
+
+
 def _read_itk(path: Path) -> sitk.Image:
     try:
         return sitk.ReadImage(str(path))
@@ -70,8 +85,8 @@ def _read_itk(path: Path) -> sitk.Image:
         ) from None
 
 
-def _read_itk_affine(image: sitk.Image) -> Float[np.ndarray, "4 4"]:
-    """Returns the affine in RAS+ of an image of SimpleITK, which uses LPS+."""
+def _read_itk_affine(image: sitk.Image | sitk.ImageFileReader) -> Float[np.ndarray, "4 4"]:
+    """Returns the affine in RAS+ of an image of SimpleITK, or of its header, which use LPS+."""
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()

@@ -2,12 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from medssl.errors import BadInput, Message
-from medssl.io import nrrd_metaimage
+from medssl.io.voxel_files import MAX_HEADER_BYTES
 from medssl.volume import Volume
 
 FIELD = re.compile(rb"^Segment(\d+)_(Name|LabelValue|Layer):=(.*?)\r?$", re.MULTILINE)
@@ -31,7 +32,7 @@ def read_segments(path: Path) -> tuple[Segment, ...]:
     """Returns the segments that the header of a .seg.nrrd names; none if it is no such file."""
     try:
         with path.open("rb") as file:
-            head = file.read(nrrd_metaimage.MAX_HEADER_BYTES).partition(b"\n\n")[0]
+            head = file.read(MAX_HEADER_BYTES).partition(b"\n\n")[0]
     except OSError:
         return ()
     fields: dict[int, dict[str, str]] = {}
@@ -52,7 +53,7 @@ def read_segment(path: Path, segment: Segment) -> Volume:
     Raises:
         BadInput: The file is damaged, its geometry is incomplete, or it has no such layer.
     """
-    layers = nrrd_metaimage.read_layers(path)
+    layers = import_module("medssl.io.nrrd_metaimage").read_layers(path)  # SimpleITK is needed for this alone
     if not 0 <= segment.layer < len(layers):
         raise BadInput(
             Message(

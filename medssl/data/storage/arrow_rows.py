@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Int
 
 from medssl.files import atomic_file
@@ -62,17 +62,17 @@ class ArrowRows(Sequence[RowT]):
         return _to_list(self._take(slice(None)).column(name))
 
     @cached_property
-    def _table(self) -> pa.Table:
-        return pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()
+    def _table(self) -> Any:
+        return _open_file(self.path).read_all()
 
-    def _take(self, part: slice) -> pa.Table:
+    def _take(self, part: slice) -> Any:
         """Returns a part of the selected rows."""
         if self.selection is not None:
             return self._table.take(self.selection[part])
         first, last, _ = part.indices(len(self))
         return self._table.slice(first, last - first)
 
-    def _make_rows(self, table: pa.Table) -> list[RowT]:
+    def _make_rows(self, table: Any) -> list[RowT]:
         columns = [_to_list(table.column(field.name)) for field in fields(self.row_type)]  # type: ignore[arg-type]
         return [self.row_type(*values) for values in zip(*columns, strict=True)]
 
@@ -80,6 +80,7 @@ class ArrowRows(Sequence[RowT]):
 def write_rows(path: Path, rows: Sequence[Any], metadata: Mapping[str, str]) -> None:
     """Writes rows of one dataclass, at least one, atomically to an Arrow file, with a note about their origin."""
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(rows[0])}
+    pa = import_module("pyarrow")
     table = pa.table(columns, metadata=dict(metadata))
     with atomic_file(path) as part, pa.ipc.new_file(str(part), table.schema) as writer:
         writer.write_table(table)
@@ -88,14 +89,20 @@ def write_rows(path: Path, rows: Sequence[Any], metadata: Mapping[str, str]) -> 
 def read_metadata(path: Path) -> dict[str, str]:
     """Returns the note that `write_rows` wrote into a file; empty if there is no intact file."""
     try:
-        metadata = pa.ipc.open_file(pa.memory_map(str(path))).schema.metadata or {}
-    except (OSError, pa.ArrowInvalid):
+        metadata = _open_file(path).schema.metadata or {}
+    except (OSError, ValueError):  # pyarrow's own error is a ValueError
         return {}
     return {key.decode(): value.decode() for key, value in metadata.items()}
 
 
-def _to_list(column: pa.ChunkedArray) -> list[Any]:
+def _open_file(path: Path) -> Any:
+    """Opens an Arrow file; pyarrow is imported here, since small tables have none."""
+    pa = import_module("pyarrow")
+    return pa.ipc.open_file(pa.memory_map(str(path)))
+
+
+def _to_list(column: Any) -> list[Any]:
     """Returns the values of a column; those of a list become a tuple."""
-    if pa.types.is_list(column.type):
+    if column.type.num_fields:  # of all types of a row, only lists have a field
         return [tuple(values) for values in column.to_pylist()]
     return column.to_pylist()

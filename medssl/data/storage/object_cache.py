@@ -4,9 +4,8 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path, PurePosixPath
-
-from fsspec.core import url_to_fs
 
 from medssl.errors import BadInput
 from medssl.files import PART_PREFIX, atomic_file
@@ -58,7 +57,7 @@ class ObjectCache:
             os.utime(path)
             return path
         try:
-            filesystem, remote = url_to_fs(url)
+            filesystem, remote = import_module("fsspec.core").url_to_fs(url)  # most stores lie on the disk
             with atomic_file(path) as part:
                 filesystem.get_file(remote, str(part))
         except Exception as error:  # of whichever library speaks to the store

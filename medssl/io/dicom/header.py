@@ -6,15 +6,18 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydicom import DataElement, Dataset, Sequence
 from pydicom.config import disable_value_validation
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -32,6 +35,14 @@ MAX_INFLATED_BYTES, FREE_BYTES, BOMB_RATIO = 2 << 30, 64 << 20, 50
 PIXEL_DATA, LAST_GROUPS = 0x7FE00010, (0x7FE0, 0xFFFA, 0xFFFC)
 UNDEFINED = 0xFFFFFFFF
 ITEM, DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+# What short values of these kinds must match to follow from their bytes alone: text may hold no other alphabet.
+KEPT_VRS = {
+    **dict.fromkeys(("US", "SS", "UL", "SL", "FL", "FD"), re.compile(rb"(?s:.{1,64})")),
+    **dict.fromkeys(
+        ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "SH", "ST", "TM", "UI"),
+        re.compile(rb"[\x00\x20-\x7e]{1,128}"),
+    ),
+}
 NO_PREAMBLE = re.compile(rb"[\x02\x08]\x00[\x00-\xff]\x00")
 
 
@@ -219,21 +230,40 @@ def _inflate(file: BufferedIOBase) -> BufferedIOBase:
 def _get_value(data: Attributes, keyword: str) -> Any:
     """Returns the value of an attribute, in the first layer that has one; None if it is missing or empty."""
     tag = tag_for_keyword(keyword)
-    layers = data.layers if isinstance(data, MergedDatasets) else (data,)
-    values = (_convert_element(layer, tag, keyword) for layer in layers if tag in layer)
-    return next((value for value in values if value is not None), None)
+    for layer in data.layers if isinstance(data, MergedDatasets) else (data,):
+        element = layer.get_item(tag)
+        value = None if element is None else _convert_element(layer, element, keyword)
+        if value is not None:
+            return value
+    return None
 
 
-def _convert_element(data: Dataset, tag: Any, keyword: str) -> Any:
-    """Returns the value of an attribute that a data set has, which pydicom parses on the first access."""
-    element = data.get_item(tag)
+def _convert_element(data: Dataset, element: Any, keyword: str) -> Any:
+    """Returns the value of an attribute of a data set, which pydicom parses on the first access."""
     if isinstance(element, DataElement):
         return element.value
     try:
+        vr = element.VR or _look_up_vr(element.tag)
+        if vr in KEPT_VRS and element.value and KEPT_VRS[vr].fullmatch(element.value):
+            return _convert_bytes(int(element.tag), vr, element.value, element.is_little_endian)
         with warnings.catch_warnings(), disable_value_validation():
             warnings.simplefilter("ignore")
-            return data[tag].value
+            return data[element.tag].value
     except Exception as error:
         raise ReadRejected(
             "values", Message("{keyword} cannot be read ({error})", keyword=keyword, error=type(error).__name__)
         ) from None
+
+
+def _look_up_vr(tag: int) -> str:
+    """Returns the kind of a standard attribute, which implicit syntaxes do not state."""
+    return dictionary_VR(tag) if dictionary_has_tag(tag) else ""
+
+
+@lru_cache(maxsize=4096)
+def _convert_bytes(tag: int, vr: str, content: bytes, is_little_endian: bool) -> Any:
+    """Returns the value of an attribute of one of `KEPT_VRS`; the files of a series share most of them."""
+    with warnings.catch_warnings(), disable_value_validation():
+        warnings.simplefilter("ignore")
+        raw = RawDataElement(BaseTag(tag), vr, len(content), content, 0, False, is_little_endian)
+        return convert_raw_data_element(raw).value

@@ -70,7 +70,7 @@ def open_slices(path: Path) -> Iterator[NiftiSlices]:
     Raises:
         BadInput: If the file is damaged or its geometry is missing or contradictory.
     """
-    with nifti.open_stream(path) as stream:
+    with archives.open_stream(path) as stream:
         head = stream.read(max(nifti.HEADERS))
         header = nifti.parse_header(path, head)
         shape = nifti.read_shape(path, header)
