@@ -1,7 +1,6 @@
 """Lists the files of a folder and the members of its archives in a fixed order."""
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -50,29 +49,42 @@ def list_files(folder: Path, follow_links: bool = False) -> Iterator[Path | Reje
     if not folder.is_dir():
         raise BadInput(Message("{folder}: no such folder; give the folder that holds the scans", folder=folder))
 
-    def raise_unreadable(error: OSError) -> None:
-        raise BadInput(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or remove it")
-
     visited: set[str] = set()
-    for root, folders, names in os.walk(folder, onerror=raise_unreadable, followlinks=follow_links):
-        folders[:] = sorted(name for name in folders if name != ".git")
-        links = [name for name in folders if (Path(root) / name).is_symlink()]
+    folders = [folder]
+    while folders:
+        folder = folders.pop()
         if follow_links:
-            visited.add(os.path.realpath(root))
-            looping = [name for name in links if os.path.realpath(Path(root) / name) in visited]
-            folders[:] = [name for name in folders if name not in looping]
-            links = looping
-        for path in (Path(root) / name for name in sorted([*names, *links])):
-            reason = _check_link(path, follow_links)
-            yield path if reason is None else RejectedFiles((path,), reason, "not-a-file")
+            visited.add(os.path.realpath(folder))
+        inner = []
+        for entry in _scan_folder(folder):
+            path = folder / entry.name
+            if entry.is_file(follow_symlinks=False):
+                yield path
+            elif entry.is_dir(follow_symlinks=False) or (
+                follow_links and entry.is_dir() and os.path.realpath(path) not in visited
+            ):
+                inner.append(path)
+            else:
+                reason = _check_link(path, entry, follow_links)
+                yield path if reason is None else RejectedFiles((path,), reason, "not-a-file")
+        folders.extend(reversed(inner))
 
 
-def _check_link(path: Path, follow_links: bool) -> Message | None:
-    """Returns why a path below a folder is not listed as a file; None if it is."""
-    mode = path.lstat().st_mode
-    if stat.S_ISREG(mode):
-        return None
-    if not stat.S_ISLNK(mode):
+def _scan_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """Returns the entries of a folder in the order of their names, without the folder `.git`."""
+    try:
+        with os.scandir(folder) as entries:
+            wanted = [entry for entry in entries if entry.name != ".git" or not entry.is_dir()]
+    except OSError as error:
+        raise BadInput(
+            f"{error.filename}: cannot be listed ({error.strerror}); make it readable or remove it"
+        ) from None
+    return sorted(wanted, key=lambda entry: entry.name)
+
+
+def _check_link(path: Path, entry: os.DirEntry[str], follow_links: bool) -> Message | None:
+    """Returns why a link, pipe or device is not listed as a file; None if it is."""
+    if not entry.is_symlink():
         return Message("{path.name}: a link, pipe or device, not a file; remove it", path=path)
     if not follow_links:
         return Message("{path.name}: a link, pipe or device; follow links with --follow-links, or copy the file",

@@ -39,15 +39,21 @@ class LedgerRow:
     @property
     def columns(self) -> tuple[str, ...]:
         """The values of the columns of a ledger, in plain UTF-8: bytes of file names that are not are escaped."""
-        texts = [str(getattr(self, name)).encode("utf-8", "surrogateescape") for name in COLUMNS[1:]]
-        return escape_path(self.path), *(text.decode("utf-8", "backslashreplace") for text in texts)
+        texts = (self.status, self.case, self.reason, self.warnings)
+        return escape_path(self.path), *(text if text.isascii() else _to_utf8(text) for text in texts)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, str], **values: Any) -> "LedgerRow":
         """Makes a row of the values of its columns."""
         status: Any = columns["status"]
-        texts = {name: columns[name] for name in COLUMNS[2:]}
-        return cls(unescape_path(columns["path"]), status, **texts, **values)
+        return cls(
+            unescape_path(columns["path"]), status, columns["case"], columns["reason"], columns["warnings"], **values
+        )
+
+
+def _to_utf8(text: str) -> str:
+    """Returns a text whose bytes that are not UTF-8 are escaped."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def rejected_rows(files: Iterable[Path], reason: str) -> list[LedgerRow]:

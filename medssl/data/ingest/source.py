@@ -134,7 +134,7 @@ def format_location(paths: Sequence[Path], series: str | None) -> str:
 
 def find_common_folder(files: Sequence[Path]) -> Path:
     """Returns the deepest folder that holds all of the files."""
-    return Path(os.path.commonpath([file.parent for file in files]))
+    return Path(os.path.commonpath({os.path.dirname(file) for file in files}))  # noqa: PTH120  # there may be many
 
 
 def parse_location(text: str) -> tuple[list[Path], str]:
@@ -154,6 +154,8 @@ def _escape(text: str) -> str:
 
 def escape_path(path: str) -> str:
     """Returns a path in plain UTF-8, with bytes that are not as %XX and % as %25; `unescape_path` reverses it."""
+    if path.isascii() and "%" not in path:
+        return path
     return re.sub(r"[%\udc80-\udcff]", lambda match: f"%{ord(match[0]) & 0xFF:02X}", path)
 
 
@@ -163,6 +165,8 @@ def unescape_path(text: str) -> str:
 
 
 def _unescape(text: str) -> str:
+    if "%" not in text:
+        return text
     plain = {"25": "%", "23": "#", "7C": "|"}
     pattern = r"%(25|23|7C|[89A-F][0-9A-F])"
     return re.sub(pattern, lambda match: plain.get(match[1]) or chr(0xDC00 + int(match[1], 16)), text)

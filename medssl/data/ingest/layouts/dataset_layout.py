@@ -1,5 +1,6 @@
 """What a folder of scans holds: cases, classes, and a ledger row for each file that is in no case."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -78,7 +79,8 @@ class FileTree:
     @cached_property
     def relative_names(self) -> Mapping[Path, str]:
         """The path of each remaining file below the folder, with slashes."""
-        return {f: f.relative_to(self.root).as_posix() for f in sorted(self.remaining, key=lambda path: path.parts)}
+        prefix = len(str(self.root / "_")) - 1
+        return {f: str(f)[prefix:].replace(os.sep, "/") for f in sorted(self.remaining, key=lambda path: path.parts)}
 
     @cached_property
     def files_in(self) -> Mapping[Path, list[Path]]:

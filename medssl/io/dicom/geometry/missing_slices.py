@@ -26,6 +26,8 @@ def find_missing_ends(slices: Sequence[Frame]) -> tuple[Message, ...]:
 
 def find_damaged_neighbours(paths: Sequence[Path], unreadable: Sequence[Path]) -> tuple[Message, ...]:
     """Returns a warning that files named like those of a series, in the same folder, cannot be read."""
+    if not unreadable:
+        return ()
     patterns = {_name_pattern(path) for path in paths}
     names = sorted(path.name for path in unreadable if _name_pattern(path) in patterns)
     if not names:

@@ -119,7 +119,10 @@ def _read_axes(
     deviation = float(np.abs(axes - axes[0]).max())
     jitter = deviation if COSINE_TOLERANCE < deviation <= 2 * MAX_COSINE_JITTER else 0.0
     mean_axes = axes.mean(axis=0) if jitter else axes[0]
+    kinds: dict[tuple[object, ...], Frame] = {}  # the first slice of each
     for frame in frames:
+        kinds.setdefault((frame.axes, frame.pixel_mm, frame.size), frame)
+    for frame in kinds.values():
         if np.abs(np.subtract(frame.axes, mean_axes)).max() > (MAX_COSINE_JITTER if jitter else COSINE_TOLERANCE):
             raise ReadRejected(
                 "mixed",

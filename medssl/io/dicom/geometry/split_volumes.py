@@ -99,7 +99,8 @@ def _check_constant(part: Sequence[Frame]) -> None:
     """Rejects a volume within which a tag changes that must be constant."""
     names = (*CONSTANT, "ImageType", "FrameType") if part[0].series_key.modality == "MR" else CONSTANT
     for name in names:
-        values = {normalize_value(value): value for frame in part for value in [frame.volume_tags.get(name, "none")]}
+        texts = dict.fromkeys(frame.volume_tags.get(name, "none") for frame in part)
+        values = {normalize_value(text): text for text in texts}
         if len(values) > 1:
             raise ReadRejected(
                 "mixed",
@@ -114,6 +115,9 @@ def _check_constant(part: Sequence[Frame]) -> None:
 
 def _number_positions(frames: Sequence[Frame]) -> list[int]:
     """Returns the number of each slice's position; slices within 0.01 mm of each other share one."""
+    positions = np.sort([frame.position for frame in frames], axis=0)
+    if len(frames) > 1 and (np.diff(positions, axis=0).min(axis=0) > 2 * SAME_POSITION_MM).any():
+        return list(range(len(frames)))  # all differ along one axis, as in most series
     numbers: list[int] = []
     cells: dict[tuple[int, ...], list[tuple[int, Frame]]] = {}
     total = 0
