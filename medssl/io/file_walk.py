@@ -1,7 +1,7 @@
 """Lists the files of a folder and the members of its archives in a fixed order."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from medssl.errors import BadInput, Message
@@ -10,7 +10,10 @@ from medssl.io.rejected import ReadRejected, RejectedFiles
 
 
 def walk_files(
-    source: Path | Sequence[Path], opener: FileOpener | None = None, follow_links: bool = False
+    source: Path | Sequence[Path],
+    opener: FileOpener | None = None,
+    follow_links: bool = False,
+    is_known: Callable[[Path], bool] = lambda path: False,
 ) -> Iterator[Path | RejectedFiles]:
     """Lists every file of a folder and every member of its archives.
 
@@ -20,6 +23,7 @@ def walk_files(
         source: A folder, a file, or a list of files; links in a list are followed.
         opener: Keeps the archives open.
         follow_links: Whether links in a folder are followed.
+        is_known: Whether a file is known to be no archive, so that it need not be opened to see.
 
     Yields:
         The path of a file or a member, or a link or an archive that was rejected.
@@ -29,6 +33,9 @@ def walk_files(
         if isinstance(path, RejectedFiles) or is_apple_double(path):
             if isinstance(path, RejectedFiles):
                 yield path
+            continue
+        if is_known(path):
+            yield path
             continue
         try:
             members = [path / name for name in opener.open_archive(path).names] if is_archive(path) else [path]

@@ -22,7 +22,7 @@ from medssl.data.ingest.source import Source, make_pseudonym
 from medssl.data.ingest.structures.structure_map import StructureMap
 from medssl.errors import BadInput, Message, join_messages, restore_message
 from medssl.io import archives, file_walk, images
-from medssl.io.dicom.series_files import HeaderMemory
+from medssl.io.dicom.header_memory.memory import HeaderMemory
 from medssl.io.rejected import RejectedFiles
 from medssl.io.voxel_files import list_voxel_files
 

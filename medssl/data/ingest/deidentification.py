@@ -5,6 +5,7 @@ An ingestion calls `rename` once it has found the cases, and `write_ledger` once
 
 import csv
 import io
+import os
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from medssl.data.ingest import file_ledger
 from medssl.data.ingest.file_ledger import COLUMNS, LedgerRow, rejected_rows
 from medssl.data.ingest.layouts.dataset_layout import DatasetLayout
-from medssl.data.ingest.source import Source, make_pseudonym
+from medssl.data.ingest.source import Source, escape_path, make_pseudonym
 from medssl.data.manifest import Case
 from medssl.errors import BadInput, InputWarning, Message, as_message, restore_message
 from medssl.files import write_text
@@ -69,7 +70,7 @@ class NoPseudonyms:
             rows: A row for every file, with real paths and reasons.
             sources: The real location of each case.
         """
-        public = tuple(replace(row, public_reason="", public_warnings="") for row in rows)
+        public = tuple(LedgerRow(row.path, row.status, row.case, row.reason, row.warnings) for row in rows)
         file_ledger.write_ledger(self.store / "ledger.csv", public)
         return public
 
@@ -143,7 +144,7 @@ class Pseudonymizer(NoPseudonyms):
 
     def _public_row(self, name: str, row: LedgerRow) -> LedgerRow:
         public_warnings = row.public_warnings or private_note(self.store) if row.warnings else ""
-        return replace(row, path=name, reason=self._public_reason(row), warnings=public_warnings)
+        return LedgerRow(name, row.status, row.case, self._public_reason(row), public_warnings)
 
     def _public_reason(self, row: LedgerRow) -> str:
         return row.public_reason or private_note(self.store) if row.reason else ""
@@ -199,7 +200,7 @@ def read_real_sources(cases: Iterable[Case], store: Path) -> dict[str, str]:
     cases = list(cases)
     locations = {case.id: case.source for case in cases}
     hidden = {case.id for case in cases if is_hidden(case)}
-    rows = _read_table(private_dir(store) / "sources.csv") if hidden else []
+    rows = file_ledger.read_table(private_dir(store) / "sources.csv") if hidden else []
     real = {row["case"]: row["source"] for row in rows}
     if missing := sorted(hidden - set(real)):
         folder = private_dir(store)
@@ -207,16 +208,18 @@ def read_real_sources(cases: Iterable[Case], store: Path) -> dict[str, str]:
     return locations | {case: real[case] for case in hidden}
 
 
-def read_real_rows(store: Path) -> list[LedgerRow]:
-    """Returns the ledger of a store with real paths, reasons and warnings."""
-    ledger = file_ledger.read_ledger(store / "ledger.csv")
-    if not any(row.path.startswith(HIDDEN) for row in ledger):
-        return ledger
-    public = {row.path: row for row in ledger}
-    rows = _read_table(private_dir(store) / "files.csv")
-    if not rows:
+def read_real_rows(store: Path, without: Path | None = None) -> list[LedgerRow]:
+    """Returns the ledger of a store with real paths, reasons and warnings, without the files of a folder."""
+    ledger = file_ledger.read_table(store / "ledger.csv")
+    is_hidden = any(row["path"].startswith(HIDDEN) for row in ledger)
+    rows = file_ledger.read_table(private_dir(store) / "files.csv") if is_hidden else ledger
+    if is_hidden and not rows:
         raise BadInput(f"{store}: the folder {private_dir(store)} with the names of its files is missing; restore it")
-    return [_restore_row(row, public.get(row["name"])) for row in rows]
+    if without is not None:
+        prefix = escape_path(f"{without}{os.sep}")
+        rows = [row for row in rows if not row["path"].startswith(prefix)]
+    public = {row["path"]: row for row in ledger} if is_hidden and rows else {}
+    return [_restore_row(row, public.get(row.get("name", ""))) for row in rows]
 
 
 @contextmanager
@@ -248,18 +251,11 @@ def _redact(message: Message, case: str, store: Path) -> Message:
     return restore_message(f"{case}: {public}", public.public)
 
 
-def _restore_row(private: Mapping[str, str], public: LedgerRow | None) -> LedgerRow:
+def _restore_row(private: Mapping[str, str], public: Mapping[str, str] | None) -> LedgerRow:
     """Joins a row of the private table with its public row, whose reason and warnings are public already."""
     if public is None:
         return LedgerRow.from_columns(private)
-    return LedgerRow.from_columns(private, public_reason=public.reason, public_warnings=public.warnings)
-
-
-def _read_table(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as handle:
-        return list(csv.DictReader(handle))
+    return LedgerRow.from_columns(private, public_reason=public["reason"], public_warnings=public["warnings"])
 
 
 def _write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:

@@ -14,7 +14,8 @@ from medssl.errors import BadInput, Message
 from medssl.io import images
 from medssl.io.dicom import annotations, reader
 from medssl.io.dicom.annotations import Annotation
-from medssl.io.dicom.series_files import BURNED_IN, HeaderMemory
+from medssl.io.dicom.header_memory.memory import HeaderMemory
+from medssl.io.dicom.series_files import BURNED_IN
 from medssl.io.rejected import RejectedFiles
 
 KEEP_ALL = StructureMap()

@@ -37,7 +37,7 @@ from medssl.data.splits import DEFAULT_SPLIT_FRACTIONS, assign_new_patients, ass
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import exclusive_lock, sweep_parts, write_checksums
-from medssl.io.dicom.series_files import HeaderMemory
+from medssl.io.dicom.header_memory.memory import HeaderMemory
 
 HEADERS = "headers.json"  # beside the records of cases, and as private
 NO_REASON = "its reason holds private values alone"
@@ -185,8 +185,7 @@ def _update_store(
     metadata = metadata.model_copy(update={"kinds": choose_kinds(metadata, manifest, config.kinds)})
     descriptions = _read_descriptions(out)
     metadata.write(out)
-    rows = [row for row in read_real_rows(out) if not row.path.startswith(f"{scans}{os.sep}")]
-    rows += [row for result in results for row in result.rows] + layout.rows
+    rows = read_real_rows(out, scans) + [row for result in results for row in result.rows] + layout.rows
     locations |= {source.id: source.real_location for source in layout.sources}
     public_rows = pseudonymizer.write_ledger(rows, {case.id: locations[case.id] for case in manifest.cases})
     manifest.write(out / "manifest.csv")

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import warnings
-from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -24,7 +23,7 @@ from medssl.errors import BadInput, InputWarning, Message, join_messages, restor
 from medssl.files import write_json
 from medssl.io import dates
 from medssl.io.dicom.deidentify import PseudonymKey, read_allowed_header
-from medssl.io.dicom.series_files import HeaderMemory
+from medssl.io.dicom.header_memory.memory import HeaderMemory
 from medssl.version import __version__
 from medssl.volume import Spacing, Volume
 
@@ -193,9 +192,11 @@ def _add_channel_axis(volume: Volume) -> Volume:
 def _size_and_mtime(path: Path) -> tuple[int, int]:
     """Returns the size and the modification time of a file, or of the archive that contains it."""
     for place in chain((path,), path.parents):
-        with suppress(FileNotFoundError, NotADirectoryError):
+        try:
             state = place.stat()
-            return state.st_size, state.st_mtime_ns
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        return state.st_size, state.st_mtime_ns
     raise FileNotFoundError(path)
 
 

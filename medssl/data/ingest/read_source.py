@@ -20,7 +20,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput, Message, join_messages
 from medssl.io import archives, dates, images
 from medssl.io.dicom import reader
-from medssl.io.dicom.series_files import HeaderMemory
+from medssl.io.dicom.header_memory.memory import HeaderMemory
 from medssl.io.rejected import RejectedFiles
 from medssl.io.slabs.read_on_disk import read_on_disk
 from medssl.volume import Volume

@@ -15,8 +15,9 @@ from medssl.io.dicom.geometry.missing_slices import find_damaged_neighbours, fin
 from medssl.io.dicom.geometry.regular_grid import correct_gantry_tilt, interpolate_missing_slices, make_straight_grid
 from medssl.io.dicom.geometry.slice_geometry import Grid, fit_grid
 from medssl.io.dicom.geometry.split_volumes import split_into_volumes
+from medssl.io.dicom.header_memory.memory import HeaderMemory
 from medssl.io.dicom.pixel_data.read_pixels import have_same_content, stack_slices
-from medssl.io.dicom.series_files import HeaderMemory, PatientInfo, SeriesFile
+from medssl.io.dicom.series_files import PatientInfo, SeriesFile
 from medssl.io.dicom.suv import convert_to_suv
 from medssl.io.rejected import ReadRejected, RejectedFiles
 from medssl.io.slabs.stored_values import ValueRange
@@ -122,7 +123,7 @@ def read(
     groups: dict[str, list[SeriesFile]] = {}
     unreadable: list[Path] = []
     with archives.FileOpener() as opener:
-        for path in file_walk.walk_files(source, opener, follow_links):
+        for path in file_walk.walk_files(source, opener, follow_links, memory.has):
             if isinstance(path, RejectedFiles):
                 yield path
                 continue

@@ -9,7 +9,9 @@ from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.deidentification import private_dir
 from medssl.data.ingest.pipeline import HEADERS, ingest
 from medssl.io.dicom import reader, series_files
-from medssl.io.dicom.series_files import HeaderMemory
+from medssl.io.dicom.header_memory import memory as header_memory
+from medssl.io.dicom.header_memory import packed_records
+from medssl.io.dicom.header_memory.memory import HeaderMemory
 from medssl.io.rejected import RejectedFiles
 from tests.helpers.dicom_phantom import ROOT, make_multiframe, make_slices, save
 from tests.io.dicom.test_suv import make_pet
@@ -66,8 +68,8 @@ def test_remembered_headers_give_the_same_series_without_reading(scans, tmp_path
     first.write(tmp_path / "headers", scans)
     assert (tmp_path / "headers").stat().st_mode & 0o077 == 0
     reads = []
-    read_file = series_files._read_file
-    monkeypatch.setattr(series_files, "_read_file", lambda path, opener: reads.append(path) or read_file(path, opener))
+    read_file = series_files.read_file
+    monkeypatch.setattr(header_memory, "read_file", lambda path, opener: reads.append(path) or read_file(path, opener))
     assert read_all(scans, HeaderMemory.read(tmp_path / "headers")) == expected
     assert {path.parent.name for path in reads} <= {"damaged"}  # what cannot be read may be mended
     assert sum(isinstance(item[0], RejectedFiles) for item in expected) >= 4
@@ -94,11 +96,11 @@ def test_a_damaged_or_older_memory_is_left(scans, tmp_path, content, monkeypatch
     if content == "cut":
         content = (tmp_path / "headers").read_bytes()[:-20]
     if content == "another version":
-        monkeypatch.setattr(series_files, "__version__", "99.0")
+        monkeypatch.setattr(packed_records, "__version__", "99.0")
     else:
         (tmp_path / "headers").write_bytes(content)
     stale = HeaderMemory.read(tmp_path / "headers")
-    assert stale._earlier == {} and read_all(scans, stale) == expected
+    assert not stale._earlier.names and read_all(scans, stale) == expected
 
 
 def test_removed_files_of_the_folder_are_forgotten_and_those_of_others_kept(scans, tmp_path):
@@ -113,7 +115,7 @@ def test_removed_files_of_the_folder_are_forgotten_and_those_of_others_kept(scan
     memory = HeaderMemory.read(tmp_path / "headers")
     list(reader.read(scans, memory=memory))
     memory.write(tmp_path / "headers", scans)
-    names = HeaderMemory.read(tmp_path / "headers")._earlier
+    names = HeaderMemory.read(tmp_path / "headers")._earlier.names
     assert sum("/other/" in name for name in names) == 2
     assert sum("/scans/ct/" in name for name in names) == 5
 
@@ -126,8 +128,8 @@ def test_a_second_ingestion_reads_no_header(scans, tmp_path, monkeypatch, deiden
     assert (place / HEADERS).is_file()
     assert not deidentify or not list((tmp_path / "store").rglob(HEADERS))
     reads = []
-    read_file = series_files._read_file
-    monkeypatch.setattr(series_files, "_read_file", lambda path, opener: reads.append(path) or read_file(path, opener))
+    read_file = series_files.read_file
+    monkeypatch.setattr(header_memory, "read_file", lambda path, opener: reads.append(path) or read_file(path, opener))
     second = ingest(scans, tmp_path / "store", options, lambda *_: None)
     assert (second.prepared, second.rows, second.manifest) == (0, first.rows, first.manifest)
     assert {path.parent.name for path in reads} <= {"damaged"}
@@ -148,3 +150,53 @@ def test_an_ingestion_parses_each_file_once(tmp_path, monkeypatch):
     parsed.clear()
     list(reader.read(tmp_path / "scans", memory=memory.select(files)))
     assert parsed == [files[1]]
+
+
+@pytest.mark.parametrize("change", ["time", "size", "content and time", "place"])
+def test_a_file_is_known_by_its_place_size_and_time_alone(scans, tmp_path, change):
+    path = sorted((scans / "ct").iterdir())[0]
+    memory = HeaderMemory()
+    before = read_all(scans, memory)
+    memory.write(tmp_path / "headers", scans)
+    if change == "place":
+        path = path.rename(path.with_name("moved.dcm"))
+    elif change == "size":
+        state = path.stat()
+        path.write_bytes(path.read_bytes() + b"\xfc\xff\xfc\xffOB\0\0\0\0\0\0")
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    else:
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"THORAX", b"CHESTS") if change == "content and time" else content)
+        os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+    recalled = HeaderMemory.read(tmp_path / "headers")
+    assert not recalled.has(path)
+    assert all(recalled.has(p) for p in (scans / "ct").iterdir() if p != path)
+    assert read_all(scans, recalled) == read_all(scans, HeaderMemory())
+    assert change == "place" or read_all(scans, recalled) == before
+
+
+def test_a_memory_that_is_torn_or_altered_anywhere_is_left(scans, tmp_path):
+    memory = HeaderMemory()
+    list(reader.read(scans, memory=memory))
+    memory.write(tmp_path / "headers", scans)
+    whole = (tmp_path / "headers").read_bytes()
+    assert HeaderMemory.read(tmp_path / "headers")._earlier.names
+    random = np.random.default_rng(0)
+    for place in random.integers(0, len(whole), 60):
+        altered = bytearray(whole)
+        altered[place] ^= 1
+        for content in (whole[:place], bytes(altered), whole[:place] + bytes(len(whole) - place)):
+            (tmp_path / "headers").write_bytes(content)
+            assert not HeaderMemory.read(tmp_path / "headers")._earlier.names
+
+
+def test_the_sign_of_zero_and_every_value_is_remembered(tmp_path):
+    slices = make_slices()
+    for k, d in enumerate(slices):
+        d.ImagePositionPatient = ["-0.0" if k % 2 else "0.0", "0", str(2.5 * k)]
+    save(slices, tmp_path / "scans")
+    memory = HeaderMemory()
+    first = [item.frames for item in reader.read(tmp_path / "scans", memory=memory)]
+    memory.write(tmp_path / "headers", tmp_path / "scans")
+    second = [item.frames for item in reader.read(tmp_path / "scans", memory=HeaderMemory.read(tmp_path / "headers"))]
+    assert repr(first) == repr(second)
