@@ -21,7 +21,7 @@ class HeaderMemory:
     """
 
     def __init__(self, earlier: PackedRecords | None = None, given: Mapping[str, FileRecord] | None = None) -> None:
-        self._earlier, self._given = earlier or PackedRecords((), (), (), (), (), ()), given or {}
+        self._earlier, self._given = earlier or PackedRecords(), given or {}
         self._records: dict[str, FileRecord] = {}  # of files that were met in this run
         self._has_new = False
 
@@ -41,11 +41,12 @@ class HeaderMemory:
             folder: The folder that was read: files in it that were not met are forgotten.
         """
         prefix = f"{folder}{os.sep}"
-        names = {n for n in self._earlier.names if n in self._records or not n.startswith(prefix)}
-        if self._has_new or len(names) < len(self._earlier.names):
-            others = {name: self._earlier.find(Path(name)) for name in names.difference(self._records)}
+        unmet = [name for name in self._earlier.names if name not in self._records]
+        others = [name for name in unmet if not name.startswith(prefix)]
+        if self._has_new or len(others) < len(unmet):
+            records = {name: record for name in others if (record := self._earlier.find(Path(name)))}
             with atomic_file(path, is_private=True) as part:
-                part.write_bytes(pack({name: record for name, record in others.items() if record} | self._records))
+                part.write_bytes(pack(records | self._records))
 
     def select(self, paths: Sequence[Path]) -> "HeaderMemory":
         """Returns what this run knows of some files, which another process can be given."""

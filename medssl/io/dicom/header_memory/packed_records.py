@@ -80,8 +80,8 @@ class PackedRecords:
     """
 
     def __init__(
-        self, names: Sequence[str], sizes: Sequence[int], times: Sequence[int], frame_counts: Sequence[int],
-        files: Sequence[Column], frames: Sequence[Column],
+        self, names: Sequence[str] = (), sizes: Sequence[int] = (), times: Sequence[int] = (),
+        frame_counts: Sequence[int] = (), files: Sequence[Column] = (), frames: Sequence[Column] = (),
     ) -> None:  # fmt: skip
         self._places = {name: n for n, name in enumerate(names)}
         self._sizes, self._times = sizes, times
