@@ -12,7 +12,7 @@ from jaxtyping import Float, Real
 
 from medssl.arrays.disk_arrays import create_disk_array, release_pages
 from medssl.errors import BadInput
-from medssl.io import nifti
+from medssl.io import archives, nifti
 from medssl.io.nifti_geometry import read_affine
 
 BLOCK_BYTES = 4_000_000

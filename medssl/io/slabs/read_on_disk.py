@@ -1,11 +1,11 @@
 """Reads images whose voxels lie in a temporary file instead of in memory."""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from medssl.arrays.disk_arrays import store_on_disk
-from medssl.io import archives, images, nifti
-from medssl.io.slabs.nifti_slices import open_slices
+from medssl.io import archives, images
 from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
@@ -21,7 +21,8 @@ def read_on_disk(path: Path) -> Volume:
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         volume = images.read(path)
         return replace(volume, voxels=store_on_disk(volume.voxels))
-    with open_slices(path) as slices:
+    nifti = import_module("medssl.io.nifti")  # as in `medssl.io.images`, when it is needed
+    with import_module("medssl.io.slabs.nifti_slices").open_slices(path) as slices:
         archives.check_bomb(path, nifti.compute_file_bytes(path, slices.header, slices.shape))
         voxels = slices.store_on_disk()
     return validate_volume(path, voxels, slices.affine, label=False)
