@@ -83,7 +83,7 @@ def describe_missing_config(path: Path, configs: Path) -> str:
     """
     names = [str(file.relative_to(configs.parent)) for file in sorted(configs.rglob("*.yaml"))]
     if "=" in str(path):
-        return f"{path}: stands where the config is expected; begin with a file such as configs/finetune/segment.yaml"
+        return f"{path}: stands where the config is expected; begin with one of {', '.join(names)}"
     nearest = find_nearest(str(path), names) or find_nearest(path.name, [Path(name).name for name in names])
     hint = next((name for name in names if nearest and name.endswith(nearest)), "")
     suggestion = f"; did you mean {hint}?" if hint else ";"

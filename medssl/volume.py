@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 
 from medssl.arrays.resampling import sample_axes, sample_oblique, to_contiguous
+from medssl.errors import Message
 
 Unit = Literal["HU", "SUVbw", "a.u.", "label", "probability"]
 Spacing = tuple[float, float, float]
@@ -144,12 +145,21 @@ class Volume:
             ValueError: If the shapes differ or the grids lie apart; the message names the difference.
         """
         if self.shape != other.shape:
-            raise ValueError(f"the shapes differ: {self.shape} and {other.shape}; resample one with resample_to(other)")
+            raise ValueError(
+                Message(
+                    "the shapes differ: {shape} and {other}; resample one with resample_to(other)",
+                    shape=self.shape,
+                    other=other.shape,
+                )
+            )
         corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (np.array(self.shape) - 1)
         distance_mm = np.abs(self.to_mm(corners.astype(float)) - other.to_mm(corners.astype(float))).max()
         if distance_mm > 1e-3:
             raise ValueError(
-                f"the grids lie up to {distance_mm:.3f} mm apart; resample one volume with resample_to(other)"
+                Message(
+                    "the grids lie up to {distance:.3f} mm apart; resample one volume with resample_to(other)",
+                    distance=float(distance_mm),
+                )
             )
         return self
 

@@ -69,6 +69,8 @@ class Manifest:
                 cases share an id.
         """
         path = Path(path)
+        if (path / "manifest.csv").is_file():
+            raise BadInput(f"{path}: is a folder; give the manifest in it, {path / 'manifest.csv'}")
         if not path.is_file():
             raise BadInput(f"{path}: no manifest; `medssl ingest SCANS --out STORE` writes STORE/manifest.csv")
         arrow = path.with_suffix(ARROW_SUFFIX)

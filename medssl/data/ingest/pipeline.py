@@ -74,6 +74,10 @@ class IngestSummary:
         work = f"{self.prepared} cases prepared" if self.prepared or self.refused else "nothing to do"
         work += f", {self.refused} refused" if self.refused else ""
         total = f"the store holds {len(self.manifest.cases)} ({sizes})"
+        labelled = Counter(case.split for case in self.manifest.cases if case.label)
+        if 0 < labelled.total() < len(self.manifest.cases):
+            by_split = ", ".join(f"{name} {labelled[name]}" for name in sorted(splits))
+            total += f", of which {labelled.total()} are labelled ({by_split})"
         return f"{work}; {total}; files: {num_used} used, {len(self.rows) - num_used} refused"
 
     def count_rejections(self) -> list[tuple[str, int]]:

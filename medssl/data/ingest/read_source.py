@@ -214,7 +214,7 @@ def _read_channels(paths: Sequence[Path], modalities: Sequence[str], on_disk: bo
     modality = names[0] if len(set(names)) == 1 else "+".join(names)
     image = replace(volumes[0], unit="HU" if modality == "CT" else "a.u.")
     for path, volume in zip(paths[1:], volumes[1:], strict=False):  # the volumes of one file share its grid
-        require_same_grid(volume, image, f"channel {path.name}")
+        require_same_grid(volume, image, Message("channel {name}", name=path.name))
     if len(volumes) == 1:
         return image, modality
     first = volumes[0].voxels

@@ -58,7 +58,7 @@ def update_metadata(out: Path, layout: DatasetLayout, key_fingerprint: str, conf
         ("regions", stored.regions | layout.regions, layout.regions | stored.regions),
     ):
         if current != requested:
-            raise BadInput(f"{out}: its {name} is {current}, requested is {requested}; use another --out")
+            raise BadInput(f"{out}: {name}: the store has {current}, requested: {requested}; use another --out")
     return stored.model_copy(
         update={
             "labels": stored.labels | layout.labels,

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from medssl.data.ingest.source import LabelPart, Source
-from medssl.errors import BadInput, InputWarning, Message
+from medssl.errors import BadInput, InputWarning, Message, as_message
 from medssl.io import images, slicer_segmentation
 from medssl.io.dicom import annotations
 from medssl.io.dicom.structures import draw_structures
@@ -28,7 +28,7 @@ def read_label(source: Source, image: Volume) -> Volume:
     if source.label_parts:
         return _merge_parts(source, image)
     label = images.read(source.label, label=True)
-    require_same_grid(label, image, f"label {source.label.name}")
+    require_same_grid(label, image, Message("label {name}", name=source.label.name))
     values = list_label_values(label.voxels)
     if source.instances is not None:
         return _instances_to_classes(label, values, source.instances)
@@ -45,12 +45,13 @@ def read_label(source: Source, image: Volume) -> Volume:
     return label
 
 
-def require_same_grid(volume: Volume, image: Volume, name: str) -> None:
+def require_same_grid(volume: Volume, image: Volume, name: Message) -> None:
     """Raises BadInput if a volume does not lie on the grid of an image."""
     try:
         volume.require_same_grid(image)
     except ValueError as error:
-        raise BadInput(Message("{name} does not lie on its image's grid: {error}", name=name, error=error)) from None
+        reason = as_message(error.args[0])
+        raise BadInput(Message("{name} does not lie on its image's grid: {reason}", name=name, reason=reason)) from None
 
 
 def _read_structures(source: Source, image: Volume) -> Volume:
@@ -87,7 +88,7 @@ def _read_part(part: LabelPart, image: Volume) -> Bool[np.ndarray, "i j k"]:
         value = None
     else:
         label, value = images.read(part.path, label=True), part.value
-    require_same_grid(label, image, f"label {part.path.name}")
+    require_same_grid(label, image, Message("label {name}", name=part.path.name))
     values = set(list_label_values(label.voxels)) - {0}
     if value is None and len(values) > 1:
         raise BadInput(
