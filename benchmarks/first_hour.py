@@ -1,0 +1,107 @@
+"""Mistakes of a first hour and what medssl answers to them, and the way from raw files to a reviewed model, timed.
+
+usage: python -m benchmarks.first_hour [DATA]; DATA is a folder with the data set hippocampus.
+"""
+
+import contextlib
+import csv
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks._first_mistakes import MISTAKES, answer, make_inputs
+from medssl.predictions_folder import read_findings, read_index
+from medssl.review.event import Act
+from medssl.review.event_store import EventStore, get_default_database
+
+DATA = "../shared/data"
+LABELLED, SCANS, HOURS = 20, 200, 0.1
+
+
+def main(data: str = DATA) -> None:
+    """Prints both tables; ends with an error if an answer is not the one that is listed."""
+    source = Path(data).absolute() / "hippocampus"
+    with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        make_inputs()
+        wrong = []
+        print("| mistake | command | at commit 725138b | now | exit code |\n|---|---|---|---|---|")
+        for mistake in MISTAKES:
+            code, lines = answer(mistake.words)
+            answers = [line for line in lines if mistake.answer in line]
+            wrong += [] if answers and code == mistake.exit_code else [f"{mistake.name}: {code}, {lines[-1:]}"]
+            text = answers[0].replace(name, "").replace("|", "\\|") if answers else ""
+            print(f"| {mistake.name} | `medssl {mistake.words}` | {mistake.before} | {text.strip()} | {code} |")
+        if wrong:
+            sys.exit("\n".join(wrong))
+        walk(source)
+
+
+def walk(source: Path) -> None:
+    """Prints the time of each step from raw images and labels to a second training set, by commands of the README."""
+    _copy_raw(source, Path("raw"))
+    steps = _run(f"run raw --out project --hours {HOURS}")
+    predictions = Path("project", "predictions", "scratch")
+    began = time.monotonic()
+    _sign_all(predictions)
+    steps.append(("every finding accepted, every case signed", time.monotonic() - began))
+    steps += _run(f"feedback {predictions} --out corrected") + _run("ingest corrected --out store2")
+    print(f"\n{SCANS} raw MR volumes in `images/`, {LABELLED} masks in `labels/`, and cases.csv with their patients:\n")
+    print("| step | minutes |\n|---|---|")
+    for name, seconds in steps:
+        print(f"| {name} | {seconds / 60:.1f} |")
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = f"{sum(seconds for _, seconds in steps) / 60:.1f}, of which the processor worked"
+    print(f"| all | {total} {(usage.ru_utime + usage.ru_stime) / 60:.1f} |")
+    scores = json.loads((predictions / "evaluation" / "summary.json").read_text())
+    print(f"\nMean Dice of the model from scratch on the held-out patients: {scores['dice']['estimate']:.2f}.")
+
+
+def _copy_raw(source: Path, out: Path) -> None:
+    for number, image in enumerate(sorted((source / "imagesTr").iterdir())[:SCANS]):
+        for folder, path in [
+            ("images", image),
+            *([("labels", source / "labelsTr" / image.name)] * (number < LABELLED)),
+        ]:
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, out / folder)
+    with (source / "cases.csv").open(newline="") as file:
+        rows = [f"{row['case']},{row['patient_group']}" for row in csv.DictReader(file)]
+    (out / "cases.csv").write_text("\n".join(["case,patient", *rows]) + "\n")
+
+
+def _run(words: str) -> list[tuple[str, float]]:
+    """Runs a command, and returns the seconds of each command that it announces."""
+    names, marks, last = [f"medssl {words}"], [time.monotonic()], ""
+    command = [sys.executable, "-m", "medssl.cli", *words.split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            last = line.strip() or last
+            if line.startswith("$ medssl"):
+                names.append(" ".join(last.removeprefix("$ ").split()[:3]))
+                marks.append(time.monotonic())
+    marks.append(time.monotonic())
+    if process.returncode:
+        sys.exit(f"medssl {words}: {last}")
+    steps = [(name, end - begin) for name, begin, end in zip(names, marks, marks[1:], strict=False)]
+    return steps if len(steps) == 1 else steps[1:]
+
+
+def _sign_all(predictions: Path) -> None:
+    """Accepts every finding and signs every case, as a reader does in the review app."""
+    index = read_index(predictions)
+    store = EventStore(get_default_database(index.folder))
+    for case in index.cases:
+        findings = [finding.id for finding in read_findings(index.case_folder(case))]
+        for number, finding in enumerate([*findings, ""]):
+            action = "accept" if finding else "sign"
+            act = {"session": case, "number": number, "case": case, "finding": finding, "action": action}
+            store.record(Act(reviewer="reader", role="senior", **act))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
