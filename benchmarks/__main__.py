@@ -21,6 +21,7 @@ LONG = (
     "ingest_changes",
     "losses",
     "nodules",
+    "plan",
     "probes",
     "soak",
     "suggest",
