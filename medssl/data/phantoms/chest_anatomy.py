@@ -23,6 +23,7 @@ from medssl.data.phantoms.shapes import (
 from medssl.data.phantoms.vessels import Tube, draw_airways, draw_lung_vessels
 
 MAX_NODULES = 30
+NODULE_MM = (6.0, 24.0)
 HEART_AXES = np.array([[-0.72, 0.52, -0.46], [0.58, 0.81, 0.0], [0.37, -0.27, -0.89]])
 
 
@@ -75,8 +76,13 @@ class ChestPhantom:
     nodules: tuple[Nodule, ...] = ()
 
 
-def draw_patient(rng: np.random.Generator, num_nodules: int | None) -> ChestPhantom:
-    """Draws a random patient with the given number of nodules, or with 0 to 4 if it is None."""
+def draw_patient(
+    rng: np.random.Generator, num_nodules: int | None, nodule_mm: tuple[float, float] = NODULE_MM
+) -> ChestPhantom:
+    """Draws a random patient with the given number of nodules, or with 0 to 4 if it is None.
+
+    `nodule_mm` is the range of their diameters; a nodule that has no room in the lung is drawn smaller.
+    """
     patient = ChestPhantom(
         frame=_draw_frame(rng),
         warp=Warp.draw(rng, 5, 6.0, 110, 240),
@@ -96,7 +102,7 @@ def draw_patient(rng: np.random.Generator, num_nodules: int | None) -> ChestPhan
     count = int(rng.integers(0, 5)) if num_nodules is None else num_nodules
     if count > MAX_NODULES:
         raise ValueError(f"{count} nodules do not fit into the lungs; choose at most {MAX_NODULES}")
-    return replace(patient, nodules=tuple(_draw_nodules(rng, patient, count)))
+    return replace(patient, nodules=tuple(_draw_nodules(rng, patient, count, nodule_mm)))
 
 
 def rib_cage_distance(p: Points) -> DistanceField:
@@ -142,14 +148,16 @@ def _draw_frame(rng: np.random.Generator) -> Affine:
     return frame
 
 
-def _draw_nodules(rng: np.random.Generator, patient: ChestPhantom, count: int) -> list[Nodule]:
+def _draw_nodules(
+    rng: np.random.Generator, patient: ChestPhantom, count: int, nodule_mm: tuple[float, float]
+) -> list[Nodule]:
     """Draws nodules inside the lungs that do not touch each other."""
     nodules: list[Nodule] = []
     points = rng.uniform((-100, -75, -80), (100, 75, 95), (4000, 3)).astype(np.float32).T
     room = -lung_distance(patient.warp(points), patient)
     centres = (patient.frame[:3, :3] @ points + patient.frame[:3, 3:]).T
     for _ in range(count):
-        diameter = float(np.exp(rng.uniform(np.log(6), np.log(24))))
+        diameter = float(np.exp(rng.uniform(*np.log(nodule_mm))))
         while not (free := np.flatnonzero((room > diameter * 0.6 + 2) & _is_clear_of(centres, nodules, diameter))).size:
             diameter *= 0.8
         x, y, z = (float(v) for v in centres[rng.choice(free)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from medssl.data.phantoms import chest_anatomy, chest_ct, head_mr
-from medssl.data.phantoms.chest_anatomy import Nodule
+from medssl.data.phantoms.chest_anatomy import NODULE_MM, Nodule
 from medssl.data.phantoms.shapes import Affine, Shape
 from medssl.errors import BadInput
 from medssl.files import write_json, write_text
@@ -86,6 +87,7 @@ def simulate_chest_ct(
     num_nodules: int | None = None,
     oblique_deg: float = 0.0,
     nodule_scale: float = 1.0,
+    nodule_mm: tuple[float, float] = NODULE_MM,
 ) -> Phantom:
     """Simulates a chest CT in HU.
 
@@ -97,8 +99,9 @@ def simulate_chest_ct(
         num_nodules: Number of lung nodules; None draws 0 to 4.
         oblique_deg: Tilt of the grid.
         nodule_scale: Factor on the diameters of the nodules, which simulates the same patient on another day.
+        nodule_mm: Range of the diameters of the nodules.
     """
-    patient = chest_anatomy.draw_patient(np.random.default_rng([seed, 1]), num_nodules)
+    patient = chest_anatomy.draw_patient(np.random.default_rng([seed, 1]), num_nodules, nodule_mm)
     nodules = tuple(
         replace(n, diameter_mm=n.diameter_mm * nodule_scale, core_mm=n.core_mm * nodule_scale) for n in patient.nodules
     )
@@ -148,6 +151,7 @@ def write_demo_folder(
     shape: Shape = (96, 96, 96),
     spacing_mm: float = 3.0,
     kind: PhantomKind = "chest",
+    nodule_mm: tuple[float, float] = NODULE_MM,
 ) -> Path:
     """Writes a folder as a hospital would hand it out, and the ground truth of its scans.
 
@@ -162,13 +166,14 @@ def write_demo_folder(
         shape: Voxels of the first scan along i, j, k; all scans have the same field of view.
         spacing_mm: Spacing of the first scan.
         kind: Chest CT or head MR.
+        nodule_mm: Range of the diameters of the nodules of chests.
 
     Returns:
         The path of truth.json, which lists each scan's file, patient and nodules in mm.
     """
     if out.exists() and any(out.iterdir()):
         raise BadInput(f"{out}: is not empty; choose another folder")
-    scans = _simulate_scans(seed, num_labelled + num_unlabelled, shape, spacing_mm, kind)
+    scans = _simulate_scans(seed, num_labelled + num_unlabelled, shape, spacing_mm, kind, nodule_mm)
     cases = [_write_curated(next(scans), out / "curated", kind) for _ in range(num_labelled)]
     if cases:
         _write_dataset_json(out / "curated", [str(case["case"]) for case in cases], kind)
@@ -196,14 +201,16 @@ def _is_inside(volume: Volume, point_mm: tuple[float, float, float]) -> bool:
     return bool(((index > -0.5) & (index < np.asarray(volume.shape) - 0.5)).all())
 
 
-def _simulate_scans(seed: int, count: int, shape: Shape, spacing_mm: float, kind: PhantomKind) -> Iterator[Phantom]:
+def _simulate_scans(
+    seed: int, count: int, shape: Shape, spacing_mm: float, kind: PhantomKind, nodule_mm: tuple[float, float]
+) -> Iterator[Phantom]:
     """Simulates scans on each protocol in turn, all with the same field of view."""
     for n in range(count):
         protocol = PROTOCOLS[n % len(PROTOCOLS)]
         world = [next(w for w, pair in enumerate(AXES) if code in pair) for code in protocol.orientation]
         i, j, k = (round(shape[w] / step) for w, step in zip(world, protocol.relative_spacing, strict=True))
         x, y, z = (step * spacing_mm for step in protocol.relative_spacing)
-        simulate = simulate_chest_ct if kind == "chest" else simulate_head_mr
+        simulate = partial(simulate_chest_ct, nodule_mm=nodule_mm) if kind == "chest" else simulate_head_mr
         number = 1000 * seed + n
         yield simulate(number, (i, j, k), (x, y, z), protocol.orientation, oblique_deg=protocol.oblique_deg)
 
