@@ -82,7 +82,7 @@ def list_stages(base: Path) -> list[Stage]:
     whole = base / "whole"
     manifest, sweep = f"manifest={whole}/store/manifest.csv", base / "sweep.yaml"
     sweep.write_text(
-        "finetune_config: configs/demo/finetune.yaml\nnum_labelled: [2]\nseeds: [0]\narms: {scratch: {}}\n"
+        "finetune_config: configs/demo/organs.yaml\nnum_labelled: [2]\nseeds: [0]\narms: {scratch: {}}\n"
         "changes: {train.epochs: 2, train.steps_per_epoch: 8, encoder.channels: [4,8,16,32], patch_size: [24,24,24]}\n"
     )
     pretrained, key = f"pretrained={whole}/encoder", ["--pseudonym-key", f"{base}/key"]
@@ -92,7 +92,7 @@ def list_stages(base: Path) -> list[Stage]:
               lambda out: sha256(out / "store/manifest.csv")),
         Stage("pretrain", lambda out: ["pretrain", "configs/demo/pretrain.yaml", manifest, f"run={out}/encoder", *SHORT,
               "resume=true"], lambda out: sha256(out / "encoder/weights.safetensors"), SIGNALS),
-        Stage("finetune", lambda out: ["finetune", "configs/demo/finetune.yaml", manifest, pretrained,
+        Stage("finetune", lambda out: ["finetune", "configs/demo/organs.yaml", manifest, pretrained,
               f"run={out}/tuned", *SHORT, "val_every_n_epochs=1", "resume=true"],
               lambda out: sha256(out / "tuned/weights.safetensors"), SIGNALS),
         Stage("fewshot", lambda out: ["fewshot", str(sweep), manifest, f"out={out}/sweep"],
