@@ -66,6 +66,8 @@ COMMANDS: dict[str, dict[str, str]] = {
 
 EXTRAS = {
     "train": ("torch", "monai", "einops", "lightning", "safetensors", "tensorboardX"),
+    "onnx": ("onnxruntime",),
+    "export": ("onnx", "onnxscript"),
     "pacs": ("dicomweb_client", "requests", "pynetdicom"),
 }
 

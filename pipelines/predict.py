@@ -11,9 +11,8 @@ def main(words: list[str]) -> None:
     """Writes labels, probabilities and findings of every case on the grid of its scan."""
     args = build_parser().parse_intermixed_args(words)
     from medssl.data.worker_pool import make_job_runner
-    from medssl.models.fold_assignment import FoldAssignment
-    from medssl.models.prediction_setup import PredictionOptions, WorkerPredictor, prepare_prediction
-    from medssl.run import Run
+    from medssl.models.prediction.open_models import WorkerPredictor, open_models
+    from medssl.models.prediction.prepared import PredictionOptions
 
     if args.dates and args.scans.is_file():
         raise BadInput("--dates: a store holds no dates; predict the folder of scans instead")
@@ -24,14 +23,14 @@ def main(words: list[str]) -> None:
         documents = PredictedDocuments.open(args.dicom_out, args.resume)
     if args.workers < 0:
         raise BadInput(f"--workers {args.workers}: give a number of processes, 0 or more")
-    runs = [Run.open(path) for path in args.runs]
     window = {name: value for name in ("overlap", "precision") if (value := getattr(args, name)) is not None}
     options = PredictionOptions(args.tta, args.calibration, tuple(args.channels), args.device, args.batch, **window)
-    assignment = FoldAssignment.for_split(runs, args.scans, args.split)
+    models = open_models(args.runs, args.scans, args.split)
     has_workers = bool(args.workers or args.scheduler)
-    prediction = prepare_prediction(runs, replace(options, device="cpu") if has_workers else options, assignment)
-    predict = WorkerPredictor.create(assignment, options, args.workers) if has_workers else prediction.stream
-    scans = assignment.list_scans(args.scans.absolute(), args.split, args.modality)
+    prediction = models.prepare(replace(options, device="cpu") if has_workers else options)
+    place = args.runs, args.scans, args.split
+    predict = WorkerPredictor.create(*place, options, args.workers) if has_workers else prediction.stream
+    scans = models.list_scans(args.scans.absolute(), args.split, args.modality)
     reading = {name: getattr(args, name) for name in ("modality", "dates") if getattr(args, name)}
     prediction.open_writer(args.out, [scan.case for scan in scans], args.resume, **reading).predict_all(
         scans,
@@ -60,7 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the options of the command."""
     parser = argparse.ArgumentParser("medssl predict", description=__doc__)
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="finished finetunings; several form an ensemble"
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="finished finetunings, or ONNX files of `medssl publish --onnx`; several form an ensemble",
     )
     parser.add_argument("scans", type=Path, help="a folder of scans, or a store's manifest.csv")
     parser.add_argument("--out", type=Path, required=True, help="a new folder, or with --resume an unfinished one")
@@ -86,6 +89,24 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         help="indices of the channels that the scans have, for example 0 2 (default: all)",
     )
+    _add_computing_options(parser)
+    parser.add_argument(
+        "--dates", action="store_true", help="record the study dates of a folder's scans, which can identify a person"
+    )
+    parser.add_argument(
+        "--dicom-out", type=Path, metavar="DIR",
+        help="a folder for the documents of each case, not verified: DICOM SEG and SR of DICOM scans, a PDF page, a "
+        "montage and tables of the findings (needs medssl[app])",
+    )  # fmt: skip
+    parser.add_argument(
+        "--audit-db", help="database of the review, a file or a URL, that records this prediction (needs medssl[app])"
+    )
+    parser.add_argument("--resume", action="store_true", help="add the missing cases to a folder")
+    return parser
+
+
+def _add_computing_options(parser: argparse.ArgumentParser) -> None:
+    """Adds where and how exactly the networks compute."""
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER (default: a GPU if there is one)")
     parser.add_argument("--batch", type=int, default=2, help="windows per forward pass (default: 2)")
     parser.add_argument(
@@ -104,16 +125,3 @@ def build_parser() -> argparse.ArgumentParser:
     jobs.add_argument(
         "--scheduler", metavar="tcp://HOST:PORT", help="predict on the workers of a dask scheduler instead"
     )
-    parser.add_argument(
-        "--dates", action="store_true", help="record the study dates of a folder's scans, which can identify a person"
-    )
-    parser.add_argument(
-        "--dicom-out", type=Path, metavar="DIR",
-        help="a folder for the documents of each case, not verified: DICOM SEG and SR of DICOM scans, a PDF page, a "
-        "montage and tables of the findings (needs medssl[app])",
-    )  # fmt: skip
-    parser.add_argument(
-        "--audit-db", help="database of the review, a file or a URL, that records this prediction (needs medssl[app])"
-    )
-    parser.add_argument("--resume", action="store_true", help="add the missing cases to a folder")
-    return parser

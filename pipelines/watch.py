@@ -15,8 +15,8 @@ def main(words: list[str]) -> None:
     """Watches until it is stopped, or with --once until no study waits."""
     args = build_parser().parse_args(words)
     from medssl.files import exclusive_lock, sweep_parts
-    from medssl.models.prediction_setup import PredictionOptions, prepare_prediction
-    from medssl.run import Run
+    from medssl.models.prediction.open_models import open_models
+    from medssl.models.prediction.prepared import PredictionOptions
     from medssl.watch.destination import open_destination
     from medssl.watch.health import serve_health
     from medssl.watch.source import open_source
@@ -31,7 +31,7 @@ def main(words: list[str]) -> None:
         sweep_parts(args.out)
         source = stack.enter_context(open_source(args.inbox, args.out / "inbox"))
         logging.getLogger("medssl.inference.streaming.progress").setLevel(logging.WARNING)  # one line a study
-        prediction = prepare_prediction([Run.open(path) for path in args.run], PredictionOptions(device=args.device))
+        prediction = open_models(args.run).prepare(PredictionOptions(device=args.device))
         watcher = Watcher(source, prediction, destinations, options)
         port = stack.enter_context(serve_health(args.health_port, partial(_report, watcher)))
         print(f"watching {source.name}; http://127.0.0.1:{port}/health", flush=True)
@@ -59,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="RUN",
-        help="finished finetunings; several form an ensemble",
+        help="finished finetunings, or ONNX files of `medssl publish --onnx`; several form an ensemble",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of states, predictions and documents; start again with the same"

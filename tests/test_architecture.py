@@ -19,6 +19,7 @@ THIRD_PARTIES = {
     "lightning": ("medssl/training/",),
     "monai": ("medssl/nn/", "medssl/tasks/", "medssl/inference/", "medssl/metrics/", "pipelines/fetch.py"),
     "streamlit": ("app/", "medssl/viewer/"),
+    "onnxruntime": ("medssl/inference/networks/",),
     "torchvision": (),
 }
 FOUNDATION = {

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medssl import cli
 from medssl.io import nifti
 from medssl.volume import Volume
+from tests.helpers import dicom_phantom
+from tests.helpers.finished_runs import make_finished_run
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -57,23 +60,42 @@ def test_scripts_app_configs_and_the_component_are_inside(wheel):
     assert frontend and frontend <= names
 
 
-@pytest.fixture(scope="module")
-def app_environment(wheel, tmp_path_factory):
-    """The Python of an empty environment into which pip installs the wheel with its extra `app`."""
-    folder = tmp_path_factory.mktemp("environment")
+def install(wheel, extra, folder):
+    """Returns the Python of an empty environment into which pip installs the wheel with an extra."""
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
     python = folder / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), f"{wheel}[app]"]
-    process = subprocess.run(install, capture_output=True, text=True, timeout=550)
+    command = [str(python), "-m", "pip", "install", "-q", "-c", str(ROOT / "constraints.txt"), f"{wheel}[{extra}]"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=550)
     if "No matching distribution found" in process.stderr:
         pytest.skip(f"no package index here: {process.stderr.splitlines()[-1]}")
     assert process.returncode == 0, process.stderr
+    listing = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
+    assert not {"torch", "monai", "lightning"} & {row["name"] for row in json.loads(listing.stdout)}
     return python
 
 
+@pytest.fixture(scope="module")
+def app_environment(wheel, tmp_path_factory):
+    return install(wheel, "app", tmp_path_factory.mktemp("environment"))
+
+
+def test_an_onnx_file_predicts_a_study_where_torch_is_not_installed(wheel, tmp_path):
+    python = install(wheel, "onnx", tmp_path / "environment")
+    make_finished_run(tmp_path / "run")
+    assert cli.run("publish", [str(tmp_path / "run"), "--out", str(tmp_path / "published"), "--onnx"]) == 0
+    dicom_phantom.save(dicom_phantom.make_slices(), tmp_path / "study")
+    options = ["--out", str(tmp_path / "out"), "--dicom-out", str(tmp_path / "documents")]
+    command = [python, "-m", "medssl.cli", "predict", tmp_path / "published" / "model.onnx", tmp_path / "study"]
+    process = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    assert cli.run("predict", [str(tmp_path / "run"), str(tmp_path / "study"), "--out", str(tmp_path / "torch")]) == 0
+    labels = [nifti.read(next(tmp_path.glob(f"{f}/*/labels.nii.gz")), label=True).voxels for f in ("out", "torch")]
+    assert (labels[0] == labels[1]).mean() >= 0.9999
+    names = {path.name for path in (tmp_path / "documents").glob("*/*")}
+    assert {"seg.dcm", "sr.dcm", "report.pdf", "montage.png"} <= names
+
+
 def test_the_app_installs_and_opens_without_torch(app_environment, tmp_path):
-    listing = subprocess.run([app_environment, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    assert not {"torch", "monai", "lightning"} & {row["name"] for row in json.loads(listing.stdout)}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])

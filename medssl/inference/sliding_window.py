@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import product
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -10,6 +10,7 @@ from jaxtyping import Float, Float32
 from medssl.arrays.disk_arrays import release_pages
 
 Size = tuple[int, int, int]
+Precision = Literal["fp32", "bf16"]  # of the convolutions of a network
 DeviceArray = Any  # of NumPy or of torch, on the device of a network
 ROWS_PER_SLAB = 8
 

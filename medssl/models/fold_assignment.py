@@ -9,8 +9,9 @@ from medssl.data.ingest.read_source import ScanRef, list_scans, list_stored_scan
 from medssl.data.manifest import Manifest
 from medssl.data.splits import assign_fold
 from medssl.errors import BadInput
-from medssl.inference.streaming.case_stream import Prediction, PredictionSource
-from medssl.models.model_pool import PooledPredictor, describe_runs
+from medssl.inference.streaming.case_stream import Prediction
+from medssl.models.model_pool import describe_runs
+from medssl.models.prediction.prepared import PooledPredictor
 from medssl.run import Run
 from medssl.volume import Volume
 
@@ -66,10 +67,6 @@ class FoldAssignment:
     def predict(self, volume: Volume, case: str, predictors: Sequence[PooledPredictor]) -> Prediction:
         """Predicts a case with the group it is assigned to, given one predictor per group."""
         return self.group_for(predictors, case)(volume, case)
-
-    def stream(self, volume: Volume, case: str, predictors: Sequence[PooledPredictor]) -> PredictionSource:
-        """Predicts a case, while it is read, with the group it is assigned to, given one predictor per group."""
-        return self.group_for(predictors, case).stream(volume, case)
 
     def describe_model(self) -> dict[str, Any]:
         """Returns the `model` field of a predictions index: the runs and, after a cross-validation, their cases."""

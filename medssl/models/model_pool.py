@@ -9,15 +9,14 @@ from medssl.errors import BadInput, InputWarning
 from medssl.inference.calibration import Calibration
 from medssl.inference.detector import Detector
 from medssl.inference.ensemble import Ensemble
-from medssl.inference.networks.torch_network import Precision, TorchNetwork
+from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
-from medssl.inference.sliding_window import Network
+from medssl.inference.sliding_window import Network, Precision
 from medssl.inference.test_time_augmentation import MirrorView, mirror_views
+from medssl.models.prediction.prepared import PooledPredictor
 from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.run import Run
 
-PooledPredictor = Predictor | Ensemble | Detector
-MAX_OVERLAP = 0.9
 INPUT_FIELDS = ("in_channels", "normalization", "spacing_mm", "labels")
 
 
@@ -83,14 +82,7 @@ def adjust_inference(
         batch_size: The number of windows per forward pass, which changes no result but for rounding.
         overlap: The fraction of a window that overlaps the next one.
         precision: "fp32", or "bf16" for networks in mixed precision, which is faster and slightly different.
-
-    Raises:
-        BadInput: The batch or the overlap is impossible.
     """
-    if batch_size < 1 or not 0 <= overlap <= MAX_OVERLAP:
-        raise BadInput(
-            f"--batch {batch_size} --overlap {overlap}: give a batch of at least 1 and an overlap of 0 to {MAX_OVERLAP}"
-        )
     if isinstance(predictor, Ensemble):
         members = (adjust_inference(member, batch_size, overlap, precision) for member in predictor.members)
         return replace(predictor, members=tuple(member for member in members if isinstance(member, Predictor)))
@@ -124,12 +116,16 @@ def tta_views(runs: Sequence[Run]) -> tuple[MirrorView, ...]:
 
     A view is left out if mirroring would swap left and right class names that have no counterpart.
     """
-    flips = [run.read_settings().get("augment", {}).get("flip", (False,) * 3) for run in runs]
-    axes = [axis for axis in range(3) if all(flip[axis] for flip in flips)]
-    views = mirror_views(axes, require_same_inputs(runs).labels)
+    views = mirror_views(list_mirror_axes(runs), require_same_inputs(runs).labels)
     if len(views) == 1:
         raise BadInput(f"{runs[0].path}: trained without mirrored crops (augment.flip); predict without --tta")
     return views
+
+
+def list_mirror_axes(runs: Sequence[Run]) -> list[int]:
+    """Returns the axes along which the training of all runs mirrored."""
+    flips = [run.read_settings().get("augment", {}).get("flip", (False,) * 3) for run in runs]
+    return [axis for axis in range(3) if all(flip[axis] for flip in flips)]
 
 
 def describe_runs(runs: Sequence[Run]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,13 @@ PRIVATE_KEYS = ("predictions", "references", "model")  # keys of an evaluation s
 PATH_SETTINGS = ("run", "manifest", "pretrained")
 
 
-def publish(run: Run, out: Path, facts: ModelCardFacts, evaluation: Mapping[str, Any] | None = None) -> None:
+def publish(
+    run: Run,
+    out: Path,
+    facts: ModelCardFacts,
+    evaluation: Mapping[str, Any] | None = None,
+    add_files: Sequence[Callable[[Path, Run], None]] = (),
+) -> None:
     """Writes weights, settings, calibration, evaluation and a model card to a new folder.
 
     The folder is a run itself and predicts exactly as the original. Case and patient names, the traces of the training
@@ -35,11 +41,14 @@ def publish(run: Run, out: Path, facts: ModelCardFacts, evaluation: Mapping[str,
         out: A folder that does not exist yet.
         facts: What the authors state in the model card.
         evaluation: The summary of an evaluation, from `read_evaluation`.
+        add_files: Functions that add the network of the run to the folder in other formats.
     """
     if not run.is_closed:
         raise BadInput(f"{run.path}: this run has not finished; continue it with resume=true")
     with atomic_folder(out) as part:
         _write_files(part, run, facts, evaluation)
+        for add_file in add_files:
+            add_file(part, run)
 
 
 def read_evaluation(folder: Path, run: Run) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Description of a trained network: its architecture, the input it expects and the classes it predicts."""
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,44 +8,30 @@ import torch
 from pydantic import Field
 
 from medssl import config
-from medssl.data.class_kinds import propose_kinds
 from medssl.data.manifest import Manifest
-from medssl.data.normalization import IntensityNormalization
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
-from medssl.finding import FindingKind
 from medssl.inference.predictor import Predictor
 from medssl.inference.streaming.case_stream import Prediction
+from medssl.models.prediction.interface import ModelInterface
 from medssl.nn.encoder import BaseEncoderConfig, Encoder, EncoderChoice, as_command_line, build_encoder, count_patches
 from medssl.nn.interop import weight_transfer
 from medssl.nn.kernel_norms import compute_kernel_norms, rescale_kernels
 from medssl.run import Run
-from medssl.settings import Settings
 from medssl.tasks.base import Task
 from medssl.tasks.segment import Config as SegmentConfig
-from medssl.volume import Spacing, Unit, Volume
+from medssl.volume import Unit, Volume
 
 log = logging.getLogger(__name__)
 
 
-class TrainedModel(Settings):
+class TrainedModel(ModelInterface):
     """Everything needed to rebuild a network and to prepare its input as in training; stored in run.json."""
 
     encoder: EncoderChoice = Field(description="architecture of the encoder")
-    in_channels: int = Field(description="number of input channels")
-    normalization: IntensityNormalization = Field(description="maps voxel values to network input in [0, 1]")
-    spacing_mm: Spacing | None = Field(description="voxel spacing of the input along RAS; null keeps that of each scan")
-    patch_size: tuple[int, int, int] = Field(description="size of the training crops in voxels")
     task: config.module_choice("medssl.tasks") = Field(  # type: ignore[valid-type]
         SegmentConfig(), description="the task network on top of the encoder; meaningless before finetuning"
     )
-    labels: dict[int, str] = Field(
-        {}, description="class names by label value, without background; empty if pretrained"
-    )
-    kinds: dict[int, FindingKind] = Field(
-        {}, description="kind of each class, organ or lesion; empty: proposed from the names"
-    )
-    units: tuple[Unit, ...] = Field((), description="voxel units of the training scans; empty if unknown")
 
     @classmethod
     def for_manifest(
@@ -84,10 +69,6 @@ class TrainedModel(Settings):
         if network.get("task", {}).get("name") == "segment":
             network["task"] = {"preactivation_head": False} | network["task"]  # of runs without this key
         return config.check(network, cls, str(run.path / "run.json"))
-
-    def list_kinds(self) -> dict[int, FindingKind]:
-        """Returns the kind of each class: the declared one, else the one that its name suggests."""
-        return propose_kinds(self.labels) | self.kinds
 
     def build_encoder(self) -> Encoder:
         """Builds the encoder with fresh weights."""
@@ -173,18 +154,6 @@ class TrainedModel(Settings):
             units = ("HU",) if set(channels) <= set(ct_channels) else ("a.u.",)
         return self.model_copy(update={"in_channels": len(channels), "normalization": normalization, "units": units})
 
-    def prepare(self, volume: Volume) -> Volume:
-        """Returns the network input for a scan: RAS orientation, the training spacing and values in [0, 1]."""
-        channels = volume.voxels.size // math.prod(volume.shape)
-        if channels != self.in_channels:
-            raise BadInput(f"this scan has {channels} channels, the network needs {self.in_channels}")
-        if self.units and ("HU" if volume.unit == "HU" else "a.u.") not in self.units:
-            scan, training = ("a CT", "other scans") if volume.unit == "HU" else ("not a CT", "CTs")
-            raise BadInput(
-                f"this scan is {scan}, the network was trained on {training} only; state what it is with --modality"
-            )
-        return self.normalization.prepare_input(volume, self.spacing_mm)
-
 
 def list_units(manifest: Manifest) -> tuple[Unit, ...]:
     """Returns the voxel units that occur in a manifest."""
@@ -226,7 +195,7 @@ def build_predictor(
     predictor = task.eval().to(device).predictor(model.prepare, model.labels, device)
     if not isinstance(predictor, Predictor):
         return predictor
-    return replace(predictor, organs=frozenset(value for value, kind in model.list_kinds().items() if kind == "organ"))
+    return replace(predictor, organs=model.list_organs())
 
 
 def load_trained_encoder(run: Run, device: str = "cpu") -> Encoder:

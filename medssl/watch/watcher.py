@@ -46,7 +46,7 @@ class WatchOptions:
 
 @runtime_checkable
 class CasePrediction(Protocol):
-    """What predicts the series of a study, as `medssl.models.prediction_setup.PreparedPrediction` does."""
+    """What predicts the series of a study, as `medssl.models.prediction.prepared.PreparedPrediction` does."""
 
     @property
     def weights_sha256(self) -> str:

@@ -32,16 +32,18 @@ class RunSettings(Settings):
 
 
 def make_finished_run(
-    path, seed=0, flip=(False, True, True), names=None, task="segment", task_settings=(), fold=None, **metadata
-):
+    path, seed=0, flip=(False, True, True), names=None, task="segment", task_settings=(), fold=None, encoder=None,
+    window=WINDOW, **metadata,
+):  # fmt: skip
     """Writes a finished run of a small network.
 
+    `encoder` holds the settings of another encoder.
     `fold` is (fold, num_folds, seed) of a cross-validation; `metadata` goes into its run.json.
     """
     network = TrainedModel.model_validate(
         {
-            "encoder": EncoderConfig(channels=(4, 8), strides=(1, 2)), "in_channels": 1, "normalization": {},
-            "patch_size": WINDOW, "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"},
+            "encoder": encoder or EncoderConfig(channels=(4, 8), strides=(1, 2)), "in_channels": 1, "normalization": {},
+            "patch_size": window, "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"},
             "task": {"name": task} | dict(task_settings),
         }
     )  # fmt: skip

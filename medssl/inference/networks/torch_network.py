@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from medssl.errors import BadInput, InputWarning
+from medssl.inference.sliding_window import Precision
 
-Precision = Literal["fp32", "bf16"]
 Outputs = Any  # a tensor, or a tuple of tensors
 MAX_DOUBLED_VOXELS = 64**3  # a window of 48^3 alone costs 7.4 times as much as in a batch; one of 96^3 as much
 

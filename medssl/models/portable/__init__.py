@@ -1,0 +1,1 @@
+"""Published models that run without this package's training code: ONNX files, and programs of torch."""
