@@ -19,7 +19,7 @@ def test_the_demo_finds_the_nodules_of_held_out_scans(tmp_path):
     assert scores["lesions"] >= 10
     assert scores["sensitivity"]["1"]["estimate"] > 0.8
     findings = [finding for case in read_index(predictions).cases for finding in read_findings(predictions / case)]
-    assert findings and {finding.label for finding in findings} == {"nodule"}
+    assert findings and {finding.name for finding in findings} == {"nodule"}
 
 
 @pytest.mark.slow
