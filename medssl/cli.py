@@ -42,6 +42,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "reproduce": "train a finished run again and compare weights and scores",
         "slurm": "write and submit the SLURM script of a training",
         "suggest": "rank unlabelled cases by what annotating them would bring",
+        "fetch-weights": "download the weights of a published encoder",
         "import-weights": "make a run from weights of nnU-Net, nnssl or a MONAI bundle",
         "export-weights": "write a run's encoder under the tensor names of other projects",
     },

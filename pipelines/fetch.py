@@ -9,17 +9,11 @@ from pathlib import Path
 def main(words: list[str]) -> None:
     """Downloads one task of the Medical Segmentation Decathlon, ready for `medssl ingest`."""
     args = build_parser().parse_args(words)
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from medssl.data.public.download import MIRROR, download_dataset
+    from medssl.data.public.download_progress import show_download
 
-    from medssl.data.ingest.download import MIRROR, download_dataset
-
-    with Progress(TextColumn(args.name), BarColumn(), DownloadColumn(), TimeRemainingColumn()) as progress:
-        bar = progress.add_task("bytes", total=None, visible=False)
-
-        def show_progress(done: int, total: int | None) -> None:
-            progress.update(bar, completed=done, total=total, visible=True)
-
-        folder = download_dataset(args.name, args.out, show_progress, args.url or MIRROR, _download_with_monai)
+    with show_download(args.name) as on_progress:
+        folder = download_dataset(args.name, args.out, on_progress, args.url or MIRROR, _download_with_monai)
     print(f"{folder}\nnext: medssl ingest {folder} --out store")
 
 

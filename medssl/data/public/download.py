@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from medssl.errors import BadInput
 
@@ -79,19 +80,27 @@ def download_dataset(
 
 
 def download_file(
-    url: str, path: Path, md5: str, on_progress: ByteProgress, downloader: Downloader | None = None
+    url: str,
+    path: Path,
+    checksum: str,
+    on_progress: ByteProgress,
+    downloader: Downloader | None = None,
+    algorithm: Literal["md5", "sha256"] = "md5",
 ) -> None:
-    """Downloads a file with the given MD5; an interrupted download in PATH.part is resumed."""
+    """Downloads a file with the given checksum; an interrupted download in PATH.part is resumed."""
     part = path.with_name(path.name + ".part")
     if not path.exists():
-        if part.exists() or not downloader or not _try_downloader(downloader, url, part, md5):
+        if part.exists() or not downloader or not _try_downloader(downloader, url, part, checksum):
             _resume_download(url, part, on_progress)
         part.rename(path)
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "md5").hexdigest()
-    if digest != md5:
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
+    if digest != checksum:
         path.unlink()
-        raise BadInput(f"{url}: its MD5 is {digest}, expected is {md5}; download it again, or from another --url")
+        raise BadInput(
+            f"{url}: its {algorithm.upper()} is {digest}, expected is {checksum}; download it again, or from another"
+            " --url"
+        )
 
 
 def unpack_tar(tar: Path, folder: Path) -> None:

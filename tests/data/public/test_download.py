@@ -11,8 +11,8 @@ from threading import Thread
 import pytest
 
 from medssl import cli
-from medssl.data.ingest import download as fetching
-from medssl.data.ingest.download import DECATHLON, Archive, download_dataset
+from medssl.data.public import download as fetching
+from medssl.data.public.download import DECATHLON, Archive, download_dataset
 from medssl.errors import BadInput
 
 NAME, TASK = "hippocampus", "Task04_Hippocampus"

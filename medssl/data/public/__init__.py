@@ -1,0 +1,1 @@
+"""Public data sets and published weights, downloaded and checked."""
