@@ -16,6 +16,7 @@ LONG = (
     "assist",
     "ensembles",
     "fewshot",
+    "first_hour",
     "hippocampus",
     "ingest_cases",
     "ingest_changes",
