@@ -56,6 +56,7 @@ class Header:
     pixels_start: int | None
     num_pixel_bytes: int
     is_encapsulated: bool
+    is_deflated: bool
     num_bytes: int
 
     @property
@@ -169,7 +170,7 @@ def _parse(path: Path, file: BufferedIOBase) -> Header:
         length = _measure_fragments(stream, pixels[0][0])
     if start is not None and length >= 0:
         _check_trailing_bytes(stream, start + length, "big" if syntax == ExplicitVRBigEndian else "little")
-    return Header(path, data, syntax, start, length, encapsulated, stream.seek(0, 2))
+    return Header(path, data, syntax, start, length, encapsulated, stream is not file, stream.seek(0, 2))
 
 
 def _stop_at_pixels(stream: BufferedIOBase, pixels: list[tuple[int, int]]) -> Callable[[Any, str | None, int], bool]:

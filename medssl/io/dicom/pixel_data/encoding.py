@@ -17,7 +17,10 @@ NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 
 @dataclass(frozen=True)
 class PixelEncoding:
-    """The size of the frames, the type of the stored values, their transfer syntax and their position in the file."""
+    """The size of the frames, the type of the stored values, their transfer syntax and their position in the file.
+
+    The position is that in the data set after it is inflated, if it is deflated.
+    """
 
     rows: int
     columns: int
@@ -27,6 +30,7 @@ class PixelEncoding:
     is_signed: bool
     syntax: str
     start: int
+    is_deflated: bool = False
 
     @property
     def is_native(self) -> bool:
@@ -57,6 +61,7 @@ def read_encoding(header: Header) -> PixelEncoding:
         is_signed=_read_bounded(data, "PixelRepresentation", 0, 1) == 1,
         syntax=header.syntax,
         start=header.pixels_start,
+        is_deflated=header.is_deflated,
     )
     _check_bits(encoding, get_int(data, "HighBit"))
     _check_length(encoding, header)

@@ -79,7 +79,8 @@ def _read_stored_values(
         for path, numbers in slices_of.items():
             if frames[numbers[0]].encoding.is_native:
                 with opener.open(path) as file:
-                    stream, _ = open_dataset(file)
+                    is_deflated = frames[numbers[0]].encoding.is_deflated
+                    stream = open_dataset(file)[0] if is_deflated else file
                     for n in numbers:
                         stored[n] = _extend_sign(_read_native(stream, frames[n]), frames[n].encoding)
             release_pages(stored)
@@ -118,9 +119,8 @@ def _make_batches(encodings: Mapping[Path, PixelEncoding]) -> list[dict[Path, Pi
 def _read_encapsulated(opener: archives.FileOpener, path: Path, encoding: PixelEncoding) -> bytes:
     """Returns the bytes of all encapsulated pixels of a file."""
     with opener.open(path) as file:
-        stream, _ = open_dataset(file)
-        stream.seek(encoding.start)
-        return stream.read()
+        file.seek(encoding.start)  # encapsulated pixels are not deflated
+        return file.read()
 
 
 def _read_native(stream: BufferedIOBase, frame: Frame) -> Integer[np.ndarray, "j i"]:
