@@ -1,14 +1,17 @@
 """Reads segmentations of 3D Slicer (.seg.nrrd): named segments, in one layer or, where they overlap, in several."""
 
 import re
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-from medssl.errors import BadInput, Message
+from medssl.errors import BadInput, InputWarning, Message
 from medssl.io.voxel_files import MAX_HEADER_BYTES
+from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
 
 FIELD = re.compile(rb"^Segment(\d+)_(Name|LabelValue|Layer):=(.*?)\r?$", re.MULTILINE)
@@ -63,5 +66,21 @@ def read_segment(path: Path, segment: Segment) -> Volume:
                 count=len(layers),
             )
         )
+    segments = read_segments(path)
+    if segment in segments[:1]:
+        _warn_of_unnamed_voxels(path, layers, segments)
     layer = layers[segment.layer]
     return Volume((layer.voxels == segment.value).astype(np.uint8), layer.affine, "label")
+
+
+def _warn_of_unnamed_voxels(path: Path, layers: Sequence[Volume], segments: Sequence[Segment]) -> None:
+    """Warns of voxels that belong to no segment, as in a layer that the header does not list."""
+    named = {(segment.layer, segment.value) for segment in segments}
+    values = [(n, value) for n, layer in enumerate(layers) for value in list_label_values(layer.voxels) if value]
+    if unnamed := [pair for pair in values if pair not in named]:
+        message = Message(
+            "{path.name}: {count} values belong to none of its segments and are left out; save the segmentation again",
+            path=path,
+            count=len(unnamed),
+        )
+        warnings.warn(message, InputWarning, stacklevel=3)

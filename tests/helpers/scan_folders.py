@@ -7,7 +7,8 @@ import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from medssl.data.ingest.read_source import read_image, read_label
+from medssl.data.ingest.read_source import read_image
+from medssl.data.ingest.structures.read_label import read_label
 
 SHAPE = (9, 8, 7)
 SPACING = (1.5, 1.25, 2.5)

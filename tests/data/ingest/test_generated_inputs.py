@@ -18,7 +18,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, Imp
 
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dataset_layouts import discover_dataset
-from medssl.data.ingest.read_source import read_image, read_label
+from medssl.data.ingest.read_source import read_image
+from medssl.data.ingest.structures.read_label import read_label
 from medssl.errors import BadInput
 from medssl.io import dicom
 from tests.helpers.dicom_phantom import (

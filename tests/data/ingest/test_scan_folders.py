@@ -7,8 +7,10 @@ import pytest
 
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dataset_layouts import discover_dataset
-from medssl.data.ingest.read_source import read_image, read_label
-from medssl.errors import BadInput
+from medssl.data.ingest.read_source import read_image
+from medssl.data.ingest.structures.read_label import read_label
+from medssl.errors import BadInput, InputWarning
+from medssl.io.slicer_segmentation import Segment, read_segment
 from tests.helpers.scan_folders import ScanFolder, box, case, require_layout, scan
 
 pytestmark = pytest.mark.filterwarnings("ignore:modality not given")
@@ -318,6 +320,13 @@ def test_slicer_layers_hold_segments_that_overlap(folder):
     meta = segments(("liver", 1, 0), ("tumour", 1, 1))
     folder.put("CT.seg.nrrd", np.stack([box(0), box(3)], -1), meta=meta)
     check(folder, {"CT": case("CT", 1, label={"liver": 0, "tumour": 3}, modality="CT")})
+
+
+def test_slicer_voxels_that_belong_to_no_segment_leave_a_warning(folder):
+    folder.put("CT.seg.nrrd", np.stack([box(0), box(3)], -1), meta=segments(("liver", 1, 0)))
+    with pytest.warns(InputWarning, match="CT.seg.nrrd: 1 values belong to none of its segments"):
+        label = read_segment(folder.root / "CT.seg.nrrd", Segment("liver", 1, 0))
+    np.testing.assert_array_equal(label.voxels, box(0))
 
 
 # --- labels by name, folder and grid
