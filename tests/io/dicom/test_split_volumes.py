@@ -31,7 +31,6 @@ def test_positions_are_numbered_like_one_by_one(tmp_path, step_mm, axis):
         steps = random.integers(0, 3 * count, count)
         shifts = np.zeros((count, 3))
         shifts[:, axis] = steps * step_mm
-        frames = [
-            replace(series.frames[0], position=tuple(np.add(series.frames[0].position, shift))) for shift in shifts
-        ]
+        positions = (shifts + series.frames[0].position).tolist()
+        frames = [replace(series.frames[0], position=tuple(position)) for position in positions]
         assert split_volumes._number_positions(frames) == number_one_by_one(frames)
