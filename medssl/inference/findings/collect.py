@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -70,26 +70,26 @@ class ComponentCollector:
         self._has_uncertainty, self._has_image = uncertainty is not None, image is not None
         runs = find_runs(labels, np.array([0, 0, first_slice]))
         count_before = sum(map(len, self._labels))
-        numbers, count = _number_components(runs)
+        is_organ = np.isin(runs.label, list(self.organs))
+        numbers, count = _number_components(runs, is_organ)
         label = np.zeros(count, np.int64)
         label[numbers] = runs.label
         self._labels.append(label)
         self._sums.append(_sum_by_number(_sum_runs(labels, runs, confidence, uncertainty, image), numbers, count))
         numbers = numbers + count_before
-        self._join(runs, numbers, first_slice)
         self._runs.append(runs.relabel(numbers))
-        is_last = runs.slice == first_slice + len(labels) - 1
+        is_first = (runs.slice == first_slice) & ~is_organ
+        self._join(runs.select(is_first), numbers[is_first])
+        is_last = (runs.slice == first_slice + len(labels) - 1) & ~is_organ
         self._last_slice = runs.select(is_last), numbers[is_last]
 
-    def _join(self, runs: Runs, numbers: Int[np.ndarray, "n"], first_slice: int) -> None:
-        """Records which components of a new block touch one of the slice before it."""
+    def _join(self, top: Runs, numbers: Int[np.ndarray, "n"]) -> None:
+        """Records which components in the first slice of a new block touch one of the slice before it."""
         if self._last_slice is None:
             return
         before, numbers_before = self._last_slice
-        is_first = runs.slice == first_slice
-        top, top_numbers = runs.select(is_first), numbers[is_first]
         pairs = [match_runs(before, top, step) for step in ((1, -1), (1, 0), (1, 1))]
-        edges = np.concatenate([np.stack([numbers_before[a], top_numbers[b]]) for a, b in pairs], axis=1)
+        edges = np.concatenate([np.stack([numbers_before[a], numbers[b]]) for a, b in pairs], axis=1)
         self._edges.append(np.unique(edges, axis=1))
 
     def merge(self) -> "Structures":
@@ -141,11 +141,20 @@ class Structures:
         return VoxelStatistics(peak, doubt, *((mean, sd) if self.has_image else (None, None)))
 
 
-def _number_components(runs: Runs) -> tuple[Int[np.ndarray, "n"], int]:
-    """Returns the component of each run of a block, numbered from 0, and the number of components."""
-    pairs = [np.stack(match_runs(runs, runs, step)) for step in NEXT_LINES]
-    numbers, count = _connect(np.concatenate(pairs, axis=1), len(runs))
-    return numbers, count
+def _number_components(runs: Runs, is_organ: Bool[np.ndarray, "n"]) -> tuple[Int[np.ndarray, "n"], int]:
+    """Returns the component of each run of a block, numbered from 0, and the number of components.
+
+    Args:
+        runs: The runs.
+        is_organ: Which of them belong to organs; those of one organ are one component.
+    """
+    lesions, organs = runs.select(~is_organ), runs.label[is_organ]
+    pairs = [np.stack(match_runs(lesions, lesions, step)) for step in NEXT_LINES]
+    numbers = np.empty(len(runs), np.int64)
+    numbers[~is_organ], count = _connect(np.concatenate(pairs, axis=1), len(lesions))
+    is_present = np.bincount(organs) > 0
+    numbers[is_organ] = (count - 1 + np.cumsum(is_present))[organs]
+    return numbers, count + int(is_present.sum())
 
 
 def _merge_components(

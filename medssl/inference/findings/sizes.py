@@ -16,6 +16,7 @@ from medssl.volume import Volume
 
 # The 13 directions (i, j, k) to a neighbour: along i, then back, straight and forward to each of the next lines.
 DIRECTIONS = np.array([(1, 0, 0), *((i, j, k) for k, j in NEXT_LINES for i in (-1, 0, 1))])
+RUNS_PER_PART = 1 << 16  # that are compared with others at a time
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,17 @@ def measure_sphericity(runs: Runs, grid: Volume) -> float | None:
 
 def count_pairs(runs: Runs) -> Int[np.ndarray, "13"]:
     """Returns how many voxels have a neighbour of the structure in each of the `DIRECTIONS`."""
-    counts = [int(runs.lengths.sum()) - len(runs)]
-    for step in NEXT_LINES:
-        a, b = (runs.select(positions) for positions in match_runs(runs, runs, step))
-        counts += [int(count_overlap(a, b, shift).sum()) for shift in (-1, 0, 1)]
-    return np.array(counts)
+    counts = np.zeros(len(DIRECTIONS), np.int64)
+    counts[0] = int(runs.lengths.sum()) - len(runs)
+    for first in range(0, len(runs), RUNS_PER_PART):
+        part = runs.select(np.arange(first, min(first + RUNS_PER_PART, len(runs))))
+        end = np.searchsorted(runs.slice, part.slice[-1] + 1, "right")
+        others = runs.select(np.arange(first, end))
+        for n, step in enumerate(NEXT_LINES):
+            a, b = match_runs(part, others, step)
+            overlaps = (count_overlap(part.select(a), others.select(b), shift) for shift in (-1, 0, 1))
+            counts[1 + 3 * n : 4 + 3 * n] += [int(overlap.sum()) for overlap in overlaps]
+    return counts
 
 
 def weigh_directions(lines: Float[np.ndarray, "13 3"]) -> Float[np.ndarray, "13"]:

@@ -11,7 +11,10 @@ from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from medssl.inference.connected_findings import measure_mask
+from medssl.inference.findings import sizes
 from medssl.inference.findings.axial_axes import find_axial_axis
+from medssl.inference.findings.runs import find_runs
+from medssl.inference.findings.sizes import DIRECTIONS, count_pairs
 from medssl.volume import Volume
 
 TILT = Rotation.from_euler("xyz", [20, 10, 30], degrees=True).as_matrix()
@@ -161,3 +164,18 @@ def test_flat_structures_are_measured_too(shape):
     longest_mm = np.linalg.norm(np.array(shape) * [1.0, 0.5, 2.0])
     assert 0 < sizes.short_axis_mm <= sizes.long_axis_mm <= sizes.diameter_mm <= longest_mm + 1
     assert sizes.diameter_mm >= np.linalg.norm((np.array(shape) - 1) * [1.0, 0.5, 2.0]) - 1
+
+
+def test_neighbours_are_counted_in_parts(monkeypatch):
+    mask = np.random.default_rng(0).random((9, 11, 13)) < 0.6
+    runs = find_runs(mask, np.array([0, 0, 0]))
+    whole = count_pairs(runs)
+    expected = [
+        (mask[k : mask.shape[0], max(j, 0) : mask.shape[1] + min(j, 0), max(i, 0) : mask.shape[2] + min(i, 0)]
+         & mask[: mask.shape[0] - k, max(-j, 0) : mask.shape[1] + min(-j, 0), max(-i, 0) : mask.shape[2] + min(-i, 0)]
+        ).sum()
+        for i, j, k in DIRECTIONS
+    ]  # fmt: skip
+    assert whole.tolist() == expected
+    monkeypatch.setattr(sizes, "RUNS_PER_PART", 5)
+    assert count_pairs(runs).tolist() == expected
