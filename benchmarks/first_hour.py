@@ -22,7 +22,7 @@ from medssl.review.event_store import EventStore, get_default_database
 DATA = "../shared/data"
 LABELLED, SCANS, HOURS = 20, 200, 0.1
 BEFORE = {
-    "ingest": "0.6; all 20 labels refused, exit 0",
+    "ingest raw": "0.6; all 20 labels refused, exit 0",
     "plan": "there was none",
     "pretrain": "stopped at 11 without one line; crops larger than the scans",
     "finetune": "1.5, after a dataset.json by hand and the encoder's settings repeated",
@@ -61,13 +61,18 @@ def walk(source: Path) -> None:
     print(f"\n{SCANS} raw MR volumes in `images/`, {LABELLED} masks in `labels/`, and cases.csv with their patients:\n")
     print("| step | minutes | at commit 725138b |\n|---|---|---|")
     for name, seconds in steps:
-        print(f"| {name} | {seconds / 60:.1f} | {BEFORE.get(name.split()[1], '')} |")
+        print(f"| {name} | {seconds / 60:.1f} | {find_before(name)} |")
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = f"{sum(seconds for _, seconds in steps) / 60:.1f}, of which the processor worked"
     print(f"| all | {total} {(usage.ru_utime + usage.ru_stime) / 60:.1f} | |")
     labels = json.loads((predictions / "evaluation" / "summary.json").read_text())["labels"]
     dice = ", ".join(f"{name} {scores['dice']['mean']:.2f}" for name, scores in labels.items())
-    print(f"\nDice of the model from scratch on the held-out patients: {dice}. More hours make it better.")
+    print(f"\nDice of the model from scratch on the held-out patients: {dice}; all trainings together had {HOURS:g} h.")
+
+
+def find_before(step: str) -> str:
+    """Returns what the step took in the first version, or what became of it; empty if it was not tried."""
+    return next((text for words, text in BEFORE.items() if step.startswith(f"medssl {words}")), "")
 
 
 def _copy_raw(source: Path, out: Path) -> None:
