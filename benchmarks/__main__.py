@@ -20,6 +20,7 @@ LONG = (
     "hippocampus",
     "ingest_cases",
     "ingest_changes",
+    "installs",
     "losses",
     "nodules",
     "plan",
