@@ -1,6 +1,7 @@
 """Calibration of runs: a temperature and lesion thresholds, stored as calibration.json."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from pydantic import Field, PositiveFloat
 from scipy.special import expit, logit
 
 from medssl import config
-from medssl.errors import BadInput
+from medssl.errors import BadInput, InputWarning
 from medssl.files import CHECKSUMS, write_checksums, write_json
 from medssl.inference.predictor import MIN_PROBABILITY
 from medssl.run import Run
@@ -87,6 +88,17 @@ class Calibration(Settings):
         if path.parent == runs[0].path and (path.parent / CHECKSUMS).is_file():
             write_checksums(runs[0].path, (CALIBRATION_FILE,))
         return path
+
+    def check_augmentation(self, tta: bool) -> None:
+        """Warns if the calibrated runs predicted with test-time augmentation and now do without it, or the reverse."""
+        if tta != self.tta and self.weights_sha256:
+            calibrated, predicted = ("with", "without") if self.tta else ("without", "with")
+            warnings.warn(
+                f"these runs were calibrated {calibrated} test-time augmentation but predict {predicted} it: "
+                "the calibration may not hold",
+                InputWarning,
+                stacklevel=3,
+            )
 
     def summary_lines(self) -> list[str]:
         """Returns the fitted values and what they changed, one line each."""

@@ -1,11 +1,10 @@
 """Loads one or several finetuning runs as one predictor, with optional test-time augmentation."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from medssl.errors import BadInput, InputWarning
+from medssl.errors import BadInput
 from medssl.inference.calibration import Calibration
 from medssl.inference.detector import Detector
 from medssl.inference.ensemble import Ensemble
@@ -32,14 +31,7 @@ def load_predictor(
         device: The torch device that predicts.
         channels: The network channels that the scans have, in the order of the scans; () for all.
     """
-    if tta != calibration.tta and calibration.weights_sha256:
-        calibrated, predicted = ("with", "without") if calibration.tta else ("without", "with")
-        warnings.warn(
-            f"these runs were calibrated {calibrated} test-time augmentation but predict {predicted} it: "
-            "the calibration may not hold",
-            InputWarning,
-            stacklevel=2,
-        )
+    calibration.check_augmentation(tta)
     pool = pool_models(runs, tta, device, channels)
     if isinstance(pool, Detector):
         return replace(pool, calibrate=calibration.calibrate_score)

@@ -51,7 +51,7 @@ class OnnxNetwork:
             BadInput: If the file is damaged, or has another input.
         """
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads or int(os.environ.get("OMP_NUM_THREADS", "0").partition(",")[0])
+        options.intra_op_num_threads = num_threads or int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or 0)
         options.log_severity_level = QUIET
         kind, _, number = device.partition(":")
         provider = (PROVIDERS[kind], {"device_id": number or "0"} if kind == "cuda" else {})

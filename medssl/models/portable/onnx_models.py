@@ -53,6 +53,7 @@ class OnnxModels:
             network.require_classes(PROBABILITY, max(model.labels) + 1)
         views = _list_views(first, self.paths[0]) if options.tta else (MirrorView(),)
         calibration = first.calibration if len(self.models) == 1 else Calibration()
+        calibration.check_augmentation(options.tta)
         build = _build_segmenter if first.head == "segment" else _build_detector
         predictor = build(networks, first, views, calibration, options)
         return PreparedPrediction((predictor,), first, self._describe(), calibration, options)

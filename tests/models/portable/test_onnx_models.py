@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from medssl import cli
+from medssl.errors import InputWarning
+from medssl.inference.calibration import Calibration, read_weight_digests
 from medssl.inference.networks.onnx_network import OnnxNetwork
 from medssl.io import nifti
 from medssl.models.portable.portable_model import METADATA_KEY, PortableModel
@@ -154,6 +156,19 @@ def claim_a_huge_tensor(proto):
     proto.graph.initializer[0].dims[0] = 2**40
 
 
+def compute_a_huge_tensor(proto):
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([2**20, 2**20]), "huge_shape"))
+    (last,) = [node for node in proto.graph.node if "probability" in node.output]
+    last.output[0] = "before"
+    proto.graph.node.extend(
+        [
+            onnx.helper.make_node("ConstantOfShape", ["huge_shape"], ["huge"]),
+            onnx.helper.make_node("ReduceSum", ["huge"], ["total"], keepdims=0),
+            onnx.helper.make_node("Add", ["before", "total"], ["probability"]),
+        ]
+    )
+
+
 def change_metadata(proto, **fields):
     (entry,) = [e for e in proto.metadata_props if e.key == METADATA_KEY]
     entry.value = json.dumps(json.loads(entry.value) | fields)
@@ -167,6 +182,7 @@ FAULTS = {
     "external": (refer_to_file, "keeps its weights in other files"),
     "external in a subgraph": (refer_to_file_in_a_subgraph, "keeps its weights in other files"),
     "huge tensor": (claim_a_huge_tensor, "onnxruntime cannot open it"),
+    "huge result": (compute_a_huge_tensor, "onnxruntime cannot"),
     "not ours": (remove_metadata, "was not written by `medssl publish RUN --onnx`"),
     "huge windows": (lambda p: change_metadata(p, patch_size=[10**5] * 3), "are impossible"),
     "other windows": (lambda p: change_metadata(p, patch_size=[8, 8, 8]), "its metadata state"),
@@ -224,6 +240,18 @@ def test_missing_files_and_mixtures_are_refused(published, tmp_path, capsys):
     words = [model, model.parent, scans, "--out", tmp_path / "out"]
     assert cli.run("predict", [str(word) for word in words]) == 2
     assert "cannot predict together" in capsys.readouterr().err
+
+
+def test_a_calibration_travels_with_the_file(tmp_path):
+    run = make_finished_run(tmp_path / "a")
+    Calibration(temperature=3.0, weights_sha256=read_weight_digests([run]), cases=("secret",)).write([run])
+    scans = write_scans(tmp_path / "scans", 1)
+    model = publish(run.path)
+    assert predict(run.path, scans, tmp_path / "torch") == predict(model, scans, tmp_path / "onnx") == 0
+    compare_predictions(tmp_path / "torch", tmp_path / "onnx")
+    assert read_index(tmp_path / "onnx").temperature == 3.0 and b"secret" not in model.read_bytes()
+    with pytest.warns(InputWarning, match="calibrated without test-time augmentation"):
+        assert predict(model, scans, tmp_path / "mirrored", "--tta") == 0
 
 
 @pytest.mark.slow
