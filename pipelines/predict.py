@@ -96,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dicom-out", type=Path, metavar="DIR",
         help="a folder for the documents of each case, not verified: DICOM SEG and SR of DICOM scans, a PDF page, a "
-        "montage and tables of the findings (needs medssl[app])",
+        "montage and tables of the findings (needs medssl[onnx] or medssl[app])",
     )  # fmt: skip
     parser.add_argument(
         "--audit-db", help="database of the review, a file or a URL, that records this prediction (needs medssl[app])"

@@ -1,4 +1,4 @@
-"""An ONNX file predicts a DICOM study, with its documents, while no package of training can be imported."""
+"""An ONNX file predicts a DICOM study, with its documents, with the packages of the extra `onnx` alone."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ from tests.helpers import dicom_phantom
 from tests.helpers.finished_runs import make_finished_run
 from tests.helpers.source_trees import ROOT
 
+APP = ("streamlit", "starlette", "uvicorn", "authlib", "dicomweb_client")
 PREDICT = """
 import sys
 class Finder:
@@ -31,7 +32,7 @@ def test_a_study_is_predicted_and_documented(tmp_path, head):
     dicom_phantom.save(dicom_phantom.make_slices(), tmp_path / "study")
     words = ["predict", tmp_path / "published" / "model.onnx", tmp_path / "study", "--tta"]
     words += ["--out", tmp_path / "out", "--dicom-out", tmp_path / "documents"]
-    script = PREDICT.format(hidden=EXTRAS["train"] + EXTRAS["export"], words=[str(word) for word in words])
+    script = PREDICT.format(hidden=EXTRAS["train"] + EXTRAS["export"] + APP, words=[str(word) for word in words])
     process = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert process.returncode == 0, process.stderr
     names = {path.name for path in (tmp_path / "documents").glob("*/*")}
