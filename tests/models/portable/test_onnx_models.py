@@ -33,7 +33,7 @@ ENCODERS = {
     "dynunet": {"channels": (4, 8, 8), "strides": (1, 2, 2), "kernels": (3, 3, 3)},
     "segresnet": {"init_filters": 8, "blocks_down": (1, 1)},
     "primus": {"depth": 1},
-    "swinunetr": {"feature_size": 12},
+    "swinunetr": {"feature_size": 12, "depths": (1, 1, 1, 1)},
     "resenc": {"size": "S"},
 }
 
