@@ -27,6 +27,7 @@ def main(out: str = "") -> None:
     beginnings = ("organs,", "difference", "Pretraining did", "nodules,")
     rows = [row for row in process.stdout.splitlines() if row.startswith(beginnings)]
     print("\n".join(f"    {row}" for row in rows))
+    print("\nMinutes depend on what else runs; the CPU minutes are those of one free core.")
 
 
 if __name__ == "__main__":
