@@ -92,8 +92,12 @@ def install(folder: Path, uv: Path, wheel: Path, python: str, resolution: str) -
         shutil.rmtree(path, ignore_errors=True)
     _run([str(uv), "venv", "--quiet", "--python", python, str(environment)])
     own = environment / "bin" / "python"
-    words = ["pip", "install", "--quiet", "--python", str(own), "--resolution", resolution, f"{wheel}[app]"]
-    failure = _describe_failure([str(uv), *words], "uv pip install")
+    pins = folder / "requirements.txt"
+    resolve = ["pip", "compile", "--quiet", "--python", python, "--resolution", resolution, "--extra", "app"]
+    resolve += ["--upgrade", "--only-binary", ":all:", str(ROOT / "pyproject.toml"), "-o", str(pins)]
+    failure = _describe_failure([str(uv), *resolve], "uv pip compile")
+    words = ["pip", "install", "--quiet", "--python", str(own), "--no-deps", "-r", str(pins), str(wheel)]
+    failure = failure or _describe_failure([str(uv), *words], "uv pip install")
     paths = {"scans": folder / "scans", "predictions": folder / "predictions", "out": out}
     for words in [] if failure else [command.format(**paths) for command in SMOKE]:
         failure = failure or _describe_failure([str(own), "-m", "medssl.cli", *words.split()], f"medssl {words}")
