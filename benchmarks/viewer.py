@@ -44,8 +44,8 @@ DATA = {
     "editable": True, "height": 900, "key": "benchmark", "handled_events": [], "reasons": [],
 }  # fmt: skip
 # Milliseconds of work for each of many steps of the crosshair through all three planes.
-REDRAWS = """count => {
-  const v = document.querySelector(".mv").viewer;
+REDRAWS = """(root, count) => {
+  const v = root.viewer;
   const { shape } = v.state.volume.header;
   const times = [];
   for (let n = 0; n < count; n++) {
@@ -74,7 +74,7 @@ def main() -> None:
         first, complete = open_page(page)
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
-        times = page.evaluate(REDRAWS, 200)
+        times = page.locator(".mv").evaluate(REDRAWS, 200)
         print(f"CT 512x512x{planes}, headless Chromium, with its labels\n")
         print("| | measured | budget |\n|---|---|---|")
         row("first planes, s", first, 3)
