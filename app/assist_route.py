@@ -18,7 +18,8 @@ from medssl.review.access.signed_links import Link
 from medssl.review.assist.assist_request import AssistRequest, describe_proposal
 from medssl.review.assist.context_bank import ContextBank, locate_bank
 from medssl.review.assist.encodings import PROJECTION, locate_encodings, read_encoding
-from medssl.review.assist.proposal import AssistImage, apply_proposal, propose_mask
+from medssl.review.assist.nninteractive import NAME, InteractiveServer
+from medssl.review.assist.proposal import ENGINE, ENGINE_VERSION, AssistImage, apply_proposal, propose_mask
 from medssl.review.event_store import EventStore
 from medssl.review.image_files import CaseImage, ImageFiles
 
@@ -41,6 +42,7 @@ class AssistDesk:
         projection = self._encodings / PROJECTION
         self._encoder = sha256(projection) if projection.is_file() else ""
         self._bank = ContextBank(locate_bank(Path(config.predictions), config.audit_db), self._encoder)
+        self._server = InteractiveServer(config.nninteractive) if config.nninteractive else None
 
     def prepare(self, link: Link) -> dict[str, Any]:
         """Reads the image of a case and learns from the cases that were signed; returns their number."""
@@ -59,10 +61,14 @@ class AssistDesk:
         case_image = self._find(link.number)
         image = self._load(case_image)
         before = request.read_mask(image.volume.shape)
-        clicks = request.read_clicks(image.volume.shape)
-        context = self._bank.find_context(case_image.case, request.label)
-        proposal = propose_mask(image, before, clicks, context, request.read_slices(image.volume.shape))
-        return describe_proposal(before, apply_proposal(before, proposal), proposal)
+        clicks, drawn = request.read_clicks(image.volume.shape), request.read_slices(image.volume.shape)
+        if self._server:
+            proposal = self._server.propose_mask(image, before, clicks, drawn)
+            tool = (NAME, self._server.version)
+        else:
+            context = self._bank.find_context(case_image.case, request.label)
+            proposal, tool = propose_mask(image, before, clicks, context, drawn), (ENGINE, ENGINE_VERSION)
+        return describe_proposal(before, apply_proposal(before, proposal), proposal, *tool)
 
     def _find(self, number: int) -> CaseImage:
         return self._images.find(Link(number, "image", 0, 0))

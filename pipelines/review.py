@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import re
 import secrets
 import socket
 import sys
@@ -88,7 +89,7 @@ def _review_config(args: argparse.Namespace) -> ReviewConfig:
         predictions=str(index.folder.absolute()), audit_db=database, key=secrets.token_hex(32), guided_tour=args.demo,
         comparison=_check_comparison(args.comparison, index), dicom=_find_scans(args, index),
         dicomweb=parse_address(args.dicomweb).url if args.dicomweb else "",
-        manifest=_check_manifest(args.manifest),
+        manifest=_check_manifest(args.manifest), nninteractive=_check_server(args.nninteractive),
         idle_minutes=args.idle_minutes, sign_in_minutes=args.sign_in_minutes, hosts=hosts,
         **sign_in,
     )  # fmt: skip
@@ -110,6 +111,17 @@ def _check_manifest(path: Path | None) -> str:
     if path:
         Manifest.read(path)
     return str(path.absolute()) if path else ""
+
+
+def _check_server(url: str) -> str:
+    """Returns the address of an nnInteractive server, which must be one of HTTP and have its client installed."""
+    from medssl.review.assist.nninteractive import InteractiveServer
+
+    if url:
+        if not re.fullmatch(r"https?://[^/\s]+/?", url):
+            raise BadInput(f"--nninteractive {url}: is no address of a server; write http://HOST:PORT")
+        InteractiveServer(url)
+    return url
 
 
 def _find_scans(args: argparse.Namespace, index: Index) -> str:
@@ -167,6 +179,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--dicomweb", metavar="ADDRESS", default="",
         help="archive that SEG and SR are stored in, and that the scans come from unless --dicom names them: "
         "dicomweb+https://HOST/PATH?PatientID=ID",
+    )  # fmt: skip
+    parser.add_argument(
+        "--nninteractive", metavar="URL", default="",
+        help="nnInteractive server that makes the proposals (Shift C) in place of our own engine: http://HOST:PORT",
     )  # fmt: skip
     parser.add_argument("--manifest", type=Path, help="manifest.csv with site, sex and age of the cases, for *Drift*")
     parser.add_argument("--idle-minutes", type=float, default=20, help="minutes until an idle reader is locked out")

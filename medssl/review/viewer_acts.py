@@ -81,8 +81,8 @@ class AssistTool(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["medssl-assist"]
-    version: str = Field(pattern=r"^[0-9]{1,4}$")
+    engine: Literal["medssl-assist", "nninteractive"]
+    version: str = Field(pattern=r"^[0-9][0-9A-Za-z.+]{0,31}$")
     num_clicks: int = Field(ge=0, le=10_000)
     num_slices: int = Field(ge=0, le=10_000)
 

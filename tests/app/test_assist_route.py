@@ -11,9 +11,12 @@ from medssl.export.encode_cases import encode_predictions
 from medssl.io import nifti
 from medssl.predictions_folder import LABELS, read_index
 from medssl.review.access.signed_links import Link
-from medssl.review.assist.proposal import ENGINE, ENGINE_VERSION
+from medssl.review.assist.drawn_slices import DrawnSlices
+from medssl.review.assist.nninteractive import InteractiveServer
+from medssl.review.assist.proposal import ENGINE, ENGINE_VERSION, Proposal
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore
+from tests.helpers.app_client import make_client
 
 
 @pytest.fixture
@@ -106,3 +109,17 @@ def test_a_signed_case_is_learned_from_and_forgotten_when_it_is_reopened(client,
     assert path.stat().st_mode & 0o777 == 0o600
     act("reopen")
     assert client.get(make_url(access, 2)).json() == {"num_cases": 0}
+
+
+def test_an_nninteractive_server_makes_the_proposals_and_is_named(access, monkeypatch, predictions):
+    def propose(self, image, mask, clicks, drawn):
+        assert drawn == DrawnSlices(along_k=(2,))
+        return Proposal((slice(None),) * 3, np.ones(mask.shape, bool))
+
+    monkeypatch.setattr(InteractiveServer, "propose_mask", propose)
+    monkeypatch.setattr(InteractiveServer, "version", "2.6.0")
+    offset = list_offsets(read_mask(predictions))[0]
+    with make_client(access.model_copy(update={"nninteractive": "http://127.0.0.1:9"})) as client:
+        answer = client.post(make_url(access), json={"label": 1, "inside": [offset], "slices": [[2, 2]]}).json()
+    assert (answer["engine"], answer["version"]) == ("nninteractive", "2.6.0")
+    assert answer["num_voxels"] == read_mask(predictions).size

@@ -5,7 +5,7 @@ import pytest
 
 from medssl.errors import BadInput
 from medssl.review.assist.assist_request import AssistRequest, describe_proposal
-from medssl.review.assist.proposal import ENGINE_VERSION, AssistImage, apply_proposal, propose_mask
+from medssl.review.assist.proposal import ENGINE, ENGINE_VERSION, AssistImage, apply_proposal, propose_mask
 from medssl.volume import Volume
 from tests.viewer.test_findings import HIGH, LABELS, LOW, finding, strokes
 
@@ -13,6 +13,7 @@ pytestmark = pytest.mark.browser
 
 SHAPE, GRID = (36, 32, 20), np.diag([1.0, 1.0, 1.0, 1.0])
 URL = "/api/assist/token"
+TOOL = (ENGINE, ENGINE_VERSION)
 
 
 def make_ball(centre, radius):
@@ -47,7 +48,7 @@ def assisted(screen):
             proposal = propose_mask(image, before, request.read_clicks(SHAPE), None, request.read_slices(SHAPE))
         except BadInput as error:
             return route.fulfill(status=400, json={"reason": str(error)})
-        return route.fulfill(json=describe_proposal(before, apply_proposal(before, proposal), proposal))
+        return route.fulfill(json=describe_proposal(before, apply_proposal(before, proposal), proposal, *TOOL))
 
     findings = [finding("low", LOW, 10), finding("high", HIGH, 10)]
     volume = Volume(make_numbers(), GRID, "label")

@@ -42,6 +42,9 @@ class ReviewConfig(Settings):
     )
     dicom: str = Field("", description="path of the DICOM files of the scans, for DICOM export; empty exports no DICOM")
     dicomweb: str = Field("", description="address of the DICOMweb archive that stores SEG and SR; empty for none")
+    nninteractive: str = Field(
+        "", description="address of an nnInteractive server that makes the proposals; empty uses our own engine"
+    )
     comparison: str = Field(
         "", description="path of the predictions of the same cases by another model; empty shows no comparison"
     )

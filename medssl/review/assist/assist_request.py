@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medssl.errors import BadInput
 from medssl.review.assist.drawn_slices import DrawnSlices
-from medssl.review.assist.proposal import ENGINE, ENGINE_VERSION, Proposal
+from medssl.review.assist.proposal import Proposal
 from medssl.review.assist.scene import Clicks
 from medssl.review.mask_runs import diff_masks
 
@@ -70,11 +70,11 @@ class AssistRequest(BaseModel):
         return flat.reshape(shape, order="F")
 
 
-def describe_proposal(before: Mask, after: Mask, proposal: Proposal) -> dict[str, Any]:
+def describe_proposal(before: Mask, after: Mask, proposal: Proposal, engine: str, version: str) -> dict[str, Any]:
     """Returns the answer: the runs that the proposal adds and removes, and the tool that made it."""
     runs = diff_masks(before.view(np.uint8), after.view(np.uint8))
     added, removed = (runs[runs[:, 2] == value, :2].tolist() for value in (1, 0))
-    tool = {"engine": ENGINE, "version": ENGINE_VERSION}
+    tool = {"engine": engine, "version": version}
     return {"added": added, "removed": removed, "num_voxels": int(proposal.mask.sum())} | tool
 
 

@@ -53,6 +53,16 @@ class DrawnSlices:
             np.moveaxis(marked, axis, 0)[list(indices)] = True
         return marked
 
+    def cut_outlines(self, mask: Mask) -> list[Mask]:
+        """Returns the part of a mask in each slice, as a mask of the same shape."""
+        outlines = []
+        for axis, indices in enumerate(self.by_axis):
+            for index in indices:
+                outline = np.zeros_like(mask)
+                np.moveaxis(outline, axis, 0)[index] = np.moveaxis(mask, axis, 0)[index]
+                outlines.append(outline)
+        return outlines
+
     def measure_distance(self, shape: tuple[int, int, int], spacing_mm: Spacing) -> Grid:
         """Returns the distance of each voxel to the nearest slice in mm."""
         distance = np.full(shape, np.inf, np.float32)
