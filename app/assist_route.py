@@ -61,13 +61,13 @@ class AssistDesk:
         case_image = self._find(link.number)
         image = self._load(case_image)
         before = request.read_mask(image.volume.shape)
-        clicks, drawn = request.read_clicks(image.volume.shape), request.read_slices(image.volume.shape)
+        clicks, slices = request.read_clicks(image.volume.shape), request.read_slices(image.volume.shape)
         if self._server:
-            proposal = self._server.propose_mask(image, before, clicks, drawn)
+            proposal = self._server.propose_mask(image, before, clicks, slices)
             tool = (NAME, self._server.version)
         else:
             context = self._bank.find_context(case_image.case, request.label)
-            proposal, tool = propose_mask(image, before, clicks, context, drawn), (ENGINE, ENGINE_VERSION)
+            proposal, tool = propose_mask(image, before, clicks, context, slices), (ENGINE, ENGINE_VERSION)
         return describe_proposal(before, apply_proposal(before, proposal), proposal, *tool)
 
     def _find(self, number: int) -> CaseImage:
