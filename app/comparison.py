@@ -6,7 +6,7 @@ from typing import Any
 from app.image_urls import ImageUrls
 from app.review_context import ReviewContext, load_findings
 from medssl.finding import Finding, format_volume
-from medssl.predictions_folder import Index, list_sequences
+from medssl.predictions_folder import ChannelFacts, Index, list_sequences, read_channel_facts
 from medssl.review.priors import apply_verdicts, count_days, find_prior, match_findings, measure_growth
 from medssl.review.worklist import WorklistItem
 
@@ -19,12 +19,19 @@ def build_comparisons(context: ReviewContext, urls: ImageUrls, item: WorklistIte
 
 def build_sequences(context: ReviewContext, urls: ImageUrls, item: WorklistItem) -> list[dict[str, Any]]:
     """Returns the other sequences of a case, as the viewer expects them among the comparisons."""
-    numbers = list_sequences(context.index.case_folder(item.case))
+    folder = context.index.case_folder(item.case)
+    facts = dict(enumerate(read_channel_facts(folder)))
     return [
-        {"id": f"sequence-{number}", "name": f"Sequence {number + 1}", "isSequence": True, "overlay": None, "pairs": {},
+        {"id": f"sequence-{number}", "name": name_channel(facts.get(number), number), "isSequence": True,
+         "isHot": number in facts and facts[number].modality == "PT", "overlay": None, "pairs": {},
          "volume": urls.get_url(item.number, "sequence", number), "unpaired_text": "", "unmatched": []}
-        for number in numbers
+        for number in list_sequences(folder)
     ]  # fmt: skip
+
+
+def name_channel(facts: ChannelFacts | None, number: int) -> str:
+    """Returns the name of a channel, its modality, or its number from 1."""
+    return (facts and (facts.name or facts.modality)) or f"Sequence {number + 1}"
 
 
 def format_title(index: Index, case: str) -> str:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from medssl.errors import BadInput
 from medssl.finding import Finding, FindingKind, Point
 from medssl.io import dates
+from medssl.volume import Unit
 
 NOTICE = "Research use only. Not for clinical use."
 IMPORTED = "none: predicted by another tool"  # in place of a hash of the weights
@@ -17,6 +20,7 @@ INDEX, IMAGE, LABELS, PROBABILITY, UNCERTAINTY, FINDINGS = (
     "index.json", "image.nii.gz", "labels.nii.gz", "probability.nii.gz", "uncertainty.nii.gz", "findings.json",
 )  # fmt: skip
 SEQUENCE = "sequence_{:04d}.nii.gz"  # the other channels of a case, from 1
+CHANNELS = "channels.json"
 CASE_PATTERN = re.compile(r"\w[\w.\-]*")  # a case names its folder
 COLOUR_PATTERN = re.compile(r"#[0-9a-fA-F]{6}")
 # Keys that older index files do not have.
@@ -65,6 +69,30 @@ class StudyRef:
             return self.day - other.day
         first, last = dates.to_ordinal(other.date), dates.to_ordinal(self.date)
         return last - first if first and last else None
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """What is known about one channel of a case; empty where it is unknown.
+
+    Args:
+        name: The name of the sequence.
+        modality: "CT", "MR" or "PT".
+        unit: The unit of its values.
+        acquisition: How it was acquired, a line each.
+        slice_axis: The axis of the RAS grid across the slices that were acquired.
+        instances: The InstanceNumber of each slice along that axis.
+    """
+
+    name: str = ""
+    modality: str = ""
+    unit: Unit = "a.u."
+    acquisition: tuple[str, ...] = ()
+    slice_axis: int = 2
+    instances: tuple[int, ...] = ()
+
+
+CHANNEL_LIST = TypeAdapter(tuple[ChannelFacts, ...])
 
 
 @dataclass(frozen=True)
@@ -143,6 +171,14 @@ def list_sequences(case_folder: Path) -> list[int]:
     while (case_folder / SEQUENCE.format(len(numbers) + 1)).is_file():
         numbers.append(len(numbers) + 1)
     return numbers
+
+
+def read_channel_facts(case_folder: Path) -> tuple[ChannelFacts, ...]:
+    """Reads what is known about the channels of a case; empty if that was not recorded, or cannot be read."""
+    try:
+        return CHANNEL_LIST.validate_json((case_folder / CHANNELS).read_bytes())
+    except (OSError, ValidationError):
+        return ()
 
 
 def read_index(folder: Path | str) -> Index:

@@ -13,7 +13,7 @@ from app.image_urls import ImageUrls
 from app.review_context import ReviewContext
 from app.viewer_inbox import ViewerInbox
 from medssl.finding import REASONS, Finding
-from medssl.predictions_folder import Index, LabelDef
+from medssl.predictions_folder import ChannelFacts, Index, LabelDef, read_channel_facts
 from medssl.render.windows import find_structure_preset
 from medssl.review.access.signed_links import ImageKind
 from medssl.review.corrected_labels import find_top_label
@@ -62,6 +62,7 @@ def _render_viewer(
     index, reading = context.index, item.reading
     inbox = ViewerInbox(context, recorder, item.number)
     undoable = [e for e in reading.undoable if e.action in (*DECISIONS, "stroke", "measure")]
+    channel = next(iter(read_channel_facts(index.case_folder(item.case))), ChannelFacts())
     maps = {kind: urls.get_url(item.number, kind) if urls.has_map(item.case, kind) else None for kind in MAPS}
 
     viewer(
@@ -90,7 +91,8 @@ def _render_viewer(
         name=comparison.format_title(index, item.case),
         editable=not reading.signed_at,
         reasons=REASONS,
-        facts=_list_facts(index, item.case),
+        facts=_list_facts(index, item.case, channel),
+        instances={"axis": channel.slice_axis, "numbers": channel.instances},
         on_events=inbox.receive,
     )
 
@@ -112,11 +114,12 @@ def _describe_label(label: LabelDef) -> dict[str, Any]:
     return {"name": label.name, "colour": label.colour, "visible": True, "window": find_structure_preset(label.name)}
 
 
-def _list_facts(index: Index, case: str) -> list[str]:
+def _list_facts(index: Index, case: str, channel: ChannelFacts) -> list[str]:
     """Returns what is known about the series of a case, a line each."""
     study = index.find_study(case)
     date = comparison.format_date(study.date) or ("" if study.day is None else f"day {study.day}")
-    return [fact for fact in ("CT" if index.units[case] == "HU" else "", date) if fact]
+    modality = channel.modality or ("CT" if index.units[case] == "HU" else "")
+    return [fact for fact in (" ".join(filter(None, (modality, channel.name))), *channel.acquisition, date) if fact]
 
 
 def _describe_verdict(reading: Reading, finding: Finding) -> dict[str, Any]:

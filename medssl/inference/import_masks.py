@@ -101,10 +101,14 @@ def join_channels(scans: Sequence[ScanRef]) -> list[ScanRef]:
     for scan in sorted(scans, key=lambda scan: scan.case):
         match = CHANNEL.match(scan.case)
         channels.setdefault(match[1] if match else scan.case, []).append(scan)
-    return [
-        replace(members[0], case=case, read=partial(_read_channels, case, members)) if len(members) > 1 else members[0]
-        for case, members in channels.items()
-    ]
+    return [_join(case, members) if len(members) > 1 else members[0] for case, members in channels.items()]
+
+
+def _join(case: str, members: Sequence[ScanRef]) -> ScanRef:
+    """Returns the scans of a case as one with channels."""
+    modalities = tuple(modality for member in members for modality in member.modalities)
+    read = partial(_read_channels, case, members)
+    return replace(members[0], case=case, read=read, modalities=modalities, series=None)
 
 
 def _read_channels(case: str, members: Sequence[ScanRef]) -> Volume:

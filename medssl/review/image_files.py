@@ -8,7 +8,16 @@ from pydantic import TypeAdapter
 
 from medssl.errors import BadInput
 from medssl.io.slabs.slab_file import SlabFile
-from medssl.predictions_folder import IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY, read_index
+from medssl.predictions_folder import (
+    IMAGE,
+    LABELS,
+    PROBABILITY,
+    SEQUENCE,
+    UNCERTAINTY,
+    Index,
+    read_channel_facts,
+    read_index,
+)
 from medssl.review.access.signed_links import ImageKind, Link
 from medssl.review.corrected_labels import find_top_label
 from medssl.review.event import Event
@@ -72,7 +81,7 @@ class ImageFiles:
         case = index.cases[link.number - 1] if 0 < link.number <= len(index.cases) else ""
         folder = (read_index(self._comparison) if link.kind == "comparison" else index).case_folder(case)
         path = folder / (SEQUENCE.format(link.event) if link.kind == "sequence" else FILES[link.kind])
-        unit = TypeAdapter(Unit).validate_python(UNITS.get(link.kind, index.units[case]))
+        unit = TypeAdapter(Unit).validate_python(UNITS.get(link.kind) or _find_unit(index, case, link))
         event, top = (link.event, find_top_label(index)) if link.kind == "findings" else (0, 0)
         return CaseImage(path, path.stat().st_mtime_ns, case, unit, event, top)
 
@@ -90,6 +99,13 @@ class ImageFiles:
         predicted = self._predict(slabs, image.path.parent, image.top)
         events = self._store.read_events(image.case) if image.event else []
         return FindingSlabs(predicted, _read_reading(events, image.event))
+
+
+def _find_unit(index: Index, case: str, link: Link) -> str:
+    """Returns the unit of the image, or of the sequence, that a link names."""
+    channels = read_channel_facts(index.case_folder(case))
+    number = link.event if link.kind == "sequence" else 0
+    return channels[number].unit if number < len(channels) else index.units[case]
 
 
 def _read_reading(events: list[Event], last_id: int) -> Reading:

@@ -53,6 +53,7 @@ def viewer(
     reasons: Sequence[str] = (),
     height: int | None = None,
     facts: Sequence[str] = (),
+    instances: Mapping[str, Any] | None = None,
     session: str = "",
     assist: str | None = None,
     reader: str = "",
@@ -79,15 +80,16 @@ def viewer(
         on_events: Handles the list of all events that wait, in order.
         uncertainty: URL of the header of the model's uncertainty, from 0 to 1.
         uncertainty_source: What the uncertainty is, in words.
-        comparisons: Studies, models or other sequences (`isSequence`, without an overlay) that can be shown next to the
-            case: id, name, volume, overlay, `pairs` (id of a finding here to its `centre_mm` there and a `text`),
-            `unpaired_text` for findings without a pair, and `unmatched`, the findings that only the other side has
-            (`centre_mm`, `text`).
+        comparisons: Studies, models or other sequences (`isSequence`, without an overlay; `isHot` for PET) that can be
+            shown next to the case: id, name, volume, overlay, `pairs` (id of a finding here to its `centre_mm` there
+            and a `text`), `unpaired_text` for findings without a pair, and `unmatched`, the findings that only the
+            other side has (`centre_mm`, `text`).
         name: Caption of the case while a comparison is shown.
         editable: Whether the reader may change the case.
         reasons: Reasons that the reader can choose for a verdict.
         height: Height in CSS pixels; None fills the rest of the browser window.
         facts: What is known about the series, a line each.
+        instances: The `numbers` of the slices in the archive, along an `axis` of the RAS grid; None if unknown.
         session: Identity of the server's session; when it changes, the browser sends at once what waits.
         assist: Address that proposes masks for clicks; None offers no proposals.
         reader: Identity of the reader, under which the browser keeps the window of each label.
@@ -100,6 +102,7 @@ def viewer(
     data = {
         "volume": volume, "overlay": overlay, "probability": probability, "uncertainty": uncertainty,
         "unit": unit, "key": key, "height": height, "facts": list(facts),
+        "instances": dict(instances) if instances else None,
         "labels": {str(value): label for value, label in labels.items()}, "findings": findings, "selected": selected,
         "editable": editable, "reasons": list(reasons), "comparisons": list(comparisons),
         "name": name, "uncertainty_source": uncertainty_source, "handled_events": list(EVENT_KINDS),

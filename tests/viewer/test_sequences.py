@@ -83,3 +83,26 @@ def test_a_sequence_beside_the_image_shows_each_stroke_and_scrolls_along(case):
     (orange, grey) = read_colours(case, "v.comparison.panes", [inside, outside])
     assert orange == [255, 128, 0] and [grey] == expect_grey(make_sequence(1), window, [outside])
     assert len(case.list_distinct_events()) == 1
+
+
+def test_a_pet_lies_on_the_image_in_a_hot_scale(case):
+    hot = np.zeros(SHAPE, np.int16)
+    hot[4:10] = 500
+    hot[10:16] = 1000
+    entry = {"id": "pet", "name": "PT", "isSequence": True, "isHot": True, "overlay": None, "pairs": {},
+             "volume": case.serve("pet", Volume(hot, GRID, "a.u.")), "unpaired_text": "", "unmatched": []}  # fmt: skip
+    case.show(comparisons=[entry])
+    own = case.viewer("return v.state.window")
+    case.page.keyboard.press("Shift+Q")
+    wait_for_sequence(case, "PT")
+    case.viewer("v.comparison.setWindow({ name: 'own', low: 0, high: 1000 }); v.draw()")
+    indices = [[i, 10, 6] for i in (2, 7, 13)]
+    below = expect_grey(make_sequence(0), own, indices)
+    colours = [[0, 0, 0], [255, 128, 0], [255, 255, 255]]
+    for read, grey, colour, alpha in zip(
+        read_colours(case, "v.panes", indices), below, colours, (0, 190, 190), strict=True
+    ):
+        expected = [g + (c - g) * alpha / 255 for g, c in zip(grey, colour, strict=True)]
+        assert np.abs(np.subtract(read, expected)).max() <= 3
+    case.page.keyboard.press("Shift+Q")
+    assert read_colours(case, "v.panes", indices) == below

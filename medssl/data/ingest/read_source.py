@@ -38,6 +38,10 @@ class ScanRef:
         date: Date of the study; empty for the cases of a store.
         list_files: Lists the image files, or the files or the folder of its DICOM series.
         is_deidentified: Whether text of the original files must not be copied.
+        modalities: One per channel; empty where it is unknown.
+        channel_names: Names of the channels, if there are several.
+        series: The name of the DICOM series, see `name_series`; None for image files.
+        sub_volume: The tags that distinguish the volume from others of its series.
     """
 
     case: str
@@ -47,6 +51,10 @@ class ScanRef:
     date: str = ""
     list_files: Callable[[], tuple[Path, ...]] = tuple
     is_deidentified: bool = False
+    modalities: tuple[str, ...] = ()
+    channel_names: tuple[str, ...] = ()
+    series: str | None = None
+    sub_volume: str = ""
 
 
 def list_scans(place: Path, split: str, modality: str) -> list[ScanRef]:
@@ -83,6 +91,7 @@ def list_stored_scans(manifest: Manifest) -> list[ScanRef]:
         ScanRef(
             case.id, case.patient, case.study_day, partial(read_source, case, manifest),
             list_files=partial(_list_stored_files, case, manifest), is_deidentified=is_hidden(case),
+            modalities=tuple(case.modality.split("+")),
         )
         for case in manifest.cases
     ]  # fmt: skip
@@ -166,7 +175,8 @@ def _read_location(case: Case, manifest: Manifest, location: str) -> Volume:
 def _refer_to_source(source: Source, patient: str) -> ScanRef:
     return ScanRef(
         source.id, patient, dates.to_ordinal(source.date), partial(_read_volume, source), source.date,
-        partial(_list_images, source),
+        partial(_list_images, source), modalities=source.modalities, channel_names=source.channel_names,
+        series=source.series, sub_volume=source.sub_volume,
     )  # fmt: skip
 
 

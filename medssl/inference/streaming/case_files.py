@@ -13,11 +13,12 @@ from medssl.arrays.disk_arrays import create_disk_array, release_pages
 from medssl.data.ingest.read_source import ScanRef
 from medssl.errors import BadInput, Message, as_message
 from medssl.files import write_json
+from medssl.inference.channel_facts import describe_channels
 from medssl.inference.streaming.case_stream import PredictionSource
 from medssl.io import images, nifti
 from medssl.io.nifti_writer import NO_FIELDS, NiftiFields, open_writer
 from medssl.io.slabs.from_nifti import name_slab_file, write_slabs
-from medssl.predictions_folder import FINDINGS, IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY
+from medssl.predictions_folder import CHANNELS, FINDINGS, IMAGE, LABELS, PROBABILITY, SEQUENCE, UNCERTAINTY
 from medssl.volume import Unit, Volume
 
 NO_REASON = Message("")
@@ -60,6 +61,7 @@ def predict_case(
         return CaseOutcome(text=text, reason=as_message(error.args[0] if error.args else ""))
     part = Path(tempfile.mkdtemp(dir=folder)) / "case"  # a job that is repeated after a kill has a folder of its own
     write_case(part, image, prediction, num_labels, fields)
+    write_json(part / CHANNELS, [asdict(facts) for facts in describe_channels(scan, image)])
     return CaseOutcome(part, image.unit)
 
 

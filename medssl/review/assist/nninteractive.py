@@ -50,7 +50,7 @@ class InteractiveServer:
 
     @property
     def version(self) -> str:
-        """The version of the server, once it was asked for a proposal; before that empty."""
+        """The version of the server; empty before the first proposal."""
         return str(self._session.INFERENCE_SESSION_VERSION) if self._session else ""
 
     def propose_mask(self, image: AssistImage, mask: Mask, clicks: Clicks, drawn: DrawnSlices) -> Proposal:
@@ -63,7 +63,7 @@ class InteractiveServer:
             drawn: The slices in which the mask is as the reader wants it.
 
         Raises:
-            BadInput: If there is neither a click nor an outline, or the server cannot be asked.
+            BadInput: If there is neither a click nor an outline, or the server does not answer.
         """
         outlines = [outline for outline in drawn.cut_outlines(mask) if outline.any()]
         if not (outlines or len(clicks.all_points)):

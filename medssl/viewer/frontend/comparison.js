@@ -4,7 +4,7 @@ import { createElement, setText, setVisible } from "./dom.js";
 import { PLANES, PLANE_NAMES, clamp, findNearestVoxel, toIndex, toMm } from "./geometry.js";
 import { Pane } from "./pane.js";
 import { DerivedStore } from "./store.js";
-import { RemoteVolume, buildGreyTable, isAbort, loadSlabs } from "./volume.js";
+import { RemoteVolume, buildGreyTable, buildHotTable, isAbort, loadSlabs } from "./volume.js";
 /** @import { ComparisonEntry, Finding, IntensityWindow, Notify, Plane, Vector, ViewerState } from "./types" */
 /** @import { Store } from "./store.js" */
 
@@ -74,6 +74,7 @@ export class Comparison {
       brushCursor: null,
       findings: [],
       facts: [],
+      instances: null,
       layer: null,
       window: null,
       voxelVersion: 0,
@@ -304,8 +305,9 @@ export class Comparison {
 
   #updateLayer() {
     const { volume, window, greyTable } = this.store.get();
-    if (!this.#main.get().comparisonLayered || !this.entry || !volume) return;
-    this.#main.set({ layer: { name: this.entry.name, volume, window, greyTable } });
+    if (!this.#main.get().comparisonLayered || !this.entry || !volume || !window) return;
+    const hotTable = this.entry.isHot ? buildHotTable(volume.header, window) : null;
+    this.#main.set({ layer: { name: this.entry.name, volume, window, greyTable, hotTable } });
   }
 
   /** @param {Vector} mm in the other study */

@@ -23,6 +23,7 @@ export class Pane {
   /** Whether the plane shows a label. */
   labelled = false;
   #image = new PixelLayer();
+  #hotLayer = new PixelLayer();
   #labelLayer = new PixelLayer();
   #uncertaintyLayer = new PixelLayer();
   /** @type {Record<string, Voxels>} the planes that were cut last, kept for their memory */
@@ -85,8 +86,9 @@ export class Pane {
    */
   #updateLayers(state, volume, { count: [width, height] }) {
     const { overlay, colourTable, overlayVersion, layer } = state;
-    const image = layer?.volume ?? volume;
-    const greyTable = layer?.greyTable ?? state.greyTable;
+    const hot = layer?.hotTable ? layer : null;
+    const image = layer && !hot ? layer.volume : volume;
+    const greyTable = layer && !hot ? layer.greyTable : state.greyTable;
     const painted = this.#painted;
     const { kind, slab_mm } = state.projection;
     const position = `${this.index} ${state.voxelVersion} ${kind} ${slab_mm}`;
@@ -94,6 +96,10 @@ export class Pane {
     if (moved) this.#cuts.image = this.#cutImage(state, image);
     if (moved || painted.greyTable !== greyTable) {
       this.#image.paint(this.#cuts.image, width, height, greyTable, this.#loadedRows(image, height, state.projection));
+    }
+    if (hot?.hotTable && moved) {
+      this.#cuts.hot = this.#cut(hot.volume, this.#cuts.hot);
+      this.#hotLayer.paint(this.#cuts.hot, width, height, hot.hotTable, this.#loadedRows(hot.volume, height));
     }
     if (overlay && (moved || painted.overlayVersion !== overlayVersion)) {
       const labels = this.#isBlank(state, overlay) ? null : this.#cutLabels(state, overlay);
@@ -197,6 +203,7 @@ export class Pane {
     pen.imageSmoothingEnabled = state.smoothed;
     pen.imageSmoothingQuality = "high";
     pen.drawImage(this.#image.canvas, origin[0], origin[1], width, height);
+    if (state.layer?.hotTable) pen.drawImage(this.#hotLayer.canvas, origin[0], origin[1], width, height);
     pen.imageSmoothingEnabled = false;
     const layers = [];
     if (state.overlay && state.overlayVisible && state.fillVisible && this.labelled) layers.push(this.#labelLayer);

@@ -17,7 +17,7 @@ const NARROW = 360;
 
 /**
  * Lists what a plane shows: the slice and its place in the patient; the series; and the window.
- * @param {Pick<ViewerState, "cursor" | "facts" | "layer" | "projection" | "views" | "window">} state
+ * @param {Pick<ViewerState, "cursor" | "facts" | "instances" | "layer" | "projection" | "views" | "window">} state
  * @param {VolumeHeader} header
  * @param {Plane} plane
  * @param {number} index of the slice
@@ -30,6 +30,9 @@ export function listPlaneFacts(state, header, plane, index) {
     `${plane}  ${index + 1} / ${header.shape[across]}`,
     `${SIDES[across][mm >= 0 ? 1 : 0]} ${Math.abs(mm).toFixed(1)} mm   slice ${header.spacing_mm[across].toFixed(1)} mm`,
   ];
+  if (state.instances?.axis === across && state.instances.numbers.length) {
+    place.push(`image ${state.instances.numbers[index]}`);
+  }
   if (kind !== "none") place.push(`${kind} of ${slab_mm} mm`);
   const { zoom } = state.views[plane];
   const window = state.layer ? state.layer.window : state.window;

@@ -9,6 +9,7 @@ import { MaskRecord } from "./maskRecord.js";
 import { Outbox, eventId } from "./outbox.js";
 import { summarizePending } from "./pendingActs.js";
 import { decisionOf, shownLabelAt, shownLabelOf, valueToDraw } from "./state.js";
+import { keepEqual } from "./store.js";
 import { selectTool } from "./tools.js";
 /** @import { PastAct } from "./actHistory.js" */
 /** @import { MaskVersion } from "./maskRecord.js" */
@@ -413,14 +414,4 @@ export class Reading {
     clearTimeout(this.#selectTimer);
     this.#selectTimer = undefined;
   }
-}
-
-/**
- * Returns the previous value if the next one is equal to it, so that nothing is drawn again without need.
- * @template T
- * @param {T} previous
- * @param {T} next
- */
-function keepEqual(previous, next) {
-  return JSON.stringify(previous) === JSON.stringify(next) ? previous : next;
 }

@@ -36,6 +36,7 @@ export function createState({ selected }) {
     opacity: 0.3,
     threshold: null,
     facts: [],
+    instances: null,
     projection: { kind: "none", slab_mm: 10 },
     label: 1,
     radius_mm: 4,

@@ -98,3 +98,13 @@ export class DerivedStore extends Store {
     super.set(changes);
   }
 }
+
+/**
+ * Returns the previous value if the next one is equal to it, so that nothing is drawn again without need.
+ * @template T
+ * @param {T} previous
+ * @param {T} next
+ */
+export function keepEqual(previous, next) {
+  return JSON.stringify(previous) === JSON.stringify(next) ? previous : next;
+}

@@ -85,6 +85,8 @@ export interface ComparisonEntry {
   overlay: string | null;
   /** Whether it is another sequence of this case, on the same grid. */
   isSequence?: boolean;
+  /** Whether it is a PET, which lies on the image in a hot scale. */
+  isHot?: boolean;
   /** Finding of this case -> the same finding on the other side. */
   pairs: Record<string, { centre_mm: Vector; text: string }>;
   /** Text for findings that have no pair. */
@@ -122,6 +124,7 @@ export interface ViewerData extends Answer {
   name?: string;
   /** What is known about the series, a line each: modality and sequence, acquisition, date. */
   facts?: string[];
+  instances?: Instances | null;
   /** Height in CSS pixels; null fills the rest of the browser window. */
   height: number | null;
   unit: string;
@@ -220,6 +223,14 @@ export interface ImageLayer {
   volume: RemoteVolume;
   window: IntensityWindow | null;
   greyTable: Uint32Array;
+  /** The colours of a PET that lies on the image; null for a sequence in place of it. */
+  hotTable: Uint32Array | null;
+}
+
+/** The numbers of the slices in the archive, along an axis of the RAS grid. */
+export interface Instances {
+  axis: number;
+  numbers: number[];
 }
 
 /** Zoom of a pane, and its shift in mm. */
@@ -281,6 +292,7 @@ export interface ViewerState {
   /** Confidence from which a voxel counts as labelled; null shows the mask as stored. */
   threshold: number | null;
   facts: string[];
+  instances: Instances | null;
   projection: Projection;
   /** The label that is drawn. */
   label: number;

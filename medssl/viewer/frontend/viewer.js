@@ -24,7 +24,7 @@ import { Reading } from "./reading.js";
 import { IMAGES, ScanLoader } from "./scanLoader.js";
 import { axesOf, createState } from "./state.js";
 import { createStatusLine } from "./statusLine.js";
-import { Store } from "./store.js";
+import { Store, keepEqual } from "./store.js";
 import { STYLESHEET } from "./stylesheet.js";
 import { createToolbar } from "./toolbar.js";
 import { createUncertaintyLegend } from "./uncertaintyLegend.js";
@@ -66,6 +66,7 @@ const DRAWN = [
   "comparisonLayered",
   "layer",
   "facts",
+  "instances",
   "projection",
   "smoothed",
 ];
@@ -221,9 +222,10 @@ class Viewer {
       findings: data.findings,
       reasons: data.reasons,
       uncertaintySource: data.uncertainty_source ?? "",
-      facts: JSON.stringify(data.facts ?? []) === JSON.stringify(this.state.facts) ? this.state.facts : data.facts,
+      instances: keepEqual(this.state.instances, data.instances ?? null),
+      facts: keepEqual(this.state.facts, data.facts ?? []),
       comparisons: data.comparisons ?? [],
-      labels: JSON.stringify(styled) === JSON.stringify(labels) ? labels : styled,
+      labels: keepEqual(labels, styled),
     });
     this.comparison.update();
     this.activity.setInterval(data.alive_s ?? 0);

@@ -7,6 +7,8 @@ import { clamp } from "./geometry.js";
 
 const FORMAT = "medssl-volume-1";
 const MAX_ATTEMPTS = 4;
+/** The opacity of a PET on another image, of 255. */
+const HOT_ALPHA = 190;
 export const TABLE_SIZE = 65536;
 export const ZERO = 32768; // position of the stored value 0 in a table
 
@@ -197,6 +199,22 @@ export function buildGreyTable(header, { low, high }) {
     const value = (n - ZERO) * header.slope + header.intercept;
     const grey = clamp(Math.floor(((value - low) / (high - low)) * 255 + 0.5), 0, 255);
     table[n] = 0xff000000 | (grey << 16) | (grey << 8) | grey;
+  }
+  return table;
+}
+
+/**
+ * Returns the colour of each stored value of a PET that lies on another image: from clear over red and yellow to white.
+ * @param {VolumeHeader} header
+ * @param {{ low: number, high: number }} window
+ */
+export function buildHotTable(header, { low, high }) {
+  const table = new Uint32Array(TABLE_SIZE);
+  for (let n = 0; n < TABLE_SIZE; n++) {
+    const value = (n - ZERO) * header.slope + header.intercept;
+    const share = clamp((value - low) / (high - low), 0, 1);
+    const [red, green, blue] = [0, 1, 2].map((part) => Math.round(255 * clamp(3 * share - part, 0, 1)));
+    table[n] = ((Math.round(HOT_ALPHA * clamp(2 * share, 0, 1)) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   }
   return table;
 }

@@ -21,6 +21,9 @@ test("a plane names its slice, its place in the patient, the series and the wind
   assert.equal(axial.window, "W 1500  L -600  lung");
   const slab = { ...state, projection: { kind: "MIP", slab_mm: 10 } };
   assert.equal(listPlaneFacts(slab, header, "axial", 7).place[2], "MIP of 10 mm");
+  const numbered = { ...state, instances: { axis: 2, numbers: [...Array(12).keys()].map((n) => 112 - n) } };
+  assert.equal(listPlaneFacts(numbered, header, "axial", 7).place[2], "image 105");
+  assert.equal(listPlaneFacts(numbered, header, "sagittal", 7).place.length, 2);
   header.affine[0][3] = -10;
   assert.deepEqual(listPlaneFacts(state, header, "sagittal", 5).place, ["sagittal  6 / 20", "L 5.0 mm   slice 1.0 mm"]);
   assert.equal(formatWindow({ name: "own", low: 0, high: 0.5 }), "W 0.5  L 0.25");
