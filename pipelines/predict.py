@@ -6,6 +6,8 @@ from pathlib import Path
 
 from medssl.errors import BadInput
 
+WINDOW_OPTIONS = "overlap", "precision", "crop_body_mm"
+
 
 def main(words: list[str]) -> None:
     """Writes labels, probabilities and findings of every case on the grid of its scan."""
@@ -23,7 +25,7 @@ def main(words: list[str]) -> None:
         documents = PredictedDocuments.open(args.dicom_out, args.resume)
     if args.workers < 0:
         raise BadInput(f"--workers {args.workers}: give a number of processes, 0 or more")
-    window = {name: value for name in ("overlap", "precision") if (value := getattr(args, name)) is not None}
+    window = {name: value for name in WINDOW_OPTIONS if (value := getattr(args, name)) is not None}
     options = PredictionOptions(args.tta, args.calibration, tuple(args.channels), args.device, args.batch, **window)
     models = open_models(args.runs, args.scans, args.split)
     has_workers = bool(args.workers or args.scheduler)
@@ -116,6 +118,10 @@ def _add_computing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"],
         help="bf16: mixed precision, faster where the processor supports it, with slightly different probabilities",
+    )  # fmt: skip
+    parser.add_argument(
+        "--crop-body", type=float, metavar="MM", dest="crop_body_mm",
+        help="compute only windows within this distance of the body; a segmentation is background elsewhere",
     )  # fmt: skip
     jobs = parser.add_mutually_exclusive_group()
     jobs.add_argument(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from medssl.inference.predictor import Predictor, apply_temperature
+from medssl.inference.streaming.body_windows import BodyWindows
 from medssl.inference.streaming.case_stream import CaseStream, Prediction, Slab, collect_prediction
 from medssl.inference.streaming.grid_map import GridMap
 from medssl.inference.streaming.mean_slabs import stream_mean
@@ -51,13 +52,13 @@ class Ensemble:
         """Returns the mean prediction as a stream of blocks."""
         prepared = self.members[0].prepare(volume)
         grid_map = GridMap.between(prepared, volume)
-        slabs = self._iterate_slabs(prepared, grid_map)
+        slabs = self._iterate_slabs(prepared, grid_map, self.members[0].find_body(volume, prepared))
         return self.members[0].stream_to_grid(volume, case, grid_map, slabs, has_uncertainty=True)
 
-    def _iterate_slabs(self, prepared: Volume, grid_map: GridMap) -> Iterator[Slab]:
+    def _iterate_slabs(self, prepared: Volume, grid_map: GridMap, body: BodyWindows | None) -> Iterator[Slab]:
         """Yields the calibrated mean and the disagreement, in the order of the map."""
         is_swapped = grid_map.order[1] > grid_map.order[2]
-        for mean, disagreement in self._stream_mean(prepared.voxels, grid_map.order[0], grid_map.is_reversed):
+        for mean, disagreement in self._stream_mean(prepared.voxels, grid_map.order[0], grid_map.is_reversed, body):
             p = apply_temperature(mean, self.temperature)
             if is_swapped:
                 p, disagreement = p.swapaxes(2, 3), disagreement.swapaxes(1, 2)
@@ -74,13 +75,14 @@ class Ensemble:
         return np.concatenate(means, 1), np.concatenate(disagreements)
 
     def _stream_mean(
-        self, voxels: Float[np.ndarray, "*c i j k"], axis: int, is_reversed: bool
+        self, voxels: Float[np.ndarray, "*c i j k"], axis: int, is_reversed: bool, body: BodyWindows | None = None
     ) -> Iterator[tuple[Float32[np.ndarray, "n w u v"], Float32[np.ndarray, "w u v"]]]:
         """Yields the mean and the disagreement in slabs along an axis."""
 
         def stream_view(member: Predictor, view: MirrorView) -> Iterator[Float32[np.ndarray, "n w u v"]]:
             is_turned = is_reversed != (axis in view.axes)
-            for slab in member.stream_probabilities(view.apply(voxels), axis, is_turned):
+            windows = body.mirror(view.axes) if body else None
+            for slab in member.stream_probabilities(view.apply(voxels), axis, is_turned, windows):
                 yield view.restore(slab, axis)
 
         predictions = (stream_view(member, view) for member, view in product(self.members, self.views))

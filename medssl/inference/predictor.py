@@ -8,6 +8,7 @@ from jaxtyping import Float, Float32
 from scipy.special import softmax
 
 from medssl.inference.sliding_window import Network, Size, stream_slabs
+from medssl.inference.streaming.body_windows import BodyWindows
 from medssl.inference.streaming.case_stream import CaseStream, Prediction, Slab, collect_prediction
 from medssl.inference.streaming.grid_map import GridMap
 from medssl.volume import Volume
@@ -29,6 +30,7 @@ class Predictor:
         min_volume_ml: Findings below this volume are left out.
         temperature: The divisor of the logits; 1 leaves them unchanged.
         organs: The label values of organs, each of which is one finding.
+        crop_body_mm: Windows farther from the body are background and not computed; None computes all.
     """
 
     network: Network
@@ -40,6 +42,7 @@ class Predictor:
     min_volume_ml: float = 0.0
     temperature: float = 1.0
     organs: frozenset[int] = frozenset()
+    crop_body_mm: float | None = None
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Returns the prediction for a scan, on its own grid."""
@@ -52,7 +55,13 @@ class Predictor:
         """
         prepared = self.prepare(volume)
         grid_map = GridMap.between(prepared, volume)
-        return self.stream_to_grid(volume, case, grid_map, self._iterate_slabs(prepared, grid_map))
+        return self.stream_to_grid(
+            volume, case, grid_map, self._iterate_slabs(prepared, grid_map, self.find_body(volume, prepared))
+        )
+
+    def find_body(self, volume: Volume, prepared: Volume) -> BodyWindows | None:
+        """Returns which windows of a prepared scan are computed; None for all."""
+        return None if self.crop_body_mm is None else BodyWindows.find(volume, prepared, self.crop_body_mm)
 
     def stream_to_grid(
         self, volume: Volume, case: str, grid_map: GridMap, slabs: Iterator[Slab], has_uncertainty: bool = False
@@ -69,16 +78,28 @@ class Predictor:
         return CaseStream(volume, case, self.names, grid_map, slabs, has_uncertainty, self.min_volume_ml, self.organs)
 
     def stream_probabilities(
-        self, voxels: Float[np.ndarray, "*c i j k"], axis: int = 0, is_reversed: bool = False
+        self,
+        voxels: Float[np.ndarray, "*c i j k"],
+        axis: int = 0,
+        is_reversed: bool = False,
+        body: BodyWindows | None = None,
     ) -> Iterator[Float32[np.ndarray, "n p q r"]]:
-        """Yields raw class probabilities of prepared voxels in slabs; the arguments are those of `stream_slabs`."""
-        x = voxels.astype(np.float32, copy=False).reshape(-1, *voxels.shape[-3:])
-        return stream_slabs(x, self.network, self.crop, self.overlap, self.batch_size, axis, is_reversed)
+        """Yields raw class probabilities of prepared voxels in slabs; further arguments are those of `stream_slabs`.
 
-    def _iterate_slabs(self, prepared: Volume, grid_map: GridMap) -> Iterator[Slab]:
+        Args:
+            voxels: The voxels.
+            axis: The axis to stream along.
+            is_reversed: Whether the rows come from the last to the first.
+            body: Which windows are computed; None for all.
+        """
+        is_wanted = body.contains if body else None
+        x = voxels.astype(np.float32, copy=False).reshape(-1, *voxels.shape[-3:])
+        return stream_slabs(x, self.network, self.crop, self.overlap, self.batch_size, axis, is_reversed, is_wanted)
+
+    def _iterate_slabs(self, prepared: Volume, grid_map: GridMap, body: BodyWindows | None) -> Iterator[Slab]:
         """Yields calibrated class probabilities and their entropy, in the order of the map."""
         is_swapped = grid_map.order[1] > grid_map.order[2]
-        for slab in self.stream_probabilities(prepared.voxels, grid_map.order[0], grid_map.is_reversed):
+        for slab in self.stream_probabilities(prepared.voxels, grid_map.order[0], grid_map.is_reversed, body):
             p = apply_temperature(slab, self.temperature)
             entropy = class_entropy(p) / np.float32(np.log(len(p)))
             if is_swapped:

@@ -1,6 +1,6 @@
 """Sliding-window inference on volumes of any size, with memory bounded by the depth of one crop."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -55,6 +55,7 @@ def stream_slabs(
     batch_size: int = 4,
     axis: int = 0,
     is_reversed: bool = False,
+    is_wanted: Callable[[Size, Size], bool] | None = None,
 ) -> Iterator[Float32[np.ndarray, "n p q r"]]:
     """Yields the result of `sliding_window_inference` in slabs along an axis, as soon as no later window covers them.
 
@@ -69,6 +70,8 @@ def stream_slabs(
         batch_size: The number of windows per forward pass; the last pass of a row of windows may have one more.
         axis: The axis to stream along, 0 to 2. It comes first in a slab, before the other two in their order.
         is_reversed: Whether the rows come from the last to the first.
+        is_wanted: Whether a window is computed, given its first voxel, negative where the volume is padded, and the
+            crop; the output of another one is 1 in the first channel and 0 in the others. None for all windows.
     """
     shape = _spatial_size(x)
     size = _elementwise_max(shape, crop)
@@ -84,15 +87,22 @@ def stream_slabs(
     sums: DeviceArray = None
     for top, below in zip(tops, [*tops[1:], height], strict=True):
         starts[axis] = [height - depth - top if is_reversed else top]
-        for corners in split_batches([(a, b, c) for a, b, c in product(*starts)], batch_size):
+        wanted, skipped = _split_windows([(a, b, c) for a, b, c in product(*starts)], margin, crop, is_wanted)
+        for corners in split_batches(wanted or skipped[: sums is None], batch_size):
             outputs = network(_extract_windows(x, corners, crop, margin))
             if sums is None:
                 sums = network.zeros((outputs.shape[1] + 1, depth, *(size[n] for n in plane)))
+            if not wanted:
+                break  # the outputs of a skipped window give only the number of channels
             outputs *= weight
             for corner, output in zip(corners, outputs, strict=True):
                 target = sums[(..., *(slice(corner[n], corner[n] + crop[n]) for n in plane))]
                 target[:-1] += _move_first(output, axis)
                 target[-1] += _move_first(weight[None], axis)[0]
+        for corner in skipped:
+            target = sums[(..., *(slice(corner[n], corner[n] + crop[n]) for n in plane))]
+            for channel in (0, -1):
+                target[channel] += _move_first(weight[None], axis)[0]
         release_pages(x)
         for row in range(max(first_row - top, 0), min(last_row, below) - top, ROWS_PER_SLAB):
             end = min(row + ROWS_PER_SLAB, min(last_row, below) - top)
@@ -100,6 +110,19 @@ def stream_slabs(
             slab = network.to_host(sums[(slice(None, -1), rows, *box)] / sums[(slice(-1, None), rows, *box)])
             yield np.ascontiguousarray(slab[:, ::-1]) if is_reversed else slab
         _drop_rows(sums, below - top, is_reversed)
+
+
+def _split_windows(
+    corners: list[Size], margin: list[int], crop: Size, is_wanted: Callable[[Size, Size], bool] | None
+) -> tuple[list[Size], list[Size]]:
+    """Returns the windows that are computed, and the others."""
+    if is_wanted is None:
+        return corners, []
+    i, j, k = margin
+    parts: dict[bool, list[Size]] = {True: [], False: []}
+    for a, b, c in corners:
+        parts[is_wanted((a - i, b - j, c - k), crop)].append((a, b, c))
+    return parts[True], parts[False]
 
 
 def _move_first(output: DeviceArray, axis: int) -> DeviceArray:

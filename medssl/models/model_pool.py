@@ -65,7 +65,11 @@ def pool_models(runs: Sequence[Run], tta: bool, device: str, channels: tuple[int
 
 
 def adjust_inference(
-    predictor: PooledPredictor, batch_size: int, overlap: float, precision: Precision = "fp32"
+    predictor: PooledPredictor,
+    batch_size: int,
+    overlap: float,
+    precision: Precision = "fp32",
+    crop_body_mm: float | None = None,
 ) -> PooledPredictor:
     """Returns a predictor with other settings of its sliding window.
 
@@ -74,9 +78,12 @@ def adjust_inference(
         batch_size: The number of windows per forward pass, which changes no result but for rounding.
         overlap: The fraction of a window that overlaps the next one.
         precision: "fp32", or "bf16" for networks in mixed precision, which is faster and slightly different.
+        crop_body_mm: The distance from the body up to which a segmentation predicts voxels; None predicts all.
     """
     if isinstance(predictor, Ensemble):
-        members = (adjust_inference(member, batch_size, overlap, precision) for member in predictor.members)
+        members = (
+            adjust_inference(member, batch_size, overlap, precision, crop_body_mm) for member in predictor.members
+        )
         return replace(predictor, members=tuple(member for member in members if isinstance(member, Predictor)))
     if isinstance(predictor, Detector):
         voxel_networks, box_networks = (
@@ -85,7 +92,8 @@ def adjust_inference(
         )
         predictor = replace(predictor, voxel_networks=voxel_networks, box_networks=box_networks)
     else:
-        predictor = replace(predictor, network=_set_precision(predictor.network, precision))
+        network = _set_precision(predictor.network, precision)
+        predictor = replace(predictor, network=network, crop_body_mm=crop_body_mm)
     return replace(predictor, batch_size=batch_size, overlap=overlap)
 
 

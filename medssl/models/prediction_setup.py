@@ -47,7 +47,7 @@ class RunModels:
             load_predictor, tta=options.tta, calibration=calibration, device=device, channels=options.channels
         )
         predictors = tuple(
-            adjust_inference(load(group), options.batch_size, options.overlap, options.precision)
+            adjust_inference(load(group), options.batch_size, options.overlap, options.precision, options.crop_body_mm)
             for group in assignment.run_groups()
         )
         model = assignment.describe_model()

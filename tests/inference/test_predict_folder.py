@@ -240,11 +240,11 @@ def test_unwritable_folder_fails_before_prediction(place, capsys, monkeypatch):
 
 
 def test_device_batch_overlap_and_precision_are_options(place, capsys):
-    options = ("--device", "cpu", "--batch", "3", "--overlap", "0.25", "--precision", "bf16")
+    options = ("--device", "cpu", "--batch", "3", "--overlap", "0.25", "--precision", "bf16", "--crop-body", "20")
     assert predict(place, *options) == 0
     assert read_index(place / "out").options["overlap"] == 0.25
     assert predict(place, "--resume") == 2
-    assert "was started with another --overlap, --precision" in capsys.readouterr().err
+    assert "was started with another --overlap, --precision, --crop-body" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -254,8 +254,15 @@ def test_device_batch_overlap_and_precision_are_options(place, capsys):
         (("--device", "tpu"), "is not cpu, cuda or cuda:NUMBER"),
         (("--overlap", "1"), "an overlap of 0 to 0.9"),
         (("--batch", "0"), "a batch of at least 1"),
+        (("--crop-body", "-1"), "give a margin in mm"),
     ],
 )
 def test_impossible_options_are_refused(place, capsys, options, message):
     assert predict(place, *options) == 2
     assert message in capsys.readouterr().err and not (place / "out").exists()
+
+
+def test_a_detector_refuses_a_body_crop(place, capsys):
+    make_finished_run(place / "detector", task="detect")
+    assert predict(place, "--crop-body", "20", run="detector") == 2
+    assert "--crop-body: only segmentations" in capsys.readouterr().err and not (place / "out").exists()

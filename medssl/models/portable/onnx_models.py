@@ -105,7 +105,7 @@ def _build_segmenter(
     members = tuple(
         Predictor(
             network.select_outputs([PROBABILITY]), model.prepare, model.patch_size, model.labels, options.overlap,
-            options.batch_size, organs=model.list_organs(),
+            options.batch_size, organs=model.list_organs(), crop_body_mm=options.crop_body_mm,
         )
         for network in networks
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Models that are ready to predict many cases: what predicts a volume, and what the index states about it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +35,10 @@ class PredictionOptions:
         batch_size: The number of windows per forward pass.
         overlap: The fraction of a window that overlaps the next one.
         precision: "fp32" or "bf16".
+        crop_body_mm: The distance from the body up to which voxels are predicted; None predicts all.
 
     Raises:
-        BadInput: The batch or the overlap is impossible.
+        BadInput: The batch, the overlap or the distance is impossible.
     """
 
     tta: bool = False
@@ -46,6 +48,7 @@ class PredictionOptions:
     batch_size: int = 2
     overlap: float = OVERLAP
     precision: Precision = PRECISION
+    crop_body_mm: float | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or not 0 <= self.overlap <= MAX_OVERLAP:
@@ -53,12 +56,14 @@ class PredictionOptions:
                 f"--batch {self.batch_size} --overlap {self.overlap}: give a batch of at least 1 and an overlap of 0 "
                 f"to {MAX_OVERLAP}"
             )
+        if self.crop_body_mm is not None and not 0 <= self.crop_body_mm < math.inf:
+            raise BadInput(f"--crop-body {self.crop_body_mm}: give a margin in mm, 0 or more")
 
     def to_index_fields(self) -> dict[str, Any]:
         """Returns the options that change results, as far as they are not the default."""
         fields = {"channels": list(self.channels), "tta": self.tta}
-        window = {"overlap": self.overlap, "precision": self.precision}
-        defaults = {"overlap": OVERLAP, "precision": PRECISION}
+        window = {"overlap": self.overlap, "precision": self.precision, "crop-body": self.crop_body_mm}
+        defaults = {"overlap": OVERLAP, "precision": PRECISION, "crop-body": None}
         return {k: v for k, v in fields.items() if v} | {k: v for k, v in window.items() if v != defaults[k]}
 
 
@@ -73,6 +78,9 @@ class PreparedPrediction:
         calibration: The calibration of the models.
         options: How the models predict.
         group_of_case: The index of the predictor of a case; that of other cases is the first one.
+
+    Raises:
+        BadInput: The options do not fit the models.
     """
 
     predictors: tuple[PooledPredictor, ...]
@@ -81,6 +89,10 @@ class PreparedPrediction:
     calibration: Calibration
     options: PredictionOptions
     group_of_case: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.options.crop_body_mm is not None and any(isinstance(p, Detector) for p in self.predictors):
+            raise BadInput("--crop-body: only segmentations can leave out what is far from the body; leave it out")
 
     @property
     def weights_sha256(self) -> str:
