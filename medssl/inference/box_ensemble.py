@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from medssl.arrays.disk_arrays import release_pages
 from medssl.inference.sliding_window import Network, Size, iterate_windows
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.metrics.overlap import box_iou
@@ -98,6 +99,7 @@ def collect_boxes(
                 predicted = select_boxes(scores[n], boxes[n], crop, min_score)
                 rows.append(_to_rows(predicted, corner, view, crop, len(window_start) + n, voter))
         window_start += corners
+        release_pages(x)
     table = np.concatenate(rows)
     label, window, voter_ids = (table[:, n].astype(int) for n in (7, 8, 9))
     return BoxVotes(table[:, :6], label, table[:, 6], window, voter_ids, np.array(window_start), crop, len(voters))

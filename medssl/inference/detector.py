@@ -1,6 +1,6 @@
 """Detects lesions in a volume with voxel networks, box networks or both, and draws them on the original grid."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32
 from scipy import ndimage
 
+from medssl.arrays.disk_arrays import create_disk_array, iterate_slabs, release_pages, transform_slabs
 from medssl.inference.box_ensemble import collect_boxes
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate, extract_candidates
 from medssl.inference.sliding_window import Network, Size, stream_slabs
@@ -27,7 +28,7 @@ class Detector:
 
     The voxels of a candidate may have a probability far below 1/2: its score states how likely it is a lesion, and the
     score threshold is left to the reader of the prediction. If voxels and boxes are both predicted, the score is their
-    mean, with 0 for the one that missed the lesion.
+    mean, with 0 for the one that missed the lesion. Large maps at the working spacing lie in temporary files.
 
     Args:
         voxel_networks: Networks that output class probabilities, background first.
@@ -89,20 +90,20 @@ class Detector:
         boxes = self._predict_boxes(x) if self.box_networks else []
         if not self.voxel_networks:
             scores = np.array([0.0, *(box.score for box in boxes)], np.float32)
-            return boxes, scores[instance_map(boxes, (x.shape[1], x.shape[2], x.shape[3]))], None
+            numbers = instance_map(boxes, (x.shape[1], x.shape[2], x.shape[3]))
+            return boxes, transform_slabs(scores.take, numbers, create_disk_array(numbers.shape, np.float32)), None
         p, disagreement = self._predict_probability(x)
         peaks = [peak for label in self.names for peak in extract_candidates(p[label], label, self.min_score)]
         candidates = merge_peaks_and_boxes(peaks, boxes) if self.box_networks else peaks
-        return _sort_by_score(candidates), 1 - p[0], disagreement
+        lesion_map = transform_slabs(_invert, p[0], create_disk_array(p.shape[1:], np.float32))
+        return _sort_by_score(candidates), lesion_map, disagreement
 
     def _predict_probability(
         self, x: Float32[np.ndarray, "c i j k"]
     ) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"] | None]:
         """Returns the mean class probabilities over networks and views, and their disagreement as in `Ensemble`."""
         predictions = (self._stream_view(x, *pair) for pair in product(self.voxel_networks, self.views))
-        means, disagreements = zip(*stream_mean(predictions, self.num_predictions), strict=True)
-        disagreement = np.concatenate(disagreements) if self.num_predictions > 1 else None
-        return np.concatenate(means, 1), disagreement
+        return _collect_maps(stream_mean(predictions, self.num_predictions), x.shape[1:], self.num_predictions > 1)
 
     def _stream_view(
         self, x: Float32[np.ndarray, "c i j k"], network: Network, view: MirrorView
@@ -126,6 +127,32 @@ class Detector:
         return _sort_by_score([candidate for candidate in candidates if len(candidate.voxels)])
 
 
+def _collect_maps(
+    slabs: Iterable[tuple[Float32[np.ndarray, "n w j k"], Float32[np.ndarray, "w j k"]]],
+    shape: tuple[int, ...],
+    has_disagreement: bool,
+) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"] | None]:
+    """Returns the whole maps of class probabilities and disagreement, the latter only if it is wanted."""
+    means = np.empty((0, 0, 0, 0), np.float32)
+    disagreements = create_disk_array(shape, np.float32) if has_disagreement else None
+    row = 0
+    for mean, disagreement in slabs:
+        if not row:
+            means = create_disk_array((len(mean), *shape), np.float32)
+        rows = slice(row, row + len(disagreement))
+        means[:, rows] = mean
+        if disagreements is not None:
+            disagreements[rows] = disagreement
+            release_pages(disagreements)
+        release_pages(means)
+        row = rows.stop
+    return means, disagreements
+
+
+def _invert(probability: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:
+    return 1 - probability
+
+
 def merge_peaks_and_boxes(peaks: Sequence[Candidate], boxes: Sequence[Candidate]) -> list[Candidate]:
     """Merges candidates from voxels with those from boxes.
 
@@ -142,12 +169,15 @@ def merge_peaks_and_boxes(peaks: Sequence[Candidate], boxes: Sequence[Candidate]
 
 def instance_map(candidates: Sequence[Candidate], shape: Size) -> Int32[np.ndarray, "i j k"]:
     """Draws candidates as numbers from 1; voxels that touch an earlier candidate are left out."""
-    instances = np.zeros(shape, np.int32)
+    instances = create_disk_array(shape, np.int32)
+    for index in iterate_slabs(instances):
+        instances[index] = 0
     for number, candidate in enumerate(candidates, 1):
         first = (candidate.voxels.min(0) - 1).clip(0)
         nearby = instances[tuple(map(slice, first, candidate.voxels.max(0) + 2))]
         is_free = ndimage.maximum_filter(nearby, 3)[tuple((candidate.voxels - first).T)] == 0
         instances[tuple(candidate.voxels[is_free].T)] = number
+        release_pages(instances)
     return instances
 
 

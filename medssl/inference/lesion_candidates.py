@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
+from medssl.arrays.disk_arrays import create_disk_array, release_pages, transform_slabs
 from medssl.volume import NEIGHBOURS_26
 
 SEARCH_RADIUS = 8  # voxels to each side of a peak that are searched first
@@ -53,10 +54,17 @@ def extract_candidates(
         relative_level: Voxels belong to a candidate above this fraction of its peak.
         max_candidates: The largest number of candidates.
     """
-    regions, _ = ndimage.label(probability >= relative_level * min_score, NEIGHBOURS_26)
+    threshold = relative_level * min_score
+    is_lesion = create_disk_array(probability.shape, bool)
+    transform_slabs(lambda slab: slab >= threshold, probability, is_lesion)
+    regions = create_disk_array(probability.shape, np.int32)
+    ndimage.label(is_lesion, NEIGHBOURS_26, output=regions)
+    boxes = ndimage.find_objects(regions)
+    release_pages(is_lesion, regions)
     candidates = []
-    for number, box in enumerate(ndimage.find_objects(regions), 1):
+    for number, box in enumerate(boxes, 1):
         hill = np.where(regions[box] == number, probability[box], 0)
+        release_pages(regions, probability)
         if hill.max() >= min_score:
             corner = np.array([side.start for side in box])
             candidates += [

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from medssl.arrays import disk_arrays
 from medssl.inference.connected_findings import extract_findings, label_components
 from medssl.inference.detector import Detector, instance_map, merge_peaks_and_boxes
 from medssl.inference.ensemble import Ensemble
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate
 from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
+from medssl.inference.streaming.case_stream import collect_prediction
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.nn.detection.boxes import find_lesions
 from medssl.volume import Volume
@@ -188,3 +190,22 @@ def test_a_streamed_detection_equals_the_one_on_the_whole_grid(codes, pair):
     for finding, other in zip(streamed.findings, expected, strict=True):
         assert finding.uncertainty == pytest.approx(other.uncertainty, abs=1e-6)
         assert replace(finding, uncertainty=None) == replace(other, uncertainty=None)
+
+
+@pytest.mark.parametrize("route", ["voxel", "box", "both"])
+@pytest.mark.parametrize("views", [VIEWS[:1], VIEWS], ids=["straight", "mirrored"])
+def test_maps_on_disk_give_the_same_bytes(route, views, monkeypatch):
+    scan = image({**BRIGHT, (20, 8, 25): 0.7})
+    expected = detector(route, views=views)(scan, "a")
+    monkeypatch.setattr(disk_arrays, "MAX_BYTES_IN_MEMORY", 0)
+    monkeypatch.setattr(disk_arrays, "SLAB_BYTES", 9000)
+    stream = detector(route, views=views).stream(scan, "a")
+    maps = [stream.drawing, stream.lesions, *([stream.disagreement] if stream.has_uncertainty else [])]
+    assert stream.has_uncertainty == (route != "box" and views == VIEWS)
+    assert all(disk_arrays.is_on_disk(volume.voxels) for volume in maps)
+    result = collect_prediction(stream, scan)
+    assert result.labels.voxels.tobytes() == expected.labels.voxels.tobytes()
+    assert result.probability.voxels.tobytes() == expected.probability.voxels.tobytes()
+    assert result.findings == expected.findings and len(result.findings) == 3
+    if result.uncertainty is not None:
+        assert result.uncertainty.voxels.tobytes() == expected.uncertainty.voxels.tobytes()

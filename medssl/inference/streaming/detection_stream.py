@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Float, Float32, Int32
 
+from medssl.arrays.disk_arrays import release_pages
 from medssl.finding import Finding
 from medssl.inference.connected_findings import build_findings
 from medssl.inference.findings.collect import ComponentCollector
@@ -18,7 +19,7 @@ from medssl.volume import Volume
 
 @dataclass(eq=False)
 class DetectionStream:
-    """The lesions of one case; only maps at the working spacing are kept in memory, none on the grid of the scan.
+    """The lesions of one case; maps are kept at the working spacing, large ones on disk, none on the grid of the scan.
 
     Args:
         scan: The scan.
@@ -68,6 +69,7 @@ class DetectionStream:
             )
             doubt = _binary_entropy(probability) if disagreement is None else disagreement
             collector.add(labels, out.start, score_of_number[numbers], doubt, order_as_file(channel, out))
+            self._release_pages()
             yield PredictionBlock(labels, probability, disagreement)
         findings = build_findings(collector.merge(), self.scan, self.case, self.names)
         self.findings = tuple(replace(finding, source="box") for finding in findings) if self.is_box else findings
@@ -78,12 +80,18 @@ class DetectionStream:
         for out, rows in grid_map.iterate_blocks():
             if remaining:
                 remaining -= set(np.unique(self._draw(grid_map, out, rows)).tolist())
+                self._release_pages()
         voxels = {}
         for number in sorted(remaining):
             centre_mm = self.drawing.to_mm(self.candidates[number - 1].voxels.mean(0)[None])
             voxel = np.rint(self.scan.to_index(centre_mm)[0]).astype(int).clip(0, np.array(self.scan.shape) - 1)
             voxels[number] = int(voxel[0]), int(voxel[1]), int(voxel[2])
         return voxels
+
+    def _release_pages(self) -> None:
+        """Frees the memory of what was read of the scan and of the maps on disk."""
+        maps = self.drawing, self.lesions, self.disagreement or self.lesions
+        release_pages(self.scan.voxels, *(volume.voxels for volume in maps))
 
     def _draw(self, grid_map: GridMap, out: slice, rows: slice) -> Int32[np.ndarray, "k j i"]:
         """Draws the numbers of the candidates on some slices of the scan, in the order of a file."""
