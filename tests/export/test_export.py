@@ -571,11 +571,21 @@ def test_without_scans_there_is_a_report_and_a_table(review, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+WITHOUT_PACKAGE = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+from medssl import cli
+"""
+
+
 @pytest.mark.parametrize("command, package, extra", [("deliver", "highdicom", "app"), ("predict", "torch", "train")])
 def test_a_missing_package_and_its_extra_are_named_in_one_line(command, package, extra):
     words = ["predictions", *(["scans"] if command == "predict" else []), "--out", "out"]
-    code = f"import sys; sys.modules[{package!r}] = None\nfrom medssl import cli\n"
-    code += f"sys.exit(cli.run({command!r}, {words}))"
+    code = WITHOUT_PACKAGE.format(package=package) + f"sys.exit(cli.run({command!r}, {words}))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert process.returncode == 2
     assert (
