@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -27,7 +28,8 @@ from medssl.review.event_store import EventStore
 from medssl.review.reading import Reading
 
 MAX_FINDINGS = 6  # of a case that are learned from
-MAX_LESSONS = 300  # of the newest are kept, about 200 KB each and 140 KB for each shape
+MAX_LESSONS = 300  # of the newest are kept, about 200 KB each
+MAX_STORED_SHAPES = 20  # of the newest of each label are kept, about 140 KB each
 Lessons = dict[str, dict[int, LabelContext]]  # by case and reading, then by label
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class ContextBank:
                 with suppress(BadInput, OSError):  # a damaged case teaches nothing
                     lessons[key] = learn_from_reading(index, readings[key], load_image(readings[key].case))
             if lessons.keys() != self._lessons.keys():
-                self._lessons = dict(list(lessons.items())[-MAX_LESSONS:])
+                self._lessons = _drop_old_shapes(dict(list(lessons.items())[-MAX_LESSONS:]))
                 _write_lessons(self._path, self._version, self._lessons)
             return len(self._lessons)
 
@@ -104,6 +106,20 @@ def _list_signed(index: Index, store: EventStore) -> dict[str, Reading]:
                 readings.append(reading)
     readings.sort(key=lambda reading: (reading.signed_at or "", reading.case))
     return {json.dumps([reading.case, reading.reviewer, reading.signed_at]): reading for reading in readings}
+
+
+def _drop_old_shapes(lessons: Lessons) -> Lessons:
+    """Returns the lessons with the shapes of the newest only, since no more are used."""
+    room: dict[int, int] = {}
+    kept: Lessons = {}
+    for key, by_label in reversed(lessons.items()):
+        kept[key] = {}
+        for label, context in by_label.items():
+            left = room.setdefault(label, MAX_STORED_SHAPES)
+            shapes = context.shapes[-left:] if left else ()
+            room[label] = left - len(shapes)
+            kept[key][label] = replace(context, shapes=shapes)
+    return dict(reversed(kept.items()))
 
 
 def _read_lessons(path: Path, version: str) -> Lessons:

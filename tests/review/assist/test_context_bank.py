@@ -68,3 +68,15 @@ def test_lessons_from_other_features_are_learned_again(scene, tmp_path):
 def test_each_event_log_has_a_file_of_its_own(tmp_path):
     paths = {locate_bank(tmp_path / "predictions", name) for name in ("a.sqlite", "b.sqlite")}
     assert len(paths) == 2 and {path.parent for path in paths} == {tmp_path}
+
+
+def test_only_the_newest_shapes_are_kept_and_all_evidence(scene, tmp_path, monkeypatch):
+    context = ContextBank(tmp_path / "one.npz")
+    context.refresh(*scene)
+    (lesson,) = context._lessons.values()
+    lessons = {str(n): {1: lesson[1], 2: lesson[1]} if n == 0 else {1: lesson[1]} for n in range(4)}
+    monkeypatch.setattr(context_bank, "MAX_STORED_SHAPES", 2)
+    kept = context_bank._drop_old_shapes(lessons)
+    assert list(kept) == list(lessons)
+    assert [len(kept[str(n)][1].shapes) for n in range(4)] == [0, 0, 1, 1] and len(kept["0"][2].shapes) == 1
+    assert all(kept[key][1].evidence is lesson[1].evidence for key in kept)
