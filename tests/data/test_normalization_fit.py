@@ -178,7 +178,7 @@ def test_a_normalization_can_be_taken_from_another_store_or_a_run(pool, tmp_path
     with pytest.raises(BadInput, match="neither a store nor a run"):
         ingest_scans(tmp_path / "few", tmp_path / "a", normalization=weights.path.parent / "c")
     ingest_scans(tmp_path / "few", tmp_path / "c")
-    with pytest.raises(BadInput, match="its normalization is"):
+    with pytest.raises(BadInput, match="normalization: the store has"):
         ingest_scans(tmp_path / "few", tmp_path / "c", normalization=pool.folder)
     fitted.require_same(StoreMetadata.read(tmp_path / "a").normalization)
     with pytest.raises(BadInput, match="--normalization"):

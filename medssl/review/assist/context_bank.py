@@ -111,15 +111,15 @@ def _list_signed(index: Index, store: EventStore) -> dict[str, Reading]:
 def _drop_old_shapes(lessons: Lessons) -> Lessons:
     """Returns the lessons with the shapes of the newest only, since no more are used."""
     room: dict[int, int] = {}
-    kept: Lessons = {}
+    lean: Lessons = {}
     for key, by_label in reversed(lessons.items()):
-        kept[key] = {}
+        lean[key] = {}
         for label, context in by_label.items():
-            left = room.setdefault(label, MAX_STORED_SHAPES)
-            shapes = context.shapes[-left:] if left else ()
-            room[label] = left - len(shapes)
-            kept[key][label] = replace(context, shapes=shapes)
-    return dict(reversed(kept.items()))
+            space = room.setdefault(label, MAX_STORED_SHAPES)
+            shapes = context.shapes[-space:] if space else ()
+            room[label] = space - len(shapes)
+            lean[key][label] = replace(context, shapes=shapes)
+    return dict(reversed(lean.items()))
 
 
 def _read_lessons(path: Path, version: str) -> Lessons:
