@@ -25,6 +25,7 @@ LONG = (
     "nodules",
     "plan",
     "probes",
+    "shortcuts",
     "soak",
     "suggest",
     "synthetic",
