@@ -119,10 +119,13 @@ def test_mirrored_views_leave_out_the_same_places(axes):
     assert num_computed < num_all
 
 
-def test_both_legs_and_enclosed_air_belong_to_the_body_but_noise_does_not():
-    scan, distance = make_scan((120, 30, 24), centres=(0.2, 0.8))
+@pytest.mark.parametrize(("unit", "air"), [("HU", -1000), ("a.u.", 10)])
+def test_a_smaller_leg_and_holes_belong_to_the_body_but_noise_does_not(unit, air):
+    scan, distance = make_scan((120, 30, 24), centres=(0.2, 0.8), unit=unit)
     voxels = scan.voxels.copy()
-    voxels[distance <= -4] = -900  # lung
+    voxels[distance <= -2] = air
+    voxels[93:] = air  # only a part of the second ball is left
+    distance[93:] = np.inf
     voxels[60, 3, 3] = 300  # a single bright voxel in the air
     windows = BodyWindows.find(replace(scan, voxels=voxels), scan, 0.0)
     inside = np.argwhere(distance <= 0)
