@@ -6,7 +6,6 @@ licence is not that of this package.
 """
 
 import logging
-import os
 from importlib import import_module
 from threading import Lock
 from typing import Any
@@ -21,7 +20,6 @@ from medssl.review.assist.proposal import AssistImage, Proposal
 from medssl.review.assist.scene import Clicks
 
 NAME = "nninteractive"
-KEY_VARIABLE = "NN_INTERACTIVE_API_KEY"  # the client reads it
 Mask = Bool[np.ndarray, "i j k"]
 
 logger = logging.getLogger(__name__)
@@ -31,7 +29,7 @@ class InteractiveServer:
     """A server of nnInteractive, with one session that holds the image of one case at a time.
 
     Args:
-        url: The address of the server, http(s)://HOST:PORT.
+        url: The address of the server, http(s)://HOST:PORT. Its client takes a key from NN_INTERACTIVE_API_KEY.
 
     Raises:
         BadInput: If the client is not installed.
@@ -102,8 +100,7 @@ class InteractiveServer:
         """Returns the session with an image in it."""
         if self._session is None:
             self._image = None
-            key = os.environ.get(KEY_VARIABLE)
-            self._session = self._remote.nnInteractiveRemoteInferenceSession(self._url, api_key=key)
+            self._session = self._remote.nnInteractiveRemoteInferenceSession(self._url)
             logger.info(
                 "nnInteractive %s at %s; licence of its weights: %s", self.version, self._url, self._session.license
             )
