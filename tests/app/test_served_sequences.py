@@ -10,7 +10,7 @@ from medssl.predictions_folder import CHANNELS, IMAGE, SEQUENCE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-WAIT = """root => new Promise((done) => {
+READ_LAYER = """root => new Promise((done) => {
   const check = () => {
     const { layer } = root.viewer?.state ?? {};
     if (layer?.volume.isComplete) done([layer.name, layer.hotTable !== null, layer.volume.header.unit]);
@@ -48,17 +48,17 @@ def test_a_pet_and_an_mr_take_turns_on_the_ct(pet_on_ct, browser):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{pet_on_ct.url}/case?case=1")
     viewer = page.locator(".mv")
-    page.locator(".mv-verdict").first.wait_for(timeout=120_000)
+    page.wait_for_function("document.querySelector('.mv')?.viewer?.complete", timeout=120_000)
     facts, unit, numbers = viewer.evaluate(
         "root => { const { facts, volume, instances } = root.viewer.state;"
         " return [facts, volume.header.unit, instances.numbers] }"
     )
     assert facts[:2] == ["CT", "120 kV"] and unit == "HU" and numbers[-1] == 1
     page.keyboard.press("Shift+Q")
-    assert viewer.evaluate(WAIT) == ["PT", True, "SUVbw"]
+    assert viewer.evaluate(READ_LAYER) == ["PT", True, "SUVbw"]
     page.keyboard.press("Shift+Q")
     page.wait_for_timeout(1000)
-    assert viewer.evaluate(WAIT) == ["T2", False, "a.u."]
+    assert viewer.evaluate(READ_LAYER) == ["T2", False, "a.u."]
     page.keyboard.press("Shift+Q")
     assert viewer.evaluate("root => root.viewer.state.layer") is None
     assert errors == []
