@@ -16,7 +16,7 @@ from medssl.data.crops import CropDataset
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.nn.encoder import EncoderConfig, build_encoder
-from medssl.objectives.spark import Config, Spark
+from medssl.objectives.reconstruction.spark import Config, Spark
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import train_loader
 

@@ -22,7 +22,7 @@ from medssl.data.normalization import IntensityNormalization
 from medssl.data.transforms import augmentation, spatial
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.nn.encoder import EncoderConfig, build_encoder
-from medssl.objectives.spark import Config, Spark
+from medssl.objectives.reconstruction.spark import Config, Spark
 from medssl.training import data_loaders as feed
 from medssl.training.config import TrainConfig
 from medssl.volume import Volume

@@ -10,7 +10,14 @@ FOLLOWED = {
     "medssl/training/pretrain.py": ("PretrainConfig", "pretrain"),
     "medssl/training/trainer.py": ("train", "_build_trainer", "_fit"),
     "medssl/training/lightning_module.py": ("__init__", "training_step", "configure_optimizers"),
-    "medssl/objectives/spark.py": ("Config", "__init__", "step", "sample_mask", "reconstruct", "compute_loss"),
+    "medssl/objectives/reconstruction/spark.py": (
+        "Config",
+        "__init__",
+        "step",
+        "sample_mask",
+        "reconstruct",
+        "compute_loss",
+    ),
 }
 
 

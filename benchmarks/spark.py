@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.spark import Config, Spark
+from medssl.objectives.reconstruction.spark import Config, Spark
 
 BLOCKS = (1, 2, 2, 2)
 CPU = ((64, 2, 5), (96, 1, 3))  # side of the crop, crops in a batch, pairs of steps

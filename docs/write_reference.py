@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 
 from pydantic import BaseModel
 
 from medssl import cli, config
 from medssl.fewshot.sweep import Sweep
 from medssl.planning import evidence
+from medssl.settings import find_modules
 from medssl.training.finetune import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
@@ -97,10 +97,8 @@ def evidence_table() -> str:
 
 
 def _choices(package: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    for module in iter_modules(import_module(package).__path__):
-        schema = getattr(import_module(f"{package}.{module.name}"), "Config", None)
-        if module.name != "base" and schema:
-            yield module.name, schema
+    for name, path in find_modules(package).items():
+        yield name, import_module(path).Config
 
 
 def _markdown_table(lines: list[str]) -> list[str]:

@@ -1,6 +1,5 @@
 """Reads YAML configs, applies key=value overrides and reports all errors at once with their dotted paths."""
 
-import pkgutil
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -13,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, PositiveInt, SerializeAsAny, Va
 from medssl import config_errors
 from medssl.errors import BadInput
 from medssl.home import resources_dir
-from medssl.settings import Settings
+from medssl.settings import Settings, find_modules
 
 
 def _as_size(value: Any) -> Any:
@@ -90,14 +89,14 @@ def module_choice(package: str, default: str | None = None) -> Any:
     def choose(value: Any) -> Any:
         if isinstance(value, Settings):
             return value
-        names = [m.name for m in pkgutil.iter_modules(import_module(package).__path__) if m.name != "base"]
+        paths = find_modules(package)
         name = value.get("name", default) if isinstance(value, dict) else value
-        if name not in names:
-            nearest = config_errors.find_nearest(str(name), names)
+        if name not in paths:
+            nearest = config_errors.find_nearest(str(name), list(paths))
             hint = f"; did you mean {nearest}?" if nearest else ""
-            raise ValueError(f"{name!r} is unknown; known: {', '.join(names)}{hint}")
+            raise ValueError(f"{name!r} is unknown; known: {', '.join(paths)}{hint}")
         values = value if isinstance(value, dict) else {"name": name}
-        return import_module(f"{package}.{name}").Config.model_validate(values)
+        return import_module(paths[name]).Config.model_validate(values)
 
     vars(choose)["package"] = package  # for the names of its keys in an error
     return Annotated[SerializeAsAny[Settings], BeforeValidator(choose)]

@@ -1,13 +1,14 @@
 """Describes what is wrong with the settings of a config, in the words of its keys."""
 
 import difflib
-import pkgutil
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from medssl.settings import find_modules
 
 Location = tuple[str | int, ...]
 MAX_DEPTH = 3
@@ -132,10 +133,5 @@ def _is_schema(annotation: object) -> bool:
 def _list_choices(metadata: Sequence[object]) -> list[Any]:
     """Returns the configs that a key may choose by name."""
     packages = [getattr(m.func, "package", None) for m in metadata if isinstance(m, BeforeValidator)]
-    return [
-        module.Config
-        for package in packages
-        if package
-        for info in pkgutil.iter_modules(import_module(package).__path__)
-        if hasattr(module := import_module(f"{package}.{info.name}"), "Config")
-    ]
+    paths = [path for package in packages if package for path in find_modules(package).values()]
+    return [import_module(path).Config for path in paths]

@@ -1,6 +1,5 @@
 """Configs report all errors at once, read back equal, and describe every key."""
 
-import pkgutil
 import re
 from importlib import import_module
 from pathlib import Path
@@ -15,9 +14,9 @@ from medssl.data.ingest.config import IngestConfig
 from medssl.errors import BadInput
 from medssl.fewshot.sweep import Sweep
 from medssl.home import resources_dir
-from medssl.objectives.synthetic import Config as SyntheticConfig
+from medssl.objectives.synthesis.synthetic import Config as SyntheticConfig
 from medssl.review.access.reviewers import ReviewConfig
-from medssl.settings import Settings
+from medssl.settings import Settings, find_modules
 from medssl.training.finetune import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
@@ -116,8 +115,7 @@ def test_the_printed_keys_are_those_of_the_models(command):
 
 def configs_of(package: str) -> list[type[BaseModel]]:
     """The `Config` classes of a package whose modules are chosen by name."""
-    modules = [import_module(f"{package}.{m.name}") for m in pkgutil.iter_modules(import_module(package).__path__)]
-    return [module.Config for module in modules if hasattr(module, "Config")]
+    return [import_module(path).Config for path in find_modules(package).values()]
 
 
 CONFIGS = [

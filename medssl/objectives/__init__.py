@@ -1,1 +1,1 @@
-"""Self-supervised objectives: each file holds one objective and has its name."""
+"""Self-supervised objectives, a folder for each family: each file holds one objective and has its name."""

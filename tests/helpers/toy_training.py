@@ -12,7 +12,7 @@ from medssl.data.crops import Crops
 from medssl.data.manifest import Case, Manifest
 from medssl.data.store_metadata import StoreMetadata
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.spark import Config, Spark
+from medssl.objectives.reconstruction.spark import Config, Spark
 from medssl.run import Run
 from medssl.settings import Settings
 from medssl.training.config import TrainConfig

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import pkgutil
 
 import pytest
 import torch
@@ -11,12 +10,12 @@ from pydantic import TypeAdapter
 from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
-from medssl.nn import encoders
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import EncoderChoice, build_encoder
 from medssl.nn.encoders import convnext, dynunet, plainconv, primus, resenc, residual, segresnet, swinunetr
 from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
+from medssl.settings import find_modules
 from medssl.tasks.segment import Config as Segment
 
 ODD = {"channels": (5, 7, 9), "strides": (1, 2, (1, 2, 2))}
@@ -56,9 +55,7 @@ def loss_of(pyramid):
 
 
 def test_every_encoder_that_can_be_chosen_is_tried_here():
-    assert sorted({config.name for config in SMALL.values()}) == sorted(
-        m.name for m in pkgutil.iter_modules(encoders.__path__) if m.name != "base"
-    )
+    assert {config.name for config in SMALL.values()} == find_modules("medssl.nn.encoders").keys()
 
 
 @pytest.mark.parametrize("name", SMALL)

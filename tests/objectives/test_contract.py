@@ -1,7 +1,6 @@
 """Tests that every objective fulfils the same contract, which detects objectives with planted faults."""
 
 import dataclasses
-import pkgutil
 from importlib import import_module
 from pathlib import Path
 
@@ -15,10 +14,12 @@ from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
-from medssl.objectives.mae import Config as MaeConfig
-from medssl.objectives.mae import Mae
+from medssl.objectives.reconstruction.mae import Config as MaeConfig
+from medssl.objectives.reconstruction.mae import Mae
+from medssl.settings import find_modules
 
-NAMES = sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base")
+PATHS = find_modules("medssl.objectives")
+NAMES = sorted(PATHS)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
 SHAPE = (16, 16, 24)
 
@@ -155,8 +156,14 @@ CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().i
 
 
 def make_factory(name):
-    settings = import_module(f"medssl.objectives.{name}").Config()
+    settings = import_module(PATHS[name]).Config()
     return lambda: config.class_for_config(settings)(settings, encoder())
+
+
+def test_every_file_of_a_family_can_be_chosen_by_its_name():
+    folder = Path(objectives.__path__[0])
+    files = sorted(path.stem for path in folder.rglob("*.py") if path.stem not in ("__init__", "base"))
+    assert files == NAMES and {"spark", "sum"} <= PATHS.keys()
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -167,7 +174,7 @@ def test_every_objective_fulfils_the_contract(name, check):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_names_its_file_and_reads_back_equal(name, tmp_path):
-    module = import_module(f"medssl.objectives.{name}")
+    module = import_module(PATHS[name])
     settings = module.Config()
     assert settings.name == name
     (tmp_path / "run.yaml").write_text(config.dump(settings))
@@ -177,13 +184,13 @@ def test_a_config_names_its_file_and_reads_back_equal(name, tmp_path):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_packaged_configs_are_valid(path):
     settings = yaml.safe_load(path.read_text())["objective"]
-    config.check(settings, import_module(f"medssl.objectives.{settings['name']}").Config, str(path))
+    config.check(settings, import_module(PATHS[settings["name"]]).Config, str(path))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_holds_one_objective(name):
-    members = [c for c in vars(import_module(f"medssl.objectives.{name}")).values() if isinstance(c, type)]
-    classes = [c for c in members if issubclass(c, Objective) and c.__module__ == f"medssl.objectives.{name}"]
+    members = [c for c in vars(import_module(PATHS[name])).values() if isinstance(c, type)]
+    classes = [c for c in members if issubclass(c, Objective) and c.__module__ == PATHS[name]]
     assert len(classes) == 1
 
 

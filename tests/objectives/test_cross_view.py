@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.cross_view import Config, CrossView
+from medssl.objectives.reconstruction.cross_view import Config, CrossView
 from tests.objectives.test_contract import crops
 
 

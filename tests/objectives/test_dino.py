@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.self_supervision.prototypes import assign_equally, compute_divergence, spread_loss
-from medssl.objectives.dino import Config, Dino, pool_cells
+from medssl.objectives.distillation.dino import Config, Dino, pool_cells
 from tests.objectives.test_contract import crops
 
 

@@ -9,8 +9,8 @@ from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives import global_local
-from medssl.objectives.global_local import Config, GlobalLocal, match_regions
+from medssl.objectives.contrastive import global_local
+from medssl.objectives.contrastive.global_local import Config, GlobalLocal, match_regions
 
 SIZE = torch.tensor([[16, 16, 64]])
 

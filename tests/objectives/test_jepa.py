@@ -6,7 +6,7 @@ import torch
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.self_supervision.cell_predictor import CellPredictor
 from medssl.nn.self_supervision.tokens import cell_positions_mm, embed_positions, to_tokens
-from medssl.objectives.jepa import Config, Jepa
+from medssl.objectives.distillation.jepa import Config, Jepa
 from tests.objectives.test_contract import crops
 
 SPACING_MM = (1.0, 1.0, 2.0)

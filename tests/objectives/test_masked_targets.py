@@ -9,8 +9,8 @@ from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives import mae, spark
 from medssl.objectives import sum as objective_sum
+from medssl.objectives.reconstruction import mae, spark
 from medssl.training.config import TrainConfig
 from medssl.training.trainer import train
 from tests.helpers.toy_training import make_loaders, make_spark, open_run

@@ -7,7 +7,7 @@ import torch
 
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.order import ARRANGEMENTS, Config, Order, arrange
+from medssl.objectives.known_changes.order import ARRANGEMENTS, Config, Order, arrange
 
 
 def objective(**settings):

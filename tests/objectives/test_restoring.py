@@ -8,7 +8,7 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.executor import upsample_mask
-from medssl.objectives import inpaint, mae
+from medssl.objectives.reconstruction import inpaint, mae
 
 OFF = dict.fromkeys(inpaint.CorruptionProbabilities.model_fields, 0.0)
 

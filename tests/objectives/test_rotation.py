@@ -10,7 +10,7 @@ import torch
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.self_supervision.rotations import as_matrix, find_shape_preserving, invert, list_rotations, rotate
-from medssl.objectives.rotation import Config, Rotation
+from medssl.objectives.known_changes.rotation import Config, Rotation
 from tests.objectives.test_contract import crops
 
 ROTATIONS = list_rotations()

@@ -5,7 +5,7 @@ import math
 import torch
 
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.select_patch import Config, SelectPatch
+from medssl.objectives.contrastive.select_patch import Config, SelectPatch
 from tests.objectives.test_contract import crops
 
 

@@ -12,8 +12,8 @@ from medssl.nn.decoder import LightDecoder
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.executor import upsample_mask
 from medssl.nn.patches import normalize_patches
-from medssl.objectives import spark
-from medssl.objectives.spark import Config, Spark
+from medssl.objectives.reconstruction import spark
+from medssl.objectives.reconstruction.spark import Config, Spark
 
 
 def objective(decoder="unet", ratio=0.75, seed=0, strides=(1, 2, 2)):

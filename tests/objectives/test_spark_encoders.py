@@ -7,7 +7,7 @@ from medssl.data.crops import Crops
 from medssl.nn.encoders import base, convnext, dynunet, primus, residual, segresnet, swinunetr
 from medssl.nn.executor import Executor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
-from medssl.objectives.spark import Config, Spark
+from medssl.objectives.reconstruction.spark import Config, Spark
 
 SHAPE = {"channels": (8, 12, 16), "strides": (1, 2, 2)}
 FLAT = SHAPE | {"strides": ((1, 2, 2), (1, 2, 2), (2, 2, 1))}

@@ -6,8 +6,8 @@ import torch
 from medssl import config
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.mae import Config as MaeConfig
-from medssl.objectives.mae import Mae
+from medssl.objectives.reconstruction.mae import Config as MaeConfig
+from medssl.objectives.reconstruction.mae import Mae
 from medssl.objectives.sum import Config, Sum
 from tests.objectives.test_contract import crops
 

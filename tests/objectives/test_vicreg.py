@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medssl.objectives.vicreg import _off_diagonal_covariance, _variance_hinge
+from medssl.objectives.contrastive.vicreg import _off_diagonal_covariance, _variance_hinge
 
 
 def make_embeddings(rows: int, width: int, seed: int) -> torch.Tensor:

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.volume_fusion import Config, VolumeFusion
+from medssl.objectives.synthesis.volume_fusion import Config, VolumeFusion
 from tests.objectives.test_contract import crops
 
 

@@ -1,21 +1,21 @@
 """Every task fulfils one contract with every head, and the contract detects planted faults."""
 
-import pkgutil
 from dataclasses import replace
 from importlib import import_module
 
 import pytest
 import torch
 
-from medssl import config, tasks
+from medssl import config
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.interop import weight_transfer
 from medssl.nn.step import Step
+from medssl.settings import find_modules
 from medssl.tasks.detect import Config as DetectConfig
 from medssl.tasks.detect import DetectTask
 from tests.helpers.blobs import draw_balls, make_crops
 
-NAMES = sorted(m.name for m in pkgutil.iter_modules(tasks.__path__) if m.name != "base")
+NAMES = sorted(find_modules("medssl.tasks"))
 SHAPE = (16, 16, 16)
 VARIANTS = [{"name": name} for name in NAMES] + [{"name": "detect", "head": head} for head in ("box", "both")]
 

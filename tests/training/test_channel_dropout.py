@@ -21,7 +21,7 @@ from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.nn.collectives import split_generator
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.interop import weight_transfer
-from medssl.objectives import inpaint, mae, spark
+from medssl.objectives.reconstruction import inpaint, mae, spark
 from medssl.tasks.segment import Config, SegmentTask
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders

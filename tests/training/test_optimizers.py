@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.global_local import Config as ContrastConfig
-from medssl.objectives.global_local import GlobalLocal
-from medssl.objectives.spark import Config, Spark
+from medssl.objectives.contrastive.global_local import Config as ContrastConfig
+from medssl.objectives.contrastive.global_local import GlobalLocal
+from medssl.objectives.reconstruction.spark import Config, Spark
 from medssl.tasks.segment import Config as SegmentConfig
 from medssl.tasks.segment import SegmentTask
 from medssl.training.config import TrainConfig

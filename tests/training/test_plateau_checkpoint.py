@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from medssl.errors import BadInput
-from medssl.objectives.global_local import Config, GlobalLocal
+from medssl.objectives.contrastive.global_local import Config, GlobalLocal
 from medssl.training.callbacks import plateau_checkpoint
 from medssl.training.config import TrainConfig
 from medssl.training.optimizers import build_optimizer

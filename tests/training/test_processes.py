@@ -1,7 +1,6 @@
 """Two processes with a batch of two train as one process with a batch of four, for every objective and task."""
 
 import os
-import pkgutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +11,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from medssl import config, objectives
+from medssl import config
 from medssl.data import store
 from medssl.data.crops import CropDataset
 from medssl.errors import BadInput, Stopped
 from medssl.nn.collectives import get_rank
 from medssl.render.report import read_curves
 from medssl.run import Run
-from medssl.settings import Settings
+from medssl.settings import Settings, find_modules
 from medssl.training.config import TrainConfig
 from medssl.training.finetune import FinetuneConfig, finetune
 from medssl.training.lightning_module import LitTraining
@@ -29,7 +28,7 @@ from medssl.training.processes.launch import run_in_processes
 from medssl.volume import Volume
 from tests.helpers.toy_training import write_store
 
-OBJECTIVES = sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base")
+OBJECTIVES = find_modules("medssl.objectives")
 NETWORK = {"encoder": {"name": "residual", "channels": [4, 8], "strides": [1, 2]}, "patch_size": [8, 8, 8]}
 BATCH_NORM = {"encoder": {"name": "residual", "channels": [4, 8], "strides": [1, 2], "norm": "batch"}}
 # Not Adam, which makes steps of full length of the rounding errors that are the gradient of a bias before a norm.

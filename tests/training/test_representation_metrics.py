@@ -1,7 +1,6 @@
 """Metrics distinguish a network that learns from one that collapses, and measuring changes nothing."""
 
 import math
-import pkgutil
 from importlib import import_module
 
 import pytest
@@ -10,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from medssl import config, objectives
+from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder, ResEncoder
-from medssl.objectives import mae, vicreg
+from medssl.objectives.contrastive import vicreg
+from medssl.objectives.reconstruction import mae
+from medssl.settings import find_modules
 from medssl.training.representation_metrics import (
     CollapseAlarm,
     EmbeddingBuffer,
@@ -114,12 +115,12 @@ def test_a_collapsed_run_raises_the_alarm_and_a_healthy_one_does_not():
 
 
 # The embeddings of an untrained VICReg tell positions apart, with or without an encoder; its collapse is tested above.
-OBJECTIVES = {m.name for m in pkgutil.iter_modules(objectives.__path__)} - {"base", "vicreg"}
+OBJECTIVES = find_modules("medssl.objectives").keys() - {"vicreg"}
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_the_alarm_rings_for_every_objective_whose_encoder_goes_blank(name):
-    settings = import_module(f"medssl.objectives.{name}").Config()
+    settings = import_module(find_modules("medssl.objectives")[name]).Config()
     objective = config.class_for_config(settings)(settings, encoder())
     alarm, buffer, messages = CollapseAlarm(), None, []
     for seed in range(8):

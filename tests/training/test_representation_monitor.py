@@ -1,7 +1,6 @@
 """The monitor does not change a training, reports its collapse, and appears in the report."""
 
 import math
-import pkgutil
 import re
 from importlib import import_module
 from pathlib import Path
@@ -11,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from medssl import config, objectives
+from medssl import config
 from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives import spark, vicreg
+from medssl.objectives.contrastive import vicreg
+from medssl.objectives.reconstruction import spark
 from medssl.render import report
 from medssl.run import Run
-from medssl.settings import Settings
+from medssl.settings import Settings, find_modules
 from medssl.training.callbacks import representation_monitor
 from medssl.training.callbacks.dense_probe import DenseProbe, DenseProbeCallback
 from medssl.training.callbacks.representation_monitor import RepresentationMonitor
@@ -25,7 +25,7 @@ from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, ResumableSampler
 from medssl.training.trainer import train
 
-OBJECTIVES = sorted(m.name for m in pkgutil.iter_modules(objectives.__path__) if m.name != "base")
+OBJECTIVES = find_modules("medssl.objectives")
 
 
 class RunSettings(Settings):
@@ -100,7 +100,7 @@ def test_a_collapse_is_reported_within_the_epoch_and_only_a_collapse(unlimited_b
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_objective_raises_the_alarm_while_it_learns(name, unlimited_budget, tmp_path):
-    settings = import_module(f"medssl.objectives.{name}").Config()
+    settings = import_module(find_modules("medssl.objectives")[name]).Config()
     run = train_run(config.class_for_config(settings)(settings, make_encoder()), tmp_path / "run", steps=12, lr=1e-3)
     assert "collapsed" not in run.metadata and run.metadata["scores"]["monitor_spread"] > 0
 

@@ -13,7 +13,7 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput, Stopped
 from medssl.files import exclusive_lock
 from medssl.nn.interop import weight_transfer
-from medssl.objectives.spark import Spark
+from medssl.objectives.reconstruction.spark import Spark
 from medssl.render.report import read_curves
 from medssl.tasks.segment import Config as SegmentConfig
 from medssl.tasks.segment import SegmentTask

@@ -1,0 +1,1 @@
+"""Objectives that compare embeddings of places in the body, in several views."""

@@ -1,0 +1,1 @@
+"""Objectives that restore what a crop lacks: hidden patches, or corrupted voxels."""

@@ -1,0 +1,1 @@
+"""Objectives that segment images they have composed themselves."""
