@@ -113,10 +113,19 @@ def test_no_window_runs_alone():
     assert min(batches) >= 2
 
 
-def test_a_batch_that_exceeds_the_memory_is_halved():
+def exhaust_gpu():
+    raise torch.OutOfMemoryError
+
+
+def exhaust_memory():
+    torch.empty(1 << 50)
+
+
+@pytest.mark.parametrize("exhaust", [exhaust_gpu, exhaust_memory])
+def test_a_batch_that_exceeds_the_memory_is_halved(exhaust):
     def network(x):
         if len(x) > 2:
-            raise torch.OutOfMemoryError
+            exhaust()
         return two_channels(x)
 
     x = torch.randn(2, 9, 9, 9, generator=torch.Generator().manual_seed(3))
@@ -125,9 +134,12 @@ def test_a_batch_that_exceeds_the_memory_is_halved():
     assert torch.equal(result, infer(x, two_channels, (4, 4, 4), batch_size=8))
 
 
-def test_a_window_that_exceeds_the_memory_is_one_clear_line():
-    def network(x):
-        raise torch.OutOfMemoryError
-
+@pytest.mark.parametrize("exhaust", [exhaust_gpu, exhaust_memory])
+def test_a_window_that_exceeds_the_memory_is_one_clear_line(exhaust):
     with pytest.warns(InputWarning), pytest.raises(BadInput, match="too small for one window of 4x4x4 voxels"):
-        infer(torch.zeros(1, 9, 9, 9), network, (4, 4, 4))
+        infer(torch.zeros(1, 9, 9, 9), lambda x: exhaust(), (4, 4, 4))
+
+
+def test_another_error_of_a_network_is_no_lack_of_memory():
+    with pytest.raises(RuntimeError, match="shapes"):
+        infer(torch.zeros(1, 9, 9, 9), lambda x: x @ torch.zeros(7, 7), (4, 4, 4))

@@ -15,6 +15,7 @@ from medssl.errors import BadInput, InputWarning
 from medssl.inference.sliding_window import Precision
 
 Outputs = Any  # a tensor, or a tuple of tensors
+OUT_OF_MEMORY = "can't allocate memory", "not enough memory"  # of a CPU, on Linux and elsewhere
 MAX_DOUBLED_VOXELS = 64**3  # a window of 48^3 alone costs 7.4 times as much as in a batch; one of 96^3 as much
 
 
@@ -49,8 +50,9 @@ class TorchNetwork:
         is_slow = len(windows) == 1 and self.device == "cpu" and windows[0, 0].size <= MAX_DOUBLED_VOXELS
         try:
             return self._apply(np.repeat(windows, 2, axis=0) if is_slow else windows, len(windows))
-        except torch.OutOfMemoryError:
-            pass  # outside of the handler, the failed pass holds no memory
+        except RuntimeError as error:  # outside of the handler, the failed pass holds no memory
+            if not _is_out_of_memory(error):
+                raise
         if len(windows) == 1:
             size = "x".join(map(str, windows.shape[2:]))
             raise BadInput(f"memory of {self.device}: too small for one window of {size} voxels; predict on the CPU")
@@ -83,3 +85,8 @@ class TorchNetwork:
         if isinstance(outputs, Tensor):
             return outputs[:count].float()
         return tuple(part[:count].float() for part in outputs)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Returns whether an error states a lack of memory; that of a CPU has no class of its own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)
