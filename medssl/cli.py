@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import errno
 import logging
 import os
 import sys
@@ -212,9 +211,9 @@ def _format_warning(
 
 def _describe_error(error: Exception) -> str:
     """Describes an error in one line."""
-    from medssl.files import PART_PREFIX
+    from medssl.files import PART_PREFIX, is_disk_full
 
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and is_disk_full(error):
         return f"no space left on the disk of {error.filename or 'the output'}; free some space and run it again"
     if isinstance(error, OSError) and error.filename and error.strerror:
         path = Path(os.fsdecode(error.filename))

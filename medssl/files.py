@@ -1,5 +1,6 @@
 """Writes files and folders that are either complete or absent, locks folders and records checksums."""
 
+import errno
 import hashlib
 import json
 import os
@@ -119,6 +120,11 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder if folder.exists() else folder.parent).close()
     except OSError as error:
         raise BadInput(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Returns whether an error states that a disk, or a user's share of it, has no space left."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync(path: Path) -> None:

@@ -10,7 +10,7 @@ from medssl.errors import BadInput
 from medssl.export.export import FINDINGS, TABLE, CaseExporter, ExportOptions, describe_prediction
 from medssl.export.findings_table import FindingRow, write_table
 from medssl.export.source_series import read_all_series
-from medssl.files import atomic_folder, check_writable
+from medssl.files import atomic_folder, check_writable, is_disk_full
 from medssl.io.images import is_image
 from medssl.predictions_folder import Index
 
@@ -53,6 +53,7 @@ class PredictedDocuments:
 
         Raises:
             BadInput: If the folder holds the documents of another prediction of the case.
+            OSError: If the disk is full.
         """
         case = scan.case
         if (self.folder / case).exists():
@@ -63,7 +64,9 @@ class PredictedDocuments:
                 series = None if not files or is_image(files[0]) else read_all_series(files)
                 with atomic_folder(self.folder / case, is_private=True) as part:
                     self._rows[case] = CaseExporter(index, case, (), OPTIONS).write(part, series)
-            except BadInput as error:
+            except (BadInput, OSError) as error:
+                if is_disk_full(error):
+                    raise
                 self._reasons[case] = str(error)
                 log.warning("%s: no documents: %s", case, error)
                 return

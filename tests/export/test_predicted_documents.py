@@ -1,10 +1,12 @@
 """`predict --dicom-out` writes documents that are not verified, once per case and complete or not at all."""
 
 import csv
+import errno
 import json
 import re
 import shutil
 import subprocess
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -147,6 +149,22 @@ def test_a_case_that_cannot_be_exported_is_named_and_the_others_are_written(pred
     assert sorted(path.name for path in (tmp_path / "documents").iterdir()) == ["case-a", "case-c", "findings.csv"]
     assert not [*tmp_path.rglob(".part-*")]
     assert dcmread(tmp_path / "documents/case-c/sr.dcm").VerificationFlag == "UNVERIFIED"  # no finding, no SEG
+
+
+@pytest.mark.parametrize(("number", "is_case_left_out"), [(errno.EIO, True), (errno.ENOSPC, False)])
+def test_a_series_that_cannot_be_read_costs_its_case_and_a_full_disk_the_batch(
+    predictions, tmp_path, number, is_case_left_out
+):
+    documents = PredictedDocuments.open(tmp_path / "documents", resume=False)
+
+    def fail():
+        raise OSError(number, "the disk is broken")
+
+    scan = ScanRef("case-a", "a", None, lambda: None, list_files=fail)
+    with nullcontext() if is_case_left_out else pytest.raises(OSError, match="broken"):
+        documents.add_scan(ReviewedPredictions(predictions).index, scan)
+    with pytest.raises(BadInput, match=r"case-a.*broken") if is_case_left_out else nullcontext():
+        documents.require_complete()
 
 
 def test_predictions_that_nobody_opened_are_delivered_on_request(predictions, tmp_path, capsys):

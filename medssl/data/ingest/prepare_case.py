@@ -1,6 +1,5 @@
 """Prepares one case for a store: reads and checks it, normalizes and writes it, or refuses it with a reason."""
 
-import errno
 import hashlib
 import json
 import warnings
@@ -20,7 +19,7 @@ from medssl.data.ingest.structures.read_label import read_label
 from medssl.data.manifest import Case
 from medssl.data.normalization import IntensityNormalization
 from medssl.errors import BadInput, InputWarning, Message, join_messages, restore_message
-from medssl.files import write_json
+from medssl.files import is_disk_full, write_json
 from medssl.io import dates
 from medssl.io.dicom.deidentify import PseudonymKey, read_allowed_header
 from medssl.io.dicom.header_memory.memory import HeaderMemory
@@ -89,7 +88,7 @@ def prepare_case(job: PrepareJob) -> PrepareResult:
         case = replace(case, warnings=job.redact(message))
         result = PrepareResult(case, _make_rows(job, "used", case.id, warnings=message))
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if is_disk_full(error):
             raise
         result = PrepareResult(None, _make_rows(job, "refused", reason=_failure_message(error)))
     _write_record(job, result)

@@ -1,5 +1,6 @@
 """Predicts one case and writes its files, on the grid of its scan and with the fields of its header."""
 
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -12,7 +13,7 @@ from jaxtyping import Float, UInt8
 from medssl.arrays.disk_arrays import create_disk_array, release_pages
 from medssl.data.ingest.read_source import ScanRef
 from medssl.errors import BadInput, Message, as_message
-from medssl.files import write_json
+from medssl.files import is_disk_full, write_json
 from medssl.inference.channel_facts import describe_channels
 from medssl.inference.streaming.case_stream import PredictionSource
 from medssl.io import images, nifti
@@ -47,21 +48,26 @@ def predict_case(
 ) -> CaseOutcome:
     """Reads and predicts a scan, and writes its files into a new folder in `folder`.
 
+    A scan that cannot be read, predicted or written leaves no file behind, and its outcome has the reason. A full disk
+    raises OSError: the other scans would fail as well.
+
     Args:
         scan: The scan.
         predict: Maps an image and a case id to a prediction.
         folder: A folder on the disk of the predictions.
         num_labels: The highest label value.
     """
+    part = Path(tempfile.mkdtemp(dir=folder)) / "case"  # a job that is repeated after a kill has a folder of its own
     try:
         image, fields = scan.read(), read_header_fields(scan)
-        prediction = predict(image, scan.case)
-    except (BadInput, OSError) as error:
-        text = " ".join(str(error).split()).removeprefix(f"{scan.case}: ")
+        write_case(part, image, predict(image, scan.case), num_labels, fields)
+        write_json(part / CHANNELS, [asdict(facts) for facts in describe_channels(scan, image)])
+    except (BadInput, OSError, MemoryError) as error:
+        shutil.rmtree(part.parent)
+        if is_disk_full(error):
+            raise
+        text = " ".join(str(error).split()).removeprefix(f"{scan.case}: ") or "the memory does not suffice"
         return CaseOutcome(text=text, reason=as_message(error.args[0] if error.args else ""))
-    part = Path(tempfile.mkdtemp(dir=folder)) / "case"  # a job that is repeated after a kill has a folder of its own
-    write_case(part, image, prediction, num_labels, fields)
-    write_json(part / CHANNELS, [asdict(facts) for facts in describe_channels(scan, image)])
     return CaseOutcome(part, image.unit)
 
 
