@@ -37,12 +37,7 @@ class FaultySource:
     shape: tuple[int, int, int]
     case: str
     has_uncertainty = False
-
-    @property
-    def findings(self):
-        if self.case == "findings":
-            raise BadInput("findings: the findings cannot be joined")
-        return ()
+    findings = ()
 
     def iterate_blocks(self):
         slices = self.shape[::-1]
@@ -54,6 +49,8 @@ class FaultySource:
             if self.case == "memory" and n == 2:
                 raise MemoryError
             yield PredictionBlock(np.ones((1, *slices[1:]), np.uint8), np.ones((1, *slices[1:]), np.float32))
+        if self.case == "findings":
+            raise BadInput("findings: the findings cannot be joined")
 
 
 def predict_with_faults(image, case):
