@@ -22,6 +22,7 @@ SWEEPS = {  # the set; sweeps of one set have one recipe and share a folder
     "one": "hippocampus",
     "propagated": "hippocampus",
     "unlabelled": "hippocampus",
+    "shift": "hippocampus",
     "headneck": "headneck",
     "sarcoma": "sarcoma",
 }
@@ -36,7 +37,7 @@ NEEDED = {  # sweeps that need more made than the store: the file that is there 
     "one": (ATLAS, PARCELS),
     "propagated": (ATLAS,),
 }
-OWN = dict.fromkeys(NEEDED, "aligned")  # these have a recipe, and so a folder, of their own
+OWN = {**dict.fromkeys(NEEDED, "aligned"), "shift": "shift"}  # these have a recipe, and so a folder, of their own
 
 
 def main(work: str = "runs/fewshot", *names: str) -> None:

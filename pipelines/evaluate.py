@@ -16,6 +16,7 @@ def main(words: list[str]) -> None:
     from medssl.data.checks import leakage
     from medssl.data.ingest.reference_labels import References
     from medssl.evaluation.evaluate import evaluate, find_warnings, select_lesion_labels
+    from medssl.evaluation.groups import group_labelled
     from medssl.evaluation.report import require_report_folder, write_report
     from medssl.predictions_folder import read_index
 
@@ -28,12 +29,15 @@ def main(words: list[str]) -> None:
     if not args.allow_overlap:
         for model in index.model.get("runs", [index.model]):
             leakage.require_unseen(Path(model["run"]), args.labels, model.get("cases", cases))
+    groupings = {by: group_labelled(references, by) for by in args.by.split(",") if by}
     for warning in find_warnings(index, references):
         log.warning(warning)
     evaluations = evaluate(index, references, args.tolerance_mm, lesion_labels)
     results = list(track(evaluations, "evaluating", total=len(cases), console=Console(stderr=True)))
-    report = write_report(index, references, results, out, args.tolerance_mm)
+    report = write_report(index, references, results, out, args.tolerance_mm, groupings)
     Console().print(report.to_table())
+    if report.groups:
+        Console().print(report.groups_to_table())
     if len(cases) < len(index.cases):
         print(f"{len(index.cases) - len(cases)} cases have no reference label and were left out")
     print(f"{report.folder / 'summary.json'}\n{report.folder / 'cases.csv'}\n{report.folder / 'figures'}")
@@ -57,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--lesions",
         metavar="NAME,...",
         help="labels to score as lesions too (default: those whose kind is lesion); '' for none",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="PROPERTY,...",
+        default="",
+        help="compare groups of patients by site, sex, age, modality, spacing, or TABLE.csv:COLUMN",
     )
     parser.add_argument("--allow-overlap", action="store_true", help="also score cases that were trained on")
     return parser

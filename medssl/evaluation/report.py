@@ -1,8 +1,9 @@
 """Writes the report of an evaluation: tables, figures and images of the worst cases."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from rich.table import Table
 from medssl.data.ingest.reference_labels import References
 from medssl.errors import BadInput
 from medssl.evaluation.evaluate import CaseEvaluation, read_image
+from medssl.evaluation.groups import GroupScore, compare_groups, groups_to_csv
 from medssl.files import atomic_file, atomic_folder, check_writable, write_json, write_text
 from medssl.io import nifti
 from medssl.metrics import case_scores, charts, detection_scores
@@ -30,10 +32,22 @@ LESION_SCORES = (
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The folder of a report, and the content of its summary.json."""
+    """The folder of a report, the content of its summary.json, and the scores of groups."""
 
     folder: Path
     summary: dict[str, Any]
+    groups: tuple[GroupScore, ...] = ()
+
+    def groups_to_table(self) -> Table:
+        """Returns the scores of groups for a terminal; a star marks a difference with an adjusted p below 0.05."""
+        table = Table(title="groups of patients, against all others", title_justify="left")
+        for name in ("by", "group", "label", "patients", "Dice [95 %]", "difference [95 %]", "p (Holm)"):
+            table.add_column(name)
+        for score in self.groups:
+            difference = score.difference.format("+.3f") if score.difference else "-"
+            p = "" if score.p_holm is None else f"{score.p_holm:.3g}{' *' if score.is_different else ''}"
+            table.add_row(score.by, score.group, score.label, str(score.patients), score.dice.format(), difference, p)
+        return table
 
     def to_table(self) -> Table:
         """Returns the summary for a terminal: the mean and 95 % interval of each score, by label."""
@@ -58,9 +72,14 @@ class EvaluationReport:
 
 
 def write_report(
-    index: Index, references: References, evaluations: Sequence[CaseEvaluation], folder: Path, tolerance_mm: float
+    index: Index,
+    references: References,
+    evaluations: Sequence[CaseEvaluation],
+    folder: Path,
+    tolerance_mm: float,
+    groupings: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> EvaluationReport:
-    """Writes summary.json, tables of cases, lesions and patients, and figures; replaces an earlier report.
+    """Writes summary.json, tables of cases, groups, lesions and patients, and figures; replaces an earlier report.
 
     Args:
         index: The predictions folder.
@@ -68,6 +87,7 @@ def write_report(
         evaluations: The scores of the cases, from `evaluate`.
         folder: The folder to write; it stays unchanged if anything fails.
         tolerance_mm: The tolerance of the surface Dice (NSD).
+        groupings: Groups to compare: by property, the group of each case by its id.
     """
     rows = [row for evaluation in evaluations for row in evaluation.rows]
     if not rows:
@@ -78,6 +98,7 @@ def write_report(
             detections.setdefault(label, []).append(case_detections)
     bins = [evaluation.reliability for evaluation in evaluations if evaluation.reliability]
     reliability = {"voxels": sum(bins[1:], start=bins[0])} if bins else {}
+    groups = [score for by, group_of in groupings.items() for score in compare_groups(rows, group_of, by)]
     summary: dict[str, Any] = {
         "notice": NOTICE, "predictions": str(index.folder), "references": str(references.path), "model": index.model,
         "cases": len(evaluations), "missing": index.missing_cases, "tolerance_mm": tolerance_mm,
@@ -87,12 +108,15 @@ def write_report(
             for label, cases in detections.items()
         },
         "ece": reliability["voxels"].ece() if bins else None,
+        "groups": [asdict(score) for score in groups],
     }  # fmt: skip
     require_report_folder(folder)
     with atomic_folder(folder, overwrite=True) as part:
         write_json(part / "summary.json", summary)
         write_text(part / "cases.csv", case_scores.to_csv(rows))
         charts.plot_scores(rows, part / "figures" / "boxplot.png", tolerance_mm)
+        if groups:
+            _write_groups(part, groups)
         if detections:
             _write_lesion_files(part, detections, summary["lesions"])
         for label, cases in detections.items():
@@ -100,7 +124,19 @@ def write_report(
         if reliability:
             charts.plot_reliability(reliability, part / "figures" / "reliability.png")
         _draw_worst_cases(index, references, evaluations, part / "figures")
-    return EvaluationReport(folder, summary)
+    return EvaluationReport(folder, summary, tuple(groups))
+
+
+def _write_groups(part: Path, groups: Sequence[GroupScore]) -> None:
+    """Writes groups.csv, and a figure of the groups on the first label, which is the mean if there are several."""
+    write_text(part / "groups.csv", groups_to_csv(groups))
+    intervals = {
+        f"{score.by}: {score.group} ({score.patients})": score.dice
+        for score in groups
+        if score.label == groups[0].label
+    }
+    title = f"Dice, {groups[0].label}, by group (patients)"
+    charts.plot_intervals(intervals, title, part / "figures" / "groups.png")
 
 
 def _write_lesion_files(

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from medssl.data.case_groups import LabelDomain
 from medssl.settings import Settings
 
 SCRATCH = "scratch"
@@ -57,6 +58,9 @@ class Sweep(Settings):
         (1, 2, 4, 8, 16, None), min_length=1, description="numbers of labelled volumes; null takes all"
     )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1, description="seeds of label subset and training")
+    domain: LabelDomain = Field(
+        LabelDomain(), description="part of the store whose labels are used; the table compares it with the others"
+    )
     lesions: tuple[str, ...] = Field((), description="labels whose detection is evaluated in addition to Dice")
     tolerance_mm: PositiveFloat = Field(2.0, description="tolerance of the surface score NSD in mm")
     num_workers: int = Field(0, ge=0, description="number of cells that train at once; 0 trains in this process")

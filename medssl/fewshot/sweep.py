@@ -8,6 +8,7 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from medssl import config
+from medssl.data.case_groups import group_cases
 from medssl.data.checks.leakage import read_seen_cases
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
@@ -32,7 +33,7 @@ __all__ = ["Arm", "Sweep", "SweepResult", "run_sweep"]
 
 MessageCallback = Callable[[str], None]
 PARTS_FOLDER = "parts"  # locks of calls that share a sweep
-SCORING_KEYS = ("manifest", "lesions", "tolerance_mm")  # the settings of the evaluation, which all cells must share
+SCORING_KEYS = ("manifest", "lesions", "tolerance_mm", "domain")  # of the evaluation, which all cells share
 
 
 class SweepResult(NamedTuple):
@@ -50,7 +51,7 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
         watch: Receives progress messages.
     """
     manifest = Manifest.read(settings.manifest)
-    labelled = manifest.in_split("train").with_labels()
+    labelled = settings.domain.select(manifest.in_split("train").with_labels())
     for count in settings.num_labelled:
         select_labelled(labelled, count or len(labelled.cases), settings.seeds[0])
     references = References.read(settings.manifest)
@@ -150,7 +151,7 @@ def _require_learnable(cells: Sequence[SweepCell], manifest: Manifest) -> None:
     """Rejects a label subset that lacks a class."""
     for cell in cells:
         try:
-            subset = LabelSubset.select(manifest, cell.num_labelled, cell.seed)
+            subset = LabelSubset.select(manifest, cell.num_labelled, cell.seed, domain=cell.settings.label_domain)
             subset.check_classes(cell.settings.allow_missing_classes)
         except BadInput as error:
             raise BadInput(f"{cell.name}: {error}") from None
@@ -228,11 +229,23 @@ def _estimate_time(
     return f"about {format_duration(seconds)} on this machine's CPU for {counts}, by a few steps of each kind"
 
 
+def _group_tests(settings: Sweep) -> dict[str, str]:
+    """Returns the domain of each test case, for a table of its own; empty without domains."""
+    if settings.domain.by is None:
+        return {}
+    tests = Manifest.read(settings.manifest).in_split("test").with_labels()
+    return {
+        case: f"{settings.domain.by.rpartition(':')[2]} {group}"
+        + (" (with labels)" if group in settings.domain.values else "")
+        for case, group in group_cases(tests.cases, settings.domain.by).items()
+    }
+
+
 def _write_report(settings: Sweep, cells: Sequence[SweepCell], failed: Mapping[str, str]) -> list[TableRow]:
     arms = list(dict.fromkeys([*settings.arms, *(cell.arm for cell in cells)]))
     finished = sorted(
         (cell for cell in cells if cell.is_done), key=lambda cell: (cell.num_labelled, arms.index(cell.arm), cell.seed)
     )
-    rows = build_table(finished, settings.reference) if finished else []
+    rows = build_table(finished, settings.reference, _group_tests(settings)) if finished else []
     report.write(settings.out, rows, finished, report.SweepProgress(len(cells), len(finished), failed))
     return rows

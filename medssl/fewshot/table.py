@@ -1,8 +1,9 @@
 """Builds the table of a sweep: the score of each arm per number of labels, and its difference from the reference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -78,10 +79,15 @@ class TableRow:
         return f"{'better' if self.difference.estimate > 0 else 'worse'} than {reference}"
 
 
-def build_table(cells: Sequence[SweepCell], reference: str) -> list[TableRow]:
-    """Returns the rows of lesion detection (if evaluated), of Dice over all labels, and of Dice per structure.
+def build_table(
+    cells: Sequence[SweepCell], reference: str, domains: Mapping[str, str] = MappingProxyType({})
+) -> list[TableRow]:
+    """Returns the rows of lesion detection (if evaluated), of Dice over all labels, by domain and per structure.
 
-    Arms are in the order of the sweep.
+    Args:
+        cells: The finished cells, with the arms in the order of the sweep.
+        reference: The arm that all others are compared with.
+        domains: The domain of each test case, for rows over all labels of each domain.
     """
     scores = {(c.arm, c.num_labelled, c.seed): read_scores(c.folder, "dice") for c in cells}
     patients = next(iter(scores.values()))[1]
@@ -94,6 +100,10 @@ def build_table(cells: Sequence[SweepCell], reference: str) -> list[TableRow]:
         labels = structures if structure == ALL else [structure]
         means = {key: case_means(cell_scores, cases, labels) for key, (cell_scores, _) in scores.items()}
         rows += _structure_rows(structure, means, [patients[case] for case in cases], reference)
+        for domain in sorted(set(domains.values())) if labels == structures else ():
+            places = [n for n, case in enumerate(cases) if domains[case] == domain]
+            parts = {key: scores_of_cases[places] for key, scores_of_cases in means.items()}
+            rows += _structure_rows(f"{structure}, {domain}", parts, [patients[cases[n]] for n in places], reference)
     return _add_compute(rows, cells)
 
 

@@ -11,6 +11,7 @@ from medssl.files import atomic_file
 from medssl.metrics.calibration import Reliability
 from medssl.metrics.case_scores import CaseScore
 from medssl.metrics.lesions import MatchResult, compute_operating_points
+from medssl.metrics.statistics import Interval
 
 INK = "#334155"
 TINTS = ("#0e7490", "#b45309", "#be185d", "#4d7c0f", "#6d28d9", "#a16207")
@@ -31,6 +32,18 @@ def plot_scores(rows: Sequence[CaseScore], path: Path, tolerance_mm: float) -> N
         axes.tick_params(axis="x", rotation=30 if len(names) > 2 else 0)
         if metric != "hd95_mm":
             axes.set_ylim(-0.02, 1.02)
+    _save(figure, path)
+
+
+def plot_intervals(intervals: Mapping[str, Interval], title: str, path: Path) -> None:
+    """Plots estimates with their intervals, one line each, from top to bottom."""
+    figure = Figure(figsize=(5.6, 0.9 + 0.32 * len(intervals)), layout="constrained")
+    axes, places = figure.subplots(), -np.arange(len(intervals))
+    axes.hlines(places, *([getattr(i, end) for i in intervals.values()] for end in ("low", "high")), color=TINTS[0])
+    axes.plot([interval.estimate for interval in intervals.values()], places, "o", color=TINTS[0], markersize=5)
+    axes.set_yticks(places, list(intervals))
+    axes.set(title=title, xlim=(0, 1), ylim=(places[-1] - 0.6, 0.6))
+    axes.grid(alpha=0.3, axis="x")
     _save(figure, path)
 
 

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from medssl.config import PatchSize, module_choice
+from medssl.data.case_groups import LabelDomain
 from medssl.data.checks import leakage
 from medssl.data.checks.leakage import CaseTrace
 from medssl.data.crops import CropDataset
@@ -58,6 +59,7 @@ class FinetuneConfig(Settings):
         (), description="input channels of the pretraining that these scans have, in their order; [] for all"
     )
     num_labelled: PositiveInt | None = Field(None, description="number of labelled volumes to use; null uses all")
+    label_domain: LabelDomain = Field(LabelDomain(), description="part of the store whose labels are used")
     classes: tuple[str, ...] = Field(
         (), description="names of the classes to learn; the others become background; [] learns all"
     )
@@ -194,7 +196,7 @@ class FinetuneData:
         manifest = Manifest.read(config.manifest)
         if config.num_folds:
             manifest = assign_fold(manifest, config.fold, config.num_folds, config.seed)
-        subset = LabelSubset.select(manifest, config.num_labelled, config.seed, config.classes)
+        subset = LabelSubset.select(manifest, config.num_labelled, config.seed, config.classes, config.label_domain)
         subset.check_classes(config.allow_missing_classes)
         segment.check_regions(config.task, subset.classes)
         val = manifest.in_split("val").with_labels().head(config.max_val_cases)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from medssl.data.case_groups import LabelDomain
 from medssl.data.classes import Classes
 from medssl.data.manifest import Manifest
 from medssl.data.splits import select_labelled
@@ -27,7 +28,12 @@ class LabelSubset:
 
     @classmethod
     def select(
-        cls, manifest: Manifest, num_labelled: int | None, seed: int, class_names: Sequence[str] = ()
+        cls,
+        manifest: Manifest,
+        num_labelled: int | None,
+        seed: int,
+        class_names: Sequence[str] = (),
+        domain: LabelDomain | None = None,
     ) -> "LabelSubset":
         """Selects labelled volumes of the training split; for one seed, smaller subsets are parts of larger ones.
 
@@ -36,12 +42,13 @@ class LabelSubset:
             num_labelled: Number of labelled volumes; None takes all.
             seed: Seed of the selection.
             class_names: Classes to learn, of which the others become background; () is all.
+            domain: Part of the store whose labels may be selected; None is all of it.
 
         Raises:
             BadInput: The training split has no labelled case, or fewer than `num_labelled`, or a class is unknown.
         """
         train = manifest.in_split("train")
-        candidates = train.with_labels()
+        candidates = (domain or LabelDomain()).select(train.with_labels())
         labelled = select_labelled(candidates, num_labelled or len(candidates.cases), seed)
         classes = Classes.from_metadata(StoreMetadata.read(manifest.folder))
         if not labelled.cases or not classes.names:

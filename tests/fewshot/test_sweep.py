@@ -12,6 +12,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from medssl import cli, config
+from medssl.data.case_groups import LabelDomain, group_cases
 from medssl.data.checks import leakage as leaks
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
@@ -111,6 +112,32 @@ def test_every_cell_is_trained_tested_and_reported(finished_sweep):
     again = []
     assert [line.score for line in run_sweep(sweep, again.append).rows] == [line.score for line in rows]
     assert again == ["8 cells, 8 done already"]
+
+
+def test_labels_of_one_domain_are_tested_on_each(manifest, tmp_path):
+    cases = Manifest.read(manifest).cases
+    table = tmp_path / "scanners.csv"
+    table.write_text(
+        "case,scanner\n" + "".join(f"{case.id},{'GE' if n % 2 else 'UIH'}\n" for n, case in enumerate(cases))
+    )
+    domain = {"by": f"{table}:scanner", "values": ["GE"]}
+    sweep = Sweep(out=tmp_path / "sweep", manifest=manifest, **OPTIONS | ONE_CELL | {"domain": domain})
+    rows = run_sweep(sweep, lambda message: None).rows
+    groups = group_cases(cases, domain["by"])
+    assert {groups[case] for case in Run(sweep.out / "cells/scratch-k1-s0/run").metadata["cases"]} == {"GE"}
+    overall, ge, uih = rows[:3]
+    assert [row.structure for row in (overall, ge, uih)] == [
+        "all labels",
+        "all labels, scanner GE (with labels)",
+        "all labels, scanner UIH",
+    ]
+    assert ge.cases + uih.cases == overall.cases
+    mean = (ge.score.estimate * ge.cases + uih.score.estimate * uih.cases) / overall.cases
+    assert mean == pytest.approx(overall.score.estimate)
+    with pytest.raises(BadInput, match="was begun with another domain"):
+        run_sweep(sweep.model_copy(update={"domain": LabelDomain()}), lambda message: None)
+    with pytest.raises(BadInput, match=r"Canon: no group of these cases by .*; these are GE \(\d\), UIH \(\d\)"):
+        run_sweep(sweep.model_copy(update={"domain": LabelDomain(by=domain["by"], values=("Canon",))}), print)
 
 
 def test_a_stopped_sweep_continues_with_the_remaining_cells(sweep, monkeypatch):

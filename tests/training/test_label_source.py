@@ -104,6 +104,7 @@ def test_a_stopped_training_resumes_to_the_same_weights(labels, manifest, tmp_pa
         ({"source": "maps", "folder": "maps"}, r"source=maps needs structures"),
         ({"source": "labelled", "folder": "maps"}, r"folder has no use with source=labelled"),
         ({"num_labelled": 2}, r"num_labelled has no use with source=none"),
+        ({"domain": {"by": "site"}}, r"domain has no use with source=none"),
         ({"source": "maps", "folder": "maps", "structures": [[1, 2], [2]]}, r"no value may stand in two groups"),
         ({"source": "maps", "folder": "maps", "structures": [[]]}, r"every group needs a value"),
     ],

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
+from medssl.data.case_groups import LabelDomain
 from medssl.data.classes import Classes
 from medssl.data.label_maps import write_label_map_store
 from medssl.data.manifest import Manifest
@@ -32,6 +33,9 @@ class LabelSource(Settings):
     num_labelled: PositiveInt | None = Field(
         None, description="labelled, propagated: number of labelled volumes to use; null uses all"
     )
+    domain: LabelDomain = Field(
+        LabelDomain(), description="labelled, propagated: part of the store whose labels are used"
+    )
     atlas: Path | None = Field(None, description="propagated: the folder that `medssl atlas` wrote for these volumes")
     folder: Path | None = Field(None, description="maps: folder of label maps in NIfTI, without images")
     structures: tuple[tuple[PositiveInt, ...], ...] = Field(
@@ -46,9 +50,10 @@ class LabelSource(Settings):
     @model_validator(mode="after")
     def _check_source(self) -> "LabelSource":
         needed: dict[str, tuple[str, ...]] = {"propagated": ("atlas",), "maps": ("folder", "structures")}
-        allowed = {"labelled": ("num_labelled",), "propagated": ("num_labelled", "atlas"), **{"maps": needed["maps"]}}
-        for key in ("num_labelled", "atlas", "folder", "structures"):
-            is_given = getattr(self, key) not in (None, ())
+        subset = ("num_labelled", "domain")
+        allowed = {"labelled": subset, "propagated": (*subset, "atlas"), "maps": needed["maps"]}
+        for key in (*subset, "atlas", "folder", "structures"):
+            is_given = getattr(self, key) != type(self).model_fields[key].default
             if key in needed.get(self.source, ()) and not is_given:
                 raise ValueError(f"source={self.source} needs {key}; give labels.{key}")
             if is_given and key not in allowed.get(self.source, ()):
@@ -111,7 +116,7 @@ def plan_labels(source: LabelSource, manifest: Manifest, cases: Manifest, spec: 
         return LabelPlan(cases, None, lambda folder: LabelPool(cases, None, spec.normalization))
     if source.folder:
         return _plan_maps(source, source.folder, cases, spec)
-    subset = LabelSubset.select(manifest, source.num_labelled, seed)
+    subset = LabelSubset.select(manifest, source.num_labelled, seed, domain=source.domain)
     if source.atlas is None:
         labelled = LabelPool(subset.labelled, subset.classes, spec.normalization)
         return LabelPlan(subset.labelled, subset.classes.count, lambda folder: labelled)

@@ -1,0 +1,131 @@
+"""Groups the cases of a store by site, sex, age, modality or spacing, or by a column of a table."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from medssl.data.manifest import Case, Manifest
+from medssl.errors import BadInput
+from medssl.settings import Settings
+
+PROPERTIES = ("site", "sex", "age", "modality", "spacing")
+UNKNOWN = "unknown"
+AGE_LIMITS = (18, 40, 60, 80)
+MAX_NUMBERS = 5  # a column with more different numbers is divided at their median
+KEY_COLUMNS = ("id", "case", "patient")
+
+
+class LabelDomain(Settings):
+    """The part of a store whose labels are trained on, as one site of several; all other volumes stay unlabelled."""
+
+    by: str | None = Field(
+        None, description="how cases are grouped: site, sex, age, modality, spacing, or TABLE.csv:COLUMN; null is off"
+    )
+    values: tuple[str, ...] = Field((), description="groups whose labels are trained on; [] takes all")
+
+    @model_validator(mode="after")
+    def _check_values(self) -> "LabelDomain":
+        if self.values and self.by is None:
+            raise ValueError("values: say by what cases are grouped, as by: site")
+        return self
+
+    def select(self, manifest: Manifest) -> Manifest:
+        """Returns the cases of the chosen groups; raises BadInput if a value is the name of no group."""
+        if self.by is None or not self.values:
+            return manifest
+        groups = group_cases(manifest.cases, self.by)
+        unknown = sorted(set(self.values) - set(groups.values()))
+        if unknown:
+            raise BadInput(
+                f"{', '.join(unknown)}: no group of these cases by {self.by}; these are {describe_groups(groups)}"
+            )
+        return manifest.select([n for n, case in enumerate(manifest.cases) if groups[case.id] in self.values])
+
+
+def group_cases(cases: Sequence[Case], by: str) -> dict[str, str]:
+    """Returns the group of each case by its id.
+
+    Ages are in bands of years, the spacing is that of the store, in mm. A table gives each case its value in the
+    column; one that is not listed is `unknown`. Numbers of more than five different values are divided at the median.
+
+    Args:
+        cases: The cases.
+        by: One of PROPERTIES, or TABLE.csv:COLUMN with a table that has a column id, case or patient.
+
+    Raises:
+        BadInput: There is no such property, table or column, or the table lists a case twice with different values.
+    """
+    if by in PROPERTIES:
+        return {case.id: _name_property(case, by) for case in cases}
+    path, separator, column = by.rpartition(":")
+    if not separator or not path.endswith(".csv"):
+        raise BadInput(f"{by}: cases are grouped by {', '.join(PROPERTIES)}, or by a table: TABLE.csv:COLUMN")
+    key, values = _read_column(Path(path), column)
+    groups = {case.id: values.get(case.patient if key == "patient" else case.id, "") or UNKNOWN for case in cases}
+    if all(group == UNKNOWN for group in groups.values()):
+        raise BadInput(f"{path}: its column {key} names none of the {len(groups)} cases; compare it with the manifest")
+    return _divide_numbers(groups)
+
+
+def describe_groups(groups: Mapping[str, str]) -> str:
+    """Returns the names of the groups with their numbers of cases, for a message."""
+    names = sorted(set(groups.values()))
+    return ", ".join(f"{name} ({sum(group == name for group in groups.values())})" for name in names)
+
+
+def _name_property(case: Case, name: str) -> str:
+    if name == "spacing":
+        return "x".join(f"{edge:g}" for edge in case.spacing_mm)
+    if name == "age":
+        return UNKNOWN if case.age_years is None else _name_age(case.age_years)
+    return str(getattr(case, name)) or UNKNOWN
+
+
+def _name_age(years: float) -> str:
+    limits = (0, *AGE_LIMITS)
+    band = int(np.searchsorted(limits, years, side="right")) - 1
+    return f"{limits[band]}-{limits[band + 1] - 1}" if band + 1 < len(limits) else f"{limits[band]} and older"
+
+
+def _read_column(path: Path, column: str) -> tuple[str, dict[str, str]]:
+    """Returns the name of the column that names the cases, and the value of each."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            rows = list(csv.DictReader(handle))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path}: cannot be read as a table ({error})") from None
+    columns = list(rows[0]) if rows else []
+    key = next((name for name in KEY_COLUMNS if name in columns), None)
+    if key is None or column not in columns:
+        needed = f"a column {column}" if key else f"a column {' or '.join(KEY_COLUMNS)}"
+        raise BadInput(f"{path}: needs {needed}; its columns are {', '.join(columns) or 'none'}")
+    values: dict[str, str] = {}
+    for row in rows:
+        value = (row[column] or "").strip()
+        if values.setdefault(row[key], value) != value:
+            raise BadInput(f"{path}: lists {row[key]} twice, as {values[row[key]]!r} and as {value!r}")
+    return key, values
+
+
+def _divide_numbers(groups: dict[str, str]) -> dict[str, str]:
+    """Divides groups that are numbers at the median if there are many of them."""
+    numbers = {case: _parse_number(group) for case, group in groups.items() if group != UNKNOWN}
+    if len(set(groups.values())) <= MAX_NUMBERS or None in numbers.values():
+        return groups
+    middle = float(np.median([number for number in numbers.values() if number is not None]))
+    sides = {
+        case: f"{'up to' if number <= middle else 'above'} {middle:g}"
+        for case, number in numbers.items()
+        if number is not None
+    }
+    return {case: sides.get(case, UNKNOWN) for case in groups}
+
+
+def _parse_number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
