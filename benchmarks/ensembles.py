@@ -22,7 +22,7 @@ from benchmarks.fewshot import provenance
 from benchmarks.suggest import only
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.splits import assign_splits, select_labelled
+from medssl.data.selection.splits import assign_splits, select_labelled
 from medssl.errors import BadInput
 from medssl.evaluation.compare import case_means, compare, read_scores
 from medssl.evaluation.evaluate import voxel_reliability

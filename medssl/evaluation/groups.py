@@ -10,9 +10,9 @@ from jaxtyping import Float
 from scipy import stats
 
 from medssl.csv_text import neutralize
-from medssl.data.case_groups import group_cases
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
+from medssl.data.selection.case_groups import group_cases
 from medssl.errors import BadInput
 from medssl.metrics.case_scores import CaseScore
 from medssl.metrics.statistics import Interval, adjust_holm, mean_interval

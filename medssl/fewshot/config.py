@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from medssl.data.case_groups import LabelDomain
+from medssl.data.selection.case_groups import LabelDomain
 from medssl.settings import Settings
 
 SCRATCH = "scratch"

@@ -8,11 +8,11 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from medssl import config
-from medssl.data.case_groups import group_cases
 from medssl.data.checks.leakage import read_seen_cases
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.splits import select_labelled
+from medssl.data.selection.case_groups import group_cases
+from medssl.data.selection.splits import select_labelled
 from medssl.data.worker_pool import make_job_runner
 from medssl.errors import BadInput
 from medssl.evaluation.evaluate import select_evaluated_labels

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from medssl.data.ingest.read_source import ScanRef, list_scans, list_stored_scans
 from medssl.data.manifest import Manifest
-from medssl.data.splits import assign_fold
+from medssl.data.selection.splits import assign_fold
 from medssl.errors import BadInput
 from medssl.inference.streaming.case_stream import Prediction
 from medssl.models.model_pool import describe_runs

@@ -11,13 +11,13 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 
 from medssl.config import PatchSize, module_choice
-from medssl.data.case_groups import LabelDomain
 from medssl.data.checks import leakage
 from medssl.data.checks.leakage import CaseTrace
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.registration.atlas import Atlas
-from medssl.data.splits import assign_fold
+from medssl.data.selection.case_groups import LabelDomain
+from medssl.data.selection.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.models.provenance import list_weight_licences
 from medssl.models.trained_model import TrainedModel, list_units

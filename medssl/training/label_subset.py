@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from medssl.data.case_groups import LabelDomain
 from medssl.data.classes import Classes
 from medssl.data.manifest import Manifest
-from medssl.data.splits import select_labelled
+from medssl.data.selection.case_groups import LabelDomain
+from medssl.data.selection.splits import select_labelled
 from medssl.data.store import Store
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput

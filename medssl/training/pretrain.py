@@ -15,7 +15,7 @@ from medssl.data.checks import leakage
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.pools.case_pool import CasePool, PooledCrops
-from medssl.data.splits import assign_fold
+from medssl.data.selection.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
 from medssl.models.provenance import encoder_metadata, list_weight_licences, store_digests

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medssl.data.manifest import Case, Manifest
-from medssl.data.splits import allocate_counts, assign_splits, select_labelled
+from medssl.data.selection.splits import allocate_counts, assign_splits, select_labelled
 from medssl.data.storage.arrow_rows import ArrowRows
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}

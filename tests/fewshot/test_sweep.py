@@ -12,13 +12,13 @@ import pytest
 from filelock import FileLock, Timeout
 
 from medssl import cli, config
-from medssl.data.case_groups import LabelDomain, group_cases
 from medssl.data.checks import leakage as leaks
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.reference_labels import References
 from medssl.data.manifest import Manifest
-from medssl.data.splits import select_labelled
+from medssl.data.selection.case_groups import LabelDomain, group_cases
+from medssl.data.selection.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.fewshot import cell
 from medssl.fewshot import sweep as sweep_module

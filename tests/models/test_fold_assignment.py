@@ -9,7 +9,7 @@ import pytest
 from medssl import cli
 from medssl.data.checks import leakage as leaks
 from medssl.data.manifest import Manifest
-from medssl.data.splits import assign_fold
+from medssl.data.selection.splits import assign_fold
 from medssl.inference.calibration import Calibration, Threshold
 from medssl.io import nifti
 from medssl.models.calibrate_runs import _weaken_guarantee

@@ -10,7 +10,7 @@ from medssl import cli, config
 from medssl.data.checks import leakage
 from medssl.data.label_maps import write_label_map_store
 from medssl.data.manifest import Manifest
-from medssl.data.splits import select_labelled
+from medssl.data.selection.splits import select_labelled
 from medssl.data.store import Store
 from medssl.errors import BadInput, Stopped
 from medssl.io import nifti

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from medssl import config
 from medssl.data.checks import leakage
 from medssl.data.manifest import Manifest
-from medssl.data.splits import assign_fold
+from medssl.data.selection.splits import assign_fold
 from medssl.errors import BadInput
 from medssl.training.finetune import FinetuneConfig, finetune
 from medssl.training.pretrain import PretrainConfig, pretrain

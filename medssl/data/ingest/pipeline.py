@@ -33,7 +33,7 @@ from medssl.data.ingest.read_source import is_inside
 from medssl.data.ingest.store_settings import fit_normalization, name_classes, update_metadata
 from medssl.data.ingest.structures.attach import renumber_structures
 from medssl.data.manifest import Case, Manifest
-from medssl.data.splits import DEFAULT_SPLIT_FRACTIONS, assign_new_patients, assign_splits, content_order
+from medssl.data.selection.splits import DEFAULT_SPLIT_FRACTIONS, assign_new_patients, assign_splits, content_order
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.files import exclusive_lock, sweep_parts, write_checksums

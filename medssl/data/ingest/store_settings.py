@@ -15,7 +15,7 @@ from medssl.data.ingest.read_source import read_image
 from medssl.data.ingest.source import Source
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
-from medssl.data.splits import DEFAULT_SPLIT_FRACTIONS
+from medssl.data.selection.splits import DEFAULT_SPLIT_FRACTIONS
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.volume import Spacing

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from medssl.data.crops import CropDataset, Crops, collate
 from medssl.data.manifest import Manifest
-from medssl.data.splits import select_labelled
+from medssl.data.selection.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel
 from medssl.nn.encoder import Encoder

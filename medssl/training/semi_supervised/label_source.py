@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, PositiveInt, model_validator
 
-from medssl.data.case_groups import LabelDomain
 from medssl.data.classes import Classes
 from medssl.data.label_maps import write_label_map_store
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.selection.case_groups import LabelDomain
 from medssl.models.trained_model import TrainedModel
 from medssl.settings import Settings
 from medssl.training.label_subset import LabelSubset

@@ -17,7 +17,7 @@ from medssl.data.ingest.prepare_case import PrepareJob, prepare_case
 from medssl.data.ingest.read_source import read_source
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
-from medssl.data.splits import assign_splits
+from medssl.data.selection.splits import assign_splits
 from medssl.data.store import Store
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput

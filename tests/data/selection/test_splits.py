@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.data.manifest import Case, Manifest
-from medssl.data.splits import assign_fold, assign_new_patients, assign_splits, select_labelled
+from medssl.data.selection.splits import assign_fold, assign_new_patients, assign_splits, select_labelled
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
 

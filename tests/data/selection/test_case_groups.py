@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from medssl.data.case_groups import LabelDomain, group_cases
 from medssl.data.manifest import Case, Manifest
+from medssl.data.selection.case_groups import LabelDomain, group_cases
 from medssl.errors import BadInput
 
 

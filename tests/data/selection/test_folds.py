@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.data.manifest import Case, Manifest
-from medssl.data.splits import assign_fold
+from medssl.data.selection.splits import assign_fold
 from medssl.errors import BadInput
 
 

@@ -1,0 +1,1 @@
+"""Chooses cases: splits, folds, nested subsets of labelled cases, and groups."""
