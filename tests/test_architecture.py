@@ -12,7 +12,7 @@ THIRD_PARTIES = {
     "pydicom": ("medssl/io/",),
     "highdicom": ("medssl/io/",),
     "nibabel": ("medssl/io/",),
-    "SimpleITK": ("medssl/io/", "medssl/data/"),
+    "SimpleITK": ("medssl/data/registration/",),
     "dicomweb_client": ("medssl/io/",),
     "requests": ("medssl/io/",),
     "pynetdicom": ("medssl/io/",),

@@ -12,7 +12,9 @@ from medssl.volume import Volume
 
 NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr")
 MGH_ENDINGS = (".mgh", ".mgz")
-ENDINGS = (*NIFTI_ENDINGS, *MGH_ENDINGS, ".nrrd", ".nhdr", ".mha", ".mhd")
+NRRD_ENDINGS = (".nrrd", ".nhdr")
+METAIMAGE_ENDINGS = (".mha", ".mhd")
+ENDINGS = (*NIFTI_ENDINGS, *MGH_ENDINGS, *NRRD_ENDINGS, *METAIMAGE_ENDINGS)
 
 
 def is_image(path: Path) -> bool:
@@ -58,14 +60,17 @@ def read_all_axes(path: Path) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]
     """Returns the lengths of all axes of a file, which may hold several volumes, and its affine, from the header.
 
     Raises:
-        BadInput, ValueError, RuntimeError: If the header is damaged or its geometry is missing or contradictory.
+        BadInput: If the header is damaged or its geometry is missing or contradictory.
     """
     return _choose_reader(path).read_all_axes(path)
 
 
 def _choose_reader(path: Path) -> Any:
     """Returns the module that reads files with this ending."""
-    return _import_reader("nifti" if is_nifti(path) else "mgh" if is_mgh(path) else "nrrd_metaimage")
+    if is_nifti(path) or is_mgh(path):
+        return _import_reader("nifti" if is_nifti(path) else "mgh")
+    is_nrrd = path.name.lower().endswith(NRRD_ENDINGS)
+    return _import_reader("text_headers.nrrd" if is_nrrd else "text_headers.metaimage")
 
 
 def _import_reader(name: str) -> Any:

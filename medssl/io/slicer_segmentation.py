@@ -4,12 +4,12 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from medssl.errors import BadInput, InputWarning, Message
+from medssl.io.text_headers import nrrd
 from medssl.io.voxel_files import MAX_HEADER_BYTES
 from medssl.io.voxels import list_label_values
 from medssl.volume import Volume
@@ -56,7 +56,7 @@ def read_segment(path: Path, segment: Segment) -> Volume:
     Raises:
         BadInput: The file is damaged, its geometry is incomplete, or it has no such layer.
     """
-    layers = import_module("medssl.io.nrrd_metaimage").read_layers(path)  # SimpleITK is needed for this alone
+    layers = nrrd.read_layers(path)
     if not 0 <= segment.layer < len(layers):
         raise BadInput(
             Message(

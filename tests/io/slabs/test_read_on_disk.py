@@ -5,11 +5,12 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from medssl.arrays import disk_arrays
 from medssl.arrays.disk_arrays import is_on_disk
 from medssl.errors import BadInput, InputWarning
-from medssl.io import images, nrrd_metaimage
+from medssl.io import images
 from medssl.io.slabs import nifti_slices
 from medssl.io.slabs.read_on_disk import read_on_disk
 
@@ -51,8 +52,8 @@ def test_big_endian_fractions_and_other_formats(tmp_path):
     found = read_on_disk(path)
     assert found.voxels.dtype == np.float32
     assert np.array_equal(found.voxels, images.read(path).voxels)
-    image = nrrd_metaimage.sitk.GetImageFromArray(voxels.astype(np.float32))
-    nrrd_metaimage.sitk.WriteImage(image, str(tmp_path / "ct.mha"))
+    image = sitk.GetImageFromArray(voxels.astype(np.float32))
+    sitk.WriteImage(image, str(tmp_path / "ct.mha"))
     assert is_on_disk(read_on_disk(tmp_path / "ct.mha").voxels)
     assert np.array_equal(read_on_disk(tmp_path / "ct.mha").voxels, images.read(tmp_path / "ct.mha").voxels)
 

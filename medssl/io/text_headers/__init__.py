@@ -1,0 +1,1 @@
+"""Images whose geometry stands in a text header: NRRD and MetaImage."""
