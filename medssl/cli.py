@@ -65,7 +65,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 }
 
 EXTRAS = {
-    "train": ("torch", "monai", "einops", "lightning", "safetensors", "tensorboardX"),
+    "train": ("torch", "monai", "einops", "lightning", "safetensors", "tensorboardX", "SimpleITK"),
     "onnx": ("onnxruntime",),
     "export": ("onnx", "onnxscript"),
     "pacs": ("dicomweb_client", "requests", "pynetdicom"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from medssl import cli
 from medssl.io import nifti
@@ -70,7 +71,9 @@ def install(wheel, extra, folder):
         pytest.skip(f"no package index here: {process.stderr.splitlines()[-1]}")
     assert process.returncode == 0, process.stderr
     listing = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True)
-    assert not {"torch", "monai", "lightning"} & {row["name"] for row in json.loads(listing.stdout)}
+    assert not {"torch", "monai", "lightning", "simpleitk"} & {
+        row["name"].lower() for row in json.loads(listing.stdout)
+    }
     return python
 
 
@@ -105,6 +108,21 @@ def test_the_app_installs_and_opens_without_torch(app_environment, tmp_path):
             assert _answers(f"http://127.0.0.1:{port}/_stcore/health", server), server.stderr.read().decode()
         finally:
             server.terminate()
+
+
+def test_the_app_reads_nrrd_and_names_the_extra_of_registration(app_environment, tmp_path):
+    """SimpleITK, the largest package, is needed for registration alone."""
+    (tmp_path / "scans").mkdir()
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20)).astype(np.int16)
+    for name in "ab":
+        image = sitk.GetImageFromArray(np.roll(voxels, ord(name)))
+        sitk.WriteImage(image, str(tmp_path / "scans" / f"{name}.nrrd"), useCompression=True)
+    medssl = [app_environment, "-m", "medssl.cli"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300}
+    process = subprocess.run([*medssl, "ingest", "scans", "--out", "store", "--modality", "CT"], **options)
+    assert process.returncode == 0 and "2 cases prepared" in process.stdout, process.stderr
+    process = subprocess.run([*medssl, "atlas", "store/manifest.csv", "--out", "atlas"], **options)
+    assert process.returncode == 2 and "pip install 'medssl[train]'" in process.stderr
 
 
 def _answers(url: str, server: subprocess.Popen) -> bool:
