@@ -1,5 +1,7 @@
 """The package with its extra `app` from newest and lowest dependencies on each Python: its size, and whether it works.
 
+A last row holds Streamlit alone, which the app is built on: no size below it can be reached.
+
 usage: python -m benchmarks.installs [PYTHON ...]; interpreters to try, by default those of 3.11 to 3.13 that are found.
 It needs a package index; uv is installed into a throw-away environment.
 """
@@ -9,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import venv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ from medssl.inference.phantom_predictions import write_phantom_predictions
 ROOT = Path(__file__).parents[1]
 VERSIONS = ("3.11", "3.12", "3.13")
 RESOLUTIONS = ("highest", "lowest-direct")
-NUM_LARGEST = 6
+NUM_LARGEST = 8
 SMOKE = (
     "--version",
     "ingest {scans} --out {out}/store",
@@ -59,17 +62,22 @@ def main(*interpreters: str) -> None:
         print("| Python | dependencies | packages | MB on disk | largest | works |\n|---|---|---|---|---|---|")
         for python in pythons:
             for resolution in RESOLUTIONS:
-                installation = install(folder, uv, wheel, python, resolution)
-                largest = ", ".join(f"{name} {size:.0f}" for name, size in installation.largest.items())
-                version = read_version(python)
-                failures += [f"{version}, {resolution}: {installation.failure}"] * bool(installation.failure)
-                print(
-                    f"| {version} | {resolution} | {installation.packages} | {installation.megabytes:.0f} | {largest} |"
-                    f" {installation.failure or 'yes'} |",
-                    flush=True,
-                )
+                failures += print_row(python, resolution, install(folder, uv, wheel, python, resolution))
+        failures += print_row(python, "Streamlit alone", install_streamlit(folder, uv, python))
     if failures:
         sys.exit("\n".join(failures))
+
+
+def print_row(python: str, dependencies: str, installation: Installation) -> list[str]:
+    """Prints a row of the table, and returns what failed."""
+    largest = ", ".join(f"{name} {size:.0f}" for name, size in installation.largest.items())
+    version = read_version(python)
+    print(
+        f"| {version} | {dependencies} | {installation.packages} | {installation.megabytes:.0f} | {largest} |"
+        f" {installation.failure or 'yes'} |",
+        flush=True,
+    )
+    return [f"{version}, {dependencies}: {installation.failure}"] * bool(installation.failure)
 
 
 def build_wheel(folder: Path) -> Path:
@@ -88,10 +96,8 @@ def install_uv(folder: Path) -> Path:
 def install(folder: Path, uv: Path, wheel: Path, python: str, resolution: str) -> Installation:
     """Installs the wheel with its extra `app` into a new environment, and tries the commands of SMOKE there."""
     environment, out = folder / "environment", folder / "out"
-    for path in (environment, out):
-        shutil.rmtree(path, ignore_errors=True)
-    _run([str(uv), "venv", "--quiet", "--python", python, str(environment)])
-    own = environment / "bin" / "python"
+    shutil.rmtree(out, ignore_errors=True)
+    own = create_environment(environment, uv, python)
     pins = folder / "requirements.txt"
     resolve = ["pip", "compile", "--quiet", "--python", python, "--resolution", resolution, "--extra", "app"]
     resolve += ["--upgrade", "--only-binary", ":all:", str(ROOT / "pyproject.toml"), "-o", str(pins)]
@@ -102,12 +108,40 @@ def install(folder: Path, uv: Path, wheel: Path, python: str, resolution: str) -
     for words in [] if failure else [command.format(**paths) for command in SMOKE]:
         failure = failure or _describe_failure([str(own), "-m", "medssl.cli", *words.split()], f"medssl {words}")
     failure = failure or _describe_review(own, folder / "predictions")
+    return measure(environment, failure)
+
+
+def install_streamlit(folder: Path, uv: Path, python: str) -> Installation:
+    """Installs nothing but Streamlit, in the version of the newest dependencies."""
+    requirement = next(name for name in _read_requirements("app") if name.startswith("streamlit"))
+    environment = folder / "environment"
+    own = create_environment(environment, uv, python)
+    failure = _describe_failure([str(uv), "pip", "install", "--quiet", "--python", str(own), requirement], "uv")
+    return measure(environment, failure)
+
+
+def create_environment(folder: Path, uv: Path, python: str) -> Path:
+    """Creates an environment in place of the last one, and returns its interpreter."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _run([str(uv), "venv", "--quiet", "--python", python, str(folder)])
+    return folder / "bin" / "python"
+
+
+def measure(environment: Path, failure: str) -> Installation:
+    """Returns packages and sizes of an environment."""
     site = next((environment / "lib").glob("python*/site-packages"))
     sizes = {path.name: _megabytes(path) for path in site.iterdir()}
     largest = sorted(sizes, key=lambda package: -sizes[package])[:NUM_LARGEST]
     return Installation(
         len(list(site.glob("*.dist-info"))), sum(sizes.values()), {name: sizes[name] for name in largest}, failure
     )
+
+
+def _read_requirements(extra: str) -> list[str]:
+    """Returns what an extra requires."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements: list[str] = project["optional-dependencies"][extra]
+    return requirements
 
 
 def read_version(python: str) -> str:
