@@ -1,11 +1,11 @@
 """The base classes of self-supervised objectives, which compute a loss from unlabelled crops."""
 
 import math
-from dataclasses import replace
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from jaxtyping import Bool, Float
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from medssl.data.crops import Crops, median_spacing_mm
@@ -14,13 +14,13 @@ from medssl.errors import BadInput
 from medssl.nn import masks
 from medssl.nn.collectives import all_gather_rows
 from medssl.nn.encoder import Encoder, count_patches
-from medssl.nn.executor import Triple
-from medssl.nn.patches import average_patches, normalize_patches
+from medssl.nn.executor import Executor, Triple
+from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CellPredictor
+from medssl.nn.self_supervision.tokens import cell_positions_mm, to_tokens
 from medssl.nn.step import Step
 from medssl.settings import Settings
 
 MIN_PATCHES = 16
-MIN_TARGET_FRACTION = 0.1  # of the voxels of a patch that must be targets
 
 
 class Objective(nn.Module):
@@ -71,59 +71,67 @@ class Objective(nn.Module):
         return {}
 
 
-class MaskConfig(Settings):
-    """Settings of masking, and of what is reconstructed."""
+class MaskSettings(Settings):
+    """Settings of masking."""
 
     mask_ratio: masks.MaskRatio = Field(
         0.75, description="fraction of the body patches to hide; a range [low, high] is sampled once for each volume"
     )
-    patch_strides: PositiveInt = Field(
-        1, description="side of a masked patch as a multiple of the encoder's total stride"
-    )
-    patch_mm: float | None = Field(
-        None,
-        gt=0,
-        description="side of a masked patch in mm, rounded along each axis to a size that fits the encoder's levels;"
-        " null takes patch_strides. In spark, patches smaller than the total stride run dense kernels, which is slower",
-    )
     air_threshold: float = Field(
         masks.AIR_THRESHOLD, ge=0, lt=1, description="patches with no brighter voxel are air; intensities are 0 to 1"
     )
-    target: Literal["normalized", "raw"] = Field(
-        "normalized",
-        description="what is reconstructed: intensities normalized to mean 0 and variance 1 within each patch, or raw"
-        " intensities, which differ between patches as well",
-    )
-    target_range: tuple[float, float] | None = Field(
-        None,
-        description="only voxels with an intensity strictly between these are targets; [0, 1] leaves out padding, air"
-        " and removed faces (0) and metal (1). null takes all voxels of a body patch",
-    )
     seed: int = Field(0, ge=0, description="seed of the masks")
 
-    @model_validator(mode="after")
-    def _check_patches_and_target(self) -> "MaskConfig":
-        if self.patch_mm is not None and self.patch_strides > 1:
-            raise ValueError("patch_strides and patch_mm both set the size of a patch: give one of them")
-        if self.target_range is not None and self.target_range[0] >= self.target_range[1]:
-            raise ValueError(f"target_range {list(self.target_range)} must go from low to high, for example [0, 1]")
-        return self
+
+@dataclass(frozen=True)
+class EncodedPatches:
+    """The pyramid of the visible patches of a batch, in the storage format of its executor."""
+
+    mask: PatchMask
+    pyramid: list[Tensor]
+    executor: Executor
+
+    def coarsest_tokens(self) -> Float[Tensor, "b n d"]:
+        """Returns the coarsest features as tokens, 0 where a patch is hidden."""
+        return to_tokens(self.executor.to_dense(self.pyramid[-1]))
 
 
 class MaskedObjective(Objective):
-    """The base class of objectives that reconstruct hidden patches."""
+    """The base class of objectives that hide patches; by default a patch is a cell of the coarsest map.
 
-    config: MaskConfig
+    Attributes:
+        reads_patches: Whether `step_encoded` computes the loss from the encoded visible patches, so that objectives
+            with equal masks can share them.
+    """
 
-    def __init__(self, config: MaskConfig, encoder: Encoder) -> None:
+    config: MaskSettings
+    reads_patches: bool = True
+
+    def __init__(self, config: MaskSettings, encoder: Encoder) -> None:
         super().__init__(config, encoder)
         self.draws = masks.SeededGenerators(config.seed)
 
+    def step(self, crops: Crops) -> Step:
+        """Computes the loss of a batch."""
+        return self.step_encoded(crops, self.encode(crops))
+
+    def step_encoded(self, crops: Crops, encoded: EncodedPatches) -> Step:
+        """Computes the loss of a batch whose visible patches are encoded."""
+        raise NotImplementedError
+
+    def encode(self, crops: Crops) -> EncodedPatches:
+        """Encodes the visible patches of a batch."""
+        x, mask = crops.x.flatten(0, 1), self.require_mask(crops)
+        executor = self.encoder.build_executor(x, mask.visible, mask.num_visible)
+        return EncodedPatches(mask, self.encoder.features(x, executor), executor)
+
+    def describe_masks(self) -> dict[str, Any]:
+        """Returns the settings that masks follow from; objectives with equal ones draw equal masks."""
+        return self.config.model_dump(include=set(MaskSettings.model_fields))
+
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops have too few patches to hide some of them."""
-        count_patches(x, self.encoder.patch)
-        if not self.config.patch_mm:
-            require_enough_patches(x, self._multiply_stride(), self.encoder.strides)
+        require_enough_patches(x, self.encoder.patch, self.encoder.strides)
 
     def prepare(self, crops: Crops) -> Crops:
         """Draws the mask of a batch; drawn on the host, its number of visible patches is known without a device."""
@@ -142,7 +150,7 @@ class MaskedObjective(Objective):
 
         Args:
             x: Crops without mask.
-            spacing_mm: Their voxel spacing, which `patch_mm` refers to.
+            spacing_mm: Their voxel spacing.
         """
         self.check_crop(x)
         body = masks.find_body_patches(x, self.choose_patch(x, spacing_mm), self.config.air_threshold)
@@ -154,46 +162,40 @@ class MaskedObjective(Objective):
         return False
 
     def choose_patch(self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float]) -> Triple:
-        """Returns the size of a patch in voxels for crops with a voxel spacing; refuses crops with too few patches."""
-        patch = self._multiply_stride()
-        if self.config.patch_mm:
-            size = (x.shape[2], x.shape[3], x.shape[4])
-            patch = masks.choose_patch(self.config.patch_mm, spacing_mm, self.encoder.strides, size)
-        require_enough_patches(x, patch, self.encoder.strides)
-        return patch
+        """Returns the size of a patch in voxels for crops with a voxel spacing."""
+        return self.encoder.patch
 
-    def build_target(self, x: Float[Tensor, "b c i j k"], patch: Triple) -> Float[Tensor, "b c i j k"]:
-        """Returns what is reconstructed, for crops without mask and the size of a patch in voxels."""
-        if self.config.target == "raw":
-            return x.float()
-        return normalize_patches(x, patch, self.find_target_voxels(x))[0]
 
-    def to_intensities(
-        self, reconstruction: Float[Tensor, "b c i j k"], x: Float[Tensor, "b c i j k"], patch: Triple
-    ) -> Float[Tensor, "b c i j k"]:
-        """Returns a reconstruction as intensities; a normalized one gets the true mean and deviation of each patch."""
-        if self.config.target == "raw":
-            return reconstruction.float()
-        _, mean, std = normalize_patches(x, patch, self.find_target_voxels(x))
-        return reconstruction.float() * std + mean
+class CellConfig(MaskSettings):
+    """Settings of masking, and of the predictor of hidden patches."""
 
-    def find_target_voxels(self, x: Float[Tensor, "b c i j k"]) -> Bool[Tensor, "b c i j k"] | None:
-        """Returns which voxels of crops are targets; None if all are."""
-        if self.config.target_range is None:
-            return None
-        low, high = self.config.target_range
-        return (x > low) & (x < high)
+    width: int = Field(96, ge=6, multiple_of=NUM_HEADS, description="dimensions within the predictor")
+    depth: int = Field(2, ge=1, description="attention blocks of the predictor")
 
-    def find_target_patches(self, x: Float[Tensor, "b c i j k"], patch: Triple) -> Bool[Tensor, "b 1 p q r"] | None:
-        """Returns which patches have a tenth of their voxels as targets at least; None if all have."""
-        voxels = self.find_target_voxels(x)
-        if voxels is None:
-            return None
-        return average_patches(voxels.float(), patch).mean(1, keepdim=True) >= MIN_TARGET_FRACTION
 
-    def _multiply_stride(self) -> Triple:
-        i, j, k = (self.config.patch_strides * side for side in self.encoder.patch)
-        return i, j, k
+class CellObjective(MaskedObjective):
+    """The base class of objectives that predict coarsest features of hidden patches from those of the visible ones."""
+
+    config: CellConfig
+
+    def __init__(self, config: CellConfig, encoder: Encoder) -> None:
+        super().__init__(config, encoder)
+        self.predictor = CellPredictor(encoder.channels[-1], config.width, config.depth)
+
+    def predict(
+        self, tokens: Float[Tensor, "b n d"], visible: Bool[Tensor, "b 1 p q r"], affine: Float[Tensor, "a v 4 4"]
+    ) -> Float[Tensor, "b n d"]:
+        """Returns the predictions of all patches.
+
+        Args:
+            tokens: Coarsest features; those of hidden patches are not read.
+            visible: Which patches are visible.
+            affine: Voxel index of a crop -> mm.
+        """
+        p, q, r = visible.shape[2:]
+        spacing_mm = median_spacing_mm(all_gather_rows(affine))
+        positions_mm = cell_positions_mm((p, q, r), self.encoder.patch, spacing_mm, tokens)
+        return self.predictor(tokens, visible.flatten(1), positions_mm)
 
 
 def require_enough_patches(x: Float[Tensor, "b c i j k"], patch: Triple, strides: tuple[Triple, ...]) -> None:

@@ -2,8 +2,9 @@
 
 For example reconstruction and contrast, which were best for classification in the FOMO25 challenge (2025),
 https://fomo25.github.io, where reconstruction alone was best for segmentation; or reconstruction, contrast and
-rotation: Atito et al., "SiT: self-supervised vision transformer" (2021), https://arxiv.org/abs/2104.03602. Deviation
-from the latter: every objective alters the crops in its own way, so each runs the encoder once.
+rotation: Atito et al., "SiT: self-supervised vision transformer" (2021), https://arxiv.org/abs/2104.03602. Objectives
+that hide the same patches, those with equal `mask_ratio`, `air_threshold` and `seed`, share one run of the encoder.
+Deviation from SiT: objectives that alter the crops in their own ways run the encoder once each.
 """
 
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ from medssl.config import class_for_config, module_choice
 from medssl.data.crops import Crops
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
-from medssl.objectives.base import MaskedObjective, Objective
+from medssl.objectives.base import EncodedPatches, MaskedObjective, Objective
 from medssl.settings import Settings
 
 DEFAULT_WEIGHTS = {"spark": 1.0, "global_local": 0.1}
@@ -78,18 +79,35 @@ class Sum(Objective):
             term.check_crop(x)
 
     def prepare(self, crops: Crops) -> Crops:
-        """Draws the mask of a batch, if one objective masks it; several of them draw masks of their own in a step."""
+        """Draws the mask of a batch, if all objectives that mask it draw the same; others draw theirs in a step."""
         masked = [term for _, term in self.list_terms() if isinstance(term, MaskedObjective)]
-        return masked[0].prepare(crops) if len(masked) == 1 else crops
+        is_shared = masked and all(term.describe_masks() == masked[0].describe_masks() for term in masked)
+        return masked[0].prepare(crops) if is_shared else crops
 
     def step(self, crops: Crops) -> Step:
         """Computes all losses; the logs of each objective are prefixed, the first contrastive one gives the pairs."""
-        steps = {name: term.step(crops) for name, term in self.list_terms()}
+        steps = self._step_terms(crops)
         loss = sum((self.config.weights[name] * step.loss for name, step in steps.items()), start=crops.x.new_zeros(()))
         logs = {name: step.loss.detach() for name, step in steps.items()}
         logs |= {f"{name}_{key}": value for name, step in steps.items() for key, value in step.logs.items()}
         pairs = [step.positive_pairs for step in steps.values() if step.positive_pairs]
         return Step(loss, logs, pairs[0] if pairs else None)
+
+    def _step_terms(self, crops: Crops) -> dict[str, Step]:
+        """Computes each loss; objectives with equal masks read one encoding of the visible patches."""
+        encodings: list[tuple[dict[str, Any], EncodedPatches]] = []
+        steps = {}
+        for name, term in self.list_terms():
+            if not (isinstance(term, MaskedObjective) and term.reads_patches):
+                steps[name] = term.step(crops)
+                continue
+            settings = term.describe_masks()
+            encoded = next((encoded for masks, encoded in encodings if masks == settings), None)
+            if encoded is None:
+                encoded = term.encode(crops)
+                encodings.append((settings, encoded))
+            steps[name] = term.step_encoded(crops, encoded)
+        return steps
 
     def after_step(self) -> None:
         """Runs `after_step` of every objective."""

@@ -1,5 +1,7 @@
 """JEPA: predictions follow from visible voxels and positions alone, and the teacher's features are the target."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,14 +20,15 @@ def objective(**settings):
 
 
 def test_hidden_voxels_change_no_prediction_but_the_target():
-    jepa, x = objective(), crops(1).x.flatten(0, 1)
-    visible, _ = jepa.sample_mask(x)
-    mask = visible
+    jepa, batch = objective(), objective().prepare(crops(1))
+    x, mask = batch.x.flatten(0, 1), batch.mask.visible
     for axis, side in enumerate(jepa.encoder.patch):
         mask = mask.repeat_interleave(side, axis + 2)
     other = torch.where(mask, x, x.flip(2))
-    _, predicted = jepa.predict(x, visible, SPACING_MM)
-    _, again = jepa.predict(other, visible, SPACING_MM)
+    predicted, again = (
+        jepa.predict(jepa.encode(read).coarsest_tokens(), batch.mask.visible, batch.affine)
+        for read in (batch, replace(batch, x=other[:, None]))
+    )
     torch.testing.assert_close(again, predicted, rtol=0, atol=1e-6)
     assert (jepa.compute_target(other) - jepa.compute_target(x)).abs().max() > 0.1
 

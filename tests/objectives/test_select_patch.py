@@ -5,7 +5,7 @@ import math
 import torch
 
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.contrastive.select_patch import Config, SelectPatch
+from medssl.objectives.contrastive.select_patch import Config, SelectPatch, find_candidates
 from tests.objectives.test_contract import crops
 
 
@@ -21,12 +21,14 @@ def upsample(mask, patch):
 
 
 def test_context_and_candidates_share_no_voxel():
-    selector, x = objective(), crops(1).x.flatten(0, 1)
-    visible, hidden = selector.sample_mask(x)
+    selector, batch = objective(), objective().prepare(crops(1))
+    x, visible, hidden = batch.x.flatten(0, 1), batch.mask.visible, find_candidates(batch.mask)
     assert not (visible & hidden).any() and hidden.flatten(1).any(1).all()
     for mask in (visible, hidden):
         changed = torch.where(upsample(mask, selector.encoder.patch), x, x.flip(2))
-        torch.testing.assert_close(selector.encode(changed, mask), selector.encode(x, mask), rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            selector.encode_candidates(changed, mask), selector.encode_candidates(x, mask), rtol=0, atol=1e-6
+        )
 
 
 def test_only_hidden_patches_are_candidates_and_the_own_one_is_best():
@@ -42,7 +44,7 @@ def test_equal_queries_stay_at_chance():
     with torch.no_grad():
         for weight in selector.predictor.parameters():
             weight.zero_()
-    _, hidden = objective().sample_mask(batch.x.flatten(0, 1))
+    hidden = find_candidates(objective().prepare(batch).mask)
     chance = torch.tensor([math.log(int(row.sum())) for row in hidden.flatten(1)])
     weights = hidden.flatten(1).sum(1)
     torch.testing.assert_close(selector.step(batch).loss.detach(), (chance * weights).sum() / weights.sum())

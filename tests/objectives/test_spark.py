@@ -12,7 +12,6 @@ from medssl.nn.decoder import LightDecoder
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.executor import upsample_mask
 from medssl.nn.patches import normalize_patches
-from medssl.objectives.reconstruction import spark
 from medssl.objectives.reconstruction.spark import Config, Spark
 
 
@@ -202,10 +201,3 @@ def test_too_few_patches_are_refused_with_sufficient_sizes():
 def test_a_config_out_of_range_is_refused(wrong):
     with pytest.raises(BadInput):
         config.check(wrong, Config, "spark")
-
-
-def test_the_module_has_one_objective():
-    assert [c for c in vars(spark).values() if isinstance(c, type) and issubclass(c, spark.MaskedObjective)] == [
-        spark.MaskedObjective,
-        Spark,
-    ]

@@ -41,6 +41,40 @@ def test_objectives_that_hand_over_a_decoder_train_the_same_one():
     assert all(weight.grad is not None for weight in mae.decoder.parameters())
 
 
+SHARED = {"spark": 10, "jepa": 1, "select_patch": 1}
+TERMS = {"select_patch": {"mask_ratio": 0.75}}
+
+
+def count_masked_passes(summed, monkeypatch):
+    passes, build_executor = [], type(summed.encoder).build_executor
+
+    def count_pass(encoder, x, visible=None, num_visible=None):
+        passes.append(visible is not None)
+        return build_executor(encoder, x, visible, num_visible)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(summed.encoder), "build_executor", count_pass)
+        summed.step(crops(1))
+    return sum(passes)
+
+
+def test_objectives_with_equal_masks_read_one_encoding_and_have_the_losses_they_have_alone():
+    summed, batch = build(weights=SHARED, terms=TERMS), crops(1)
+    step = summed.step(batch)
+    alone = {name: term.step(batch) for name, term in build(weights=SHARED, terms=TERMS).list_terms()}
+    for name, single in alone.items():
+        torch.testing.assert_close(step.logs[name], single.loss.detach())
+    torch.testing.assert_close(step.loss, sum(SHARED[name] * single.loss for name, single in alone.items()))
+
+
+def test_only_objectives_with_equal_masks_share_an_encoding(monkeypatch):
+    # The candidates of select_patch are one pass more.
+    assert count_masked_passes(build(weights=SHARED, terms=TERMS), monkeypatch) == 2
+    assert count_masked_passes(build(weights=SHARED), monkeypatch) == 3
+    assert count_masked_passes(build(weights={"spark": 1, "jepa": 1}), monkeypatch) == 1
+    assert count_masked_passes(build(weights={"spark": 1, "jepa": 1}, terms={"jepa": {"seed": 1}}), monkeypatch) == 2
+
+
 def test_every_term_runs_its_after_step():
     summed = build(weights={"mae": 1, "global_local": 1}, terms={"global_local": {"momentum": 0.9}})
     before = [weight.clone() for weight in summed.terms["global_local"].key.parameters()]

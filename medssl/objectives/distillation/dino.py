@@ -14,54 +14,48 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from medssl.data.crops import Crops, median_spacing_mm
+from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
+from medssl.data.transforms.patch_mask import PatchMask
 from medssl.nn import masks
 from medssl.nn.collectives import all_gather_rows, draw_rows, split_generator
 from medssl.nn.encoder import Encoder
-from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CellPredictor
 from medssl.nn.self_supervision.prototypes import PrototypeHead, assign_equally, compute_divergence, spread_loss
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
-from medssl.nn.self_supervision.tokens import cell_positions_mm, swap_views, to_tokens
+from medssl.nn.self_supervision.tokens import swap_views, to_tokens
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective, require_enough_patches
-from medssl.settings import Settings
+from medssl.objectives.base import CellConfig, CellObjective
 
 CENTRE_MOMENTUM = 0.9
 MIN_LOCAL_PATCHES = 3  # along each axis, as bf16 needs on a CPU
 
 
-class Config(Settings):
+class Config(CellConfig):
     """Settings of the crops, the prototypes and the teacher."""
 
     name: Literal["dino"] = Field("dino", description="name of the objective")
     mask_ratio: masks.MaskRatio = Field(
         0.5, description="fraction of the body patches to hide; a range [low, high] is sampled once for each volume"
     )
-    air_threshold: float = Field(
-        masks.AIR_THRESHOLD, ge=0, lt=1, description="patches with no brighter voxel are air; intensities are 0 to 1"
-    )
     num_local: int = Field(2, ge=0, description="local crops that are cut out of each crop")
     local_fraction: float = Field(
         0.5, gt=0, le=1, description="side of a local crop, as a fraction of the crop; at least three patches"
     )
     num_prototypes: int = Field(256, ge=2, description="number of prototypes")
-    width: int = Field(96, ge=6, multiple_of=NUM_HEADS, description="dimensions of the comparison and the predictor")
-    depth: int = Field(2, ge=1, description="attention blocks of the predictor")
     student_temperature: float = Field(0.1, gt=0, description="temperature of the student's probabilities")
     teacher_temperature: float = Field(0.05, gt=0, description="temperature of the teacher's probabilities")
     patch_weight: float = Field(1.0, ge=0, description="weight of the loss on hidden patches")
     spread_weight: float = Field(0.1, ge=0, description="weight of the loss that spreads the embeddings of volumes")
     momentum: float = Field(0.99, ge=0, le=1, description="EMA decay of the teacher")
     strength: float = Field(1.0, ge=0, le=1, description="strength of the random intensity change of a crop; 0 is none")
-    seed: int = Field(0, ge=0, description="seed of masks, local crops and intensity changes")
 
 
-class Dino(Objective):
+class Dino(CellObjective):
     """Predicts the teacher's prototypes of the other crop of the scan, and of the hidden patches of each crop."""
 
     config: Config
     views = 2
+    reads_patches = False  # the student sees crops whose intensities are changed
     is_contrastive = True  # embeddings are compared, so they can collapse
     centre: Tensor
 
@@ -70,42 +64,28 @@ class Dino(Objective):
         channels = encoder.channels[-1]
         self.head = PrototypeHead(2 * channels, config.width, config.num_prototypes)
         self.patch_head = PrototypeHead(channels, config.width, config.num_prototypes)
-        self.predictor = CellPredictor(channels, config.width, config.depth)
         self.teacher = copy_as_teacher(self._list_students())
         self.register_buffer("centre", torch.zeros(config.num_prototypes))
-        self.draws = masks.SeededGenerators(config.seed)
 
     def step(self, crops: Crops) -> Step:
         """Computes the divergences of crops and of hidden patches, and the loss that spreads embeddings."""
-        config, generator = self.config, self.draws()
-        x = crops.x.flatten(0, 1)
-        visible, body = self.sample_mask(x, generator)
-        x = self._perturb(x, generator)
-        targets, patch_targets, taught = self.compute_targets(x, (body & ~visible).flatten(1))
-        tokens, predicted = self.predict(x, visible, median_spacing_mm(all_gather_rows(crops.affine)))
+        config, mask = self.config, self.require_mask(crops)
+        visible, hidden, generator = mask.visible, (mask.body & ~mask.visible).flatten(1), self.draws()
+        x = self._perturb(crops.x.flatten(0, 1), generator)
+        targets, patch_targets, taught = self.compute_targets(x, hidden)
+        tokens = self.encode_visible(x, mask)
+        predicted = self.predict(tokens, visible, crops.affine)
         embedding = pool_cells(tokens, visible.flatten(1))
         crop_error = compute_divergence(swap_views(targets), self.head(embedding), config.student_temperature)
         errors = [crop_error, *self.compare_local(x, targets, generator)]
         error = compute_divergence(patch_targets, self.patch_head(predicted), config.student_temperature)
-        patch_loss = masks.masked_mean(error, (body & ~visible).flatten(1))
+        patch_loss = masks.masked_mean(error, hidden)
         spread = spread_loss(embedding, crops.volume.repeat_interleave(crops.x.shape[1]))
         loss = torch.cat(errors).mean()
         entropy = torch.special.entr(targets).sum(1).mean()
         logs = {"crops": loss, "patches": patch_loss, "spread": spread, "entropy": entropy}
         total = loss + config.patch_weight * patch_loss + config.spread_weight * spread
         return Step(total, {name: value.detach() for name, value in logs.items()}, (embedding.detach(), taught))
-
-    def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
-        """Raises BadInput if crops have too few patches to hide some of them."""
-        require_enough_patches(x, self.encoder.patch, self.encoder.strides)
-
-    def sample_mask(
-        self, x: Float[Tensor, "b c i j k"], generator: torch.Generator
-    ) -> tuple[Bool[Tensor, "b 1 p q r"], Bool[Tensor, "b 1 p q r"]]:
-        """Returns which patches are visible, and which hold body; a patch is a cell of the coarsest map."""
-        self.check_crop(x)
-        body = masks.find_body_patches(x, self.encoder.patch, self.config.air_threshold)
-        return masks.sample_visible(body, self.config.mask_ratio, generator), body
 
     @torch.no_grad()
     def compute_targets(
@@ -122,15 +102,10 @@ class Dino(Objective):
             self.centre.lerp_(all_gather_rows(similarity).mean(0), 1 - CENTRE_MOMENTUM)
         return targets, patches.unflatten(0, hidden.shape), embedding.float()
 
-    def predict(
-        self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"], spacing_mm: tuple[float, float, float]
-    ) -> tuple[Float[Tensor, "b n d"], Float[Tensor, "b n d"]]:
-        """Returns the coarsest features of the visible patches, 0 where hidden, and the predictions of all patches."""
-        executor = self.encoder.build_executor(x, visible)
-        tokens = to_tokens(executor.to_dense(self.encoder.features(x, executor)[-1]))
-        p, q, r = visible.shape[2:]
-        positions_mm = cell_positions_mm((p, q, r), self.encoder.patch, spacing_mm, x)
-        return tokens, self.predictor(tokens, visible.flatten(1), positions_mm)
+    def encode_visible(self, x: Float[Tensor, "b c i j k"], mask: PatchMask) -> Float[Tensor, "b n d"]:
+        """Returns the coarsest features of the visible patches as tokens, 0 where hidden."""
+        executor = self.encoder.build_executor(x, mask.visible, mask.num_visible)
+        return to_tokens(executor.to_dense(self.encoder.features(x, executor)[-1]))
 
     def compare_local(
         self, x: Float[Tensor, "b c i j k"], targets: Float[Tensor, "b m"], generator: torch.Generator

@@ -20,7 +20,8 @@ from medssl.nn.regions import apply_affine
 from medssl.nn.self_supervision.cell_predictor import NUM_HEADS, CrossAttention
 from medssl.nn.self_supervision.tokens import cell_positions_mm, embed_positions, swap_views, to_tokens
 from medssl.nn.step import Step
-from medssl.objectives.base import MaskConfig, Objective
+from medssl.objectives.base import Objective
+from medssl.objectives.reconstruction.base import MaskConfig
 from medssl.objectives.reconstruction.spark import Config as SparkConfig
 from medssl.objectives.reconstruction.spark import Spark
 

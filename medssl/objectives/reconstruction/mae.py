@@ -20,7 +20,7 @@ from medssl.nn.executor import upsample_mask
 from medssl.nn.masks import masked_mean
 from medssl.nn.patches import patch_size_of
 from medssl.nn.step import Step
-from medssl.objectives.base import MaskConfig, MaskedObjective
+from medssl.objectives.reconstruction.base import MaskConfig, ReconstructionObjective
 
 
 class Config(MaskConfig):
@@ -29,10 +29,11 @@ class Config(MaskConfig):
     name: Literal["mae"] = Field("mae", description="name of the objective")
 
 
-class Mae(MaskedObjective):
+class Mae(ReconstructionObjective):
     """Reconstructs hidden patches with a dense U-Net."""
 
     config: Config
+    reads_patches = False  # the network is dense
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
         super().__init__(config, encoder)

@@ -21,7 +21,8 @@ from medssl.nn.executor import Executor, Triple, upsample_mask
 from medssl.nn.masks import masked_mean
 from medssl.nn.patches import average_patches, patch_size_of
 from medssl.nn.step import Step
-from medssl.objectives.base import MaskConfig, MaskedObjective
+from medssl.objectives.base import EncodedPatches
+from medssl.objectives.reconstruction.base import MaskConfig, ReconstructionObjective
 
 
 class Config(MaskConfig):
@@ -55,7 +56,7 @@ class Config(MaskConfig):
         return self.decoder == "light" or (self.decoder is None and self.densify == "convolution")
 
 
-class Spark(MaskedObjective):
+class Spark(ReconstructionObjective):
     """Reconstructs hidden patches from the visible patches."""
 
     config: Config
@@ -78,12 +79,10 @@ class Spark(MaskedObjective):
         """Whether all air is visible."""
         return self.config.show_air
 
-    def step(self, crops: Crops) -> Step:
+    def step_encoded(self, crops: Crops, encoded: EncodedPatches) -> Step:
         """Computes the squared error on hidden body patches; the error on visible ones is logged only."""
-        x, target = crops.x.flatten(0, 1), crops.reconstruction_target()
-        mask = self.require_mask(crops)
-        reconstruction = self.reconstruct(x, mask.visible, mask.num_visible)
-        return self.compute_loss(reconstruction, target, mask.visible, mask.body)
+        reconstruction = self.decode(self.densify_levels(encoded.pyramid, encoded.executor))
+        return self.compute_loss(reconstruction, crops.reconstruction_target(), encoded.mask.visible, encoded.mask.body)
 
     def reconstruct(
         self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 p q r"], num_visible: int | None = None

@@ -1,0 +1,108 @@
+"""The base class of objectives that reconstruct hidden patches."""
+
+from typing import Any, Literal
+
+from jaxtyping import Bool, Float
+from pydantic import Field, PositiveInt, model_validator
+from torch import Tensor
+
+from medssl.nn import masks
+from medssl.nn.encoder import count_patches
+from medssl.nn.executor import Triple
+from medssl.nn.patches import average_patches, normalize_patches
+from medssl.objectives.base import MaskedObjective, MaskSettings, require_enough_patches
+
+MIN_TARGET_FRACTION = 0.1  # of the voxels of a patch that must be targets
+
+
+class MaskConfig(MaskSettings):
+    """Settings of masking, and of what is reconstructed."""
+
+    patch_strides: PositiveInt = Field(
+        1, description="side of a masked patch as a multiple of the encoder's total stride"
+    )
+    patch_mm: float | None = Field(
+        None,
+        gt=0,
+        description="side of a masked patch in mm, rounded along each axis to a size that fits the encoder's levels;"
+        " null takes patch_strides. In spark, patches smaller than the total stride run dense kernels, which is slower",
+    )
+    target: Literal["normalized", "raw"] = Field(
+        "normalized",
+        description="what is reconstructed: intensities normalized to mean 0 and variance 1 within each patch, or raw"
+        " intensities, which differ between patches as well",
+    )
+    target_range: tuple[float, float] | None = Field(
+        None,
+        description="only voxels with an intensity strictly between these are targets; [0, 1] leaves out padding, air"
+        " and removed faces (0) and metal (1). null takes all voxels of a body patch",
+    )
+
+    @model_validator(mode="after")
+    def _check_patches_and_target(self) -> "MaskConfig":
+        if self.patch_mm is not None and self.patch_strides > 1:
+            raise ValueError("patch_strides and patch_mm both set the size of a patch: give one of them")
+        if self.target_range is not None and self.target_range[0] >= self.target_range[1]:
+            raise ValueError(f"target_range {list(self.target_range)} must go from low to high, for example [0, 1]")
+        return self
+
+
+class ReconstructionObjective(MaskedObjective):
+    """The base class of objectives that reconstruct hidden patches."""
+
+    config: MaskConfig
+
+    def describe_masks(self) -> dict[str, Any]:
+        """Returns the settings that masks follow from, with the size of a patch unless it is the default."""
+        patch = self.config.model_dump(include={"patch_strides", "patch_mm"})
+        has_own_patch = self.config.patch_strides > 1 or self.config.patch_mm
+        air = {"show_air": True} if self.shows_air else {}
+        return super().describe_masks() | (patch if has_own_patch else {}) | air
+
+    def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
+        """Raises BadInput if crops have too few patches to hide some of them."""
+        count_patches(x, self.encoder.patch)
+        if not self.config.patch_mm:
+            require_enough_patches(x, self._multiply_stride(), self.encoder.strides)
+
+    def choose_patch(self, x: Float[Tensor, "b c i j k"], spacing_mm: tuple[float, float, float]) -> Triple:
+        """Returns the size of a patch in voxels for crops with a voxel spacing; refuses crops with too few patches."""
+        patch = self._multiply_stride()
+        if self.config.patch_mm:
+            size = (x.shape[2], x.shape[3], x.shape[4])
+            patch = masks.choose_patch(self.config.patch_mm, spacing_mm, self.encoder.strides, size)
+        require_enough_patches(x, patch, self.encoder.strides)
+        return patch
+
+    def build_target(self, x: Float[Tensor, "b c i j k"], patch: Triple) -> Float[Tensor, "b c i j k"]:
+        """Returns what is reconstructed, for crops without mask and the size of a patch in voxels."""
+        if self.config.target == "raw":
+            return x.float()
+        return normalize_patches(x, patch, self.find_target_voxels(x))[0]
+
+    def to_intensities(
+        self, reconstruction: Float[Tensor, "b c i j k"], x: Float[Tensor, "b c i j k"], patch: Triple
+    ) -> Float[Tensor, "b c i j k"]:
+        """Returns a reconstruction as intensities; a normalized one gets the true mean and deviation of each patch."""
+        if self.config.target == "raw":
+            return reconstruction.float()
+        _, mean, std = normalize_patches(x, patch, self.find_target_voxels(x))
+        return reconstruction.float() * std + mean
+
+    def find_target_voxels(self, x: Float[Tensor, "b c i j k"]) -> Bool[Tensor, "b c i j k"] | None:
+        """Returns which voxels of crops are targets; None if all are."""
+        if self.config.target_range is None:
+            return None
+        low, high = self.config.target_range
+        return (x > low) & (x < high)
+
+    def find_target_patches(self, x: Float[Tensor, "b c i j k"], patch: Triple) -> Bool[Tensor, "b 1 p q r"] | None:
+        """Returns which patches have a tenth of their voxels as targets at least; None if all have."""
+        voxels = self.find_target_voxels(x)
+        if voxels is None:
+            return None
+        return average_patches(voxels.float(), patch).mean(1, keepdim=True) >= MIN_TARGET_FRACTION
+
+    def _multiply_stride(self) -> Triple:
+        i, j, k = (self.config.patch_strides * side for side in self.encoder.patch)
+        return i, j, k
