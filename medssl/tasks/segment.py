@@ -66,8 +66,15 @@ class SegmentTask(Task):
 
     def step(self, crops: Crops) -> Step:
         """Returns the deep-supervision loss of a batch; views of one volume count as separate crops."""
+        return self.compare_with_label(self.compute_logits(crops), crops)
+
+    def compute_logits(self, crops: Crops) -> list[Tensor]:
+        """Returns the logits of each supervised level, from the finest."""
         maps = self.decoder(self.encoder(crops.x.flatten(0, 1)))
-        logits = [head(m) for head, m in zip(self.heads, maps, strict=False)]
+        return [head(m) for head, m in zip(self.heads, maps, strict=False)]
+
+    def compare_with_label(self, logits: list[Tensor], crops: Crops) -> Step:
+        """Returns the deep-supervision loss of logits against the label of the crops."""
         loss, finest = deep_supervision(logits, crops.require_label().flatten(0, 1), self._build_loss(crops))
         return Step(loss, {"finest": finest})
 

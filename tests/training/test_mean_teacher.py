@@ -13,9 +13,11 @@ from medssl.nn.encoder import ResEncoder
 from medssl.tasks.segment import Config, SegmentTask
 from medssl.training.config import TrainConfig
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
+from medssl.training.semi_supervised.copy_paste import draw_boxes, keep_largest_components
 from medssl.training.semi_supervised.mean_teacher import MeanTeacher
 
 SIDE = 12
+METHODS = ["mean-teacher", "pseudo-label", "copy-paste"]
 TRAIN = TrainConfig(epochs=1, steps_per_epoch=40, ema_decay=0.9)
 
 
@@ -48,7 +50,7 @@ def train_steps(teacher: MeanTeacher, batches: list[Crops], steps: int = 40) -> 
     return teacher
 
 
-@pytest.mark.parametrize("method", ["mean-teacher", "pseudo-label"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_teacher_gets_no_gradient_and_follows_the_student(method):
     teacher = make_teacher(method, confidence=0.0)
     first = [weight.clone() for weight in teacher.teacher.parameters()]
@@ -85,13 +87,13 @@ def test_the_encoder_weights_are_named_encoder():
     assert encoder_weights == {id(weight) for weight in teacher.student.encoder.parameters()}
 
 
-@pytest.mark.parametrize("method", ["mean-teacher", "pseudo-label"])
+@pytest.mark.parametrize("method", METHODS)
 def test_labelled_crops_alone_are_the_plain_task(method):
     teacher, batch = make_teacher(method), make_crops(2, 0)
     assert torch.equal(teacher.step(batch).loss, teacher.student.step(batch).loss)
 
 
-@pytest.mark.parametrize("method", ["mean-teacher", "pseudo-label"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_weight_of_the_unlabelled_loss_ramps_up(method):
     teacher, batch = make_teacher(method, rampup_fraction=0.5, weight=2.0, mixup=0, confidence=0), make_crops(2, 2)
     factors = []
@@ -127,9 +129,46 @@ def test_mixed_crops_have_both_labels_with_the_mixing_ratio():
     assert torch.equal(partners.label, batch.label[:1]) and (mixed.label >= 0).all()
 
 
+def test_boxes_are_exchanged_both_ways_with_their_labels():
+    teacher, batch = make_teacher("copy-paste"), make_crops(1, 1)
+    mixed: list[Crops] = []
+    compare = teacher.student.compare_with_label
+    teacher.student.compare_with_label = lambda logits, crops: mixed.append(crops) or compare(logits, crops)
+    loss = teacher.step(batch).logs["unlabelled"]
+    labelled, unlabelled = batch.x[0, 0, 0], batch.x[1, 0, 0]
+    pseudo_label = keep_largest_components(teacher.teacher.probability(batch.x[1]).argmax(1))[0]
+    inward, outward = mixed[1:3], mixed[3:]  # the first are the labelled crops
+    boxes = []
+    for true_part, pseudo_part in (inward, outward):
+        is_true, is_pseudo = true_part.label[0, 0] >= 0, pseudo_part.label[0, 0] >= 0
+        assert torch.equal(is_true, ~is_pseudo) and torch.equal(true_part.x, pseudo_part.x)
+        assert torch.equal(true_part.x[0, 0, 0], torch.where(is_true, labelled, unlabelled))
+        assert torch.equal(true_part.label[0, 0][is_true], batch.label[0, 0][is_true])
+        assert torch.equal(pseudo_part.label[0, 0][is_pseudo], pseudo_label[is_pseudo])
+        boxes.append(is_pseudo)
+    assert torch.equal(boxes[0], ~boxes[1])
+    assert boxes[0].sum() == 8**3 and boxes[0].any((1, 2)).sum() == 8  # one box of 2/3 of each side
+    losses = [compare(teacher.student.compute_logits(crops), crops).loss for crops in mixed[1:]]
+    assert loss == pytest.approx(((losses[0] + losses[2]) + 0.5 * (losses[1] + losses[3])).item() / 2, rel=1e-5)
+
+
+def test_each_class_keeps_its_largest_component():
+    label = torch.zeros(2, 6, 6, 6, dtype=torch.long)
+    label[0, :2, :2, :2], label[0, 4:, 4:, 4:5], label[0, 3, 0, 0] = 1, 1, 2
+    cleaned = keep_largest_components(label)
+    label[0, 4:, 4:, 4:5] = 0
+    assert torch.equal(cleaned, label)
+
+
+def test_boxes_differ_between_crops_and_fit_into_thin_ones():
+    boxes = draw_boxes((12, 12, 1), split_generator(torch.Generator().manual_seed(0), 8))
+    assert boxes.flatten(1).sum(1).tolist() == [64] * 8
+    assert len({tuple(box.flatten().tolist()) for box in boxes}) > 1
+
+
 def test_random_numbers_repeat_with_the_seed():
     batch = make_crops(1, 1)
-    for method in ("mean-teacher", "pseudo-label"):
+    for method in METHODS:
         a, b = (make_teacher(method, confidence=0.5).step(batch).loss for _ in range(2))
         assert torch.equal(a, b)
 

@@ -62,6 +62,7 @@ JOBS: dict[str, dict[str, Any]] = {
     },
     "detect-focal": {"task": {"name": "detect", "loss": "focal"}},
     "mean-teacher": {"semi_supervised": {"method": "mean-teacher"}, "num_labelled": 4},
+    "copy-paste": {"semi_supervised": {"method": "copy-paste"}, "num_labelled": 4},
     "pseudo-label": {"semi_supervised": {"method": "pseudo-label", "confidence": 0.5, "mixup": 0.3}, "num_labelled": 4},
 }
 

@@ -1,1 +1,1 @@
-"""Semi-supervised finetuning: mean teacher, pseudo-labels and label propagation."""
+"""Semi-supervised finetuning: mean teacher, pseudo-labels, copy-paste and label propagation."""

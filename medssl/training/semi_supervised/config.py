@@ -18,13 +18,16 @@ class SemiSupervisedConfig(Settings):
     contrastive loss with pseudo-label based self-training" (2023), https://doi.org/10.1016/j.media.2023.102792, with
     their Mixup: Zhang et al., "mixup" (2018), https://arxiv.org/abs/1710.09412. Deviation: the averaged weights make
     new pseudo-labels at each step instead of in rounds, so that all arms of a comparison take the same steps.
+    `copy-paste`: Bai et al., "Bidirectional copy-paste for semi-supervised medical image segmentation" (2023),
+    https://arxiv.org/abs/2305.00673: a box of a labelled crop in an unlabelled one and the reverse, with the teacher's
+    labels around or within it (`medssl.training.semi_supervised.copy_paste`).
     `label-propagation`: every second crop is from an unlabelled volume, with labels that registration to an atlas
     transfers from the labelled volumes (`medssl.training.semi_supervised.label_propagation`).
     `auto`: label propagation with an atlas, else a mean teacher, if that is better than the labels alone on labelled
     patients who are left out one at a time (`medssl.training.semi_supervised.method_choice`).
     """
 
-    method: Literal["none", "mean-teacher", "pseudo-label", "label-propagation", "auto"] = Field(
+    method: Literal["none", "mean-teacher", "pseudo-label", "copy-paste", "label-propagation", "auto"] = Field(
         "none", description="how to learn from the volumes of split train without labels; auto cross-validates first"
     )
     atlas: Path | None = Field(
@@ -42,6 +45,10 @@ class SemiSupervisedConfig(Settings):
     )
     mixup: float = Field(
         0.0, ge=0, description="pseudo-label: both parameters of the Beta distribution of Mixup; 0 is off"
+    )
+
+    pseudo_weight: float = Field(
+        0.5, ge=0, description="copy-paste: factor on the loss of voxels whose label is the teacher's"
     )
 
     @model_validator(mode="before")

@@ -17,8 +17,10 @@ from medssl.nn.masks import SeededGenerators
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.step import Step
 from medssl.tasks.base import Task
+from medssl.tasks.segment import SegmentTask
 from medssl.training.config import TrainConfig
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
+from medssl.training.semi_supervised.copy_paste import draw_boxes, keep_largest_components, mix_crops
 
 DEFAULT_EMA_DECAY = 0.99  # of the teacher, if `train.ema_decay` is 0
 
@@ -30,13 +32,15 @@ class MeanTeacher(Task):
 
     Args:
         student: Task to train.
-        semi_supervised: Method (`mean-teacher` or `pseudo-label`) and its settings.
+        semi_supervised: Method (`mean-teacher`, `pseudo-label` or `copy-paste`) and its settings.
         train: Decay of the average, number of steps and seed.
     """
 
     taken: Tensor  # number of optimizer steps; the name is a key of checkpoints
 
-    def __init__(self, student: Task, semi_supervised: SemiSupervisedConfig, train: TrainConfig) -> None:
+    student: SegmentTask
+
+    def __init__(self, student: SegmentTask, semi_supervised: SemiSupervisedConfig, train: TrainConfig) -> None:
         super().__init__(student.config, student.encoder, student.num_classes, student.patch_size)
         self.student = student
         self.selection_metric = student.selection_metric
@@ -53,11 +57,14 @@ class MeanTeacher(Task):
         supervised = self.student.step(_select_rows(crops, labelled) if labelled.any() else crops)
         if is_true_everywhere(bool(labelled.all()), crops.x.device):
             return supervised
-        unlabelled_crops = _select_rows(crops, ~labelled)
-        if self.semi_supervised.method == "mean-teacher":
-            loss = self._consistency_loss(unlabelled_crops)
-        else:
-            loss = self._pseudo_label_loss(unlabelled_crops, _select_rows(crops, labelled))
+        labelled_crops, unlabelled_crops = _select_rows(crops, labelled), _select_rows(crops, ~labelled)
+        match self.semi_supervised.method:
+            case "mean-teacher":
+                loss = self._consistency_loss(unlabelled_crops)
+            case "copy-paste":
+                loss = self._copy_paste_loss(unlabelled_crops, labelled_crops)
+            case _:
+                loss = self._pseudo_label_loss(unlabelled_crops, labelled_crops)
         logs = supervised.logs | {"unlabelled": loss.detach()}
         return Step(supervised.loss + self._rampup_weight() * loss, logs)
 
@@ -104,10 +111,35 @@ class MeanTeacher(Task):
         if not mixup or not is_true_everywhere(len(labelled.x) > 0, unlabelled.x.device):
             return self.student.step(pseudo_labelled).loss
         ratio = float(np.random.default_rng(self.draws().initial_seed()).beta(mixup, mixup))
-        partners = _select_rows(labelled, torch.arange(len(pseudo_labelled.x)) % len(labelled.x))
+        partners = _repeat_rows(labelled, len(pseudo_labelled.x))
         x = ratio * partners.x + (1 - ratio) * pseudo_labelled.x
         partner_loss = self.student.step(replace(partners, x=x)).loss
         return ratio * partner_loss + (1 - ratio) * self.student.step(replace(pseudo_labelled, x=x)).loss
+
+    def _copy_paste_loss(self, unlabelled: Crops, labelled: Crops) -> Float[Tensor, ""]:
+        """Returns the student's loss on pairs of crops that exchange a box, in both directions."""
+        with torch.no_grad():
+            label = self.teacher.probability(unlabelled.x.flatten(0, 1)).argmax(1)
+        label = keep_largest_components(label).view_as(unlabelled.require_label())
+        boxes = draw_boxes(unlabelled.x.shape[-3:], split_generator(self.draws(), len(unlabelled.x)))
+        if not is_true_everywhere(len(labelled.x) > 0, unlabelled.x.device):
+            return self.student.step(replace(unlabelled, label=label)).loss * self.semi_supervised.pseudo_weight
+        pseudo_labelled = replace(unlabelled, label=label)
+        partners, weight = _repeat_rows(labelled, len(label)), self.semi_supervised.pseudo_weight
+        losses = []
+        for is_pseudo in (boxes, ~boxes):
+            true_part, pseudo_part = mix_crops(partners, pseudo_labelled, is_pseudo.to(label.device))
+            logits = self.student.compute_logits(true_part)
+            true_loss, pseudo_loss = (
+                self.student.compare_with_label(logits, part).loss for part in (true_part, pseudo_part)
+            )
+            losses.append(true_loss + weight * pseudo_loss)
+        return (losses[0] + losses[1]) / 2
+
+
+def _repeat_rows(crops: Crops, count: int) -> Crops:
+    """Returns `count` rows of crops, from the first on and again."""
+    return _select_rows(crops, torch.arange(count) % len(crops.x))
 
 
 def _select_rows(crops: Crops, rows: Tensor) -> Crops:

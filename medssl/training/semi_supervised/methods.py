@@ -52,7 +52,7 @@ class TeacherMethod(SupervisedMethod):
     """Learns from unlabelled volumes through a mean teacher, which replaces the average of `train.ema_decay`."""
 
     def __init__(
-        self, task: Task, config: TrainConfig, semi_supervised: SemiSupervisedConfig, unlabelled: Manifest
+        self, task: SegmentTask, config: TrainConfig, semi_supervised: SemiSupervisedConfig, unlabelled: Manifest
     ) -> None:
         super().__init__(MeanTeacher(task, semi_supervised, config), config.model_copy(update={"ema_decay": 0.0}))
         self.unlabelled = unlabelled
