@@ -5,8 +5,8 @@ https://arxiv.org/abs/2305.00673. A labelled crop gets a box of an unlabelled cr
 box of the labelled one. The label of unlabelled voxels is the teacher's, of which each class keeps its largest
 component; their loss has the weight 0.5.
 
-Deviations: a pair of crops exchanges its box both ways, where the paper takes two pairs; and in place of a training of
-its own on labelled crops, the labelled crops are learnt as they are beside the mixed ones, whose weight grows from 0.
+Deviations: a pair of crops exchanges its box both ways, where the paper takes two pairs. There is no
+first training on labelled crops alone: they are learnt in every step, and the weight of the mixed crops grows from 0.
 """
 
 from collections.abc import Sequence
