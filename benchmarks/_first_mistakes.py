@@ -3,7 +3,7 @@
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from benchmarks._small_disk import mount_disk
 from medssl import cli
 from medssl.files import write_json
 from medssl.io import nifti
@@ -21,6 +22,8 @@ from medssl.volume import Volume
 STORE = "ingest scans --out store --split-fractions train=0.7,test=0.3"
 PRETRAIN, FINETUNE = "pretrain configs/pretrain/spark.yaml", "finetune configs/finetune/segment.yaml"
 MANIFEST = "manifest=store/manifest.csv run=runs/a"
+SMALL = "encoder.channels=4,8 encoder.strides=1,2 train.epochs=1 train.steps_per_epoch=1 train.batch_size=1 train.num_workers=0"
+FULL, FULL_KILOBYTES = "full", 40
 
 
 class Mistake(NamedTuple):
@@ -157,6 +160,14 @@ MISTAKES = (
         "continue it with resume=true",
     ),
     Mistake("no predictions", "review nowhere", "one line, exit 2", 2, "nowhere"),
+    *(
+        Mistake(f"a full disk: {words.partition(' ')[0]}", words, before, 2, "no space left on the disk")
+        for words, before in (
+            (f"ingest scans --out {FULL}/store", "one line, exit 2"),
+            (f"{PRETRAIN} manifest=store/manifest.csv run={FULL}/run patch_size=16 {SMALL}", "not tried"),
+            (f"predict runs/trained store/manifest.csv --out {FULL}/predictions", "not tried"),
+        )
+    ),
 )
 
 
@@ -183,8 +194,18 @@ def _log_to(stream: io.StringIO) -> Iterator[None]:
         logging.getLogger("medssl").removeHandler(handler)
 
 
-def make_inputs() -> None:
-    """Writes the folders that the commands of `MISTAKES` name into the current folder."""
+@contextlib.contextmanager
+def make_inputs() -> Iterator[Sequence[Mistake]]:
+    """Writes the folders that the commands name into the current folder, and mounts a disk that is nearly full.
+
+    Yields those of `MISTAKES` that can be made here: mounting a disk needs root.
+    """
+    _write_inputs()
+    with mount_disk(Path(FULL), FULL_KILOBYTES) as resize:
+        yield [mistake for mistake in MISTAKES if resize or f"{FULL}/" not in mistake.words]
+
+
+def _write_inputs() -> None:
     rng = np.random.default_rng(0)
     _write_decathlon(Path("scans"), rng)
     _write_decathlon(Path("faulty"), rng)
@@ -207,6 +228,7 @@ def make_inputs() -> None:
     Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save("pictures/a.png")
     Run.create("runs/open", Settings(), "finetune")
     answer(STORE)
+    answer(f"{FINETUNE} manifest=store/manifest.csv run=runs/trained patch_size=16 {SMALL}")
 
 
 def _write_decathlon(folder: Path, rng: np.random.Generator) -> None:

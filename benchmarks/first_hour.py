@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks._first_mistakes import MISTAKES, answer, make_inputs
+from benchmarks._first_mistakes import answer, make_inputs
 from medssl.predictions_folder import read_findings, read_index
 from medssl.review.event import Act
 from medssl.review.event_store import EventStore, get_default_database
@@ -35,15 +35,15 @@ def main(data: str = DATA) -> None:
     """Prints both tables; ends with an error if an answer is not the one that is listed."""
     source = Path(data).absolute() / "hippocampus"
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
-        make_inputs()
         wrong = []
         print("| mistake | command | at commit 725138b | now | exit code |\n|---|---|---|---|---|")
-        for mistake in MISTAKES:
-            code, lines = answer(mistake.words)
-            answers = [line for line in lines if mistake.answer in line]
-            wrong += [] if answers and code == mistake.exit_code else [f"{mistake.name}: {code}, {lines[-1:]}"]
-            text = answers[0].replace(name, "").replace("|", "\\|") if answers else ""
-            print(f"| {mistake.name} | `medssl {mistake.words}` | {mistake.before} | {text.strip()} | {code} |")
+        with make_inputs() as mistakes:
+            for mistake in mistakes:
+                code, lines = answer(mistake.words)
+                answers = [line for line in lines if mistake.answer in line]
+                wrong += [] if answers and code == mistake.exit_code else [f"{mistake.name}: {code}, {lines[-1:]}"]
+                text = answers[0].replace(name, "").replace("|", "\\|") if answers else ""
+                print(f"| {mistake.name} | `medssl {mistake.words}` | {mistake.before} | {text.strip()} | {code} |")
         if wrong:
             sys.exit("\n".join(wrong))
         walk(source)
