@@ -34,7 +34,7 @@ def read(
     """Reads the settings of a YAML file.
 
     Args:
-        path: The file; a relative path that does not exist is looked up among the installed configs.
+        path: The file, as in `find_file`.
         overrides: Settings of the form `dotted.key=value` that replace those of the file.
         schema: The class of the settings.
         prepare: Completes the values before they are checked.
@@ -43,11 +43,8 @@ def read(
         BadInput: If the file cannot be read or settings are wrong; one message lists all errors.
     """
     path = Path(path)
-    file = path if path.exists() or path.is_absolute() else resources_dir() / path
     try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except FileNotFoundError:
-        raise BadInput(config_errors.describe_missing_config(path, resources_dir() / "configs")) from None
+        values = yaml.safe_load(find_file(path).read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
@@ -55,6 +52,19 @@ def read(
     for override in overrides:
         _apply_override(values, override)
     return check(prepare(values), schema, str(path))
+
+
+def find_file(path: Path | str) -> Path:
+    """Returns the file of a config; a relative path that does not exist is looked up among the installed configs.
+
+    Raises:
+        BadInput: If there is no such file.
+    """
+    path = Path(path)
+    file = path if path.exists() or path.is_absolute() else resources_dir() / path
+    if not file.exists():
+        raise BadInput(config_errors.describe_missing_config(path, resources_dir() / "configs"))
+    return file
 
 
 def check(values: dict[str, Any], schema: type[S], source: str) -> S:

@@ -82,13 +82,23 @@ def describe_missing_config(path: Path, configs: Path) -> str:
         path: The path that was given.
         configs: The folder of the installed configs.
     """
-    names = [str(file.relative_to(configs.parent)) for file in sorted(configs.rglob("*.yaml"))]
+    files = sorted(file.relative_to(configs.parent) for file in configs.rglob("*.yaml"))
     if "=" in str(path):
-        return f"{path}: stands where the config is expected; begin with one of {', '.join(names)}"
-    nearest = find_nearest(str(path), names) or find_nearest(path.name, [Path(name).name for name in names])
-    hint = next((name for name in names if nearest and name.endswith(nearest)), "")
-    suggestion = f"; did you mean {hint}?" if hint else ";"
-    return f"{path}: no such config{suggestion} installed are {', '.join(names)}"
+        return f"{path}: stands where the config is expected; begin with one of {_list_configs(files)}"
+    nearest = find_nearest(str(path), [str(file) for file in files]) or find_nearest(path.name, [f.name for f in files])
+    hint = next((file for file in files if nearest and str(file).endswith(nearest)), None)
+    if Path(path.name).is_file():
+        return f"{path}: no such config; did you mean {path.name}?"
+    siblings = [file for file in files if hint is None or file.parent == hint.parent]
+    return f"{path}: no such config;{f' did you mean {hint}?' if hint else ''} installed are {_list_configs(siblings)}"
+
+
+def _list_configs(files: Sequence[Path]) -> str:
+    """Returns the paths with the names of each folder in braces."""
+    names = {
+        folder: [file.stem for file in files if file.parent == folder] for folder in {file.parent for file in files}
+    }
+    return ", ".join(f"{folder}/{{{','.join(names[folder])}}}.yaml" for folder in sorted(names))
 
 
 def find_nearest(name: str, known: Sequence[str]) -> str:

@@ -9,10 +9,12 @@ from medssl.errors import BadInput
 def main(words: list[str]) -> None:
     """Trains and tests arms x numbers of labels x seeds, resumes where it stopped, and prints the table of scores."""
     args = build_parser().parse_args(words)
+    from medssl import config
+
+    config.find_file(args.config)  # before torch is imported, which takes seconds
     from rich.console import Console
     from rich.table import Table
 
-    from medssl import config
     from medssl.fewshot import report
     from medssl.fewshot.sweep import Sweep, run_sweep
     from medssl.metrics.statistics import small_sample_warning

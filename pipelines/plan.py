@@ -3,20 +3,21 @@
 import argparse
 from pathlib import Path
 
+from medssl.errors import BadInput
+
 
 def main(words: list[str]) -> None:
     """Measures the store and the machine, and writes a config with a reason for each key."""
     args = build_parser().parse_args(words)
+    path: Path = args.out or Path(f"{args.purpose}.yaml")
+    if path.exists():
+        raise BadInput(f"{path}: exists already; remove it or choose another --out")
     from medssl.config import check
     from medssl.data.manifest import Manifest
-    from medssl.errors import BadInput
     from medssl.files import write_text
     from medssl.training.estimates.timed_plan import PlanRequest, plan
 
     manifest = args.store if args.store.suffix == ".csv" else args.store / "manifest.csv"
-    path: Path = args.out or Path(f"{args.purpose}.yaml")
-    if path.exists():
-        raise BadInput(f"{path}: exists already; remove it or choose another --out")
     values = {"purpose": args.purpose, "hours": args.hours, "memory_gb": args.memory, "device": args.device or ""}
     request = check(values, PlanRequest, "medssl plan")
     result = plan(Manifest.read(manifest), manifest, request, print)

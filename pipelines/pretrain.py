@@ -9,6 +9,8 @@ def main(words: list[str]) -> None:
     """Leaves a finished run, from which `medssl finetune ... pretrained=RUN` starts."""
     args = build_parser().parse_args(words)
     from medssl import config
+
+    config.find_file(args.config)  # before torch is imported, which takes seconds
     from medssl.models.starting_point import adopt_network
     from medssl.training.pretrain import PretrainConfig, pretrain
     from medssl.training.trainer import format_scores

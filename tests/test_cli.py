@@ -97,6 +97,24 @@ def test_help_of_a_command_loads_no_heavy_library(name):
     assert process.stdout.startswith("usage: medssl") and process.stdout.strip().endswith("loaded []")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"{name} configs/none.yaml run=runs/a" for name in ("pretrain", "finetune", "fewshot")),
+        f"plan store --out {resources_dir()}/configs/pretrain/spark.yaml",
+    ],
+)
+def test_a_wrong_file_is_named_before_torch_is_imported(words):
+    code = (
+        "import sys\nfrom medssl import cli\n"
+        f"code = cli.run({words.partition(' ')[0]!r}, {words.split()[1:]})\n"
+        "print(code, sorted({'torch', 'monai', 'lightning'} & set(sys.modules)))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout == "2 []\n"
+    assert "no such config" in process.stderr or "exists already" in process.stderr
+
+
 def test_a_command_is_a_script_and_a_script_is_a_command():
     scripts = {path.stem for path in (resources_dir() / "pipelines").glob("*.py")} - {"__init__"}
     assert {name.replace("-", "_") for name in cli.command_names()} == scripts

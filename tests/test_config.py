@@ -182,9 +182,21 @@ def test_a_size_may_be_written_as_a_person_would(tmp_path, text: str):
 
 
 def test_a_missing_config_names_the_nearest():
-    with pytest.raises(BadInput, match=r"did you mean configs/pretrain/spark\.yaml\? installed are .*configs/finetune"):
+    with pytest.raises(BadInput) as caught:
         config.read("configs/pretrain/spakr.yaml", [], PretrainConfig)
+    assert "did you mean configs/pretrain/spark.yaml? installed are configs/pretrain/{" in str(caught.value)
+    assert "configs/finetune" not in str(caught.value), "those of other commands help nobody"
+    with pytest.raises(BadInput, match=r"no such config; installed are .*configs/finetune/.*configs/pretrain/"):
+        config.read("something-else", [], PretrainConfig)
     with pytest.raises(BadInput, match=r"did you mean configs/pretrain/spark\.yaml\?"):
         config.read("spark.yml", [], PretrainConfig)
     with pytest.raises(BadInput, match="stands where the config is expected"):
         config.read("manifest=store/manifest.csv", [], PretrainConfig)
+
+
+def test_a_missing_config_names_the_file_of_its_name_in_this_folder(tmp_path, monkeypatch):
+    """`medssl plan store` writes pretrain.yaml here, not into the store."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrain.yaml").write_text("objective: spark")
+    with pytest.raises(BadInput, match=r"store/pretrain\.yaml: no such config; did you mean pretrain\.yaml\?$"):
+        config.read("store/pretrain.yaml", [], PretrainConfig)
