@@ -22,7 +22,8 @@ from medssl.volume import Volume
 STORE = "ingest scans --out store --split-fractions train=0.7,test=0.3"
 PRETRAIN, FINETUNE = "pretrain configs/pretrain/spark.yaml", "finetune configs/finetune/segment.yaml"
 MANIFEST = "manifest=store/manifest.csv run=runs/a"
-SMALL = "encoder.channels=4,8 encoder.strides=1,2 train.epochs=1 train.steps_per_epoch=1 train.batch_size=1 train.num_workers=0"
+NETWORK = "patch_size=16 encoder.channels=4,8 encoder.strides=1,2"
+SMALL = f"{NETWORK} train.epochs=1 train.steps_per_epoch=1 train.batch_size=1 train.num_workers=0"
 FULL, FULL_KILOBYTES = "full", 40
 
 
@@ -164,7 +165,7 @@ MISTAKES = (
         Mistake(f"a full disk: {words.partition(' ')[0]}", words, before, 2, "no space left on the disk")
         for words, before in (
             (f"ingest scans --out {FULL}/store", "one line, exit 2"),
-            (f"{PRETRAIN} manifest=store/manifest.csv run={FULL}/run patch_size=16 {SMALL}", "not tried"),
+            (f"{PRETRAIN} manifest=store/manifest.csv run={FULL}/run {SMALL}", "not tried"),
             (f"predict runs/trained store/manifest.csv --out {FULL}/predictions", "not tried"),
         )
     ),
@@ -228,7 +229,7 @@ def _write_inputs() -> None:
     Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).save("pictures/a.png")
     Run.create("runs/open", Settings(), "finetune")
     answer(STORE)
-    answer(f"{FINETUNE} manifest=store/manifest.csv run=runs/trained patch_size=16 {SMALL}")
+    answer(f"{FINETUNE} manifest=store/manifest.csv run=runs/trained {SMALL}")
 
 
 def _write_decathlon(folder: Path, rng: np.random.Generator) -> None:
