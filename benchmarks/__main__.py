@@ -21,6 +21,7 @@ LONG = (
     "ingest_cases",
     "ingest_changes",
     "installs",
+    "leakage",
     "losses",
     "nodules",
     "plan",

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from medssl import cli
-from medssl.data.checks import leakage as leaks
+from medssl.data.checks import case_traces
 from medssl.data.manifest import Manifest
 from medssl.inference.calibration import Calibration
 from medssl.predictions_folder import read_findings, read_index
@@ -109,7 +109,7 @@ def test_calibration_of_several_runs_is_refused_for_other_runs(runs_folder, tmp_
 
 def test_calibrating_on_training_cases_is_refused(runs_folder, tmp_path, capsys):
     manifest, run = runs_folder / "store" / "manifest.csv", make_finished_run(tmp_path / "run")
-    leaks.write_traces(run.path, leaks.trace_cases(Manifest.read(manifest).in_split("val").with_labels()))
+    case_traces.write_traces(run.path, case_traces.trace_cases(Manifest.read(manifest).in_split("val").with_labels()))
     assert command("calibrate", run.path, "--manifest", manifest) == 2
     assert "overlaps" in capsys.readouterr().err
     assert not (run.path / "calibration.json").exists()
