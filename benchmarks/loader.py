@@ -1,5 +1,6 @@
 """Whether the loader keeps a training fed: crops a second of one core, and time waited against that of a SparK step."""
 
+import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from scipy import ndimage
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from medssl.data import store
@@ -21,6 +22,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.transforms import augmentation, spatial
 from medssl.data.transforms.augmentation import AugmentConfig
+from medssl.data.transforms.spatial import Spacing, draw_uniform_number
 from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.objectives.reconstruction.spark import Config, Spark
 from medssl.training import data_loaders as feed
@@ -78,20 +80,41 @@ def time_crops(manifest: Manifest, side: int, config: AugmentConfig | None) -> f
 def torch_operators() -> Iterator[None]:
     """Interpolates volumes and blurs with the operators that torch has for volumes while the block runs."""
 
-    def interpolate(image: Tensor, positions: Tensor) -> Tensor:
+    def interpolate(image: Tensor, positions: Tensor, out: Tensor) -> None:
         last = torch.tensor(image.shape[1:])[:, None, None, None] - 1
         grid = (2 * positions / last - 1).flip(0).movedim(0, -1)[None]
-        return functional.grid_sample(image[None], grid, padding_mode="border", align_corners=True)[0]
+        out.copy_(functional.grid_sample(image[None], grid, padding_mode="border", align_corners=True)[0])
 
-    def convolve(x: Tensor, weights: list[float], axis: int) -> Tensor:
-        kernel, radius, shape, pad = torch.tensor([*weights[:0:-1], *weights]), len(weights) - 1, [1] * 5, [0] * 6
-        shape[1 + axis] = len(kernel)
-        pad[6 - 2 * axis] = pad[7 - 2 * axis] = radius
-        padded = functional.pad(x[:, None], pad, mode="replicate")
-        return functional.conv3d(padded, kernel.view(shape))[:, 0]
-
-    with patch.object(spatial, "interpolate_linear", interpolate), patch.object(augmentation, "convolve", convolve):
+    with (
+        patch.object(spatial, "interpolate_linear", interpolate),
+        patch.object(augmentation, "_lower_quality", lower_quality),
+    ):
         yield
+
+
+def lower_quality(config: AugmentConfig, x: Tensor, spacing_mm: Spacing, generator: Generator) -> Tensor:
+    """Blurs and coarsens as the augmentation does, by a convolution along each axis and by two resamplings."""
+    has_blur, is_coarse = (augmentation._draw_chance(config, generator) for _ in range(2))
+    if has_blur:
+        sigma = draw_uniform_number(generator, 0.3, max(0.3, config.blur))
+        for axis, mm in enumerate(spacing_mm):
+            x = convolve(x, sigma * min(spacing_mm) / mm, axis)
+    if is_coarse:
+        coarse_mm = min(spacing_mm) / draw_uniform_number(generator, config.zoom, 1)
+        shape = [max(1, round(n * min(1.0, mm / coarse_mm))) for n, mm in zip(x.shape[1:], spacing_mm, strict=True)]
+        coarse = functional.interpolate(x[None], size=shape, mode="trilinear", align_corners=False)
+        x = functional.interpolate(coarse, size=x.shape[1:], mode="trilinear", align_corners=False)[0]
+    return x
+
+
+def convolve(x: Tensor, sigma: float, axis: int) -> Tensor:
+    """Convolves an axis with a Gaussian, beyond the ends with the last voxel."""
+    radius = math.ceil(2 * sigma)
+    kernel, shape, pad = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2), [1] * 5, [0] * 6
+    shape[2 + axis] = len(kernel)
+    pad[4 - 2 * axis] = pad[5 - 2 * axis] = radius
+    padded = functional.pad(x[:, None], pad, mode="replicate")
+    return functional.conv3d(padded, (kernel / kernel.sum()).view(shape))[:, 0]
 
 
 def pool(folder: Path) -> Manifest:

@@ -23,6 +23,7 @@ from medssl.data.transforms.spatial import (
 )
 from medssl.settings import Settings
 
+Matrix = Float[Tensor, "n n"]
 ElasticStrength = Annotated[float, Field(ge=0, le=0.2)]
 
 
@@ -89,9 +90,7 @@ def augment(
     transform = draw_spatial_transform(config, size, spacing_mm, generator)
     x, label = read((0, 0, 0), size) if transform is None else transform.resample(read)
     x, label = _flip(config, x, label, generator)
-    for change in (_blur, _lower_resolution):
-        if _draw_chance(config, generator):
-            x = change(config, x, spacing_mm, generator)
+    x = _lower_quality(config, x, spacing_mm, generator)
     for change_values in (_add_noise, _change_contrast_and_brightness, _apply_gamma):
         if _draw_chance(config, generator):
             change_values(config, x, generator)  # in place: a flip, also about no axis, has copied the crop
@@ -138,48 +137,69 @@ def _swap_left_right(config: AugmentConfig, label: Int[Tensor, "i j k"]) -> Int[
     return swapped
 
 
-def _blur(
+def _lower_quality(
     config: AugmentConfig, x: Float[Tensor, "c i j k"], spacing_mm: Spacing, generator: Generator
 ) -> Float[Tensor, "c i j k"]:
-    """Blurs with a Gaussian of equal width in mm along all axes, one axis after the other."""
-    sigma = draw_uniform_number(generator, 0.3, max(0.3, config.blur))
-    for axis, mm in enumerate(spacing_mm):
-        sigma_voxels = sigma * min(spacing_mm) / mm
-        radius = math.ceil(2 * sigma_voxels)
-        weights = torch.exp(-0.5 * (torch.arange(radius + 1) / sigma_voxels) ** 2)
-        x = convolve(x, (weights / (2 * weights.sum() - weights[0])).tolist(), 1 + axis)
+    """Blurs a crop, and simulates a coarse scan, each with its probability.
+
+    Both act along one axis after the other. Their matrices are multiplied first, so that both cost no more than one,
+    and a multiplication of matrices takes a fraction of the time of torch's own operators for volumes on a CPU.
+    """
+    changes = [matrices for matrices in (make_blur, make_coarse_scan) if _draw_chance(config, generator)]
+    if not changes:
+        return x
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    matrices = [change(config, shape, spacing_mm, generator) for change in changes]
+    for axis, of_axis in enumerate(zip(*matrices, strict=True)):
+        x = multiply_axis(of_axis[-1] @ of_axis[0] if len(of_axis) > 1 else of_axis[0], x, axis)
     return x
 
 
-def convolve(x: Float[Tensor, "c i j k"], weights: list[float], axis: int) -> Float[Tensor, "c i j k"]:
-    """Convolves an axis with a symmetric kernel, beyond the ends with the last voxel.
-
-    Sums of shifted copies take a tenth of the time of torch's convolution of one channel on a CPU.
+def make_blur(config: AugmentConfig, shape: Triple, spacing_mm: Spacing, generator: Generator) -> list[Matrix]:
+    """Returns for each axis the matrix of a Gaussian blur of equal width in mm; the last voxel goes on beyond the ends.
 
     Args:
-        x: A crop.
-        weights: The kernel from its centre outwards.
-        axis: Axis of the crop.
+        config: Largest width.
+        shape: Shape of the crop in voxels.
+        spacing_mm: Voxel spacing.
+        generator: Source of the width.
     """
-    n = x.shape[axis]
-    result = x * weights[0]
-    for shift, weight in enumerate(weights[1:], 1):
-        ends, inside = min(shift, n), max(0, n - shift)
-        result.narrow(axis, 0, inside).add_(x.narrow(axis, n - inside, inside), alpha=weight)
-        result.narrow(axis, inside, ends).add_(x.narrow(axis, n - 1, 1), alpha=weight)
-        result.narrow(axis, n - inside, inside).add_(x.narrow(axis, 0, inside), alpha=weight)
-        result.narrow(axis, 0, ends).add_(x.narrow(axis, 0, 1), alpha=weight)
-    return result
+    sigma, matrices = draw_uniform_number(generator, 0.3, max(0.3, config.blur)), []
+    for n, mm in zip(shape, spacing_mm, strict=True):
+        sigma_voxels = sigma * min(spacing_mm) / mm
+        radius = math.ceil(2 * sigma_voxels)
+        shifts = torch.arange(-radius, radius + 1)
+        weights = torch.exp(-0.5 * (shifts / sigma_voxels) ** 2)
+        sources = (torch.arange(n)[:, None] + shifts).clamp(0, n - 1)
+        matrices.append(torch.zeros(n, n).scatter_add_(1, sources, (weights / weights.sum()).expand(n, -1)))
+    return matrices
 
 
-def _lower_resolution(
-    config: AugmentConfig, x: Float[Tensor, "c i j k"], spacing_mm: Spacing, generator: Generator
-) -> Float[Tensor, "c i j k"]:
-    """Resamples to a coarser grid of equal spacing, and back; an axis that is coarser already keeps its voxels."""
-    coarse_mm = min(spacing_mm) / draw_uniform_number(generator, config.zoom, 1)
-    coarse_shape = [max(1, round(n * min(1.0, mm / coarse_mm))) for n, mm in zip(x.shape[1:], spacing_mm, strict=True)]
-    coarse = F.interpolate(x[None], size=coarse_shape, mode="trilinear", align_corners=False)
-    return F.interpolate(coarse, size=x.shape[1:], mode="trilinear", align_corners=False)[0]
+def make_coarse_scan(config: AugmentConfig, shape: Triple, spacing_mm: Spacing, generator: Generator) -> list[Matrix]:
+    """Returns for each axis the matrix that resamples to a coarser grid of equal spacing, and back.
+
+    An axis that is coarser already keeps its voxels.
+
+    Args:
+        config: Lowest resolution.
+        shape: Shape of the crop in voxels.
+        spacing_mm: Voxel spacing.
+        generator: Source of the resolution.
+    """
+    coarse_mm, matrices = min(spacing_mm) / draw_uniform_number(generator, config.zoom, 1), []
+    for n, mm in zip(shape, spacing_mm, strict=True):
+        coarse = max(1, round(n * min(1.0, mm / coarse_mm)))
+        voxels = torch.eye(n)[None]
+        down = F.interpolate(voxels, size=coarse, mode="linear", align_corners=False)
+        matrices.append(F.interpolate(down, size=n, mode="linear", align_corners=False)[0].T)
+    return matrices
+
+
+def multiply_axis(matrix: Matrix, x: Float[Tensor, "c i j k"], axis: int) -> Float[Tensor, "c i j k"]:
+    """Multiplies a matrix with each row of voxels along an axis."""
+    if axis == 0:
+        return (matrix @ x.flatten(2)).view_as(x)
+    return matrix @ x if axis == 1 else x @ matrix.T
 
 
 def _add_noise(config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator) -> None:

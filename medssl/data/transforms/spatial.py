@@ -84,7 +84,7 @@ class SpatialTransform:
         for start in range(0, self.size[0], SLAB):
             slab = slice(start, start + SLAB)
             positions = multiply_rows(columns[:, slab], rows)
-            resampled[:, slab] = interpolate_linear(image, positions)
+            interpolate_linear(image, positions, resampled[:, slab])
             if label is not None and nearest is not None:
                 nearest[slab] = take_nearest(label, positions)
         return resampled, nearest
@@ -125,9 +125,9 @@ def multiply_rows(columns: Float[Tensor, "3 i j r"], rows: Float[Tensor, "r k"])
 
 
 def interpolate_linear(
-    image: Float[Tensor, "c x y z"], positions: Float[Tensor, "3 i j k"]
-) -> Float[Tensor, "c i j k"]:
-    """Interpolates an image linearly at voxel positions inside it.
+    image: Float[Tensor, "c x y z"], positions: Float[Tensor, "3 i j k"], out: Float[Tensor, "c i j k"]
+) -> None:
+    """Interpolates an image linearly at voxel positions inside it, into `out`.
 
     On a CPU torch interpolates planes several times as fast as volumes. The planes below and above a position are
     therefore two channels of one picture, in which all planes lie one below the other, and are mixed afterwards.
@@ -138,17 +138,17 @@ def interpolate_linear(
     fraction = positions[0] - plane
     first, last = int(plane.min()), int(plane.max())
     num_rows = (last - first + 1) * height
-    row = plane.sub_(first).mul_(height).add_(positions[1])
-    grid = torch.stack([positions[2] * (2 / (width - 1)) - 1, row * (2 / (num_rows - 1)) - 1], -1)
-    grid = grid.view(1, -1, grid.shape[2], 2)
-    channels = []
-    for channel in image:
+    row = positions[1].add(plane.sub_(first), alpha=height)
+    grid = positions.new_empty(*plane.shape, 2)  # filled in place, which is faster than a stack
+    torch.mul(positions[2], 2 / (width - 1), out=grid[..., 0])
+    torch.mul(row, 2 / (num_rows - 1), out=grid[..., 1])
+    grid = grid.sub_(1).view(1, -1, grid.shape[2], 2)
+    for channel, target in zip(image, out, strict=True):
         start = channel.storage_offset() + first * height * width
         shape, strides = (1, 2, num_rows, width), (0, height * width, width, 1)
         below_and_above = channel.as_strided(shape, strides, start)
         below, above = F.grid_sample(below_and_above, grid, padding_mode="border", align_corners=True)[0]
-        channels.append(torch.lerp(below.view_as(fraction), above.view_as(fraction), fraction))
-    return torch.stack(channels)
+        torch.lerp(below.view_as(fraction), above.view_as(fraction), fraction, out=target)
 
 
 def take_nearest(label: Int[Tensor, "x y z"], positions: Float[Tensor, "3 i j k"]) -> Int[Tensor, "i j k"]:

@@ -1,12 +1,25 @@
 """Augmentation is pure and keeps the range; labels stay label values and move with the image."""
 
+import math
+from unittest import mock
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from torch.nn import functional
 from torch.nn.functional import grid_sample
 
-from medssl.data.transforms.augmentation import AugmentConfig, convolve, draw_spatial_transform
+from medssl.data.transforms import augmentation
+from medssl.data.transforms.augmentation import (
+    AugmentConfig,
+    draw_spatial_transform,
+    make_blur,
+    make_coarse_scan,
+    multiply_axis,
+)
 from medssl.data.transforms.augmentation import augment as augment_scan
 
 ALWAYS = AugmentConfig(probability=1.0, flip=(True, True, True))
@@ -312,11 +325,42 @@ def test_resampling_agrees_with_torch(seed, spacing_mm):
     assert (label == nearest).float().mean() > 0.999
 
 
-@pytest.mark.parametrize("axis", [1, 2, 3])
-@pytest.mark.parametrize("radius", [1, 3, 20])
-def test_a_convolution_repeats_the_last_voxels(axis, radius):
-    x, weights = make_crop()[0], torch.rand(radius + 1, generator=make_generator(radius))
-    kernel = torch.cat([weights.flip(0), weights[1:]])
-    index = (torch.arange(x.shape[axis])[:, None] + torch.arange(-radius, radius + 1)).clamp(0, x.shape[axis] - 1)
-    expected = (x.movedim(axis, -1)[..., index] * kernel).sum(-1).movedim(-1, axis)
-    assert torch.allclose(convolve(x, weights.tolist(), axis), expected, atol=1e-4)
+@pytest.mark.parametrize("sigma", [0.4, 1.0, 9.0])
+def test_a_blur_is_a_gaussian_that_repeats_the_last_voxels(sigma):
+    x, spacing_mm = torch.rand(2, 7, 12, 9, generator=make_generator(1)), (1.0, 1.0, 2.0)
+    config = AugmentConfig(**NO_CHANGE | {"blur": 2 * sigma})
+    with mock.patch.object(augmentation, "draw_uniform_number", return_value=sigma):
+        matrices = make_blur(config, x.shape[1:], spacing_mm, make_generator(0))
+    expected = x.numpy()
+    for axis, mm in enumerate(spacing_mm, 1):
+        radius = math.ceil(2 * sigma / mm)
+        expected = ndimage.gaussian_filter1d(expected, sigma / mm, axis, mode="nearest", radius=radius)
+    for axis, matrix in enumerate(matrices):
+        x = multiply_axis(matrix, x, axis)
+    assert np.allclose(x, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (0.7, 1.0, 3.0)])
+def test_a_coarse_scan_is_resampled_to_it_and_back(spacing_mm):
+    x, zoom = torch.rand(2, 11, 16, 6, generator=make_generator(1)), 0.61
+    with mock.patch.object(augmentation, "draw_uniform_number", return_value=zoom):
+        matrices = make_coarse_scan(AugmentConfig(), x.shape[1:], spacing_mm, make_generator(0))
+    coarse_mm = min(spacing_mm) / zoom
+    shape = [round(n * min(1, mm / coarse_mm)) for n, mm in zip(x.shape[1:], spacing_mm, strict=True)]
+    coarse = functional.interpolate(x[None], size=shape, mode="trilinear")
+    expected = functional.interpolate(coarse, size=x.shape[1:], mode="trilinear")[0]
+    for axis, matrix in enumerate(matrices):
+        x = multiply_axis(matrix, x, axis)
+    assert shape[0] < 11 and torch.allclose(x, expected, atol=1e-5)
+
+
+def test_blur_and_coarse_scan_together_act_one_after_the_other():
+    config = AugmentConfig(**NO_CHANGE | {"probability": 1, "blur": 1.5, "zoom": 0.5})
+    x, spacing_mm = torch.rand(1, 9, 10, 12, generator=make_generator(1)), (1.0, 1.0, 1.5)
+    both = augmentation._lower_quality(config, x, spacing_mm, make_generator(3))
+    generator = make_generator(3)
+    torch.rand(2, generator=generator)  # whether both are due
+    for make in (make_blur, make_coarse_scan):
+        for axis, matrix in enumerate(make(config, x.shape[1:], spacing_mm, generator)):
+            x = multiply_axis(matrix, x, axis)
+    assert torch.allclose(both, x, atol=1e-5)
