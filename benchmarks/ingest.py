@@ -21,20 +21,13 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import _ingest_inputs as inputs
+from benchmarks._commands import measure
 from benchmarks._monai_ingest import TARGET, WORKERS
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.io.dicom import reader
 
 PR_SET_CHILD_SUBREAPER = 36  # of Linux' prctl
-STATE_PEAK = """
-import sys
-from pathlib import Path
-from medssl.cli import run
-code = run("ingest", sys.argv[1:])
-print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
-sys.exit(code)
-"""
 PREPARE = "medssl.data.ingest.prepare_case"
 STAGES = {
     "find the files, parse DICOM headers": "medssl.data.ingest.pipeline.discover_dataset",
@@ -151,15 +144,8 @@ def measure_memory(folder: Path, num_slices: int) -> None:
 
 
 def measure_peak(scans: Path, out: Path, spacing: str) -> int:
-    """Returns the peak memory of an ingestion in one process, in bytes.
-
-    The process states its own peak, since what the system counts for a child includes the memory of its parent.
-    """
-    words = [str(scans), "--out", str(out), "--spacing", spacing, "--workers", "0"]
-    process = subprocess.run([sys.executable, "-c", STATE_PEAK, *words], capture_output=True, text=True)
-    if process.returncode:
-        sys.exit(f"medssl ingest {' '.join(words)}: {(process.stderr.strip().splitlines() or ['failed'])[-1]}")
-    return int(process.stdout.split()[-1]) * 1024
+    """Returns the peak memory of an ingestion in one process, in bytes."""
+    return measure(f"ingest {scans} --out {out} --spacing {spacing} --workers 0").peak_bytes
 
 
 def measure_second_run(folder: Path, count: int) -> None:

@@ -7,46 +7,25 @@ and all that they require take where this script runs.
 
 import argparse
 import importlib.metadata
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections import deque
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-import torch
 from packaging.requirements import Requirement
 from scipy import ndimage
 
+from benchmarks._commands import Cost, measure
+from benchmarks._random_run import write_random_run
 from medssl import cli
 from medssl.io import nifti
-from medssl.models.trained_model import TrainedModel
 from medssl.nn.encoder import EncoderConfig
-from medssl.nn.interop import weight_transfer
-from medssl.run import Run
-from medssl.settings import Settings
 from medssl.volume import Volume
 
 SIDE = 64
-PREDICT = """
-import sys, time
-from pathlib import Path
-from medssl import cli
-code = cli.run("predict", sys.argv[1:])
-rows = dict(row.split(":", 1) for row in Path("/proc/self/status").read_text().splitlines())
-print(time.process_time(), rows["VmHWM"].split()[0])
-sys.exit(code)
-"""
 TITLES = {"run": "run, with torch", "onnx": "ONNX file, with onnxruntime"}
-
-
-class BenchmarkSettings(Settings):
-    """The settings of a run that publishing reads."""
-
-    run: Path
 
 
 def main() -> None:
@@ -57,19 +36,21 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         paths = prepare(Path(folder), args.size)
-        rows: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
+        costs: dict[str, list[Cost]] = {name: [] for name in paths}
         for number in range(args.rounds):
             for name, path in paths.items():
-                rows[name].append(run(path, Path(folder), f"{name}{number}"))
+                words = f"predict {path} {folder}/scans --modality CT --out {folder}/{name}{number}"
+                costs[name].append(measure(words))
         agreement = compare(Path(folder), "run0", "onnx0")
     disk = {"run": measure_extra("train"), "onnx": measure_extra("onnx")}
     print("| program | CPU s | wall s | peak MB | disk of the packages, MB |\n|---|---|---|---|---|")
-    middle = {n: {key: median(row[key] for row in rows[n]) for key in ("cpu", "wall", "peak")} for n in rows}
-    for name, values in middle.items():
-        print(
-            f"| {TITLES[name]} | {values['cpu']:.1f} | {values['wall']:.1f} | {values['peak']:.0f} | {disk[name]:.0f} |"
-        )
-    ratios = [middle["run"][key] / middle["onnx"][key] for key in ("cpu", "wall", "peak")]
+    middle = {
+        name: [median(getattr(cost, field) for cost in costs[name]) for field in ("cpu_s", "wall_s", "peak_bytes")]
+        for name in costs
+    }
+    for name, (cpu_s, wall_s, peak_bytes) in middle.items():
+        print(f"| {TITLES[name]} | {cpu_s:.1f} | {wall_s:.1f} | {peak_bytes / 2**20:.0f} | {disk[name]:.0f} |")
+    ratios = [with_torch / without for with_torch, without in zip(*middle.values(), strict=True)]
     print(f"| ratio | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} | {disk['run'] / disk['onnx']:.2f} |")
     print(f"\n{args.size} slices of {args.size} x {args.size}, medians of {args.rounds} rounds; ", end="")
     print(f"{agreement:.4%} of the labels are equal. The disk with torch is that of a build for CPUs; CUDA adds GBs.")
@@ -77,37 +58,14 @@ def main() -> None:
 
 def prepare(folder: Path, size: int) -> dict[str, Path]:
     """Writes a scan, a run and its ONNX file; returns the models by program."""
-    network = TrainedModel.model_validate(
-        {
-            "encoder": EncoderConfig(), "in_channels": 1, "normalization": {}, "patch_size": (SIDE,) * 3,
-            "spacing_mm": (1.0, 1.0, 1.0), "labels": {1: "liver", 2: "spleen"}, "task": {"name": "segment"},
-        }
-    )  # fmt: skip
-    torch.manual_seed(0)
-    settings = BenchmarkSettings(run=folder / "run")
-    run = Run.create(folder / "run", settings, "finetune", network=network.model_dump(mode="json"))
-    weight_transfer.save_parts(network.build_task().transferable(), run.path / "weights.safetensors")
-    run.close()
-    if cli.run("publish", [str(run.path), "--out", str(folder / "published"), "--onnx"]):
+    network = {"encoder": EncoderConfig(), "patch_size": (SIDE,) * 3, "spacing_mm": (1.0, 1.0, 1.0)}
+    run = write_random_run(folder / "run", network | {"labels": {1: "liver", 2: "spleen"}})
+    if cli.run("publish", [str(run), "--out", str(folder / "published"), "--onnx"]):
         sys.exit("the run could not be published")
     noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(0, 1, (size,) * 3).astype(np.float32), 3)
     scan = Volume((noise / noise.std() * 300).astype(np.int16), np.eye(4), "HU")
     nifti.write(scan, folder / "scans" / "scan.nii.gz")
-    return {"run": run.path, "onnx": folder / "published" / "model.onnx"}
-
-
-def run(model: Path, folder: Path, name: str) -> dict[str, float]:
-    """Predicts the scan in a process of its own and returns what it took."""
-    words = [str(model), str(folder / "scans"), "--modality", "CT", "--out", str(folder / name)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", PREDICT, *words]
-    start = time.monotonic()
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if process.returncode:
-        sys.exit(f"medssl predict {' '.join(words)}: {process.stderr.strip().splitlines()[-1]}")
-    wall_s = time.monotonic() - start
-    cpu_s, peak_kb = map(float, process.stdout.split()[-2:])
-    return {"cpu": cpu_s, "wall": wall_s, "peak": peak_kb / 1024}
+    return {"run": run, "onnx": folder / "published" / "model.onnx"}
 
 
 def compare(folder: Path, first: str, second: str) -> float:
