@@ -128,15 +128,16 @@ class Volume:
         change[:3, 3] = (np.asarray(self.shape) - 1) / 2 - scale * (shape - 1) / 2
         return self._sample_onto(self.affine @ change, (int(shape[0]), int(shape[1]), int(shape[2])), order, None)
 
-    def resample_to(self, grid: "Volume", order: int, fill: float | None = 0.0) -> "Volume":
+    def resample_to(self, grid: "Volume", order: int, fill: float | None = 0.0, is_filtered: bool = True) -> "Volume":
         """Samples this volume at the voxel centres of another one.
 
         Args:
             grid: The volume that gives the shape and the affine of the result.
             order: 0 for nearest neighbour, 1 for linear interpolation. Labels need 0.
             fill: The value outside this volume; None repeats its edge.
+            is_filtered: Whether linear interpolation has a wider kernel where the spacing grows, against aliasing.
         """
-        return self._sample_onto(grid.affine, grid.shape, order, fill)
+        return self._sample_onto(grid.affine, grid.shape, order, fill, is_filtered)
 
     def require_same_grid(self, other: "Volume") -> "Volume":
         """Returns this volume if its voxel centres lie within 1e-3 mm of those of `other`.
@@ -164,7 +165,12 @@ class Volume:
         return self
 
     def _sample_onto(
-        self, affine: Float[np.ndarray, "4 4"], shape: tuple[int, int, int], order: int, fill: float | None
+        self,
+        affine: Float[np.ndarray, "4 4"],
+        shape: tuple[int, int, int],
+        order: int,
+        fill: float | None,
+        is_filtered: bool = True,
     ) -> "Volume":
         """Samples onto the grid of an affine and a shape, axis by axis where the axes of both are parallel."""
         if self.unit == "label" and order > 0:
@@ -174,7 +180,7 @@ class Volume:
         change = np.linalg.inv(self.affine) @ affine
         axes = np.abs(change[:3, :3]) > 1e-6 * np.abs(change[:3, :3]).max()
         if (axes.sum(0) == 1).all() and (axes.sum(1) == 1).all():
-            voxels = sample_axes(self.voxels, change, axes, shape, order, fill)
+            voxels = sample_axes(self.voxels, change, axes, shape, order, fill, is_filtered)
         else:
             voxels = sample_oblique(self.voxels, change, shape, order, fill)
         return replace(self, voxels=voxels, affine=affine)

@@ -2,6 +2,9 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+from medssl.errors import BadInput
 
 
 def main(words: list[str]) -> None:
@@ -19,6 +22,8 @@ def main(words: list[str]) -> None:
         "strides": args.strides and yaml.safe_load(args.strides),
         "num_heads": args.num_heads,
         "labels": args.labels.split(",") if args.labels else (),
+        "encoder_only": args.encoder_only,
+        "replacements": dict(map(_parse_replacement, args.replacements)),
     }
     run, report = import_weights(config.check(options, ImportConfig, "medssl import-weights"))
     print(report)
@@ -26,13 +31,31 @@ def main(words: list[str]) -> None:
     _print_next_commands(run.path)
 
 
+def _parse_replacement(text: str) -> tuple[str, Any]:
+    """Returns the id and the value, in YAML, that replaces that of a bundle."""
+    import yaml
+
+    key, equals, value = text.partition("=")
+    try:
+        if key and equals:
+            return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise BadInput(f"--set {text}: give ID=VALUE, for example inferer#roi_size=[96,96,96]")
+
+
 def _print_next_commands(path: Path) -> None:
     """Prints the commands that prepare scans for the imported network, and that finetune it or predict with it."""
-    from medssl.models.trained_model import TrainedModel
+    from medssl.models.trained_model import TrainedModel, read_interface
     from medssl.nn.encoder import as_command_line
     from medssl.run import Run
 
-    model = TrainedModel.from_run(Run.open(path))
+    run = Run.open(path)
+    if read_interface(run).labels:
+        print(f"next: medssl predict {path} SCANS --out predictions")
+    if "network" not in run.metadata:
+        return
+    model = TrainedModel.from_run(run)
     spacing = ",".join(f"{mm:g}" for mm in model.spacing_mm) if model.spacing_mm else "auto"
     keys = [as_command_line(model.encoder), f"patch_size={list(model.patch_size)}".replace(" ", "")]
     if model.encoder.name in ("plainconv", "residual", "resenc"):
@@ -43,8 +66,6 @@ def _print_next_commands(path: Path) -> None:
         f"next: medssl finetune configs/finetune/segment.yaml manifest=store/manifest.csv pretrained={path} "
         f"{' '.join(keys)}"
     )
-    if model.labels:
-        print(f"next: medssl predict {path} SCANS --out predictions")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,4 +89,14 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help="names of the classes 1, 2, ... of a segmentation network (default: read from nnU-Net's dataset.json)",
     )
+    parser.add_argument(
+        "--encoder-only",
+        action="store_true",
+        help="import only the encoder of a MONAI bundle, as a start of a finetuning",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], dest="replacements", metavar="ID=VALUE",
+        help="replace a value in the configuration of a MONAI bundle, for example inferer#roi_size=[96,96,96] or "
+        "preprocessing#transforms#4=null; several times for several",
+    )  # fmt: skip
     return parser

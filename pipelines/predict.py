@@ -113,7 +113,8 @@ def _add_computing_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=2, help="windows per forward pass (default: 2)")
     parser.add_argument(
         "--overlap", type=float,
-        help="fraction of a window that overlaps the next one (default: 0.5); less is faster and less exact",
+        help="fraction of a window that overlaps the next one (default: 0.5, or that of an imported bundle); less is "
+        "faster and less exact",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=["fp32", "bf16"],

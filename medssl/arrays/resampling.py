@@ -21,6 +21,7 @@ def sample_axes(
     shape: tuple[int, int, int],
     order: int,
     fill: float | None,
+    is_filtered: bool = True,
 ) -> Shaped[np.ndarray, "*c p q r"]:
     """Samples one axis after the other: each new index lies at scale * index + offset of one old axis.
 
@@ -31,7 +32,8 @@ def sample_axes(
     voxels = voxels.transpose(*range(num_lead), *(num_lead + old for old in old_axes))
     positions = [change[old, new] * np.arange(shape[new]) + change[old, 3] for new, old in enumerate(old_axes)]
     scales = [abs(float(change[old, new])) for new, old in enumerate(old_axes)]
-    samplers = [_make_sampler(*axis, order) for axis in zip(voxels.shape[num_lead:], positions, scales, strict=True)]
+    widths = scales if is_filtered else [1.0] * 3
+    samplers = [_make_sampler(*axis, order) for axis in zip(voxels.shape[num_lead:], positions, widths, strict=True)]
     out = allocate_like(voxels, (*voxels.shape[:num_lead], *shape), voxels.dtype)
     slow = find_slowest_axis(voxels)
     plane_voxels = math.prod(map(max, out.shape, voxels.shape)) // max(out.shape[slow], voxels.shape[slow])
@@ -93,14 +95,15 @@ def _sample_along_axis(voxels: Shaped[np.ndarray, "*n"], axis: int, sampler: Sam
     return out
 
 
-def weigh_neighbours(positions: Float[np.ndarray, "m"], n: int) -> sparse.csr_array:
+def weigh_neighbours(positions: Float[np.ndarray, "m"], n: int, is_filtered: bool = True) -> sparse.csr_array:
     """Returns the weights (m, n) of linear interpolation at equidistant positions, which repeats the edge outside.
 
     Args:
         positions: The positions in voxels.
         n: The number of voxels.
+        is_filtered: Whether the kernel is wider where the positions lie more than a voxel apart, against aliasing.
     """
-    scale = abs(positions[1] - positions[0]) if len(positions) > 1 else 1.0
+    scale = abs(positions[1] - positions[0]) if len(positions) > 1 and is_filtered else 1.0
     return _triangle_weights(np.clip(positions, 0, n - 1), n, max(1.0, float(scale)))
 
 

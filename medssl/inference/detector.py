@@ -11,7 +11,7 @@ from scipy import ndimage
 from medssl.arrays.disk_arrays import create_disk_array, iterate_slabs, release_pages, transform_slabs
 from medssl.inference.box_ensemble import collect_boxes
 from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate, extract_candidates
-from medssl.inference.sliding_window import Network, Size, stream_slabs
+from medssl.inference.sliding_window import OVERLAP, Network, Size, stream_slabs
 from medssl.inference.streaming.case_stream import Prediction, collect_prediction
 from medssl.inference.streaming.detection_stream import DetectionStream
 from medssl.inference.streaming.mean_slabs import stream_mean
@@ -48,7 +48,7 @@ class Detector:
     prepare: Callable[[Volume], Volume]
     crop: Size
     names: Mapping[int, str]
-    overlap: float = 0.5
+    overlap: float = OVERLAP
     batch_size: int = 2
     min_score: float = 0.05
     views: tuple[MirrorView, ...] = (MirrorView(),)

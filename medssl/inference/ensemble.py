@@ -51,7 +51,7 @@ class Ensemble:
     def stream(self, volume: Volume, case: str) -> CaseStream:
         """Returns the mean prediction as a stream of blocks."""
         prepared = self.members[0].prepare(volume)
-        grid_map = GridMap.between(prepared, volume)
+        grid_map = GridMap.between(prepared, volume, self.members[0].is_filtered)
         slabs = self._iterate_slabs(prepared, grid_map, self.members[0].find_body(volume, prepared))
         return self.members[0].stream_to_grid(volume, case, grid_map, slabs, has_uncertainty=True)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.special import softmax
 
-from medssl.inference.sliding_window import Network, Size, stream_slabs
+from medssl.inference.sliding_window import GAUSSIAN, OVERLAP, Network, Size, WindowStyle, stream_slabs
 from medssl.inference.streaming.body_windows import BodyWindows
 from medssl.inference.streaming.case_stream import CaseStream, Prediction, Slab, collect_prediction
 from medssl.inference.streaming.grid_map import GridMap
@@ -21,7 +21,7 @@ class Predictor:
     """Applies a segmentation network to scans.
 
     Args:
-        network: A network that outputs class probabilities, background first.
+        network: A network that outputs class probabilities, background first, or what `activate` turns into them.
         prepare: Converts a scan to network input: orientation, spacing and values.
         crop: The size of the sliding window in voxels.
         names: The class names by label value, without background.
@@ -31,18 +31,24 @@ class Predictor:
         temperature: The divisor of the logits; 1 leaves them unchanged.
         organs: The label values of organs, each of which is one finding.
         crop_body_mm: Windows farther from the body are background and not computed; None computes all.
+        activate: Maps the mean outputs over windows to class probabilities; None if they are such already.
+        window_style: How windows are weighted and padded.
+        is_filtered: Whether probabilities are filtered against aliasing where the scan is coarser than the input.
     """
 
     network: Network
     prepare: Callable[[Volume], Volume]
     crop: Size
     names: Mapping[int, str]
-    overlap: float = 0.5
+    overlap: float = OVERLAP
     batch_size: int = 2
     min_volume_ml: float = 0.0
     temperature: float = 1.0
     organs: frozenset[int] = frozenset()
     crop_body_mm: float | None = None
+    activate: Callable[[Float32[np.ndarray, "n i j k"]], Float32[np.ndarray, "n i j k"]] | None = None
+    window_style: WindowStyle = GAUSSIAN
+    is_filtered: bool = True
 
     def __call__(self, volume: Volume, case: str) -> Prediction:
         """Returns the prediction for a scan, on its own grid."""
@@ -54,7 +60,7 @@ class Predictor:
         The uncertainty of a finding is its mean entropy, interpolated from the working grid.
         """
         prepared = self.prepare(volume)
-        grid_map = GridMap.between(prepared, volume)
+        grid_map = GridMap.between(prepared, volume, self.is_filtered)
         return self.stream_to_grid(
             volume, case, grid_map, self._iterate_slabs(prepared, grid_map, self.find_body(volume, prepared))
         )
@@ -84,7 +90,7 @@ class Predictor:
         is_reversed: bool = False,
         body: BodyWindows | None = None,
     ) -> Iterator[Float32[np.ndarray, "n p q r"]]:
-        """Yields raw class probabilities of prepared voxels in slabs; further arguments are those of `stream_slabs`.
+        """Yields uncalibrated class probabilities of prepared voxels in slabs, as `stream_slabs`.
 
         Args:
             voxels: The voxels.
@@ -94,7 +100,10 @@ class Predictor:
         """
         is_wanted = body.contains if body else None
         x = voxels.astype(np.float32, copy=False).reshape(-1, *voxels.shape[-3:])
-        return stream_slabs(x, self.network, self.crop, self.overlap, self.batch_size, axis, is_reversed, is_wanted)
+        slabs = stream_slabs(
+            x, self.network, self.crop, self.overlap, self.batch_size, axis, is_reversed, is_wanted, self.window_style
+        )
+        return map(self.activate, slabs) if self.activate else slabs
 
     def _iterate_slabs(self, prepared: Volume, grid_map: GridMap, body: BodyWindows | None) -> Iterator[Slab]:
         """Yields calibrated class probabilities and their entropy, in the order of the map."""

@@ -1,6 +1,7 @@
 """Sliding-window inference on volumes of any size, with memory bounded by the depth of one crop."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,6 +14,23 @@ Size = tuple[int, int, int]
 Precision = Literal["fp32", "bf16"]  # of the convolutions of a network
 DeviceArray = Any  # of NumPy or of torch, on the device of a network
 ROWS_PER_SLAB = 8
+OVERLAP = 0.5  # of a window with the next one
+
+
+@dataclass(frozen=True)
+class WindowStyle:
+    """How windows are weighted, and how a volume that is smaller than a window is padded.
+
+    Args:
+        is_gaussian: Whether a window counts less towards its border; otherwise all its voxels count alike.
+        repeats_edge: Whether the padding repeats the border of the volume; otherwise it is 0.
+    """
+
+    is_gaussian: bool = True
+    repeats_edge: bool = False
+
+
+GAUSSIAN = WindowStyle()
 
 
 @runtime_checkable
@@ -33,7 +51,7 @@ class Network(Protocol):
 
 
 def sliding_window_inference(
-    x: Float[np.ndarray, "c i j k"], network: Network, crop: Size, overlap: float = 0.5, batch_size: int = 4
+    x: Float[np.ndarray, "c i j k"], network: Network, crop: Size, overlap: float = OVERLAP, batch_size: int = 4
 ) -> Float32[np.ndarray, "n i j k"]:
     """Returns the Gaussian-weighted mean of a network's output over all windows that cover a voxel.
 
@@ -51,16 +69,17 @@ def stream_slabs(
     x: Float[np.ndarray, "c i j k"],
     network: Network,
     crop: Size,
-    overlap: float = 0.5,
+    overlap: float = OVERLAP,
     batch_size: int = 4,
     axis: int = 0,
     is_reversed: bool = False,
     is_wanted: Callable[[Size, Size], bool] | None = None,
+    style: WindowStyle = GAUSSIAN,
 ) -> Iterator[Float32[np.ndarray, "n p q r"]]:
     """Yields the result of `sliding_window_inference` in slabs along an axis, as soon as no later window covers them.
 
-    Weights, window positions and padding equal those of MONAI's `sliding_window_inference` in its Gaussian mode. The
-    32-bit sums span one crop along the axis, never the whole volume.
+    Weights, window positions and padding equal those of MONAI's `sliding_window_inference`. The 32-bit sums span
+    one crop along the axis, never the whole volume.
 
     Args:
         x: The volume.
@@ -72,6 +91,7 @@ def stream_slabs(
         is_reversed: Whether the rows come from the last to the first.
         is_wanted: Whether a window is computed, given its first voxel, negative where the volume is padded, and the
             crop; the output of another one is 1 in the first channel and 0 in the others. None for all windows.
+        style: How the windows are weighted and padded.
     """
     shape = _spatial_size(x)
     size = _elementwise_max(shape, crop)
@@ -81,7 +101,7 @@ def stream_slabs(
     plane = [n for n in range(3) if n != axis]
     first_row = height - shape[axis] - margin[axis] if is_reversed else margin[axis]
     last_row = first_row + shape[axis]
-    weight = network.to_device(_gaussian_weights(crop))
+    weight = network.to_device(_gaussian_weights(crop) if style.is_gaussian else np.ones(crop, np.float32))
     tops = sorted(height - depth - start if is_reversed else start for start in starts[axis])
     box = [slice(margin[n], margin[n] + shape[n]) for n in plane]
     sums: DeviceArray = None
@@ -89,7 +109,7 @@ def stream_slabs(
         starts[axis] = [height - depth - top if is_reversed else top]
         wanted, skipped = _split_windows([(a, b, c) for a, b, c in product(*starts)], margin, crop, is_wanted)
         for corners in split_batches(wanted or skipped[: sums is None], batch_size):
-            outputs = network(_extract_windows(x, corners, crop, margin))
+            outputs = network(_extract_windows(x, corners, crop, margin, style))
             if sums is None:
                 sums = network.zeros((outputs.shape[1] + 1, depth, *(size[n] for n in plane)))
             if not wanted:
@@ -194,12 +214,14 @@ def _gaussian_weights(crop: Size) -> Float32[np.ndarray, "i j k"]:
 
 
 def _extract_windows(
-    x: Float[np.ndarray, "c i j k"], corners: list[Size], crop: Size, margin: list[int]
+    x: Float[np.ndarray, "c i j k"], corners: list[Size], crop: Size, margin: list[int], style: WindowStyle = GAUSSIAN
 ) -> Float32[np.ndarray, "b c p q r"]:
-    """Copies the windows at `corners`; an axis shorter than the crop has one window, padded with zeros."""
+    """Copies the windows at `corners`; an axis shorter than the crop has one window, which is padded."""
     windows = np.stack([x[_window_slices(corner, crop)] for corner in corners]).astype(np.float32, copy=False)
     pads = [(lo, c - lo - n) for lo, c, n in zip(margin, crop, _spatial_size(windows), strict=True)]
-    return np.pad(windows, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else windows
+    if not any(map(any, pads)):
+        return windows
+    return np.pad(windows, [(0, 0), (0, 0), *pads], mode="edge" if style.repeats_edge else "constant")
 
 
 def _window_slices(corner: Size, crop: Size) -> tuple[slice, ...]:

@@ -12,11 +12,12 @@ from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.inference.sliding_window import Network, Precision
 from medssl.inference.test_time_augmentation import MirrorView, mirror_views
+from medssl.models.prediction.interface import ModelInterface
 from medssl.models.prediction.prepared import PooledPredictor
-from medssl.models.trained_model import TrainedModel, build_predictor
+from medssl.models.trained_model import build_predictor, read_interface
 from medssl.run import Run
 
-INPUT_FIELDS = ("in_channels", "normalization", "spacing_mm", "labels")
+INPUT_FIELDS = ("in_channels", "normalization", "spacing_mm", "labels", "steps")
 
 
 def load_predictor(
@@ -52,7 +53,7 @@ def pool_models(runs: Sequence[Run], tta: bool, device: str, channels: tuple[int
     segmenters = tuple(predictor for predictor in predictors if isinstance(predictor, Predictor))
     if len(segmenters) == len(runs):
         return Ensemble(segmenters, views)
-    crop = TrainedModel.from_run(runs[0]).patch_size
+    crop = read_interface(runs[0]).patch_size
     detectors = [predictor for predictor in predictors if isinstance(predictor, Detector) and predictor.crop == crop]
     if len(detectors) < len(runs):
         raise BadInput(f"{runs[0].path}: only segmentation runs, or detection runs of one patch_size, can be pooled")
@@ -67,7 +68,7 @@ def pool_models(runs: Sequence[Run], tta: bool, device: str, channels: tuple[int
 def adjust_inference(
     predictor: PooledPredictor,
     batch_size: int,
-    overlap: float,
+    overlap: float | None,
     precision: Precision = "fp32",
     crop_body_mm: float | None = None,
 ) -> PooledPredictor:
@@ -76,7 +77,7 @@ def adjust_inference(
     Args:
         predictor: A predictor, ensemble or detector.
         batch_size: The number of windows per forward pass, which changes no result but for rounding.
-        overlap: The fraction of a window that overlaps the next one.
+        overlap: The fraction of a window that overlaps the next one; None leaves it as it is.
         precision: "fp32", or "bf16" for networks in mixed precision, which is faster and slightly different.
         crop_body_mm: The distance from the body up to which a segmentation predicts voxels; None predicts all.
     """
@@ -94,18 +95,18 @@ def adjust_inference(
     else:
         network = _set_precision(predictor.network, precision)
         predictor = replace(predictor, network=network, crop_body_mm=crop_body_mm)
-    return replace(predictor, batch_size=batch_size, overlap=overlap)
+    return replace(predictor, batch_size=batch_size, overlap=predictor.overlap if overlap is None else overlap)
 
 
 def _set_precision(network: Network, precision: Precision) -> Network:
     return replace(network, precision=precision) if isinstance(network, TorchNetwork) else network
 
 
-def require_same_inputs(runs: Sequence[Run]) -> TrainedModel:
+def require_same_inputs(runs: Sequence[Run]) -> ModelInterface:
     """Returns the model of the first run; raises BadInput if another run has other inputs or classes."""
-    first, *others = [TrainedModel.from_run(run) for run in runs]
+    first, *others = [read_interface(run) for run in runs]
     for run, model in zip(runs[1:], others, strict=True):
-        different = [name for name in INPUT_FIELDS if getattr(model, name) != getattr(first, name)]
+        different = [name for name in INPUT_FIELDS if getattr(model, name, None) != getattr(first, name, None)]
         if different:
             raise BadInput(f"{run.path}: its {', '.join(different)} differ from {runs[0].path}; predict each alone")
     return first

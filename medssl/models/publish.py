@@ -11,6 +11,7 @@ import yaml
 from medssl.errors import BadInput
 from medssl.files import atomic_folder, write_checksums, write_json, write_text
 from medssl.inference.calibration import CALIBRATION_FILE, Calibration
+from medssl.models.bundles.bundle_model import is_bundle
 from medssl.models.model_card import ModelCardFacts, render_model_card
 from medssl.models.provenance import list_weight_licences
 from medssl.run import Run
@@ -45,6 +46,8 @@ def publish(
     """
     if not run.is_closed:
         raise BadInput(f"{run.path}: this run has not finished; continue it with resume=true")
+    if is_bundle(run):
+        raise BadInput(f"{run.path}: holds the network of a MONAI bundle; share that bundle")
     with atomic_folder(out) as part:
         _write_files(part, run, facts, evaluation)
         for add_file in add_files:

@@ -13,6 +13,7 @@ from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.inference.predictor import Predictor
 from medssl.inference.streaming.case_stream import Prediction
+from medssl.models.bundles.bundle_model import BundleModel, is_bundle
 from medssl.models.prediction.interface import ModelInterface
 from medssl.nn.encoder import BaseEncoderConfig, Encoder, EncoderChoice, as_command_line, build_encoder, count_patches
 from medssl.nn.interop import weight_transfer
@@ -65,7 +66,11 @@ class TrainedModel(ModelInterface):
         """Reads the model of a finished run."""
         if not run.is_closed:
             raise BadInput(f"{run.path}: this run has not finished; continue it with resume=true")
-        network = run.metadata["network"]
+        network = run.metadata.get("network")
+        if network is None:
+            raise BadInput(
+                f"{run.path}: holds the network of a MONAI bundle, which only predicts: its encoder has no equal"
+            )
         if network.get("task", {}).get("name") == "segment":
             network["task"] = {"preactivation_head": False} | network["task"]  # of runs without this key
         return config.check(network, cls, str(run.path / "run.json"))
@@ -187,6 +192,10 @@ def build_predictor(
         device: The torch device that predicts.
         channels: The network channels that the scans have, in the order of the scans; () for all.
     """
+    if is_bundle(run):
+        if channels:
+            raise BadInput(f"{run.path}: the network of a MONAI bundle needs all its channels; leave out --channels")
+        return BundleModel.from_run(run).build_predictor(run, device)
     model = TrainedModel.from_run(run).select_channels(channels)
     if not model.labels:
         raise BadInput(f"{run.path}: a pretraining run predicts no classes; give a run of `medssl finetune`")
@@ -196,6 +205,11 @@ def build_predictor(
     if not isinstance(predictor, Predictor):
         return predictor
     return replace(predictor, organs=model.list_organs())
+
+
+def read_interface(run: Run) -> ModelInterface:
+    """Returns the inputs and the classes of a finished run, or of the imported network of a MONAI bundle."""
+    return BundleModel.from_run(run) if is_bundle(run) else TrainedModel.from_run(run)
 
 
 def load_trained_encoder(run: Run, device: str = "cpu") -> Encoder:

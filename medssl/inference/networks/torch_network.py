@@ -51,7 +51,7 @@ class TorchNetwork:
         try:
             return self._apply(np.repeat(windows, 2, axis=0) if is_slow else windows, len(windows))
         except RuntimeError as error:  # outside of the handler, the failed pass holds no memory
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
         if len(windows) == 1:
             size = "x".join(map(str, windows.shape[2:]))
@@ -87,6 +87,6 @@ class TorchNetwork:
         return tuple(part[:count].float() for part in outputs)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
     """Returns whether an error states a lack of memory; that of a CPU has no class of its own."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in OUT_OF_MEMORY)

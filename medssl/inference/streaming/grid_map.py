@@ -81,6 +81,7 @@ class GridMap:
         change: Maps (k, j, i) to an index of the working grid in its new order.
         source_shape: The shape of the working grid in its new order.
         shape: The shape (k, j, i) of the scan.
+        is_filtered: Whether values are filtered against aliasing along the axes where the scan is coarser.
     """
 
     order: tuple[int, int, int]
@@ -88,10 +89,17 @@ class GridMap:
     change: Float[np.ndarray, "4 4"]
     source_shape: tuple[int, int, int]
     shape: tuple[int, int, int]
+    is_filtered: bool = True
 
     @classmethod
-    def between(cls, working: Volume, scan: Volume) -> "GridMap":
-        """Returns the map from the grid of a working volume to the grid of a scan."""
+    def between(cls, working: Volume, scan: Volume, is_filtered: bool = True) -> "GridMap":
+        """Returns the map from the grid of a working volume to the grid of a scan.
+
+        Args:
+            working: The working volume.
+            scan: The scan.
+            is_filtered: Whether values are filtered against aliasing where the scan is coarser, on parallel axes.
+        """
         change = np.linalg.inv(working.affine) @ scan.affine @ np.eye(4)[:, [2, 1, 0, 3]]
         order = _match_axes(change[:3, :3])
         change = change[[*order, 3]]
@@ -100,7 +108,7 @@ class GridMap:
         if is_reversed:
             change[0] = -change[0]
             change[0, 3] += shape[0] - 1
-        return cls(order, is_reversed, change, shape, (scan.shape[2], scan.shape[1], scan.shape[0]))
+        return cls(order, is_reversed, change, shape, (scan.shape[2], scan.shape[1], scan.shape[0]), is_filtered)
 
     @cached_property
     def is_parallel(self) -> bool:
@@ -256,7 +264,9 @@ class GridMap:
     def _weights(self) -> tuple[sparse.csr_array, ...]:
         """The weights of the working voxels for each output voxel, one axis after the other."""
         return tuple(
-            weigh_neighbours(self.change[n, n] * np.arange(self.shape[n]) + self.change[n, 3], self.source_shape[n])
+            weigh_neighbours(
+                self.change[n, n] * np.arange(self.shape[n]) + self.change[n, 3], self.source_shape[n], self.is_filtered
+            )
             for n in range(3)
         )
 

@@ -1,6 +1,6 @@
 """Prepares ONNX files for the prediction of many cases, without torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from medssl.inference.detector import Detector
 from medssl.inference.ensemble import Ensemble
 from medssl.inference.networks.onnx_network import OnnxNetwork, require_provider
 from medssl.inference.predictor import Predictor
+from medssl.inference.sliding_window import OVERLAP
 from medssl.inference.test_time_augmentation import MirrorView, mirror_views
 from medssl.models.portable.portable_model import BOX_CORNERS, BOX_SCORES, PROBABILITY, PortableModel
 from medssl.models.prediction.prepared import PooledPredictor, PredictionOptions, PreparedPrediction
@@ -55,7 +56,7 @@ class OnnxModels:
         calibration = first.calibration if len(self.models) == 1 else Calibration()
         calibration.check_augmentation(options.tta)
         build = _build_segmenter if first.head == "segment" else _build_detector
-        predictor = build(networks, first, views, calibration, options)
+        predictor = build(_Setup(networks, first, views, calibration, options))
         return PreparedPrediction((predictor,), first, self._describe(), calibration, options)
 
     def prepare_in_worker(self, options: PredictionOptions, num_threads: int) -> PreparedPrediction:
@@ -94,42 +95,47 @@ def open_models(paths: Sequence[Path], source: Path | None, split: str) -> OnnxM
     return OnnxModels(tuple(paths), tuple(models))
 
 
-def _build_segmenter(
-    networks: Sequence[OnnxNetwork],
-    model: PortableModel,
-    views: tuple[MirrorView, ...],
-    calibration: Calibration,
-    options: PredictionOptions,
-) -> PooledPredictor:
+@dataclass(frozen=True)
+class _Setup:
+    """What a predictor is built from: opened files of one kind, and how they predict."""
+
+    networks: Sequence[OnnxNetwork]
+    model: PortableModel
+    views: tuple[MirrorView, ...]
+    calibration: Calibration
+    options: PredictionOptions
+
+    @property
+    def overlap(self) -> float:
+        """The fraction of a window that overlaps the next one."""
+        return OVERLAP if self.options.overlap is None else self.options.overlap
+
+
+def _build_segmenter(setup: _Setup) -> PooledPredictor:
     """Returns the predictor of one file, or the ensemble of several files or views."""
+    model, options = setup.model, setup.options
     members = tuple(
         Predictor(
-            network.select_outputs([PROBABILITY]), model.prepare, model.patch_size, model.labels, options.overlap,
+            network.select_outputs([PROBABILITY]), model.prepare, model.patch_size, model.labels, setup.overlap,
             options.batch_size, organs=model.list_organs(), crop_body_mm=options.crop_body_mm,
         )
-        for network in networks
+        for network in setup.networks
     )  # fmt: skip
-    if len(members) * len(views) == 1:
-        return replace(members[0], temperature=calibration.temperature)
-    return Ensemble(members, views, calibration.temperature)
+    if len(members) * len(setup.views) == 1:
+        return replace(members[0], temperature=setup.calibration.temperature)
+    return Ensemble(members, setup.views, setup.calibration.temperature)
 
 
-def _build_detector(
-    networks: Sequence[OnnxNetwork],
-    model: PortableModel,
-    views: tuple[MirrorView, ...],
-    calibration: Calibration,
-    options: PredictionOptions,
-) -> PooledPredictor:
+def _build_detector(setup: _Setup) -> PooledPredictor:
     """Returns the detector of one or several files."""
-    calibrate: Callable[[float], float] = calibration.calibrate_score
+    model = setup.model
     voxels, boxes = (
-        tuple(network.select_outputs(names) for network in networks if set(names) <= set(model.outputs))
+        tuple(network.select_outputs(names) for network in setup.networks if set(names) <= set(model.outputs))
         for names in ((PROBABILITY,), (BOX_SCORES, BOX_CORNERS))
     )
     return Detector(
-        voxels, boxes, model.prepare, model.patch_size, model.labels, options.overlap, options.batch_size,
-        model.min_score, views, calibrate,
+        voxels, boxes, model.prepare, model.patch_size, model.labels, setup.overlap, setup.options.batch_size,
+        model.min_score, setup.views, setup.calibration.calibrate_score,
     )  # fmt: skip
 
 

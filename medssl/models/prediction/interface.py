@@ -37,6 +37,11 @@ class ModelInterface(Settings):
 
     def prepare(self, volume: Volume) -> Volume:
         """Returns the network input for a scan: RAS orientation, the training spacing and values in [0, 1]."""
+        self.require_fitting_scan(volume)
+        return self.normalization.prepare_input(volume, self.spacing_mm)
+
+    def require_fitting_scan(self, volume: Volume) -> None:
+        """Raises BadInput if a scan has other channels or another kind of unit than the network was trained on."""
         channels = volume.voxels.size // math.prod(volume.shape)
         if channels != self.in_channels:
             raise BadInput(f"this scan has {channels} channels, the network needs {self.in_channels}")
@@ -45,4 +50,3 @@ class ModelInterface(Settings):
             raise BadInput(
                 f"this scan is {scan}, the network was trained on {training} only; state what it is with --modality"
             )
-        return self.normalization.prepare_input(volume, self.spacing_mm)

@@ -18,7 +18,6 @@ from medssl.models.prediction.interface import ModelInterface
 from medssl.volume import Volume
 
 PooledPredictor = Predictor | Ensemble | Detector
-OVERLAP = 0.5
 MAX_OVERLAP = 0.9
 PRECISION: Precision = "fp32"
 
@@ -33,7 +32,7 @@ class PredictionOptions:
         channels: The network channels that the scans have; () for all.
         device: "cpu" or a GPU; empty for a GPU if there is one.
         batch_size: The number of windows per forward pass.
-        overlap: The fraction of a window that overlaps the next one.
+        overlap: The fraction of a window that overlaps the next one; None for the models' own.
         precision: "fp32" or "bf16".
         crop_body_mm: The distance from the body up to which voxels are predicted; None predicts all.
 
@@ -46,12 +45,12 @@ class PredictionOptions:
     channels: tuple[int, ...] = ()
     device: str = ""
     batch_size: int = 2
-    overlap: float = OVERLAP
+    overlap: float | None = None
     precision: Precision = PRECISION
     crop_body_mm: float | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or not 0 <= self.overlap <= MAX_OVERLAP:
+        if self.batch_size < 1 or not 0 <= (self.overlap or 0) <= MAX_OVERLAP:
             raise BadInput(
                 f"--batch {self.batch_size} --overlap {self.overlap}: give a batch of at least 1 and an overlap of 0 "
                 f"to {MAX_OVERLAP}"
@@ -63,7 +62,7 @@ class PredictionOptions:
         """Returns the options that change results, as far as they are not the default."""
         fields = {"channels": list(self.channels), "tta": self.tta}
         window = {"overlap": self.overlap, "precision": self.precision, "crop-body": self.crop_body_mm}
-        defaults = {"overlap": OVERLAP, "precision": PRECISION, "crop-body": None}
+        defaults = {"overlap": None, "precision": PRECISION, "crop-body": None}
         return {k: v for k, v in fields.items() if v} | {k: v for k, v in window.items() if v != defaults[k]}
 
 
@@ -91,8 +90,11 @@ class PreparedPrediction:
     group_of_case: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.options.crop_body_mm is not None and any(isinstance(p, Detector) for p in self.predictors):
-            raise BadInput("--crop-body: only segmentations can leave out what is far from the body; leave it out")
+        if self.options.crop_body_mm is not None and not all(_knows_background(p) for p in self.predictors):
+            raise BadInput(
+                "--crop-body: only segmentations, other than networks of MONAI bundles, can leave out what is far from"
+                " the body; leave it out"
+            )
 
     @property
     def weights_sha256(self) -> str:
@@ -131,3 +133,10 @@ class PreparedPrediction:
             return ""
         networks = first.members if isinstance(first, Ensemble) else first.voxel_networks
         return f"disagreement of {' and '.join(['runs'] * (len(networks) > 1) + ['mirrored views'] * self.options.tta)}"
+
+
+def _knows_background(predictor: PooledPredictor) -> bool:
+    """Returns whether windows that are not computed can be background."""
+    if isinstance(predictor, Ensemble):
+        return all(map(_knows_background, predictor.members))
+    return isinstance(predictor, Predictor) and predictor.activate is None

@@ -1,29 +1,28 @@
 """Imports the encoder of a MONAI bundle without running any code of the bundle.
 
-MONAI's own reader evaluates expressions (`$...`) and calls any function that `_target_` names. This reader accepts only
-plain values that describe one of three networks of MONAI, and weights that consist of tensors only. TorchScript is code
-and is not read. The format: https://docs.monai.io/en/stable/mb_specification.html.
+Only plain values that describe one of three networks of MONAI are accepted, and weights that consist of tensors only.
+TorchScript is code and is not read. The format: https://docs.monai.io/en/stable/mb_specification.html.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, PositiveInt
+from torch import Tensor
 
 from medssl.config import check
 from medssl.errors import BadInput
 from medssl.nn.encoders import dynunet, segresnet, swinunetr
 from medssl.nn.encoders.base import BaseEncoderConfig
 from medssl.nn.executor import Triple
+from medssl.nn.interop.bundle_config import BundleConfig
 from medssl.nn.interop.checkpoint_file import read_checkpoint
 from medssl.nn.interop.state_dict_names import ImportedEncoder, load_encoder
 from medssl.nn.norms import MonaiNorm
 from medssl.settings import Settings
 
 WEIGHTS = Path("models/model.pt")
-CONFIGS = [Path("configs") / f"{name}.{kind}" for name in ("inference", "train") for kind in ("json", "yaml", "yml")]
 KEYS = ("network_def", "network")
 DEFAULT_OPTIONS = {"num_groups": 8, "affine": True, "inplace": True, "negative_slope": 0.01}
 
@@ -130,52 +129,47 @@ class SwinUNETR(MonaiNetworkConfig):
         return check(values, swinunetr.Config, "network_def")
 
 
-NETWORKS: Mapping[str, type[MonaiNetworkConfig]] = {
+ENCODERS: Mapping[str, type[MonaiNetworkConfig]] = {
     network.__name__: network for network in (SegResNet, DynUNet, SwinUNETR)
 }
 
 
-def import_bundle(folder: Path) -> ImportedEncoder:
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a bundle.
+
+    Raises:
+        BadInput: If the folder holds none, or anything but tensors.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise BadInput(f"{folder}: no {WEIGHTS}; TorchScript (model.ts) is code and is not read")
+    return read_checkpoint(folder / WEIGHTS).tensors
+
+
+def import_encoder(config: BundleConfig, tensors: Mapping[str, Tensor]) -> ImportedEncoder:
     """Builds the encoder of a bundle's network with the weights of the bundle.
 
     Raises:
-        BadInput: If the folder is no bundle of a supported network, or a tensor of the encoder is missing.
+        BadInput: If no encoder here is equal to that of the network, or one of its tensors is missing.
     """
-    network = read_network_config(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise BadInput(f"{folder}: no {WEIGHTS}; TorchScript (model.ts) is code and is not read")
-    return load_encoder(
-        network.to_encoder_config(),
-        network.in_channels,
-        read_checkpoint(folder / WEIGHTS).tensors,
-        str(folder / WEIGHTS),
-    )
+    target, arguments = read_network(config)
+    where = f"{config.file}: network_def"
+    if target not in ENCODERS:
+        raise BadInput(f"{config.file}: the network is {target}; supported are MONAI's {', '.join(ENCODERS)}")
+    network = check(arguments, ENCODERS[target], where)
+    return load_encoder(network.to_encoder_config(), network.in_channels, tensors, where)
 
 
-def read_network_config(folder: Path) -> MonaiNetworkConfig:
-    """Reads the arguments of a bundle's network from its configuration.
+def read_network(config: BundleConfig) -> tuple[str, dict[str, Any]]:
+    """Returns the class of a bundle's network, without the package if it is one of MONAI, and its arguments.
 
     Raises:
-        BadInput: If the folder is no bundle, or its network is not supported.
+        BadInput: If the bundle states no network, or an argument is an expression.
     """
-    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), None)
-    if path is None:
-        raise BadInput(f"{folder}: not a MONAI bundle (configs/inference.json is missing)")
-    try:
-        configuration = yaml.safe_load(path.read_text(encoding="utf-8"))
-        network = next(configuration[key] for key in KEYS if isinstance(configuration.get(key), dict))
-        values = {
-            key: _resolve_reference(value, configuration) for key, value in network.items() if not key.startswith("_")
-        }
-        target = str(network["_target_"])
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, KeyError, StopIteration):
-        raise BadInput(f"{path}: has no network with a _target_ under network_def") from None
+    key = next((key for key in KEYS if isinstance(config.look_up(key)[1], dict)), "")
+    place, network = config.look_up(key) if key else ("", {})
+    target = network.get("_target_")
+    if not isinstance(target, str):
+        raise BadInput(f"{config.file}: has no network with a _target_ under network_def")
+    arguments = {str(name): config.get(f"{place}#{name}") for name in network if not str(name).startswith("_")}
     package, _, name = target.rpartition(".")
-    if name not in NETWORKS or not f"{package}.".startswith(("monai.networks.nets.", ".")):
-        raise BadInput(f"{path}: the network is {target}; supported are MONAI's {', '.join(NETWORKS)}")
-    return check(values, NETWORKS[name], f"{path}: network_def")
-
-
-def _resolve_reference(value: Any, configuration: Mapping[str, Any]) -> Any:
-    """Replaces `@name` by the top-level value of that name; `$...` stays a string, which validation refuses."""
-    return configuration.get(value[1:], value) if isinstance(value, str) and value.startswith("@") else value
+    return name if f"{package}.".startswith(("monai.networks.nets.", ".")) else target, arguments

@@ -53,14 +53,18 @@ class TransferReport:
 
 
 def save_parts(parts: Mapping[str, nn.Module], path: Path | str) -> None:
-    """Writes the tensors of several modules atomically as safetensors.
+    """Writes the tensors of several modules atomically as safetensors; one that modules share is written once.
 
     Args:
         parts: The modules by the prefix of their keys, such as "encoder" for "encoder.stem.conv.weight".
         path: The file to write.
     """
     tensors = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
-    write_tensors(tensors, path)
+    first_name = {value.data_ptr(): name for name, value in reversed(tensors.items())}
+    unique = {
+        name: value for name, value in tensors.items() if first_name[value.data_ptr()] == name or not value.numel()
+    }
+    write_tensors(unique, path)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path | str) -> None:

@@ -10,6 +10,7 @@ from medssl import cli
 from medssl.errors import BadInput
 from medssl.nn.encoders import segresnet
 from medssl.nn.interop import monai_bundle
+from medssl.nn.interop.bundle_config import BundleConfig
 from medssl.run import Run
 
 SEG = {"_target_": "SegResNet", "in_channels": 2, "init_filters": 8, "blocks_down": [1, 2, 1], "blocks_up": [1, 1]}
@@ -37,6 +38,10 @@ def make_bundle(folder, network, **values):
     return net
 
 
+def import_encoder(folder):
+    return monai_bundle.import_encoder(BundleConfig.read(folder), monai_bundle.read_weights(folder))
+
+
 @pytest.mark.parametrize(
     "network",
     [SEG, SEG | {"norm": ["instance", {"affine": True}]}, DYN, DYN | {"res_block": False, "norm_name": "batch"}, SWIN],
@@ -44,7 +49,7 @@ def make_bundle(folder, network, **values):
 )
 def test_every_tensor_of_the_encoder_comes_from_the_bundle(tmp_path, network):
     net = make_bundle(tmp_path, network)
-    imported = monai_bundle.import_bundle(tmp_path)
+    imported = import_encoder(tmp_path)
     state = net.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in imported.encoder.state_dict().items())
     assert imported.encoder.in_channels == network["in_channels"]
@@ -56,7 +61,7 @@ def test_the_features_are_those_of_the_network(tmp_path):
     x = torch.rand(1, 2, 16, 16, 16)
     with torch.no_grad():
         _, expected = net.encode(x)
-        features = monai_bundle.import_bundle(tmp_path).encoder.eval()(x)
+        features = import_encoder(tmp_path).encoder.eval()(x)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(features, expected, strict=True))
 
 
@@ -64,6 +69,8 @@ def test_the_command_writes_a_run_that_records_the_source(tmp_path, capsys):
     (tmp_path / "brats").mkdir()
     make_bundle(tmp_path / "brats", SEG | {"in_channels": 1})
     arguments = [str(tmp_path / "brats"), "--out", str(tmp_path / "run"), "--licence", "Apache-2.0"]
+    assert cli.run("import-weights", arguments) == 2 and "--encoder-only" in capsys.readouterr().err
+    arguments.append("--encoder-only")
     assert cli.run("import-weights", arguments) == 0
     assert "encoder.name=segresnet" in capsys.readouterr().out
     source = Run.open(tmp_path / "run").metadata["data"]
@@ -78,7 +85,7 @@ def test_a_reference_to_a_top_level_value_is_resolved(tmp_path):
     configuration = json.loads((tmp_path / "configs/inference.json").read_text())
     configuration |= {"filters": 8, "network_def": SEG | {"init_filters": "@filters"}}
     (tmp_path / "configs/inference.json").write_text(json.dumps(configuration))
-    assert monai_bundle.import_bundle(tmp_path).config == segresnet.Config(init_filters=8, blocks_down=(1, 2, 1))
+    assert import_encoder(tmp_path).config == segresnet.Config(init_filters=8, blocks_down=(1, 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +94,8 @@ def test_a_reference_to_a_top_level_value_is_resolved(tmp_path):
         ({"_target_": "UNet"}, "the network is UNet"),
         ({"_target_": "os.system"}, "the network is os.system"),
         ({"_target_": "evil.SegResNet"}, "the network is evil.SegResNet"),
-        ({"in_channels": "$__import__('os').mkdir('owned')"}, "network_def: in_channels"),
-        ({"init_filters": "@nowhere"}, "network_def: init_filters"),
+        ({"in_channels": "$__import__('os').mkdir('owned')"}, "network_def#in_channels is the expression"),
+        ({"init_filters": "@nowhere"}, "network_def#init_filters refers to nowhere"),
         ({"spatial_dims": 2}, "network_def: spatial_dims"),
         ({"act": ["relu", {"threshold": 2}]}, "network_def: act"),
         ({"norm": {"name": "group"}}, "network_def: norm"),
@@ -104,7 +111,7 @@ def test_anything_but_plain_values_is_refused_and_never_run(tmp_path, monkeypatc
     configuration = json.loads((tmp_path / "configs/inference.json").read_text())
     (tmp_path / "configs/inference.json").write_text(json.dumps(configuration | {"network_def": SEG | change}))
     with pytest.raises(BadInput, match=message.replace("(", r"\(")):
-        monai_bundle.import_bundle(tmp_path)
+        import_encoder(tmp_path)
     assert not (tmp_path / "owned").exists()
 
 
@@ -115,19 +122,28 @@ class MakeFolder:
         return __import__("os").mkdir, ("owned",)
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"network_def": 3}', '{"network_def": {}}'])
-def test_a_folder_that_is_no_bundle_is_refused(tmp_path, monkeypatch, text):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is damaged"),
+        ("[1]", "holds no table"),
+        ("{", "is damaged"),
+        ('{"network_def": 3}', "has no network"),
+        ('{"network_def": {}}', "has no network"),
+    ],
+)
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadInput, match="not a MONAI bundle"):
-        monai_bundle.import_bundle(tmp_path)
+        import_encoder(tmp_path)
     make_bundle(tmp_path, SEG)
     torch.save({"convInit": MakeFolder()}, tmp_path / "models/model.pt")
     with pytest.raises(BadInput, match="objects other than tensors"):
-        monai_bundle.import_bundle(tmp_path)
+        import_encoder(tmp_path)
     assert not (tmp_path / "owned").exists()
     (tmp_path / "models/model.pt").unlink()
     with pytest.raises(BadInput, match=r"TorchScript \(model.ts\) is code"):
-        monai_bundle.import_bundle(tmp_path)
+        import_encoder(tmp_path)
     (tmp_path / "configs/inference.json").write_text(text)
-    with pytest.raises(BadInput, match="has no network"):
-        monai_bundle.import_bundle(tmp_path)
+    with pytest.raises(BadInput, match=message):
+        monai_bundle.read_network(BundleConfig.read(tmp_path))

@@ -1,0 +1,1 @@
+"""Whole networks of MONAI bundles, and the preprocessing that they expect."""
