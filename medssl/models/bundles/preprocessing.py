@@ -155,7 +155,7 @@ class MinMaxStep(Settings):
         channels = _split_channels(volume)
         ranges = [_measure_range(channel) for channel in channels]
         whole = min(low for low, _ in ranges), max(high for _, high in ranges)
-        return _map_values(volume, [self._make_map(*(own if self.channel_wise else whole)) for own in ranges])
+        return _map_values(volume, [self._make_map(*(limits if self.channel_wise else whole)) for limits in ranges])
 
     def _make_map(self, low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
         def scale(voxels: Float32[np.ndarray, "*n"]) -> Float32[np.ndarray, "*n"]:
