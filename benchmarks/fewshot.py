@@ -23,6 +23,7 @@ SWEEPS = {  # the set; sweeps of one set have one recipe and share a folder
     "propagated": "hippocampus",
     "unlabelled": "hippocampus",
     "shift": "hippocampus",
+    "slices": "hippocampus",
     "headneck": "headneck",
     "sarcoma": "sarcoma",
 }
@@ -37,7 +38,11 @@ NEEDED = {  # sweeps that need more made than the store: the file that is there 
     "one": (ATLAS, PARCELS),
     "propagated": (ATLAS,),
 }
-OWN = {**dict.fromkeys(NEEDED, "aligned"), "shift": "shift"}  # these have a recipe, and so a folder, of their own
+OWN = {
+    **dict.fromkeys(NEEDED, "aligned"),
+    "shift": "shift",
+    "slices": "slices",
+}  # these have a recipe, and so a folder, of their own
 
 
 def main(work: str = "runs/fewshot", *names: str) -> None:

@@ -10,10 +10,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from medssl.data.classes import Classes
+from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.keyed_permutation import permute_index
+from medssl.data.selection.label_slices import find_known_slices, find_slice_axis
 from medssl.data.store import IntTriple, Store
 from medssl.data.transforms.augmentation import AugmentConfig, augment
 from medssl.data.transforms.patch_mask import PatchMask
@@ -135,6 +136,7 @@ class CropDataset(Dataset[CropItem]):
         classes: Classes of the store, used for targets and for `annotated`; None takes labels as stored.
         by_component: Whether connected components, instead of classes, are equally likely. Otherwise a lesion of a
             third the diameter is drawn 27 times less often.
+        num_label_slices: Number of slices of each volume whose label is used, see `find_known_slices`; None is all.
     """
 
     def __init__(
@@ -151,6 +153,7 @@ class CropDataset(Dataset[CropItem]):
         augment_config: AugmentConfig | None = None,
         classes: Classes | None = None,
         by_component: bool = False,
+        num_label_slices: int | None = None,
     ) -> None:
         if not manifest.cases:
             raise BadInput(f"{manifest.folder}: no cases to cut crops from; check that the split is not empty")
@@ -167,7 +170,7 @@ class CropDataset(Dataset[CropItem]):
         self.normalization, self.patch_size, self.augment_config = normalization, patch_size, augment_config
         self.num_views, self.min_overlap, self.seed = num_views, min_overlap, seed
         self.labelled, self.foreground_fraction = labelled, foreground_fraction
-        self.classes, self.by_component = classes, by_component
+        self.classes, self.by_component, self.num_label_slices = classes, by_component, num_label_slices
 
     def __len__(self) -> int:
         """Returns the number of cases; items beyond it visit the cases again."""
@@ -225,7 +228,18 @@ class CropDataset(Dataset[CropItem]):
             groups = label.components
         else:
             groups = [(int(value), points) for value, points in sorted(label.sample_points.items())]
-        return [points for value, points in groups if self.classes is None or value in self.classes.names]
+        candidates = [points for value, points in groups if self.classes is None or value in self.classes.names]
+        if self.num_label_slices is None:
+            return candidates
+        axis, is_known = self._find_known_slices(case)
+        known_points = [points[is_known[points[:, axis]]] for points in candidates]
+        return [points for points in known_points if len(points)]
+
+    def _find_known_slices(self, case: Case) -> tuple[int, Bool[np.ndarray, "s"]]:
+        """Returns the axis across the slices of a case, and which of them are known."""
+        label, axis = self.store.label(case), find_slice_axis(case.spacing_mm)
+        points = [p for n, p in label.sample_points.items() if self.classes is None or int(n) in self.classes.names]
+        return axis, find_known_slices(points, axis, label.shape[axis], self.num_label_slices or label.shape[axis])
 
     def _draw_overlapping_corner(self, case: Case, first: IntTriple, rng: np.random.Generator) -> IntTriple:
         """Draws a crop that shares at least the fraction `min_overlap` of its voxels with the first one."""
@@ -259,7 +273,14 @@ class CropDataset(Dataset[CropItem]):
         if not self.labelled:
             return x, None
         label = self.store.label(case).crop(corner, size)
-        return x, torch.from_numpy(label.astype(np.int64) if self.classes is None else self.classes.to_target(label))
+        target = label.astype(np.int64) if self.classes is None else self.classes.to_target(label)
+        if self.num_label_slices is not None:
+            axis, is_known = self._find_known_slices(case)
+            places = np.arange(size[axis]) + corner[axis]
+            is_inside = (places >= 0) & (places < len(is_known))
+            is_unknown = is_inside & ~is_known[places.clip(0, len(is_known) - 1)]
+            np.moveaxis(target, axis, 0)[is_unknown] = IGNORE_INDEX
+        return x, torch.from_numpy(target)
 
     def _crop_affine(self, case: Case, corner: IntTriple) -> Float[np.ndarray, "4 4"]:
         shift = np.eye(4)

@@ -38,7 +38,7 @@ class SweepCell:
 
     Args:
         arm: The name of the arm.
-        num_labelled: The number of labelled volumes.
+        num_labelled: The number of labelled volumes, without the factor of the arm.
         seed: The seed of the label subset and of the training.
         folder: The folder of the run, and of a row of scores for each test case and label once the cell is done.
         settings: The finetuning.
@@ -100,7 +100,8 @@ def _train_and_test(cell: SweepCell) -> str:
         for name, picture in select_pictures(rows, pictures).items():
             with atomic_file(cell.folder / f"{name}.png") as part:
                 part.write_bytes(picture)
-        facts = {"arm": cell.arm, "num_labelled": cell.settings.num_labelled, "seed": cell.seed}
+        count = None if cell.settings.num_labelled is None else cell.num_labelled
+        facts = {"arm": cell.arm, "num_labelled": count, "seed": cell.seed}
         write_json(cell.folder / CELL_FILE, facts)
         write_text(cell.folder / SCORES_FILE, to_csv(rows))
     except (BadInput, OSError, RuntimeError, MemoryError) as error:

@@ -20,6 +20,11 @@ class Arm(Settings):
         {}, description="changes to the pretraining of this arm, in addition to those of all arms"
     )
     changes: dict[str, Any] = Field({}, description="changes to the finetuning, by dotted key, as train.epochs: 60")
+    labelled_scale: PositiveInt = Field(
+        1,
+        description="factor on the number of labelled volumes, for arms that know less of each, as with"
+        " changes: {num_label_slices: 4}; the table lists the arm at the number without the factor",
+    )
     equal_compute_with: str | None = Field(
         None,
         description="name of an arm with pretrain: trains for as many epochs as cost the time of that arm's"

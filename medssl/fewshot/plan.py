@@ -43,8 +43,9 @@ def list_pretrainings(settings: Sweep) -> dict[PretrainingKey, PretrainConfig]:
             objective = pretraining.objective.model_copy(update={"seed": seed})
             pretraining = pretraining.model_copy(update={"objective": objective})
         if pretraining.labels.depends_on_subset:
-            labels = pretraining.labels.model_copy(update={"num_labelled": count, "domain": settings.domain})
-            subset = {"run": folder / f"{first}-k{count or 'all'}-s{seed}", "labels": labels, "seed": seed}
+            volumes = count and count * arm.labelled_scale
+            labels = pretraining.labels.model_copy(update={"num_labelled": volumes, "domain": settings.domain})
+            subset = {"run": folder / f"{first}-k{volumes or 'all'}-s{seed}", "labels": labels, "seed": seed}
             pretraining = pretraining.model_copy(update=subset)
         elif settings.pretraining_per_seed:
             pretraining = pretraining.model_copy(update={"run": folder / f"{first}-s{seed}"})
@@ -91,7 +92,7 @@ def make_cell(
     folder = settings.out / "cells" / f"{name}-k{count or 'all'}-s{seed}".replace(" ", "_")
     fixed = {
         "manifest": str(settings.manifest), "run": str(folder / "run"), "pretrained": start and str(start),
-        "num_labelled": count, "seed": seed, "train.seed": seed, "resume": True,
+        "num_labelled": count and count * arm.labelled_scale, "seed": seed, "train.seed": seed, "resume": True,
         "label_domain": settings.domain.model_dump(mode="json"),
     }  # fmt: skip
     overrides = _format_overrides({**settings.changes, **arm.changes, **fixed})

@@ -52,8 +52,9 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
     """
     manifest = Manifest.read(settings.manifest)
     labelled = settings.domain.select(manifest.in_split("train").with_labels())
+    scale = max(arm.labelled_scale for arm in settings.arms.values())
     for count in settings.num_labelled:
-        select_labelled(labelled, count or len(labelled.cases), settings.seeds[0])
+        select_labelled(labelled, count * scale if count else len(labelled.cases), settings.seeds[0])
     references = References.read(settings.manifest)
     test_cases = references.select_labelled([case.id for case in manifest.in_split("test").with_labels().cases])
     if not test_cases:
@@ -151,8 +152,9 @@ def _require_learnable(cells: Sequence[SweepCell], manifest: Manifest) -> None:
     """Rejects a label subset that lacks a class."""
     for cell in cells:
         try:
-            subset = LabelSubset.select(manifest, cell.num_labelled, cell.seed, domain=cell.settings.label_domain)
-            subset.check_classes(cell.settings.allow_missing_classes)
+            settings = cell.settings
+            subset = LabelSubset.select(manifest, settings.num_labelled, cell.seed, domain=settings.label_domain)
+            subset.check_classes(settings.allow_missing_classes)
         except BadInput as error:
             raise BadInput(f"{cell.name}: {error}") from None
 
@@ -197,7 +199,8 @@ def _require_unchanged(pretrainings: Iterable[PretrainConfig], cells: Sequence[S
     """Rejects finished runs that were trained with other settings or on other volumes."""
     changed = {pretraining.run: find_changed_settings(pretraining) for pretraining in pretrainings}
     for cell in cells:
-        cases = [case.id for case in select_labelled(labelled, cell.num_labelled, cell.seed).cases]
+        count = cell.settings.num_labelled or len(labelled.cases)
+        cases = [case.id for case in select_labelled(labelled, count, cell.seed).cases]
         changed[cell.settings.run] = find_outdated_settings(cell.settings, cases)
     messages = [f"{run} was trained with another {', '.join(keys)}" for run, keys in changed.items() if keys]
     if messages:

@@ -30,6 +30,7 @@ class SelectedCase:
         coverage: How well all cases are represented once this case and those of lower rank are labelled, 0 to 1.
         uncertainty: The uncertainty of the network about this case, 0 to 1, if it predicts classes.
         reason: The reason for the choice, in one line.
+        slices: The numbers of the slices to annotate, from 1, separated by spaces; empty for the whole case.
     """
 
     rank: int
@@ -37,6 +38,7 @@ class SelectedCase:
     coverage: float
     uncertainty: float | None
     reason: str
+    slices: str = ""
 
 
 def rank_cases(
@@ -104,6 +106,36 @@ def case_embedding(x: Float[np.ndarray, "c i j k"], encoder: Network, crop: Size
     ]
     features = np.concatenate(maps, axis=1)
     return np.concatenate([features.mean(1), features.std(1)]).astype(float)
+
+
+def select_slices(x: Float[np.ndarray, "c i j k"], encoder: Network, crop: Size, axis: int, count: int) -> list[int]:
+    """Returns the slices of a case that represent all of its slices best, as `rank_cases` does with cases, in order.
+
+    Args:
+        x: A prepared volume.
+        encoder: Returns the coarsest feature map of a window.
+        crop: The size of the windows in voxels.
+        axis: The axis across the slices.
+        count: The number of slices.
+    """
+    length = x.shape[1 + axis]
+    if not 1 <= count <= length:
+        raise BadInput(
+            f"{count} slices were requested of a case with {length}; request at least 1 and at most {length}"
+        )
+    cells: dict[float, list[Float[np.ndarray, "d m"]]] = {}
+    for corners, windows in iterate_windows(x, crop, 0.0, BATCH_SIZE):
+        for corner, features in zip(corners, encoder.to_host(encoder(windows)), strict=True):
+            layers = np.moveaxis(features, 1 + axis, 0)
+            for n, layer in enumerate(layers):
+                place = corner[axis] + (n + 0.5) * crop[axis] / len(layers) - 0.5
+                cells.setdefault(place, []).append(layer.reshape(len(layer), -1))
+    places = sorted(cells)
+    layers = [np.concatenate(cells[place], axis=1) for place in places]
+    profile = np.stack([np.concatenate([layer.mean(1), layer.std(1)]) for layer in layers]).astype(float)
+    features = np.stack([np.interp(np.arange(length), places, column) for column in profile.T], axis=1)
+    ranking = rank_cases(features, None, [str(n) for n in range(length)], 0, count)
+    return sorted(int(row.case) for row in ranking)
 
 
 def case_uncertainty(x: Float[np.ndarray, "c i j k"], network: Network, crop: Size) -> float:

@@ -59,6 +59,9 @@ class FinetuneConfig(Settings):
         (), description="input channels of the pretraining that these scans have, in their order; [] for all"
     )
     num_labelled: PositiveInt | None = Field(None, description="number of labelled volumes to use; null uses all")
+    num_label_slices: PositiveInt | None = Field(
+        None, description="slices of each labelled volume whose label is used, to compare budgets; null uses all"
+    )
     label_domain: LabelDomain = Field(LabelDomain(), description="part of the store whose labels are used")
     classes: tuple[str, ...] = Field(
         (), description="names of the classes to learn; the others become background; [] learns all"
@@ -281,7 +284,7 @@ def make_loaders(
     )  # fmt: skip
     make_labelled = partial(
         make_dataset, labelled=True, foreground_fraction=config.foreground_fraction,
-        by_component=model.task.by_component,
+        by_component=model.task.by_component, num_label_slices=config.num_label_slices,
     )  # fmt: skip
     labelled = make_labelled(data.subset.labelled, classes=classes)
     extra_dataset = None

@@ -205,3 +205,31 @@ def test_an_augmented_crop_is_filled_from_the_scan_around_it(tmp_path):
     assert len(inside) > 3
     for item in inside:
         assert (item.x - 0.75).abs().max() < 1e-3 and (item.label == 1).all()
+
+
+def test_only_some_slices_of_a_label_are_known(manifest):
+    """The label covers slices 4 to 15 of 2 mm: three of them are known, with all slices before and behind."""
+    options = {"labelled": True, "foreground_fraction": 1.0}
+    whole, sparse = (
+        CropDataset(manifest, IntensityNormalization(), SIZE, num_label_slices=count, **options) for count in (None, 3)
+    )
+    checked = set()
+    for number in range(24):
+        item = sparse[number]
+        k = item.corner[0, 2].item()
+        size = item.size[2].item()
+        known = (item.label[0] >= 0).all(0).all(0)
+        unknown = (item.label[0] < 0).all(0).all(0)
+        for n in range(SIZE[2]):
+            place = n + k
+            should_know = place in (6, 10, 14) or not 4 <= place <= 15
+            assert (known if should_know else unknown)[n]
+            if should_know and 0 <= place < size:
+                true_label = whole.store.label(whole.store.manifest.cases[item.volume]).crop(
+                    tuple(item.corner[0].tolist()), SIZE
+                )
+                assert np.array_equal(item.label[0, :, :, n].numpy(), true_label[:, :, n])
+                checked.add(place)
+    assert {6, 10, 14, 3, 16} <= checked
+    middle = sparse[0].corner[0, 2] + SIZE[2] // 2
+    assert 0 <= middle < 40 and len({tuple(sparse[n].corner[0].tolist()) for n in range(9)}) > 3

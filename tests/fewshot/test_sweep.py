@@ -140,6 +140,24 @@ def test_labels_of_one_domain_are_tested_on_each(manifest, tmp_path):
         run_sweep(sweep.model_copy(update={"domain": LabelDomain(by=domain["by"], values=("Canon",))}), print)
 
 
+def test_an_arm_may_have_more_volumes_with_fewer_slices(sweep):
+    arms = {"scratch": Arm(), "slices": Arm(labelled_scale=2, changes={"num_label_slices": 3})}
+    sweep = sweep.model_copy(update={"arms": arms, "seeds": (0,)})
+    rows = [row for row in run_sweep(sweep, lambda message: None).rows if row.structure == "all labels"]
+    assert [(row.arm, row.num_labelled) for row in rows] == [
+        ("scratch", 1), ("slices", 1), ("scratch", 2), ("slices", 2),
+    ]  # fmt: skip
+    runs = {name: Run(sweep.out / f"cells/{name}-s0/run") for name in ("slices-k1", "slices-k2", "scratch-k2")}
+    assert [len(run.metadata["cases"]) for run in runs.values()] == [2, 4, 2]
+    assert set(runs["slices-k1"].metadata["cases"]) == set(runs["scratch-k2"].metadata["cases"])
+    assert rows[1].difference is not None
+    again: list[str] = []
+    assert len(run_sweep(sweep.model_copy(update={"num_labelled": (1,)}), again.append).rows) == 4 * 3
+    assert again[-1] == "2 cells, 2 done already"
+    with pytest.raises(BadInput, match=r"8 labelled cases requested, 6 available"):
+        run_sweep(sweep.model_copy(update={"num_labelled": (4,)}), lambda message: None)
+
+
 def test_a_stopped_sweep_continues_with_the_remaining_cells(sweep, monkeypatch):
     work, started = cell.run_cell, []
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.errors import BadInput
-from medssl.inference.case_selection import case_embedding, case_similarity, case_uncertainty, rank_cases
+from medssl.inference.case_selection import case_embedding, case_similarity, case_uncertainty, rank_cases, select_slices
 from medssl.inference.networks.torch_network import TorchNetwork
 
 
@@ -101,3 +101,18 @@ def test_uncertainty_is_the_highest_entropy():
     uncertainty = case_uncertainty(x, network, (20, 20, 20))
     assert uncertainty == pytest.approx(1.0, abs=1e-3)
     assert case_uncertainty(0 * x, network, (20, 20, 20)) < 1e-3
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_slices_are_selected_from_each_kind_the_most_common_first(axis):
+    """A volume of 12 dark, 24 bright and 12 medium slices."""
+    x = np.zeros((1, 16, 16, 48), np.float32)
+    x[..., :12], x[..., 12:36], x[..., 36:] = 0.1, 0.9, 0.5
+    x = np.moveaxis(x, 3, 1 + axis) + np.random.default_rng(0).normal(0, 0.02, 1).astype(np.float32)
+    network = TorchNetwork(torch.nn.AvgPool3d(4))
+    first, second, third = select_slices(x, network, (16, 16, 16), axis, 3)
+    assert first < 12 <= second < 36 <= third
+    (only,) = select_slices(x, network, (16, 16, 16), axis, 1)
+    assert 12 <= only < 36
+    with pytest.raises(BadInput, match="49 slices were requested of a case with 48"):
+        select_slices(x, network, (16, 16, 16), axis, 49)

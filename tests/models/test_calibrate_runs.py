@@ -3,13 +3,18 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from medssl import cli
 from medssl.data.checks import case_traces
+from medssl.data.ingest.read_source import read_source
 from medssl.data.manifest import Manifest
+from medssl.data.store import Store
 from medssl.inference.calibration import Calibration
+from medssl.models import select_cases
 from medssl.predictions_folder import read_findings, read_index
+from medssl.run import Run
 from tests.helpers.finished_runs import ingest_store, make_finished_run
 
 
@@ -144,6 +149,24 @@ def test_unlabelled_cases_are_ranked_with_reason_and_uncertainty(runs_folder, tm
     assert {row["case"] for row in rows} == set(unlabelled)
     assert all(0 < float(row["uncertainty"]) <= 1 and "more uncertain than" in row["reason"] for row in rows)
     assert unlabelled[0] in capsys.readouterr().out
+
+
+def test_slices_are_named_on_the_grid_of_the_scanner(runs_folder, tmp_path, capsys, monkeypatch):
+    store = Manifest.read(runs_folder / "store" / "manifest.csv")
+    split = next(case.split for case in store.cases if not case.label)
+    args = (runs_folder / "a", store.folder / "manifest.csv", "--split", split, "--count", 1, "--slices", 3)
+    assert command("suggest", *args, "--out", tmp_path / "next.csv") == 0
+    (row,) = csv.DictReader((tmp_path / "next.csv").read_text().splitlines())
+    case = next(case for case in store.cases if case.id == row["case"])
+    source, stored = read_source(case, store), Store(store).image(case)
+    numbers = [int(number) for number in row["slices"].split()]
+    assert numbers == sorted(set(numbers)) and numbers[0] >= 1 and numbers[-1] <= source.shape[2]
+    assert f"slices {row['slices']}; closer to" in capsys.readouterr().out
+    monkeypatch.setattr(select_cases, "select_slices", lambda *_: [0, 5, stored.shape[2] - 1])
+    located = select_cases.locate_slices(Run.open(runs_folder / "a"), store, [case.id], 3)[case.id]
+    places = [stored.affine[2, 3] + stored.affine[2, 2] * n for n in (0, 5, stored.shape[2] - 1)]
+    in_mm = source.to_mm(np.array([[0.0, 0.0, n - 1] for n in located]))[:, 2]
+    assert np.abs(np.sort(in_mm) - places).max() <= source.spacing_mm()[2] / 2 + 1e-6
 
 
 @pytest.mark.parametrize("n, message", [(0, "at least one case"), (9, "request fewer cases")])
