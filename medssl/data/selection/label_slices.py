@@ -16,8 +16,8 @@ def find_known_slices(
 ) -> Bool[np.ndarray, "s"]:
     """Returns which slices of a volume are known if `count` of them are annotated.
 
-    The annotated slices are spread evenly over the extent of the structures. The annotator also says where they begin
-    and end, so that the slices before and behind them are known to be background.
+    The annotated slices are spread evenly over the extent of the structures. The slices before and behind that extent
+    are known to be background, since an annotator marks where the structures begin and end.
 
     Args:
         points: Voxels of each structure; without any, all slices are known.
