@@ -12,7 +12,7 @@ def find_slice_axis(spacing_mm: Sequence[float]) -> int:
 
 
 def find_known_slices(
-    points: Sequence[Int[np.ndarray, "n 3"]], axis: int, length: int, count: int
+    points: Sequence[Int[np.ndarray, "_ 3"]], axis: int, length: int, count: int
 ) -> Bool[np.ndarray, "s"]:
     """Returns which slices of a volume are known if `count` of them are annotated.
 
