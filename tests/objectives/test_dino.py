@@ -26,8 +26,8 @@ def test_hidden_voxels_change_no_prediction_but_the_targets():
     predicted, again = (dino.predict(read, visible, affine) for read in (tokens, tokens_again))
     torch.testing.assert_close((tokens_again, again), (tokens, predicted), rtol=0, atol=1e-6)
     hidden = (body & ~visible).flatten(1)
-    targets, patches, _ = dino.compute_targets(x, hidden)
-    changed, changed_patches, _ = dino.compute_targets(other, hidden)
+    targets, patches, *_ = dino.compute_targets(x, hidden)
+    changed, changed_patches, *_ = dino.compute_targets(other, hidden)
     assert (targets - changed).abs().max() > 1e-3 and (patches - changed_patches).abs().max() > 1e-3
     assert (patches[~hidden] == 0).all()
 
@@ -49,7 +49,7 @@ def test_centring_keeps_the_targets_of_crops_in_balanced_use():
     hidden = torch.zeros(len(x), 4 * 4 * 6, dtype=torch.bool)
     entropies = []
     for _ in range(40):
-        targets, _, _ = dino.compute_targets(x, hidden)
+        targets, *_ = dino.compute_targets(x, hidden)
         entropies.append(torch.special.entr(targets.mean(0)).sum())
     assert entropies[-1] > entropies[0] + 0.5
     before = dino.centre.clone()
@@ -85,3 +85,20 @@ def test_a_local_crop_is_a_part_of_its_crop():
 def test_pooling_reads_visible_cells_only():
     tokens, where = torch.tensor([[[1.0], [5.0], [9.0]]]), torch.tensor([[True, True, False]])
     assert pool_cells(tokens, where).tolist() == [[3.0, 5.0]]
+
+
+def test_instances_are_compared_with_the_other_whole_crop_and_follow_the_student():
+    without, dino = objective().step(crops(2)), objective(instance_weight=0.5)
+    step = dino.step(crops(2))
+    assert without.logs["instances"] == 0 and step.logs["instances"] > 0
+    weights = torch.tensor([1.0, 1.0, 0.1, 0.5])
+    parts = torch.stack([step.logs[name] for name in ("crops", "patches", "spread", "instances")])
+    torch.testing.assert_close(step.loss.detach(), (weights * parts).sum())
+    step.loss.backward()
+    assert all(weight.grad is not None for weight in dino.instances.parameters())
+    before = [weight.clone() for weight in dino.teacher[3].parameters()]
+    with torch.no_grad():
+        for weight in dino.instances.parameters():
+            weight.add_(1)
+    dino.after_step()
+    assert all((new - old).min() > 0.009 for old, new in zip(before, dino.teacher[3].parameters(), strict=True))

@@ -2,9 +2,11 @@
 
 Caron et al., "Emerging properties in self-supervised vision transformers" (2021), https://arxiv.org/abs/2104.14294;
 Zhou et al., "iBOT" (2022), https://arxiv.org/abs/2111.07832; Oquab et al., "DINOv2" (2023),
-https://arxiv.org/abs/2304.07193. Deviations: a hierarchical encoder, exactly masked as in SparK, with a predictor for
-the hidden patches in place of mask tokens; local crops are parts of the two global ones; and Sinkhorn's algorithm
-balances the targets of patches, while the few crops of a 3D batch are balanced by centring over many steps.
+https://arxiv.org/abs/2304.07193. With `instance_weight` also Bi et al., "Cross-level multi-instance distillation for
+self-supervised fine-grained visual categorization" (2024), https://arxiv.org/abs/2401.08860. Deviations: a hierarchical
+encoder, exactly masked as in SparK, with a predictor for the hidden patches in place of mask tokens; local crops are
+parts of the two global ones; and Sinkhorn's algorithm balances the targets of patches, while the few crops of a 3D
+batch are balanced by centring over many steps.
 """
 
 from typing import Literal
@@ -18,6 +20,7 @@ from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
 from medssl.data.transforms.patch_mask import PatchMask
 from medssl.nn import masks
+from medssl.nn.attention_pool import AttentionPool
 from medssl.nn.collectives import all_gather_rows, draw_rows, split_generator
 from medssl.nn.encoder import Encoder
 from medssl.nn.self_supervision.prototypes import PrototypeHead, assign_equally, compute_divergence, spread_loss
@@ -46,6 +49,11 @@ class Config(CellConfig):
     teacher_temperature: float = Field(0.05, gt=0, description="temperature of the teacher's probabilities")
     patch_weight: float = Field(1.0, ge=0, description="weight of the loss on hidden patches")
     spread_weight: float = Field(0.1, ge=0, description="weight of the loss that spreads the embeddings of volumes")
+    instance_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the losses between whole crops and attention-pooled patches",
+    )
     momentum: float = Field(0.99, ge=0, le=1, description="EMA decay of the teacher")
     strength: float = Field(1.0, ge=0, le=1, description="strength of the random intensity change of a crop; 0 is none")
 
@@ -64,6 +72,7 @@ class Dino(CellObjective):
         channels = encoder.channels[-1]
         self.head = PrototypeHead(2 * channels, config.width, config.num_prototypes)
         self.patch_head = PrototypeHead(channels, config.width, config.num_prototypes)
+        self.instances = InstanceEmbedding(channels) if config.instance_weight else nn.Identity()
         self.teacher = copy_as_teacher(self._list_students())
         self.register_buffer("centre", torch.zeros(config.num_prototypes))
 
@@ -72,40 +81,64 @@ class Dino(CellObjective):
         config, mask = self.config, self.require_mask(crops)
         visible, hidden, generator = mask.visible, (mask.body & ~mask.visible).flatten(1), self.draws()
         x = self._perturb(crops.x.flatten(0, 1), generator)
-        targets, patch_targets, taught = self.compute_targets(x, hidden)
+        targets, patch_targets, taught, instance_targets = self.compute_targets(x, hidden)
         tokens = self.encode_visible(x, mask)
         predicted = self.predict(tokens, visible, crops.affine)
         embedding = pool_cells(tokens, visible.flatten(1))
         crop_error = compute_divergence(swap_views(targets), self.head(embedding), config.student_temperature)
         errors = [crop_error, *self.compare_local(x, targets, generator)]
+        instances = self.compare_instances(tokens, visible.flatten(1), embedding, targets, instance_targets)
         error = compute_divergence(patch_targets, self.patch_head(predicted), config.student_temperature)
         patch_loss = masks.masked_mean(error, hidden)
         spread = spread_loss(embedding, crops.volume.repeat_interleave(crops.x.shape[1]))
         loss = torch.cat(errors).mean()
         entropy = torch.special.entr(targets).sum(1).mean()
-        logs = {"crops": loss, "patches": patch_loss, "spread": spread, "entropy": entropy}
+        logs = {"crops": loss, "patches": patch_loss, "spread": spread, "entropy": entropy, "instances": instances}
         total = loss + config.patch_weight * patch_loss + config.spread_weight * spread
+        total = total + config.instance_weight * instances
         return Step(total, {name: value.detach() for name, value in logs.items()}, (embedding.detach(), taught))
 
     @torch.no_grad()
     def compute_targets(
         self, x: Float[Tensor, "b c i j k"], hidden: Bool[Tensor, "b n"]
-    ) -> tuple[Float[Tensor, "b m"], Float[Tensor, "b n m"], Float[Tensor, "b d"]]:
-        """Returns the teacher's prototypes of whole crops and of hidden patches, and its embeddings of the crops."""
-        encoder, head, patch_head = self.teacher
-        tokens = to_tokens(encoder(x)[-1])
-        embedding = pool_cells(tokens, torch.ones_like(hidden))
+    ) -> tuple[Float[Tensor, "b m"], Float[Tensor, "b n m"], Float[Tensor, "b d"], Float[Tensor, "b m"]]:
+        """Returns the teacher's prototypes of whole crops and of hidden patches, and its embeddings of the crops.
+
+        The last result are the prototypes of the attention-pooled patches; those of whole crops without them.
+        """
+        encoder, head, patch_head, instances = self.teacher
+        tokens, everywhere = to_tokens(encoder(x)[-1]), torch.ones_like(hidden)
+        embedding = pool_cells(tokens, everywhere)
         similarity, temperature = head(embedding), self.config.teacher_temperature
         targets = ((similarity - self.centre) / temperature).softmax(-1)
+        instance_targets = targets
+        if self.config.instance_weight:
+            instance_targets = ((head(instances(tokens, everywhere)) - self.centre) / temperature).softmax(-1)
         patches = assign_equally(patch_head(tokens).flatten(0, 1), hidden.flatten(), temperature)
         if self.training:
             self.centre.lerp_(all_gather_rows(similarity).mean(0), 1 - CENTRE_MOMENTUM)
-        return targets, patches.unflatten(0, hidden.shape), embedding.float()
+        return targets, patches.unflatten(0, hidden.shape), embedding.float(), instance_targets
 
     def encode_visible(self, x: Float[Tensor, "b c i j k"], mask: PatchMask) -> Float[Tensor, "b n d"]:
         """Returns the coarsest features of the visible patches as tokens, 0 where hidden."""
         executor = self.encoder.build_executor(x, mask.visible, mask.num_visible)
         return to_tokens(executor.to_dense(self.encoder.features(x, executor)[-1]))
+
+    def compare_instances(
+        self,
+        tokens: Float[Tensor, "b n d"],
+        visible: Bool[Tensor, "b n"],
+        embedding: Float[Tensor, "b e"],
+        targets: Float[Tensor, "b m"],
+        instance_targets: Float[Tensor, "b m"],
+    ) -> Float[Tensor, ""]:
+        """Returns the mean divergence of attention-pooled patches and whole crops from each other."""
+        if not self.config.instance_weight:
+            return tokens.new_zeros((), dtype=torch.float32)
+        temperature = self.config.student_temperature
+        bags = compute_divergence(swap_views(targets), self.head(self.instances(tokens, visible)), temperature)
+        crops = compute_divergence(swap_views(instance_targets), self.head(embedding), temperature)
+        return (bags.mean() + crops.mean()) / 2
 
     def compare_local(
         self, x: Float[Tensor, "b c i j k"], targets: Float[Tensor, "b m"], generator: torch.Generator
@@ -138,7 +171,7 @@ class Dino(CellObjective):
         follow(self.teacher, self._list_students(), self.config.momentum)
 
     def _list_students(self) -> nn.ModuleList:
-        return nn.ModuleList([self.encoder, self.head, self.patch_head])
+        return nn.ModuleList([self.encoder, self.head, self.patch_head, self.instances])
 
     def _perturb(self, x: Float[Tensor, "b c i j k"], generator: torch.Generator) -> Float[Tensor, "b c i j k"]:
         return perturb_intensity(x, split_generator(generator, len(x)), self.config.strength)
@@ -148,3 +181,15 @@ def pool_cells(tokens: Float[Tensor, "b n d"], where: Bool[Tensor, "b n"]) -> Fl
     """Returns the mean and the maximum of the tokens of some cells."""
     mean = (tokens * where[..., None]).sum(1) / where.sum(1, keepdim=True)
     return torch.cat([mean, tokens.masked_fill(~where[..., None], float("-inf")).amax(1)], 1)
+
+
+class InstanceEmbedding(nn.Module):
+    """Embeds a crop by its most telling patches, in the dimensions of `pool_cells`."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pool, self.widen = AttentionPool(channels), nn.Linear(channels, 2 * channels)
+
+    def forward(self, tokens: Float[Tensor, "b n d"], where: Bool[Tensor, "b n"]) -> Float[Tensor, "b e"]:
+        """Returns one embedding of some tokens of each crop."""
+        return self.widen(self.pool(tokens, where)[0][:, 0])
