@@ -27,7 +27,6 @@ from medssl.data.crop_geometry import (
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
 from medssl.nn.collectives import all_gather_rows, split_generator
-from medssl.nn.contrastive_loss import contrastive_loss, mix_hard_negatives, paired_view_mask
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
@@ -40,6 +39,8 @@ from medssl.nn.regions import (
     sample_matching_points,
 )
 from medssl.nn.ring_buffer import RingBuffer
+from medssl.nn.self_supervision.contrastive_loss import contrastive_loss, mix_hard_negatives, paired_view_mask
+from medssl.nn.self_supervision.sorting import sorting_loss
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
@@ -80,6 +81,11 @@ class Config(Settings):
         0.999, ge=0, lt=1, description="EMA decay of the key encoder; null takes the keys from the batch itself"
     )
     queue_size: int = Field(1024, ge=0, description="number of keys in the queue; 0 if momentum is null")
+    loss: Literal["infonce", "sorting"] = Field(
+        "infonce",
+        description="infonce compares each positive with all negatives; sorting asks that all positives be nearer",
+    )
+    steepness: float = Field(16.0, gt=0, description="loss=sorting: how sharply distances are compared")
     num_mixed: int = Field(0, ge=0, description="mixtures of the hardest negatives that each crop gets; 0 is none")
     width: int = Field(128, ge=2, description="dimensions of an embedding")
     level: int = Field(1, ge=0, description="decoder level of the local loss; 0 is the finest")
@@ -97,6 +103,8 @@ class Config(Settings):
             raise ValueError(
                 f"queue_size {self.queue_size} needs a momentum encoder: set momentum, or set queue_size to 0"
             )
+        if self.num_mixed and self.loss == "sorting":
+            raise ValueError(f"num_mixed {self.num_mixed}: mixtures are negatives of loss=infonce; leave one out")
         return self
 
 
@@ -178,8 +186,8 @@ class GlobalLocal(Objective):
             self.queue.push(z=keys, **vars(key_positions))
         # Two separate terms, since a queue holds so many crops of the same partition that they would outweigh the pair.
         return {
-            "own": contrastive_loss(z, k, paired, ~negative & ~paired, c.temperature, mixed),
-            "across": contrastive_loss(z, k, positive, ~negative & ~positive, c.temperature, mixed),
+            "own": self.contrast(z, k, paired, ~negative & ~paired, mixed),
+            "across": self.contrast(z, k, positive, ~negative & ~positive, mixed),
             "negatives": negative.float().mean(),
             "comparable": has_same_field_of_view(positions, k_positions, c.fov_tolerance).float().mean(),
         }
@@ -207,9 +215,17 @@ class GlobalLocal(Objective):
         positive, ignore = match_regions(torch.stack(valid, 1), disjoint)
         z = torch.cat(features, 1)
         return {
-            "local": contrastive_loss(z, z, positive, ignore, c.temperature),
+            "local": self.contrast(z, z, positive, ignore),
             "matched": torch.cat(valid).float().mean(),
         }
+
+    def contrast(
+        self, q: Tensor, k: Tensor, positive: Tensor, ignore: Tensor, mixed: Tensor | None = None
+    ) -> Float[Tensor, ""]:
+        """Computes the loss of embeddings; arguments are those of `contrastive_loss`."""
+        if self.config.loss == "sorting":
+            return sorting_loss(q, k, positive, ignore, self.config.steepness)
+        return contrastive_loss(q, k, positive, ignore, self.config.temperature, mixed)
 
     def find_corresponding_points(
         self, crops: Crops, points: Float[Tensor, "n r 3"]
