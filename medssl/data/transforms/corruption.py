@@ -41,6 +41,43 @@ def drop_cells(
     return x * ~touched, touched
 
 
+def drop_band(x: CropTensor, width: float, generator: torch.Generator) -> CropTensor:
+    """Removes a random band of spatial frequencies; the mean and all other frequencies stay.
+
+    Args:
+        x: A crop.
+        width: Width of the band, as a fraction of the highest frequency, which is along the diagonal.
+        generator: Source of all randomness.
+    """
+    low = float(torch.rand((), generator=generator)) * (1 - width)
+    axes = torch.meshgrid(*[torch.fft.fftfreq(n, device=x.device) for n in x.shape[1:]], indexing="ij")
+    radius = torch.stack(axes).norm(dim=0) / 0.75**0.5
+    is_dropped = (radius > 0) & (radius >= low) & (radius <= low + width)
+    spectrum = torch.fft.fftn(x.float(), dim=(1, 2, 3))
+    return torch.fft.ifftn(spectrum * ~is_dropped, dim=(1, 2, 3)).real.to(x)
+
+
+def replace_slabs(
+    x: CropTensor, slab_voxels: int, fraction: float, generator: torch.Generator
+) -> tuple[CropTensor, TouchedMask]:
+    """Replaces slabs along a random axis, about a fraction of all slices and at least one slab.
+
+    As in TERA, four of five slabs become zero, and the others a copy of another slab of the crop.
+    """
+    axis = int(torch.randint(3, (), generator=generator))
+    length, replaced = x.shape[axis + 1], x.clone()
+    thickness = min(slab_voxels, length)
+    touched = torch.zeros(length, dtype=torch.bool, device=x.device)
+    for _ in range(max(1, int(fraction * length / thickness))):
+        start, source = torch.randint(length - thickness + 1, (2,), generator=generator).tolist()
+        is_copy = float(torch.rand((), generator=generator)) < 0.2
+        content = x.narrow(axis + 1, source, thickness) if is_copy else 0.0
+        replaced.narrow(axis + 1, start, thickness).copy_(torch.as_tensor(content, dtype=x.dtype, device=x.device))
+        touched[start : start + thickness] = True
+    shape = [length if n == axis else 1 for n in range(3)]
+    return replaced, touched.view(shape).expand(x.shape[1:])
+
+
 def fill_boxes(
     x: CropTensor, num_boxes: int, outside: bool, generator: torch.Generator
 ) -> tuple[CropTensor, TouchedMask]:
