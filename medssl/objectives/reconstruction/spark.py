@@ -140,8 +140,13 @@ class Spark(ReconstructionObjective):
     @torch.no_grad()
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Returns the first crop, its visible voxels, and its reconstruction with the true mean of each patch."""
-        x = crops.x[:1, 0]
-        visible, _ = self.sample_mask(x, crops.spacing_mm())
+        visible, _ = self.sample_mask(crops.x[:1, 0], crops.spacing_mm())
+        return self.preview_mask(crops, visible)
+
+    @torch.no_grad()
+    def preview_mask(self, crops: Crops, visible: Bool[Tensor, "a 1 p q r"]) -> dict[str, Float[Tensor, "c i j k"]]:
+        """Returns the first crop, what a mask shows of it, and its reconstruction."""
+        x, visible = crops.x[:1, 0], visible[:1]
         mask = upsample_mask(visible, (x.shape[2], x.shape[3], x.shape[4]))
         rebuilt = self.to_intensities(self.reconstruct(x, visible), x, patch_size_of(visible, x))
         rebuilt = torch.where(mask, x, rebuilt)
