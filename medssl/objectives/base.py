@@ -32,6 +32,7 @@ class Objective(nn.Module):
         allows_spatial_augmentation: Whether crops may be rotated and scaled. False if the objective compares positions
             by patient coordinates, so that crops have to keep the geometry they were cut with.
         learns_from_labels: Whether crops may carry labels, which the objective then learns from.
+        needs_start: Whether it compares with the encoder that the training starts from.
         min_spread_fraction: Spread of the embeddings, as a fraction of that of the untrained network, below which a
             training counts as collapsed.
     """
@@ -40,6 +41,7 @@ class Objective(nn.Module):
     is_contrastive: bool = False
     allows_spatial_augmentation: bool = True
     learns_from_labels: bool = False
+    needs_start: bool = False
     min_spread_fraction: float = 0.4
 
     def __init__(self, config: Settings, encoder: Encoder) -> None:

@@ -66,6 +66,7 @@ class Sum(Objective):
         self.views = max(term.views for term in terms.values())
         self.is_contrastive = any(term.is_contrastive for term in terms.values())
         self.allows_spatial_augmentation = all(term.allows_spatial_augmentation for term in terms.values())
+        self.needs_start = any(term.needs_start for term in terms.values())
         self.min_spread_fraction = min(term.min_spread_fraction for term in terms.values())
         _share_decoder(list(terms.values()))
 

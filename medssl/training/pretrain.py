@@ -230,6 +230,8 @@ def build_objective(
     path = config.continue_from or config.start_from
     if path is None:
         objective: Objective = objective_class(settings, encoder)
+        if objective.needs_start:
+            raise BadInput("objective distil compares with the encoder of an earlier training; give start_from=RUN")
         if config.train.freeze_fraction == 1 or not any(weight.requires_grad for weight in encoder.parameters()):
             raise BadInput("this pretraining never changes its encoder, which is untrained; give start_from=RUN")
         return objective, None, None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medssl.nn.collectives import all_gather_rows
-from medssl.nn.contrastive_loss import contrastive_loss, mix_hard_negatives
+from medssl.nn.self_supervision.contrastive_loss import contrastive_loss, mix_hard_negatives
 
 
 def by_loops(q, k, positive, ignore, temperature):

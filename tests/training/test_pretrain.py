@@ -49,6 +49,14 @@ def test_a_local_stage_without_a_finished_encoder_is_refused(tmp_path, manifest)
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("objective", ["distil", {"name": "sum", "weights": {"mae": 1, "distil": 1}}])
+def test_a_distillation_needs_the_encoder_of_an_earlier_training(tmp_path, manifest, objective):
+    with pytest.raises(BadInput, match=r"distil compares with the encoder of an earlier training; give start_from=RUN"):
+        pretrain(make_config(tmp_path, manifest, "run", objective))
+    first = pretrain(make_config(tmp_path, manifest, "first", "mae"))
+    assert pretrain(make_config(tmp_path, manifest, "second", objective, start_from=str(first.path))).is_finished
+
+
 def test_a_pretraining_continues_from_the_plateau_of_another(tmp_path, manifest):
     train_options = {"epochs": 1, "steps_per_epoch": 4, "schedule": "infinite"}
     train_options |= {"warmup_fraction": 0.25, "decay_fraction": 0.25, "anneal_fraction": 0.25}

@@ -48,6 +48,7 @@ JOBS: dict[str, dict[str, Any]] = {
     **{name: {"objective": {"name": name}} for name in OBJECTIVES},
     # With seed 0, rounding errors of 1e-7 in the crops change a weight by 4e-5 (dino) and 7e-6 in one process as well.
     "dino": {"objective": {"name": "dino"}, "train": {"seed": 1}},
+    "distil": {"objective": {"name": "distil"}, "start_from": "alteration"},
     "spark-accumulated": {"objective": {"name": "spark"}, "train": {"accumulate_grad_batches": 2, "seed": 1}},
     "spark-patches": {"objective": {"name": "spark", "patch_mm": 4.0}, "patch_size": [16, 8, 8]},
     "mae-batch-norm": {"objective": {"name": "mae"}, **BATCH_NORM},
@@ -128,6 +129,8 @@ def replace_method(owner: type, name: str, function: Callable) -> Iterator[None]
 def start(name: str, manifest: Path, run: Path, **train: Any) -> Run:
     values = NETWORK | {"manifest": manifest, "run": run, "resume": True} | JOBS.get(name, {"objective": RESUMED})
     values["train"] = TRAIN | values.get("train", {}) | train
+    if "start_from" in values:
+        values["start_from"] = run.parent / values["start_from"]
     if "objective" in values:
         return pretrain(config.check(values, PretrainConfig, "test"))
     return finetune(config.check(values, FinetuneConfig, "test"))
