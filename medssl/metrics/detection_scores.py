@@ -36,6 +36,13 @@ class CaseDetections:
         """The match by the rule of LUNA16."""
         return lesions.match_luna(self.by_centre)
 
+    def reduce_to_case(self) -> "CaseDetections":
+        """Returns the case as one question: one candidate with the highest score, which hits if there is any lesion."""
+        scores, diameters_mm = self.by_overlap.scores, self.by_overlap.diameters_mm
+        largest = diameters_mm.max(keepdims=True) if diameters_mm.size else diameters_mm
+        case = ScanMatches(np.array([scores.max(initial=0.0)]), largest, np.ones((1, largest.size)))
+        return CaseDetections(self.case, self.patient, case, case)
+
 
 @dataclass(frozen=True)
 class Lesion:

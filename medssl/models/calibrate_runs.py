@@ -24,7 +24,9 @@ from medssl.inference.ensemble import Ensemble
 from medssl.inference.prediction_writer import make_label_defs
 from medssl.models.fold_assignment import FoldAssignment
 from medssl.models.model_pool import load_predictor, pool_models, require_same_inputs
+from medssl.models.trained_model import TrainedModel
 from medssl.run import Run
+from medssl.tasks.classify import Config as ClassifyConfig
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def calibrate_runs(
 ) -> CalibrationResult:
     """Fits a temperature for the runs and a score threshold for each lesion label.
 
-    For segmentations, the temperature applies to voxel probabilities; for detectors, to the scores of findings.
+    For segmentations, the temperature applies to voxel probabilities; for detectors, to the scores of findings. That of
+    a classification turns the highest score of a class in a case into the probability that the case has it.
 
     Args:
         held_out: The cases to calibrate on.
@@ -89,6 +92,8 @@ def calibrate_runs(
     else:
         predict = partial(assignment.predict, predictors=pools)
         uncalibrated = list(compare_cases(predict, held_out.cases, references, labels))
+        if isinstance(TrainedModel.from_run(assignment.runs[0]).task, ClassifyConfig):
+            uncalibrated = [replace(c, detections=c.detections.reduce_to_case()) for c in uncalibrated]
         result = fit_platt(uncalibrated)
         comparisons = recalibrate_scores(uncalibrated, result.calibration.calibrate_score)
     thresholds = {

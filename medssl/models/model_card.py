@@ -15,6 +15,7 @@ from medssl.predictions_folder import NOTICE
 from medssl.settings import Settings
 
 METRICS = {"dice": "Dice", "nsd": "NSD", "hd95_mm": "HD95 (mm)", "volume_error_ml": "volume error (ml)"}
+TITLES = {"detect": "Detection", "classify": "Classification"}
 LESION_METRICS = {
     "average_precision": "AP",
     "auroc": "AUROC of patients",
@@ -87,8 +88,8 @@ def _describe_origins(metadata: Mapping[str, Any]) -> str:
 
 def _make_title(network: Mapping[str, Any]) -> str:
     """Returns a title from the task and the class names."""
-    task = "Detection" if network.get("task", {}).get("name") == "detect" else "Segmentation"
-    return f"{task} of {', '.join(network['labels'].values())}"
+    task = network.get("task", {}).get("name", "segment")
+    return f"{TITLES.get(task, 'Segmentation')} of {', '.join(network['labels'].values())}"
 
 
 def _describe_training_data(metadata: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Finetuning: trains a segmentation or detection network from few labelled volumes."""
+"""Finetuning: trains a network for segmentation, detection or classification from few labelled volumes."""
 
 import logging
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ class FinetuneConfig(Settings):
         (), description="names of the classes to learn; the others become background; [] learns all"
     )
     task: module_choice("medssl.tasks") = Field(  # type: ignore[valid-type]
-        segment.Config(), description="task to learn: segment or detect, with its settings"
+        segment.Config(), description="task to learn: segment, detect or classify, with its settings"
     )
     encoder: EncoderChoice = Field(
         EncoderConfig(), description="architecture of the encoder; by default that of pretrained, if given"
@@ -141,7 +141,7 @@ class FinetuneConfig(Settings):
 
 
 def finetune(config: FinetuneConfig) -> Run:
-    """Trains a segmentation or detection network and returns the closed run, which `medssl predict` takes.
+    """Trains a network for a task and returns the closed run, which `medssl predict` takes.
 
     Labels of split train are learnt, labels of split val select the weights. Split test is not used, except to refuse
     a training that has seen its cases. With `train.devices` of more than 1, processes are started for it.

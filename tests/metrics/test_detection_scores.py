@@ -87,3 +87,15 @@ def test_the_interval_of_an_auroc_draws_patients():
         0,
         1,
     )  # four patients, however many scans
+
+
+def test_a_case_as_one_question_has_its_highest_score_and_hits_if_there_is_a_lesion():
+    scan = ScanMatches(np.array([0.3, 0.9]), np.array([5.0, 8.0]), np.zeros((2, 2)))
+    sick = CaseDetections("a", "P", scan, scan).reduce_to_case()
+    assert sick.picai.hit_scores.tolist() == [0.9] and not sick.picai.false_positive_scores.size
+    assert sick.picai.diameters_mm.tolist() == [8.0]
+    healthy = ScanMatches(np.array([0.3, 0.9]), np.zeros(0), np.zeros((2, 0)))
+    healthy = CaseDetections("b", "Q", healthy, healthy).reduce_to_case()
+    assert healthy.picai.false_positive_scores.tolist() == [0.9] and not healthy.picai.has_lesion
+    silent = ScanMatches(np.zeros(0), np.zeros(0), np.zeros((0, 0)))
+    assert CaseDetections("c", "R", silent, silent).reduce_to_case().picai.score == 0

@@ -19,6 +19,7 @@ from medssl.models.trained_model import TrainedModel
 from medssl.nn.interop import weight_transfer
 from medssl.run import Run
 from medssl.tasks.base import Task
+from medssl.tasks.classify import Config as ClassifyConfig
 from medssl.tasks.detect import Config as DetectConfig
 from medssl.tasks.detect import DetectTask
 from medssl.version import __version__
@@ -53,12 +54,12 @@ def describe_model(run: Run) -> PortableModel:
     model = TrainedModel.from_run(run)
     if not model.labels:
         raise BadInput(f"{run.path}: a pretraining run predicts no classes; give a run of `medssl finetune`")
-    is_detector = isinstance(model.task, DetectConfig)
+    is_detector, is_classifier = (isinstance(model.task, kind) for kind in (DetectConfig, ClassifyConfig))
     interface = {name: getattr(model, name) for name in PortableModel.model_fields if hasattr(model, name)}
     return PortableModel(
         **interface,
-        head=model.task.head if is_detector else "segment",
-        min_score=model.task.min_score if is_detector else PortableModel.model_fields["min_score"].default,
+        head=model.task.head if is_detector else "voxel" if is_classifier else "segment",
+        min_score=getattr(model.task, "min_score", PortableModel.model_fields["min_score"].default),
         mirror_axes=tuple(list_mirror_axes([run])),
         calibration=Calibration.load([run]).model_copy(update={"cases": ()}),
         weights_sha256=str(run.metadata["weights_sha256"]),
