@@ -18,9 +18,11 @@ from medssl.metrics.statistics import Interval, bootstrap_interval, crossed_perm
 
 LESIONS_FILE = "lesions.json"
 RULES = ("picai", "luna")
+AUROC = "AUROC"
 METRICS: dict[str, tuple[str, Callable[[Sequence[MatchResult]], float]]] = {
     "sensitivity at 1 false alarm": ("picai", lambda outcomes: float(lesions.sensitivity_at(outcomes, [1.0])[0])),
     "CPM": ("luna", lesions.cpm),
+    AUROC: ("picai", lambda outcomes: _compute_auroc(outcomes)),
 }
 
 
@@ -53,6 +55,11 @@ class LesionScores:
             for rule, results in self.outcomes.items()
         }
         return replace(self, outcomes=outcomes)
+
+
+def _compute_auroc(outcomes: Sequence[MatchResult]) -> float:
+    """Returns how well the highest score of a case tells cases with lesions from others; NaN without both kinds."""
+    return lesions.auroc(np.array([o.has_lesion for o in outcomes]), np.array([o.score for o in outcomes]))
 
 
 def write_lesion_scores(folder: Path, detected: Mapping[str, Sequence[CaseDetections]]) -> None:

@@ -128,6 +128,8 @@ def _lesion_rows(kind: str, cells: Sequence[SweepCell], reference: str) -> list[
     first = next(iter(scores.values()))
     rows = []
     for metric in METRICS:
+        if np.isnan(first.compute(metric, np.arange(len(first.cases)))):
+            continue  # no AUROC where all cases have lesions
         make_row = partial(
             TableRow, structure=kind, metric=metric, cases=len(first.cases), patients=len(set(first.patients))
         )

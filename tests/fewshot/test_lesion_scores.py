@@ -34,7 +34,12 @@ def write_and_read_scores(folder, cases):
 def test_stored_scores_equal_those_of_the_detections(tmp_path, metric):
     cells = [make_detections(seed) for seed in (0, 1)]
     stored = [write_and_read_scores(tmp_path / str(n), cell) for n, cell in enumerate(cells)]
-    by = {"sensitivity at 1 false alarm": lambda c: lesions.sensitivity_at([o.picai for o in c], [1.0])[0]}
+    by = {
+        "sensitivity at 1 false alarm": lambda c: lesions.sensitivity_at([o.picai for o in c], [1.0])[0],
+        "AUROC": lambda c: lesions.auroc(
+            np.array([o.picai.has_lesion for o in c]), np.array([o.by_overlap.scores.max(initial=0) for o in c])
+        ),
+    }
     wanted = np.mean([by.get(metric, lambda c: lesions.cpm([o.luna for o in c]))(cell) for cell in cells])
     interval = lesion_scores.score_interval(metric, stored)
     assert (

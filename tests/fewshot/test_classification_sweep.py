@@ -1,0 +1,80 @@
+"""Classification runs through the whole path: a sweep over pretrainings, prediction, evaluation and calibration."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from medssl import cli
+from medssl.fewshot.sweep import Arm, Sweep, run_sweep
+from medssl.files import write_json
+from medssl.inference.calibration import Calibration
+from medssl.io import nifti
+from medssl.predictions_folder import read_findings, read_index
+from medssl.run import Run
+from medssl.volume import Volume
+from tests.helpers.blobs import draw_balls
+
+SIZE = {"encoder.channels": [4, 8, 8], "encoder.strides": [1, 2, 2], "encoder.blocks": [1, 1, 1], "patch_size": 16}
+LENGTH = {"train.epochs": 1, "train.steps_per_epoch": 2, "train.batch_size": 2}
+ARMS = {
+    "scratch": Arm(),
+    "spark": Arm(pretrain="configs/pretrain/spark.yaml"),
+    "contrastive": Arm(pretrain="configs/pretrain/global_local.yaml"),
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """A store of 12 scans, every other one with a bright ball."""
+    folder, draw = tmp_path_factory.mktemp("classify"), np.random.default_rng(0)
+    for n in range(12):
+        label = draw_balls((16, 16, 16), [((8, 7, 8), 3)] if n % 2 else [])
+        image = Volume((draw.normal(100, 20, label.shape) + 80 * label).astype(np.float32), np.eye(4), "a.u.")
+        drawing = Volume(label.astype(np.uint8), np.eye(4), "label")
+        for name, volume in (("imagesTr", image), ("labelsTr", drawing)):
+            nifti.write(volume, folder / "scans" / name / f"case{n}.nii.gz")
+    write_json(
+        folder / "scans" / "dataset.json", {"labels": {"0": "background", "1": "lesion"}, "modality": {"0": "MRI"}}
+    )
+    args = [folder / "scans", "--out", folder / "store", "--split-fractions", "train=0.5,test=0.5", "--workers", 0]
+    assert cli.run("ingest", [str(arg) for arg in args]) == 0
+    return folder / "store" / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def sweep(manifest, tmp_path_factory):
+    settings = Sweep(
+        out=tmp_path_factory.mktemp("sweep") / "out", manifest=manifest, arms=ARMS, num_labelled=(2, 4), seeds=(0,),
+        finetune_config="configs/finetune/classify.yaml", lesions=("lesion",), pretraining=SIZE | LENGTH,
+        changes=SIZE | LENGTH | {"max_val_cases": 0, "allow_missing_classes": True},
+    )  # fmt: skip
+    return settings, run_sweep(settings, lambda message: None)
+
+
+def test_arms_are_compared_by_the_auroc_of_the_class_over_fewer_labels(sweep):
+    rows = [row for row in sweep[1].rows if row.structure == "lesion" and row.metric == "AUROC"]
+    assert [(row.arm, row.num_labelled) for row in rows] == [(arm, count) for count in (2, 4) for arm in ARMS]
+    assert all(0 <= row.score.estimate <= 1 and row.cases == 6 for row in rows)
+    with (sweep[0].out / "table.csv").open() as handle:
+        assert {row["metric"] for row in csv.DictReader(handle)} >= {"AUROC"}
+
+
+def test_a_classification_predicts_evaluates_and_calibrates(sweep, manifest, tmp_path):
+    run, out = sweep[0].out / "cells" / "spark-k4-s0" / "run", tmp_path / "predictions"
+    commands = [
+        ["predict", run, manifest, "--split", "test", "--out", out],
+        ["evaluate", out, "--labels", manifest, "--lesions", "lesion"],
+    ]
+    for name, *args in commands:
+        assert cli.run(name, [str(arg) for arg in args]) == 0
+    summary = json.loads((out / "evaluation" / "summary.json").read_text())
+    assert 0 <= summary["lesions"]["lesion"]["auroc"]["estimate"] <= 1
+    index = read_index(out)
+    assert all(read_findings(index.case_folder(case)) for case in index.cases), "every case has an answer"
+    calibration_file = tmp_path / "calibration.json"
+    args = [run, "--manifest", manifest, "--split", "test", "--allow-overlap", "--out", calibration_file]
+    assert cli.run("calibrate", [str(arg) for arg in args]) == 0
+    calibration = Calibration.load([Run.open(run)], calibration_file)
+    assert calibration.measured == "findings" and calibration.nll[1] <= calibration.nll[0]
