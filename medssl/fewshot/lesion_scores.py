@@ -58,7 +58,7 @@ class LesionScores:
 
 
 def _compute_auroc(outcomes: Sequence[MatchResult]) -> float:
-    """Returns how well the highest score of a case tells cases with lesions from others; NaN without both kinds."""
+    """Returns how well the highest score of a case separates cases with lesions from others; NaN without both kinds."""
     return lesions.auroc(np.array([o.has_lesion for o in outcomes]), np.array([o.score for o in outcomes]))
 
 
