@@ -35,7 +35,7 @@ SCAN_SHAPE = (512, 512, 240)  # as the scanner wrote it
 HOURS = 24.0  # that a training may take
 RUN_BYTES = 2 * 12 + 4  # per parameter: two checkpoints of weights and both moments, and the final weights
 TRIAL_SHAPE, TRIAL_SPACING_MM = (256, 256, 120), (1.25, 1.25, 2.5)  # of the scan that ingestion is timed on
-MEMORY_SLICES = 112  # of the scan whose prediction is measured
+PART = (256, 256, 112)  # voxels of the scan whose prediction is measured
 REPEATS = 9
 OVERLAP = 0.5  # of two windows of a prediction
 
@@ -95,8 +95,8 @@ def main(tflops: str = "20") -> None:
         f" {LABELLED} are labelled, and {HOURS:g} h are given to each training. Measured here: {core / 1e9:.0f} GFLOP/s"
         f" of a core in a training, {ingest_s * 1e6:.2f} CPU seconds of ingestion, {store_bytes:.2f} MB of store and"
         f" {measured.prediction_bytes:.2f} MB of predictions a million voxels; the memory of ingestion, on a simulated"
-        f" CT of this size, and of prediction, on {MEMORY_SLICES} slices of it with the network of the first row; more"
-        f" slices need little more (see the predict benchmark). Assumed and not measured: {tflops} TFLOP/s of a GPU.\n"
+        f" CT of this size, and of prediction, on {format_triple(PART)} voxels of it with the network of the first"
+        f" rows: the windows need it, not the scan. Assumed and not measured: {tflops} TFLOP/s of a GPU.\n"
     )
     print("| CTs | machine | stage | hours | memory, GB | disk, GB | what |\n|---|---|---|---|---|---|---|")
     for count in COUNTS:
@@ -183,7 +183,7 @@ def measure_memory(machine: Machine) -> tuple[int, int]:
         spacing = ",".join(map(str, SPACING_MM))
         words = f"ingest {folder}/scans --out {folder}/store --modality CT --workers 0 --spacing {spacing}"
         ingestion = measure(words)
-        nifti.write(replace(scan, voxels=voxels[..., :MEMORY_SLICES], affine=affine), folder / "part" / "ct.nii.gz")
+        nifti.write(replace(scan, voxels=voxels[tuple(map(slice, PART))], affine=affine), folder / "part" / "ct.nii.gz")
         prediction = measure(f"predict {folder}/run {folder}/part --modality CT --out {folder}/predictions")
     return ingestion.peak_bytes, prediction.peak_bytes
 
