@@ -31,6 +31,7 @@ BEFORE = {
     "predict": "1.3",
     "evaluate": "1.1",
 }
+STOPPED = 75  # the exit code of a training that reached its hours; the same command goes on
 OTHERS = ("sarcoma", "headneck_ct", "dicom")
 SHORT = "train.epochs=1 train.steps_per_epoch=2 train.num_workers=0"
 BEFORE_OTHERS = {
@@ -120,17 +121,19 @@ def _copy_raw(source: Path, out: Path) -> None:
 
 
 def _run(words: str) -> list[tuple[str, float]]:
-    """Runs a command, and returns the seconds of each command that it announces."""
+    """Runs a command, again while it stops at a limit, and returns the seconds of each command that it announces."""
     names, marks, last = [f"medssl {words}"], [time.monotonic()], ""
-    command = [sys.executable, "-m", "medssl.cli", *words.split()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        for line in process.stdout or ():
-            last = line.strip() or last
-            if line.startswith("$ medssl"):
-                names.append(" ".join(last.removeprefix("$ ").split()[:3]))
-                marks.append(time.monotonic())
+    command, code = [sys.executable, "-m", "medssl.cli", *words.split()], STOPPED
+    while code == STOPPED:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            for line in process.stdout or ():
+                last = line.strip() or last
+                if line.startswith("$ medssl"):
+                    names.append(" ".join(last.removeprefix("$ ").split()[:3]))
+                    marks.append(time.monotonic())
+        code = process.returncode
     marks.append(time.monotonic())
-    if process.returncode:
+    if code:
         sys.exit(f"medssl {words}: {last}")
     steps = [(name, end - begin) for name, begin, end in zip(names, marks, marks[1:], strict=False)]
     return steps if len(steps) == 1 else steps[1:]
