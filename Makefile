@@ -60,6 +60,7 @@ TORCH_INDEX ?= $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidi
 
 # What the demo and a user need.
 .venv/runs: pyproject.toml constraints.txt
+	@echo "Setting up .venv with pip, which takes minutes and prints nothing meanwhile."
 	test -x $(PY) || $(PYTHON) -m venv .venv
 	test -z '$(TORCH_INDEX)' || $(INSTALL) --retries 0 --index-url '$(TORCH_INDEX)' torch \
 		|| echo "$(TORCH_INDEX) has no torch for this machine: the one of the package index is taken, which may hold CUDA"
