@@ -6,15 +6,11 @@ usage: python -m benchmarks.probes [WORK] [SET ...]; what lies in WORK already i
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks._commands import make
 from benchmarks.objectives import NAMES
 from medssl.data.manifest import Manifest
-from medssl.metrics.statistics import mean_interval
-from medssl.models.trained_model import TrainedModel, load_trained_encoder
+from medssl.fewshot.probe_runs import probe_run
 from medssl.run import Run
-from medssl.training.callbacks.dense_probe import DenseProbe
 
 SETS = {
     "hippocampus": ("patch_size=[32,48,32]", "train.steps_per_epoch=40"),
@@ -44,13 +40,9 @@ def main(work: str = "runs/probes", *sets: str) -> None:
 
 def probe(run: Run, manifest: Manifest) -> tuple[str, ...]:
     """The probe of a pretrained encoder, that of random ones, their paired difference, and the CPU minutes it took."""
-    network = TrainedModel.from_run(run)
-    encoder = load_trained_encoder(run)
-    draws = [DenseProbe.from_manifest(manifest, network, VOLUMES, seed).score(encoder) for seed in range(SEEDS)]
-    trained, random = (np.array([draw[name] for draw in draws]) for name in ("probe_dice", "probe_dice_random"))
-    gap = mean_interval((trained - random)[None])
+    score = probe_run(run, manifest, VOLUMES, SEEDS)
     spent = run.metadata["resource_usage"]["cpu_hours"] * 60
-    return f"{trained.mean():.3f}", f"{random.mean():.3f}", gap.format("+.3f"), f"{spent:.0f}"
+    return f"{score.trained:.3f}", f"{score.untrained:.3f}", score.difference.format("+.3f"), f"{spent:.0f}"
 
 
 if __name__ == "__main__":

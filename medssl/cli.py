@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "pretrain": "learn an encoder from unlabelled volumes",
         "finetune": "train segmentation or detection from a few labelled volumes",
         "fewshot": "compare training methods over numbers of labelled volumes and seeds",
+        "probe": "measure what the frozen features of runs are worth, against untrained encoders",
         "runs": "list, filter and compare runs, and remove unfinished ones",
         "reproduce": "train a finished run again and compare weights and scores",
         "slurm": "write and submit the SLURM script of a training",

@@ -78,3 +78,27 @@ def test_a_classification_predicts_evaluates_and_calibrates(sweep, manifest, tmp
     assert cli.run("calibrate", [str(arg) for arg in args]) == 0
     calibration = Calibration.load([Run.open(run)], calibration_file)
     assert calibration.measured == "findings" and calibration.nll[1] <= calibration.nll[0]
+
+
+def test_a_probe_compares_frozen_features_with_untrained_ones(sweep, manifest, capsys):
+    runs = [sweep[0].out / "pretrained" / name for name in ("spark", "contrastive")]
+    args = [*runs, "--manifest", manifest, "--num-labelled", 5, "--draws", 2]
+    assert cli.run("probe", [str(arg) for arg in args]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert [row[0].removeprefix("| ") for row in rows] == list(map(str, runs))
+    assert all(0 <= float(dice) <= 1 for row in rows for dice in row[1:3])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--draws", 1], "give at least 1 labelled volume and 2 draws"),
+        (["--num-labelled", 0], "give at least 1 labelled volume and 2 draws"),
+        (["--num-labelled", 2, "--draws", 2], "2 labelled volumes of a draw hold no class"),
+        (["--num-labelled", 99], "split train has 6 labelled cases, the probe needs 99"),
+    ],
+)
+def test_a_probe_without_volumes_or_draws_is_refused(sweep, manifest, capsys, options, message):
+    args = [sweep[0].out / "pretrained" / "spark", "--manifest", manifest, *options]
+    assert cli.run("probe", [str(arg) for arg in args]) == 2
+    assert message in capsys.readouterr().err
