@@ -1,6 +1,7 @@
 """Writes label maps as DICOM SEG on the slices of their series."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,7 +72,8 @@ def write(
     image = series.volume()
     labels = labels.reorient(image.orientation()).require_same_grid(image)
     segmentation = _build_segmentation(series, labels, segments, algorithm, kind)
-    with atomic_file(path) as part:
+    # highdicom leaves the SQLite table of the frames open, which Python 3.13 warns of.
+    with closing(segmentation._db_con), atomic_file(path) as part:
         segmentation.save_as(part)
         if kind == "BINARY":
             _check_round_trip(part, labels, series)

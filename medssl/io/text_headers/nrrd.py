@@ -23,7 +23,7 @@ from medssl.io.text_headers.voxel_block import (
 from medssl.io.voxels import validate_volume
 from medssl.volume import Volume
 
-REQUIRED = ("type", "dimension", "sizes", "encoding", "space", "space directions", "space origin")
+REQUIRED = ("type", "sizes", "encoding", "space", "space directions", "space origin")
 SPACES = {  # the axes of the space in RAS+
     **dict.fromkeys(("left-posterior-superior", "LPS"), (-1.0, -1.0, 1.0)),
     **dict.fromkeys(("right-anterior-superior", "RAS"), (1.0, 1.0, 1.0)),
@@ -114,7 +114,7 @@ def _parse_header(path: Path, has_layers: bool) -> VoxelBlock:
 
 
 def _check_values(path: Path, fields: dict[str, str]) -> None:
-    """Rejects an encoding, a space or a unit that is not supported, and a wrong number of axes."""
+    """Rejects an encoding, a space or a unit that is not supported."""
     for key, values in (("encoding", ENCODINGS), ("space", SPACES)):
         if fields[key] not in values:
             raise BadInput(

@@ -1,5 +1,7 @@
 """Contours and masks are placed on the voxels that they were drawn on, or rejected."""
 
+from contextlib import closing
+
 import highdicom as hd
 import numpy as np
 import pytest
@@ -117,7 +119,8 @@ def segmentation(folder, masks, axes=(1, 0, 0, 0, 1, 0), kind=SegmentationTypeVa
         sources, masks, kind, descriptions, hd.UID(), 2, hd.UID(), 1, "phantom", "phantom", "1", "1",
         omit_empty_frames=True,
     )  # fmt: skip
-    seg.save_as(folder / "seg.dcm")
+    with closing(seg._db_con):
+        seg.save_as(folder / "seg.dcm")
     return folder / "seg.dcm"
 
 
