@@ -19,6 +19,7 @@ from medssl.errors import BadInput
 from medssl.files import read_checksums
 from medssl.io import nifti
 from medssl.models.trained_model import TrainedModel, build_predictor
+from medssl.nn.interop.monai_networks import describe_network
 from medssl.predictions_folder import read_index
 from medssl.run import Run
 from medssl.volume import Volume
@@ -302,6 +303,13 @@ def test_what_is_not_known_is_refused_with_the_option_that_states_it(tmp_path, c
     assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
     words = [word for option in options for word in ("--set", option)]
     assert run_import(bundle, tmp_path / "run", *words) == 0
+
+
+def test_an_argument_of_older_versions_changes_no_tensor():
+    arguments = NETWORKS["SwinUNETR"]
+    old, new = (describe_network("SwinUNETR", a, "here") for a in (arguments | {"img_size": 96}, arguments))
+    shapes = [{key: value.shape for key, value in n.build("meta").state_dict().items()} for n in (old, new)]
+    assert shapes[0] == shapes[1] and "img_size" in old.arguments
 
 
 def test_windows_that_the_network_cannot_take_are_bad_input(tmp_path, capsys):
