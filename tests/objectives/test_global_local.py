@@ -187,3 +187,16 @@ def test_negatives_of_other_scans_alone_are_mixed(monkeypatch):
 def test_a_negative_number_of_mixtures_is_refused():
     with pytest.raises(BadInput, match="num_mixed"):
         config.check({"num_mixed": -1}, Config, "run.yaml")
+
+
+def test_either_loss_trains_crops_and_regions_on_the_same_pairs():
+    batch = crops([1, 2, 3, 4], [0, 4, 24, 48])
+    steps = {loss: objective(loss=loss).step(batch) for loss in ("infonce", "sorting")}
+    for name in ("own", "across", "local"):
+        assert steps["sorting"].logs[name] > 0 and steps["sorting"].logs[name] != steps["infonce"].logs[name]
+    assert steps["sorting"].logs["negatives"] == steps["infonce"].logs["negatives"]
+    sorting = objective(loss="sorting")
+    sorting.step(batch).loss.backward()
+    for part in (sorting.encoder, sorting.head, sorting.part):
+        assert all(weight.grad.isfinite().all() and weight.grad.abs().sum() > 0 for weight in part.parameters())
+    assert objective(loss="sorting", steepness=1.0).step(batch).loss != steps["sorting"].loss

@@ -82,8 +82,7 @@ class Config(Settings):
     )
     queue_size: int = Field(1024, ge=0, description="number of keys in the queue; 0 if momentum is null")
     loss: Literal["infonce", "sorting"] = Field(
-        "infonce",
-        description="infonce compares each positive with all negatives; sorting asks that all positives be nearer",
+        "infonce", description="infonce: each positive against all negatives; sorting: all positives nearer than those"
     )
     steepness: float = Field(16.0, gt=0, description="loss=sorting: how sharply distances are compared")
     num_mixed: int = Field(0, ge=0, description="mixtures of the hardest negatives that each crop gets; 0 is none")
@@ -219,9 +218,7 @@ class GlobalLocal(Objective):
             "matched": torch.cat(valid).float().mean(),
         }
 
-    def contrast(
-        self, q: Tensor, k: Tensor, positive: Tensor, ignore: Tensor, mixed: Tensor | None = None
-    ) -> Float[Tensor, ""]:
+    def contrast(self, q: Tensor, k: Tensor, positive: Tensor, ignore: Tensor, mixed: Tensor | None = None) -> Tensor:
         """Computes the loss of embeddings; arguments are those of `contrastive_loss`."""
         if self.config.loss == "sorting":
             return sorting_loss(q, k, positive, ignore, self.config.steepness)
