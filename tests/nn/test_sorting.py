@@ -43,6 +43,7 @@ def test_the_loss_vanishes_only_where_all_positives_are_nearer():
     assert sorting_loss(unit(0.0), keys, one_behind, ignore, STEEP) > 2
     ignored = torch.tensor([[False, True, False, False]])
     assert sorting_loss(unit(0.0), keys, one_behind, ignored, STEEP) < 1e-3
+    assert sorting_loss(unit(0.0), keys, one_behind, one_behind, STEEP) == 0  # ignored pairs are no positives
 
 
 def test_a_value_leaves_the_group_as_it_grows():
