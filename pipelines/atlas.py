@@ -11,10 +11,14 @@ def main(words: list[str]) -> None:
 
     from medssl.config import check
     from medssl.data.registration.parcels import MIN_CORRELATION, AtlasConfig, build_atlas
+    from medssl.data.worker_pool import make_job_runner
+    from medssl.errors import BadInput
     from medssl.files import atomic_file
     from medssl.render.figures import encode_png
     from medssl.render.montage import contact_sheet
 
+    if args.workers < 0:
+        raise BadInput(f"--workers {args.workers}: give a number of processes, 0 or more")
     options = {"num_parcels": args.num_parcels, "split": args.split, "seed": args.seed, "alignment": args.alignment}
     with Progress() as progress:
         bars: dict[str, TaskID] = {}
@@ -24,7 +28,9 @@ def main(words: list[str]) -> None:
                 bars[stage] = progress.add_task(stage, total=total)
             progress.update(bars[stage], completed=done)
 
-        result = build_atlas(args.manifest, args.out, check(options, AtlasConfig, "medssl atlas"), show_progress)
+        config = check(options, AtlasConfig, "medssl atlas")
+        run_jobs = make_job_runner(args.workers, args.scheduler)
+        result = build_atlas(args.manifest, args.out, config, show_progress, run_jobs)
     print(f"correlation with atlas: {result.correlation_before:.2f}, after registration {result.correlation_after:.2f}")
     if result.poorly_aligned:
         worst = sorted(result.poorly_aligned.items(), key=lambda item: item[1])[:5]
@@ -52,5 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["extent", "affine"],
         default="extent",
         help="what registration starts from: equal extents of the scans, or an affine alignment (default: extent)",
+    )
+    places = parser.add_mutually_exclusive_group()
+    places.add_argument(
+        "--workers", type=int, default=0, help="processes that register scans (default: 0, only the command's own)"
+    )
+    places.add_argument(
+        "--scheduler", metavar="tcp://HOST:PORT", help="register on the workers of a dask scheduler instead"
     )
     return parser

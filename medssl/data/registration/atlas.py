@@ -5,10 +5,12 @@ construction" (2004), https://doi.org/10.1016/j.neuroimage.2004.07.068, with Sim
 Vercauteren et al., "Diffeomorphic demons" (2009), https://doi.org/10.1016/j.neuroimage.2008.10.040.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Never
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,15 +18,18 @@ from jaxtyping import Float32, Float64, Shaped
 from scipy import ndimage
 
 from medssl.data.manifest import Case, Manifest
+from medssl.data.normalization import IntensityNormalization
 from medssl.data.registration import affine
-from medssl.data.store import Store
+from medssl.data.store import Store, StoredVolume
 from medssl.data.store_metadata import StoreMetadata
+from medssl.data.worker_pool import JobRunner, make_job_runner
 from medssl.errors import BadInput
 from medssl.files import atomic_file
 
 GridShape = tuple[int, int, int]
 ImageArray = Float32[np.ndarray, "i j k"]
 VoxelCoordinates = Float32[np.ndarray, "3 i j k"]
+AffineMatrix = Float64[np.ndarray, "4 4"]
 Alignment = Literal["extent", "affine"]
 ProgressCallback = Callable[[str, int, int], None]  # step, scans finished, all scans
 DISPLACEMENTS_FOLDER = "displacements"
@@ -80,6 +85,62 @@ class RegisteredScan(NamedTuple):
         return _correlation(interpolate(atlas, self.deformation), self.image)
 
 
+@dataclass(frozen=True)
+class RegistrationJob:
+    """A scan that is to be registered to an atlas.
+
+    Attributes:
+        case: The case.
+        folder: Folder of its manifest.
+        normalization: Maps stored voxels to network input.
+        atlas: Image on the grid of the atlas.
+        start: Affine alignment from voxels of the scan to those of the atlas; None to find one.
+        alignment: What registration starts from.
+        sigma: Standard deviation, in voxels, of the smoothing of the displacement.
+        steps: Iterations of the demons algorithm.
+    """
+
+    case: Case
+    folder: Path
+    normalization: IntensityNormalization
+    atlas: ImageArray
+    start: AffineMatrix | None
+    alignment: Alignment
+    sigma: float
+    steps: int
+
+
+class Registration(NamedTuple):
+    """The scan on the grid of the atlas, its displacement in voxels, and its affine alignment, if it has one."""
+
+    image: ImageArray
+    displacement: VoxelCoordinates
+    start: AffineMatrix | None
+
+
+def register(job: RegistrationJob) -> Registration:
+    """Registers a scan to an atlas."""
+    grid, start = job.atlas.shape, job.start
+    image = load_on_grid(Store(Manifest((job.case,), job.folder)).image(job.case), job.normalization, grid)
+    displacement = np.zeros((3, *grid), np.float32)
+    if job.alignment == "affine":
+        start = affine.align_affine(image, job.atlas) if start is None else start
+        displacement = affine.displace(start, grid)
+        half = tuple(max(n // 2, min(n, affine.MIN_COARSE_SIDE)) for n in grid)
+        coarse, coarse_atlas = (interpolate(each, grid_coordinates(half, grid)) for each in (image, job.atlas))
+        displacement = _resize_displacement(displacement, half)
+        displacement = _run_demons(coarse, coarse_atlas, displacement, job.sigma, job.steps)
+        displacement = _resize_displacement(displacement, grid)
+    return Registration(image, _run_demons(image, job.atlas, displacement, job.sigma, job.steps), start)
+
+
+def load_on_grid(stored: StoredVolume, normalization: IntensityNormalization, grid: GridShape) -> ImageArray:
+    """Loads the first channel of a scan on a grid over its extent, with mean 0 and variance 1."""
+    x = stored.network_input(normalization).reshape(-1, *stored.shape)[0]
+    x = interpolate(x, grid_coordinates(grid, stored.shape))
+    return (x - x.mean()) / max(float(x.std()), 1e-6)
+
+
 class GriddedScans:
     """Iterates over the scans of a manifest, resampled to one grid with mean 0 and variance 1.
 
@@ -89,9 +150,11 @@ class GriddedScans:
         manifest: Cases of the scans.
         alignment: What registration starts from: equal extents, or an affine alignment with the atlas, after which
             the scans are registered at half the resolution first.
+        run_jobs: Runs the registrations, for example on a dask cluster; None runs them in this process.
     """
 
-    def __init__(self, manifest: Manifest, alignment: Alignment = "extent") -> None:
+    def __init__(self, manifest: Manifest, alignment: Alignment = "extent", run_jobs: JobRunner | None = None) -> None:
+        self.run_jobs = run_jobs or make_job_runner(0, None)
         self.alignment, self.affine_of_case = alignment, dict[str, Float64[np.ndarray, "4 4"]]()
         self.manifest, self.store = manifest, Store(manifest)
         self.normalization = StoreMetadata.read(manifest.folder).normalization
@@ -107,10 +170,7 @@ class GriddedScans:
     def __iter__(self) -> Iterator[tuple[Case, ImageArray]]:
         """Yields every case with its first channel on the grid."""
         for case in self.manifest.cases:
-            stored = self.store.image(case)
-            x = stored.network_input(self.normalization).reshape(-1, *stored.shape)[0]
-            x = interpolate(x, grid_coordinates(self.grid, stored.shape))
-            yield case, (x - x.mean()) / max(float(x.std()), 1e-6)
+            yield case, load_on_grid(self.store.image(case), self.normalization, self.grid)
 
     def compute_mean(self) -> ImageArray:
         """Computes the mean of the scans without registration."""
@@ -121,26 +181,27 @@ class GriddedScans:
         return float(np.mean([_correlation(atlas, x) for _, x in self]))
 
     def register_all(self, atlas: ImageArray, sigma: float, steps: int) -> Iterator[RegisteredScan]:
-        """Registers every scan to an atlas.
+        """Registers every scan to an atlas, and yields them in the order of the manifest.
 
         Args:
             atlas: Image on the grid.
             sigma: Standard deviation, in voxels, of the smoothing of the displacement.
             steps: Iterations of the demons algorithm.
         """
-        for case, x in self:
-            displacement = np.zeros((3, *self.grid), np.float32)
-            if self.alignment == "affine":
-                if case.id not in self.affine_of_case:
-                    self.affine_of_case[case.id] = affine.align_affine(x, atlas)
-                displacement = affine.displace(self.affine_of_case[case.id], self.grid)
-                half = tuple(max(n // 2, min(n, affine.MIN_COARSE_SIDE)) for n in self.grid)
-                coarse, coarse_atlas = (interpolate(image, grid_coordinates(half, self.grid)) for image in (x, atlas))
-                start = _resize_displacement(displacement, half)
-                displacement = _run_demons(coarse, coarse_atlas, start, sigma, steps)
-                displacement = _resize_displacement(displacement, self.grid)
-            displacement = _run_demons(x, atlas, displacement, sigma, steps)
-            yield RegisteredScan(case, x, np.indices(self.grid, np.float32) + displacement)
+        jobs = (
+            RegistrationJob(case, self.manifest.folder, self.normalization, atlas, self.affine_of_case.get(case.id),
+                            self.alignment, sigma, steps)
+            for case in self.manifest.cases
+        )  # fmt: skip
+        finished: dict[str, RegisteredScan] = {}
+        waiting = deque(case.id for case in self.manifest.cases)
+        for job, registration in self.run_jobs(jobs, register, _report_worker_death):
+            if registration.start is not None:
+                self.affine_of_case[job.case.id] = registration.start
+            deformation = np.indices(self.grid, np.float32) + registration.displacement
+            finished[job.case.id] = RegisteredScan(job.case, registration.image, deformation)
+            while waiting and waiting[0] in finished:  # sums of the same order are the same to the bit
+                yield finished.pop(waiting.popleft())
 
     def compute_registered_mean(
         self, atlas: ImageArray, sigma: float, steps: int, on_progress: Callable[[int, int], None]
@@ -152,6 +213,10 @@ class GriddedScans:
             total, count = total + values, count + hits
             on_progress(number, len(self.manifest.cases))
         return smoothed_mean(total, count).astype(np.float32)
+
+
+def _report_worker_death(job: RegistrationJob) -> Never:
+    raise BadInput(f"{job.case.id}: its registration killed every worker, most often for lack of memory; free memory")
 
 
 def refine_atlas(

@@ -27,6 +27,7 @@ from medssl.data.registration.atlas import (
     RegisteredScan,
 )
 from medssl.data.relabel import relabel
+from medssl.data.worker_pool import JobRunner
 from medssl.errors import BadInput
 from medssl.files import atomic_folder, write_text
 from medssl.settings import Settings
@@ -68,7 +69,13 @@ class AtlasResult:
     poorly_aligned: Mapping[str, float]
 
 
-def build_atlas(manifest_path: Path, out: Path, config: AtlasConfig, on_progress: ProgressCallback) -> AtlasResult:
+def build_atlas(
+    manifest_path: Path,
+    out: Path,
+    config: AtlasConfig,
+    on_progress: ProgressCallback,
+    run_jobs: JobRunner | None = None,
+) -> AtlasResult:
     """Writes a store with parcels as labels, the images of an existing store and the deformation of each case.
 
     All scans must show the same body region. A call that was stopped continues after its last finished round, whose
@@ -79,6 +86,7 @@ def build_atlas(manifest_path: Path, out: Path, config: AtlasConfig, on_progress
         out: Folder of the new store.
         config: Which cases to use, and the number of parcels.
         on_progress: Called with the name of the step, the scans finished and all scans.
+        run_jobs: Runs the registrations, see `GriddedScans`.
     """
     manifest = Manifest.read(manifest_path).in_split(config.split)
     if len(manifest.cases) < 2:
@@ -87,7 +95,7 @@ def build_atlas(manifest_path: Path, out: Path, config: AtlasConfig, on_progress
         )
     rounds_folder = _open_rounds(out, manifest, config)
     with atomic_folder(out) as part:
-        scans = GriddedScans(manifest, config.alignment)
+        scans = GriddedScans(manifest, config.alignment, run_jobs)
         initial = scans.compute_mean()
         correlation_before = scans.mean_correlation(initial)
         mean = atlas.refine_atlas(scans, initial, on_progress, rounds_folder)
