@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medssl.nn import norms
+from medssl.nn.collectives import divide_sums
 from medssl.nn.detection.boxes import Boxes, decode_offsets, encode_offsets, generate_anchors, giou
 from medssl.nn.executor import Triple
 
@@ -70,7 +71,7 @@ class BoxHead(nn.Module):
         label: Int[Tensor, "b i j k"],
         annotated: Bool[Tensor, "b n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Returns the mean over crops of the classification and box losses.
+        """Returns the mean over the crops of all processes of the classification and box losses.
 
         Args:
             maps: Decoder maps, fine to coarse.
@@ -86,7 +87,7 @@ class BoxHead(nn.Module):
             self._compute_crop_loss(logits[n].float(), offsets[n].float(), anchors, counts, boxes, label[n], scored[n])
             for n, boxes in enumerate(truth)
         ]
-        return torch.stack(losses).mean()
+        return divide_sums(torch.stack(losses).sum(), torch.tensor(len(losses), device=logits.device), 1)
 
     def predict_boxes(
         self, maps: Sequence[Tensor], size: Triple
