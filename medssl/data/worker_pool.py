@@ -84,7 +84,8 @@ def _make_pool(workers: int, work: Callable[[JobT], ResultT]) -> ProcessPoolExec
     Importing them takes longer than many jobs.
     """
     context = get_context("forkserver")
-    readers = sorted(name for name in sys.modules if name.startswith("medssl.io."))
+    # A copy, since another thread may import a module meanwhile.
+    readers = sorted(name for name in list(sys.modules) if name.startswith("medssl.io."))
     context.set_forkserver_preload([work.__module__, *readers])
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
 

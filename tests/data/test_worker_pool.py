@@ -21,6 +21,21 @@ def test_every_job_is_done_once(workers):
     assert sorted(worker_pool.run_jobs(jobs, eval, str, workers)) == [(f"{n}+1", n + 1) for n in range(5)]
 
 
+class ImportingName(str):
+    """The name of a module; another one is imported while names are compared with it."""
+
+    def startswith(self, *_):
+        sys.modules["imported_meanwhile"] = sys
+        return False
+
+
+def test_a_module_that_another_thread_imports_does_not_stop_the_jobs(monkeypatch):
+    monkeypatch.delitem(sys.modules, "imported_meanwhile", raising=False)
+    monkeypatch.setitem(sys.modules, ImportingName("importing"), sys)
+    assert list(worker_pool.run_jobs(["1+1"], eval, str, 1)) == [("1+1", 2)]
+    assert sys.modules.pop("imported_meanwhile") is sys
+
+
 @pytest.mark.slow
 def test_a_job_that_kills_its_process_does_not_affect_the_others():
     jobs = ["1", "2", KILLER, "3", "4", "5", "6"]
