@@ -20,6 +20,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 WORKING_MM, CROP, STRUCTURE = 3.0, (48, 48, 48), 8
+LESION_MM = 1.5  # the working spacing of a detector
 
 
 class Clock:
@@ -91,7 +92,47 @@ def predict(path: Path, network: Any, num_classes: int, folder: Path, clock: Clo
     with clock.count("read"):
         scans = read_source.list_scans(path.parent, "", "CT")
     model = {"run": "r", "weights_sha256": "0"}
-    writer.PredictionWriter.create(folder / "out", names, model).predict_all(scans, predictor.stream)
+    done = writer.PredictionWriter.create(folder / "out", names, model).predict_all(scans, predictor.stream)
+    assert not done.index.failed, done.index.failed
+
+
+def detect(
+    path: Path, network: Any, num_classes: int, folder: Path, clock: Clock, mirrored: tuple[int, ...] = ()
+) -> None:
+    """Detects bright lesions in a folder of scans as `medssl predict` does, also in views mirrored along some axes.
+
+    Its network costs next to nothing, so that the rest can be measured.
+    """
+    normalization, read_source, torch_network, detector, views, writer = (
+        import_module(f"medssl.{name}")
+        for name in (
+            "data.normalization",
+            "data.ingest.read_source",
+            "inference.networks.torch_network",
+            "inference.detector",
+            "inference.test_time_augmentation",
+            "inference.prediction_writer",
+        )
+    )
+
+    def find_bright(x: Any) -> Any:
+        lesion = torch.sigmoid((functional.avg_pool3d(x, 3, 1, 1) - 0.75) * 40)
+        return torch.cat([1 - lesion, lesion], 1)
+
+    prepare = partial(normalization.IntensityNormalization().prepare_input, spacing_mm=(LESION_MM,) * 3)
+    predictor = detector.Detector(
+        (torch_network.TorchNetwork(find_bright),), (), prepare, CROP, {1: "lesion"},
+        views=(views.MirrorView(), *(views.MirrorView((axis,)) for axis in mirrored)),
+    )  # fmt: skip
+    scans = read_source.list_scans(path.parent, "", "CT")
+    model = {"run": "r", "weights_sha256": "0"}
+    done = writer.PredictionWriter.create(folder / "out", {1: "lesion"}, model).predict_all(scans, predictor.stream)
+    assert not done.index.failed, done.index.failed
+
+
+def detect_in_mirrored_views(path: Path, network: Any, num_classes: int, folder: Path, clock: Clock) -> None:
+    """Detects lesions in two views, whose disagreement is mapped too."""
+    detect(path, network, num_classes, folder, clock, (0,))
 
 
 def predict_with_earlier_version(path: Path, network: Any, num_classes: int, folder: Path, clock: Clock) -> None:

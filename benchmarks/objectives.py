@@ -32,6 +32,10 @@ NAMES = (
     "rotation",
     "vicreg",
     "global_local",
+    "graph_match",
+    "bag_of_words",
+    "alteration",
+    "predictive",
     "sum",
 )
 STEPS, WARM = 3, 1

@@ -23,6 +23,7 @@ from benchmarks import _predict_programs as programs
 
 SCENES = ("512x512x100 3", "256x256x64 30", "256x256x64 100", "512x512x400 3")
 DEPTHS = (200, 400, 600, 800)
+DETECTOR_DEPTHS = (200, 400, 800)
 CLASSES = (3, 40)
 CHEST = Path("../shared/data/dicom/chest_ct_4DLung-P113/CT")
 PROGRAMS = {
@@ -31,6 +32,10 @@ PROGRAMS = {
     "monai": (programs.predict_with_monai, "MONAI"),
     "nnunet": (programs.predict_as_nnunet, "nnU-Net way"),
     "nnunetv2": (programs.predict_with_nnunet, "nnunetv2's export"),
+}
+DETECTORS = {
+    "detector": (programs.detect, "one network"),
+    "mirrored": (programs.detect_in_mirrored_views, "two mirrored views"),
 }
 STAGES = ("read", "prepare", "tiles", "findings", "export", "all")
 NNUNET = (
@@ -47,6 +52,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help="a program, a file and a number of classes; prints figures as JSON")
     parser.add_argument("--scenes", nargs="*", default=SCENES)
     parser.add_argument("--depths", nargs="*", type=int, default=DEPTHS)
+    parser.add_argument("--detector-depths", nargs="*", type=int, default=DETECTOR_DEPTHS)
     args = parser.parse_args()
     if args.one:
         print(json.dumps(measure(args.one[0], Path(args.one[1]), int(args.one[2]))))
@@ -55,6 +61,7 @@ def main() -> None:
         paths = {"before": args.before, "nnunetv2": install_nnunet(Path(folder) / "nnunetv2") if args.scenes else None}
         print_programs(args.scenes, paths, Path(folder))
         print_depths(args.depths, Path(folder))
+        print_detectors(args.detector_depths, Path(folder))
 
 
 def print_programs(scenes: list[str], paths: dict[str, Path | None], folder: Path) -> None:
@@ -65,6 +72,8 @@ def print_programs(scenes: list[str], paths: dict[str, Path | None], folder: Pat
         paths: Where the packages of a program lie; programs without are left out.
         folder: A folder for the scans.
     """
+    if not scenes:
+        return
     print("CPU s, one thread; export is back to the grid of the scan, argmax and files. Ratios are to medssl's.\n")
     titles = ("scene, classes", "program", *STAGES, "peak MB", "export ratio", "all ratio")
     print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
@@ -98,6 +107,21 @@ def print_depths(depths: list[int], folder: Path) -> None:
         path.unlink()
 
 
+def print_detectors(depths: list[int], folder: Path) -> None:
+    """Prints the peak of the memory of detectors over the number of slices; the lesions are as many in all scans."""
+    if not depths:
+        return
+    first: dict[str, float] = {}
+    print("\n| medssl, detector | scan | peak MB | to the first | CPU s |\n|---|---|---|---|---|")
+    for depth in depths:
+        path = write_lesions(folder, (512, 512, depth))
+        for program, (_, name) in DETECTORS.items():
+            row = run(program, path, "2", None)
+            ratio = row["peak"] / first.setdefault(program, row["peak"])
+            print(f"| {name} | 512x512x{depth} | {row['peak']:.0f} | {ratio:.2f} | {row['all']:.1f} |", flush=True)
+        path.unlink()
+
+
 def install_nnunet(folder: Path) -> Path | None:
     """Installs nnunetv2 without its torch; returns None, and prints the reason, where it cannot be had."""
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *NNUNET]
@@ -123,7 +147,7 @@ def run(program: str, path: Path, num_classes: str, packages: Path | None) -> di
 def measure(program: str, path: Path, num_classes: int) -> dict[str, float]:
     """Returns CPU seconds by stage, and the peak of the memory in MB."""
     torch.set_num_threads(1)
-    apply, _ = PROGRAMS[program]
+    apply, _ = (PROGRAMS | DETECTORS)[program]
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small" / "scan.nii.gz"
         small.parent.mkdir()
@@ -150,6 +174,20 @@ def write_scan(folder: Path, shape: tuple[int, ...]) -> Path:
         plane = coarse[int(z)] * (1 - z % 1) + coarse[int(z) + 1] * (z % 1)
         smooth = ndimage.zoom(plane, (shape[1] / 10, shape[0] / 10), order=1)
         voxels[k] = smooth + random.normal(0, 20, smooth.shape)
+    return save(folder, voxels.T, np.diag([350 / shape[0], 350 / shape[1], 1.0, 1.0]))
+
+
+def write_lesions(folder: Path, shape: tuple[int, ...]) -> Path:
+    """Writes a CT, 350 mm wide with slices of 1 mm, in which only eight balls of 12 mm are bright, with noise."""
+    random = np.random.default_rng(0)
+    voxels = np.stack([random.normal(-800, 20, shape[1::-1]).astype(np.int16) for _ in range(shape[2])])
+    spacing_mm = np.array([1.0, 350 / shape[1], 350 / shape[0]])
+    radius = np.ceil(6 / spacing_mm).astype(int)
+    for n in range(8):
+        centre = [length // 4 * (1 + 2 * (n >> axis & 1)) for axis, length in enumerate(voxels.shape)]
+        box = tuple(slice(c - r, c + r + 1) for c, r in zip(centre, radius, strict=True))
+        offsets = np.indices(voxels[box].shape) - radius.reshape(3, 1, 1, 1)
+        voxels[box][((offsets * spacing_mm.reshape(3, 1, 1, 1)) ** 2).sum(0) <= 36] = 900
     return save(folder, voxels.T, np.diag([350 / shape[0], 350 / shape[1], 1.0, 1.0]))
 
 

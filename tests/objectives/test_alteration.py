@@ -33,6 +33,8 @@ def test_a_band_is_removed_and_all_other_frequencies_stay():
         assert len(inside) and inside.max() - inside.min() <= width and after[:, is_changed].abs().max() < 1e-3
         torch.testing.assert_close(after[:, ~is_changed], before[:, ~is_changed], rtol=0, atol=1e-3)
         assert not is_changed[0, 0, 0]  # the mean
+    y = drop_band(x, 1.0, torch.Generator().manual_seed(0))  # all frequencies but the mean
+    torch.testing.assert_close(y, x.mean((1, 2, 3), keepdim=True).expand_as(x))
 
 
 def test_slabs_are_whole_and_the_other_slices_stay():

@@ -3,6 +3,7 @@
 import torch
 
 from medssl.nn.encoder import ResEncoder
+from medssl.objectives.distillation import bag_of_words
 from medssl.objectives.distillation.bag_of_words import BagOfWords, Config, count_words
 from tests.objectives.test_contract import crops
 
@@ -41,11 +42,18 @@ def bag_tokens(bag, x):
     return torch.nn.functional.layer_norm(tokens, tokens.shape[-1:])
 
 
-def test_the_target_is_of_the_other_crop():
-    bag, batch = objective(num_words=8), crops(2)
-    before = bag.eval().step(batch).loss
-    batch.x[1:, 1] = batch.x[1:, 0]
-    assert (bag.step(batch).loss - before).abs() > 1e-6
+def test_the_target_is_of_the_other_crop(monkeypatch):
+    bag, batch, targets = objective(), crops(2), []
+    words = [torch.randn(9, channels, generator=torch.Generator().manual_seed(0)) for channels in (8, 12)]
+    monkeypatch.setattr(bag, "choose_words", lambda level, tokens, generator: words[level])
+    compare = bag_of_words.compute_divergence
+    record = lambda target, *rest: targets.append(target) or compare(target, *rest)  # noqa: E731
+    monkeypatch.setattr(bag_of_words, "compute_divergence", record)
+    bag.step(batch)
+    x = batch.x.flatten(0, 1)
+    others = count_words(bag_tokens(bag, x[[1, 0, 3, 2, 5, 4, 7, 6][: len(x)]]), words[1], 10.0)
+    torch.testing.assert_close(targets[1], others)
+    assert (others - count_words(bag_tokens(bag, x), words[1], 10.0)).abs().max() > 1e-3
 
 
 def test_the_vocabulary_keeps_the_newest_words_of_a_training_only():
