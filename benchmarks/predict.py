@@ -8,7 +8,6 @@ The package nnunetv2 is installed into a temporary folder.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -161,7 +160,13 @@ def measure(program: str, path: Path, num_classes: int) -> dict[str, float]:
                 apply(scan, network, num_classes, out, clock)
     seconds = {stage: clock.seconds[stage] for stage in STAGES}
     seconds["export"] = 2 * seconds["all"] - sum(seconds.values())
-    return seconds | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return seconds | {"peak": read_peak_mb()}
+
+
+def read_peak_mb() -> float:
+    """Returns the peak memory of this process; `ru_maxrss` would include that of the process that started it."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def write_scan(folder: Path, shape: tuple[int, ...]) -> Path:

@@ -14,6 +14,7 @@ from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate, e
 from medssl.inference.sliding_window import OVERLAP, Network, Size, stream_slabs
 from medssl.inference.streaming.case_stream import Prediction, collect_prediction
 from medssl.inference.streaming.detection_stream import DetectionStream
+from medssl.inference.streaming.grid_map import GridMap
 from medssl.inference.streaming.mean_slabs import stream_mean
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.metrics.overlap import box_iou
@@ -61,11 +62,14 @@ class Detector:
     def stream(self, volume: Volume, case: str) -> DetectionStream:
         """Returns the lesions of a scan as a stream of blocks.
 
-        Candidates compete over the whole volume, so their probabilities are kept at the working spacing.
+        Candidates compete over the whole volume, so their probabilities are kept at the working spacing, with the
+        slices of the scan one behind the other: a block of slices needs one part of a file.
         """
         prepared = self.prepare(volume)
-        candidates, lesion_map, disagreement_map = self.find_candidates(prepared.voxels.reshape(-1, *prepared.shape))
-        drawing = Volume(instance_map(candidates, prepared.shape), prepared.affine, "label")
+        axis = GridMap.between(prepared, volume).order[0]
+        x = prepared.voxels.reshape(-1, *prepared.shape)
+        candidates, lesion_map, disagreement_map = self.find_candidates(x, axis)
+        drawing = Volume(instance_map(candidates, prepared.shape, axis), prepared.affine, "label")
         lesions = replace(drawing, voxels=lesion_map, unit="probability")
         disagreement = None if disagreement_map is None else replace(lesions, voxels=disagreement_map)
         scores = [self.calibrate(candidate.score) for candidate in candidates]
@@ -78,9 +82,13 @@ class Detector:
         return len(self.voxel_networks) * len(self.views)
 
     def find_candidates(
-        self, x: Float[np.ndarray, "c i j k"]
+        self, x: Float[np.ndarray, "c i j k"], axis: int = 0
     ) -> tuple[list[Candidate], Float32[np.ndarray, "i j k"], Float32[np.ndarray, "i j k"] | None]:
         """Finds lesion candidates in a prepared volume.
+
+        Args:
+            x: The prepared volume.
+            axis: The axis whose steps are the longest in memory in the maps, 0 to 2.
 
         Returns:
             The candidates in descending order of score, the probability that a voxel belongs to any lesion, and the
@@ -90,28 +98,29 @@ class Detector:
         boxes = self._predict_boxes(x) if self.box_networks else []
         if not self.voxel_networks:
             scores = np.array([0.0, *(box.score for box in boxes)], np.float32)
-            numbers = instance_map(boxes, (x.shape[1], x.shape[2], x.shape[3]))
-            return boxes, transform_slabs(scores.take, numbers, create_disk_array(numbers.shape, np.float32)), None
-        p, disagreement = self._predict_probability(x)
+            numbers = instance_map(boxes, (x.shape[1], x.shape[2], x.shape[3]), axis)
+            return boxes, transform_slabs(scores.take, numbers, _create_map(numbers.shape, np.float32, axis)), None
+        p, disagreement = self._predict_probability(x, axis)
         peaks = [peak for label in self.names for peak in extract_candidates(p[label], label, self.min_score)]
         candidates = merge_peaks_and_boxes(peaks, boxes) if self.box_networks else peaks
-        lesion_map = transform_slabs(_invert, p[0], create_disk_array(p.shape[1:], np.float32))
+        lesion_map = transform_slabs(_invert, p[0], _create_map(p.shape[1:], np.float32, axis))
         return _sort_by_score(candidates), lesion_map, disagreement
 
     def _predict_probability(
-        self, x: Float32[np.ndarray, "c i j k"]
+        self, x: Float32[np.ndarray, "c i j k"], axis: int
     ) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"] | None]:
         """Returns the mean class probabilities over networks and views, and their disagreement as in `Ensemble`."""
-        predictions = (self._stream_view(x, *pair) for pair in product(self.voxel_networks, self.views))
-        return _collect_maps(stream_mean(predictions, self.num_predictions), x.shape[1:], self.num_predictions > 1)
+        predictions = (self._stream_view(x, *pair, axis) for pair in product(self.voxel_networks, self.views))
+        means = stream_mean(predictions, self.num_predictions)
+        return _collect_maps(means, x.shape[1 + axis], axis, self.num_predictions > 1)
 
     def _stream_view(
-        self, x: Float32[np.ndarray, "c i j k"], network: Network, view: MirrorView
-    ) -> Iterator[Float[np.ndarray, "n p j k"]]:
+        self, x: Float32[np.ndarray, "c i j k"], network: Network, view: MirrorView, axis: int
+    ) -> Iterator[Float[np.ndarray, "n w u v"]]:
         """Yields the class probabilities of a view, mirrored back."""
         size = self.crop, self.overlap, self.batch_size
-        for slab in stream_slabs(view.apply(x), network, *size, is_reversed=0 in view.axes):
-            yield view.restore(slab, 0)
+        for slab in stream_slabs(view.apply(x), network, *size, axis, axis in view.axes):
+            yield view.restore(slab, axis)
 
     def _predict_boxes(self, x: Float32[np.ndarray, "c i j k"]) -> list[Candidate]:
         """Returns the boxes merged over windows, views and networks."""
@@ -128,17 +137,24 @@ class Detector:
 
 
 def _collect_maps(
-    slabs: Iterable[tuple[Float32[np.ndarray, "n w j k"], Float32[np.ndarray, "w j k"]]],
-    shape: tuple[int, ...],
+    slabs: Iterable[tuple[Float32[np.ndarray, "n w u v"], Float32[np.ndarray, "w u v"]]],
+    length: int,
+    axis: int,
     has_disagreement: bool,
 ) -> tuple[Float32[np.ndarray, "n i j k"], Float32[np.ndarray, "i j k"] | None]:
-    """Returns the whole maps of class probabilities and disagreement, the latter only if it is wanted."""
-    means = np.empty((0, 0, 0, 0), np.float32)
-    disagreements = create_disk_array(shape, np.float32) if has_disagreement else None
-    row = 0
+    """Returns the whole maps of class probabilities and disagreement, the latter only if it is wanted.
+
+    Args:
+        slabs: Rows of both, in the order of `stream_slabs`.
+        length: The number of rows.
+        axis: The axis of the rows, 0 to 2.
+        has_disagreement: Whether the disagreement is wanted.
+    """
+    means, disagreements, row = np.empty((0, 0, 0, 0), np.float32), None, 0
     for mean, disagreement in slabs:
         if not row:
-            means = create_disk_array((len(mean), *shape), np.float32)
+            means = create_disk_array((len(mean), length, *mean.shape[2:]), np.float32)
+            disagreements = create_disk_array(means.shape[1:], np.float32) if has_disagreement else None
         rows = slice(row, row + len(disagreement))
         means[:, rows] = mean
         if disagreements is not None:
@@ -146,7 +162,13 @@ def _collect_maps(
             release_pages(disagreements)
         release_pages(means)
         row = rows.stop
-    return means, disagreements
+    return np.moveaxis(means, 1, 1 + axis), None if disagreements is None else np.moveaxis(disagreements, 0, axis)
+
+
+def _create_map(shape: Sequence[int], dtype: type, axis: int) -> np.ndarray:
+    """Returns an array on disk in which the steps of an axis are the longest."""
+    others = [length for n, length in enumerate(shape) if n != axis]
+    return np.moveaxis(create_disk_array([shape[axis], *others], dtype), 0, axis)
 
 
 def _invert(probability: Float32[np.ndarray, "i j k"]) -> Float32[np.ndarray, "i j k"]:
@@ -167,9 +189,12 @@ def merge_peaks_and_boxes(peaks: Sequence[Candidate], boxes: Sequence[Candidate]
     return [*merged, *(replace(box, score=box.score / 2) for box in unmatched)]
 
 
-def instance_map(candidates: Sequence[Candidate], shape: Size) -> Int32[np.ndarray, "i j k"]:
-    """Draws candidates as numbers from 1; voxels that touch an earlier candidate are left out."""
-    instances = create_disk_array(shape, np.int32)
+def instance_map(candidates: Sequence[Candidate], shape: Size, axis: int = 0) -> Int32[np.ndarray, "i j k"]:
+    """Draws candidates as numbers from 1; voxels that touch an earlier candidate are left out.
+
+    The steps of `axis` are the longest in memory.
+    """
+    instances = _create_map(shape, np.int32, axis)
     for index in iterate_slabs(instances):
         instances[index] = 0
     for number, candidate in enumerate(candidates, 1):

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
-from medssl.arrays.disk_arrays import create_disk_array, release_pages, transform_slabs
+from medssl.arrays.disk_arrays import release_pages
+from medssl.arrays.region_labels import label_regions
 from medssl.volume import NEIGHBOURS_26
 
 SEARCH_RADIUS = 8  # voxels to each side of a peak that are searched first
@@ -54,19 +55,13 @@ def extract_candidates(
         relative_level: Voxels belong to a candidate above this fraction of its peak.
         max_candidates: The largest number of candidates.
     """
-    threshold = relative_level * min_score
-    is_lesion = create_disk_array(probability.shape, bool)
-    transform_slabs(lambda slab: slab >= threshold, probability, is_lesion)
-    regions = create_disk_array(probability.shape, np.int32)
-    ndimage.label(is_lesion, NEIGHBOURS_26, output=regions)
-    boxes = ndimage.find_objects(regions)
-    release_pages(is_lesion, regions)
+    numbers, regions = label_regions(probability, lambda slab: slab >= relative_level * min_score)
     candidates = []
-    for number, box in enumerate(boxes, 1):
-        hill = np.where(regions[box] == number, probability[box], 0)
-        release_pages(regions, probability)
+    for region in regions:
+        hill = np.where(np.isin(numbers[region.box], region.parts), probability[region.box], 0)
+        release_pages(numbers, probability)
         if hill.max() >= min_score:
-            corner = np.array([side.start for side in box])
+            corner = np.array([side.start for side in region.box])
             candidates += [
                 _make_candidate(label, score, voxels + corner)
                 for score, voxels in _extract_peaks(hill, min_score, relative_level, max_candidates)

@@ -14,6 +14,7 @@ from medssl.inference.lesion_candidates import Candidate, ellipsoid_candidate
 from medssl.inference.networks.torch_network import TorchNetwork
 from medssl.inference.predictor import Predictor
 from medssl.inference.streaming.case_stream import collect_prediction
+from medssl.inference.streaming.grid_map import GridMap
 from medssl.inference.test_time_augmentation import MirrorView
 from medssl.nn.detection.boxes import find_lesions
 from medssl.volume import Volume
@@ -172,7 +173,8 @@ def test_a_streamed_detection_equals_the_one_on_the_whole_grid(codes, pair):
     affine = working.affine @ np.diag([0.7, 0.8, 0.6, 1])
     affine[:3, 3] = (1.13, 2.21, -0.37)
     scan = Volume(np.zeros((50, 41, 57), np.float32), affine, "a.u.").reorient(codes)
-    candidates, lesion_map, disagreement_map = model.find_candidates(working.voxels[None])
+    axis = GridMap.between(working, scan).order[0]  # windows are added along it, which changes the rounding
+    candidates, lesion_map, disagreement_map = model.find_candidates(working.voxels[None], axis)
     drawing = replace(working, voxels=instance_map(candidates, working.shape), unit="label")
     numbers = drawing.resample_to(scan, order=0).voxels
     probability = replace(working, voxels=lesion_map, unit="probability").resample_to(scan, order=1, fill=None).voxels
