@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 LONG = (
     "assist",
+    "compiled",
     "demo_seeds",
     "ensembles",
     "fewshot",
