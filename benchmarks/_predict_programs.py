@@ -92,8 +92,8 @@ def predict(path: Path, network: Any, num_classes: int, folder: Path, clock: Clo
     with clock.count("read"):
         scans = read_source.list_scans(path.parent, "", "CT")
     model = {"run": "r", "weights_sha256": "0"}
-    done = writer.PredictionWriter.create(folder / "out", names, model).predict_all(scans, predictor.stream)
-    assert not done.index.failed, done.index.failed
+    predictions = writer.PredictionWriter.create(folder / "out", names, model).predict_all(scans, predictor.stream)
+    assert not predictions.index.failed, predictions.index.failed
 
 
 def detect(
@@ -126,8 +126,10 @@ def detect(
     )  # fmt: skip
     scans = read_source.list_scans(path.parent, "", "CT")
     model = {"run": "r", "weights_sha256": "0"}
-    done = writer.PredictionWriter.create(folder / "out", {1: "lesion"}, model).predict_all(scans, predictor.stream)
-    assert not done.index.failed, done.index.failed
+    predictions = writer.PredictionWriter.create(folder / "out", {1: "lesion"}, model).predict_all(
+        scans, predictor.stream
+    )
+    assert not predictions.index.failed, predictions.index.failed
 
 
 def detect_in_mirrored_views(path: Path, network: Any, num_classes: int, folder: Path, clock: Clock) -> None:

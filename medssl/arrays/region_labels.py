@@ -16,7 +16,7 @@ TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner are connected
 
 
 @dataclass(frozen=True)
-class Region:
+class ConnectedRegion:
     """A connected region.
 
     Args:
@@ -30,7 +30,7 @@ class Region:
 
 def label_regions(
     array: np.ndarray, is_inside: Callable[[np.ndarray], Bool[np.ndarray, "i j k"]]
-) -> tuple[Int32[np.ndarray, "i j k"], list[Region]]:
+) -> tuple[Int32[np.ndarray, "i j k"], list[ConnectedRegion]]:
     """Numbers the parts of connected regions from 1, 0 outside, and returns the regions in the order of their parts.
 
     Args:
@@ -70,7 +70,7 @@ def _find_joints(a: Int[np.ndarray, "u v"], b: Int[np.ndarray, "u v"]) -> Iterat
 
 def _merge_parts(
     corners: Int[np.ndarray, "n 3 2"], region_of_part: Int[np.ndarray, "n"], num_regions: int
-) -> Iterator[Region]:
+) -> Iterator[ConnectedRegion]:
     """Yields the regions with the boxes around all of their parts."""
     order = np.argsort(region_of_part, kind="stable")
     ends = np.cumsum(np.bincount(region_of_part, minlength=num_regions)).tolist()
@@ -78,4 +78,4 @@ def _merge_parts(
         parts = order[first_part:end]
         low, high = corners[parts, :, 0].min(0).tolist(), corners[parts, :, 1].max(0).tolist()
         i, j, k = (slice(first, last) for first, last in zip(low, high, strict=True))
-        yield Region(tuple((parts + 1).tolist()), (i, j, k))
+        yield ConnectedRegion(tuple((parts + 1).tolist()), (i, j, k))
