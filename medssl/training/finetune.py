@@ -268,8 +268,8 @@ def check_leakage(config: FinetuneConfig, data: FinetuneData) -> CaseTraces:
     traces = leakage.read_seen_cases(config.pretrained, held_out)
     if config.semi_supervised.atlas:
         atlas = Atlas(config.semi_supervised.atlas)
-        atlas_traces = leakage.check_overlap(trace_cases(atlas.manifest), atlas.folder, held_out)
-        return CaseTraces.join([traces, atlas_traces])
+        seen = leakage.check_overlap(trace_cases(atlas.manifest), atlas.folder, held_out)
+        return CaseTraces.join([traces, seen])
     return traces
 
 
