@@ -23,7 +23,6 @@ LONG = (
     "ingest_cases",
     "ingest_changes",
     "installs",
-    "leakage",
     "losses",
     "nodules",
     "plan",

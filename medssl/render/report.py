@@ -144,7 +144,7 @@ def _collect_origin(run: Run, metadata: Mapping[str, Any]) -> dict[str, object]:
     return {
         "data digest": metadata.get("manifest"),
         "data card": _format_value({key: value for key, value in metadata.get("data", {}).items() if value}),
-        "trained on": _describe_pool(run.path / "traces.bin"),
+        "trained on": _describe_pool(run.path / "pool.json"),
         "labelled cases": ", ".join(metadata.get("cases", [])),
         "propagated labels": _format_value(
             {key: value for key, value in metadata.get("propagated", {}).items() if value is not None}
@@ -161,9 +161,8 @@ def _collect_origin(run: Run, metadata: Mapping[str, Any]) -> dict[str, object]:
 def _describe_pool(path: Path) -> str:
     if not path.is_file():
         return ""
-    with path.open("rb") as file:
-        header = json.loads(file.readline())
-    return f"{header['cases']} cases of {header['patients']} patients"
+    cases = json.loads(path.read_text(encoding="utf-8"))
+    return f"{len(cases)} cases of {len({case['patient'] for case in cases})} patients"
 
 
 def _format_value(value: object) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from medssl.config import PatchSize, module_choice
 from medssl.data.checks import leakage
-from medssl.data.checks.case_traces import CaseTraces, trace_cases, write_traces
+from medssl.data.checks.leakage import CaseTrace
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.registration.atlas import Atlas
@@ -165,7 +165,7 @@ def _finetune(config: FinetuneConfig) -> Run:
         call_on_main(lambda: run.update_metadata(method_choice=choice.to_json()))
     extra = call_on_main(lambda: method.extra_volumes(run))
     loaders = make_loaders(config, data, model, extra)
-    call_on_main(lambda: write_traces(run.path, CaseTraces.join([traces, data.trace_cases(extra)])))
+    call_on_main(lambda: leakage.write_traces(run.path, [*traces, *data.trace_cases(extra)]))
     start = score_start(model.task, model.transfer, model.pretrained, loaders, config.train.accelerator)
     scores = train(method.learner, loaders, run, method.train_config, limits=config.limits)
     if is_main_process():
@@ -212,9 +212,9 @@ class FinetuneData:
         """Returns the labelled volumes and the extra volumes, in the order of `Crops.volume`."""
         return [self.subset.labelled, *([extra.manifest] if extra else [])]
 
-    def trace_cases(self, extra: ExtraVolumes | None) -> CaseTraces:
+    def trace_cases(self, extra: ExtraVolumes | None) -> list[CaseTrace]:
         """Returns the traces of all cases that are trained on."""
-        return CaseTraces.join([trace_cases(manifest) for manifest in self.train_manifests(extra)])
+        return [trace for manifest in self.train_manifests(extra) for trace in leakage.trace_cases(manifest)]
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def build_model(config: FinetuneConfig, data: FinetuneData) -> FinetuneModel:
     return FinetuneModel(task, spec, pretrained, transfer)
 
 
-def check_leakage(config: FinetuneConfig, data: FinetuneData) -> CaseTraces:
+def check_leakage(config: FinetuneConfig, data: FinetuneData) -> list[CaseTrace]:
     """Raises BadInput if training, pretraining or atlas contain held-out cases, unless `allow_overlap` is set.
 
     Returns:
@@ -268,8 +268,7 @@ def check_leakage(config: FinetuneConfig, data: FinetuneData) -> CaseTraces:
     traces = leakage.read_seen_cases(config.pretrained, held_out)
     if config.semi_supervised.atlas:
         atlas = Atlas(config.semi_supervised.atlas)
-        seen = leakage.check_overlap(trace_cases(atlas.manifest), atlas.folder, held_out)
-        return CaseTraces.join([traces, seen])
+        traces += leakage.check_overlap(leakage.trace_cases(atlas.manifest), atlas.folder, held_out)
     return traces
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from medssl.config import PatchSize, class_for_config, module_choice
 from medssl.data.checks import leakage
-from medssl.data.checks.case_traces import CaseTraces, trace_cases, write_traces
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.pools.case_pool import CasePool, PooledCrops
@@ -153,8 +152,8 @@ def _pretrain(config: PretrainConfig) -> Run:
     metadata |= {"start_licences": list_weight_licences(Run.open(start) if start else None)}
     metadata |= {"transfer": transfer.to_json() if transfer else None}
     run = call_on_main(lambda: begin(config.run, config, "pretrain", **metadata))
-    added = [trace_cases(manifest) for manifest in (labels.training_cases, *stores.manifests[1:])]
-    call_on_main(lambda: write_traces(run.path, CaseTraces.join([traces, *added])))
+    all_traces = [*traces, *(t for m in (labels.training_cases, *stores.manifests[1:]) for t in leakage.trace_cases(m))]
+    call_on_main(lambda: leakage.write_traces(run.path, all_traces))
     pool = call_on_main(lambda: labels.open_pool(run.path))
     loaders = make_loaders(config, objective, pool)
     trained = CasePool((pool.manifest, *stores.manifests[1:]))

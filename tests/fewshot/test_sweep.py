@@ -12,7 +12,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from medssl import cli, config
-from medssl.data.checks import case_traces
+from medssl.data.checks import leakage as leaks
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.reference_labels import References
@@ -444,7 +444,7 @@ def test_patients_on_both_sides_are_refused_before_anything_is_trained(sweep, tm
     network = {"kind": "pretrain", "state": "open"}
     start.mkdir()
     write_json(start / "run.json", network)
-    case_traces.write_traces(start, case_traces.trace_cases(shelved.in_split("test")))
+    leaks.write_traces(start, leaks.trace_cases(shelved.in_split("test")))
     with pytest.raises(BadInput, match=r"overlaps between .*seen"):
         run_sweep(
             sweep.model_copy(update={"arms": {"scratch": Arm(), "seen": Arm(pretrained=start)}}), lambda line: None
@@ -656,7 +656,7 @@ def test_a_pretraining_on_labels_uses_those_of_its_cell(sweep, manifest):
     for count in (1, 2):
         selected = {case.id for case in select_labelled(labelled, count, 0).cases}
         start = sweep.out / "pretrained" / f"painted-k{count}-s0"
-        assert set(case_traces.read_traces(start).ids) == selected
+        assert {trace.id for trace in leaks.read_traces(start)} == selected
         for arm in ("painted", "same"):
             run = Run(sweep.out / "cells" / f"{arm}-k{count}-s0" / "run")
             assert run.metadata["start_sha256"] == Run(start).metadata["weights_sha256"]

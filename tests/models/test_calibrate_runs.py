@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from medssl import cli
+<<<<<<< HEAD
 from medssl.data.checks import case_traces
 from medssl.data.ingest.read_source import read_source
+=======
+from medssl.data.checks import leakage as leaks
+>>>>>>> parent of c02ab6e (Keep 200 bytes of each training case for leakage checks)
 from medssl.data.manifest import Manifest
 from medssl.data.store import Store
 from medssl.inference.calibration import Calibration
@@ -114,7 +118,7 @@ def test_calibration_of_several_runs_is_refused_for_other_runs(runs_folder, tmp_
 
 def test_calibrating_on_training_cases_is_refused(runs_folder, tmp_path, capsys):
     manifest, run = runs_folder / "store" / "manifest.csv", make_finished_run(tmp_path / "run")
-    case_traces.write_traces(run.path, case_traces.trace_cases(Manifest.read(manifest).in_split("val").with_labels()))
+    leaks.write_traces(run.path, leaks.trace_cases(Manifest.read(manifest).in_split("val").with_labels()))
     assert command("calibrate", run.path, "--manifest", manifest) == 2
     assert "overlaps" in capsys.readouterr().err
     assert not (run.path / "calibration.json").exists()

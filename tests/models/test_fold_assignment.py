@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medssl import cli
-from medssl.data.checks import case_traces
+from medssl.data.checks import leakage as leaks
 from medssl.data.manifest import Manifest
 from medssl.data.selection.splits import assign_fold
 from medssl.inference.calibration import Calibration, Threshold
@@ -31,8 +31,8 @@ def runs_folder(tmp_path_factory):
     manifest = Manifest.read(runs_folder / "store" / "manifest.csv")
     for fold in range(FOLDS):
         run = make_finished_run(runs_folder / f"fold{fold}", fold, fold=(fold, FOLDS, 0))
-        case_traces.write_traces(
-            run.path, case_traces.trace_cases(assign_fold(manifest, fold, FOLDS, 0).in_split("train").with_labels())
+        leaks.write_traces(
+            run.path, leaks.trace_cases(assign_fold(manifest, fold, FOLDS, 0).in_split("train").with_labels())
         )
     make_finished_run(runs_folder / "plain", 3)
     make_finished_run(runs_folder / "other", 3, fold=(1, FOLDS, 7))

@@ -8,7 +8,7 @@ import pytest
 
 from medssl import cli, config
 from medssl.data import store
-from medssl.data.checks import case_traces
+from medssl.data.checks import leakage
 from medssl.data.classes import IGNORE_INDEX
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
@@ -275,7 +275,7 @@ def pretrain_on(manifest, run, labels):
     values = {"run": run, "manifest": manifest, "objective": "synthetic", "labels": labels, "patch_size": [16, 16, 16]}
     values |= {"encoder": {"channels": [4, 8], "strides": [1, 2]}, "train": {"epochs": 1, "steps_per_epoch": 1}}
     finished = pretrain(config.check(values, PretrainConfig, "test"))
-    return finished, set(case_traces.read_traces(finished.path).ids)
+    return finished, {trace.id for trace in leakage.read_traces(finished.path)}
 
 
 def test_a_pretraining_on_propagated_labels_keeps_them_and_has_seen_the_whole_atlas(store_manifest, tmp_path):

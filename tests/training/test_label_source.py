@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from medssl import cli, config
-from medssl.data.checks import case_traces
+from medssl.data.checks import leakage
 from medssl.data.label_maps import write_label_map_store
 from medssl.data.manifest import Manifest
 from medssl.data.selection.splits import select_labelled
@@ -50,7 +50,7 @@ def make_config(run, manifest, labels, **changes) -> PretrainConfig:
 
 
 def seen_cases(run) -> set[str]:
-    return set(case_traces.read_traces(run.path).ids)
+    return {trace.id for trace in leakage.read_traces(run.path)}
 
 
 def test_the_labelled_volumes_are_those_of_the_finetuning(manifest, tmp_path):

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from medssl import config
-from medssl.data.checks import case_traces
+from medssl.data.checks import leakage
 from medssl.data.manifest import Manifest
 from medssl.data.selection.splits import assign_fold
 from medssl.errors import BadInput
@@ -40,7 +40,7 @@ def test_the_local_stage_stands_on_the_finished_encoder_of_the_global_one(tmp_pa
     assert {name.partition(".")[0] for name in b} == {"encoder", "decoder"}
     assert all(torch.equal(value, b[name]) for name, value in a.items())
     assert {entry["status"] for entry in second.metadata["transfer"]} == {"loaded"}
-    assert len(case_traces.read_traces(second.path)) == 2 * len(case_traces.read_traces(first.path))
+    assert len(leakage.read_traces(second.path)) == 2 * len(leakage.read_traces(first.path))
 
 
 def test_a_local_stage_without_a_finished_encoder_is_refused(tmp_path, manifest):
@@ -84,7 +84,7 @@ def test_a_pretraining_for_a_fold_uses_no_patient_of_the_held_out_fold(tmp_path)
     fold = pretrain(make_config(tmp_path, manifest, "fold", "mae", train=train_options, **folds))
     whole = pretrain(make_config(tmp_path, manifest, "whole", "mae", train=train_options))
     held_out = {case.id for case in assign_fold(Manifest.read(manifest), 1, 2, 3).in_split("val").cases}
-    training_cases = [set(case_traces.read_traces(run.path).ids) for run in (fold, whole)]
+    training_cases = [{trace.id for trace in leakage.read_traces(run.path)} for run in (fold, whole)]
     assert held_out and not held_out & training_cases[0] and held_out <= training_cases[1]
     values = {"manifest": manifest, "patch_size": [16, 16, 16], "encoder": {"channels": [4, 8], "strides": [1, 2]}}
     values |= {"train": train_options, "max_val_cases": 0, "allow_missing_classes": True} | folds

@@ -10,7 +10,7 @@ import torch
 
 from medssl import config
 from medssl.data import store
-from medssl.data.checks import case_traces
+from medssl.data.checks import leakage
 from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
@@ -52,7 +52,7 @@ def make_crops(stores, **options) -> PooledCrops:
 def test_volumes_of_different_channels_train_one_network(tmp_path, stores):
     run = pretrain(make_config(tmp_path, stores, single_channel=True, sampling_temperature=2))
     model = TrainedModel.from_run(run)
-    assert model.in_channels == 1 and len(case_traces.read_traces(run.path)) == 2 + 8
+    assert model.in_channels == 1 and len(leakage.read_traces(run.path)) == 2 + 8
     assert len(run.metadata["pool"]) == 1 and run.metadata["pool"][0]["manifest"] != run.metadata["manifest"]
     assert Run.open(run.path).is_closed
 
