@@ -7,12 +7,8 @@ import numpy as np
 import pytest
 
 from medssl import cli
-<<<<<<< HEAD
-from medssl.data.checks import case_traces
-from medssl.data.ingest.read_source import read_source
-=======
 from medssl.data.checks import leakage as leaks
->>>>>>> parent of c02ab6e (Keep 200 bytes of each training case for leakage checks)
+from medssl.data.ingest.read_source import read_source
 from medssl.data.manifest import Manifest
 from medssl.data.store import Store
 from medssl.inference.calibration import Calibration
