@@ -11,17 +11,15 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from medssl.data.crops import Crops
 from medssl.data.transforms.corruption import drop_band, replace_slabs
 from medssl.data.transforms.intensity import draw_uniform
 from medssl.nn.collectives import divide_sums, split_generator
-from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.encoder import Encoder
-from medssl.nn.masks import SeededGenerators
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
+from medssl.objectives.reconstruction.base import RestorationObjective
 from medssl.settings import Settings
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -42,16 +40,13 @@ class Config(Settings):
     seed: int = Field(0, ge=0, description="seed of the alterations")
 
 
-class Alteration(Objective):
+class Alteration(RestorationObjective):
     """Restores altered crops."""
 
     config: Config
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
-        super().__init__(config, encoder)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
-        self.head = SegmentationHead(encoder.channels[0], encoder.in_channels, encoder.strides[0])
-        self.draws = SeededGenerators(config.seed)
+        super().__init__(config, encoder, config.seed)
 
     def step(self, crops: Crops) -> Step:
         """Computes the absolute error of the restored crops relative to that of the altered ones."""
@@ -65,14 +60,6 @@ class Alteration(Objective):
         """Alters each crop in a different way; intensities may leave their range."""
         generators = split_generator(self.draws(), len(x))
         return torch.stack([self._alter_crop(crop, generator) for crop, generator in zip(x, generators, strict=True)])
-
-    def restore(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """Predicts the original crops."""
-        return self.head(self.decoder(self.encoder(x))[0])
-
-    def transferable(self) -> dict[str, nn.Module]:
-        """Returns the encoder and the decoder."""
-        return super().transferable() | {"decoder": self.decoder}
 
     @torch.no_grad()
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:

@@ -1,16 +1,18 @@
-"""The base class of objectives that reconstruct hidden patches."""
+"""The base classes of objectives that reconstruct hidden patches, and of those that restore whole crops."""
 
 from typing import Any, Literal
 
 from jaxtyping import Bool, Float
 from pydantic import Field, PositiveInt, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.nn import masks
-from medssl.nn.encoder import count_patches
+from medssl.nn.decoder import SegmentationHead, UNetDecoder
+from medssl.nn.encoder import Encoder, count_patches
 from medssl.nn.executor import Triple
 from medssl.nn.patches import average_patches, normalize_patches
-from medssl.objectives.base import MaskedObjective, MaskSettings, require_enough_patches
+from medssl.objectives.base import MaskedObjective, MaskSettings, Objective, require_enough_patches
+from medssl.settings import Settings
 
 MIN_TARGET_FRACTION = 0.1  # of the voxels of a patch that must be targets
 
@@ -106,3 +108,27 @@ class ReconstructionObjective(MaskedObjective):
     def _multiply_stride(self) -> Triple:
         i, j, k = (self.config.patch_strides * side for side in self.encoder.patch)
         return i, j, k
+
+
+class RestorationObjective(Objective):
+    """The base class of objectives that restore damaged crops with a U-Net.
+
+    Args:
+        config: Settings of the objective.
+        encoder: Encoder to train.
+        seed: Seed of the damage.
+    """
+
+    def __init__(self, config: Settings, encoder: Encoder, seed: int) -> None:
+        super().__init__(config, encoder)
+        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
+        self.head = SegmentationHead(encoder.channels[0], encoder.in_channels, encoder.strides[0])
+        self.draws = masks.SeededGenerators(seed)
+
+    def restore(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
+        """Predicts the original crops."""
+        return self.head(self.decoder(self.encoder(x))[0])
+
+    def transferable(self) -> dict[str, nn.Module]:
+        """Returns the encoder and the decoder."""
+        return super().transferable() | {"decoder": self.decoder}

@@ -11,17 +11,16 @@ from typing import Annotated, Literal
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from medssl.data.crops import Crops
 from medssl.data.transforms import corruption
 from medssl.data.transforms.intensity import warp_intensity
 from medssl.nn.collectives import split_generator
-from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.encoder import Encoder
-from medssl.nn.masks import SeededGenerators, masked_mean
+from medssl.nn.masks import masked_mean
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
+from medssl.objectives.reconstruction.base import RestorationObjective
 from medssl.settings import Settings
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -57,16 +56,13 @@ class Config(Settings):
     seed: int = Field(0, ge=0, description="seed of the corruptions")
 
 
-class Inpaint(Objective):
+class Inpaint(RestorationObjective):
     """Restores corrupted crops; the error is divided by the variance of the crop, so that predicting its mean has 1."""
 
     config: Config
 
     def __init__(self, config: Config, encoder: Encoder) -> None:
-        super().__init__(config, encoder)
-        self.decoder = UNetDecoder(encoder.channels, encoder.strides, encoder.kernels)
-        self.head = SegmentationHead(encoder.channels[0], encoder.in_channels, encoder.strides[0])
-        self.draws = SeededGenerators(config.seed)
+        super().__init__(config, encoder, config.seed)
 
     def step(self, crops: Crops) -> Step:
         """Computes the squared error on corrupted voxels plus the weighted squared error on intact ones."""
@@ -91,14 +87,6 @@ class Inpaint(Objective):
             *(self._corrupt_crop(crop, generator) for crop, generator in zip(x, generators, strict=True)), strict=True
         )
         return torch.stack(corrupted), torch.stack(touched)[:, None]
-
-    def restore(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
-        """Predicts the original crops."""
-        return self.head(self.decoder(self.encoder(x))[0])
-
-    def transferable(self) -> dict[str, nn.Module]:
-        """Returns the encoder and the decoder."""
-        return super().transferable() | {"decoder": self.decoder}
 
     @torch.no_grad()
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
