@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from medssl.arrays import disk_arrays
-from medssl.arrays.region_labels import TOUCHING, label_regions
+from medssl.arrays.region_labels import label_regions
+from medssl.volume import NEIGHBOURS_26
 
 
 def compare_with_whole(array):
     numbers, regions = label_regions(array, lambda slab: slab > 0)
-    whole, count = ndimage.label(array > 0, TOUCHING)
+    whole, count = ndimage.label(array > 0, NEIGHBOURS_26)
     assert len(regions) == count
     values = set()
     for region in regions:

@@ -10,9 +10,9 @@ from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 
 from medssl.arrays.disk_arrays import allocate_like, find_slowest_axis, iterate_slabs, release_pages
+from medssl.volume import NEIGHBOURS_26
 
 Box = tuple[slice, slice, slice]
-TOUCHING = np.ones((3, 3, 3), bool)  # voxels that share a corner are connected
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def label_regions(
     corners, joints = [np.zeros((0, 3, 2), int)], [np.zeros((0, 2), int)]
     border, start, count = None, 0, 0
     for index in iterate_slabs(array):
-        numbers, num_parts = ndimage.label(is_inside(array[index]), TOUCHING)
+        numbers, num_parts = ndimage.label(is_inside(array[index]), NEIGHBOURS_26)
         boxes = [[(side.start, side.stop) for side in box] for box in ndimage.find_objects(numbers)]
         corners.append(np.array(boxes, int).reshape(-1, 3, 2))
         corners[-1][:, axis] += start
