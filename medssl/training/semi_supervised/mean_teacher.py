@@ -121,12 +121,11 @@ class MeanTeacher(Task):
         with torch.no_grad():
             label = self.teacher.probability(unlabelled.x.flatten(0, 1)).argmax(1)
         label = keep_largest_components(label).view_as(unlabelled.require_label())
+        pseudo_labelled, weight = replace(unlabelled, label=label), self.semi_supervised.pseudo_weight
         boxes = draw_boxes(unlabelled.x.shape[-3:], split_generator(self.draws(), len(unlabelled.x)))
         if not is_true_everywhere(len(labelled.x) > 0, unlabelled.x.device):
-            return self.student.step(replace(unlabelled, label=label)).loss * self.semi_supervised.pseudo_weight
-        pseudo_labelled = replace(unlabelled, label=label)
-        partners, weight = _repeat_rows(labelled, len(label)), self.semi_supervised.pseudo_weight
-        losses = []
+            return weight * self.student.step(pseudo_labelled).loss
+        partners, losses = _repeat_rows(labelled, len(label)), []
         for is_pseudo in (boxes, ~boxes):
             true_part, pseudo_part = mix_crops(partners, pseudo_labelled, is_pseudo.to(label.device))
             logits = self.student.compute_logits(true_part)
