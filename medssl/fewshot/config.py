@@ -31,6 +31,10 @@ class Arm(Settings):
         " pretraining and finetuning together, measured on a few steps of each",
     )
 
+    def scale_count(self, num_labelled: int | None) -> int | None:
+        """Returns how many labelled volumes the arm has where the sweep has `num_labelled`; None is all."""
+        return num_labelled and num_labelled * self.labelled_scale
+
     @model_validator(mode="after")
     def _check_start(self) -> "Arm":
         if self.pretrained and self.pretrain:

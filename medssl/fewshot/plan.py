@@ -43,7 +43,7 @@ def list_pretrainings(settings: Sweep) -> dict[PretrainingKey, PretrainConfig]:
             objective = pretraining.objective.model_copy(update={"seed": seed})
             pretraining = pretraining.model_copy(update={"objective": objective})
         if pretraining.labels.depends_on_subset:
-            volumes = count and count * arm.labelled_scale
+            volumes = arm.scale_count(count)
             labels = pretraining.labels.model_copy(update={"num_labelled": volumes, "domain": settings.domain})
             subset = {"run": folder / f"{first}-k{volumes or 'all'}-s{seed}", "labels": labels, "seed": seed}
             pretraining = pretraining.model_copy(update=subset)
@@ -92,7 +92,7 @@ def make_cell(
     folder = settings.out / "cells" / f"{name}-k{count or 'all'}-s{seed}".replace(" ", "_")
     fixed = {
         "manifest": str(settings.manifest), "run": str(folder / "run"), "pretrained": start and str(start),
-        "num_labelled": count and count * arm.labelled_scale, "seed": seed, "train.seed": seed, "resume": True,
+        "num_labelled": arm.scale_count(count), "seed": seed, "train.seed": seed, "resume": True,
         "label_domain": settings.domain.model_dump(mode="json"),
     }  # fmt: skip
     overrides = _format_overrides({**settings.changes, **arm.changes, **fixed})

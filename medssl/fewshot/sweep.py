@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,9 +53,8 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
     """
     manifest = Manifest.read(settings.manifest)
     labelled = settings.domain.select(manifest.in_split("train").with_labels())
-    scale = max(arm.labelled_scale for arm in settings.arms.values())
-    for count in settings.num_labelled:
-        select_labelled(labelled, count * scale if count else len(labelled.cases), settings.seeds[0])
+    for arm, count in product(settings.arms.values(), settings.num_labelled):
+        select_labelled(labelled, arm.scale_count(count) or len(labelled.cases), settings.seeds[0])
     references = References.read(settings.manifest)
     test_cases = references.select_labelled([case.id for case in manifest.in_split("test").with_labels().cases])
     if not test_cases:
@@ -62,6 +62,7 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
             f"{settings.manifest}: no labelled case in split 'test'; ingest with --split-fractions train=..,test=.."
         )
     _check_lesions(settings, references, test_cases)
+    domains = _group_tests(settings, manifest)
     pretrainings, costs = list_pretrainings(settings), StepCosts(settings.out)
     basis = pretrainings, costs, len(labelled.cases), _scored_structures(references, test_cases)
     cells = list_cells(settings, *basis)
@@ -75,7 +76,7 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
         write_text(settings.out / report.SETTINGS_FILE, config.dump(whole))
         if message := _estimate_time(settings, cells, pretrainings.values(), costs, manifest.in_split("test")):
             watch(message)
-        return _run_cells(settings, pretrainings, cells, earlier, labelled, watch)
+        return _run_cells(settings, pretrainings, cells, earlier, labelled, domains, watch)
 
 
 @contextmanager
@@ -102,6 +103,7 @@ def _run_cells(
     cells: Sequence[SweepCell],
     earlier: Sequence[SweepCell],
     labelled: Manifest,
+    domains: Mapping[str, str],
     watch: MessageCallback,
 ) -> SweepResult:
     """Runs the pretrainings, then the cells; `earlier` are finished cells of earlier calls."""
@@ -127,12 +129,12 @@ def _run_cells(
     cells = [*cells, *earlier]
     own_cells = [cell for index, cell in enumerate(cells) if index % settings.num_parts == settings.part]
     waiting = [cell for cell in own_cells if not cell.is_done and cell.name not in failed]
-    rows = _write_report(settings, cells, failed)
+    rows = _write_report(settings, cells, failed, domains)
     run_jobs = make_job_runner(settings.num_workers, settings.scheduler)
     for count, (cell, reason) in enumerate(run_jobs(waiting, cell_module.run_cell, describe_killed), 1):
         failed |= {cell.name: reason} if reason else {}
         watch(f"{count} of {len(waiting)}: {cell.name}: {reason or cell.describe_score()}")
-        rows = _write_report(settings, cells, failed)
+        rows = _write_report(settings, cells, failed, domains)
     return SweepResult(rows, failed)
 
 
@@ -232,11 +234,11 @@ def _estimate_time(
     return f"about {format_duration(seconds)} on this machine's CPU for {counts}, by a few steps of each kind"
 
 
-def _group_tests(settings: Sweep) -> dict[str, str]:
+def _group_tests(settings: Sweep, manifest: Manifest) -> dict[str, str]:
     """Returns the domain of each test case, for a table of its own; empty without domains."""
     if settings.domain.by is None:
         return {}
-    tests = Manifest.read(settings.manifest).in_split("test").with_labels()
+    tests = manifest.in_split("test").with_labels()
     return {
         case: f"{settings.domain.by.rpartition(':')[2]} {group}"
         + (" (with labels)" if group in settings.domain.values else "")
@@ -244,11 +246,13 @@ def _group_tests(settings: Sweep) -> dict[str, str]:
     }
 
 
-def _write_report(settings: Sweep, cells: Sequence[SweepCell], failed: Mapping[str, str]) -> list[TableRow]:
+def _write_report(
+    settings: Sweep, cells: Sequence[SweepCell], failed: Mapping[str, str], domains: Mapping[str, str]
+) -> list[TableRow]:
     arms = list(dict.fromkeys([*settings.arms, *(cell.arm for cell in cells)]))
     finished = sorted(
         (cell for cell in cells if cell.is_done), key=lambda cell: (cell.num_labelled, arms.index(cell.arm), cell.seed)
     )
-    rows = build_table(finished, settings.reference, _group_tests(settings)) if finished else []
+    rows = build_table(finished, settings.reference, domains) if finished else []
     report.write(settings.out, rows, finished, report.SweepProgress(len(cells), len(finished), failed))
     return rows
