@@ -49,7 +49,8 @@ def group_cases(cases: Sequence[Case], by: str) -> dict[str, str]:
     """Returns the group of each case by its id.
 
     Ages are in bands of years, the spacing is that of the store, in mm. A table gives each case its value in the
-    column; one that is not listed is `unknown`. Numbers of more than five different values are divided at the median.
+    column; one that is not listed is `unknown`. A column of more than five different numbers is divided at its median,
+    so that the groups do not depend on which cases are grouped.
 
     Args:
         cases: The cases.
@@ -64,10 +65,11 @@ def group_cases(cases: Sequence[Case], by: str) -> dict[str, str]:
     if not separator or not path.endswith(".csv"):
         raise BadInput(f"{by}: cases are grouped by {', '.join(PROPERTIES)}, or by a table: TABLE.csv:COLUMN")
     key, values = _read_column(Path(path), column)
-    groups = {case.id: values.get(case.patient if key == "patient" else case.id, "") or UNKNOWN for case in cases}
+    group_of = _divide_numbers(values)
+    groups = {case.id: group_of.get(case.patient if key == "patient" else case.id, UNKNOWN) for case in cases}
     if all(group == UNKNOWN for group in groups.values()):
         raise BadInput(f"{path}: its column {key} names none of the {len(groups)} cases; compare it with the manifest")
-    return _divide_numbers(groups)
+    return groups
 
 
 def describe_groups(groups: Mapping[str, str]) -> str:
@@ -110,18 +112,14 @@ def _read_column(path: Path, column: str) -> tuple[str, dict[str, str]]:
     return key, values
 
 
-def _divide_numbers(groups: dict[str, str]) -> dict[str, str]:
-    """Divides groups that are numbers at the median if there are many of them."""
-    numbers = {case: _parse_number(group) for case, group in groups.items() if group != UNKNOWN}
-    if len(set(groups.values())) <= MAX_NUMBERS or None in numbers.values():
+def _divide_numbers(values: Mapping[str, str]) -> dict[str, str]:
+    """Returns the values of a column as groups: many numbers become two, divided at the median of the whole column."""
+    groups = {name: value for name, value in values.items() if value}
+    numbers = {name: number for name, value in groups.items() if (number := _parse_number(value)) is not None}
+    if len(set(groups.values())) <= MAX_NUMBERS or len(numbers) < len(groups):
         return groups
-    middle = float(np.median([number for number in numbers.values() if number is not None]))
-    sides = {
-        case: f"{'up to' if number <= middle else 'above'} {middle:g}"
-        for case, number in numbers.items()
-        if number is not None
-    }
-    return {case: sides.get(case, UNKNOWN) for case in groups}
+    middle = float(np.median(list(numbers.values())))
+    return {name: f"{'up to' if number <= middle else 'above'} {middle:g}" for name, number in numbers.items()}
 
 
 def _parse_number(text: str) -> float | None:

@@ -48,6 +48,7 @@ def test_many_numbers_are_divided_at_the_median(tmp_path):
     table.write_text("id,mm\n" + "".join(f"c{n},{n}\n" for n in range(7)))
     groups = group_cases([make_case(n) for n in range(8)], f"{table}:mm")
     assert [groups[f"c{n}"] for n in (0, 3, 4, 7)] == ["up to 3", "up to 3", "above 3", "unknown"]
+    assert group_cases([make_case(n) for n in range(3)], f"{table}:mm") == {f"c{n}": "up to 3" for n in range(3)}
     table.write_text("id,mm\n" + "".join(f"c{n},{n % 5}\n" for n in range(7)))
     assert set(group_cases([make_case(n) for n in range(7)], f"{table}:mm").values()) == set("01234")
 
