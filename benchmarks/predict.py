@@ -19,6 +19,7 @@ import torch
 from scipy import ndimage
 
 from benchmarks import _predict_programs as programs
+from benchmarks._memory import read_peak_mb
 
 SCENES = ("512x512x100 3", "256x256x64 30", "256x256x64 100", "512x512x400 3")
 DEPTHS = (200, 400, 600, 800)
@@ -161,12 +162,6 @@ def measure(program: str, path: Path, num_classes: int) -> dict[str, float]:
     seconds = {stage: clock.seconds[stage] for stage in STAGES}
     seconds["export"] = 2 * seconds["all"] - sum(seconds.values())
     return seconds | {"peak": read_peak_mb()}
-
-
-def read_peak_mb() -> float:
-    """Returns the peak memory of this process; `ru_maxrss` would include that of the process that started it."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
 
 
 def write_scan(folder: Path, shape: tuple[int, ...]) -> Path:

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import time
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -10,6 +9,7 @@ from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from benchmarks._memory import read_peak_mb
 from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives.reconstruction.spark import Config, Spark
@@ -149,15 +149,9 @@ def _peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
         allocated = torch.cuda.memory_allocated()
         bench.step(dense)
         return (torch.cuda.max_memory_allocated() - allocated) / 2**20
-    before = high_water_mb()
+    before = read_peak_mb()
     bench.step(dense)
-    return high_water_mb() - before
-
-
-def high_water_mb() -> float:
-    """The most memory this process ever had; getrusage would count what its parent had as well."""
-    line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**10
+    return read_peak_mb() - before
 
 
 def crops(x: Float[Tensor, "b v c i j k"], label: Int[Tensor, "b v i j k"] | None = None) -> Crops:
