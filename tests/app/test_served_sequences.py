@@ -10,6 +10,12 @@ from medssl.predictions_folder import CHANNELS, IMAGE, SEQUENCE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+# The page forbids eval, so a condition is checked by a timer of its own.
+WAIT_UNTIL_COMPLETE = """root => new Promise((done) => {
+  const check = () => (root.viewer?.complete ? done() : setTimeout(check, 20));
+  check();
+})"""
+
 READ_LAYER = """root => new Promise((done) => {
   const check = () => {
     const { layer } = root.viewer?.state ?? {};
@@ -48,7 +54,8 @@ def test_a_pet_and_an_mr_take_turns_on_the_ct(pet_on_ct, browser):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{pet_on_ct.url}/case?case=1")
     viewer = page.locator(".mv")
-    page.wait_for_function("document.querySelector('.mv')?.viewer?.complete", timeout=120_000)
+    viewer.wait_for(timeout=120_000)
+    viewer.evaluate(WAIT_UNTIL_COMPLETE)
     facts, unit, numbers = viewer.evaluate(
         "root => { const { facts, volume, instances } = root.viewer.state;"
         " return [facts, volume.header.unit, instances.numbers] }"
