@@ -12,13 +12,11 @@ def main(words: list[str]) -> None:
     from medssl.config import check
     from medssl.data.registration.parcels import MIN_CORRELATION, AtlasConfig, build_atlas
     from medssl.data.worker_pool import make_job_runner
-    from medssl.errors import BadInput
     from medssl.files import atomic_file
     from medssl.render.figures import encode_png
     from medssl.render.montage import contact_sheet
 
-    if args.workers < 0:
-        raise BadInput(f"--workers {args.workers}: give a number of processes, 0 or more")
+    run_jobs = make_job_runner(args.workers, args.scheduler)
     options = {"num_parcels": args.num_parcels, "split": args.split, "seed": args.seed, "alignment": args.alignment}
     with Progress() as progress:
         bars: dict[str, TaskID] = {}
@@ -29,7 +27,6 @@ def main(words: list[str]) -> None:
             progress.update(bars[stage], completed=done)
 
         config = check(options, AtlasConfig, "medssl atlas")
-        run_jobs = make_job_runner(args.workers, args.scheduler)
         result = build_atlas(args.manifest, args.out, config, show_progress, run_jobs)
     print(f"correlation with atlas: {result.correlation_before:.2f}, after registration {result.correlation_after:.2f}")
     if result.poorly_aligned:

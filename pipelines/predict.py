@@ -16,6 +16,7 @@ def main(words: list[str]) -> None:
     from medssl.models.prediction.open_models import WorkerPredictor, open_models
     from medssl.models.prediction.prepared import PredictionOptions
 
+    run_jobs = make_job_runner(args.workers, args.scheduler)
     if args.dates and args.scans.is_file():
         raise BadInput("--dates: a store holds no dates; predict the folder of scans instead")
     documents = None
@@ -23,8 +24,6 @@ def main(words: list[str]) -> None:
         from medssl.export.predicted_documents import PredictedDocuments
 
         documents = PredictedDocuments.open(args.dicom_out, args.resume)
-    if args.workers < 0:
-        raise BadInput(f"--workers {args.workers}: give a number of processes, 0 or more")
     window = {name: value for name in WINDOW_OPTIONS if (value := getattr(args, name)) is not None}
     options = PredictionOptions(args.tta, args.calibration, tuple(args.channels), args.device, args.batch, **window)
     models = open_models(args.runs, args.scans, args.split)
@@ -39,7 +38,7 @@ def main(words: list[str]) -> None:
         predict,
         args.dates,
         documents.add_scan if documents else None,
-        make_job_runner(args.workers, args.scheduler),
+        run_jobs,
     )
     if documents:
         documents.require_complete()

@@ -23,9 +23,14 @@ def make_job_runner(workers: int, scheduler: str | None) -> JobRunner:
     """Returns a function that runs jobs in local processes, or on a dask cluster if a scheduler is given.
 
     Args:
-        workers: Number of local processes.
+        workers: Number of local processes; with 0 the jobs run in this process, one after the other.
         scheduler: Address of a dask scheduler, which replaces the local processes.
+
+    Raises:
+        BadInput: The number of processes is negative, or dask is not installed.
     """
+    if workers < 0:
+        raise BadInput(f"workers: {workers} processes; give 0 (only the command's own process) or more")
     if scheduler is None:
         return partial(run_jobs, workers=workers)
     try:
@@ -66,6 +71,9 @@ def run_jobs(
         except BrokenProcessPool:
             for job in running.values():
                 yield job, _run_in_own_process(job, work, on_worker_death)
+
+
+RUN_HERE: JobRunner = partial(run_jobs, workers=0)  # in this process, one job after the other
 
 
 def _run_in_own_process(

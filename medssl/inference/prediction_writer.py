@@ -13,7 +13,7 @@ from typing import Any
 
 from medssl.data.class_kinds import propose_kinds
 from medssl.data.ingest.read_source import ScanRef
-from medssl.data.worker_pool import JobRunner, make_job_runner
+from medssl.data.worker_pool import RUN_HERE, JobRunner
 from medssl.errors import BadInput, Message
 from medssl.files import PART_PREFIX, atomic_folder, check_writable, write_checksums, write_json
 from medssl.finding import FindingKind
@@ -36,7 +36,6 @@ from medssl.volume import Volume
 
 RESUME_FIELDS = ("labels", "uncertainty", "temperature", "thresholds", "guarantee", "calibrated_on")
 REDACTED = "the reason is not recorded, since it may name a person; predict again with --resume to see it"
-RUN_HERE = make_job_runner(workers=0, scheduler=None)
 log = logging.getLogger(__name__)
 
 

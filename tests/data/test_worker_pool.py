@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from medssl import cli
 from medssl.data import worker_pool
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,15 @@ KILLER = "__import__('os').kill(__import__('os').getpid(), 9)"
 def test_every_job_is_done_once(workers):
     jobs = [f"{n}+1" for n in range(5)]
     assert sorted(worker_pool.run_jobs(jobs, eval, str, workers)) == [(f"{n}+1", n + 1) for n in range(5)]
+
+
+@pytest.mark.parametrize("words", ["atlas no.csv --out out", "predict run no.csv --out out", "verify no"])
+def test_a_negative_number_of_workers_is_refused_before_anything_is_read(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command, *rest = words.split()
+    assert cli.run(command, [*rest, "--workers", "-1"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "workers: -1 processes; give 0" in line and "or more" in line and not any(tmp_path.iterdir())
 
 
 class ImportingName(str):

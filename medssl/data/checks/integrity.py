@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from medssl.data import store, worker_pool
+from medssl.data import store
 from medssl.data.manifest import Manifest
+from medssl.data.worker_pool import make_job_runner
 from medssl.errors import BadInput
 from medssl.files import CHECKSUMS, read_checksums, sha256
 from medssl.predictions_folder import FINDINGS, IMAGE, INDEX, LABELS, PROBABILITY, read_index
@@ -56,7 +57,11 @@ def verify(folder: Path, num_workers: int, on_progress: ProgressCallback) -> lis
 
     Returns:
         One result per file, ordered by path.
+
+    Raises:
+        BadInput: The folder is of another kind, or an unfinished run, or the number of processes is negative.
     """
+    run_jobs = make_job_runner(num_workers, None)
     try:
         checksums, checksums_fault = read_checksums(folder), ""
     except BadInput as error:
@@ -72,7 +77,7 @@ def verify(folder: Path, num_workers: int, on_progress: ProgressCallback) -> lis
     checks = [] if checksums else [missing]
     checks += [FileCheck(path, "was never sealed", REMEDIES[kind]) for path in _find_unsealed(folder, kind, checksums)]
     on_progress(0, len(jobs))
-    for number, (_, check) in enumerate(worker_pool.run_jobs(jobs, _check_file, _report_death, num_workers), 1):
+    for number, (_, check) in enumerate(run_jobs(jobs, _check_file, _report_death), 1):
         checks.append(check)
         on_progress(number, len(jobs))
     return sorted(checks, key=lambda check: check.path)

@@ -22,7 +22,7 @@ from medssl.data.normalization import IntensityNormalization
 from medssl.data.registration import affine
 from medssl.data.store import Store, StoredVolume
 from medssl.data.store_metadata import StoreMetadata
-from medssl.data.worker_pool import JobRunner, make_job_runner
+from medssl.data.worker_pool import RUN_HERE, JobRunner
 from medssl.errors import BadInput
 from medssl.files import atomic_file
 
@@ -150,11 +150,11 @@ class GriddedScans:
         manifest: Cases of the scans.
         alignment: What registration starts from: equal extents, or an affine alignment with the atlas, after which
             the scans are registered at half the resolution first.
-        run_jobs: Runs the registrations, for example on a dask cluster; None runs them in this process.
+        run_jobs: Runs the registrations, for example on a dask cluster.
     """
 
-    def __init__(self, manifest: Manifest, alignment: Alignment = "extent", run_jobs: JobRunner | None = None) -> None:
-        self.run_jobs = run_jobs or make_job_runner(0, None)
+    def __init__(self, manifest: Manifest, alignment: Alignment = "extent", run_jobs: JobRunner = RUN_HERE) -> None:
+        self.run_jobs = run_jobs
         self.alignment, self.affine_of_case = alignment, dict[str, Float64[np.ndarray, "4 4"]]()
         self.manifest, self.store = manifest, Store(manifest)
         self.normalization = StoreMetadata.read(manifest.folder).normalization

@@ -27,7 +27,7 @@ from medssl.data.registration.atlas import (
     RegisteredScan,
 )
 from medssl.data.relabel import relabel
-from medssl.data.worker_pool import JobRunner
+from medssl.data.worker_pool import RUN_HERE, JobRunner
 from medssl.errors import BadInput
 from medssl.files import atomic_folder, write_text
 from medssl.settings import Settings
@@ -74,7 +74,7 @@ def build_atlas(
     out: Path,
     config: AtlasConfig,
     on_progress: ProgressCallback,
-    run_jobs: JobRunner | None = None,
+    run_jobs: JobRunner = RUN_HERE,
 ) -> AtlasResult:
     """Writes a store with parcels as labels, the images of an existing store and the deformation of each case.
 

@@ -38,8 +38,3 @@ def test_a_scheduler_that_is_away_is_one_line(tmp_path, capsys):
     manifest = write_scans(tmp_path / "store", OFFSETS[:2])
     assert build(manifest, tmp_path / "out", "--scheduler", "tcp://127.0.0.1:9") == 2
     assert "tcp://127.0.0.1:9: no dask scheduler answers" in capsys.readouterr().err and not (tmp_path / "out").exists()
-
-
-def test_a_negative_number_of_workers_is_refused(tmp_path, capsys):
-    assert build(write_scans(tmp_path / "store", OFFSETS[:2]), tmp_path / "out", "--workers", "-1") == 2
-    assert "--workers -1: give a number of processes, 0 or more" in capsys.readouterr().err
