@@ -2,8 +2,7 @@
 
 Features are stored as [visible patches, channels, voxels of one patch]. A convolution first gathers each patch with a
 halo of voxels of its neighbours, zero where the neighbour is hidden, and then convolves without padding. The table of
-indices that gathers the halos is built once for each mask. Nothing is approximated. docs/spark-speed.md reports the
-speed.
+indices that gathers the halos is built once for each mask. Nothing is approximated.
 
 Blank patches fill the batch up to one of 16 sizes, because libraries and allocators keep memory for every shape of a
 batch that they meet: no table points at a blank patch, its halo is zero and it has no weight in a norm.

@@ -14,7 +14,8 @@ from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.registration import atlas, parcels
-from medssl.data.registration.atlas import Atlas, grid_coordinates
+from medssl.data.registration.atlas import Atlas
+from medssl.data.registration.grids import grid_coordinates, interpolate, splat
 from medssl.data.store import Store
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
@@ -169,10 +170,10 @@ def test_a_scan_finer_than_the_atlas_keeps_its_own_grid(store_manifest, tmp_path
 
 def test_splatting_keeps_what_is_inside_the_atlas_and_a_grid_maps_to_itself(store_manifest):
     x = np.random.default_rng(0).random((2, *SHAPE))
-    assert np.allclose(atlas.splat(x, np.indices(SHAPE, np.float32)), x)
+    assert np.allclose(splat(x, np.indices(SHAPE, np.float32)), x)
     shifted = np.indices(SHAPE, np.float32) + np.array([3.0, 0, 0], np.float32)[:, None, None, None]
-    assert np.allclose(atlas.splat(x, shifted)[:, 3:], x[:, :-3]) and not atlas.splat(x, shifted)[:, :3].any()
-    assert np.allclose(atlas.interpolate(x[0].astype(np.float32), grid_coordinates(SHAPE, SHAPE)), x[0], atol=1e-6)
+    assert np.allclose(splat(x, shifted)[:, 3:], x[:, :-3]) and not splat(x, shifted)[:, :3].any()
+    assert np.allclose(interpolate(x[0].astype(np.float32), grid_coordinates(SHAPE, SHAPE)), x[0], atol=1e-6)
 
 
 def test_every_second_crop_is_one_with_propagated_labels(store_manifest, tmp_path):

@@ -6,7 +6,7 @@ Vercauteren et al., "Diffeomorphic demons" (2009), https://doi.org/10.1016/j.neu
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,21 +14,27 @@ from typing import Literal, NamedTuple, Never
 
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Float32, Float64, Shaped
-from scipy import ndimage
+from jaxtyping import Float64
 
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.registration import affine
+from medssl.data.registration.grids import (
+    GridShape,
+    ImageArray,
+    VoxelCoordinates,
+    grid_coordinates,
+    interpolate,
+    resize_displacement,
+    smoothed_mean,
+    splat,
+)
 from medssl.data.store import Store, StoredVolume
 from medssl.data.store_metadata import StoreMetadata
 from medssl.data.worker_pool import RUN_HERE, JobRunner
 from medssl.errors import BadInput
 from medssl.files import atomic_file
 
-GridShape = tuple[int, int, int]
-ImageArray = Float32[np.ndarray, "i j k"]
-VoxelCoordinates = Float32[np.ndarray, "3 i j k"]
 AffineMatrix = Float64[np.ndarray, "4 4"]
 Alignment = Literal["extent", "affine"]
 ProgressCallback = Callable[[str, int, int], None]  # step, scans finished, all scans
@@ -37,7 +43,6 @@ MAX_GRID_SIZE = 64  # voxels of the atlas along an axis
 # Smoothing of the displacement in voxels, and iterations.
 REGISTRATION_ROUNDS = ((2.0, 30), (2.0, 30), (1.5, 30), (1.0, 60))
 FINAL_REGISTRATION = (0.8, 100)
-SMOOTHING_SIGMA = 0.6  # voxels over which the atlas is smoothed, which fills voxels that no scan reaches
 
 
 class Atlas:
@@ -128,9 +133,9 @@ def register(job: RegistrationJob) -> Registration:
         displacement = affine.displace(start, grid)
         half = tuple(max(n // 2, min(n, affine.MIN_COARSE_SIDE)) for n in grid)
         coarse, coarse_atlas = (interpolate(each, grid_coordinates(half, grid)) for each in (image, job.atlas))
-        displacement = _resize_displacement(displacement, half)
+        displacement = resize_displacement(displacement, half)
         displacement = _run_demons(coarse, coarse_atlas, displacement, job.sigma, job.steps)
-        displacement = _resize_displacement(displacement, grid)
+        displacement = resize_displacement(displacement, grid)
     return Registration(image, _run_demons(image, job.atlas, displacement, job.sigma, job.steps), start)
 
 
@@ -245,40 +250,6 @@ def save_displacement(folder: Path, registered: RegisteredScan) -> None:
         np.save(handle, displacement.astype(np.float16))
 
 
-def splat(x: Shaped[np.ndarray, "n i j k"], coordinates: VoxelCoordinates) -> Float64[np.ndarray, "n i j k"]:
-    """Adds the value of every voxel to the atlas voxel nearest to its coordinates, for each channel."""
-    grid = x.shape[1:]
-    nearest = np.rint(coordinates).astype(int)
-    inside = np.logical_and.reduce([(axis >= 0) & (axis < n) for axis, n in zip(nearest, grid, strict=True)])
-    flat = np.ravel_multi_index(tuple(axis[inside] for axis in nearest), grid)
-    return np.stack([np.bincount(flat, channel[inside], inside.size).reshape(grid) for channel in x])
-
-
-def smoothed_mean(
-    total: Float64[np.ndarray, "i j k"], count: Float64[np.ndarray, "i j k"]
-) -> Float64[np.ndarray, "i j k"]:
-    """Divides smoothed sums by smoothed counts, so that voxels with few values take the mean of their neighbours."""
-    return ndimage.gaussian_filter(total, SMOOTHING_SIGMA) / (ndimage.gaussian_filter(count, SMOOTHING_SIGMA) + 1e-3)
-
-
-def grid_coordinates(shape: Sequence[int], over: Sequence[int]) -> VoxelCoordinates:
-    """Computes where the voxels of a grid of one shape lie, as voxel indices of a grid `over` the same extent."""
-    scale = np.array(over) / np.array(shape)
-    index = np.moveaxis(np.indices(tuple(shape), np.float32), 0, -1)
-    return np.moveaxis((index + 0.5) * scale - 0.5, -1, 0).astype(np.float32)
-
-
-def resample_deformation(deformation: VoxelCoordinates, shape: Sequence[int]) -> Float32[np.ndarray, "3 p q r"]:
-    """Resamples the deformation of a case to the shape of its own grid."""
-    coordinates = grid_coordinates(shape, deformation.shape[1:])
-    return np.stack([interpolate(axis, coordinates) for axis in deformation])
-
-
-def interpolate(x: ImageArray, coordinates: Float32[np.ndarray, "3 p q r"]) -> Float32[np.ndarray, "p q r"]:
-    """Interpolates an image linearly at voxel coordinates, with its border value beyond the border."""
-    return ndimage.map_coordinates(x, coordinates, order=1, mode="nearest")
-
-
 def _run_demons(
     fixed: ImageArray, moving: ImageArray, start: VoxelCoordinates, sigma: float, steps: int
 ) -> VoxelCoordinates:
@@ -292,14 +263,6 @@ def _run_demons(
     images = [sitk.GetImageFromArray(image.astype(np.float32)) for image in (fixed, moving)]
     field = demons.Execute(*images, sitk.GetImageFromArray(vectors, isVector=True))
     return np.moveaxis(sitk.GetArrayFromImage(field), -1, 0)[::-1].astype(np.float32)
-
-
-def _resize_displacement(displacement: VoxelCoordinates, shape: Sequence[int]) -> Float32[np.ndarray, "3 p q r"]:
-    """Resamples a displacement to another grid over the same extent, in voxels of that grid."""
-    grid = displacement.shape[1:]
-    coordinates = grid_coordinates(shape, grid)
-    axes = zip(displacement, shape, grid, strict=True)
-    return np.stack([interpolate(axis, coordinates) * np.float32(new / old) for axis, new, old in axes])
 
 
 def _correlation(a: ImageArray, b: ImageArray) -> float:

@@ -18,14 +18,8 @@ from scipy.cluster.vq import kmeans2
 
 from medssl.data.manifest import Case, Manifest
 from medssl.data.registration import atlas
-from medssl.data.registration.atlas import (
-    Alignment,
-    GriddedScans,
-    GridShape,
-    ImageArray,
-    ProgressCallback,
-    RegisteredScan,
-)
+from medssl.data.registration.atlas import Alignment, GriddedScans, ProgressCallback, RegisteredScan
+from medssl.data.registration.grids import GridShape, ImageArray, resample_deformation
 from medssl.data.relabel import relabel
 from medssl.data.worker_pool import RUN_HERE, JobRunner
 from medssl.errors import BadInput
@@ -157,6 +151,6 @@ def _warp_parcels(
     parcels: Int[np.ndarray, "i j k"], registered: RegisteredScan, shape: GridShape
 ) -> Int[np.ndarray, "p q r"]:
     """Maps the parcels of the atlas to the grid, of this shape, of a case."""
-    nearest = np.rint(atlas.resample_deformation(registered.deformation, shape)).astype(int)
+    nearest = np.rint(resample_deformation(registered.deformation, shape)).astype(int)
     i, j, k = (axis.clip(0, n - 1) for axis, n in zip(nearest, parcels.shape, strict=True))
     return parcels[i, j, k]

@@ -16,14 +16,8 @@ from scipy import ndimage
 
 from medssl.data.classes import IGNORE_INDEX, Classes
 from medssl.data.manifest import Case, Manifest
-from medssl.data.registration.atlas import (
-    Atlas,
-    grid_coordinates,
-    interpolate,
-    resample_deformation,
-    smoothed_mean,
-    splat,
-)
+from medssl.data.registration.atlas import Atlas
+from medssl.data.registration.grids import grid_coordinates, interpolate, resample_deformation, smoothed_mean, splat
 from medssl.data.relabel import relabel
 from medssl.data.store import Store
 from medssl.data.store_metadata import StoreMetadata

@@ -9,7 +9,8 @@ from medssl.data import store
 from medssl.data.manifest import Manifest
 from medssl.data.registration import atlas
 from medssl.data.registration.affine import align_affine, displace
-from medssl.data.registration.atlas import GriddedScans, interpolate
+from medssl.data.registration.atlas import GriddedScans
+from medssl.data.registration.grids import interpolate
 from medssl.data.registration.parcels import AtlasConfig, build_atlas
 from medssl.volume import Volume
 from tests.helpers.registered_scenes import OFFSETS, SHAPE, draw_scene, write_scans

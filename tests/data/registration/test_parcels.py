@@ -9,7 +9,8 @@ from medssl import cli
 from medssl.data import store
 from medssl.data.manifest import Manifest
 from medssl.data.registration import atlas
-from medssl.data.registration.atlas import GriddedScans, grid_coordinates
+from medssl.data.registration.atlas import GriddedScans
+from medssl.data.registration.grids import grid_coordinates
 from medssl.data.registration.parcels import AtlasConfig, build_atlas, parcellate
 from medssl.data.store import Store
 from medssl.data.store_metadata import StoreMetadata
