@@ -17,7 +17,7 @@ from medssl.fewshot.cell import run_cell as train
 from medssl.fewshot.table import build_table
 from medssl.models.select_cases import select_cases
 from medssl.run import Run
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 
 PRETRAINING, STORE = "runs/fewshot/hippocampus/pretrained/spark", "runs/fewshot/hippocampus-store"
 WORK = "runs/suggest"

@@ -15,7 +15,7 @@ from medssl import cli, config
 from medssl.fewshot.sweep import Sweep
 from medssl.planning import evidence
 from medssl.settings import find_modules
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,8 +25,8 @@ from medssl.models.starting_point import adopt_network
 from medssl.models.trained_model import TrainedModel, default_device, load_trained_encoder
 from medssl.nn.encoder import Encoder
 from medssl.run import Run
-from medssl.training.finetune import FinetuneConfig
 from medssl.training.finetune import finetune as run_finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 from medssl.training.pretrain import pretrain as run_pretrain
 from medssl.volume import Volume

@@ -12,7 +12,8 @@ def main(words: list[str]) -> None:
 
     config.find_file(args.config)  # before torch is imported, which takes seconds
     from medssl.models.starting_point import adopt_network
-    from medssl.training.finetune import FinetuneConfig, finetune
+    from medssl.training.finetune import finetune
+    from medssl.training.finetune_config import FinetuneConfig
     from medssl.training.trainer import format_scores
 
     settings = config.read(args.config, args.overrides, FinetuneConfig, adopt_network)

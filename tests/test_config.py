@@ -17,7 +17,7 @@ from medssl.home import resources_dir
 from medssl.objectives.synthesis.synthetic import Config as SyntheticConfig
 from medssl.review.access.reviewers import ReviewConfig
 from medssl.settings import Settings, find_modules
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
 

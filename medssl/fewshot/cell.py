@@ -23,7 +23,8 @@ from medssl.models.trained_model import TrainedModel, build_predictor, default_d
 from medssl.predictions_folder import LabelDef
 from medssl.render.figures import compare_labels, encode_png
 from medssl.run import Run
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
 SCORES_FILE = "cases.csv"

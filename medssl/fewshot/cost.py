@@ -13,7 +13,7 @@ from medssl.files import write_json
 from medssl.run import Run
 from medssl.training.estimates.step_cost import StepCost
 from medssl.training.estimates.timed_training import time_training
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 from medssl.training.semi_supervised.method_choice import list_fold_runs
 

@@ -11,7 +11,7 @@ from medssl.fewshot.cell import CELL_FILE, SweepCell
 from medssl.fewshot.config import Sweep
 from medssl.fewshot.cost import StepCosts
 from medssl.run import Run
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
 PretrainingKey = tuple[str, int | None, int]  # arm, number of labels (None for all) and seed

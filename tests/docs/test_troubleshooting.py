@@ -9,7 +9,7 @@ import pytest
 
 from medssl import config
 from medssl.errors import BadInput
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")

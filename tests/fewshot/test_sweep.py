@@ -27,7 +27,7 @@ from medssl.files import exclusive_lock, write_json
 from medssl.io import nifti
 from medssl.run import Run
 from medssl.training.estimates.step_cost import StepCost
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.volume import Volume
 
 SIZE = {"encoder.channels": [4, 8], "encoder.strides": [1, 2], "encoder.blocks": [1, 1], "patch_size": [16, 16, 16]}

@@ -12,7 +12,7 @@ from medssl.fewshot.cell import SweepCell, select_pictures
 from medssl.fewshot.table import build_table
 from medssl.files import write_text
 from medssl.metrics.case_scores import CaseScore, to_csv
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 
 ARMS = {"scratch": 0.5, "alike": 0.5, "good": 0.6}
 

@@ -16,7 +16,7 @@ from medssl.planning import evidence, settings_check
 from medssl.planning.choose_settings import Budget, plan_training
 from medssl.planning.dataset_fingerprint import ClassSize, DatasetFingerprint
 from medssl.planning.evidence import EvidenceRow
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 from tests.helpers.toy_training import write_store
 

@@ -25,7 +25,8 @@ from medssl.objectives.reconstruction import inpaint, mae, spark
 from medssl.tasks.segment import Config, SegmentTask
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.lightning_module import drop_channels
 from medssl.training.pretrain import PretrainConfig, pretrain
 from medssl.training.trainer import train

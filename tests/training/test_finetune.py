@@ -24,7 +24,8 @@ from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.nn.interop import weight_transfer
 from medssl.run import Run
 from medssl.training import presets
-from medssl.training.finetune import FinetuneConfig, FinetuneData, build_model, finetune, make_loaders
+from medssl.training.finetune import FinetuneData, build_model, finetune, make_loaders
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.semi_supervised.mean_teacher import MeanTeacher
 from medssl.training.semi_supervised.methods import ExtraVolumes

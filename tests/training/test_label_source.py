@@ -15,7 +15,8 @@ from medssl.data.store import Store
 from medssl.errors import BadInput, Stopped
 from medssl.io import nifti
 from medssl.run import Run
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig, pretrain
 from medssl.volume import Volume
 from tests.helpers.registered_scenes import write_scans

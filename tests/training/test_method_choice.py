@@ -9,7 +9,8 @@ import pytest
 from medssl.data.manifest import Manifest
 from medssl.data.store import Store
 from medssl.fewshot.cost import Compute
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.label_subset import LabelSubset
 from medssl.training.semi_supervised.config import SemiSupervisedConfig
 from medssl.training.semi_supervised.method_choice import MAX_FOLDS, choose_by_gain, choose_method, write_fold

@@ -10,8 +10,9 @@ from medssl import config
 from medssl.data.classes import IGNORE_INDEX
 from medssl.run import Run
 from medssl.tasks.segment import Config, SegmentTask
-from medssl.training.finetune import FinetuneConfig, finetune
-from medssl.training.missing_classes import find_missing_classes
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
+from medssl.training.run_records.missing_classes import find_missing_classes
 from tests.helpers.toy_training import make_encoder, make_loader, write_store
 
 

@@ -9,7 +9,8 @@ from medssl.data.checks import leakage
 from medssl.data.manifest import Manifest
 from medssl.data.selection.splits import assign_fold
 from medssl.errors import BadInput
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig, pretrain
 from tests.helpers.finished_runs import ingest_store
 from tests.helpers.toy_training import write_store

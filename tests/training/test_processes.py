@@ -20,7 +20,8 @@ from medssl.render.report import read_curves
 from medssl.run import Run
 from medssl.settings import Settings, find_modules
 from medssl.training.config import TrainConfig
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.lightning_module import LitTraining
 from medssl.training.pretrain import PretrainConfig, pretrain
 from medssl.training.processes.agreement import gather_values, is_main_process

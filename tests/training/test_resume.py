@@ -13,7 +13,8 @@ from medssl import config
 from medssl.data.registration.parcels import AtlasConfig, build_atlas
 from medssl.errors import Stopped
 from medssl.render.report import read_curves
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.lightning_module import LitTraining
 from medssl.training.pretrain import PretrainConfig, pretrain
 from tests.helpers.toy_training import write_store

@@ -6,7 +6,8 @@ from medssl import config
 from medssl.data.store_metadata import StoreMetadata
 from medssl.nn.encoders import convnext, dynunet
 from medssl.run import Run
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig, pretrain
 from tests.helpers.toy_training import write_store
 

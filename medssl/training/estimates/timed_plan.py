@@ -19,7 +19,7 @@ from medssl.planning.training_plan import Choice, ConfigPlan, Purpose
 from medssl.settings import Settings
 from medssl.training.estimates.step_cost import StepCost, format_duration
 from medssl.training.estimates.timed_training import time_training
-from medssl.training.finetune import FinetuneConfig
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
 MAX_ROUNDS = 2  # plans of which steps are timed

@@ -9,7 +9,8 @@ from medssl.data.manifest import Manifest
 from medssl.models.trained_model import TrainedModel
 from medssl.training import finetune, pretrain
 from medssl.training.estimates.step_cost import StepCost, time_steps
-from medssl.training.finetune import FinetuneConfig, FinetuneData
+from medssl.training.finetune import FinetuneData
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 from medssl.training.semi_supervised.label_source import LabelPool, LabelSource
 

@@ -9,7 +9,8 @@ from medssl import config
 from medssl.errors import BadInput
 from medssl.nn.interop import weight_transfer
 from medssl.run import Run, read_git_state
-from medssl.training.finetune import FinetuneConfig, finetune
+from medssl.training.finetune import finetune
+from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig, pretrain
 from medssl.training.run_records.environment import describe_environment, find_differences
 
