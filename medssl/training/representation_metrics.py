@@ -1,4 +1,4 @@
-"""Metrics of pretrained representations, computed without labels or with few.
+"""Metrics of pretrained representations, computed without annotation.
 
 RankMe: Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised representations by
 their rank" (2023), https://arxiv.org/abs/2210.02885. Alignment and uniformity: Wang and Isola, "Understanding
@@ -18,10 +18,7 @@ from torch import Tensor, nn
 
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
-from medssl.errors import BadInput
 from medssl.nn.collectives import split_generator
-from medssl.nn.encoder import Encoder
-from medssl.nn.regions import sample_features
 from medssl.nn.ring_buffer import RingBuffer
 from medssl.objectives.base import Objective
 
@@ -182,83 +179,3 @@ class CollapseAlarm:
                     f"the embeddings collapse: their {name} fell from {self.baseline[name]:.2g} to {metrics[name]:.2g}"
                 )
         return None
-
-
-def dense_probe_dice(encoder: Encoder, train: Crops, test: Crops, points: int = 2000, ridge: float = 1e-3) -> float:
-    """Fits a 1x1x1 head on frozen features of all levels and returns its mean Dice on other crops.
-
-    The head is a ridge regression onto the classes in closed form, on equally many voxels of each class. Weights are
-    the square root of the class frequency: a compromise between a head that misses small structures and one that
-    predicts them everywhere.
-
-    Args:
-        encoder: Source of the features; it is not trained.
-        train: Labelled crops to fit the head on.
-        test: Labelled crops to score the head on.
-        points: Largest number of voxels per class.
-        ridge: Strength of the regularization.
-    """
-    with eval_mode(encoder), torch.autocast(train.x.device.type, enabled=False):
-        x, y = train.x.flatten(0, 1), _flatten_labels(train)
-        classes = y.unique()
-        rows, target, weight = _sample_training_rows(encoder(x), y, classes, points)
-        mean, std = rows.mean(0), rows.std(0).clamp(min=1e-6)
-        inputs = torch.cat([(rows - mean) / std, torch.ones_like(rows[:, :1])], 1).double()
-        weighted = inputs.mT * weight
-        system = weighted @ inputs + ridge * weight.sum() * torch.eye(inputs.shape[1], device=x.device)
-        solution = torch.linalg.solve(system, weighted @ target.double()).float()
-        slope = solution[:-1] / std[:, None]
-        logits = _project_and_upsample(encoder(test.x.flatten(0, 1)), slope, test.x.shape[-3:])
-        predicted = classes[(logits + (solution[-1] - mean @ slope)[:, None, None, None]).argmax(1)]
-        return _mean_dice(predicted, _flatten_labels(test), classes[classes > 0])
-
-
-def _flatten_labels(crops: Crops) -> Int[Tensor, "n i j k"]:
-    if crops.label is None:
-        raise BadInput("the dense probe needs labelled crops, and these have no labels; give a manifest with labels")
-    return crops.label.flatten(0, 1)
-
-
-def _sample_training_rows(
-    pyramid: list[Tensor], y: Int[Tensor, "n i j k"], classes: Int[Tensor, "l"], points: int
-) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m l"], Float[Tensor, "m"]]:
-    """Returns features, one-hot classes and weights of up to `points` evenly spaced voxels per class."""
-    samples, weight = [], []
-    for value in classes:
-        voxels = (y == value).nonzero()
-        sample = voxels[torch.linspace(0, len(voxels) - 1, min(points, len(voxels)), device=y.device).long()]
-        samples.append(sample)
-        weight += [math.sqrt(len(voxels)) / len(sample)] * len(sample)
-    index = torch.cat(samples)
-    rows = torch.cat(
-        [_sample_pyramid(pyramid, index[index[:, 0] == n, 1:].float(), n, y.shape[1:]) for n in range(len(y))]
-    )
-    order = index[:, 0].argsort(stable=True)
-    label = y[tuple(index[order].T)]
-    return rows, (label[:, None] == classes).float(), torch.tensor(weight, device=y.device, dtype=torch.double)[order]
-
-
-def _sample_pyramid(
-    pyramid: list[Tensor], points: Float[Tensor, "m 3"], crop: int, shape: tuple[int, ...]
-) -> Float[Tensor, "m d"]:
-    """Returns the features of all levels at voxels of one crop."""
-    return torch.cat([sample_features(level[crop : crop + 1], points[None], shape)[0] for level in pyramid], 1)
-
-
-def _project_and_upsample(
-    pyramid: list[Tensor], slope: Float[Tensor, "d l"], shape: tuple[int, ...]
-) -> Float[Tensor, "n l i j k"]:
-    """Applies the head, then upsamples: both are linear, and there are fewer classes than features."""
-    slopes = slope.split([level.shape[1] for level in pyramid])
-    logits = (torch.einsum("ncpqr,cl->nlpqr", level, part) for level, part in zip(pyramid, slopes, strict=True))
-    return torch.stack([F.interpolate(x, shape, mode="trilinear", align_corners=False) for x in logits]).sum(0)
-
-
-def _mean_dice(
-    predicted: Int[Tensor, "n i j k"], reference: Int[Tensor, "n i j k"], classes: Int[Tensor, "l"]
-) -> float:
-    scores = [
-        2 * ((predicted == n) & (reference == n)).sum() / ((predicted == n).sum() + (reference == n).sum())
-        for n in classes
-    ]
-    return float(torch.stack(scores).nanmean()) if scores else math.nan

@@ -16,11 +16,11 @@ from medssl.nn.encoder import Encoder, ResEncoder
 from medssl.objectives.contrastive import vicreg
 from medssl.objectives.reconstruction import mae
 from medssl.settings import find_modules
+from medssl.training.probes.linear import dense_probe_dice
 from medssl.training.representation_metrics import (
     CollapseAlarm,
     EmbeddingBuffer,
     alignment,
-    dense_probe_dice,
     knn_accuracy,
     paired_embeddings,
     rank_me,

@@ -12,7 +12,7 @@ from medssl.data.selection.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel
 from medssl.nn.encoder import Encoder
-from medssl.training.representation_metrics import dense_probe_dice
+from medssl.training.probes.linear import dense_probe_dice
 
 MAX_TEST_CROPS = 8  # each from another volume
 
