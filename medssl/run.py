@@ -11,9 +11,11 @@ import yaml
 
 from medssl import config
 from medssl.errors import BadInput
-from medssl.files import sha256, write_checksums, write_json, write_text
+from medssl.files import read_checksums, sha256, write_checksums, write_json, write_text
 from medssl.settings import Settings
 from medssl.version import __version__
+
+PROJECTION_FILE = "projection.safetensors"
 
 SAME_CONTENT = {
     "manifest": "manifest",
@@ -28,6 +30,8 @@ MAX_DIFF_CHARACTERS = 200_000  # of uncommitted changes that are recorded
 @dataclass(frozen=True)
 class Run:
     """A training run: a folder with config.yaml, run.json (metadata) and weights.safetensors.
+
+    A pretraining with a projection head also has projection.safetensors, which no finetuning reads.
 
     A run is open while it trains. `close` makes it read-only and records the hash of its weights.
     """
@@ -106,6 +110,16 @@ class Run:
         return path
 
     @property
+    def projection(self) -> Path | None:
+        """The path of the projection head of a pretraining, checked as the weights are; None if there is none."""
+        path = self.path / PROJECTION_FILE
+        if not path.is_file():
+            return None
+        if self.is_closed and read_checksums(self.path).get(path.name) != sha256(path):
+            raise BadInput(f"{path}: not the bytes that this run wrote; restore the file or train again")
+        return path
+
+    @property
     def is_closed(self) -> bool:
         """Whether the run is closed, which means that its training finished."""
         return self.metadata["state"] == "closed"
@@ -130,7 +144,8 @@ class Run:
         """Closes the run: adds final facts and the hash of the weights, and makes it read-only."""
         facts["weights_sha256"] = sha256(self.path / "weights.safetensors")
         self.update_metadata(**facts, finished=datetime.now(UTC).isoformat(timespec="seconds"), state="closed")
-        write_checksums(self.path, ("config.yaml", "run.json", "weights.safetensors"))
+        names = ["config.yaml", "run.json", "weights.safetensors", PROJECTION_FILE]
+        write_checksums(self.path, [name for name in names if (self.path / name).exists()])
 
 
 def read_git_state() -> dict[str, Any] | None:

@@ -1,9 +1,11 @@
 """The base classes of self-supervised objectives, which compute a loss from unlabelled crops."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,6 +23,19 @@ from medssl.nn.step import Step
 from medssl.settings import Settings
 
 MIN_PATCHES = 16
+
+
+@dataclass(frozen=True)
+class ProjectionHead:
+    """The layers that a loss compares embeddings behind, and that a finetuning does not take over.
+
+    Attributes:
+        layers: The layers, which map the last axis.
+        read: Returns what the layers read at each place of crops, as maps "b d p q r".
+    """
+
+    layers: nn.Sequential
+    read: Callable[[Tensor], Tensor]
 
 
 class Objective(nn.Module):
@@ -67,6 +82,17 @@ class Objective(nn.Module):
     def transferable(self) -> dict[str, nn.Module]:
         """Returns the modules that finetuning can start from: always the encoder, and a decoder of the same type."""
         return {"encoder": self.encoder}
+
+    def projection_head(self) -> ProjectionHead | None:
+        """Returns the projection head; None if there is none, as by default."""
+        return None
+
+    def read_cells(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
+        """Returns the coarsest features twice, which are the mean and the maximum of each cell by itself.
+
+        A projection head for the mean and the maximum of a crop reads them as crops of one cell.
+        """
+        return torch.cat([self.encoder(x)[-1]] * 2, 1)
 
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Returns named volumes of the first crop that illustrate the objective; none by default."""

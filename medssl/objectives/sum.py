@@ -17,7 +17,7 @@ from medssl.config import class_for_config, module_choice
 from medssl.data.crops import Crops
 from medssl.nn.encoder import Encoder
 from medssl.nn.step import Step
-from medssl.objectives.base import EncodedPatches, MaskedObjective, Objective
+from medssl.objectives.base import EncodedPatches, MaskedObjective, Objective, ProjectionHead
 from medssl.settings import Settings
 
 DEFAULT_WEIGHTS = {"spark": 1.0, "global_local": 0.1}
@@ -121,6 +121,11 @@ class Sum(Objective):
         for _, term in self.list_terms():
             parts = term.transferable() | parts
         return parts
+
+    def projection_head(self) -> ProjectionHead | None:
+        """Returns the projection head of the first objective that has one."""
+        heads = (term.projection_head() for _, term in self.list_terms())
+        return next((head for head in heads if head), None)
 
     def preview(self, crops: Crops) -> dict[str, Float[Tensor, "c i j k"]]:
         """Returns the previews of all objectives, named after them."""

@@ -19,7 +19,7 @@ from medssl.nn.collectives import is_distributed
 from medssl.nn.interop import weight_transfer
 from medssl.objectives.base import Objective
 from medssl.render import report
-from medssl.run import Run
+from medssl.run import PROJECTION_FILE, Run
 from medssl.tasks.base import Task
 from medssl.training.callbacks.dense_probe import DenseProbeCallback
 from medssl.training.callbacks.plateau_checkpoint import PlateauCheckpoint
@@ -204,6 +204,9 @@ def _save_weights(trainer: Trainer, module: LitTraining, run: Run, checkpoints: 
     for part in parts.values():
         lora.merge_adapters(part)
     weight_transfer.save_parts(parts, run.path / "weights.safetensors")
+    head = module.learner.projection_head() if isinstance(module.learner, Objective) else None
+    if head is not None:
+        weight_transfer.save_parts({"projection": head.layers}, run.path / PROJECTION_FILE)
     for path in (*list_checkpoints(run.path, STEP), *list_checkpoints(run.path, BEST)):
         delete_checkpoint(path)
     return scores

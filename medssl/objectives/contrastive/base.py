@@ -14,7 +14,7 @@ from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
 from medssl.nn.norms import LayerNorm
 from medssl.nn.regions import sample_features, sample_matching_points
-from medssl.objectives.base import Objective
+from medssl.objectives.base import Objective, ProjectionHead
 from medssl.settings import Settings
 
 
@@ -54,6 +54,10 @@ class PointObjective(Objective):
     def compute_maps(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b d p q r"]:
         """Returns the feature maps that embeddings are sampled from."""
         raise NotImplementedError
+
+    def projection_head(self) -> ProjectionHead:
+        """Returns the layers that expand features to embeddings."""
+        return ProjectionHead(self.expand, self.compute_maps)
 
     def embed_points(
         self, crops: Crops

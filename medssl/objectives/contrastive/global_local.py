@@ -40,10 +40,11 @@ from medssl.nn.regions import (
 )
 from medssl.nn.ring_buffer import RingBuffer
 from medssl.nn.self_supervision.contrastive_loss import contrastive_loss, mix_hard_negatives, paired_view_mask
+from medssl.nn.self_supervision.global_head import GlobalHead
 from medssl.nn.self_supervision.sorting import sorting_loss
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
+from medssl.objectives.base import Objective, ProjectionHead
 from medssl.settings import Settings
 
 AXES = ("left-right", "back-front", "feet-head")
@@ -257,21 +258,13 @@ class GlobalLocal(Objective):
             return
         follow(self.key, nn.ModuleList([self.encoder, self.head]), self.config.momentum)
 
+    def projection_head(self) -> ProjectionHead | None:
+        """Returns the head of the global loss; None if this stage does without."""
+        return None if self.config.stage == "local" else ProjectionHead(self.head.mlp, self.read_cells)
+
     def transferable(self) -> dict[str, nn.Module]:
         """Returns the encoder, and the decoder if this stage trains it."""
         return super().transferable() | ({"decoder": self.decoder} if self.config.stage != "global" else {})
-
-
-class GlobalHead(nn.Module):
-    """Computes the embedding of a crop from the mean and the maximum of its coarsest features."""
-
-    def __init__(self, in_channels: int, width: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * in_channels, in_channels), nn.GELU(), nn.Linear(in_channels, width))
-
-    def forward(self, x: Float[Tensor, "n c p q r"]) -> Float[Tensor, "n d"]:
-        """Returns the embedding without L2 normalisation."""
-        return self.mlp(torch.cat([x.mean((2, 3, 4)), x.amax((2, 3, 4))], 1))
 
 
 def take_center(maps: Float[Tensor, "n d p q r"]) -> Float[Tensor, "n d"]:

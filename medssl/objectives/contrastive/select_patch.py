@@ -20,7 +20,7 @@ from medssl.nn import masks
 from medssl.nn.encoder import Encoder
 from medssl.nn.self_supervision.tokens import average_tokens, to_tokens
 from medssl.nn.step import Step
-from medssl.objectives.base import CellConfig, CellObjective, EncodedPatches
+from medssl.objectives.base import CellConfig, CellObjective, EncodedPatches, ProjectionHead
 
 
 class Config(CellConfig):
@@ -55,6 +55,10 @@ class SelectPatch(CellObjective):
         accuracy = masks.masked_mean((logits.argmax(2) == correct).float(), is_hidden)
         pairs = (average_tokens(context, visible.flatten(1)), average_tokens(content, is_hidden))
         return Step(masks.masked_mean(error, is_hidden), {"accuracy": accuracy}, pairs)
+
+    def projection_head(self) -> ProjectionHead:
+        """Returns the layer behind which candidates are compared."""
+        return ProjectionHead(nn.Sequential(self.project), lambda x: self.encoder(x)[-1])
 
     def encode_candidates(
         self, x: Float[Tensor, "b c i j k"], hidden: Bool[Tensor, "b 1 p q r"]

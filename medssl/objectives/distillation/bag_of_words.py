@@ -24,7 +24,7 @@ from medssl.nn.self_supervision.prototypes import compute_divergence
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.self_supervision.tokens import swap_views, to_tokens
 from medssl.nn.step import Step
-from medssl.objectives.base import Objective
+from medssl.objectives.base import Objective, ProjectionHead
 from medssl.settings import Settings
 
 NUM_LEVELS = 2  # the coarsest ones, each with a vocabulary of its own
@@ -105,6 +105,12 @@ class BagOfWords(Objective):
         query, keys = self.heads[level](embedding).float(), self.word_heads[level](vocabulary).float()
         with torch.autocast(query.device.type, enabled=False):
             return F.normalize(query, dim=-1) @ F.normalize(keys, dim=-1).mT
+
+    def projection_head(self) -> ProjectionHead:
+        """Returns the head that is compared with the words of the coarsest level."""
+        layers = self.heads[-1]
+        assert isinstance(layers, nn.Sequential)
+        return ProjectionHead(layers, self.read_cells)
 
     def after_step(self) -> None:
         """Lets the teacher follow the encoder."""

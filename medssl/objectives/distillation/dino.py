@@ -27,7 +27,7 @@ from medssl.nn.self_supervision.prototypes import PrototypeHead, assign_equally,
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
 from medssl.nn.self_supervision.tokens import swap_views, to_tokens
 from medssl.nn.step import Step
-from medssl.objectives.base import CellConfig, CellObjective
+from medssl.objectives.base import CellConfig, CellObjective, ProjectionHead
 
 CENTRE_MOMENTUM = 0.9
 MIN_LOCAL_PATCHES = 3  # along each axis, as bf16 needs on a CPU
@@ -165,6 +165,10 @@ class Dino(CellObjective):
         return torch.stack(
             [crop[:, i : i + p, j : j + q, k : k + r] for crop, (i, j, k) in zip(x, corners, strict=True)]
         )
+
+    def projection_head(self) -> ProjectionHead:
+        """Returns the layers before the prototypes of whole crops."""
+        return ProjectionHead(self.head.mlp, self.read_cells)
 
     def after_step(self) -> None:
         """Lets the teacher follow the encoder and the heads."""
