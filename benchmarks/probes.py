@@ -40,7 +40,7 @@ def main(work: str = "runs/probes", *sets: str) -> None:
 
 def probe(run: Run, manifest: Manifest) -> tuple[str, ...]:
     """The probe of a pretrained encoder, that of random ones, their paired difference, and the CPU minutes it took."""
-    score = probe_run(run, manifest, VOLUMES, SEEDS)
+    score = probe_run(run, manifest, VOLUMES, SEEDS)[0].linear
     spent = run.metadata["resource_usage"]["cpu_hours"] * 60
     return f"{score.trained:.3f}", f"{score.untrained:.3f}", score.difference.format("+.3f"), f"{spent:.0f}"
 

@@ -5,9 +5,12 @@ from pathlib import Path
 
 from medssl.errors import BadInput
 
+SCORE_COLUMNS = ("untrained", "difference [95 % over draws]")
+COLUMNS = ("run", "features", "linear: Dice", *SCORE_COLUMNS, "kNN: accuracy", *SCORE_COLUMNS)
+
 
 def main(words: list[str]) -> None:
-    """Prints the Dice of linear heads on the features of each run, and on those of untrained encoders."""
+    """Prints the linear and the kNN probe of each run, and of untrained networks."""
     args = build_parser().parse_args(words)
     from medssl.data.manifest import Manifest
     from medssl.fewshot.probe_runs import probe_run
@@ -19,10 +22,13 @@ def main(words: list[str]) -> None:
         )
     manifest = Manifest.read(args.manifest)
     runs = [Run.open(path) for path in args.runs]
-    print("| run | Dice on its features | on untrained ones | difference [95 % over draws] |\n|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
     for run in runs:
-        score = probe_run(run, manifest, args.num_labelled, args.draws)
-        print(f"| {run.path} | {score.trained:.3f} | {score.untrained:.3f} | {score.difference.format('+.3f')} |")
+        for row in probe_run(run, manifest, args.num_labelled, args.draws):
+            cells = [str(run.path), row.features]
+            for score in (row.linear, row.knn):
+                cells += [f"{score.trained:.3f}", f"{score.untrained:.3f}", score.difference.format("+.3f")]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,9 +37,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="finished pretrainings or finetunings")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv of a store with labels")
     parser.add_argument(
-        "--num-labelled", type=int, default=4, help="labelled volumes that a head is fitted on (default: 4)"
+        "--num-labelled", type=int, default=4, help="labelled volumes that probes are fitted on (default: 4)"
     )
     parser.add_argument(
-        "--draws", type=int, default=5, help="draws of labelled volumes and untrained encoders (default: 5)"
+        "--draws", type=int, default=5, help="draws of labelled volumes and untrained networks (default: 5)"
     )
     return parser

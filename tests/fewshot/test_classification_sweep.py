@@ -84,9 +84,11 @@ def test_a_probe_compares_frozen_features_with_untrained_ones(sweep, manifest, c
     runs = [sweep[0].out / "pretrained" / name for name in ("spark", "contrastive")]
     args = [*runs, "--manifest", manifest, "--num-labelled", 5, "--draws", 2]
     assert cli.run("probe", [str(arg) for arg in args]) == 0
-    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[-2:]]
-    assert [row[0].removeprefix("| ") for row in rows] == list(map(str, runs))
-    assert all(0 <= float(dice) <= 1 for row in rows for dice in row[1:3])
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    layers = ["before the head", "after layer 1 of the head", "after layer 2 of the head"]
+    features = [(runs[0], "encoder, all levels"), *((runs[1], name) for name in ["encoder, all levels", *layers])]
+    assert [(row[0], row[1]) for row in rows] == [(str(run), name) for run, name in features]
+    assert all(0 <= float(score) <= 1 for row in rows for score in (*row[2:4], *row[5:7]))
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,14 @@ import math
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from medssl.data.crops import Crops
-from medssl.nn.encoder import Encoder
 from medssl.training.probes.voxel_features import flatten_labels, sample_levels, select_voxels
 from medssl.training.representation_metrics import eval_mode
 
 
-def dense_probe_dice(encoder: Encoder, train: Crops, test: Crops, points: int = 2000, ridge: float = 1e-3) -> float:
+def dense_probe_dice(features: nn.Module, train: Crops, test: Crops, points: int = 2000, ridge: float = 1e-3) -> float:
     """Fits a 1x1x1 head on frozen features of all levels and returns its mean Dice on other crops.
 
     The head is a ridge regression onto the classes in closed form, on equally many voxels of each class. Weights are
@@ -21,17 +20,17 @@ def dense_probe_dice(encoder: Encoder, train: Crops, test: Crops, points: int = 
     predicts them everywhere.
 
     Args:
-        encoder: Source of the features; it is not trained.
+        features: Computes feature maps of crops, fine to coarse, such as an encoder; it is not trained.
         train: Labelled crops to fit the head on.
         test: Labelled crops to score the head on.
         points: Largest number of voxels per class.
         ridge: Strength of the regularization.
     """
-    with eval_mode(encoder), torch.autocast(train.x.device.type, enabled=False):
+    with eval_mode(features), torch.autocast(train.x.device.type, enabled=False):
         x, y = train.x.flatten(0, 1), flatten_labels(train)
         classes = y.unique()
         index = select_voxels(y, classes, points)
-        rows, label = torch.cat(sample_levels(encoder(x), index, y.shape[1:]), 1), y[tuple(index.T)]
+        rows, label = torch.cat(sample_levels(features(x), index, y.shape[1:]), 1), y[tuple(index.T)]
         target, weight = (label[:, None] == classes).float(), _weigh_rows(label, y, classes)
         mean, std = rows.mean(0), rows.std(0).clamp(min=1e-6)
         inputs = torch.cat([(rows - mean) / std, torch.ones_like(rows[:, :1])], 1).double()
@@ -39,7 +38,7 @@ def dense_probe_dice(encoder: Encoder, train: Crops, test: Crops, points: int = 
         system = weighted @ inputs + ridge * weight.sum() * torch.eye(inputs.shape[1], device=x.device)
         solution = torch.linalg.solve(system, weighted @ target.double()).float()
         slope = solution[:-1] / std[:, None]
-        logits = _project_and_upsample(encoder(test.x.flatten(0, 1)), slope, test.x.shape[-3:])
+        logits = _project_and_upsample(features(test.x.flatten(0, 1)), slope, test.x.shape[-3:])
         predicted = classes[(logits + (solution[-1] - mean @ slope)[:, None, None, None]).argmax(1)]
         return _mean_dice(predicted, flatten_labels(test), classes[classes > 0])
 
