@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -22,7 +22,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.transforms import augmentation, spatial
 from medssl.data.transforms.augmentation import AugmentConfig
-from medssl.data.transforms.spatial import Spacing, draw_uniform_number
+from medssl.data.transforms.spatial import Spacing, Triple, draw_uniform_number
 from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.objectives.reconstruction.spark import Config, Spark
 from medssl.training import data_loaders as feed
@@ -87,22 +87,39 @@ def torch_operators() -> Iterator[None]:
 
     with (
         patch.object(spatial, "interpolate_linear", interpolate),
-        patch.object(augmentation, "_lower_quality", lower_quality),
+        patch.object(augmentation, "_draw_quality", draw_quality),
+        patch.object(augmentation, "multiply_axes", lower_quality),
     ):
         yield
 
 
-def lower_quality(config: AugmentConfig, x: Tensor, spacing_mm: Spacing, generator: Generator) -> Tensor:
-    """Blurs and coarsens as the augmentation does, by a convolution along each axis and by two resamplings."""
+@dataclass(frozen=True)
+class Quality:
+    """The widths of a blur along the axes in voxels, and the shape of a coarse scan; empty for none."""
+
+    sigmas: tuple[float, ...]
+    coarse_shape: tuple[int, ...]
+
+
+def draw_quality(config: AugmentConfig, size: Triple, spacing_mm: Spacing, generator: Generator) -> tuple[Quality, ...]:
+    """Draws the blur and the coarse scan that the augmentation draws."""
     has_blur, is_coarse = (augmentation._draw_chance(config, generator) for _ in range(2))
+    sigmas, shape = (), ()
     if has_blur:
         sigma = draw_uniform_number(generator, 0.3, max(0.3, config.blur))
-        for axis, mm in enumerate(spacing_mm):
-            x = convolve(x, sigma * min(spacing_mm) / mm, axis)
+        sigmas = tuple(sigma * min(spacing_mm) / mm for mm in spacing_mm)
     if is_coarse:
         coarse_mm = min(spacing_mm) / draw_uniform_number(generator, config.zoom, 1)
-        shape = [max(1, round(n * min(1.0, mm / coarse_mm))) for n, mm in zip(x.shape[1:], spacing_mm, strict=True)]
-        coarse = functional.interpolate(x[None], size=shape, mode="trilinear", align_corners=False)
+        shape = tuple(max(1, round(n * min(1.0, mm / coarse_mm))) for n, mm in zip(size, spacing_mm, strict=True))
+    return (Quality(sigmas, shape),)
+
+
+def lower_quality(quality: tuple[Quality, ...], x: Tensor) -> Tensor:
+    """Blurs and coarsens as the augmentation does, by a convolution along each axis and by two resamplings."""
+    for axis, sigma in enumerate(quality[0].sigmas):
+        x = convolve(x, sigma, axis)
+    if quality[0].coarse_shape:
+        coarse = functional.interpolate(x[None], size=quality[0].coarse_shape, mode="trilinear", align_corners=False)
         x = functional.interpolate(coarse, size=x.shape[1:], mode="trilinear", align_corners=False)[0]
     return x
 

@@ -1,6 +1,8 @@
 """Augments a crop and its label together, in millimetres, as a pure function of the scan and a random generator."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -23,7 +25,7 @@ from medssl.data.transforms.spatial import (
 )
 from medssl.settings import Settings
 
-Matrix = Float[Tensor, "n n"]
+Matrix = Float[Tensor, "_ _"]  # square, of a size for each axis
 ElasticStrength = Annotated[float, Field(ge=0, le=0.2)]
 
 
@@ -70,31 +72,123 @@ class AugmentConfig(Settings):
     )
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """One round of random changes of a crop, drawn on the CPU and applied on any device.
+
+    Attributes:
+        spatial: Rotation, scale and elastic deformation; None for none.
+        mirrored_axes: Axes to mirror, counted from the last one: -3 to -1.
+        exchanged_labels: Pairs of label values to exchange.
+        quality: Matrices along i, j, k that blur and simulate a coarse scan; empty for neither.
+        noise: Gaussian noise with a standard deviation of 1; None for none.
+        noise_level: Factor on the noise.
+        contrast: Factor on the distance of a voxel from the mean of its channel; None leaves the brightness too.
+        brightness: Change of the brightness.
+        gamma: Exponent of the intensities; None for none.
+    """
+
+    spatial: SpatialTransform | None
+    mirrored_axes: tuple[int, ...]
+    exchanged_labels: tuple[tuple[int, int], ...]
+    quality: tuple[Matrix, ...]
+    noise: Float[Tensor, "c i j k"] | None
+    noise_level: float
+    contrast: float | None
+    brightness: float
+    gamma: float | None
+
+    def apply(self, corner: Triple, x: Float[Tensor, "c x y z"], label: Int[Tensor, "x y z"] | None) -> ImageAndLabel:
+        """Returns the changed crop; neither argument changes.
+
+        Args:
+            corner: First voxel of the box that is given, relative to that of the crop.
+            x: Intensities in [0, 1].
+            label: Label values, which are never interpolated.
+        """
+        if self.spatial is not None:
+            x, label = self.spatial.resample(corner, x, label)
+        if label is not None:
+            label = _exchange_labels(label, self.exchanged_labels).flip(self.mirrored_axes)
+        x = multiply_axes(self.quality, x.flip(self.mirrored_axes))
+        # In place from here on: a flip, also about no axis, has copied the crop.
+        if self.noise is not None:
+            x.add_(self.noise, alpha=self.noise_level)
+        if self.contrast is not None:
+            mean = x.mean((1, 2, 3), keepdim=True)
+            x.mul_(self.contrast).add_(mean * (1 - self.contrast) + self.brightness)
+        if self.gamma is not None:
+            x.clamp_(0, 1).pow_(self.gamma)
+        return x.clamp_(0, 1), label
+
+
+@dataclass(frozen=True)
+class PendingView:
+    """A box of a scan, and the changes that make a crop of it.
+
+    Attributes:
+        x: Intensities in [0, 1].
+        label: Label values; None for a scan without label.
+        corner: First voxel of the box, relative to that of the crop; turned crops need boxes that reach beyond them.
+        augmentation: The changes; None if the box is the crop.
+    """
+
+    x: Float[Tensor, "c x y z"]
+    label: Int[Tensor, "x y z"] | None
+    corner: Triple = (0, 0, 0)
+    augmentation: Augmentation | None = None
+
+    def augment(self) -> ImageAndLabel:
+        """Returns intensities in [0, 1] and label values of the crop."""
+        if self.augmentation is None:
+            return self.x, self.label
+        return self.augmentation.apply(self.corner, self.x, self.label)
+
+
 def augment(
     config: AugmentConfig, read: ReadBox, size: Triple, spacing_mm: Spacing, generator: Generator
 ) -> ImageAndLabel:
-    """Cuts a crop with one random round of changes.
-
-    Args:
-        config: Probability and strength of each change.
-        read: Returns the intensities in [0, 1] and the label values (None for a scan without label) of a box of the
-            scan. Its corner is relative to that of the crop; turned crops need boxes that reach beyond the crop, so
-            that nothing but the scan enters.
-        size: Shape of the crop in voxels.
-        spacing_mm: Voxel spacing of the scan.
-        generator: Source of all randomness.
+    """Cuts a crop with one random round of changes; see `draw_view` for the arguments.
 
     Returns:
         Intensities in [0, 1], and label values, which are never interpolated.
     """
-    transform = draw_spatial_transform(config, size, spacing_mm, generator)
-    x, label = read((0, 0, 0), size) if transform is None else transform.resample(read)
-    x, label = _flip(config, x, label, generator)
-    x = _lower_quality(config, x, spacing_mm, generator)
-    for change_values in (_add_noise, _change_contrast_and_brightness, _apply_gamma):
-        if _draw_chance(config, generator):
-            change_values(config, x, generator)  # in place: a flip, also about no axis, has copied the crop
-    return x.clamp_(0, 1), label
+    return draw_view(config, read, size, spacing_mm, generator).augment()
+
+
+def draw_view(
+    config: AugmentConfig, read: ReadBox, size: Triple, spacing_mm: Spacing, generator: Generator
+) -> PendingView:
+    """Draws one random round of changes and reads what it needs of the scan.
+
+    Args:
+        config: Probability and strength of each change.
+        read: Returns the intensities in [0, 1] and the label values (None for a scan without label) of a box of the
+            scan, from its corner relative to that of the crop and its shape.
+        size: Shape of the crop in voxels.
+        spacing_mm: Voxel spacing of the scan.
+        generator: Source of all randomness.
+    """
+    spatial = draw_spatial_transform(config, size, spacing_mm, generator)
+    corner, shape = ((0, 0, 0), size) if spatial is None else spatial.find_box()
+    x, label = read(corner, shape)
+    coins = torch.rand(3, generator=generator).tolist()
+    mirrored_axes = tuple(axis - 3 for axis in range(3) if config.flip[axis] and coins[axis] < 0.5)
+    exchanged_labels = config.left_right_pairs if -3 in mirrored_axes else ()  # i runs from left to right
+    quality = _draw_quality(config, size, spacing_mm, generator)
+    noise, noise_level, contrast, brightness, gamma = None, 0.0, None, 0.0, None
+    if _draw_chance(config, generator):
+        noise_level = draw_uniform_number(generator, 0, config.noise)
+        noise = torch.randn(len(x), *size, generator=generator)
+    if _draw_chance(config, generator):
+        contrast = draw_uniform_number(generator, 1 - config.contrast, 1 + config.contrast)
+        brightness = draw_uniform_number(generator, -config.brightness, config.brightness)
+    if _draw_chance(config, generator):
+        gamma = math.exp(draw_uniform_number(generator, -config.gamma, config.gamma))
+    augmentation = Augmentation(
+        spatial, mirrored_axes, exchanged_labels, quality, noise, noise_level, contrast, brightness, gamma
+    )
+    return PendingView(x, label, corner, augmentation)
 
 
 def draw_spatial_transform(
@@ -118,41 +212,25 @@ def _draw_chance(config: AugmentConfig, generator: Generator) -> bool:
     return draw_uniform_number(generator, 0, 1) < config.probability
 
 
-def _flip(
-    config: AugmentConfig, x: Float[Tensor, "c i j k"], label: Int[Tensor, "i j k"] | None, generator: Generator
-) -> ImageAndLabel:
-    coins = torch.rand(3, generator=generator).tolist()
-    axes = [axis - 3 for axis in range(3) if config.flip[axis] and coins[axis] < 0.5]
-    if label is not None and -3 in axes:
-        label = _swap_left_right(config, label)
-    return x.flip(axes), None if label is None else label.flip(axes)
+def _exchange_labels(label: Int[Tensor, "i j k"], pairs: Sequence[tuple[int, int]]) -> Int[Tensor, "i j k"]:
+    """Exchanges the two label values of each pair."""
+    if not pairs:
+        return label
+    exchanged = label.clone()
+    for a, b in pairs:
+        exchanged[label == a], exchanged[label == b] = b, a
+    return exchanged
 
 
-def _swap_left_right(config: AugmentConfig, label: Int[Tensor, "i j k"]) -> Int[Tensor, "i j k"]:
-    """Exchanges the label values of left and right; stored volumes run from left to right along i."""
-    counterpart = {a: b for pair in config.left_right_pairs for a, b in (pair, pair[::-1])}
-    swapped = label.clone()
-    for a, b in counterpart.items():
-        swapped[label == a] = b
-    return swapped
-
-
-def _lower_quality(
-    config: AugmentConfig, x: Float[Tensor, "c i j k"], spacing_mm: Spacing, generator: Generator
-) -> Float[Tensor, "c i j k"]:
-    """Blurs a crop, and simulates a coarse scan, each with its probability.
+def _draw_quality(config: AugmentConfig, size: Triple, spacing_mm: Spacing, generator: Generator) -> tuple[Matrix, ...]:
+    """Draws a blur and a simulated coarse scan, each with its probability, as one matrix along each axis.
 
     Both act along one axis after the other. Their matrices are multiplied first, so that both cost no more than one,
     and a multiplication of matrices takes a fraction of the time of torch's own operators for volumes on a CPU.
     """
     changes = [matrices for matrices in (make_blur, make_coarse_scan) if _draw_chance(config, generator)]
-    if not changes:
-        return x
-    shape = (x.shape[1], x.shape[2], x.shape[3])
-    matrices = [change(config, shape, spacing_mm, generator) for change in changes]
-    for axis, of_axis in enumerate(zip(*matrices, strict=True)):
-        x = multiply_axis(of_axis[-1] @ of_axis[0] if len(of_axis) > 1 else of_axis[0], x, axis)
-    return x
+    matrices = [change(config, size, spacing_mm, generator) for change in changes]
+    return tuple(axis[-1] @ axis[0] if len(axis) > 1 else axis[0] for axis in zip(*matrices, strict=True))
 
 
 def make_blur(config: AugmentConfig, shape: Triple, spacing_mm: Spacing, generator: Generator) -> list[Matrix]:
@@ -195,24 +273,15 @@ def make_coarse_scan(config: AugmentConfig, shape: Triple, spacing_mm: Spacing, 
     return matrices
 
 
+def multiply_axes(matrices: Sequence[Matrix], x: Float[Tensor, "c i j k"]) -> Float[Tensor, "c i j k"]:
+    """Multiplies the matrix of each axis with the rows of voxels along it; no matrices change nothing."""
+    for axis, matrix in enumerate(matrices):
+        x = multiply_axis(matrix, x, axis)
+    return x
+
+
 def multiply_axis(matrix: Matrix, x: Float[Tensor, "c i j k"], axis: int) -> Float[Tensor, "c i j k"]:
     """Multiplies a matrix with each row of voxels along an axis."""
     if axis == 0:
         return (matrix @ x.flatten(2)).view_as(x)
     return matrix @ x if axis == 1 else x @ matrix.T
-
-
-def _add_noise(config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator) -> None:
-    level = draw_uniform_number(generator, 0, config.noise)
-    x.add_(torch.randn(x.shape, generator=generator), alpha=level)
-
-
-def _change_contrast_and_brightness(config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator) -> None:
-    mean = x.mean((1, 2, 3), keepdim=True)
-    contrast = draw_uniform_number(generator, 1 - config.contrast, 1 + config.contrast)
-    brightness = draw_uniform_number(generator, -config.brightness, config.brightness)
-    x.mul_(contrast).add_(mean * (1 - contrast) + brightness)
-
-
-def _apply_gamma(config: AugmentConfig, x: Float[Tensor, "c i j k"], generator: Generator) -> None:
-    x.clamp_(0, 1).pow_(math.exp(draw_uniform_number(generator, -config.gamma, config.gamma)))

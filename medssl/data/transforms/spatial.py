@@ -12,7 +12,7 @@ from torch.nn import functional as F
 CONTROL_INTERVALS = 4  # between the control points of an elastic deformation, along the longest side of a crop
 MAX_DISPLACEMENT = 0.4  # of a control point, in distances between them; below 0.5 neighbours never change places
 THICK_SLICE_RATIO = 3  # of voxel sides, from which nnU-Net treats a scan as a stack of slices
-SLAB = 4  # planes that are resampled at once; their positions fit into the cache of a processor
+SLAB = 4  # planes that are resampled at once on a CPU; their positions fit into the cache of a processor
 
 Triple = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -38,9 +38,10 @@ class ControlPoints:
         """Returns the weight of each control point along an axis at voxel coordinates."""
         count = self.displacement.shape[1 + axis]
         if count == 1:
-            return torch.ones(len(coordinates), 1)
+            return coordinates.new_ones(len(coordinates), 1)
         position = ((coordinates + 0.5) * self.steps[axis]).clamp(max=count - 1)
-        return (1 - (position[:, None] - torch.arange(count)).abs()).clamp(min=0)
+        points = torch.arange(count, device=coordinates.device)
+        return (1 - (position[:, None] - points).abs()).clamp(min=0)
 
     def knots(self, axis: int) -> list[float]:
         """Returns the voxel coordinates of the control points along an axis, where the deformation has its kinks."""
@@ -63,31 +64,42 @@ class SpatialTransform:
 
     def source_positions(self) -> Float[Tensor, "3 i j k"]:
         """Returns the voxel index in the scan that each voxel is read from, counted from the corner of the crop."""
-        i, j, k = (torch.arange(n, dtype=torch.float32) for n in self.size)
-        return multiply_rows(*self._factorize((i, j, k)))
+        return multiply_rows(*self._factorize(self._list_coordinates()))
 
-    def resample(self, read: ReadBox) -> ImageAndLabel:
-        """Reads the part of the scan that the crop needs and resamples it: linear for the image, nearest for the label.
+    def find_box(self) -> tuple[Triple, Triple]:
+        """Returns the box of the scan that the crop is read from: its corner, relative to the crop's, and its shape."""
+        low, high = self._find_bounds()
+        i, j, k = (math.floor(value) for value in low)
+        x, y, z = (max(2, math.ceil(value) + 1 - first) for first, value in zip((i, j, k), high, strict=True))
+        return (i, j, k), (x, y, z)
+
+    def resample(
+        self, corner: Triple, image: Float[Tensor, "c x y z"], label: Int[Tensor, "x y z"] | None
+    ) -> ImageAndLabel:
+        """Resamples the box of `find_box`: linear for the image, nearest for the label.
 
         Args:
-            read: Returns image and label of a box of the scan, from its corner relative to the crop's and its shape.
+            corner: First voxel of the box, relative to that of the crop.
+            image: Intensities of the box.
+            label: Label values of the box.
         """
-        low, high = self._find_bounds()
-        corner = [math.floor(value) for value in low]
-        size = [max(2, math.ceil(value) + 1 - first) for first, value in zip(corner, high, strict=True)]
-        image, label = read((corner[0], corner[1], corner[2]), (size[0], size[1], size[2]))
-        i, j, k = (torch.arange(n, dtype=torch.float32) for n in self.size)
-        columns, rows = self._factorize((i, j, k))
-        columns[..., -2] -= torch.tensor(corner, dtype=columns.dtype)[:, None, None]
+        columns, rows = self._factorize(self._list_coordinates())
+        columns[..., -2] -= columns.new_tensor(corner)[:, None, None]
         resampled = image.new_empty(len(image), *self.size)
         nearest = None if label is None else label.new_empty(self.size)
-        for start in range(0, self.size[0], SLAB):
-            slab = slice(start, start + SLAB)
+        planes = SLAB if image.device.type == "cpu" else self.size[0]
+        for start in range(0, self.size[0], planes):
+            slab = slice(start, start + planes)
             positions = multiply_rows(columns[:, slab], rows)
             interpolate_linear(image, positions, resampled[:, slab])
             if label is not None and nearest is not None:
                 nearest[slab] = take_nearest(label, positions)
         return resampled, nearest
+
+    def _list_coordinates(self) -> Coordinates:
+        """Returns the coordinates of the voxels of the crop along each axis."""
+        i, j, k = (torch.arange(n, dtype=torch.float32, device=self.matrix.device) for n in self.size)
+        return i, j, k
 
     def _factorize(self, coordinates: Coordinates) -> tuple[Float[Tensor, "3 i j r"], Float[Tensor, "r k"]]:
         """Returns factors of the positions at a grid of voxel coordinates, whose product over r they are.
@@ -96,7 +108,7 @@ class SpatialTransform:
         to the line: its value at the centre of the crop, and its slope.
         """
         i, j, k = (axis - (n - 1) / 2 for axis, n in zip(coordinates, self.size, strict=True))
-        centre = (torch.tensor(self.size, dtype=torch.float32) - 1)[:, None, None] / 2
+        centre = (self.matrix.new_tensor(self.size) - 1)[:, None, None] / 2
         line = self.matrix[:, 0, None, None] * i[:, None] + self.matrix[:, 1, None, None] * j + centre
         columns = [torch.stack([line, self.matrix[:, 2, None, None].expand_as(line)], -1)]
         rows = [torch.stack([torch.ones_like(k), k])]
@@ -136,7 +148,8 @@ def interpolate_linear(
     image = image.contiguous()
     plane = positions[0].floor().clamp_(0, planes - 2)
     fraction = positions[0] - plane
-    first, last = int(plane.min()), int(plane.max())
+    # Fewer planes fit into the cache of a processor; to read their number from another device would wait for it.
+    first, last = (int(plane.min()), int(plane.max())) if image.device.type == "cpu" else (0, planes - 2)
     num_rows = (last - first + 1) * height
     row = positions[1].add(plane.sub_(first), alpha=height)
     grid = positions.new_empty(*plane.shape, 2)  # filled in place, which is faster than a stack
@@ -154,7 +167,7 @@ def interpolate_linear(
 def take_nearest(label: Int[Tensor, "x y z"], positions: Float[Tensor, "3 i j k"]) -> Int[Tensor, "i j k"]:
     """Returns the values of the voxels that are nearest to positions inside a label volume."""
     _, height, width = label.shape
-    last = torch.tensor(label.shape)[:, None, None, None] - 1
+    last = torch.tensor(label.shape, device=label.device)[:, None, None, None] - 1
     i, j, k = positions.round().long().clamp_(min=0).minimum(last)
     return label.reshape(-1)[(i * height + j) * width + k]
 

@@ -18,6 +18,7 @@ from medssl.data.transforms.augmentation import (
     draw_spatial_transform,
     make_blur,
     make_coarse_scan,
+    multiply_axes,
     multiply_axis,
 )
 from medssl.data.transforms.augmentation import augment as augment_scan
@@ -51,6 +52,12 @@ def augment(config, x, label, generator, spacing_mm=(1.0, 1.0, 1.0)):
         return cut(x, corner, size), None if label is None else cut(label, corner, size)
 
     return augment_scan(config, read, tuple(x.shape[1:]), spacing_mm, generator)
+
+
+def resample(transform, read):
+    """Resamples the box of a scan that a transform needs."""
+    corner, shape = transform.find_box()
+    return transform.resample(corner, *read(corner, shape))
 
 
 def make_generator(seed):
@@ -200,7 +207,7 @@ def test_an_augmented_place_is_the_place_in_the_scan():
     for seed in range(4):
         transform = draw_spatial_transform(config, size, (1.0, 1.5, 2.0), make_generator(seed))
         expected = intensity(transform.source_positions())
-        assert torch.allclose(transform.resample(read)[0][0], expected, atol=1e-5)
+        assert torch.allclose(resample(transform, read)[0][0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "value"), [("blur", 2.0), ("zoom", 0.25)])
@@ -316,7 +323,7 @@ def test_resampling_agrees_with_torch(seed, spacing_mm):
 
     config = AugmentConfig(**NO_CHANGE | {"rotate_deg": 30, "scale": 0.2, "elastic": 0.2})
     transform = draw_spatial_transform(config, (14, 18, 9), spacing_mm, make_generator(seed))
-    x, label = transform.resample(read)
+    x, label = resample(transform, read)
     last = torch.tensor(box["x"].shape[1:])[:, None, None, None] - 1
     grid = (2 * (transform.source_positions() - box["corner"]) / last - 1).flip(0).movedim(0, -1)[None]
     options = {"padding_mode": "border", "align_corners": True}
@@ -357,7 +364,7 @@ def test_a_coarse_scan_is_resampled_to_it_and_back(spacing_mm):
 def test_blur_and_coarse_scan_together_act_one_after_the_other():
     config = AugmentConfig(**NO_CHANGE | {"probability": 1, "blur": 1.5, "zoom": 0.5})
     x, spacing_mm = torch.rand(1, 9, 10, 12, generator=make_generator(1)), (1.0, 1.0, 1.5)
-    both = augmentation._lower_quality(config, x, spacing_mm, make_generator(3))
+    both = multiply_axes(augmentation._draw_quality(config, x.shape[1:], spacing_mm, make_generator(3)), x)
     generator = make_generator(3)
     torch.rand(2, generator=generator)  # whether both are due
     for make in (make_blur, make_coarse_scan):
