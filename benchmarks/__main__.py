@@ -31,6 +31,7 @@ LONG = (
     "soak",
     "suggest",
     "synthetic",
+    "targets",
 )  # run when named
 HEAD = f"""# Benchmarks
 Every figure is what the command above it printed, on the day and machine it names; `make bench` runs them again
