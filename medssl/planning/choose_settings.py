@@ -28,7 +28,7 @@ MIN_BATCH, MAX_BATCH = 2, 8
 MAX_BATCH_FRACTION = 0.05  # of all voxels of the data set, as in nnU-Net's planner
 MIN_STEPS, ENOUGH_STEPS, MAX_STEPS, STEPS_PER_EPOCH = 1000, 4000, 20_000, 50
 USED_FRACTION = 0.85  # of the time; the rest is for validation, previews and checkpoints
-LR_TIMES_WIDTH = 0.032  # 4e-3 at 8 channels, which docs/few-labels.md found, and 1e-3 at 32
+LR_TIMES_WIDTH = 0.032  # 4e-3 at 8 channels, which docs/few-labels-trials.md found, and 1e-3 at 32
 LONG_STEPS = 5000  # from which the learning rate is halved
 
 

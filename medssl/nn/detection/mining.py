@@ -29,7 +29,7 @@ def hard_negative_ce(
         label: Class of each voxel, negative where unknown.
         lesion: Number of the lesion of each voxel, from 1 in each crop.
         ratio: Number of negatives for each positive voxel. At full resolution, a ratio of 3 left a network at chance
-            (a loss of twice ln 2); a ratio of 60 did not (docs/few-labels.md).
+            (a loss of twice ln 2); a ratio of 60 did not (docs/few-labels-trials.md).
         annotated: Which classes are annotated in the volume of each crop; the others count as background, as in
             `losses.dice_ce`. None is all.
     """
