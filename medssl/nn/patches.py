@@ -1,5 +1,7 @@
 """Patches of a volume: their size, means and normalization, over all or some of their voxels."""
 
+import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -42,3 +44,20 @@ def average_patches(
 def upsample_patches(x: Float[Tensor, "b c p q r"], size: Triple) -> Float[Tensor, "b c i j k"]:
     """Repeats the value of each patch over its voxels."""
     return nn.functional.interpolate(x, size, mode="nearest")
+
+
+def compare_spectra(
+    x: Float[Tensor, "b c i j k"], y: Float[Tensor, "b c i j k"], patch: Triple
+) -> Float[Tensor, "b c p q r"]:
+    """Returns the mean squared difference of the amplitude spectra of each patch of two volumes.
+
+    The discrete Fourier transform is orthonormal. By Parseval's theorem the result is at most the mean squared
+    difference of the voxels, and equals it where the phases are equal.
+    """
+    spectra = [torch.fft.fftn(_divide_patches(each.float(), patch), dim=(-3, -2, -1), norm="ortho") for each in (x, y)]
+    return (spectra[0].abs() - spectra[1].abs()).square().mean(dim=(-3, -2, -1))
+
+
+def _divide_patches(x: Float[Tensor, "b c i j k"], patch: Triple) -> Float[Tensor, "b c p q r u v w"]:
+    u, v, w = patch
+    return rearrange(x, "b c (p u) (q v) (r w) -> b c p q r u v w", u=u, v=v, w=w)

@@ -9,6 +9,8 @@ from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
+from medssl.nn.executor import upsample_mask
+from medssl.nn.patches import average_patches, compare_spectra
 from medssl.objectives import sum as objective_sum
 from medssl.objectives.reconstruction import mae, spark
 from medssl.training.config import TrainConfig
@@ -30,7 +32,9 @@ def make_crops(b=2, side=16):
     return Crops(x, corner, torch.full((b, 3), side), affine, torch.arange(b))
 
 
-@pytest.mark.parametrize("settings", [{}, {"densify": "token"}, {"target_range": (0.0, 1.0)}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"densify": "token"}, {"target_range": (0.0, 1.0)}, {"spectral_weight": 1.0}], ids=str
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_reads_nothing_from_a_device(kind, settings, monkeypatch):
     """Tensors of the device `meta` have no values, so that every read of one on the host raises."""
@@ -136,3 +140,46 @@ def test_padding_removed_faces_and_metal_are_never_a_target(kind, target):
 def test_a_range_of_targets_must_go_from_low_to_high(kind):
     with pytest.raises(BadInput, match=r"target_range \[1\.0, 0\.0\] must go from low to high"):
         config.check({"target_range": [1.0, 0.0]}, KINDS[kind][0], "run.yaml")
+
+
+def test_amplitude_spectra_differ_by_no_more_than_voxels():
+    """Parseval: equal phases give the squared error of the voxels, other phases less, and a shift gives none."""
+    x, y = torch.randn(2, 3, 2, 8, 12, 4, dtype=torch.float32, generator=torch.Generator().manual_seed(1))
+    patch = (4, 4, 2)
+    squared = average_patches((x - y).square(), patch)
+    spectra = compare_spectra(x, y, patch)
+    assert (spectra < squared).all() and (spectra > 0).all()
+    assert torch.allclose(compare_spectra(x, 3 * x, patch), average_patches((2 * x).square(), patch), rtol=1e-4)
+    shifted = x.clone()
+    shifted[..., :4, :4, :2] = x[..., :4, :4, :2].roll((1, 2, 1), (-3, -2, -1))  # within the first patch
+    assert compare_spectra(x, shifted, patch).max() < 1e-10
+    assert torch.equal(compare_spectra(x, y, patch)[:, :, 1:], compare_spectra(x[:, :, 4:], y[:, :, 4:], patch))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_spectral_error_of_hidden_patches_is_added_with_its_weight(kind):
+    """Visible patches and voxels that are no targets do not count."""
+    crops = make_crops()
+    x = crops.x.clone()
+    x[:, :, :, :2] = 0.0
+    crops = replace(crops, x=x)
+    steps = {}
+    for weight in (0.0, 1.0, 2.0):
+        model = make_objective(kind, target_range=(0.0, 1.0), spectral_weight=weight)
+        crops = model.prepare(replace(crops, mask=None))
+        target, visible = model.build_target(x[:, 0], (4, 4, 4)), upsample_mask(crops.mask.visible, (16, 16, 16))
+        wrong = torch.randn(x[:, 0].shape, generator=torch.Generator().manual_seed(2))
+        set_reconstruction(model, torch.where(visible, 100.0, target + wrong * (x[:, 0] > 0)))
+        steps[weight] = model.step(crops)
+        set_reconstruction(model, torch.where(visible, 100.0, torch.where(x[:, 0] > 0, target, 100.0)))
+        assert model.step(crops).loss < 1e-8
+    assert "spectral" not in steps[0.0].logs
+    error = steps[1.0].logs["spectral"]
+    assert 0 < error < steps[0.0].logs["hidden"]
+    for weight in (1.0, 2.0):
+        assert torch.allclose(steps[weight].loss, steps[0.0].loss + weight * error)
+
+
+def test_a_negative_weight_of_the_spectra_is_refused():
+    with pytest.raises(BadInput, match=r"spectral_weight: must be greater than or equal to 0"):
+        config.check({"spectral_weight": -1}, spark.Config, "run.yaml")

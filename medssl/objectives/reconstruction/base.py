@@ -10,7 +10,8 @@ from medssl.nn import masks
 from medssl.nn.decoder import SegmentationHead, UNetDecoder
 from medssl.nn.encoder import Encoder, count_patches
 from medssl.nn.executor import Triple
-from medssl.nn.patches import average_patches, normalize_patches
+from medssl.nn.patches import average_patches, compare_spectra, normalize_patches, patch_size_of
+from medssl.nn.step import Step
 from medssl.objectives.base import MaskedObjective, MaskSettings, Objective, require_enough_patches
 from medssl.settings import Settings
 
@@ -38,6 +39,13 @@ class MaskConfig(MaskSettings):
         None,
         description="only voxels with an intensity strictly between these are targets; [0, 1] leaves out padding, air"
         " and removed faces (0) and metal (1). null takes all voxels of a body patch",
+    )
+
+    spectral_weight: float = Field(
+        0,
+        ge=0,
+        description="weight of the error of the amplitude spectrum of each hidden patch, which asks for texture"
+        " wherever it lies; 0 leaves it out",
     )
 
     @model_validator(mode="after")
@@ -104,6 +112,31 @@ class ReconstructionObjective(MaskedObjective):
         if voxels is None:
             return None
         return average_patches(voxels.float(), patch).mean(1, keepdim=True) >= MIN_TARGET_FRACTION
+
+    def add_spectral_error(
+        self,
+        step: Step,
+        reconstruction: Float[Tensor, "b c i j k"],
+        target: Float[Tensor, "b c i j k"],
+        hidden: Bool[Tensor, "b 1 p q r"],
+    ) -> Step:
+        """Adds the weighted error of the amplitude spectra of hidden patches to a step, if it has a weight.
+
+        It is a form of the spectral loss that Ergün et al., "Masked and predictive self-supervised foundation models
+        for 3D brain MRI" (2026), https://arxiv.org/abs/2606.13315, add to a masked autoencoder. Here each patch has a
+        spectrum of its own, so that hidden patches alone are compared.
+
+        Args:
+            step: Loss and logs without it.
+            reconstruction: What was predicted, as values of the target, 0 where voxels are no targets.
+            target: What is reconstructed, 0 where voxels are no targets.
+            hidden: The patches to compare.
+        """
+        if not self.config.spectral_weight:
+            return step
+        errors = compare_spectra(reconstruction, target, patch_size_of(hidden, target)).mean(1, keepdim=True)
+        error = masks.masked_mean(errors, hidden)
+        return Step(step.loss + self.config.spectral_weight * error, step.logs | {"spectral": error.detach()})
 
     def _multiply_stride(self) -> Triple:
         i, j, k = (self.config.patch_strides * side for side in self.encoder.patch)

@@ -126,7 +126,9 @@ class Spark(ReconstructionObjective):
             "flat": masked_mean(flat, hidden),
             "kept": visible.float().mean(),
         }
-        return Step(loss, logs)
+        if where is not None:
+            reconstruction, target = reconstruction * where, target * where
+        return self.add_spectral_error(Step(loss, logs), reconstruction, target, hidden)
 
     def transferable(self) -> dict[str, nn.Module]:
         """Returns the encoder, and the decoder if it has read the maps of the encoder as finetuning feeds them to it.
