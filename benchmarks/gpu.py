@@ -12,8 +12,8 @@ from statistics import mean, median
 import torch
 
 from benchmarks.loader import pool
-from medssl.data.crops import CropDataset
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.objectives.reconstruction.spark import Config, Spark

@@ -17,9 +17,9 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from medssl.data import store
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.transforms import augmentation, spatial
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.data.transforms.spatial import Spacing, Triple, draw_uniform_number

@@ -11,9 +11,9 @@ import torch
 from benchmarks.loader import pool
 from benchmarks.spark import high_water_mb
 from medssl import config
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.training import data_loaders as feed
 from medssl.training.config import TrainConfig

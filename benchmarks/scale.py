@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from medssl.data import store
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import ARROW_SUFFIX, Case, Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import train_loader
 from medssl.volume import Volume

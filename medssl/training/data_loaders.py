@@ -10,10 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medssl.data.classes import IGNORE_INDEX, Classes
-from medssl.data.crops import CropDataset, CropItem, Crops, collate
+from medssl.data.crops import CropItem, Crops, collate
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.case_pool import PooledCrops
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.store import Store
 from medssl.errors import BadInput
 from medssl.nn.collectives import count_processes, get_rank, is_distributed

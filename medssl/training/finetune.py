@@ -11,8 +11,8 @@ import torch
 
 from medssl.data.checks import leakage
 from medssl.data.checks.leakage import CaseTrace
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.registration.atlas import Atlas
 from medssl.data.selection.splits import assign_fold
 from medssl.models.provenance import list_weight_licences

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from medssl.config import PatchSize, class_for_config, module_choice
 from medssl.data.checks import leakage
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.pools.case_pool import CasePool, PooledCrops
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.selection.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput

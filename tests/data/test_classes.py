@@ -5,9 +5,9 @@ import pytest
 
 from medssl.data import store
 from medssl.data.classes import IGNORE_INDEX, Classes
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.volume import Volume

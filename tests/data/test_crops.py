@@ -9,9 +9,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from medssl.data import store
-from medssl.data.crops import CropDataset, collate
+from medssl.data.crops import collate
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
 from medssl.training.data_loaders import ResumableSampler

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from medssl import cli
-from medssl.data.crops import CropDataset
 from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.pipeline import ingest
 from medssl.data.ingest.read_source import read_source
 from medssl.data.normalization import DECILES, IntensityNormalization, body_mask, compute_deciles
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.store import Store, find_damage
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput

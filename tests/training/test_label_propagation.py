@@ -10,9 +10,9 @@ from medssl import cli, config
 from medssl.data import store
 from medssl.data.checks import leakage
 from medssl.data.classes import IGNORE_INDEX
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.registration import atlas, parcels
 from medssl.data.registration.atlas import Atlas
 from medssl.data.registration.grids import grid_coordinates, interpolate, splat

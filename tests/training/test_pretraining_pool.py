@@ -11,10 +11,10 @@ import torch
 from medssl import config
 from medssl.data import store
 from medssl.data.checks import leakage
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.case_pool import CasePool, PooledCrops
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from medssl import config
 from medssl.data import store
-from medssl.data.crops import CropDataset
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.errors import BadInput, Stopped
 from medssl.nn.collectives import get_rank
 from medssl.render.report import read_curves

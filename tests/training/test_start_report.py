@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.training.callbacks import progress, start_report
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, train_loader

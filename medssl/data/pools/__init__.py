@@ -1,1 +1,1 @@
-"""Pools of volumes from several stores."""
+"""Random crops of the volumes of one store, and of pools of several."""

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Int
 from torch.utils.data import Dataset
 
-from medssl.data.crops import CropDataset, CropItem
+from medssl.data.crops import CropItem
 from medssl.data.manifest import Manifest
+from medssl.data.pools.crop_dataset import CropDataset
 
 
 @dataclass(frozen=True)

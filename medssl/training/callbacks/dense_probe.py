@@ -6,8 +6,9 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from medssl.data.crops import CropDataset, Crops, collate
+from medssl.data.crops import Crops, collate
 from medssl.data.manifest import Manifest
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.selection.splits import select_labelled
 from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel

@@ -7,7 +7,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from medssl.data.crops import CropDataset
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, InterleavedDataset
 from medssl.training.estimates.step_cost import count_parameters, format_duration, time_steps

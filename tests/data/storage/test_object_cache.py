@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from medssl import cli
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.storage.object_cache import ObjectCache
 from medssl.data.storage.upload import upload_store
 from medssl.errors import BadInput

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from medssl.data.crops import CropDataset
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
+from medssl.data.pools.crop_dataset import CropDataset
 from medssl.data.storage.upload import upload_store
 from medssl.errors import BadInput
 from tests.helpers.toy_training import write_store
