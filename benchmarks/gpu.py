@@ -14,6 +14,7 @@ import torch
 from benchmarks.loader import pool
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.crop_dataset import CropDataset
+from medssl.data.pools.pending_crops import augment_crops
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.nn.encoder import EncoderConfig, build_encoder
 from medssl.objectives.reconstruction.spark import Config, Spark
@@ -21,7 +22,7 @@ from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import train_loader
 
 SIDE, BATCH, STEPS, WARM, LEVELS = 128, 8, 200, 20, (32, 64, 128, 256, 320, 320)
-STAGES = ("wait for the loader", "copy", "forward", "backward", "optimizer")
+STAGES = ("wait for the loader", "copy and augment", "forward", "backward", "optimizer")
 
 
 def main() -> None:
@@ -29,9 +30,13 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("There is no GPU on this machine; nothing is measured.")
         return
-    for augment_config, title in ((None, "plain"), (AugmentConfig(), "augmented")):
+    for augment_config, augment_on, title in (
+        (None, "loader", "plain"),
+        (AugmentConfig(), "loader", "augmented"),
+        (AugmentConfig(), "device", "on the GPU augmented"),
+    ):
         with tempfile.TemporaryDirectory() as name, sample_utilisation() as samples:
-            times = time_steps(Path(name), augment_config, torch.device("cuda"))
+            times = time_steps(Path(name), augment_config, augment_on, torch.device("cuda"))
         total = sum(times.values())
         print(f"{title} crops of {SIDE}^3, batch {BATCH}, bf16, medians of {STEPS} steps, {BATCH / total:.1f} crops/s")
         print(f"utilisation by nvidia-smi: {mean(samples):.0f} %\n\n| stage | ms | fraction |\n|---|---|---|")
@@ -40,19 +45,22 @@ def main() -> None:
         print()
 
 
-def time_steps(folder: Path, augment_config: AugmentConfig | None, device: torch.device) -> dict[str, float]:
+def time_steps(
+    folder: Path, augment_config: AugmentConfig | None, augment_on: str, device: torch.device
+) -> dict[str, float]:
     """Median seconds of each stage of a step; the device is waited for after each stage."""
     encoder = build_encoder(EncoderConfig(channels=LEVELS, strides=(1, *[2] * (len(LEVELS) - 1))), 1)
     learner = Spark(Config(), encoder).to(device)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-4)
     dataset = CropDataset(pool(folder), IntensityNormalization(), (SIDE,) * 3, augment_config=augment_config)
-    batches = iter(train_loader(dataset, TrainConfig(epochs=1, steps_per_epoch=STEPS + WARM, batch_size=BATCH)))
+    config = TrainConfig(epochs=1, steps_per_epoch=STEPS + WARM, batch_size=BATCH, augment_on=augment_on)
+    batches = iter(train_loader(dataset, config))
     seconds: dict[str, list[float]] = {stage: [] for stage in STAGES}
     for _ in range(STEPS + WARM):
         marks = [time.perf_counter()]
         crops = next(batches)
         marks.append(mark_time(device))
-        crops = crops.to(device, non_blocking=True)
+        crops = augment_crops(crops.to(device, non_blocking=True))
         marks.append(mark_time(device))
         with torch.autocast(device.type, torch.bfloat16):
             loss = learner.step(crops).loss

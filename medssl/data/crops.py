@@ -1,13 +1,13 @@
 """Crops of volumes, and batches of them for objectives and tasks."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from medssl.data.transforms.map_tensors import map_tensors
 from medssl.data.transforms.patch_mask import PatchMask
 from medssl.errors import BadInput
 
@@ -58,17 +58,13 @@ class Crops:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Crops":
         """Copies the crops to another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        crops: Crops = map_tensors(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return crops
 
     def pin_memory(self) -> "Crops":
         """Copies the crops into page-locked memory, from which they reach a GPU while it computes."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, change: Callable[[Any], Any]) -> "Crops":
-        """Applies a function to every tensor, and to the mask."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed: Any = {name: None if value is None else change(value) for name, value in values.items()}
-        return Crops(**changed)
+        crops: Crops = map_tensors(self, lambda tensor: tensor.pin_memory())
+        return crops
 
 
 @dataclass(frozen=True)
@@ -99,7 +95,7 @@ def collate(items: Sequence[CropItem]) -> Crops:
         corner=torch.stack([item.corner for item in items]),
         size=torch.stack([item.size for item in items]),
         affine=torch.stack([item.affine for item in items]),
-        volume=torch.tensor([item.volume for item in items]),
+        volume=torch.tensor([item.volume for item in items], device=items[0].x.device),
         label=torch.stack(labels) if len(labels) == len(items) else None,
         annotated=torch.stack(annotated) if len(annotated) == len(items) else None,
     )

@@ -90,6 +90,11 @@ class TrainConfig(Settings):
         description="data loader processes of each process; 0 loads in the training's process; null is 0 without a GPU,"
         " and with GPUs the cores of each, up to 12",
     )
+    augment_on: Literal["loader", "device"] = Field(
+        "loader",
+        description="where crops are augmented: loader, in the loader processes, or device, after their transfer, on"
+        " the GPU if there is one; the crops are the same",
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = Field("auto", description="device type; auto uses a GPU if present")
     devices: PositiveInt = Field(
         1,

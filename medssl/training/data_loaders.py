@@ -10,11 +10,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from medssl.data.classes import IGNORE_INDEX, Classes
-from medssl.data.crops import CropItem, Crops, collate
+from medssl.data.crops import Crops, collate
 from medssl.data.manifest import Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.case_pool import PooledCrops
 from medssl.data.pools.crop_dataset import CropDataset
+from medssl.data.pools.pending_crops import CropSource, PendingCrops, PendingItem, PendingItems
 from medssl.data.store import Store
 from medssl.errors import BadInput
 from medssl.nn.collectives import count_processes, get_rank, is_distributed
@@ -31,16 +32,22 @@ class DataLoaders:
     """The data of a training.
 
     Attributes:
-        train: Batches of training crops.
+        train: Batches of training crops, of which `augment_crops` gives the crops.
         val: Whole labelled volumes to validate on, or None to train without validation.
         val_every_n_epochs: Epochs between two validations.
         case_ids: Case of each volume number in `Crops.volume`, for error messages.
     """
 
-    train: "DataLoader[Crops]"
+    train: "DataLoader[Any]"
     val: "DataLoader[Crops] | None" = None
     val_every_n_epochs: int = 5
     case_ids: Sequence[str] = ()
+
+    @property
+    def dataset(self) -> Any:
+        """The data set of the training crops."""
+        dataset = self.train.dataset
+        return dataset.source if isinstance(dataset, PendingItems) else dataset
 
     def skip_to(self, epoch: int, num_batches: int) -> None:
         """Makes the training batches begin in an epoch, after a number of its batches.
@@ -65,7 +72,10 @@ def train_loader(
         extra: Further crops for semi-supervised training. Labelled ones make up every second crop of a batch;
             unlabelled ones are added to each batch, as many as there are crops of `dataset`.
     """
-    source = InterleavedDataset(dataset, extra) if extra and isinstance(dataset, CropDataset) else dataset
+    source: CropSource = dataset
+    if extra and isinstance(dataset, CropDataset):
+        source = InterleavedDataset(dataset, extra)
+    augments = config.augment_on == "loader"
     global_batch = config.batch_size if extra is None or extra.labelled else 2 * config.batch_size
     batch_size, num_items = global_batch // count_processes(), config.steps_per_epoch * config.accumulate_grad_batches
     num_workers, has_gpu = count_workers(config), uses_gpu(config)
@@ -73,7 +83,8 @@ def train_loader(
         num_items * global_batch, batch_size=batch_size, rank=get_rank(), world_size=count_processes()
     )
     return DataLoader(
-        source, batch_size, sampler=sampler, collate_fn=collate, num_workers=num_workers, pin_memory=has_gpu,
+        source if augments else PendingItems(source), batch_size, sampler=sampler,
+        collate_fn=collate if augments else PendingCrops.pack, num_workers=num_workers, pin_memory=has_gpu,
         multiprocessing_context="spawn" if num_workers else None, persistent_workers=num_workers > 0,
         prefetch_factor=PREFETCHED if num_workers else None, generator=torch.Generator(),
     )  # fmt: skip
@@ -103,7 +114,7 @@ class TrainBatches:
         waited_s: Seconds that the training has waited for its batches so far.
     """
 
-    def __init__(self, loader: "DataLoader[Crops]") -> None:
+    def __init__(self, loader: "DataLoader[Any]") -> None:
         self.loader = loader
         self.sampler = loader.sampler  # which Lightning tells the epoch
         self.waited_s = 0.0
@@ -111,7 +122,7 @@ class TrainBatches:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Crops]:
+    def __iter__(self) -> Iterator[Crops | PendingCrops]:
         """Yields the batches of this process.
 
         Raises:
@@ -152,7 +163,7 @@ def is_own_volume(crops: Crops) -> bool:
     return int(crops.volume[0]) % count_processes() == get_rank()
 
 
-class InterleavedDataset(Dataset[CropItem]):
+class InterleavedDataset(CropSource):
     """Alternates between labelled items and extra items; an extra item without a label gets one of ignored voxels."""
 
     def __init__(self, labelled: CropDataset, extra: CropDataset) -> None:
@@ -161,17 +172,17 @@ class InterleavedDataset(Dataset[CropItem]):
     def __len__(self) -> int:
         return 2 * max(len(self.labelled), len(self.extra))
 
-    def __getitem__(self, number: int) -> CropItem:
+    def draw_item(self, number: int) -> PendingItem:
+        """Draws all random numbers of an item and reads its volume."""
         index, is_extra = divmod(number, 2)
         if not is_extra:
-            return self.labelled[index]
-        item, classes = self.extra[index], self.labelled.classes
+            return self.labelled.draw_item(index)
+        item, classes = self.extra.draw_item(index), self.labelled.classes
         item = replace(item, volume=len(self.labelled) + item.volume)
-        if item.label is not None:
+        if self.extra.labelled:
             return item
-        v, _, i, j, k = item.x.shape
         annotated = torch.ones(classes.count, dtype=torch.bool) if classes else None
-        return replace(item, label=torch.full((v, i, j, k), IGNORE_INDEX), annotated=annotated)
+        return replace(item, fill_label=IGNORE_INDEX, annotated=annotated)
 
 
 class VolumeDataset(Dataset[Crops]):

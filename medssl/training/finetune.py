@@ -13,6 +13,7 @@ from medssl.data.checks import leakage
 from medssl.data.checks.leakage import CaseTrace
 from medssl.data.manifest import Manifest
 from medssl.data.pools.crop_dataset import CropDataset
+from medssl.data.pools.pending_crops import augment_crops
 from medssl.data.registration.atlas import Atlas
 from medssl.data.selection.splits import assign_fold
 from medssl.models.provenance import list_weight_licences
@@ -72,7 +73,7 @@ def _finetune(config: FinetuneConfig) -> Run:
     if is_main_process():
         if start:
             start.keep_if_better(run, scores, method.learner.selection_metric)
-        warn_about_missing_classes(method.learner, loaders.train, run, data.subset.classes)
+        warn_about_missing_classes(method.learner, map(augment_crops, loaders.train), run, data.subset.classes)
         warn_about_unfinished(run, scores, method.learner.selection_metric if loaders.val is not None else "")
         run.close()
     return run

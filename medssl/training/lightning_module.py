@@ -11,6 +11,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 
 from medssl.data.crops import Crops
+from medssl.data.pools.pending_crops import PendingCrops
 from medssl.errors import BadInput
 from medssl.nn.collectives import all_gather_rows, draw_rows, is_true_everywhere
 from medssl.objectives.base import Objective
@@ -56,15 +57,19 @@ class LitTraining(LightningModule):
         self.positive_pairs: tuple[Tensor, Tensor] | None = None
         self.encoder_weights = [weight for weight in learner.encoder.parameters() if weight.requires_grad]
 
-    def on_before_batch_transfer(self, batch: Crops, dataloader_idx: int) -> Crops:
-        """Lets an objective draw on the host what it needs, while the batch is still there."""
-        if isinstance(self.learner, Objective) and self.trainer.training:
-            return self.learner.prepare(batch)
-        return batch
+    def on_before_batch_transfer(self, batch: Crops | PendingCrops, dataloader_idx: int) -> Crops | PendingCrops:
+        """Lets an objective draw on the host what it needs, while the crops are still there."""
+        return self._prepare(batch) if isinstance(batch, Crops) else batch
 
-    def transfer_batch_to_device(self, batch: Crops, device: torch.device, dataloader_idx: int) -> Crops:
+    def transfer_batch_to_device(
+        self, batch: Crops | PendingCrops, device: torch.device, dataloader_idx: int
+    ) -> Crops | PendingCrops:
         """Copies a batch to the device; from page-locked memory while the device computes."""
         return batch.to(device, non_blocking=device.type == "cuda")
+
+    def on_after_batch_transfer(self, batch: Crops | PendingCrops, dataloader_idx: int) -> Crops:
+        """Augments crops that the loader has not augmented, on the device; an objective draws what it needs then."""
+        return batch if isinstance(batch, Crops) else self._prepare(batch.augment())
 
     def training_step(self, crops: Crops, index: int) -> Tensor:
         """Returns the loss of one batch.
@@ -163,6 +168,11 @@ class LitTraining(LightningModule):
             load_optimizer(optimizer, self.learner, self.plateau)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_scale(step, self.config, continued))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _prepare(self, crops: Crops) -> Crops:
+        if isinstance(self.learner, Objective) and self.trainer.training:
+            return self.learner.prepare(crops)
+        return crops
 
     def _format_cases(self, volumes: Int[Tensor, "n"]) -> str:
         return ", ".join(self.case_ids[n] if self.case_ids else f"volume {n}" for n in volumes.tolist())

@@ -56,6 +56,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "spark-batch-norm": {"objective": {"name": "spark", "mask_ratio": [0.5, 0.8]}, **BATCH_NORM},
     "two-views": {"objective": TWO_VIEWS},
     "segment": {"train": {"ema_decay": 0.9, "freeze_fraction": 0.4}, "augment": {"probability": 0.5}},
+    "spark-device": {"objective": {"name": "spark"}, "augment": {}, "train": {"augment_on": "device"}},
     "segment-balanced": {"task": {"name": "segment", "class_balance": 0.5}, "train": {"channel_dropout": 0.3}},
     "segment-regions": {"task": {"name": "segment", "regions": [[1]]}},
     **{

@@ -28,6 +28,7 @@ PRETRAININGS = {
     "mae": {"train": {**TRAIN, "optimizer": "lamb", "layer_decay": 0.7}, "augment": AUGMENT},
     "mae-channels": {"objective": {"name": "mae"}, "train": {**TRAIN, "channel_dropout": 0.5}},
     "mae-continued": {"objective": {"name": "mae"}, "train": {**TRAIN, "schedule": "infinite"}},
+    "mae-device": {"objective": {"name": "mae"}, "augment": AUGMENT, "train": {**TRAIN, "augment_on": "device"}},
     "inpaint": {"train": {**TRAIN, "precision": "bf16"}},
     "vicreg": {},
     "global_local": {},
@@ -37,6 +38,7 @@ PRETRAININGS = {
 FINETUNINGS = {
     "segment": {"train": {**TRAIN, "ema_decay": 0.9, "freeze_fraction": 0.5}, "augment": AUGMENT},
     "segment-channels": {"train": {**TRAIN, "channel_dropout": 0.5}, "val_every_n_epochs": 1},
+    "segment-device": {"augment": AUGMENT, "train": {**TRAIN, "augment_on": "device"}},
     "detect": {"task": {"name": "detect"}},
     "detect-sawtooth": {"task": {"name": "detect"}, "train": {**TRAIN, "schedule": "sawtooth", "freeze_fraction": 0.4}},
     "mean-teacher": {**FEW, "semi_supervised": {"method": "mean-teacher"}},
@@ -124,6 +126,17 @@ def test_it_goes_on_at_the_next_step(tmp_path, manifest, changes, steps, name):
     assert stopped.value.exit_code == 75
     compare(whole, start(run=tmp_path / "resumed", name=name, **changed))
     assert steps == expected
+
+
+@pytest.mark.parametrize("name", ["mae", "mean-teacher"])
+def test_it_goes_on_where_crops_are_augmented_elsewhere(tmp_path, manifest, steps, name):
+    changes = {"train": TRAIN, "augment": AUGMENT}
+    whole = start(manifest, tmp_path / "whole", name, **changes)
+    steps.signals = {4: signal.SIGTERM}
+    with pytest.raises(Stopped):
+        start(manifest, tmp_path / "resumed", name, **changes)
+    changes["train"] = {**TRAIN, "augment_on": "device"}
+    compare(whole, start(manifest, tmp_path / "resumed", name, **changes))
 
 
 @pytest.mark.parametrize("last_step", [3, 6])

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from torch.utils.data import Dataset
 
-from medssl.data.crops import CropItem
 from medssl.data.manifest import Manifest
 from medssl.data.pools.crop_dataset import CropDataset
+from medssl.data.pools.pending_crops import CropSource, PendingItem
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class CasePool:
         return [value for manifest in self.manifests for value in manifest.column(name)]
 
 
-class PooledCrops(Dataset[CropItem]):
+class PooledCrops(CropSource):
     """Random crops of a pool; item n is a pure function of the seed and n.
 
     A group of n cases is drawn with a probability proportional to n to the power of 1 / temperature, as languages are
@@ -93,12 +92,12 @@ class PooledCrops(Dataset[CropItem]):
         """Returns the number of cases; items beyond it visit the cases again."""
         return sum(len(group.numbers) for group in self.groups)
 
-    def __getitem__(self, number: int) -> CropItem:
+    def draw_item(self, number: int) -> PendingItem:
+        """Draws all random numbers of an item and reads its volume."""
         rng = np.random.default_rng((self.seed, number, 2))
         index = int(rng.choice(len(self.groups), p=self.probabilities))
-        item = self.datasets[index][number]
+        item = self.datasets[index].draw_item(number)
         item = replace(item, volume=int(self.groups[index].numbers[item.volume]))
         if not self.single_channel:
             return item
-        channel = int(rng.integers(item.x.shape[1]))
-        return replace(item, x=item.x[:, channel : channel + 1].clone())
+        return replace(item, channel=int(rng.integers(len(item.views[0].x))))

@@ -3,21 +3,20 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch.utils.data import Dataset
 
 from medssl.data.classes import IGNORE_INDEX, Classes
-from medssl.data.crops import CropItem
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.keyed_permutation import permute_index
+from medssl.data.pools.pending_crops import CropSource, PendingItem
 from medssl.data.selection.label_slices import find_known_slices, find_slice_axis
 from medssl.data.store import IntTriple, Store
-from medssl.data.transforms.augmentation import AugmentConfig, augment
+from medssl.data.transforms.augmentation import AugmentConfig, PendingView, draw_view
 from medssl.data.transforms.spatial import ImageAndLabel, ReadBox
 from medssl.errors import BadInput
 
 
-class CropDataset(Dataset[CropItem]):
+class CropDataset(CropSource):
     """Random crops of the cases of a manifest; item n is a pure function of the seed and n.
 
     Every `len(dataset)` items visit each case once, in a new order each time; n may exceed the length. A crop is
@@ -78,20 +77,18 @@ class CropDataset(Dataset[CropItem]):
         """Returns the number of cases; items beyond it visit the cases again."""
         return len(self.store.manifest.cases)
 
-    def __getitem__(self, number: int) -> CropItem:
+    def draw_item(self, number: int) -> PendingItem:
+        """Draws all random numbers of an item and reads its volume."""
         rng = np.random.default_rng((self.seed, number))
         index = self._case_index(number)
         case = self.store.manifest.cases[index]
         corners = self._draw_corners(case, rng)
-        views = self._cut_views(case, corners, rng)
-        labels = [label for _, label in views if label is not None]
-        return CropItem(
-            x=torch.stack([x for x, _ in views]),
+        return PendingItem(
+            views=self._draw_views(case, corners, rng),
             corner=torch.tensor(corners),
             size=torch.tensor(self.store.image(case).shape),
             affine=torch.from_numpy(np.stack([self._crop_affine(case, c) for c in corners])),
             volume=index,
-            label=torch.stack(labels) if self.labelled else None,
             annotated=(
                 torch.from_numpy(self.classes.annotation_mask(case.id)) if self.labelled and self.classes else None
             ),
@@ -154,19 +151,20 @@ class CropDataset(Dataset[CropItem]):
         i, j, k = np.where(room < 0, room // 2, np.clip(np.floor(corner), 0, np.maximum(room, 0))).astype(int).tolist()
         return i, j, k
 
-    def _cut_views(self, case: Case, corners: list[IntTriple], rng: np.random.Generator) -> list[ImageAndLabel]:
-        """Cuts the views of one volume, each augmented in its own way."""
+    def _draw_views(self, case: Case, corners: list[IntTriple], rng: np.random.Generator) -> tuple[PendingView, ...]:
+        """Reads the views of one volume, each with changes of its own."""
         if self.augment_config is None:
-            return [self._read_box(case, corner, self.patch_size) for corner in corners]
+            return tuple(PendingView(*self._read_box(case, corner, self.patch_size)) for corner in corners)
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         i, j, k = np.linalg.norm(self.store.image(case).affine[:3, :3], axis=0).tolist()
 
         def read_from(corner: IntTriple) -> ReadBox:
             return lambda shift, size: self._read_box(case, _add(corner, shift), size)
 
-        return [
-            augment(self.augment_config, read_from(corner), self.patch_size, (i, j, k), generator) for corner in corners
-        ]
+        return tuple(
+            draw_view(self.augment_config, read_from(corner), self.patch_size, (i, j, k), generator)
+            for corner in corners
+        )
 
     def _read_box(self, case: Case, corner: IntTriple, size: IntTriple) -> ImageAndLabel:
         """Reads a box of a volume as network input and, if labelled, its targets."""

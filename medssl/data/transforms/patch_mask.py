@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -20,12 +19,3 @@ class PatchMask:
     visible: Bool[Tensor, "n 1 p q r"]
     body: Bool[Tensor, "n 1 p q r"]
     num_visible: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "PatchMask":
-        """Copies the mask to another device."""
-        visible, body = (t.to(device, non_blocking=non_blocking) for t in (self.visible, self.body))
-        return PatchMask(visible, body, self.num_visible)
-
-    def pin_memory(self) -> "PatchMask":
-        """Copies the mask into page-locked memory."""
-        return PatchMask(self.visible.pin_memory(), self.body.pin_memory(), self.num_visible)

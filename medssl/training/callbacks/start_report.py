@@ -2,7 +2,6 @@
 
 import logging
 import math
-from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -45,7 +44,7 @@ class StartReport(Callback):
 
     def describe_data(self, steps: int) -> str:
         """Returns the number of volumes, steps and crops, for example `20 volumes, 900 steps of 2 crops of ...`."""
-        dataset: Any = self.loaders.train.dataset
+        dataset = self.loaders.dataset
         size = self.loaders.train.batch_size or 1
         crops = size * self.config.accumulate_grad_batches
         parts = [dataset.labelled, dataset.extra] if isinstance(dataset, InterleavedDataset) else [dataset]

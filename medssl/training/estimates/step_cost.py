@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from medssl.data.crops import Crops, collate
+from medssl.data.crops import Crops
+from medssl.data.pools.pending_crops import PendingCrops, augment_crops
 from medssl.objectives.base import Objective
 from medssl.tasks.base import Task
 from medssl.training.data_loaders import DataLoaders
@@ -64,8 +65,8 @@ def time_steps(
         batches = _first_batches(loaders)
         _run_step(trial, next(batches), device, context)
         wall, cpu = time.perf_counter(), time.process_time()
-        for crops in islice(batches, num_steps):
-            _run_step(trial, crops, device, context)
+        for batch in islice(batches, num_steps):
+            _run_step(trial, batch, device, context)
         scale = batches_per_step / num_steps
         wall_s, cpu_s = (time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale
         memory_gb = peak() + OPTIMIZER_BYTES * parameters / 2**30
@@ -83,20 +84,24 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60 // 10 * 10} min"
 
 
-def _first_batches(loaders: DataLoaders) -> Iterator[Crops]:
+def _first_batches(loaders: DataLoaders) -> Iterator[Crops | PendingCrops]:
     """Loads the first batches in this process, without moving the sampler."""
     dataset: Any = loaders.train.dataset
-    size = loaders.train.batch_size
+    size, pack = loaders.train.batch_size, loaders.train.collate_fn
     for first in count(0, size or 1):
-        yield dataset[first] if size is None else collate([dataset[number] for number in range(first, first + size)])
+        yield dataset[first] if size is None else pack([dataset[number] for number in range(first, first + size)])
 
 
 def _run_step(
-    learner: Objective | Task, crops: Crops, device: str, context: Callable[[], AbstractContextManager[Any]]
+    learner: Objective | Task,
+    batch: Crops | PendingCrops,
+    device: str,
+    context: Callable[[], AbstractContextManager[Any]],
 ) -> None:
     learner.zero_grad()
+    crops = augment_crops(batch.to(device))
     with context():
-        loss = learner.step(crops.to(device)).loss
+        loss = learner.step(crops).loss
     loss.backward()
     if device != "cpu":
         torch.cuda.synchronize()
