@@ -43,14 +43,31 @@ def reconstruction_preview(
     return arrange_columns(columns, list(volumes))
 
 
-def planes_through(volume: Volume, point_mm: tuple[float, float, float], labels: Volume | None = None) -> Image.Image:
-    """Returns the three planes through a point in patient coordinates, with orientation letters."""
+def planes_through(
+    volume: Volume,
+    point_mm: tuple[float, float, float],
+    labels: Volume | None = None,
+    side: int = 320,
+    is_marked: bool = False,
+) -> Image.Image:
+    """Returns the three planes through a point in patient coordinates, with orientation letters.
+
+    Args:
+        volume: The image.
+        point_mm: The point in mm, RAS+.
+        labels: The label map, on the grid of the image.
+        side: The longest edge of the volume in pixels.
+        is_marked: Whether a cross with an open middle marks the point.
+    """
     image = volume.reorient("RAS")
     mask = None if labels is None else labels.require_same_grid(volume).reorient("RAS").voxels
     window = window_presets(image)[default_preset(image)]
     indices = np.rint(image.to_index(np.array(point_mm))).astype(int).clip(0, np.array(image.shape) - 1)
-    tiles = [[draw_tile(image, mask, window, plane, int(indices[ACROSS[plane]]), 320)] for plane in PLANES]
-    return arrange_columns(tiles, [str(plane) for plane in PLANES])
+    tiles = [draw_tile(image, mask, window, plane, int(indices[ACROSS[plane]]), side) for plane in PLANES]
+    for tile, plane in zip(tiles, PLANES, strict=True):
+        if is_marked:
+            _draw_cross(tile, _to_pixels(tile, image, plane, np.array([point_mm]))[:2])
+    return arrange_columns([[tile] for tile in tiles], [str(plane) for plane in PLANES])
 
 
 def crop_around_lesion(volume: Volume, low_mm: Point, high_mm: Point) -> Volume:
@@ -195,6 +212,13 @@ def _to_pixels(tile: Image.Image, image: Volume, plane: Plane, points_mm: Float[
     fractions = 1 - (image.to_index(points_mm) + 0.5) / np.array(image.shape)  # the screen shows each axis backwards
     x, y = (fractions[:, axis] * length for axis, length in zip(ALONG[plane], tile.size, strict=True))
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
+
+
+def _draw_cross(tile: Image.Image, centre: tuple[float, float]) -> None:
+    """Draws a cross that leaves its middle free."""
+    pen, (x, y) = ImageDraw.Draw(tile), centre
+    for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        pen.line([(x + 5 * dx, y + 5 * dy), (x + 14 * dx, y + 14 * dy)], fill=ARROW, width=2)
 
 
 def _frame(tile: Image.Image, box: Box) -> None:
