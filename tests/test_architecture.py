@@ -66,6 +66,7 @@ ALLOWED = {
         "metrics",
         "render",
     },
+    "retrieval": {"inference", "data", "metrics", "render"},
     "watch": {"export", "inference", "data", "io", "predictions_folder"},
     "fewshot": {"training", "evaluation", "models", "data", "metrics", "render", "predictions_folder"},
     "api": {"training", "models", "inference", "nn", "data", "io"},

@@ -1,0 +1,74 @@
+"""Draws the places and the cases that a search has found as one HTML page with pairs of pictures."""
+
+import base64
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medssl.finding import Point
+from medssl.render.figures import encode_png, planes_through
+from medssl.render.report import NOTICE
+from medssl.render.templates import render_template
+from medssl.retrieval.search import SimilarCase, SimilarPlace
+from medssl.volume import Volume
+
+TEMPLATE = Path(__file__).with_name("retrieval.html")
+PIXELS = 200  # the longest edge of a scan
+
+
+def render_page(
+    query: tuple[str, Volume],
+    places_mm: Sequence[Point],
+    cases: Sequence[SimilarCase],
+    places: Sequence[SimilarPlace],
+    read: Callable[[str], Volume],
+    num_shown: int,
+) -> str:
+    """Returns a page with the query next to the best matches of each place, and next to the most similar cases.
+
+    Args:
+        query: The id of the query and its scan.
+        places_mm: The given places in mm, RAS+.
+        cases: The cases, the most similar first.
+        places: The places found, the most similar first.
+        read: Reads the scan of a case.
+        num_shown: How many matches of a place, and how many cases, are drawn.
+    """
+    name, scan = query
+    groups = []
+    for number, place_mm in enumerate(places_mm, 1):
+        matches = [match for match in places if match.place == number][:num_shown]
+        pairs = [_pair(match, _describe_place(match), read, match.place_mm) for match in matches]
+        groups.append({"title": f"Places like {_format(place_mm)} mm", "query": _draw(scan, place_mm), "pairs": pairs})
+    pairs = [_pair(case, f"similarity {case.similarity:.3f}", read) for case in cases[:num_shown]]
+    groups.append({"title": "Cases like this one", "query": _draw(scan), "pairs": pairs})
+    return render_template(TEMPLATE, title=f"Like {name}", name=name, groups=groups, notice=NOTICE)
+
+
+def _pair(
+    match: SimilarCase | SimilarPlace, facts: str, read: Callable[[str], Volume], place_mm: Point | None = None
+) -> dict[str, Any]:
+    title = f"{match.rank}. {match.case}"
+    return {"title": title, "facts": facts, "picture": _draw(read(match.case), place_mm)}
+
+
+def _draw(scan: Volume, place_mm: Point | None = None) -> str:
+    """Returns the planes through a place, or through the middle of a scan, as a base64-encoded PNG."""
+    first = scan if scan.voxels.ndim == 3 else Volume(scan.voxels[0], scan.affine, scan.unit)
+    x, y, z = place_mm or first.to_mm((np.array(first.shape) - 1) / 2).tolist()
+    picture = planes_through(first, (x, y, z), side=PIXELS, is_marked=place_mm is not None)
+    return base64.b64encode(encode_png(picture)).decode()
+
+
+def _describe_place(match: SimilarPlace) -> str:
+    way_back = "consistent" if match.is_consistent else "not consistent"
+    return (
+        f"similarity {match.similarity:.3f}, at {_format(match.place_mm)} mm;"
+        f" the way back ends {match.back_mm:.1f} mm from the place: {way_back}"
+    )
+
+
+def _format(place_mm: Point) -> str:
+    return ", ".join(f"{value:.1f}" for value in place_mm)
