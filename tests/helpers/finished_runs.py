@@ -33,7 +33,7 @@ class RunSettings(Settings):
 
 def make_finished_run(
     path, seed=0, flip=(False, True, True), names=None, task="segment", task_settings=(), fold=None, encoder=None,
-    window=WINDOW, **metadata,
+    window=WINDOW, spacing_mm=(1.2, 1.2, 1.2), **metadata,
 ):  # fmt: skip
     """Writes a finished run of a small network.
 
@@ -43,7 +43,7 @@ def make_finished_run(
     network = TrainedModel.model_validate(
         {
             "encoder": encoder or EncoderConfig(channels=(4, 8), strides=(1, 2)), "in_channels": 1, "normalization": {},
-            "patch_size": window, "spacing_mm": (1.2, 1.2, 1.2), "labels": names or {1: "organ"},
+            "patch_size": window, "spacing_mm": spacing_mm, "labels": names or {1: "organ"},
             "task": {"name": task} | dict(task_settings),
         }
     )  # fmt: skip

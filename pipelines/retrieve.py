@@ -1,0 +1,84 @@
+"""Finds cases and places like those of a scan: medssl retrieve RUN SCANS CASE --at X Y Z --out FOLDER"""
+
+import argparse
+from pathlib import Path
+
+from medssl.errors import BadInput
+
+
+def main(words: list[str]) -> None:
+    """Writes the ranked cases, the place of each case that is most like each given one, and a page with pictures."""
+    args = build_parser().parse_args(words)
+    if args.show < 0 or not args.tolerance >= 0:
+        raise BadInput(f"--show {args.show} --tolerance {args.tolerance:g}: give numbers of at least 0")
+    import numpy as np
+    from rich.progress import Progress
+
+    from medssl.api import load_encoder
+    from medssl.data.ingest.read_source import list_scans, list_stored_scans
+    from medssl.data.manifest import Manifest
+    from medssl.files import atomic_folder, write_text
+    from medssl.metrics.case_scores import to_csv
+    from medssl.retrieval.features import FeatureSource
+    from medssl.retrieval.page import render_page
+    from medssl.retrieval.search import find_scan, require_inside, search_scans
+    from medssl.run import Run
+
+    run = Run.open(args.run)
+    is_store = args.scans.is_file() and not args.split
+    scans = (
+        list_stored_scans(Manifest.read(args.scans)) if is_store else list_scans(args.scans, args.split, args.modality)
+    )
+    query = find_scan(scans, args.case)
+    scan = query.read()
+    voxels_mm = [scan.to_mm(np.array(index)).tolist() for index in args.at_voxel]
+    places_mm = [(x, y, z) for x, y, z in [*args.at, *voxels_mm]]
+    for place_mm in places_mm:
+        require_inside(scan, query.case, place_mm)
+    features = FeatureSource(load_encoder(run), tuple(args.levels), run.metadata["weights_sha256"], args.features)
+    with atomic_folder(args.out, is_private=True) as part, Progress() as progress:
+        task = progress.add_task("scans", total=len(scans) - 1)
+        cases, places = search_scans(
+            scans, query, places_mm, features, args.tolerance,
+            lambda done, total: progress.update(task, completed=done),
+        )  # fmt: skip
+        write_text(part / "cases.csv", to_csv(cases))
+        if places:
+            write_text(part / "places.csv", to_csv(places))
+        page = render_page(
+            (query.case, scan), places_mm, cases, places, lambda case: find_scan(scans, case).read(), args.show
+        )
+        write_text(part / "retrieval.html", page)
+    print(args.out / "retrieval.html")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the options of the command."""
+    parser = argparse.ArgumentParser("medssl retrieve", description=__doc__)
+    parser.add_argument("run", type=Path, help="a finished pretraining or finetuning")
+    parser.add_argument("scans", type=Path, help="a folder of scans, or a store's manifest.csv")
+    parser.add_argument("case", help="the id of the case to compare the others with")
+    for option, letters, unit in (("--at", "XYZ", "in mm, RAS+"), ("--at-voxel", "IJK", "as a voxel index from 0")):
+        parser.add_argument(
+            option, type=float, nargs=3, action="append", default=[], metavar=tuple(letters),
+            help=f"a place of the case {unit}; can be repeated",
+        )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for the tables and the page")
+    parser.add_argument(
+        "--levels",
+        type=int,
+        nargs="+",
+        default=[],
+        help="levels of the encoder, 0 is the finest (default: all but the finest)",
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=10.0,
+        help="largest distance in mm, after the way there and back, of a consistent match (default: 10)",
+    )  # fmt: skip
+    parser.add_argument("--features", type=Path, help="a folder that keeps the features for the next call")
+    parser.add_argument("--split", default="", help="split of the manifest (default: all)")
+    parser.add_argument(
+        "--modality", default="", choices=["", "CT", "MR"], help="modality of image files that do not record one"
+    )
+    parser.add_argument("--show", type=int, default=5, help="matches of a place, and cases, on the page (default: 5)")
+    return parser
