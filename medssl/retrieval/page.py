@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from medssl.finding import Point
-from medssl.render.figures import encode_png, planes_through
+from medssl.render.figures import crop_around_lesion, encode_png, planes_through
 from medssl.render.report import NOTICE
 from medssl.render.templates import render_template
 from medssl.retrieval.search import SimilarCase, SimilarPlace
 from medssl.volume import Volume
 
 TEMPLATE = Path(__file__).with_name("retrieval.html")
-PIXELS = 200  # the longest edge of a scan
+PIXELS = 200  # the longest edge of a scan, or of what is shown of it
+REACH_MM = 40.0  # of the tissue around a place; the margin of `crop_around_lesion` adds as much
 
 
 def render_page(
@@ -55,10 +56,15 @@ def _pair(
 
 
 def _draw(scan: Volume, place_mm: Point | None = None) -> str:
-    """Returns the planes through a place, or through the middle of a scan, as a base64-encoded PNG."""
+    """Returns the planes through a place and what is near it, or through the middle of a scan, as PNG in base64."""
     first = scan if scan.voxels.ndim == 3 else Volume(scan.voxels[0], scan.affine, scan.unit)
-    x, y, z = place_mm or first.to_mm((np.array(first.shape) - 1) / 2).tolist()
-    picture = planes_through(first, (x, y, z), side=PIXELS, is_marked=place_mm is not None)
+    if place_mm is None:
+        x, y, z = first.to_mm((np.array(first.shape) - 1) / 2).tolist()
+        picture = planes_through(first, (x, y, z), side=PIXELS)
+    else:
+        low_mm, high_mm = ((place_mm[0] + r, place_mm[1] + r, place_mm[2] + r) for r in (-REACH_MM, REACH_MM))
+        near = crop_around_lesion(first.reorient("RAS"), low_mm, high_mm)
+        picture = planes_through(near, place_mm, side=PIXELS, is_marked=True)
     return base64.b64encode(encode_png(picture)).decode()
 
 
