@@ -9,8 +9,10 @@ from medssl.errors import BadInput
 def main(words: list[str]) -> None:
     """Writes the ranked cases, the place of each case that is most like each given one, and a page with pictures."""
     args = build_parser().parse_args(words)
-    if args.show < 0 or not args.tolerance >= 0:
-        raise BadInput(f"--show {args.show} --tolerance {args.tolerance:g}: give numbers of at least 0")
+    if args.show < 0 or not args.tolerance >= 0 or not args.propose >= 0:
+        raise BadInput(
+            f"--show {args.show} --tolerance {args.tolerance:g} --propose {args.propose:g}: give numbers of at least 0"
+        )
     import numpy as np
     from rich.progress import Progress
 
@@ -18,11 +20,13 @@ def main(words: list[str]) -> None:
     from medssl.data.ingest.read_source import list_scans, list_stored_scans
     from medssl.data.manifest import Manifest
     from medssl.files import atomic_folder, write_text
+    from medssl.io import nifti
     from medssl.metrics.case_scores import to_csv
     from medssl.retrieval.features import FeatureSource
     from medssl.retrieval.page import render_page
-    from medssl.retrieval.search import find_scan, require_inside, search_scans
+    from medssl.retrieval.search import find_scan, propose_regions, require_inside, search_scans
     from medssl.run import Run
+    from medssl.volume import Volume
 
     run = Run.open(args.run)
     is_store = args.scans.is_file() and not args.split
@@ -36,6 +40,13 @@ def main(words: list[str]) -> None:
     for place_mm in places_mm:
         require_inside(scan, query.case, place_mm)
     features = FeatureSource(load_encoder(run), tuple(args.levels), run.metadata["weights_sha256"], args.features)
+
+    def read(case: str) -> Volume:
+        return scan if case == query.case else find_scan(scans, case).read()
+
+    query_places = [(number, query.case, place_mm) for number, place_mm in enumerate(places_mm, 1) if args.propose]
+    # First, so that an impossible reach ends the command before the search.
+    regions = propose_regions(read, query_places, features, args.propose)
     with atomic_folder(args.out, is_private=True) as part, Progress() as progress:
         task = progress.add_task("scans", total=len(scans) - 1)
         cases, places = search_scans(
@@ -45,9 +56,11 @@ def main(words: list[str]) -> None:
         write_text(part / "cases.csv", to_csv(cases))
         if places:
             write_text(part / "places.csv", to_csv(places))
-        page = render_page(
-            (query.case, scan), places_mm, cases, places, lambda case: find_scan(scans, case).read(), args.show
-        )
+        matches = [(row.place, row.case, row.place_mm) for row in places if args.propose and row.rank <= args.show]
+        regions |= propose_regions(read, matches, features, args.propose)
+        for (number, case), region in regions.items():
+            nifti.write(region, part / "proposals" / f"place{number}-{case}.nii.gz")
+        page = render_page((query.case, scan), places_mm, cases, places, read, args.show, regions)
         write_text(part / "retrieval.html", page)
     print(args.out / "retrieval.html")
 
@@ -74,6 +87,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tolerance", type=float, default=10.0,
         help="largest distance in mm, after the way there and back, of a consistent match (default: 10)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--propose", type=float, default=0.0, metavar="MM",
+        help="propose the region around each place by a normalised cut of the features within MM (default: 0, off)",
     )  # fmt: skip
     parser.add_argument("--features", type=Path, help="a folder that keeps the features for the next call")
     parser.add_argument("--split", default="", help="split of the manifest (default: all)")

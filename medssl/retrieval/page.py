@@ -1,8 +1,9 @@
 """Draws the places and the cases that a search has found as one HTML page with pairs of pictures."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ def render_page(
     places: Sequence[SimilarPlace],
     read: Callable[[str], Volume],
     num_shown: int,
+    regions: Mapping[tuple[int, str], Volume] = MappingProxyType({}),
 ) -> str:
     """Returns a page with the query next to the best matches of each place, and next to the most similar cases.
 
@@ -36,26 +38,28 @@ def render_page(
         places: The places found, the most similar first.
         read: Reads the scan of a case.
         num_shown: How many matches of a place, and how many cases, are drawn.
+        regions: Label maps to outline, by the number of the place and the case.
     """
     name, scan = query
     groups = []
     for number, place_mm in enumerate(places_mm, 1):
         matches = [match for match in places if match.place == number][:num_shown]
-        pairs = [_pair(match, _describe_place(match), read, match.place_mm) for match in matches]
-        groups.append({"title": f"Places like {_format(place_mm)} mm", "query": _draw(scan, place_mm), "pairs": pairs})
-    pairs = [_pair(case, f"similarity {case.similarity:.3f}", read) for case in cases[:num_shown]]
+        pairs = []
+        for match in matches:
+            picture = _draw(read(match.case), match.place_mm, regions.get((number, match.case)))
+            pairs.append(_pair(match, _describe_place(match), picture))
+        picture = _draw(scan, place_mm, regions.get((number, name)))
+        groups.append({"title": f"Places like {_format(place_mm)} mm", "query": picture, "pairs": pairs})
+    pairs = [_pair(case, f"similarity {case.similarity:.3f}", _draw(read(case.case))) for case in cases[:num_shown]]
     groups.append({"title": "Cases like this one", "query": _draw(scan), "pairs": pairs})
     return render_template(TEMPLATE, title=f"Like {name}", name=name, groups=groups, notice=NOTICE)
 
 
-def _pair(
-    match: SimilarCase | SimilarPlace, facts: str, read: Callable[[str], Volume], place_mm: Point | None = None
-) -> dict[str, Any]:
-    title = f"{match.rank}. {match.case}"
-    return {"title": title, "facts": facts, "picture": _draw(read(match.case), place_mm)}
+def _pair(match: SimilarCase | SimilarPlace, facts: str, picture: str) -> dict[str, Any]:
+    return {"title": f"{match.rank}. {match.case}", "facts": facts, "picture": picture}
 
 
-def _draw(scan: Volume, place_mm: Point | None = None) -> str:
+def _draw(scan: Volume, place_mm: Point | None = None, region: Volume | None = None) -> str:
     """Returns the planes through a place and what is near it, or through the middle of a scan, as PNG in base64."""
     first = scan if scan.voxels.ndim == 3 else Volume(scan.voxels[0], scan.affine, scan.unit)
     if place_mm is None:
@@ -64,7 +68,8 @@ def _draw(scan: Volume, place_mm: Point | None = None) -> str:
     else:
         low_mm, high_mm = ((place_mm[0] + r, place_mm[1] + r, place_mm[2] + r) for r in (-REACH_MM, REACH_MM))
         near = crop_around_lesion(first.reorient("RAS"), low_mm, high_mm)
-        picture = planes_through(near, place_mm, side=PIXELS, is_marked=True)
+        labels = None if region is None else region.resample_to(near, 0)
+        picture = planes_through(near, place_mm, labels, PIXELS, is_marked=True)
     return base64.b64encode(encode_png(picture)).decode()
 
 

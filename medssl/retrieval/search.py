@@ -10,6 +10,7 @@ from medssl.errors import BadInput
 from medssl.finding import Point
 from medssl.inference.case_selection import case_similarity
 from medssl.retrieval.features import FeatureSource, embed_case
+from medssl.retrieval.normalized_cut import propose_region
 from medssl.retrieval.places import match_place
 from medssl.volume import Volume
 
@@ -123,6 +124,23 @@ def search_scans(
             score = (match.similarity, *match.place_mm, match.back_mm, is_consistent)
             places.append(SimilarPlace(number + 1, rank, others[n].case, *score))
     return cases, places
+
+
+def propose_regions(
+    read: Callable[[str], Volume], matches: Sequence[tuple[int, str, Point]], features: FeatureSource, reach_mm: float
+) -> dict[tuple[int, str], Volume]:
+    """Returns the region around each place that a normalised cut proposes, by the number of the place and the case.
+
+    Args:
+        read: Reads the scan of a case.
+        matches: Number of the place, case, and the place in mm, RAS+.
+        features: What computes the features of a scan, of which the finest level is cut.
+        reach_mm: The distance of the faces of the box around a place from the place.
+    """
+    return {
+        (number, case): propose_region(features.compute(read(case))[0], place_mm, reach_mm)
+        for number, case, place_mm in matches
+    }
 
 
 def _format(numbers: Sequence[float]) -> str:

@@ -59,7 +59,7 @@ def read_table(path):
 def test_a_place_is_found_in_flipped_resampled_and_cut_copies(run, scans, tmp_path):
     place_mm = nifti.read(scans / "scan0.nii.gz").to_mm(np.array([14.0, 11.0, 9.0]))
     options = ["--at", *place_mm, "--at-voxel", 14, 11, 9, "--modality", "CT", "--features", tmp_path / "features"]
-    options += ["--tolerance", 5, "--show", 2]
+    options += ["--tolerance", 5, "--show", 2, "--propose", 9]
     assert run_command(run.path, scans, "scan0", "--out", tmp_path / "out", *options) == 0
     rows = read_table(tmp_path / "out" / "places.csv")
     assert [row["place"] for row in rows] == ["1"] * 5 + ["2"] * 5
@@ -75,6 +75,13 @@ def test_a_place_is_found_in_flipped_resampled_and_cut_copies(run, scans, tmp_pa
     page = (tmp_path / "out" / "retrieval.html").read_text()
     assert page.count("<img") == 2 * 3 * 2 and "consistent" in page and "http" not in page
     assert run_command(run.path, scans, "scan0", "--out", tmp_path / "again", *options) == 0
+    names = [
+        f"place{number}-{case}.nii.gz" for number in (1, 2) for case in ("scan0", rows[0]["case"], rows[1]["case"])
+    ]
+    proposals = tmp_path / "out" / "proposals"
+    assert sorted(path.name for path in proposals.iterdir()) == sorted(names)
+    region = nifti.read(proposals / "place1-scan0.nii.gz")
+    assert region.voxels[tuple(np.rint(region.to_index(place_mm)).astype(int))] == 1, "the place is in its region"
     for name in ("places.csv", "cases.csv", "retrieval.html"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
@@ -85,6 +92,7 @@ def test_a_place_is_found_in_flipped_resampled_and_cut_copies(run, scans, tmp_pa
         (["scan9"], "scan9: no such case among 6 scans"),
         (["scan0", "--at", 900, 0, 0], "outside the scan of 26, 22, 20 voxels"),
         (["scan0", "--levels", 7], "--levels 7: the encoder has levels 0 (finest) to 3"),
+        (["scan0", "--at", -14, -11, 9, "--propose", 0.5], "a normalised cut needs 8 to 4096"),
         (["scan0", "--tolerance", -1], "give numbers of at least 0"),
     ],
 )
