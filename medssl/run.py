@@ -23,7 +23,7 @@ SAME_CONTENT = {
 }  # compared by content hash, wherever the files lie
 
 # Keys of `train` that may change when a run resumes.
-MACHINE = {"devices", "num_nodes", "num_workers", "augment_on", "accelerator", "tracker"}
+MACHINE = {"devices", "num_nodes", "strategy", "num_workers", "augment_on", "accelerator", "tracker"}
 MAX_DIFF_CHARACTERS = 200_000  # of uncommitted changes that are recorded
 
 

@@ -102,6 +102,11 @@ class TrainConfig(Settings):
         " their number changes neither the steps nor the result",
     )
     num_nodes: PositiveInt = Field(1, description="machines; more than one are started by torchrun or `medssl slurm`")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp",
+        description="how several processes update the weights: ddp, each all of them, or fsdp, each its part, which"
+        " divides the memory of gradients and moments among them",
+    )
     tracker: Literal["mlflow", "wandb"] | None = Field(
         None,
         description="tracker that gets curves and settings in addition to the folder of the run: mlflow, or wandb for"
@@ -122,6 +127,12 @@ class TrainConfig(Settings):
                 "schedule=sawtooth: the first tooth trains the decoder alone, so freeze_fraction must lie between"
                 f" 0 and 1; it is {self.freeze_fraction}, for example give 0.2"
             )
+        excluded = {"ema_decay": 0.0, "freeze_fraction": 0.0}
+        changed = [f"{name}={getattr(self, name)}" for name, value in excluded.items() if getattr(self, name) != value]
+        changed += [f"schedule={self.schedule}"] if self.schedule == "infinite" else []
+        changed += [f"optimizer={self.optimizer}"] if self.optimizer == "lamb" else []
+        if self.strategy == "fsdp" and changed:
+            raise ValueError(f"strategy=fsdp does not divide {', '.join(changed)}; leave it out, or set strategy=ddp")
         if self.batch_size % self.num_processes:
             raise ValueError(
                 f"batch_size={self.batch_size} cannot be shared equally by devices={self.devices} x"

@@ -22,6 +22,7 @@ from medssl.training.data_loaders import is_own_volume
 from medssl.training.loggers import EpochMeans
 from medssl.training.lr_schedules import lr_scale
 from medssl.training.optimizers import build_optimizer
+from medssl.training.processes.sharding import gather_parts
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class LitTraining(LightningModule):
             BadInput: Too many steps in a row were skipped; the message names the cases.
         """
         weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(weights, self.config.gradient_clip)
+        norm = gather_parts(torch.nn.utils.clip_grad_norm_(weights, self.config.gradient_clip))
         if torch.isfinite(norm):
             self.skipped_in_a_row = 0
             self.recent_volumes.clear()

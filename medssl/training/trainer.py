@@ -10,7 +10,7 @@ import torch
 from lightning import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
 from medssl.files import exclusive_lock, sweep_parts
@@ -44,6 +44,7 @@ from medssl.training.lightning_module import LitTraining
 from medssl.training.loggers import build_loggers
 from medssl.training.optimizers import make_ema_update
 from medssl.training.processes.agreement import call_on_main, is_main_process
+from medssl.training.processes.sharding import RestoreWeights, ShardedStrategy
 from medssl.training.resource_usage import track_resources
 from medssl.training.run_records.environment import record_environment
 
@@ -156,16 +157,13 @@ def _build_trainer(
     callbacks: list[Callback] = [*extra_callbacks, ProgressBar(config), PreviewWriter(run.path / "previews")]
     if config.ema_decay:
         callbacks.append(WeightAveraging(avg_fn=make_ema_update(config.ema_decay)))
-    callbacks.append(checkpoints)
+    callbacks += [checkpoints, RestoreWeights()]
     return Trainer(
         max_epochs=config.epochs,
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        # Unused parameters: a frozen encoder, and heads that a batch does not need. Buffers are equal by construction.
-        strategy=(
-            DDPStrategy(find_unused_parameters=True, broadcast_buffers=False) if config.num_processes > 1 else "auto"
-        ),
+        strategy=_choose_strategy(config),
         use_distributed_sampler=False,
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         gradient_clip_val=config.gradient_clip,
@@ -181,6 +179,15 @@ def _build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+
+
+def _choose_strategy(config: TrainConfig) -> Strategy | str:
+    if config.num_processes == 1:
+        return "auto"
+    if config.strategy == "fsdp":
+        return ShardedStrategy()
+    # Unused parameters: a frozen encoder, and heads that a batch does not need. Buffers are equal by construction.
+    return DDPStrategy(find_unused_parameters=True, broadcast_buffers=False)
 
 
 def _fit(trainer: Trainer, module: LitTraining, loaders: DataLoaders, checkpoint: Path | None) -> None:

@@ -1,5 +1,6 @@
 """Two processes with a batch of two train as one process with a batch of four, for every objective and task."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from medssl.training.lightning_module import LitTraining
 from medssl.training.pretrain import PretrainConfig, pretrain
 from medssl.training.processes.agreement import gather_values, is_main_process
 from medssl.training.processes.launch import run_in_processes
+from medssl.training.processes.sharding import RestoreWeights
 from medssl.volume import Volume
 from tests.helpers.toy_training import write_store
 
@@ -57,6 +59,14 @@ JOBS: dict[str, dict[str, Any]] = {
     "two-views": {"objective": TWO_VIEWS},
     "segment": {"train": {"ema_decay": 0.9, "freeze_fraction": 0.4}, "augment": {"probability": 0.5}},
     "spark-device": {"objective": {"name": "spark"}, "augment": {}, "train": {"augment_on": "device"}},
+    "spark-fsdp": {"objective": {"name": "spark"}, "train": {"strategy": "fsdp", "accumulate_grad_batches": 2}},
+    "dino-fsdp": {"objective": {"name": "dino"}, "train": {"strategy": "fsdp", "seed": 1}},
+    "segment-fsdp": {"train": {"strategy": "fsdp"}},
+    "mean-teacher-fsdp": {
+        "semi_supervised": {"method": "mean-teacher"},
+        "num_labelled": 4,
+        "train": {"strategy": "fsdp"},
+    },
     "segment-balanced": {"task": {"name": "segment", "class_balance": 0.5}, "train": {"channel_dropout": 0.3}},
     "segment-regions": {"task": {"name": "segment", "regions": [[1]]}},
     **{
@@ -70,6 +80,7 @@ JOBS: dict[str, dict[str, Any]] = {
 }
 
 AIR_VOXELS = (0, 3, 6, 9, 12)  # so that a mean over the voxels of one process is not that over all of them
+RESUMED_JOBS = ("resumed", "resumed-fsdp")  # from one process to two and back
 RESUMED = {"name": "global_local", "queue_size": 10}
 
 
@@ -84,10 +95,24 @@ def train_all(jobs: Jobs) -> None:
         start(name, jobs.manifest, jobs.folder / name, devices=2)
     with stop_at_step(2, rank=1):
         record_error(lambda: start("resumed", jobs.manifest, jobs.folder / "resumed", devices=2), jobs.folder)
+    with stop_at_step(2, rank=1), pytest.raises(Stopped):
+        start("resumed-fsdp", jobs.manifest, jobs.folder / "resumed-fsdp", devices=2, strategy="fsdp")
+    with replace_method(RestoreWeights, "on_train_end", record_moments):
+        start("moments", jobs.manifest, jobs.folder / "moments", devices=2, strategy="fsdp")
     nan = jobs.manifest.parent.with_name("nan") / "manifest.csv"
     record_error(lambda: start("nan", nan, jobs.folder / "nan", devices=2), jobs.folder)
     with replace_method(CropDataset, "__getitem__", fail_to_load):
         record_error(lambda: start("damaged", jobs.manifest, jobs.folder / "damaged", devices=2), jobs.folder)
+
+
+def record_moments(original, callback, trainer, module):
+    """Writes down how many values of momentum each process keeps, and how many weights there are."""
+    moments = [state["momentum_buffer"] for state in trainer.optimizers[0].state.values()]
+    counts = gather_values(sum(moment.to_local().numel() for moment in moments))
+    total = sum(moment.numel() for moment in moments)
+    if is_main_process():
+        (Path(trainer.default_root_dir) / "moments.json").write_text(json.dumps([*counts, total]))
+    original(callback, trainer, module)
 
 
 def record_error(function: Callable[[], Any], folder: Path) -> None:
@@ -147,20 +172,22 @@ def manifest(tmp_path_factory):
 def folders(manifest, tmp_path_factory):
     """The runs of one process and of two processes, which are started once for all of them."""
     one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    for name in (*JOBS, "resumed"):
+    for name in (*JOBS, *RESUMED_JOBS):
         start(name, manifest, one / name)
-    with stop_at_step(1), pytest.raises(Stopped):
-        start("resumed", manifest, two / "resumed")
+    for name in RESUMED_JOBS:
+        with stop_at_step(1), pytest.raises(Stopped):
+            start(name, manifest, two / name)
     nan = write_store(manifest.parent.with_name("nan"), 9, side=16, air_voxels=AIR_VOXELS)
     voxels = np.full((1, 16, 16, 16), np.nan, np.float16)
     store.write(nan.parent / "c3.b2nd", Volume(voxels, np.eye(4), "a.u."), {})
     run_in_processes(train_all, Jobs(manifest=manifest, folder=two), TrainConfig(devices=2))
-    start("resumed", manifest, two / "resumed")
+    for name in RESUMED_JOBS:
+        start(name, manifest, two / name)
     return one, two
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*JOBS, "resumed"])
+@pytest.mark.parametrize("name", [*JOBS, *RESUMED_JOBS])
 def test_two_processes_train_as_one(folders, name):
     weights = [load_file(folder / name / "weights.safetensors") for folder in folders]
     assert weights[0].keys() == weights[1].keys()
@@ -169,6 +196,12 @@ def test_two_processes_train_as_one(folders, name):
     one, two = (read_curves(folder / name / "logs" / "metrics.csv") for folder in folders)
     for curve in {"loss", "val_dice", "val_cpm"} & one.keys():
         assert [value for _, value in one[curve]] == pytest.approx([value for _, value in two[curve]], rel=1e-6), curve
+
+
+@pytest.mark.slow
+def test_fsdp_divides_the_moments(folders):
+    *counts, total = json.loads((folders[1] / "moments" / "moments.json").read_text())
+    assert sum(counts) == total and max(counts) < 0.6 * total
 
 
 @pytest.mark.slow
@@ -192,6 +225,19 @@ def die(jobs: Jobs) -> None:
 def test_a_killed_process_ends_the_training_in_one_line(tmp_path):
     with pytest.raises(BadInput, match="process 1 of the training was ended by signal SIGKILL, most often for lack"):
         run_in_processes(die, Jobs(manifest=tmp_path, folder=tmp_path), TrainConfig(devices=2))
+
+
+@pytest.mark.parametrize("setting", [{"ema_decay": 0.9}, {"freeze_fraction": 0.5}, {"optimizer": "lamb"}])
+def test_fsdp_refuses_what_it_does_not_divide(setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=f"strategy=fsdp does not divide {name}={value}; leave it out"):
+        TrainConfig(strategy="fsdp", **setting)
+
+
+def test_an_unknown_strategy_is_refused_in_one_line(manifest, tmp_path):
+    with pytest.raises(BadInput, match=r"train\.strategy.*'zero'") as error:
+        start("spark", manifest, tmp_path / "run", strategy="zero")
+    assert "\n" not in str(error.value)
 
 
 def test_the_batch_is_shared_equally_and_nodes_are_started_from_outside(tmp_path, monkeypatch):

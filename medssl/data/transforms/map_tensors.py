@@ -1,6 +1,6 @@
 """Applies a function to every tensor of a nested value."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Returns a copy of dataclasses, tuples and lists in which every tensor is changed, in their order.
+    """Returns a copy of dataclasses, mappings, tuples and lists in which every tensor is changed, in their order.
 
     Args:
         value: A tensor, a container of such values, or something without tensors, which stays as it is.
@@ -16,6 +16,8 @@ def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """
     if isinstance(value, Tensor):
         return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(element, change) for key, element in value.items()}
     if isinstance(value, tuple | list):
         return type(value)(map_tensors(element, change) for element in value)
     if is_dataclass(value) and not isinstance(value, type):
