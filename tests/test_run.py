@@ -77,3 +77,14 @@ def test_a_finished_run_is_not_resumed(run):
     run.close()
     with pytest.raises(BadInput, match="finished"):
         Run.resume(run.path, Plain(run=run.path), "pretrain")
+
+
+def test_a_projection_head_is_optional_and_refused_if_it_changed(run):
+    assert run.projection is None
+    head = run.path / "projection.safetensors"
+    head.write_bytes(b"layers")
+    run.close()
+    assert run.projection == head and "projection.safetensors" in (run.path / "SHA256SUMS").read_text()
+    head.write_bytes(b"other layers")
+    with pytest.raises(BadInput, match="not the bytes that this run wrote"):
+        _ = run.projection
