@@ -1,5 +1,6 @@
 """Searches scans for cases and places like those of a query, and reads each scan once."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from medssl.retrieval.features import FeatureSource, embed_case
 from medssl.retrieval.normalized_cut import propose_region
 from medssl.retrieval.places import match_place
 from medssl.volume import Volume
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def search_scans(
 ) -> tuple[list[SimilarCase], list[SimilarPlace]]:
     """Returns all other cases by their similarity to the query, and the place of each that is most like each place.
 
+    A scan that cannot be read, or that the network was not trained for, is left out, with the reason in the log.
+
     Args:
         scans: The scans to search, among them the query.
         query: The scan that others are compared with.
@@ -100,19 +105,30 @@ def search_scans(
         features: What computes the features of a scan.
         tolerance_mm: The largest distance, after the way there and back, of a match that counts as consistent.
         on_progress: Called with the number of searched scans and of all scans.
+
+    Raises:
+        BadInput: The query or all other scans cannot be used.
     """
     source = features.compute(query.read())
     others = [scan for scan in scans if scan.case != query.case]
-    embeddings, matches = [embed_case(source)], []
-    for number, scan in enumerate(others):
+    names, embeddings, matches = list[str](), [embed_case(source)], []
+    for number, scan in enumerate(others, 1):
+        try:
+            target = features.compute(scan.read())
+        except BadInput as error:
+            log.warning("%s: is left out: %s", scan.case, error)
+        else:
+            names.append(scan.case)
+            embeddings.append(embed_case(target))
+            matches.append([match_place(source, place_mm, target) for place_mm in places_mm])
         on_progress(number, len(others))
-        target = features.compute(scan.read())
-        embeddings.append(embed_case(target))
-        matches.append([match_place(source, place_mm, target) for place_mm in places_mm])
-    on_progress(len(others), len(others))
+    if not names:
+        raise BadInput(
+            f"{query.case}: none of the {len(others)} other scans can be compared with it; see the reasons above"
+        )
     similarity = case_similarity(np.stack(embeddings))[0, 1:]
     cases = [
-        SimilarCase(rank, others[n].case, float(similarity[n]))
+        SimilarCase(rank, names[n], float(similarity[n]))
         for rank, n in enumerate(np.argsort(-similarity, kind="stable"), 1)
     ]
     places = []
@@ -122,7 +138,7 @@ def search_scans(
             match = matches[n][number]
             is_consistent = match.back_mm <= tolerance_mm
             score = (match.similarity, *match.place_mm, match.back_mm, is_consistent)
-            places.append(SimilarPlace(number + 1, rank, others[n].case, *score))
+            places.append(SimilarPlace(number + 1, rank, names[n], *score))
     return cases, places
 
 

@@ -90,6 +90,24 @@ def test_features_have_length_1_and_blank_ones_stay_blank():
     assert length[1, 1, 1] == 0 and np.sort(length.ravel())[1:] == pytest.approx(1, abs=2e-3)
 
 
+def test_a_scan_that_cannot_be_used_is_left_out_with_its_reason(scans, caplog):
+    class Choosy(CountingEncoder):
+        def __call__(self, scan):
+            if scan.shape != (12, 10, 8):
+                raise BadInput("this scan has another shape")
+            return super().__call__(scan)
+
+    damaged = refer("damaged", Volume(np.ones((3, 3, 3), np.float32), np.eye(4), "a.u."))
+    source = FeatureSource(Choosy(), (), "w")
+    cases, places = search_scans([*scans, damaged], scans[0], [(4.0, 4.0, 8.0)], source)
+    assert {row.case for row in cases} == {row.case for row in places} == {"b", "c", "copy"}
+    assert "damaged: is left out: this scan has another shape" in caplog.text
+    with pytest.raises(BadInput, match="a: none of the 1 other scans can be compared with it"):
+        search_scans([scans[0], damaged], scans[0], [], source)
+    with pytest.raises(BadInput, match="another shape"):
+        search_scans([*scans, damaged], damaged, [], source)
+
+
 def test_an_unknown_case_level_or_place_is_refused(scans):
     with pytest.raises(BadInput, match="d: no such case among 4 scans; give one of a, b, copy, c"):
         find_scan(scans, "d")
