@@ -5,7 +5,9 @@ resumes.
 import logging
 import os
 import resource
+import threading
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -244,3 +246,22 @@ def test_a_hang_is_named_with_its_stage_and_line(tmp_path, caplog):
         train(learner, make_loaders(), run, CONFIG, limits=LimitConfig(watchdog_minutes=0.02))
     line = next(record.message for record in caplog.records if "no progress" in record.message)
     assert "while training step 2" in line and f"{Path('training/lightning_module.py')}:" in line
+
+
+@pytest.mark.parametrize("stops", [ValueError("stops"), Stopped("stops", 75), None], ids=repr)
+def test_nothing_watches_a_training_that_has_ended(tmp_path, stops):
+    run, learner = open_run(tmp_path / "run"), make_spark()
+
+    def stop():
+        assert "watchdog" in {thread.name for thread in threading.enumerate()}
+        if stops:
+            raise stops
+
+    watching = {thread for thread in threading.enumerate() if thread.name == "watchdog"}
+    learner.after_step = stop
+    with pytest.raises(type(stops), match="stops") if stops else nullcontext():
+        train(learner, make_loaders(), run, CONFIG)
+    deadline = time.monotonic() + 60
+    while alive := {thread for thread in threading.enumerate() if thread.name == "watchdog"} - watching:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.01)

@@ -56,7 +56,11 @@ class Watchdog(Callback):
         self._enter(f"ending epoch {trainer.current_epoch + 1}")
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stops to watch, also after an error."""
+        """Stops to watch."""
+        self.ended.set()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stops to watch a training that failed, which Lightning does not tear down."""
         self.ended.set()
 
     def _enter(self, stage: str) -> None:
