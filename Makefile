@@ -12,7 +12,7 @@ demo: .venv/runs
 
 # Two processes of one thread each: faster on two cores than one process of two threads.
 test: .venv/ready test-frontend
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile $(SHAPES) $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SHAPES) $(ARGS)
 
 # A part, quickly: make test-fast ARGS=tests/nn
 test-fast: .venv/ready

@@ -20,6 +20,13 @@ FLAGS += ["--disable-component-update", "--disable-sync"]
 settings.register_profile("medssl", deadline=None, derandomize=True)
 settings.load_profile("medssl")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+# They begin first, so that at the end no process is left with one of them while the others have nothing to do.
+LONG_FILES = ("test_demo.py", "test_wheel.py", "test_onnx_models.py", "test_classification_sweep.py", "test_sweep.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the tests of the longest files to the front."""
+    items.sort(key=lambda item: LONG_FILES.index(item.path.name) if item.path.name in LONG_FILES else len(LONG_FILES))
 
 
 @pytest.fixture(scope="session")
