@@ -14,7 +14,7 @@ class Outcome:
         patients: Number of patients.
         modality: The modalities of the cases, joined by +.
         channels: The most channels of a case.
-        words: What the terminal, the ledger or store.json says.
+        words: What the terminal, the ledger or store.json holds.
         right: The right outcome in words.
         before: What became of the input at commit 725138b.
         code: The exit code.
@@ -31,7 +31,7 @@ class Outcome:
     code: int = 0
 
     def matches(self, actual: "Outcome", printed: str) -> bool:
-        """Returns whether an ingestion gave this outcome and said what it should."""
+        """Returns whether an ingestion gave this outcome and the right message."""
         if not self.cases:
             return actual.cases == 0 and actual.code == 2 and all(word in printed for word in self.words)
         names = ("cases", "labelled", "patients", "modality", "channels", "code")

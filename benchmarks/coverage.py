@@ -16,7 +16,7 @@ SPREADS = {"equal": (0.02, 0.02, 0.03), "patients": (0.02, 0.06, 0.06), "no seed
 
 
 def main(tables: int = 2000) -> None:
-    """Prints the coverage of the corrected interval beside that of the percentiles of the pigeonhole bootstrap."""
+    """Prints the coverage of the corrected interval and that of the percentiles of the pigeonhole bootstrap."""
     columns = ("spread", "patients", "seeds", "t interval covers", "percentiles cover", "p < 0.05, t test")
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name, spread in SPREADS.items():

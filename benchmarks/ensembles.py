@@ -124,7 +124,7 @@ def _print_networks(predicted: Path) -> None:
         print(f"| {name} | {num_volumes} | {steps} | {dice} | {difference} | {row.p:.4f} |")
     print(f"| ensemble | 8 | {240 * FOLDS} | {_dice(predicted / 'together')[1]} | | |")
     held_out = _dice(predicted / "held-out")[1]
-    print(f"\nOf the 8 volumes, dealt by patient, each asked of the fold that held it out: Dice {held_out}.")
+    print(f"\nOf the 8 volumes, dealt by patient, each predicted by the fold that held it out: Dice {held_out}.")
 
 
 def _dice(predicted: Path) -> tuple[dict[str, float], str]:

@@ -70,7 +70,7 @@ def main(words: list[str]) -> None:
 
 
 def record_calls(generators: Path, folder: Path) -> list[Call]:
-    """Runs the scripts with a stand-in for the command, and returns what they asked it for."""
+    """Runs the scripts with a stand-in for the command, and returns the arguments it got."""
     calls = folder / "calls"
     calls.mkdir()
     stand_in = folder / "bin" / "medssl"
@@ -94,7 +94,7 @@ def record_calls(generators: Path, folder: Path) -> list[Call]:
 
 
 def ingest(call: Call, folder: Path) -> tuple[Outcome, str]:
-    """Ingests the input of a call, and returns what became of it and all that was said about it."""
+    """Ingests the input of a call, and returns what became of it and every message about it."""
     scans, out = folder / "run" / call.name / "in", folder / "run" / call.name / "store"
     shutil.rmtree(scans, ignore_errors=True)
     shutil.copytree(call.scans, scans, symlinks=True)

@@ -74,7 +74,7 @@ class Server:
 
 
 @dataclass
-class Bench:
+class ReviewScene:
     """A server, the doors of its readers and a browser; each scene gets a case of its own."""
 
     server: Server
@@ -166,7 +166,7 @@ def settle(page: Page) -> None:
     wait_until(page, lambda: is_saved(page))
 
 
-def accept_all(bench: Bench, page: Page) -> None:
+def accept_all(bench: ReviewScene, page: Page) -> None:
     """Accepts every finding, and waits until that is stored."""
     for _ in read_findings(bench.server.predictions / bench.case):
         page.locator(".mv-accept").click()
@@ -176,14 +176,14 @@ def accept_all(bench: Bench, page: Page) -> None:
 Outcome = tuple[int, int, bool]  # strokes drawn, strokes stored, whether every window shows the record
 
 
-def outcome(bench: Bench, num_drawn: int, *windows: Page, reader: str = "ana") -> Outcome:
+def outcome(bench: ReviewScene, num_drawn: int, *windows: Page, reader: str = "ana") -> Outcome:
     """Compares what was drawn with what is stored and shown."""
     for window in windows:
         settle(window)
     return num_drawn, len(bench.read(reader).strokes), all(bench.is_screen_record(page, reader) for page in windows)
 
 
-def kill_after_stroke(bench: Bench) -> Outcome:
+def kill_after_stroke(bench: ReviewScene) -> Outcome:
     """Kill -9 right after a stroke; restart, no reload"""
     page = bench.open()
     draw(page, 100)
@@ -191,7 +191,7 @@ def kill_after_stroke(bench: Bench) -> Outcome:
     return outcome(bench, 1, page)
 
 
-def kill_between_strokes(bench: Bench) -> Outcome:
+def kill_between_strokes(bench: ReviewScene) -> Outcome:
     """A stroke stored, kill -9, another stroke; restart, no reload"""
     page = bench.open()
     draw(page, 100)
@@ -202,7 +202,7 @@ def kill_between_strokes(bench: Bench) -> Outcome:
     return outcome(bench, 2, page)
 
 
-def reload_while_away(bench: Bench) -> Outcome:
+def reload_while_away(bench: ReviewScene) -> Outcome:
     """A stroke while the server is down, reload, then start"""
     page = bench.open()
     draw(page, 100)
@@ -216,7 +216,7 @@ def reload_while_away(bench: Bench) -> Outcome:
     return outcome(bench, 2, page)
 
 
-def black_hole(bench: Bench) -> Outcome:
+def black_hole(bench: ReviewScene) -> Outcome:
     """The server answers nothing for 20 s"""
     page = bench.open()
     assert bench.server.process is not None
@@ -227,7 +227,7 @@ def black_hole(bench: Bench) -> Outcome:
     return outcome(bench, 1, page)
 
 
-def network_cut(bench: Bench) -> Outcome:
+def network_cut(bench: ReviewScene) -> Outcome:
     """The browser has no network for 20 s"""
     page = bench.open()
     page.context.set_offline(True)
@@ -237,7 +237,7 @@ def network_cut(bench: Bench) -> Outcome:
     return outcome(bench, 1, page)
 
 
-def two_readers(bench: Bench) -> Outcome:
+def two_readers(bench: ReviewScene) -> Outcome:
     """Two readers draw on one case, one takes a stroke back"""
     ana, ben = bench.open("ana"), bench.open("ben")
     draw(ana, 100)
@@ -248,7 +248,7 @@ def two_readers(bench: Bench) -> Outcome:
     return 2, first[1] + second[1], first[2] and second[2]
 
 
-def two_tabs(bench: Bench) -> Outcome:
+def two_tabs(bench: ReviewScene) -> Outcome:
     """Two tabs of one reader; undo in the first after a stroke in the second"""
     first = bench.open()
     draw(first, 100)
@@ -265,7 +265,7 @@ def two_tabs(bench: Bench) -> Outcome:
     return outcome(bench, 1, first, second) if is_own else (1, 0, False)
 
 
-def sign_at_once(bench: Bench) -> Outcome:
+def sign_at_once(bench: ReviewScene) -> Outcome:
     """A stroke, then Sign off at once, network well"""
     page = bench.open()
     accept_all(bench, page)
@@ -275,7 +275,7 @@ def sign_at_once(bench: Bench) -> Outcome:
     return outcome(bench, 1, page)
 
 
-def sign_after_outage(bench: Bench) -> Outcome:
+def sign_after_outage(bench: ReviewScene) -> Outcome:
     """A stroke during an outage, Sign off right after the restart"""
     page = bench.open()
     accept_all(bench, page)
@@ -287,7 +287,7 @@ def sign_after_outage(bench: Bench) -> Outcome:
     return outcome(bench, 1, page)
 
 
-def leave_after_outage(bench: Bench) -> Outcome:
+def leave_after_outage(bench: ReviewScene) -> Outcome:
     """A stroke during an outage, Worklist right after the restart (leaving anyway), tab closed, opened again"""
     page = bench.open()
     bench.server.kill()
@@ -304,13 +304,13 @@ def leave_after_outage(bench: Bench) -> Outcome:
     return outcome(bench, 1, bench.open(context=context))
 
 
-SCENES: tuple[Callable[[Bench], Outcome], ...] = (
+SCENES: tuple[Callable[[ReviewScene], Outcome], ...] = (
     kill_after_stroke, kill_between_strokes, reload_while_away, black_hole, network_cut, two_readers, two_tabs,
     sign_at_once, sign_after_outage, leave_after_outage,
 )  # fmt: skip
 
 
-def kill_at_random(bench: Bench, kills: int, rng: random.Random) -> tuple[int, int, bool, int]:
+def kill_at_random(bench: ReviewScene, kills: int, rng: random.Random) -> tuple[int, int, bool, int]:
     """Kills the server at random moments while two readers draw; returns the outcome and the faults of the chain."""
     windows = {reader: bench.open(reader) for reader in READERS}
     num_drawn = dict.fromkeys(READERS, 0)
@@ -347,14 +347,14 @@ def write_cases(place: Path, num_cases: int) -> Path:
 
 
 @contextmanager
-def run_bench(predictions: Path, place: Path, browser: Browser) -> Iterator[Bench]:
+def run_bench(predictions: Path, place: Path, browser: Browser) -> Iterator[ReviewScene]:
     """A running server with the doors of its readers."""
     server = Server(place, predictions)
     with ExitStack() as stack:
         stack.callback(server.kill)
         server.start()
         doors = {name: stack.enter_context(front(server.port, name)) for name in READERS}
-        bench = Bench(server, doors, browser)
+        bench = ReviewScene(server, doors, browser)
         stack.callback(lambda: [context.close() for context in bench.contexts])
         yield bench
 

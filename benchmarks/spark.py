@@ -49,8 +49,8 @@ def main() -> None:
     print("patches set to zero, squared error on them, SGD with Nesterov momentum.")
 
 
-class Bench:
-    """One network with its optimiser, on crops of noise: what is computed does not depend on the values."""
+class TimedSpark:
+    """A network with its optimiser, on crops of noise: what is computed does not depend on the values."""
 
     def __init__(self, side: int, batch: int, ratio: float) -> None:
         torch.manual_seed(0)
@@ -86,7 +86,7 @@ class Bench:
 class DenseMae:
     """The MAE of nnssl with the network of the bench: widths, strides and blocks are the same."""
 
-    def __init__(self, bench: Bench, ratio: float) -> None:
+    def __init__(self, bench: TimedSpark, ratio: float) -> None:
         torch.manual_seed(0)
         widths, strides = bench.learner.encoder.channels, bench.learner.encoder.strides
         self.bench = bench
@@ -115,14 +115,14 @@ class DenseMae:
 
 def time_pairs(side: int, batch: int, ratio: float, pairs: int) -> list[tuple[float, float, float]]:
     """Seconds of dense and of block steps and of steps of the MAE, taken in turn after one warm-up each."""
-    bench = Bench(side, batch, ratio)
+    bench = TimedSpark(side, batch, ratio)
     mae = DenseMae(bench, ratio)
     return [(bench.step(dense=True), bench.step(dense=False), mae.step()) for _ in range(pairs + 1)][1:]
 
 
 def measure_saved_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
     """Memory that the forward pass holds for the way back, each storage counted once, weights left out."""
-    bench = Bench(side, batch, ratio)
+    bench = TimedSpark(side, batch, ratio)
     weights = {p.untyped_storage().data_ptr() for p in bench.learner.parameters()}
     sizes: dict[int, int] = {}
 
@@ -144,7 +144,7 @@ def peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
 
 
 def _peak_mb(side: int, batch: int, ratio: float, dense: bool) -> float:
-    bench = Bench(side, batch, ratio)
+    bench = TimedSpark(side, batch, ratio)
     if bench.device.type == "cuda":
         allocated = torch.cuda.memory_allocated()
         bench.step(dense)
