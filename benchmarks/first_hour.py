@@ -59,7 +59,7 @@ def main(data: str = DATA) -> None:
         if wrong:
             sys.exit("\n".join(wrong))
         walk(source / "hippocampus")
-        print("\n| folder | command | minutes | CPU s | peak GB | at commit 725138b | warnings now |")
+        print("\n| folder | command | minutes | CPU s without workers | peak GB | at commit 725138b | warnings now |")
         print("|---|---|---|---|---|---|---|")
         for folder in OTHERS:
             try_folder(source / folder)

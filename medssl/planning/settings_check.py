@@ -88,7 +88,8 @@ def describe_few_crops(num_crops: int, num_volumes: int) -> list[str]:
     """Returns a warning if a training sees each volume too seldom to learn from it."""
     if num_volumes == 0 or num_crops >= MIN_CROPS_PER_VOLUME * num_volumes:
         return []
+    crops = f"{num_crops / num_volumes:.0f}" if num_crops >= num_volumes else "less than one"
     return [
-        f"{num_crops} crops of {num_volumes} volumes are {num_crops / num_volumes:.0f} of each, fewer than"
-        f" {MIN_CROPS_PER_VOLUME}; train for more steps, for example train.epochs"
+        f"{num_crops} crops of {num_volumes} volumes are {crops} of each, fewer than {MIN_CROPS_PER_VOLUME};"
+        " train for more steps, for example train.epochs"
     ]

@@ -169,7 +169,7 @@ def test_crops_larger_than_the_scans_are_refused_or_warned_of(manifest, tmp_path
     short = ["train.epochs=1", "train.steps_per_epoch=1", "encoder.channels=[4,8,8,8]"]
     assert cli.run("finetune", [*words, *short, "patch_size=[32,32,64]"], debug=True) == 0
     assert "50% of a crop lies outside the scans" in caplog.text
-    assert "2 crops of 5 volumes are 0 of each, fewer than 50" in caplog.text
+    assert "2 crops of 5 volumes are less than one of each, fewer than 50" in caplog.text
 
 
 @pytest.mark.parametrize(("volume_ml", "text"), [(1840.2, "1,840 ml"), (12.4, "12 ml"), (0.314, "0.31 ml")])
