@@ -1,4 +1,7 @@
-"""Takes the screenshots of the review app for the documentation: python docs/pictures.py (needs Chromium)."""
+"""Takes the screenshots for the documentation: python docs/pictures.py [DEMO] (needs Chromium).
+
+With the folder of a finished `medssl demo`, it takes those of its reports, and otherwise those of the review app.
+"""
 
 import shutil
 import signal
@@ -25,17 +28,32 @@ PRIOR = 3  # number of a case with a prior study
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 
 
-def main() -> None:
-    """Takes a screenshot of every page and state of the app, on phantom predictions."""
+REPORTS = {"ingest": "store/report.html", "training": "runs/nodules/report.html"}  # of a demo
+FROC = "predictions/nodules/evaluation/figures/froc.png"
+
+
+def main(demo: str = "") -> None:
+    """Takes a screenshot of every page and state of the app, on phantom predictions, or of the reports of a demo."""
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 920})
         page.set_default_timeout(120_000)
-        predictions = Path(folder) / "phantoms"
-        _take_pages(page, predictions)
-        _take_sign_in(page, predictions)
-        _take_errors(page, predictions)
+        if demo:
+            _take_reports(page, Path(demo))
+        else:
+            predictions = Path(folder) / "phantoms"
+            _take_pages(page, predictions)
+            _take_sign_in(page, predictions)
+            _take_errors(page, predictions)
         browser.close()
+
+
+def _take_reports(page: Page, demo: Path) -> None:
+    for name, path in REPORTS.items():
+        page.goto((demo / path).absolute().as_uri())
+        page.wait_for_timeout(2000)
+        page.screenshot(path=HERE / "pictures" / f"{name}.png")
+    shutil.copy(demo / FROC, HERE / "pictures" / "evaluation.png")
 
 
 def _take_pages(page: Page, predictions: Path) -> None:
@@ -162,4 +180,4 @@ def _is_ready(url: str) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
