@@ -119,6 +119,7 @@ class ReconstructionObjective(MaskedObjective):
         reconstruction: Float[Tensor, "b c i j k"],
         target: Float[Tensor, "b c i j k"],
         hidden: Bool[Tensor, "b 1 p q r"],
+        voxels: Bool[Tensor, "b c i j k"] | None,
     ) -> Step:
         """Adds the weighted error of the amplitude spectra of hidden patches to a step, if it has a weight.
 
@@ -128,12 +129,15 @@ class ReconstructionObjective(MaskedObjective):
 
         Args:
             step: Loss and logs without it.
-            reconstruction: What was predicted, as values of the target, 0 where voxels are no targets.
-            target: What is reconstructed, 0 where voxels are no targets.
+            reconstruction: What was predicted, as values of the target.
+            target: What is reconstructed.
             hidden: The patches to compare.
+            voxels: Which voxels are targets, the others being 0 in the comparison; None if all are.
         """
         if not self.config.spectral_weight:
             return step
+        if voxels is not None:
+            reconstruction, target = reconstruction * voxels, target * voxels
         errors = compare_spectra(reconstruction, target, patch_size_of(hidden, target)).mean(1, keepdim=True)
         error = masks.masked_mean(errors, hidden)
         return Step(step.loss + self.config.spectral_weight * error, step.logs | {"spectral": error.detach()})

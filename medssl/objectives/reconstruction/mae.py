@@ -46,14 +46,16 @@ class Mae(ReconstructionObjective):
         size, mask = (x.shape[2], x.shape[3], x.shape[4]), self.require_mask(crops)
         visible, body = upsample_mask(mask.visible, size), upsample_mask(mask.body, size)
         target = self.build_target(whole, patch_size_of(mask.visible, whole))
-        reconstruction, where = self.reconstruct(x, visible).float(), self.find_target_voxels(whole)
+        reconstruction = self.reconstruct(x, visible).float()
+        error = (reconstruction - target).square()
+        where = self.find_target_voxels(whole)
         if where is not None:
-            reconstruction, target, body = reconstruction * where, target * where, body & where.any(1, keepdim=True)
-        error = (reconstruction - target).square().mean(1, keepdim=True)
+            error, body = error * where, body & where.any(1, keepdim=True)
+        error = error.mean(1, keepdim=True)
         loss = masked_mean(error, body & ~visible)
         visible_error = masked_mean(error, body & visible).detach()
         step = Step(loss, {"hidden": loss.detach(), "visible": visible_error, "kept": visible.float().mean()})
-        return self.add_spectral_error(step, reconstruction, target, mask.body & ~mask.visible)
+        return self.add_spectral_error(step, reconstruction, target, mask.body & ~mask.visible, where)
 
     def reconstruct(
         self, x: Float[Tensor, "b c i j k"], visible: Bool[Tensor, "b 1 i j k"]

@@ -126,9 +126,7 @@ class Spark(ReconstructionObjective):
             "flat": masked_mean(flat, hidden),
             "kept": visible.float().mean(),
         }
-        if where is not None:
-            reconstruction, target = reconstruction * where, target * where
-        return self.add_spectral_error(Step(loss, logs), reconstruction, target, hidden)
+        return self.add_spectral_error(Step(loss, logs), reconstruction, target, hidden, where)
 
     def transferable(self) -> dict[str, nn.Module]:
         """Returns the encoder, and the decoder if it has read the maps of the encoder as finetuning feeds them to it.
