@@ -147,16 +147,21 @@ def propose_regions(
 ) -> dict[tuple[int, str], Volume]:
     """Returns the region around each place that a normalised cut proposes, by the number of the place and the case.
 
+    Each case is read and encoded once.
+
     Args:
         read: Reads the scan of a case.
         matches: Number of the place, case, and the place in mm, RAS+.
         features: What computes the features of a scan, of which the finest level is cut.
         reach_mm: The distance of the faces of the box around a place from the place.
     """
-    return {
-        (number, case): propose_region(features.compute(read(case))[0], place_mm, reach_mm)
-        for number, case, place_mm in matches
-    }
+    regions = {}
+    for name in dict.fromkeys(case for _, case, _ in matches):
+        finest = features.compute(read(name))[0]
+        for number, case, place_mm in matches:
+            if case == name:
+                regions[number, case] = propose_region(finest, place_mm, reach_mm)
+    return regions
 
 
 def _format(numbers: Sequence[float]) -> str:

@@ -13,6 +13,7 @@ from medssl.api import load_encoder
 from medssl.io import nifti
 from medssl.retrieval.features import FeatureSource
 from medssl.retrieval.places import match_place
+from medssl.retrieval.search import propose_regions
 from medssl.volume import Volume
 from tests.helpers.finished_runs import make_finished_run, write_scans
 
@@ -100,6 +101,22 @@ def test_bad_input_is_one_line(run, scans, tmp_path, capsys, words, message):
     assert run_command(run.path, scans, *words, "--out", tmp_path / "out", "--modality", "CT") == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_a_scan_with_several_places_is_encoded_once_for_its_proposals():
+    generator, calls = np.random.default_rng(0), []
+    scans = {name: Volume(generator.random((12, 12, 12), np.float32), np.eye(4), "a.u.") for name in ("a", "b")}
+
+    def encode(scan):
+        calls.append(next(name for name, known in scans.items() if known is scan))
+        return [Volume(generator.random((4, 12, 12, 12), np.float32), np.eye(4), "a.u.")]
+
+    matches = [(1, "a", (3.0, 3.0, 3.0)), (1, "b", (4.0, 4.0, 4.0)), (2, "a", (8.0, 8.0, 8.0))]
+    regions = propose_regions(scans.__getitem__, matches, FeatureSource(encode, (), "0"), 2.0)
+    assert calls == ["a", "b"]
+    assert len(regions) == len(matches)
+    for number, case, place_mm in matches:
+        assert regions[number, case].to_index(np.array(place_mm)).tolist() == [2, 2, 2]  # in the middle of its box
 
 
 @pytest.mark.skipif(not HEADS.is_dir(), reason="the head and neck CTs are not on this machine")
