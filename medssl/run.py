@@ -105,9 +105,7 @@ class Run:
     def weights(self) -> Path:
         """The path of the weights file, which only a closed run has; the weights of a closed run are checked."""
         path = self.path / "weights.safetensors"
-        if self.is_closed and self.metadata.get("weights_sha256") != sha256(path):
-            raise BadInput(f"{path}: not the bytes that this run wrote; restore the file or train again")
-        return path
+        return self._require_hash(path, self.metadata.get("weights_sha256")) if self.is_closed else path
 
     @property
     def projection(self) -> Path | None:
@@ -115,7 +113,10 @@ class Run:
         path = self.path / PROJECTION_FILE
         if not path.is_file():
             return None
-        if self.is_closed and read_checksums(self.path).get(path.name) != sha256(path):
+        return self._require_hash(path, read_checksums(self.path).get(path.name)) if self.is_closed else path
+
+    def _require_hash(self, path: Path, expected: str | None) -> Path:
+        if sha256(path) != expected:
             raise BadInput(f"{path}: not the bytes that this run wrote; restore the file or train again")
         return path
 
