@@ -125,8 +125,9 @@ def draw_curve(rows: Sequence[TableRow]) -> Figure:
         low, middle, high = ([getattr(row.score, name) for row in arm_rows] for name in ("low", "estimate", "high"))
         axes.fill_between(x, low, high, color=tint, alpha=0.12)
         axes.plot(x, middle, "-", color=tint, label=arm)
-        dots = [(row.num_labelled, score) for row in arm_rows for score in row.by_seed]
-        axes.plot(*zip(*dots, strict=True), "o", color=tint, markersize=3.5, alpha=0.7)
+        dot_counts = [row.num_labelled for row in arm_rows for _ in row.by_seed]
+        scores = [score for row in arm_rows for score in row.by_seed]
+        axes.plot(dot_counts, scores, "o", color=tint, markersize=3.5, alpha=0.7)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sorted(counts), [str(count) for count in sorted(counts)])
     axes.xaxis.set_minor_locator(NullLocator())

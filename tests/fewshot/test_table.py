@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,13 @@ def test_every_seed_is_a_dot_and_a_column(tmp_path):
     assert [sorted(line.get_ydata()) for line in dots] == [sorted(row.by_seed) for row in rows]
     table = list(csv.DictReader(io.StringIO(report.to_csv(rows))))
     assert [float(score) for score in table[1]["score_by_seed"].split()] == pytest.approx(rows[1].by_seed, abs=1e-4)
+
+
+def test_a_curve_of_rows_without_seeds_has_no_dots(tmp_path):
+    rows = [replace(row, by_seed=()) for row in build_table(make_cells(tmp_path, 3), "scratch")]
+    axes = report.draw_curve(rows).axes[0]
+    assert all(not len(line.get_ydata()) for line in axes.lines if line.get_marker() == "o")
+    assert axes.get_ylim()[0] > 0
 
 
 def test_intervals_of_scores_stay_between_zero_and_one(tmp_path):
