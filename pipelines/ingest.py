@@ -37,8 +37,8 @@ def main(words: list[str]) -> None:
         "normalization": args.normalization, "num_workers": args.workers,
         "split_fractions": args.split_fractions and _parse_fractions(args.split_fractions),
         "image_patterns": args.image, "label_patterns": args.label, "patient_pattern": args.patient,
-        "seed": args.seed, "resplit": args.resplit,
-        "patients": args.patients, "scheduler": args.scheduler, "allow_gaps": args.allow_gaps, "select": args.select,
+        "seed": args.seed, "resplit": args.resplit, "patients": args.patients, "case_labels": args.case_labels,
+        "scheduler": args.scheduler, "allow_gaps": args.allow_gaps, "select": args.select,
         "structures": args.structures, "follow_links": args.follow_links, "deidentify": args.deidentify,
         "hide_names": args.hide_names, "pseudonym_key": args.pseudonym_key,
     }, IngestConfig, "medssl ingest")  # fmt: skip
@@ -189,6 +189,10 @@ def _add_layout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--patients", type=Path, metavar="CSV", help="table with columns case, patient, site, age_years, sex"
     )
+    parser.add_argument(
+        "--case-labels", type=Path, metavar="CSV",
+        help="table with columns case (or patient) and label, the class of the whole scan, to classify scans",
+    )  # fmt: skip
     parser.add_argument(
         "--select",
         default="auto",

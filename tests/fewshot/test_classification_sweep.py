@@ -80,6 +80,36 @@ def test_a_classification_predicts_evaluates_and_calibrates(sweep, manifest, tmp
     assert calibration.measured == "findings" and calibration.nll[1] <= calibration.nll[0]
 
 
+def test_labels_of_a_table_are_learnt_predicted_evaluated_and_swept(manifest, tmp_path):
+    scans, store, run, out = manifest.parents[1] / "scans", *(tmp_path / name for name in ("store", "run", "out"))
+    table = tmp_path / "labels.csv"
+    rows = [f"case{n},{'ball' if n % 2 else 'blank'}" for n in range(12)]
+    table.write_text("\n".join(["case,label", *rows]))
+    settings = SIZE | LENGTH | {"allow_missing_classes": True}
+    splits = ["--split-fractions", "train=0.5,test=0.5", "--workers", 0]
+    commands = [
+        ["ingest", scans / "imagesTr", "--case-labels", table, "--out", store, "--no-deidentify", *splits],
+        ["finetune", "configs/finetune/classify.yaml", f"manifest={store}/manifest.csv", f"run={run}",
+         *(f"{key}={value}" for key, value in settings.items())],
+        ["predict", run, store / "manifest.csv", "--split", "test", "--out", out],
+        ["evaluate", out, "--labels", store / "manifest.csv"],
+    ]  # fmt: skip
+    for name, *args in commands:
+        assert cli.run(name, [str(arg) for arg in args]) == 0
+    lesions = json.loads((out / "evaluation" / "summary.json").read_text())["lesions"]
+    assert {name: 0 <= scores["auroc"]["estimate"] <= 1 for name, scores in lesions.items()} == {
+        "ball": True, "blank": True,
+    }  # fmt: skip
+    swept = run_sweep(
+        Sweep(
+            out=tmp_path / "sweep", manifest=store / "manifest.csv", num_labelled=(2,), seeds=(0,), lesions=("ball",),
+            finetune_config="configs/finetune/classify.yaml", changes=settings | {"max_val_cases": 0},
+        ),
+        lambda message: None,
+    )  # fmt: skip
+    assert not swept.failures and [row.cases for row in swept.rows if row.metric == "AUROC"] == [6]
+
+
 def test_a_probe_compares_frozen_features_with_untrained_ones(sweep, manifest, capsys):
     runs = [sweep[0].out / "pretrained" / name for name in ("spark", "contrastive")]
     args = [*runs, "--manifest", manifest, "--num-labelled", 5, "--draws", 2]

@@ -42,6 +42,9 @@ class IngestConfig(Settings):
     patients: Path | None = Field(
         None, description="CSV with the columns case and patient (or site), which replaces what the files say"
     )
+    case_labels: Path | None = Field(
+        None, description="CSV with the columns case (or patient) and label, the class of the whole scan"
+    )
     image_patterns: tuple[str, ...] = Field(
         (), description="glob of the image files of each channel, such as *_t1.nii.gz; empty: by layout and evidence"
     )

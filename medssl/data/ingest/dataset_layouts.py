@@ -10,6 +10,7 @@ from medssl.data.ingest.config import IngestConfig
 from medssl.data.ingest.dicom_studies import discover_series
 from medssl.data.ingest.file_ledger import rejected_rows, used_rows
 from medssl.data.ingest.layouts.bids import find_bids_cases
+from medssl.data.ingest.layouts.case_labels import label_whole_scans
 from medssl.data.ingest.layouts.dataset_json import read_dataset_json
 from medssl.data.ingest.layouts.dataset_layout import DatasetLayout, FileTree, apply_metadata
 from medssl.data.ingest.layouts.metadata_tables import read_case_metadata
@@ -48,6 +49,8 @@ def discover_dataset(scans: Path, config: IngestConfig = DEFAULTS, memory: Heade
     layout = _attach_voxel_files(layout, voxel_files)
     layout.rows.extend(used_rows(sorted(tree.remaining), Message("an archive, whose members are listed")))
     layout = number_structures(_apply_user_options(layout, scans, config))
+    if config.case_labels:
+        layout = label_whole_scans(layout, config.case_labels)
     layout.notes.append(_describe_patients(layout.sources))
     return layout
 

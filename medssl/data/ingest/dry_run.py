@@ -1,6 +1,6 @@
 """Plans an ingestion without reading voxels: what would become a case, of whom, and what is refused and why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +58,11 @@ def plan_ingestion(scans: Path, config: IngestConfig) -> IngestPlan:
             place = str(name.relative_to(scans)) if name.is_relative_to(scans) else row.path
             rejections.setdefault(row.reason, []).append(place)
     num_files = len(layout.files)
-    cases = tuple(_describe(source) for source in layout.sources)
+    cases = tuple(_describe(source, layout.labels) for source in layout.sources)
     return IngestPlan(cases, rejections, tuple(map(str, layout.notes)), num_files)
 
 
-def _describe(source: Source) -> tuple[str, ...]:
+def _describe(source: Source, labels: Mapping[int, str]) -> tuple[str, ...]:
     """Returns the row of a case."""
     modalities = source.modalities
     if source.channel_names and len(source.channel_names) == len(modalities):
@@ -71,6 +71,8 @@ def _describe(source: Source) -> tuple[str, ...]:
         names = [modality or "?" for modality in modalities]
     parts = ", ".join(dict.fromkeys(part.name for part in source.label_parts))
     label = f"{source.label.name}: {parts}" if source.label and parts else source.label.name if source.label else ""
+    if source.whole_class is not None:
+        label = labels.get(source.whole_class, "none of the classes")
     return source.id, source.patient, ", ".join(names), label, source.split, _expect_problem(source)
 
 

@@ -197,7 +197,7 @@ def _update_store(
     if new_results or descriptions != _read_descriptions(out) or not (out / picture_page.NAME).exists():
         picture_page.write(manifest, metadata)
     notes = tuple(str(note.public if config.deidentify else note) for note in layout.notes)
-    labelled = [r for job, r in zip(jobs, results, strict=True) if job.source.label or job.source.label_parts]
+    labelled = [r for job, r in zip(jobs, results, strict=True) if job.source.has_label]
     lost = [row for r in labelled if not (r.case and r.case.label) for row in r.rows[:1]]
     reasons = tuple((row.public_reason if config.deidentify else row.reason) or NO_REASON for row in lost)
     num_prepared = sum(result.case is not None for result in new_results)

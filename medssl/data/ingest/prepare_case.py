@@ -154,7 +154,7 @@ def _store_case(job: PrepareJob) -> Case:
     image, modality = read_image(source, job.headers)
     prepared = _add_channel_axis(job.normalization.prepare(image, job.spacing_mm))
     image_name, label_name = (f"{kind}/{source.id}.b2nd" for kind in ("images", "labels"))
-    label = None if source.label is None else _resample_label(read_label(source, image), prepared)
+    label = _resample_label(read_label(source, image), prepared) if source.has_label else None
     provenance = {"shape": list(image.shape), "affine": image.affine.tolist(), "source": source.location}
     unit = image.unit
     del image  # its memory is needed to compress what was prepared

@@ -42,6 +42,7 @@ class Source:
         images: One file per channel, or all files of a DICOM series.
         modalities: One per channel; empty where it is unknown.
         label: The file with the label map, the instance mask or the DICOM annotation.
+        whole_class: The class of the whole scan, from a table; 0 for none of the classes, None without such a label.
         series: The name of the DICOM series; None for image files.
         sub_volume: The tags that distinguish the volume from others of its series; empty if there is only one.
         series_folder: The folder that holds all volumes of the series; None if there is only one.
@@ -70,6 +71,7 @@ class Source:
     images: tuple[Path, ...]
     modalities: tuple[str, ...]
     label: Path | None = None
+    whole_class: int | None = None
     label_parts: tuple[LabelPart, ...] = ()
     series: str | None = None
     sub_volume: str = ""
@@ -90,6 +92,11 @@ class Source:
     channel_names: tuple[str, ...] = ()
     warnings: tuple[Message, ...] = ()
     location: str = ""
+
+    @property
+    def has_label(self) -> bool:
+        """Whether the case has a label, drawn or from a table."""
+        return self.label is not None or self.whole_class is not None
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -126,14 +126,15 @@ def _select_drawable(
 def renumber_structures(cases: L, stored: Mapping[int, str]) -> L:
     """Gives the classes of structures the numbers that their names have in a store, and new names the next ones.
 
-    Nothing changes where a label holds numbers instead of named structures.
+    Labels of whole scans are named as well. Nothing changes where a label holds numbers instead of names.
 
     Args:
         cases: The cases with their labels, a dataclass.
         stored: Number to name of the classes of the store.
     """
-    labelled = [source for source in cases.sources if source.label]
-    if not labelled or any(source.series is None and not source.label_parts for source in labelled):
+    labelled = [source for source in cases.sources if source.has_label]
+    has_names = [source.series or source.label_parts or source.whole_class is not None for source in labelled]
+    if not any(has_names) or not all(has_names):
         return cases
     stored_numbers = {name: number for number, name in stored.items()}
     new = [number for number, name in sorted(cases.labels.items()) if name not in stored_numbers]
@@ -144,6 +145,7 @@ def renumber_structures(cases: L, stored: Mapping[int, str]) -> L:
             source,
             classes=tuple(number_of[n] for n in source.classes),
             priority=tuple(number_of[n] for n in source.priority),
+            whole_class=None if source.whole_class is None else number_of[source.whole_class],
         )
         for source in cases.sources
     ]

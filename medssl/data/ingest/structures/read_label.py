@@ -18,9 +18,13 @@ from medssl.volume import Volume
 def read_label(source: Source, image: Volume) -> Volume:
     """Reads the label of a case; the objects of an instance mask become their class.
 
+    A label of the whole scan fills it with its class.
+
     Raises:
         BadInput: The label is not on the grid of the image, or holds classes that the data set does not declare.
     """
+    if source.whole_class is not None:
+        return Volume(np.full(image.shape, source.whole_class, np.int16), image.affine, "label")
     if source.label is None:
         raise BadInput(f"{source.id}: has no label")
     if source.series is not None:
