@@ -124,6 +124,30 @@ def positive_and_ignored_pairs(
     return positive, same | (near & ~positive)
 
 
+def number_looks(crops: Crops) -> Int[Tensor, "n"]:
+    """Returns a number for each view, the same for views of a volume that share half of their voxels with the first."""
+    affine, shape = crops.affine.double(), crops.affine.new_tensor(crops.x.shape[-3:]).double()
+    centre_mm = affine[..., :3, :3] @ ((shape - 1) / 2) + affine[..., :3, 3]
+    offset = torch.linalg.solve(affine[:, :1, :3, :3], (centre_mm - centre_mm[:, :1])[..., None])[..., 0]
+    is_shared = (1 - offset.abs() / shape).clamp_min(0).prod(-1) >= 0.5
+    index = torch.arange(is_shared.numel(), device=affine.device).reshape(is_shared.shape)
+    return torch.where(is_shared, index[:, :1], index).flatten()
+
+
+def extend_positives(
+    positive: Bool[Tensor, "n m"], a_look: Int[Tensor, "n"], b_look: Int[Tensor, "m"]
+) -> Bool[Tensor, "n m"]:
+    """Returns the pairs of crops between whose looks some pair is positive: one hop, so that no chain of scans forms.
+
+    Args:
+        positive: Which pairs are positive.
+        a_look: Number of the look of each of n crops, see `number_looks`.
+        b_look: Number of the look of each of m crops.
+    """
+    same_a, same_b = ((look[:, None] == look).float() for look in (a_look, b_look))
+    return same_a @ positive.float() @ same_b > 0
+
+
 def is_same_scan(a: CropPositions, b: CropPositions) -> Bool[Tensor, "n m"]:
     """Compares every pair of rows: whether they are of one scan, or one of them is empty."""
     return (a.volume[:, None] == b.volume) | (a.volume[:, None] == NO_SCAN) | (b.volume == NO_SCAN)

@@ -9,6 +9,8 @@ from medssl.data.crop_geometry import (
     NO_SCAN,
     CropPositions,
     crop_positions,
+    extend_positives,
+    number_looks,
     positive_and_ignored_pairs,
     scan_bounds_mm,
     voxel_to_scan_fraction,
@@ -103,3 +105,27 @@ def test_columns_stay_together():
     a, b = make_positions([0, 1], [0.1, 0.2]), make_positions([2], [0.3])
     both = a.concatenate(b).map_columns(lambda column: column[[2, 0]])
     assert both.volume.tolist() == [2, 0] and both.along.tolist() == pytest.approx([0.3, 0.1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 9))
+def test_positives_spread_over_looks_by_one_hop_and_no_further(seed, n, m):
+    g = torch.Generator().manual_seed(seed)
+    positive, a, b = torch.rand(n, m, generator=g) < 0.2, *(torch.randint(4, (size,), generator=g) for size in (n, m))
+    extended = extend_positives(positive, a, b)
+    expected = [
+        [any(positive[p, q] and a[p] == a[i] and b[q] == b[j] for p in range(n) for q in range(m)) for j in range(m)]
+        for i in range(n)
+    ]
+    assert extended.tolist() == expected
+    assert torch.equal(extend_positives(extended, a, b), extended), "closed under further hops"
+
+
+def test_views_that_share_half_of_their_voxels_are_one_look_in_any_orientation():
+    affine = torch.tensor([[0.0, 0, -2, 5], [1, 0, 0, 7], [0, 3, 0, 9], [0, 0, 0, 1]]).repeat(4, 2, 1, 1)
+    shift = torch.eye(4).repeat(4, 1, 1)
+    shift[:, :3, 3] = torch.tensor([[0.0, 0, 0], [3, 0, 0], [3, 5, 0], [0, 0, 13]])
+    affine[:, 1] = affine[:, 1] @ shift
+    x = torch.zeros(4, 2, 1, 8, 10, 12)
+    crops = Crops(x, torch.zeros(4, 2, 3, dtype=torch.long), torch.full((4, 3), 40), affine, torch.arange(4))
+    assert number_looks(crops).tolist() == [0, 0, 2, 2, 4, 5, 6, 7]

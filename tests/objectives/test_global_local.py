@@ -9,8 +9,9 @@ from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import ResEncoder
+from medssl.nn.self_supervision.contrastive_loss import match_regions
 from medssl.objectives.contrastive import global_local
-from medssl.objectives.contrastive.global_local import Config, GlobalLocal, match_regions
+from medssl.objectives.contrastive.global_local import Config, GlobalLocal
 
 SIZE = torch.tensor([[16, 16, 64]])
 
@@ -200,3 +201,31 @@ def test_either_loss_trains_crops_and_regions_on_the_same_pairs():
     for part in (sorting.encoder, sorting.head, sorting.part):
         assert all(weight.grad.isfinite().all() and weight.grad.abs().sum() > 0 for weight in part.parameters())
     assert objective(loss="sorting", steepness=1.0).step(batch).loss != steps["sorting"].loss
+
+
+def test_overlapping_crops_share_their_positives_of_other_scans(monkeypatch):
+    """Crops of partitions 0 and 1 of scan 1 overlap, those of partitions 0 and 3 of scan 2 do not."""
+    batch = crops([1, 2, 3], [4, 10, 0, 48, 12, 14], views=2)
+    settings = {"stage": "global", "num_views": 2, "queue_size": 0}
+    masks = {t: record_masks(monkeypatch, objective(transitive=t, **settings), batch) for t in (False, True)}
+    plain, extended = (masks[t][1][0][:6, :6] for t in (False, True))
+    assert plain.nonzero().tolist() == [[0, 2], [1, 4], [1, 5], [2, 0], [4, 1], [5, 1]]
+    assert (extended & ~plain).nonzero().tolist() == [[0, 4], [0, 5], [1, 2], [2, 1], [4, 0], [5, 0]]
+    assert not masks[True][0][1][1, 2] and masks[False][0][1][1, 2], "a negative before"
+    longer = dataclasses.replace(batch, size=torch.tensor([[16, 16, 64], [16, 16, 200], [16, 16, 64]]))
+    (_, _), (positive, _) = record_masks(monkeypatch, objective(transitive=True, **settings), longer)
+    assert not positive[:, [2, 3, 8, 9]].any(), "scans with different fields of view have no positives"
+
+
+def test_a_look_ends_with_its_step(monkeypatch):
+    model = objective(stage="global", num_views=2, queue_size=64, transitive=True)
+    model.step(crops([1, 2], [4, 10, 20, 44], views=2))
+    (_, _), (positive, _) = record_masks(monkeypatch, model, crops([3, 1], [0, 48, 4, 20], views=2))
+    assert positive[0, 8:12].tolist() == [True, True, False, False], "a queued look has its positives"
+    assert positive[3, 8:12].tolist() == [False, False, True, False], "crops of another step are another look"
+
+
+def test_transitive_positives_need_two_crops_of_each_scan():
+    for settings in ({}, {"num_views": 2, "pairs": "GR"}):
+        with pytest.raises(BadInput, match="set pairs=GD num_views=2"):
+            config.check({"transitive": True, **settings}, Config, "run.yaml")

@@ -46,6 +46,7 @@ TWO_VIEWS = {
     "queue_size": 10,
     "momentum": 0.9,
     "num_mixed": 9,
+    "transitive": True,
 }
 JOBS: dict[str, dict[str, Any]] = {
     **{name: {"objective": {"name": name}} for name in OBJECTIVES},

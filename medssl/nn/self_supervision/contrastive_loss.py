@@ -90,3 +90,23 @@ def paired_view_mask(z: Float[Tensor, "n d"], k: Float[Tensor, "m d"]) -> Bool[T
     num_crops = len(z) // 2
     first, total = torch.arange(num_crops, device=z.device) + get_rank() * num_crops, count_processes() * num_crops
     return torch.cat([first + total, first])[:, None] == torch.arange(len(k), device=k.device)
+
+
+def match_regions(
+    valid: Bool[Tensor, "n s r"], disjoint: Bool[Tensor, "n r r"]
+) -> tuple[Bool[Tensor, "n sr sr"], Bool[Tensor, "n sr sr"]]:
+    """Determines which pairs of regions are positive, and which are ignored.
+
+    Args:
+        valid: For each crop, which of the `r` regions exist in each of the `s` views.
+        disjoint: Which regions of a crop do not overlap.
+
+    Returns:
+        Masks of positive pairs, the same region in two views, and of ignored pairs, which overlap or are not valid.
+    """
+    _, views, regions = valid.shape
+    view = torch.arange(views, device=valid.device).repeat_interleave(regions)
+    region = torch.arange(regions, device=valid.device).repeat(views)
+    both_valid = valid.flatten(1)[:, :, None] & valid.flatten(1)[:, None]
+    positive = (region[:, None] == region) & (view[:, None] != view) & both_valid
+    return positive, ~positive & ~(disjoint.repeat(1, views, views) & both_valid)

@@ -2,9 +2,10 @@
 
 Chaitanya et al., "Contrastive learning of global and local features for medical image segmentation with limited
 annotations" (2020), https://arxiv.org/abs/2006.10511; the keys and their queue: He et al., "Momentum contrast" (2020),
-https://arxiv.org/abs/1911.05722. Deviations: crops of the same scan are never negatives, nor are empty rows of the
-queue; and the coarsest features are pooled by both mean and maximum, since after an instance norm the mean alone hardly
-varies between volumes.
+https://arxiv.org/abs/1911.05722; `transitive`: Wang et al., "Transitive invariance for self-supervised visual
+representation learning" (2017), https://arxiv.org/abs/1708.02901. Deviations: crops of the same scan are never
+negatives, nor are empty rows of the queue; and the coarsest features are pooled by both mean and maximum, since after
+an instance norm the mean alone hardly varies between volumes.
 """
 
 from typing import Literal
@@ -19,14 +20,16 @@ from medssl.data.crop_geometry import (
     CropPositions,
     PairStrategy,
     crop_positions,
+    extend_positives,
     has_same_field_of_view,
     is_same_scan,
+    number_looks,
     positive_and_ignored_pairs,
     voxel_to_scan_fraction,
 )
 from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
-from medssl.nn.collectives import all_gather_rows, split_generator
+from medssl.nn.collectives import all_gather_rows, get_rank, split_generator
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import Encoder
 from medssl.nn.masks import SeededGenerators
@@ -39,7 +42,12 @@ from medssl.nn.regions import (
     sample_matching_points,
 )
 from medssl.nn.ring_buffer import RingBuffer
-from medssl.nn.self_supervision.contrastive_loss import contrastive_loss, mix_hard_negatives, paired_view_mask
+from medssl.nn.self_supervision.contrastive_loss import (
+    contrastive_loss,
+    match_regions,
+    mix_hard_negatives,
+    paired_view_mask,
+)
 from medssl.nn.self_supervision.global_head import GlobalHead
 from medssl.nn.self_supervision.sorting import sorting_loss
 from medssl.nn.self_supervision.teacher import copy_as_teacher, follow
@@ -86,6 +94,9 @@ class Config(Settings):
         "infonce", description="infonce: each positive against all negatives; sorting: all positives nearer than those"
     )
     steepness: float = Field(16.0, gt=0, description="loss=sorting: how sharply distances are compared")
+    transitive: bool = Field(
+        False, description="pairs=GD, num_views=2: crops that share half of their voxels have each other's positives"
+    )
     num_mixed: int = Field(0, ge=0, description="mixtures of the hardest negatives that each crop gets; 0 is none")
     width: int = Field(128, ge=2, description="dimensions of an embedding")
     level: int = Field(1, ge=0, description="decoder level of the local loss; 0 is the finest")
@@ -105,6 +116,10 @@ class Config(Settings):
             )
         if self.num_mixed and self.loss == "sorting":
             raise ValueError(f"num_mixed {self.num_mixed}: mixtures are negatives of loss=infonce; leave one out")
+        if self.transitive and (self.pairs, self.num_views) != ("GD", 2):
+            raise ValueError(
+                "transitive: is for positives of other scans and two crops of each; set pairs=GD num_views=2"
+            )
         return self
 
 
@@ -124,6 +139,7 @@ class GlobalLocal(Objective):
         else:
             self.head = GlobalHead(encoder.channels[-1], config.width)
             blank_row = {"volume": torch.tensor(NO_SCAN), "along": torch.zeros(()), "extent_mm": torch.ones(3)}
+            blank_row["look"] = torch.tensor(NO_SCAN)
             self.queue = RingBuffer(config.queue_size, z=torch.zeros(config.width), **blank_row)
             if config.momentum is not None:
                 self.key = copy_as_teacher(nn.ModuleList([encoder, self.head]))
@@ -168,22 +184,27 @@ class GlobalLocal(Objective):
         with torch.no_grad():
             momentum_keys = None if c.momentum is None else self.key[1](self.key[0](augmented)[-1])
         positions = crop_positions(crops, AXES.index(c.axis))
+        look = number_looks(crops) + get_rank() * len(positions.volume) + self.queue.pushed
+        key_look, look = torch.cat([all_gather_rows(look)] * 2), torch.cat([look] * 2)
         key_positions = positions.map_columns(all_gather_rows)
         positions, key_positions = positions.concatenate(positions), key_positions.concatenate(key_positions)
         keys = torch.cat([all_gather_rows(half) for half in (z if momentum_keys is None else momentum_keys).chunk(2)])
         queue = self.queue.valid_rows()
         k = torch.cat([keys, queue.pop("z")])
+        k_look = torch.cat([key_look, queue.pop("look")])
         k_positions = key_positions.concatenate(CropPositions(**queue))
         positive, ignore = positive_and_ignored_pairs(
             positions, k_positions, c.pairs, c.partitions, c.fov_tolerance, c.exclusion_margin
         )
+        if c.transitive:
+            positive = extend_positives(positive, look, k_look)
         paired = paired_view_mask(z, k)
         negative = ~(positive | ignore | paired)
         same_scan = is_same_scan(positions, k_positions)
         assert not (negative & same_scan).any(), "an empty row or a crop of the same scan is a negative; this is a bug"
         mixed = mix_hard_negatives(z, k, negative, c.num_mixed, generator) if c.num_mixed else None
         if self.training:
-            self.queue.push(z=keys, **vars(key_positions))
+            self.queue.push(z=keys, look=key_look, **vars(key_positions))
         # Two separate terms, since a queue holds so many crops of the same partition that they would outweigh the pair.
         return {
             "own": self.contrast(z, k, paired, ~negative & ~paired, mixed),
@@ -271,23 +292,3 @@ def take_center(maps: Float[Tensor, "n d p q r"]) -> Float[Tensor, "n d"]:
     """Returns the features at the center of each map."""
     i, j, k = (n // 2 for n in maps.shape[2:])
     return maps[..., i, j, k]
-
-
-def match_regions(
-    valid: Bool[Tensor, "n s r"], disjoint: Bool[Tensor, "n r r"]
-) -> tuple[Bool[Tensor, "n sr sr"], Bool[Tensor, "n sr sr"]]:
-    """Determines which pairs of regions are positive, and which are ignored.
-
-    Args:
-        valid: For each crop, which of the `r` regions exist in each of the `s` views.
-        disjoint: Which regions of a crop do not overlap.
-
-    Returns:
-        Masks of positive pairs, the same region in two views, and of ignored pairs, which overlap or are not valid.
-    """
-    _, views, regions = valid.shape
-    view = torch.arange(views, device=valid.device).repeat_interleave(regions)
-    region = torch.arange(regions, device=valid.device).repeat(views)
-    both_valid = valid.flatten(1)[:, :, None] & valid.flatten(1)[:, None]
-    positive = (region[:, None] == region) & (view[:, None] != view) & both_valid
-    return positive, ~positive & ~(disjoint.repeat(1, views, views) & both_valid)
