@@ -38,7 +38,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "finetune": "train segmentation or detection from a few labelled volumes",
         "fewshot": "compare training methods over numbers of labelled volumes and seeds",
         "probe": "measure what the frozen features of runs are worth, against untrained encoders",
-        "retrieve": "find cases and places like those of a scan, by the features of a run",
+        "retrieve": "find cases and places like those of a scan, or clusters of cases, by the features of a run",
         "runs": "list, filter and compare runs, and remove unfinished ones",
         "reproduce": "train a finished run again and compare weights and scores",
         "slurm": "write and submit the SLURM script of a training",

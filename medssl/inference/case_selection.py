@@ -84,11 +84,16 @@ def rank_cases(
 
 def case_similarity(features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m m"]:
     """Returns the similarity of every pair of cases, at most 1: a Gaussian as wide as the median distance."""
-    scaled = (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
+    scaled = standardize(features)
     length = np.square(scaled).sum(1)
     squared = (length[:, None] + length[None] - 2 * scaled @ scaled.T).clip(0)
     median = np.median(squared[~np.eye(len(squared), dtype=bool)]) if len(squared) > 1 else 1.0
     return np.exp(-squared / max(float(median), 1e-12))
+
+
+def standardize(features: Float[np.ndarray, "m d"]) -> Float[np.ndarray, "m d"]:
+    """Returns features with mean 0 and standard deviation 1 over the cases; a constant feature becomes 0."""
+    return (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
 
 
 def case_embedding(x: Float[np.ndarray, "c i j k"], encoder: Network, crop: Size) -> Float[np.ndarray, "d"]:

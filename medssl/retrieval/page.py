@@ -1,4 +1,4 @@
-"""Draws the places and the cases that a search has found as one HTML page with pairs of pictures."""
+"""Draws the places and the cases that a search has found, or clusters of cases, as one HTML page with pictures."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +12,11 @@ from medssl.finding import Point
 from medssl.render.figures import crop_around_lesion, encode_png, planes_through
 from medssl.render.report import NOTICE
 from medssl.render.templates import render_template
+from medssl.retrieval.clusters import ClusteredCase
 from medssl.retrieval.search import SimilarCase, SimilarPlace
 from medssl.volume import Volume
 
-TEMPLATE = Path(__file__).with_name("retrieval.html")
+TEMPLATE, CLUSTER_TEMPLATE = (Path(__file__).with_name(name) for name in ("retrieval.html", "clusters.html"))
 PIXELS = 200  # the longest edge of a scan, or of what is shown of it
 REACH_MM = 40.0  # of the tissue around a place; the margin of `crop_around_lesion` adds as much
 
@@ -53,6 +54,29 @@ def render_page(
     pairs = [_pair(case, f"similarity {case.similarity:.3f}", _draw(read(case.case))) for case in cases[:num_shown]]
     groups.append({"title": "Cases like this one", "query": _draw(scan), "pairs": pairs})
     return render_template(TEMPLATE, title=f"Like {name}", name=name, groups=groups, notice=NOTICE)
+
+
+def render_clusters(cases: Sequence[ClusteredCase], read: Callable[[str], Volume], num_shown: int) -> str:
+    """Returns a page with the cases that represent each cluster best.
+
+    Args:
+        cases: All cases by cluster and rank.
+        read: Reads the scan of a case.
+        num_shown: How many cases of a cluster are drawn.
+    """
+    groups = []
+    for number in dict.fromkeys(row.cluster for row in cases):
+        members = [row for row in cases if row.cluster == number]
+        pictures = [
+            {
+                "title": f"{row.rank}. {row.case}",
+                "facts": f"distance {row.distance:.3f}",
+                "picture": _draw(read(row.case)),
+            }
+            for row in members[:num_shown]
+        ]
+        groups.append({"title": f"Cluster {number}: {len(members)} of {len(cases)} cases", "pictures": pictures})
+    return render_template(CLUSTER_TEMPLATE, title=f"{len(groups)} clusters of cases", groups=groups, notice=NOTICE)
 
 
 def _pair(match: SimilarCase | SimilarPlace, facts: str, picture: str) -> dict[str, Any]:

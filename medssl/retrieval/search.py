@@ -1,10 +1,11 @@
 """Searches scans for cases and places like those of a query, and reads each scan once."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from medssl.data.ingest.read_source import ScanRef
 from medssl.errors import BadInput
@@ -112,16 +113,10 @@ def search_scans(
     source = features.compute(query.read())
     others = [scan for scan in scans if scan.case != query.case]
     names, embeddings, matches = list[str](), [embed_case(source)], []
-    for number, scan in enumerate(others, 1):
-        try:
-            target = features.compute(scan.read())
-        except BadInput as error:
-            log.warning("%s: is left out: %s", scan.case, error)
-        else:
-            names.append(scan.case)
-            embeddings.append(embed_case(target))
-            matches.append([match_place(source, place_mm, target) for place_mm in places_mm])
-        on_progress(number, len(others))
+    for name, target in _compute_usable(others, features, on_progress):
+        names.append(name)
+        embeddings.append(embed_case(target))
+        matches.append([match_place(source, place_mm, target) for place_mm in places_mm])
     if not names:
         raise BadInput(
             f"{query.case}: none of the {len(others)} other scans can be compared with it; see the reasons above"
@@ -140,6 +135,36 @@ def search_scans(
             score = (match.similarity, *match.place_mm, match.back_mm, is_consistent)
             places.append(SimilarPlace(number + 1, rank, names[n], *score))
     return cases, places
+
+
+def embed_scans(
+    scans: Sequence[ScanRef],
+    features: FeatureSource,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[str], Float[np.ndarray, "m d"]]:
+    """Returns the ids and the pooled features of all scans that can be used; arguments as in `search_scans`.
+
+    Raises:
+        BadInput: No scan can be used.
+    """
+    rows = [(name, embed_case(levels)) for name, levels in _compute_usable(scans, features, on_progress)]
+    if not rows:
+        raise BadInput(f"none of the {len(scans)} scans can be used; see the reasons above")
+    return [name for name, _ in rows], np.stack([row for _, row in rows])
+
+
+def _compute_usable(
+    scans: Sequence[ScanRef], features: FeatureSource, on_progress: Callable[[int, int], None]
+) -> Iterator[tuple[str, list[Volume]]]:
+    """Yields the id and the features of each scan that can be used, and logs why the others cannot."""
+    for number, scan in enumerate(scans, 1):
+        try:
+            levels = features.compute(scan.read())
+        except BadInput as error:
+            log.warning("%s: is left out: %s", scan.case, error)
+        else:
+            yield scan.case, levels
+        on_progress(number, len(scans))
 
 
 def propose_regions(
