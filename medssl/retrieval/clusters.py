@@ -22,13 +22,13 @@ class ClusteredCase:
     """A case and its cluster.
 
     Args:
-        cluster: The number of the cluster from 1, the largest first.
+        cluster: The name of the cluster: cluster-1 for the largest, and so on.
         rank: The rank in the cluster from 1, the case nearest to its centre, which represents it best, first.
         case: The id of the case.
         distance: The distance from the centre, in standard deviations of a feature over all cases.
     """
 
-    cluster: int
+    cluster: str
     rank: int
     case: str
     distance: float
@@ -60,7 +60,7 @@ def cluster_cases(
         (np.flatnonzero(cluster == n) for n in np.unique(cluster)), key=lambda group: (-len(group), group[0])
     )
     return [
-        ClusteredCase(number, rank, names[order[n]], float(distances[n]))
+        ClusteredCase(f"cluster-{number}", rank, names[order[n]], float(distances[n]))
         for number, group in enumerate(groups, 1)
         for rank, n in enumerate(group[np.argsort(distances[group], kind="stable")], 1)
     ]

@@ -65,8 +65,8 @@ def render_clusters(cases: Sequence[ClusteredCase], read: Callable[[str], Volume
         num_shown: How many cases of a cluster are drawn.
     """
     groups = []
-    for number in dict.fromkeys(row.cluster for row in cases):
-        members = [row for row in cases if row.cluster == number]
+    for name in dict.fromkeys(row.cluster for row in cases):
+        members = [row for row in cases if row.cluster == name]
         pictures = [
             {
                 "title": f"{row.rank}. {row.case}",
@@ -75,7 +75,7 @@ def render_clusters(cases: Sequence[ClusteredCase], read: Callable[[str], Volume
             }
             for row in members[:num_shown]
         ]
-        groups.append({"title": f"Cluster {number}: {len(members)} of {len(cases)} cases", "pictures": pictures})
+        groups.append({"title": f"{name.capitalize()}: {len(members)} of {len(cases)} cases", "pictures": pictures})
     return render_template(CLUSTER_TEMPLATE, title=f"{len(groups)} clusters of cases", groups=groups, notice=NOTICE)
 
 

@@ -15,6 +15,7 @@ from medssl.data.checks import leakage
 from medssl.data.manifest import Manifest
 from medssl.data.pools.case_pool import CasePool, PooledCrops
 from medssl.data.pools.crop_dataset import CropDataset
+from medssl.data.pools.spread_batches import group_batches
 from medssl.data.selection.splits import assign_fold
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.errors import BadInput
@@ -61,6 +62,11 @@ class PretrainConfig(Settings):
         False,
         description="train a network of one channel, on one random channel of each volume; for volumes with different"
         " numbers of channels",
+    )
+    spread_by: str | None = Field(
+        None,
+        description="property of which the volumes of a batch have as many different values as possible: site, sex,"
+        " age, modality, spacing, or TABLE.csv:COLUMN, as clusters.csv:cluster of `medssl retrieve`; null is off",
     )
     objective: module_choice("medssl.objectives") = Field(  # type: ignore[valid-type]
         description="objective and its settings: a module of medssl/objectives, for example objective.name=spark"
@@ -113,6 +119,11 @@ class PretrainConfig(Settings):
         if self.draws_groups and self.labels.source != "none":
             raise ValueError(
                 "pool, sampling_temperature and single_channel are for volumes without labels; leave out labels"
+            )
+        if self.spread_by and (self.draws_groups or self.labels.source != "none"):
+            raise ValueError(
+                "spread_by: orders the volumes of one store without labels; leave out pool, sampling_temperature,"
+                " single_channel and labels"
             )
         return self
 
@@ -257,6 +268,7 @@ def check_objective(config: PretrainConfig, objective: Objective, spec: TrainedM
             f"labels.source={config.labels.source}: objective {config.objective.name} learns from no labels; leave out"
             " labels, or set objective.name=synthetic"
         )
+    group_batches(cases, config.spread_by, config.train.batch_size)
     objective.check_crop(torch.empty(1, spec.in_channels, *config.patch_size, device="meta"))
     if config.labels.source == "none" and len(cases.cases) < config.train.batch_size:
         raise BadInput(
@@ -277,6 +289,7 @@ def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) 
         classes=pool.classes,
         seed=config.train.seed,
         augment_config=config.augment,
+        spread=group_batches(pool.manifest, config.spread_by, config.train.batch_size),
     )
     stores = CasePool.read(pool.manifest, config.pool, config.split)
     dataset = (

@@ -28,7 +28,7 @@ def test_planted_groups_are_the_clusters_the_largest_first():
     names, embeddings = draw_groups()
     cases = cluster_cases(names, embeddings, 3)
     assert [(row.cluster, row.case[:-1]) for row in cases] == [
-        (number, group) for number, (group, size) in enumerate(SIZES.items(), 1) for _ in range(size)
+        (f"cluster-{number}", group) for number, (group, size) in enumerate(SIZES.items(), 1) for _ in range(size)
     ]
     assert [row.rank for row in cases] == [rank for size in SIZES.values() for rank in range(1, size + 1)]
 
@@ -41,7 +41,7 @@ def test_the_case_nearest_to_the_centre_represents_its_cluster():
         members = {name: row for name, row in zip(names, scaled, strict=True) if name.startswith(group)}
         centre = np.mean(list(members.values()), axis=0)
         distances = {name: np.sqrt(np.square(row - centre).mean()) for name, row in members.items()}
-        rows = [row for row in cases if row.cluster == number]
+        rows = [row for row in cases if row.cluster == f"cluster-{number}"]
         assert [row.case for row in rows] == sorted(distances, key=lambda name: distances[name])
         assert [row.distance for row in rows] == pytest.approx(sorted(distances.values()))
 
@@ -57,7 +57,7 @@ def test_the_order_of_the_cases_and_the_scale_of_a_feature_change_nothing():
 
 def test_one_cluster_holds_all_cases_and_as_many_clusters_as_cases_one_each():
     names, embeddings = draw_groups()
-    assert {row.cluster for row in cluster_cases(names, embeddings, 1)} == {1}
+    assert {row.cluster for row in cluster_cases(names, embeddings, 1)} == {"cluster-1"}
     assert [row.distance for row in cluster_cases(names, embeddings, len(names))] == [0] * len(names)
 
 
@@ -94,10 +94,10 @@ def test_the_command_writes_a_table_of_all_cases_and_draws_the_most_typical_ones
         assert run_command(run.path, scans, *options, "--out", tmp_path / name) == 0
     with (tmp_path / "out" / "clusters.csv").open(newline="") as handle:
         rows = list(csv.DictReader(handle))
-    clusters = [{row["case"] for row in rows if row["cluster"] == number} for number in ("1", "2")]
+    clusters = [{row["case"] for row in rows if row["cluster"] == number} for number in ("cluster-1", "cluster-2")]
     assert clusters == [{"s0", "s1", "s2", "s3"}, {"s4", "s5"}]
     page = (tmp_path / "out" / "clusters.html").read_text()
-    assert page.count("<img") == 2 and "Cluster 1: 4 of 6 cases" in page and "http" not in page
+    assert page.count("<img") == 2 and "Cluster-1: 4 of 6 cases" in page and "http" not in page
     for name in ("clusters.csv", "clusters.html"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 

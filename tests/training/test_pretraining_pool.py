@@ -19,9 +19,10 @@ from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel
 from medssl.run import Run
-from medssl.training.pretrain import PretrainConfig, pretrain
+from medssl.training.pretrain import PretrainConfig, make_loaders, pretrain
+from medssl.training.semi_supervised.label_source import LabelPool
 from medssl.volume import Volume
-from tests.helpers.toy_training import write_store
+from tests.helpers.toy_training import make_spark, write_store
 
 
 @pytest.fixture(scope="module")
@@ -125,3 +126,33 @@ def test_another_normalization_is_refused_with_the_remedy(tmp_path, stores):
 def test_a_pool_with_labels_is_refused(tmp_path, stores, changes):
     with pytest.raises(BadInput, match="are for volumes without labels; leave out labels"):
         make_config(tmp_path, stores, labels="labelled", **changes)
+
+
+def test_batches_spread_over_the_groups_of_a_table(tmp_path, stores):
+    manifest = Manifest.read(stores[1]).in_split("train")
+    table = tmp_path / "clusters.csv"
+    cluster_of = {case.id: f"cluster-{n % 4}" for n, case in enumerate(manifest.cases)}
+    table.write_text("\n".join(["case,cluster", *(f"{case},{cluster}" for case, cluster in cluster_of.items())]))
+    settings = make_config(tmp_path, stores[1:], spread_by=f"{table}:cluster", train={"batch_size": 4})
+    loaders = make_loaders(settings, make_spark(), LabelPool(manifest, None, IntensityNormalization()))
+    dataset, clusters = loaders.dataset, list(cluster_of.values())
+    assert len(dataset) == 8
+    for batch in range(10):
+        volumes = [dataset.draw_item(number).volume for number in range(4 * batch, 4 * batch + 4)]
+        assert len({clusters[volume] for volume in volumes}) == 4
+    trained = make_config(tmp_path, stores[1:], spread_by=f"{table}:cluster")
+    assert pretrain(trained).is_closed
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spread_by": "clusters.csv"}, "clusters.csv: cases are grouped by site, sex"),
+        ({"spread_by": "none.csv:cluster"}, "none.csv: cannot be read as a table"),
+        ({"spread_by": "site", "sampling_temperature": 2}, "spread_by: orders the volumes of one store without labels"),
+    ],
+)
+def test_groups_that_batches_cannot_be_spread_over_are_refused(tmp_path, stores, changes, message):
+    with pytest.raises(BadInput, match=message):
+        pretrain(make_config(tmp_path, stores[1:], **changes))
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.data.pools.keyed_permutation import permute_index
 from medssl.data.pools.pending_crops import CropSource, PendingItem
+from medssl.data.pools.spread_batches import SpreadBatches
 from medssl.data.selection.label_slices import find_known_slices, find_slice_axis
 from medssl.data.store import IntTriple, Store
 from medssl.data.transforms.augmentation import AugmentConfig, PendingView, draw_view
@@ -38,6 +39,7 @@ class CropDataset(CropSource):
         by_component: Whether connected components, instead of classes, are equally likely. Otherwise a lesion of a
             third the diameter is drawn 27 times less often.
         num_label_slices: Number of slices of each volume whose label is used, see `find_known_slices`; None is all.
+        spread: Chooses the cases of a batch from different groups; None for an order without groups.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class CropDataset(CropSource):
         classes: Classes | None = None,
         by_component: bool = False,
         num_label_slices: int | None = None,
+        spread: SpreadBatches | None = None,
     ) -> None:
         if not manifest.cases:
             raise BadInput(f"{manifest.folder}: no cases to cut crops from; check that the split is not empty")
@@ -72,6 +75,7 @@ class CropDataset(CropSource):
         self.num_views, self.min_overlap, self.seed = num_views, min_overlap, seed
         self.labelled, self.foreground_fraction = labelled, foreground_fraction
         self.classes, self.by_component, self.num_label_slices = classes, by_component, num_label_slices
+        self.spread = spread
 
     def __len__(self) -> int:
         """Returns the number of cases; items beyond it visit the cases again."""
@@ -96,6 +100,8 @@ class CropDataset(CropSource):
 
     def _case_index(self, number: int) -> int:
         """Returns the case of an item: each round visits every case once, in an order of its own."""
+        if self.spread:
+            return self.spread.find_case(number, self.seed)
         round_, position = divmod(number, len(self))
         return permute_index(position, len(self), self.seed, round_)
 
