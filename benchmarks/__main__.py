@@ -23,6 +23,7 @@ LONG = (
     "ingest_cases",
     "ingest_changes",
     "installs",
+    "leak_traces",
     "losses",
     "nodules",
     "plan",

@@ -11,7 +11,7 @@ def main(words: list[str]) -> None:
 
     pool, test = leakage.split_sides(args.pool, args.test)
     leakage.require_disjoint(pool, test, (str(args.pool), str(args.test or "its own val and test")))
-    print(f"{len(pool)} and {len(test)} cases: no patient, series or image in common")
+    print(f"{len(pool)} and {len(test.cases)} cases: no patient, series or image in common")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -2,12 +2,12 @@
 
 import base64
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from medssl.files import write_text
@@ -144,7 +144,7 @@ def _collect_origin(run: Run, metadata: Mapping[str, Any]) -> dict[str, object]:
     return {
         "data digest": metadata.get("manifest"),
         "data card": _format_value({key: value for key, value in metadata.get("data", {}).items() if value}),
-        "trained on": _describe_pool(run.path / "pool.json"),
+        "trained on": _describe_pool(run.path / "pool.npz"),
         "labelled cases": ", ".join(metadata.get("cases", [])),
         "propagated labels": _format_value(
             {key: value for key, value in metadata.get("propagated", {}).items() if value is not None}
@@ -161,8 +161,9 @@ def _collect_origin(run: Run, metadata: Mapping[str, Any]) -> dict[str, object]:
 def _describe_pool(path: Path) -> str:
     if not path.is_file():
         return ""
-    cases = json.loads(path.read_text(encoding="utf-8"))
-    return f"{len(cases)} cases of {len({case['patient'] for case in cases})} patients"
+    with np.load(path) as columns:
+        patients = columns["patient"]
+    return f"{len(patients)} cases of {len(np.unique(patients, axis=0))} patients"
 
 
 def _format_value(value: object) -> str:

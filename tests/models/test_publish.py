@@ -33,7 +33,7 @@ def published_model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("published")
     write_scans(folder / "scans")
     run = make_finished_run(folder / "runs" / "Doe", cases=list(SECRET), manifest="0" * 64)
-    (run.path / "pool.json").write_text(json.dumps(SECRET))
+    (run.path / "pool.npz").write_text(json.dumps(SECRET))
     Calibration(temperature=1.7, weights_sha256=(run.metadata["weights_sha256"],), cases=SECRET).write([run])
     before = predict(run.path, folder, folder / "before")
     assert cli.run("publish", [str(run.path), "--out", str(folder / "given")]) == 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from medssl import cli
-from medssl.data import fingerprint, store
-from medssl.data.checks import leakage
+from medssl.data import store
+from medssl.data.checks import appearance, leakage
 from medssl.data.manifest import Case, Manifest
 from medssl.data.normalization import IntensityNormalization
 from medssl.errors import BadInput
@@ -98,28 +98,46 @@ def test_a_run_records_its_training_cases(pool, tmp_path):
     traces = leakage.trace_cases(pool)
     leakage.write_traces(tmp_path, traces)
     for stored, trace in zip(leakage.read_traces(tmp_path), traces, strict=True):
-        assert np.array_equal(stored.gradient_signs, trace.gradient_signs) and np.array_equal(
-            stored.thumbnail, trace.thumbnail
-        )
-        assert (stored.id, stored.patient, stored.sha256) == (trace.id, trace.patient, trace.sha256)
+        assert np.array_equal(stored.appearance, trace.appearance)
+        for name in ("id", "patient", "series", "voxels"):
+            assert getattr(stored, name) == getattr(trace, name)
     assert len(leakage.read_seen_cases(tmp_path, write_store(tmp_path / "test", {"b": make_anatomy(50)}))) == 5
     assert leakage.read_seen_cases(tmp_path, replace(pool, cases=())) and leakage.read_seen_cases(None, pool) == []
 
 
-def test_traces_without_thumbnails_are_still_recognized(pool, tmp_path):
-    leakage.write_traces(tmp_path, [replace(trace, thumbnail=None) for trace in leakage.trace_cases(pool)])
-    assert "appearance" in (tmp_path / "pool.json").read_text() and all(
-        t.thumbnail is None for t in leakage.read_traces(tmp_path)
-    )
-    with pytest.raises(BadInput, match="a3 and copy: look alike"):
-        leakage.read_seen_cases(tmp_path, write_store(tmp_path / "test", {"copy": COPIES["rounded"](make_anatomy(3))}))
+def test_a_run_keeps_at_most_200_bytes_of_a_case(tmp_path):
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 243, (1000, appearance.CODE_BYTES), np.uint8)
+    traces = [
+        leakage.CaseTrace(f"sub-{n:06d}_chest", *(random.bytes(6) for _ in range(3)), codes[n]) for n in range(1000)
+    ]
+    leakage.write_traces(tmp_path, traces)
+    assert (tmp_path / leakage.TRACES_FILE).stat().st_size <= 200 * len(traces)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[:90] + b"\xff" + b[91:]])
+def test_a_damaged_list_of_training_cases_is_refused(pool, tmp_path, damage):
+    leakage.write_traces(tmp_path, leakage.trace_cases(pool))
+    path = tmp_path / leakage.TRACES_FILE
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadInput, match=r"pool.npz: is not a list of training cases"):
+        leakage.read_traces(tmp_path)
+
+
+def test_an_empty_scan_looks_like_no_other():
+    empty, thumbnail = np.zeros((24, 24, 24), np.uint8), store.make_thumbnail(make_anatomy(0))
+    codes = np.stack([appearance.encode_appearance(picture) for picture in (empty, thumbnail)])
+    assert list(appearance.find_copies(empty, codes)) == []
+    assert [(copy.index, copy.similarity > 0.99) for copy in appearance.find_copies(thumbnail, codes)] == [(1, True)]
 
 
 def test_a_store_without_thumbnails_is_read(pool, monkeypatch):
     traces = leakage.trace_cases(pool)
     read = store.read
     monkeypatch.setattr(store, "read", lambda path: replace(read(path), thumbnail=None))
-    assert all(np.array_equal(a.thumbnail, b.thumbnail) for a, b in zip(leakage.trace_cases(pool), traces, strict=True))
+    assert all(
+        np.array_equal(a.appearance, b.appearance) for a, b in zip(leakage.trace_cases(pool), traces, strict=True)
+    )
 
 
 REAL = {"hippocampus": "imagesTr/*.nii.gz", "headneck_ct": "imagesTr/*.nii.gz", "nodules": "images/*.nii.gz"}
@@ -133,22 +151,19 @@ def test_cropped_copies_of_real_scans_are_caught_and_no_two_patients(shared_data
     unit = "a.u." if name == "hippocampus" else "HU"
     volumes = [IntensityNormalization().prepare(replace(nifti.read(path), unit=unit), None) for path in paths]
     thumbnails = [store.make_thumbnail(v) for v in volumes]
-    signs = np.stack([fingerprint.gradient_signs(s) for s in thumbnails])
-    near = np.triu(signs @ signs.T, 1)
-    for i, j in np.argwhere(near > leakage.NEAR):
-        assert fingerprint.similarity(thumbnails[i], thumbnails[j]) < leakage.ALIKE, (paths[i].name, paths[j].name)
-    for thumbnail, volume in list(zip(thumbnails, volumes, strict=True))[::3]:
+    codes = np.stack([appearance.encode_appearance(thumbnail) for thumbnail in thumbnails])
+    for number, thumbnail in enumerate(thumbnails):
+        copies = [paths[copy.index].name for copy in appearance.find_copies(thumbnail, codes)]
+        assert copies == [paths[number].name]
+    for number, volume in list(enumerate(volumes))[::3]:
         cropped = store.make_thumbnail(replace(volume, voxels=volume.voxels[1:-1, 1:-1, 1:-1]))
-        assert (
-            fingerprint.gradient_signs(thumbnail) @ fingerprint.gradient_signs(cropped) > leakage.NEAR
-            and fingerprint.similarity(thumbnail, cropped) > leakage.ALIKE
-        )
+        assert [copy.index for copy in appearance.find_copies(cropped, codes)] == [number]
 
 
 def test_a_run_without_traces_logs_a_warning(pool, tmp_path, caplog):
     assert leakage.read_seen_cases(tmp_path, pool) == []
-    assert "pool.json is missing" in caplog.text
-    with pytest.raises(BadInput, match=r"pool.json is missing"):
+    assert "pool.npz is missing" in caplog.text
+    with pytest.raises(BadInput, match=r"pool.npz is missing"):
         leakage.split_sides(tmp_path, pool.folder / "manifest.csv")
 
 
