@@ -86,18 +86,8 @@ class SegmentTask(Task):
         return logits.softmax(1)
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
-        """Returns the Dice of every annotated class in one volume, as `dice_N`, and their mean, as `dice`.
-
-        For a class without voxels in the label, the Dice is 1 if none is predicted and 0 otherwise.
-        """
-        network = TorchNetwork(self.probability, str(crops.x.device))
-        predicted = sliding_window_inference(crops.x[0, 0].cpu().numpy(), network, self.patch_size).argmax(0)
-        label = crops.require_label()[0, 0].cpu().numpy()
-        annotated = [n for n in range(1, self.num_classes) if crops.annotated is None or crops.annotated[0, n]]
-        is_known = label >= 0
-        scores = {f"dice_{n}": dice((predicted == n) & is_known, label == n) for n in annotated}
-        mean = sum(scores.values()) / max(1, len(scores))
-        return {name: torch.tensor(value) for name, value in ({"dice": mean} | scores).items()}
+        """Returns the Dice of every annotated class in one volume, and their mean."""
+        return score_volume(self, crops)
 
     def transferable(self) -> dict[str, nn.Module]:
         """Returns encoder, decoder and heads."""
@@ -111,6 +101,21 @@ class SegmentTask(Task):
                 regions_ce, members=self.members, annotated=annotated, class_balance=self.config.class_balance
             )
         return partial(dice_ce, annotated=annotated, class_balance=self.config.class_balance)
+
+
+def score_volume(task: Task, crops: Crops) -> dict[str, Tensor]:
+    """Returns the Dice of every annotated class in one volume, as `dice_N`, and their mean, as `dice`.
+
+    For a class without voxels in the label, the Dice is 1 if none is predicted and 0 otherwise.
+    """
+    network = TorchNetwork(task.probability, str(crops.x.device))
+    predicted = sliding_window_inference(crops.x[0, 0].cpu().numpy(), network, task.patch_size).argmax(0)
+    label = crops.require_label()[0, 0].cpu().numpy()
+    annotated = [n for n in range(1, task.num_classes) if crops.annotated is None or crops.annotated[0, n]]
+    is_known = label >= 0
+    scores = {f"dice_{n}": dice((predicted == n) & is_known, label == n) for n in annotated}
+    mean = sum(scores.values()) / max(1, len(scores))
+    return {name: torch.tensor(value) for name, value in ({"dice": mean} | scores).items()}
 
 
 def check_regions(task: Settings, classes: Classes) -> None:

@@ -36,7 +36,7 @@ class FinetuneConfig(Settings):
         (), description="names of the classes to learn; the others become background; [] learns all"
     )
     task: module_choice("medssl.tasks") = Field(  # type: ignore[valid-type]
-        segment.Config(), description="task to learn: segment, detect or classify, with its settings"
+        segment.Config(), description="task to learn: segment, detect, classify or in_context, with its settings"
     )
     encoder: EncoderChoice = Field(
         EncoderConfig(), description="architecture of the encoder; by default that of pretrained, if given"
