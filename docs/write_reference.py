@@ -12,6 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from medssl import cli, config
+from medssl.fewshot.battle import Battle
 from medssl.fewshot.sweep import Sweep
 from medssl.planning import evidence
 from medssl.settings import find_modules
@@ -19,7 +20,12 @@ from medssl.training.finetune_config import FinetuneConfig
 from medssl.training.pretrain import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-KEY_TABLES: dict[str, type[BaseModel]] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig, "fewshot": Sweep}
+KEY_TABLES: dict[str, type[BaseModel]] = {
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "fewshot": Sweep,
+    "battle": Battle,
+}
 CHOICES = {
     "objective": ("medssl.objectives", "pretrain"),
     "encoder": ("medssl.nn.encoders", "pretrain"),

@@ -37,6 +37,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "pretrain": "learn an encoder from unlabelled volumes",
         "finetune": "train segmentation or detection from a few labelled volumes",
         "fewshot": "compare training methods over numbers of labelled volumes and seeds",
+        "battle": "rank encoders and starts over several tasks, each a few-label sweep",
         "probe": "measure what the frozen features of runs are worth, against untrained encoders",
         "retrieve": "find cases and places like those of a scan, or clusters of cases, by the features of a run",
         "runs": "list, filter and compare runs, and remove unfinished ones",
