@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ CELL_FILE = "cell.json"
 PICTURES = ("median", "worst")  # case by mean Dice; FOLDER/median.png and FOLDER/worst.png
 IGNORED_KEYS = {"run", "manifest", "pretrained", "start_from", "continue_from", "resume", "limits"}
 
+Structures = Mapping[str, frozenset[str]]
+
 
 @dataclass(frozen=True)
 class SweepCell:
@@ -46,7 +48,7 @@ class SweepCell:
         tolerance_mm: The tolerance of the surface score NSD.
         workers: The number of cells that train at once on this machine and share its cores.
         lesions: The labels whose detection is evaluated too.
-        structures: The classes and regions to score.
+        structures: The classes of each class and region to score; a network that learns some classes lacks the others.
     """
 
     arm: str
@@ -57,7 +59,7 @@ class SweepCell:
     tolerance_mm: float
     workers: int = 0
     lesions: tuple[str, ...] = ()
-    structures: frozenset[str] = frozenset()
+    structures: Structures = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -66,10 +68,12 @@ class SweepCell:
 
     @property
     def is_done(self) -> bool:
-        """Whether the scores of all structures are written."""
+        """Whether the scores of all structures that the network learns are written."""
         if not (self.folder / SCORES_FILE).is_file():
             return False
-        return not self.structures or {name for _, name in read_scores(self.folder, "dice")[0]} == self.structures
+        learnt = self.settings.classes
+        expected = {name for name, classes in self.structures.items() if not learnt or classes.issubset(learnt)}
+        return not expected or {name for _, name in read_scores(self.folder, "dice")[0]} == expected
 
     def describe_score(self) -> str:
         """Returns the mean Dice as text."""

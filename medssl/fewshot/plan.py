@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from medssl import config
-from medssl.fewshot.cell import CELL_FILE, SweepCell
+from medssl.fewshot.cell import CELL_FILE, Structures, SweepCell
 from medssl.fewshot.config import Sweep
 from medssl.fewshot.cost import StepCosts
 from medssl.run import Run
@@ -58,7 +58,7 @@ def list_cells(
     pretrainings: Pretrainings,
     costs: StepCosts,
     available: int,
-    structures: frozenset[str] = frozenset(),
+    structures: Structures,
 ) -> list[SweepCell]:
     """Returns the cells seed by seed, so that a sweep that is stopped early holds complete comparisons.
 
@@ -67,7 +67,7 @@ def list_cells(
         pretrainings: The pretrainings of `list_pretrainings`.
         costs: Measured costs of steps, for arms with equal compute.
         available: The number of labelled volumes.
-        structures: The classes and regions to score.
+        structures: The classes of each class and region to score.
     """
     return [
         make_cell(settings, pretrainings, costs, available, structures, name, count, seed)
@@ -80,7 +80,7 @@ def make_cell(
     pretrainings: Pretrainings,
     costs: StepCosts,
     available: int,
-    structures: frozenset[str],
+    structures: Structures,
     name: str,
     count: int | None,
     seed: int,
@@ -110,7 +110,7 @@ def find_finished_cells(
     pretrainings: Pretrainings,
     costs: StepCosts,
     available: int,
-    structures: frozenset[str],
+    structures: Structures,
     cells: Sequence[SweepCell],
 ) -> list[SweepCell]:
     """Returns the cells that earlier calls finished and that this call does not ask for.

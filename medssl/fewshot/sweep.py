@@ -171,14 +171,14 @@ def _check_lesions(settings: Sweep, references: References, test_cases: Sequence
             raise BadInput(f"lesions: {name} is annotated in no test case of {settings.manifest}; leave it out")
 
 
-def _scored_structures(references: References, test_cases: Sequence[str]) -> frozenset[str]:
-    """Returns the classes and regions that a finished cell has scores of."""
+def _scored_structures(references: References, test_cases: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Returns the classes of each class and region that the test cases have a reference of."""
     names, annotated = references.classes.names, references.classes.present
-    return frozenset(
-        name
+    return {
+        name: frozenset(names[value] for value in values)
         for case in test_cases
-        for name in select_evaluated_labels(annotated.get(case, list(names)), names, references)
-    )
+        for name, values in select_evaluated_labels(annotated.get(case, list(names)), names, references).items()
+    }
 
 
 def _require_same_scoring(settings: Sweep) -> None:

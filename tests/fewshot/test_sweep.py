@@ -83,6 +83,15 @@ def finished_copy(finished_sweep, sweep):
     return sweep
 
 
+def test_a_cell_that_learns_some_classes_is_done_without_the_others(manifest, sweep):
+    only_head = sweep.model_copy(update=ONE_CELL | {"changes": SMALL | {"classes": ["head"]}})
+    messages = []
+    for _ in range(2):
+        rows, failures = run_sweep(only_head, messages.append)
+        assert [row.structure for row in rows] == ["head"] and not failures
+    assert "1 cells, 1 done already" in messages
+
+
 def test_every_cell_is_trained_tested_and_reported(finished_sweep):
     sweep, result = finished_sweep
     rows = result.rows
