@@ -23,7 +23,9 @@ def print_val_sweep(sweep: str, work: str, overrides: Sequence[str]) -> None:
     manifest = write_val_as_test(Path(work, "store", "manifest.csv"))
     words = [f"manifest={manifest}", f"out={work}/sweep", *overrides]
     settings = config.read(sweep, words, Sweep)
-    rows = run_sweep(settings, lambda message: print(message, file=sys.stderr, flush=True)).rows
+    rows, failures = run_sweep(settings, lambda message: print(message, file=sys.stderr, flush=True))
+    if failures:
+        sys.exit(f"{len(failures)} cells failed: {': '.join(next(iter(failures.items())))}")
     print(f"```sh\nmedssl {ingest}\nmedssl fewshot {sweep} {' '.join(words)}\n```")
     print("`val-as-test.csv` is the manifest with the cases of val in the place of those of test.")
     for structure in dict.fromkeys(row.structure for row in rows):
