@@ -104,6 +104,15 @@ def exclusive_lock(folder: Path, message: str) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Returns whether a living process holds the lock of a folder."""
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def sweep_parts(folder: Path) -> None:
     """Removes what killed processes left half-written in a folder; only for the process that holds its lock."""
     for part in sorted(folder.rglob(f"{PART_PREFIX}*"), reverse=True):

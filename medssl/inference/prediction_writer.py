@@ -15,7 +15,15 @@ from medssl.data.class_kinds import propose_kinds
 from medssl.data.ingest.read_source import ScanRef
 from medssl.data.worker_pool import RUN_HERE, JobRunner
 from medssl.errors import BadInput, Message
-from medssl.files import PART_PREFIX, atomic_folder, check_writable, write_checksums, write_json
+from medssl.files import (
+    PART_PREFIX,
+    atomic_folder,
+    check_writable,
+    exclusive_lock,
+    is_locked,
+    write_checksums,
+    write_json,
+)
 from medssl.finding import FindingKind
 from medssl.inference.patient_scores import write_patient_scores
 from medssl.inference.streaming.case_files import predict_case, report_worker_death, write_case
@@ -155,10 +163,19 @@ class PredictionWriter:
 
     @contextmanager
     def _open_part(self) -> Iterator[Path]:
-        """Gives a temporary folder next to the predictions."""
-        self.index.folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.index.folder.parent.absolute(), prefix=PART_PREFIX) as part:
-            yield Path(part)
+        """Gives a temporary folder next to the predictions; removes those that killed processes left there."""
+        folder = self.index.folder.absolute()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f"{PART_PREFIX}{folder.name}-"
+        for path in folder.parent.iterdir():
+            if path.name.startswith(prefix) and not is_locked(path):
+                shutil.rmtree(path, ignore_errors=True)
+        message = f"another process works there, which predicts into {folder}"
+        with (
+            tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as name,
+            exclusive_lock(Path(name), message),
+        ):
+            yield Path(name)
 
     def _require_new_name(self, case: str) -> None:
         if not CASE_PATTERN.fullmatch(case) or case in (*self.index.cases, INDEX):

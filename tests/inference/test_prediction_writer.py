@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from medssl.errors import BadInput
+from medssl.files import PART_PREFIX, exclusive_lock
 from medssl.inference.prediction_writer import PredictionWriter
 from medssl.io import nifti
 from medssl.predictions_folder import NOTICE, read_findings, read_index
@@ -44,6 +46,19 @@ def test_failed_case_leaves_the_folder_unchanged(predictions, tmp_path):
     with pytest.raises(BadInput):
         fresh.add("another", bad, make_prediction(labels, "another"))
     assert not (tmp_path / "fresh").exists()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(predictions, tmp_path):
+    """Killed processes cannot clean up; what they were writing holds images of patients."""
+    left, foreign, other = (tmp_path / f"{PART_PREFIX}{name}" for name in ("out-a", "out-b", "elsewhere-c"))
+    for folder in (left, foreign, other):
+        (folder / "case").mkdir(parents=True)
+    case, labels = next(iter(PREDICTED.items()))
+    index = replace(read_index(predictions), folder=tmp_path / "out", cases=(), units={}, studies={})
+    with exclusive_lock(foreign, "another process works there"):
+        PredictionWriter(index).add(case, make_image(labels), make_prediction(labels, case))
+    assert read_index(tmp_path / "out").cases == (case,)
+    assert {path.name for path in tmp_path.glob(f"{PART_PREFIX}*")} == {foreign.name, other.name}
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", ".hidden", "index.json", "perfect"])
