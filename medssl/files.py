@@ -104,7 +104,21 @@ def exclusive_lock(folder: Path, message: str) -> Iterator[None]:
         lock.release()
 
 
-def is_locked(folder: Path) -> bool:
+@contextmanager
+def open_part(folder: Path) -> Iterator[Path]:
+    """Gives a temporary folder next to a folder; removes those that killed processes left there for the same folder."""
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"{PART_PREFIX}{folder.name}-"
+    for path in folder.parent.iterdir():
+        if path.name.startswith(prefix) and not _is_locked(path):
+            shutil.rmtree(path, ignore_errors=True)
+    message = f"another process works there, which writes {folder}"
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as name, exclusive_lock(Path(name), message):
+        yield Path(name)
+
+
+def _is_locked(folder: Path) -> bool:
     """Returns whether a living process holds the lock of a folder."""
     try:
         with FileLock(folder / LOCK_FILE, timeout=0):

@@ -2,9 +2,7 @@
 
 import logging
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -15,15 +13,7 @@ from medssl.data.class_kinds import propose_kinds
 from medssl.data.ingest.read_source import ScanRef
 from medssl.data.worker_pool import RUN_HERE, JobRunner
 from medssl.errors import BadInput, Message
-from medssl.files import (
-    PART_PREFIX,
-    atomic_folder,
-    check_writable,
-    exclusive_lock,
-    is_locked,
-    write_checksums,
-    write_json,
-)
+from medssl.files import atomic_folder, check_writable, open_part, write_checksums, write_json
 from medssl.finding import FindingKind
 from medssl.inference.patient_scores import write_patient_scores
 from medssl.inference.streaming.case_files import predict_case, report_worker_death, write_case
@@ -131,7 +121,7 @@ class PredictionWriter:
         """
         self._require_new_name(case)
         self._require_unchanged()
-        with self._open_part() as part:
+        with open_part(self.index.folder) as part:
             write_case(part / "case", image, prediction, self._num_labels, fields)
             return self._adopt(case, part / "case", image.unit, study)
 
@@ -160,22 +150,6 @@ class PredictionWriter:
     @property
     def _num_labels(self) -> int:
         return max((label.value for label in self.index.labels), default=0)
-
-    @contextmanager
-    def _open_part(self) -> Iterator[Path]:
-        """Gives a temporary folder next to the predictions; removes those that killed processes left there."""
-        folder = self.index.folder.absolute()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f"{PART_PREFIX}{folder.name}-"
-        for path in folder.parent.iterdir():
-            if path.name.startswith(prefix) and not is_locked(path):
-                shutil.rmtree(path, ignore_errors=True)
-        message = f"another process works there, which predicts into {folder}"
-        with (
-            tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as name,
-            exclusive_lock(Path(name), message),
-        ):
-            yield Path(name)
 
     def _require_new_name(self, case: str) -> None:
         if not CASE_PATTERN.fullmatch(case) or case in (*self.index.cases, INDEX):
@@ -229,7 +203,7 @@ class PredictionWriter:
         for scan in scans:
             if on_case and scan.case in self.index.cases:
                 on_case(writer.index, scan)
-        with self._open_part() as part:
+        with open_part(self.index.folder) as part:
             work = partial(predict_case, predict=predict, folder=part, num_labels=self._num_labels)
             for scan, outcome in report_progress(run_jobs(todo, work, report_worker_death), len(todo)):
                 if outcome.folder is None:
