@@ -11,7 +11,7 @@ from medssl import config
 from medssl.data.manifest import Manifest
 from medssl.fewshot import report
 from medssl.fewshot.config import Sweep
-from medssl.fewshot.sweep import run_sweep
+from medssl.fewshot.sweep import require_measured, run_sweep
 
 INGEST = "ingest ../shared/data/hippocampus --out {work}/store --split-fractions train=0.7,val=0.1,test=0.2"
 
@@ -24,8 +24,7 @@ def print_val_sweep(sweep: str, work: str, overrides: Sequence[str]) -> None:
     words = [f"manifest={manifest}", f"out={work}/sweep", *overrides]
     settings = config.read(sweep, words, Sweep)
     rows, failures = run_sweep(settings, lambda message: print(message, file=sys.stderr, flush=True))
-    if failures:
-        sys.exit(f"{len(failures)} cells failed: {': '.join(next(iter(failures.items())))}")
+    require_measured(failures)
     print(f"```sh\nmedssl {ingest}\nmedssl fewshot {sweep} {' '.join(words)}\n```")
     print("`val-as-test.csv` is the manifest with the cases of val in the place of those of test.")
     for structure in dict.fromkeys(row.structure for row in rows):

@@ -3,7 +3,6 @@
 import argparse
 
 from medssl import cli
-from medssl.errors import BadInput
 
 
 def main(words: list[str]) -> None:
@@ -17,7 +16,7 @@ def main(words: list[str]) -> None:
 
     from medssl.data.manifest import Manifest
     from medssl.fewshot import battle
-    from medssl.fewshot.sweep import run_sweep
+    from medssl.fewshot.sweep import require_measured, run_sweep
     from medssl.fewshot.table import TableRow
 
     settings = config.read(args.config, args.overrides, battle.Battle)
@@ -37,9 +36,7 @@ def main(words: list[str]) -> None:
         table.add_row(*battle.format_rank(rank))
     Console().print(table)
     print(f"{settings.out / 'report.html'}\n{settings.out / 'ranks.csv'}")
-    if failures:
-        first = ": ".join(next(iter(failures.items())))
-        raise BadInput(f"{len(failures)} cells could not be measured, for example {first}; mend that and run it again")
+    require_measured(failures)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ def main(words: list[str]) -> None:
     from rich.table import Table
 
     from medssl.fewshot import report
-    from medssl.fewshot.sweep import Sweep, run_sweep
+    from medssl.fewshot.sweep import Sweep, require_measured, run_sweep
     from medssl.metrics.statistics import small_sample_warning
 
     settings = config.read(args.config, args.overrides, Sweep)
@@ -32,9 +32,7 @@ def main(words: list[str]) -> None:
         if note:
             print(note)
     print(f"{settings.out / 'report.html'}\n{settings.out / 'table.csv'}\n{settings.out / 'curve.png'}")
-    if failures:
-        first = ": ".join(next(iter(failures.items())))
-        raise BadInput(f"{len(failures)} cells could not be measured, for example {first}; mend that and run it again")
+    require_measured(failures)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ from medssl.training.estimates.step_cost import format_duration
 from medssl.training.label_subset import LabelSubset
 from medssl.training.pretrain import PretrainConfig, pretrain
 
-__all__ = ["Arm", "Sweep", "SweepResult", "run_sweep"]
+__all__ = ["Arm", "Sweep", "SweepResult", "require_measured", "run_sweep"]
 
 MessageCallback = Callable[[str], None]
 PARTS_FOLDER = "parts"  # locks of calls that share a sweep
@@ -77,6 +77,13 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
         if message := _estimate_time(settings, cells, pretrainings.values(), costs, manifest.in_split("test")):
             watch(message)
         return _run_cells(settings, pretrainings, cells, earlier, labelled, domains, watch)
+
+
+def require_measured(failures: Mapping[str, str]) -> None:
+    """Raises BadInput if cells failed; `failures` holds their errors by name."""
+    if failures:
+        first = ": ".join(next(iter(failures.items())))
+        raise BadInput(f"{len(failures)} cells could not be measured, for example {first}; mend that and run it again")
 
 
 @contextmanager
