@@ -1,7 +1,7 @@
 """The exception and the warning for input that the user has to correct or should check, and their messages."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from string import Formatter
 
@@ -73,6 +73,11 @@ class InputWarning(UserWarning):
     def message(self) -> Message:
         """The message; its public version is empty unless the warning was issued with a `Message`."""
         return as_message(self.args[0] if self.args else "")
+
+
+def list_names(names: Sequence[str], most: int = 5) -> str:
+    """Returns the first names as text, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def as_message(text: object) -> Message:

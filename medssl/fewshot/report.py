@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from medssl.csv_text import neutralize
+from medssl.errors import list_names
 from medssl.fewshot.cell import PICTURES, SweepCell
 from medssl.fewshot.cost import Compute
 from medssl.fewshot.table import TableRow
@@ -190,7 +191,7 @@ def _describe_cell(cell: SweepCell) -> dict[str, object]:
         "name": cell.name,
         "score": cell.describe_score(),
         "minutes": f"{Compute.of_run(cell.settings.run).minutes:.1f}",
-        "labelled": ", ".join(labelled[:8]) + (f" and {len(labelled) - 8} more" if len(labelled) > 8 else ""),
+        "labelled": list_names(labelled, 8),
         "alarm": facts.get("alarm", ""),
         "pictures": {
             name: base64.b64encode(path.read_bytes()).decode() for name, path in files.items() if path.is_file()

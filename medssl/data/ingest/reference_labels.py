@@ -15,7 +15,7 @@ from medssl.data.ingest.source import Source
 from medssl.data.ingest.structures.read_label import read_label
 from medssl.data.manifest import Manifest
 from medssl.data.store_metadata import StoreMetadata
-from medssl.errors import BadInput, Message
+from medssl.errors import BadInput, Message, list_names
 from medssl.io.images import is_image
 from medssl.volume import Volume
 
@@ -61,9 +61,9 @@ class References:
         """
         unknown = [case for case in cases if case not in self.sources and case not in self.unlabelled]
         if unknown:
-            names = ", ".join(unknown[:5]) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
             raise BadInput(
-                f"{self.path}: no label for {names}; add labels named after the cases, or predict fewer cases"
+                f"{self.path}: no label for {list_names(unknown)}; add labels named after the cases, or predict fewer"
+                " cases"
             )
         return [case for case in cases if case in self.sources]
 

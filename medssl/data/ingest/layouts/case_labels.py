@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medssl.data.ingest.layouts.dataset_layout import DatasetLayout
-from medssl.errors import BadInput
+from medssl.errors import BadInput, list_names
 
 NO_CLASS = ("", "0")  # labels of a scan that holds none of the classes
 
@@ -56,7 +56,7 @@ def _read_table(table: Path) -> tuple[str, dict[str, str]]:
         )
     repeated = [name for name, count in Counter(row[column] for row in rows).items() if count > 1]
     if repeated:
-        raise BadInput(f"{table}: {column} {_list(repeated)} stands in several rows; give each one row")
+        raise BadInput(f"{table}: {column} {list_names(repeated)} stands in several rows; give each one row")
     labels = {row["label"] for row in rows}
     if len(labels - set(NO_CLASS)) + bool(labels & set(NO_CLASS)) < 2:
         raise BadInput(
@@ -70,11 +70,6 @@ def _require_known(table: Path, column: str, unknown: set[str]) -> None:
     """Raises BadInput if the table names cases or patients that are not among the scans."""
     if unknown:
         raise BadInput(
-            f"{table}: no scan has the {column} {_list(sorted(unknown))}; `medssl ingest SCANS --dry-run` prints the"
-            " names"
+            f"{table}: no scan has the {column} {list_names(sorted(unknown))}; `medssl ingest SCANS --dry-run` prints"
+            " the names"
         )
-
-
-def _list(names: list[str]) -> str:
-    """Returns the first names, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

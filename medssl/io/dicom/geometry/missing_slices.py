@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from medssl.errors import Message
+from medssl.errors import Message, list_names
 from medssl.io.dicom.frames import Frame
 
 
@@ -32,10 +32,9 @@ def find_damaged_neighbours(paths: Sequence[Path], unreadable: Sequence[Path]) -
     names = sorted(path.name for path in unreadable if _name_pattern(path) in patterns)
     if not names:
         return ()
-    listed = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return (Message(
         "{names}: not readable, beside files of the series with such names; slices at an end may be missing",
-        names=listed,
+        names=list_names(names, 4),
     ),)  # fmt: skip
 
 
