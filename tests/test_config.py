@@ -167,7 +167,10 @@ def read_faulty(tmp_path, *overrides: str) -> str:
         ("patch_size=[4,4]", "patch_size.2: is missing"),
         ("patch_size=large", "patch_size: needs numbers separated by commas, for example 48,48,48"),
         ("augment.scale=much", "augment.scale: must be a number, or needs numbers separated by commas"),
-        ("task=segmnt", "'segmnt' is unknown; known: classify, detect, in_context, segment; did you mean segment?"),
+        (
+            "task=segmnt",
+            "task: 'segmnt' is unknown; known: classify, detect, in_context, segment; did you mean segment?",
+        ),
     ],
 )
 def test_a_fault_is_described_as_a_person_would(tmp_path, override: str, message: str):
