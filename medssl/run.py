@@ -1,6 +1,7 @@
 """The Run class: a folder with the weights of a training, its settings and the facts about how it was made."""
 
 import json
+import logging
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,6 +15,8 @@ from medssl.errors import BadInput
 from medssl.files import read_checksums, sha256, write_checksums, write_json, write_text
 from medssl.settings import Settings
 from medssl.version import __version__
+
+log = logging.getLogger(__name__)
 
 PROJECTION_FILE = "projection.safetensors"
 
@@ -58,17 +61,20 @@ class Run:
         return run
 
     @classmethod
+    def begin(cls, path: Path | str, settings: Settings, kind: str, resume: bool, **facts: Any) -> "Run":
+        """Creates a run, or resumes it; see `create` and `resume`."""
+        return (cls.resume if resume else cls.create)(path, settings, kind, **facts)
+
+    @classmethod
     def resume(cls, path: Path | str, settings: Settings, kind: str, **facts: Any) -> "Run":
-        """Opens the unfinished run at `path`, or creates it if there is none; takes the arguments of `create`.
+        """Opens the run at `path`, finished or not, or creates it if there is none; takes the arguments of `create`.
 
         Raises:
-            BadInput: If the run is finished, or was started with other settings or other input files.
+            BadInput: If the run was started with other settings or other input files.
         """
         if not (Path(path) / "run.json").is_file():
             return cls.create(path, settings, kind, **facts)
         run = cls.open(path)
-        if run.is_closed:
-            raise BadInput(f"{path}: this run is finished; choose another `run`")
         first_settings = config.check(run.read_settings(), type(settings), str(run.path / "config.yaml"))
         fields = set(type(settings).model_fields) - {"run", "resume", "limits", *SAME_CONTENT}
         values, first_values = (_dump_without_machine(group) for group in (settings, first_settings))
@@ -80,6 +86,10 @@ class Run:
             raise BadInput(
                 f"{path}: was started with another {', '.join(changed)}; resume it unchanged or choose another `run`"
             )
+        if run.is_closed:
+            log.info("%s: is finished already; nothing is left to train", path)
+            if "run.json" not in read_checksums(run.path):  # killed while it was closed
+                run._write_checksums()
         return run
 
     @classmethod
@@ -145,6 +155,10 @@ class Run:
         """Closes the run: adds final facts and the hash of the weights, and makes it read-only."""
         facts["weights_sha256"] = sha256(self.path / "weights.safetensors")
         self.update_metadata(**facts, finished=datetime.now(UTC).isoformat(timespec="seconds"), state="closed")
+        self._write_checksums()
+
+    def _write_checksums(self) -> None:
+        """Writes the hashes of the files of a finished run."""
         names = ["config.yaml", "run.json", "weights.safetensors", PROJECTION_FILE]
         write_checksums(self.path, [name for name in names if (self.path / name).exists()])
 

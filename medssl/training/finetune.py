@@ -61,8 +61,9 @@ def _finetune(config: FinetuneConfig) -> Run:
     choice = _choose_method(config, data) if config.semi_supervised.method == "auto" else None
     semi_supervised = choice.method if choice else config.semi_supervised
     method = methods.prepare(semi_supervised, data.subset, model.task, config.train)
-    begin = Run.resume if config.resume else Run.create
-    run = call_on_main(lambda: begin(config.run, config, "finetune", **_describe(data, model)))
+    run = call_on_main(lambda: Run.begin(config.run, config, "finetune", config.resume, **_describe(data, model)))
+    if call_on_main(lambda: run.is_closed):
+        return run
     if choice:
         call_on_main(lambda: run.update_metadata(method_choice=choice.to_json()))
     extra = call_on_main(lambda: method.extra_volumes(run))

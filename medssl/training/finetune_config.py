@@ -77,7 +77,7 @@ class FinetuneConfig(Settings):
         False, description="continue if the pretraining used another intensity normalization"
     )
     limits: LimitConfig = Field(LimitConfig(), description="when the training saves its state and when it stops early")
-    resume: bool = Field(False, description="continue an unfinished run, or start it if it does not exist")
+    resume: bool = Field(False, description="continue the run, or start it if there is none; a finished one is kept")
 
     @model_validator(mode="before")
     @classmethod

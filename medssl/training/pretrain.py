@@ -101,7 +101,7 @@ class PretrainConfig(Settings):
         0, ge=0, description="number of labelled volumes for a dense probe of the frozen features; 0 is off"
     )
     limits: LimitConfig = Field(LimitConfig(), description="when the training saves its state and when it stops early")
-    resume: bool = Field(False, description="continue an unfinished run, or start it if it does not exist")
+    resume: bool = Field(False, description="continue the run, or start it if there is none; a finished one is kept")
 
     @model_validator(mode="before")
     @classmethod
@@ -117,9 +117,7 @@ class PretrainConfig(Settings):
         if self.labels.depends_on_subset and self.split != "train":
             raise ValueError(f"labels.source={self.labels.source} uses labels of split train; leave out split")
         if self.draws_groups and self.labels.source != "none":
-            raise ValueError(
-                "pool, sampling_temperature and single_channel are for volumes without labels; leave out labels"
-            )
+            raise ValueError("pool, sampling_temperature and single_channel take no labels; leave out labels")
         if self.spread_by and (self.draws_groups or self.labels.source != "none"):
             raise ValueError(
                 "spread_by: orders the volumes of one store without labels; leave out pool, sampling_temperature,"
@@ -156,13 +154,14 @@ def _pretrain(config: PretrainConfig) -> Run:
     check_training(config.patch_size, cases, config.train.total_steps * config.train.batch_size)
     start = config.start_from or config.continue_from
     traces = leakage.read_seen_cases(start, None)
-    begin = Run.resume if config.resume else Run.create
     metadata: dict[str, Any] = {"manifest": cases.digest(), "network": spec.model_dump(mode="json")}
     metadata |= encoder_metadata(objective.encoder, config.objective.name, store_digests(manifest.folder))
     metadata |= {"pool": [{"manifest": m.digest()} | store_digests(m.folder) for m in stores.manifests[1:]]}
     metadata |= {"start_licences": list_weight_licences(Run.open(start) if start else None)}
     metadata |= {"transfer": transfer.to_json() if transfer else None}
-    run = call_on_main(lambda: begin(config.run, config, "pretrain", **metadata))
+    run = call_on_main(lambda: Run.begin(config.run, config, "pretrain", config.resume, **metadata))
+    if call_on_main(lambda: run.is_closed):
+        return run
     all_traces = [*traces, *(t for m in (labels.training_cases, *stores.manifests[1:]) for t in leakage.trace_cases(m))]
     call_on_main(lambda: leakage.write_traces(run.path, all_traces))
     pool = call_on_main(lambda: labels.open_pool(run.path))
@@ -205,8 +204,8 @@ def describe_model(config: PretrainConfig, pool: CasePool) -> TrainedModel:
             " the default one"
         )
     spacing_mm = first.spacing_mm if len({spec.spacing_mm for spec in specs}) == 1 else None
-    units = tuple(sorted({unit for spec in specs for unit in spec.units}))
-    return first.model_copy(update={"spacing_mm": spacing_mm, "units": units})
+    units = sorted({unit for spec in specs for unit in spec.units})
+    return first.model_copy(update={"spacing_mm": spacing_mm, "units": tuple(units)})
 
 
 def make_probe(config: PretrainConfig, manifest: Manifest, spec: TrainedModel) -> DenseProbe | None:

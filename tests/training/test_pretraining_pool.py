@@ -124,7 +124,7 @@ def test_another_normalization_is_refused_with_the_remedy(tmp_path, stores):
 
 @pytest.mark.parametrize("changes", [{}, {"single_channel": True}, {"sampling_temperature": 2.0, "pool": []}])
 def test_a_pool_with_labels_is_refused(tmp_path, stores, changes):
-    with pytest.raises(BadInput, match="are for volumes without labels; leave out labels"):
+    with pytest.raises(BadInput, match="take no labels; leave out labels"):
         make_config(tmp_path, stores, labels="labelled", **changes)
 
 

@@ -124,8 +124,9 @@ def test_it_goes_on_at_the_next_step(tmp_path, manifest, changes, steps, name):
     with pytest.raises(Stopped, match=f"the state after step {stopped_at} is saved, resume=true") as stopped:
         start(run=tmp_path / "resumed", name=name, **changed)
     assert stopped.value.exit_code == 75
-    compare(whole, start(run=tmp_path / "resumed", name=name, **changed))
-    assert steps == expected
+    for _ in range(2):  # a finished run is kept
+        compare(whole, start(run=tmp_path / "resumed", name=name, **changed))
+        assert steps == expected
 
 
 @pytest.mark.parametrize("name", ["mae", "mean-teacher"])
