@@ -1,5 +1,6 @@
 """Settings of a finetuning."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.nn.encoder import EncoderChoice, EncoderConfig
 from medssl.planning.auto_settings import fill_auto
 from medssl.settings import Settings
-from medssl.tasks import segment
+from medssl.tasks import joint_segment, segment
 from medssl.training import presets
 from medssl.training.config import TrainConfig
 from medssl.training.fault_tolerance.limits import LimitConfig
@@ -36,7 +37,8 @@ class FinetuneConfig(Settings):
         (), description="names of the classes to learn; the others become background; [] learns all"
     )
     task: module_choice("medssl.tasks") = Field(  # type: ignore[valid-type]
-        segment.Config(), description="task to learn: segment, detect, classify or in_context, with its settings"
+        segment.Config(),
+        description="task to learn: segment, joint_segment, detect, classify or in_context, with its settings",
     )
     encoder: EncoderChoice = Field(
         EncoderConfig(), description="architecture of the encoder; by default that of pretrained, if given"
@@ -98,6 +100,11 @@ class FinetuneConfig(Settings):
             raise ValueError("rescale_kernel_norms=true is for pretrained weights; give pretrained=RUN")
         if self.classes and self.semi_supervised.method in ("label-propagation", "auto"):
             raise ValueError(f"semi_supervised={self.semi_supervised.method} learns all classes; leave `classes` out")
+        if isinstance(self.task, joint_segment.Config) and self.task.transform == "mirror" and self.augment.flip[0]:
+            raise ValueError(
+                f"task.transform=mirror: crops that augment.flip mirrors cannot be told from others; give"
+                f" augment.flip={json.dumps([False, *self.augment.flip[1:]])}, or task.transform=turns"
+            )
         return self
 
     def with_presets(self, num_labelled: int) -> "FinetuneConfig":
