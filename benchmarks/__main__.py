@@ -23,6 +23,7 @@ LONG = (
     "ingest_cases",
     "ingest_changes",
     "installs",
+    "joint",
     "leak_traces",
     "losses",
     "nodules",

@@ -33,6 +33,7 @@ NAMES = (
     "vicreg",
     "global_local",
     "graph_match",
+    "look",
     "bag_of_words",
     "alteration",
     "predictive",

@@ -169,7 +169,8 @@ def read_faulty(tmp_path, *overrides: str) -> str:
         ("augment.scale=much", "augment.scale: must be a number, or needs numbers separated by commas"),
         (
             "task=segmnt",
-            "task: 'segmnt' is unknown; known: classify, detect, in_context, joint_segment, segment; did you mean segment?",
+            "task: 'segmnt' is unknown; known: classify, detect, in_context, joint_segment, segment;"
+            " did you mean segment?",
         ),
     ],
 )

@@ -8,7 +8,8 @@ import torch
 
 from medssl.data.transforms.augmentation import AugmentConfig
 from medssl.nn.encoder import ResEncoder
-from medssl.objectives.synthesis.synthetic import Config, Synthetic, cluster_intensities
+from medssl.nn.self_supervision.parcels import cluster_intensities
+from medssl.objectives.synthesis.synthetic import Config, Synthetic
 from tests.helpers.toy_training import make_batch
 
 PLAIN = AugmentConfig(probability=0, flip=(False, False, False))

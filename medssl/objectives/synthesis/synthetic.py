@@ -24,13 +24,12 @@ from medssl.nn.decoder import UNetDecoder, build_deep_heads
 from medssl.nn.encoder import Encoder
 from medssl.nn.losses import deep_supervision, dice_ce
 from medssl.nn.masks import SeededGenerators
+from medssl.nn.self_supervision.parcels import cluster_intensities
 from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.settings import Settings
 
 SUPERVISED_LEVELS = 3  # of the decoder, from the finest
-HISTOGRAM_BINS = 128  # over the range of intensities of a region, which its parcels are divided by
-KMEANS_ROUNDS = 10
 BIAS_POINTS = 4  # control points of a bias field along each axis
 MEAN_SHIFT, STD_SCALE = 0.05, (0.5, 1.5)  # changes of a parcel that is painted near its own contrast
 
@@ -183,25 +182,3 @@ class Synthetic(Objective):
         low, high = STD_SCALE
         shifts = MEAN_SHIFT * torch.randn(mean.shape, generator=generator)
         return real_mean + shifts, real_std * (low + (high - low) * torch.rand(std.shape, generator=generator))
-
-
-def cluster_intensities(values: Float[Tensor, "n"], count: int) -> Int[Tensor, "n"]:
-    """Divides values into at most `count` clusters by k-means on their histogram.
-
-    Returns:
-        The cluster of each value, numbered from 0 in the order of the intensities; all 0 if the values are equal.
-    """
-    low, high = values.min(), values.max()
-    if count == 1 or high - low < 1e-6:
-        return torch.zeros_like(values, dtype=torch.int64)
-    bins = ((values - low) / (high - low) * (HISTOGRAM_BINS - 1)).round().long()
-    weights = bins.bincount(minlength=HISTOGRAM_BINS).double()
-    positions = torch.arange(HISTOGRAM_BINS, dtype=torch.float64)
-    ranks = weights.cumsum(0) / weights.sum()
-    centres = torch.searchsorted(ranks, (torch.arange(count, dtype=torch.float64) + 0.5) / count).double().unique()
-    for _ in range(KMEANS_ROUNDS):
-        nearest = (positions[:, None] - centres).abs().argmin(1)
-        shares = torch.zeros(len(centres), dtype=torch.float64).index_add_(0, nearest, weights)
-        totals = torch.zeros(len(centres), dtype=torch.float64).index_add_(0, nearest, weights * positions)
-        centres = torch.where(shares > 0, totals / shares.clamp(min=1e-9), centres).sort().values
-    return (positions[:, None] - centres).abs().argmin(1)[bins].unique(return_inverse=True)[1]
