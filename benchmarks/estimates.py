@@ -1,0 +1,151 @@
+"""Memory and time of a training step as `medssl plan` estimates them from shapes, against measured ones.
+
+usage: python -m benchmarks.estimates [RESULTS.csv]; points that lie in RESULTS.csv already are not measured again.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from pydantic import TypeAdapter
+from torch import nn
+
+from benchmarks._memory import read_peak_mb
+from medssl.data.crops import Crops
+from medssl.nn.decoder import SegmentationHead, UNetDecoder
+from medssl.nn.encoder import EncoderChoice
+from medssl.nn.encoders.base import BaseEncoderConfig
+from medssl.nn.step import Step
+from medssl.objectives.reconstruction.spark import Config, Spark
+from medssl.planning.network_cost import estimate_cost, measure_speed
+
+ENCODERS: dict[str, dict[str, object]] = {
+    "residual 16-128": {"name": "residual"},
+    "residual 32-320": {"name": "residual", "channels": [32, 64, 128, 256, 320], "strides": [1, 2, 2, 2, 2]},
+    "residual 32-256, 1x3x3 first": {
+        "name": "residual",
+        "channels": [32, 64, 128, 256],
+        "strides": [1, [1, 2, 2], 2, 2],
+        "kernels": [[1, 3, 3], [1, 3, 3], 3, 3],
+    },
+    "plainconv 32-256": {"name": "plainconv", "channels": [32, 64, 128, 256]},
+    "ResEnc-M": {"name": "resenc", "size": "M"},
+    "ResEnc-L": {"name": "resenc", "size": "L"},
+    "convnext 16-128": {"name": "convnext"},
+    "primus": {"name": "primus"},
+}
+POINTS = [(encoder, side, 2) for encoder in ENCODERS if encoder != "ResEnc-L" for side in (48, 64)] + [
+    ("residual 16-128", 96, 2),
+    ("residual 32-320", 96, 2),
+    ("convnext 16-128", 96, 2),
+    ("ResEnc-M", 96, 2),
+    ("ResEnc-L", 96, 1),
+    ("residual 16-128", 128, 2),
+    ("ResEnc-L", 128, 1),
+]
+STEPS = 3  # that are measured, after one that is not
+COLUMNS = ("encoder", "crop", "batch", "parameters", "estimated_gb", "gb", "spark_gb", "estimated_s", "s", "spark_s")
+
+
+def main(results: str = "runs/estimates.csv") -> None:
+    """Prints a row for each point, and how far off the estimates are."""
+    path = Path(results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        path.write_text(",".join(COLUMNS) + "\n")
+    done = {(row["encoder"], int(row["crop"])) for row in csv.DictReader(path.open(newline=""))}
+    for encoder, side, batch in POINTS:
+        if (encoder, side) not in done:
+            row = {"encoder": encoder, "crop": side, "batch": batch} | measure_point(encoder, side, batch)
+            with path.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(row)
+    print_table(list(csv.DictReader(path.open(newline=""))))
+
+
+def measure_point(encoder: str, side: int, batch: int) -> dict[str, float]:
+    """Returns the columns of a point: a U-Net and SparK, each in a process of its own."""
+    row: dict[str, float] = {}
+    for learner in ("unet", "spark"):
+        command = [sys.executable, "-m", "benchmarks.estimates", learner, encoder, str(side), str(batch)]
+        row |= json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return row
+
+
+def measure_steps(learner: str, encoder: str, side: str, batch: str) -> None:
+    """Prints what a few steps of AdamW took in this process, by one thread."""
+    torch.set_num_threads(1)
+    config: BaseEncoderConfig = TypeAdapter(EncoderChoice).validate_python(ENCODERS[encoder])
+    crop, size = (int(side),) * 3, int(batch)
+    x = torch.rand(size, 1, 1, *crop)
+    if learner == "unet":
+        cost, flops_per_s = estimate_cost(config, 1, crop), measure_speed("cpu")
+        gb, seconds = _run_steps(UNet(config), x)
+        estimated = {"estimated_gb": cost.memory_gb(size), "estimated_s": cost.step_seconds(size, flops_per_s)}
+        print(json.dumps({"parameters": cost.parameters, "gb": gb, "s": seconds} | estimated))
+    else:
+        gb, seconds = _run_steps(Spark(Config(), config.build(1)), x)
+        print(json.dumps({"spark_gb": gb, "spark_s": seconds}))
+
+
+class UNet(nn.Module):
+    """A segmentation network of two classes, with the loss that a training step has."""
+
+    def __init__(self, config: BaseEncoderConfig) -> None:
+        super().__init__()
+        self.encoder = config.build(1)
+        self.decoder = UNetDecoder(self.encoder.channels, self.encoder.strides, self.encoder.kernels)
+        self.head = SegmentationHead(self.decoder.channels[0], 2, self.encoder.strides[0])
+
+    def step(self, crops: Crops) -> Step:
+        """Returns the cross-entropy of a batch against labels that follow from its intensities."""
+        x = crops.x.flatten(0, 1)
+        logits = self.head(self.decoder(self.encoder(x))[0])
+        return Step(nn.functional.cross_entropy(logits, (x[:, 0] > 0.5).long()), {})
+
+
+def _run_steps(learner: UNet | Spark, x: torch.Tensor) -> tuple[float, float]:
+    """Returns the peak memory of this process in GB, and the median CPU time of a step."""
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-4)
+    affine, corner = torch.eye(4).expand(len(x), 1, 4, 4), torch.zeros(len(x), 1, 3, dtype=torch.int64)
+    crops = Crops(x, corner, torch.tensor([x.shape[3:]] * len(x)), affine, torch.arange(len(x)))
+    seconds = []
+    for _ in range(STEPS + 1):
+        begin = time.process_time()
+        optimizer.zero_grad()
+        learner.step(crops).loss.backward()
+        optimizer.step()
+        seconds.append(time.process_time() - begin)
+    return read_peak_mb() / 1024, median(seconds[1:])
+
+
+def print_table(rows: list[dict[str, str]]) -> None:
+    """Prints a row for each point, and the quantiles of measured relative to estimated values."""
+    print(
+        "| encoder | crop | batch | million weights | GB estimated | U-Net | SparK | s estimated | U-Net | SparK |\n"
+        + "|---" * 10
+        + "|"
+    )
+    ratios: dict[str, list[float]] = {"memory of the U-Net": [], "time of the U-Net": [], "time of SparK": []}
+    for row in rows:
+        value = {key: float(row[key]) for key in COLUMNS[3:]}
+        print(
+            f"| {row['encoder']} | {row['crop']}^3 | {row['batch']} | {value['parameters'] / 1e6:.2f} |"
+            f" {value['estimated_gb']:.2f} | {value['gb']:.2f} | {value['spark_gb']:.2f} |"
+            f" {value['estimated_s']:.2f} | {value['s']:.2f} | {value['spark_s']:.2f} |"
+        )
+        ratios["memory of the U-Net"].append(value["gb"] / value["estimated_gb"])
+        ratios["time of the U-Net"].append(value["s"] / value["estimated_s"])
+        ratios["time of SparK"].append(value["spark_s"] / value["estimated_s"])
+    print()
+    for name, values in ratios.items():
+        low, middle, high = min(values), median(values), max(values)
+        print(f"Measured {name}, relative to the estimate: {low:.2f} to {high:.2f}, median {middle:.2f}.")
+
+
+if __name__ == "__main__":
+    measure_steps(*sys.argv[1:]) if len(sys.argv) == 5 else main(*sys.argv[1:])
