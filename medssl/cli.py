@@ -36,6 +36,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "plan": "choose the settings of a training for a store, a time and a memory, with reasons",
         "pretrain": "learn an encoder from unlabelled volumes",
         "finetune": "train segmentation or detection from a few labelled volumes",
+        "show-examples": "give an in-context segmentation other labelled examples, without training",
         "fewshot": "compare training methods over numbers of labelled volumes and seeds",
         "battle": "rank encoders and starts over several tasks, each a few-label sweep",
         "probe": "measure what the frozen features of runs are worth, against untrained encoders",

@@ -28,6 +28,7 @@ INITIALIZATIONS = {
     "pretrain": "a pretraining without labels",
     "finetune": "an earlier finetuning, whose labelled volumes count as training data too",
     "import": "imported weights",
+    "examples": "an in-context segmentation that was shown other examples",
 }
 
 

@@ -129,21 +129,21 @@ class InContextTask(Task):
         logits = [self.compare(pyramid, examples, value, where) for value in range(1, self.num_classes)]
         return torch.cat([torch.zeros_like(logits[0]), *logits], 1).softmax(1)
 
-    @torch.no_grad()
     def show(self, crops: Crops) -> None:
-        """Replaces the examples by labelled crops; their classes may mean something else than in training.
+        """Replaces the examples by labelled crops; see `add_examples`."""
+        self._require_fitting(crops)
+        self.examples.pushed.zero_()
+        self.add_examples(crops)
+
+    @torch.no_grad()
+    def add_examples(self, crops: Crops) -> None:
+        """Adds labelled crops to the examples; their classes may mean something else than in training.
 
         Raises:
             BadInput: The crops have another size than the patch size, or more classes than the task.
         """
-        shape, last = crops.x.shape[-3:], int(crops.require_label().max())
-        if shape != self.patch_size or last >= self.num_classes:
-            raise BadInput(
-                f"examples: crops of {tuple(shape)} voxels with classes up to {last}; give crops of {self.patch_size}"
-                f" voxels with classes 1 to {self.num_classes - 1}"
-            )
+        self._require_fitting(crops)
         pyramid, label = self.encoder(crops.x.flatten(0, 1)), crops.require_label().flatten(0, 1)
-        self.examples.pushed.zero_()
         self.examples.push(**self.describe_examples(pyramid, label, self._find_annotated(crops)))
 
     def validate(self, crops: Crops) -> dict[str, Tensor]:
@@ -154,6 +154,14 @@ class InContextTask(Task):
         """Returns the network, and the examples that its predictions follow."""
         parts = {"encoder": self.encoder, "decoder": self.decoder, "head": self.head}
         return parts | {"matches": self.matches, "examples": self.examples}
+
+    def _require_fitting(self, crops: Crops) -> None:
+        shape, last = crops.x.shape[-3:], int(crops.require_label().max())
+        if shape != self.patch_size or last >= self.num_classes:
+            raise BadInput(
+                f"examples: crops of {tuple(shape)} voxels with classes up to {last}; give crops of {self.patch_size}"
+                f" voxels with classes 1 to {self.num_classes - 1}"
+            )
 
     def _find_annotated(self, crops: Crops) -> Bool[Tensor, "m n"]:
         annotated = crops.annotated_per_view()
