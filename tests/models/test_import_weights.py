@@ -80,9 +80,7 @@ def test_command_line_of_an_encoder_selects_it(choice, tmp_path):
 def test_encoder_defaults_to_residual_and_unknown_names_list_the_known():
     fields = PLAIN | {"encoder": {"channels": [4, 8], "strides": [1, 2], "blocks": 1, "norm": "instance"}}
     assert config.check(fields, TrainedModel, "run.json").encoder == EncoderConfig(channels=(4, 8), strides=(1, 2))
-    with pytest.raises(
-        BadInput, match=r"encoder: 'vgg' is unknown; known: convnext, dynunet, plainconv, primus, resenc, .*swinunetr"
-    ):
+    with pytest.raises(BadInput, match=r"encoder: 'vgg' is unknown; known: convnext, dynunet, fusion, .*swinunetr"):
         config.check(PLAIN | {"encoder": "vgg"}, TrainedModel, "run.json")
     with pytest.raises(BadInput, match=r"encoder\.kernel"):
         config.check(PLAIN | {"encoder": {"name": "convnext", "kernel": 4}}, TrainedModel, "run.json")

@@ -12,7 +12,17 @@ from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import EncoderChoice, build_encoder
-from medssl.nn.encoders import convnext, dynunet, plainconv, primus, resenc, residual, segresnet, swinunetr
+from medssl.nn.encoders import (
+    convnext,
+    dynunet,
+    fusion,
+    plainconv,
+    primus,
+    resenc,
+    residual,
+    segresnet,
+    swinunetr,
+)
 from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
 from medssl.settings import find_modules
@@ -28,6 +38,7 @@ SMALL = {
     "dynunet": dynunet.Config(**ODD),
     "primus": primus.Config(channels=(5, 7, 24), strides=(1, 2, (2, 4, 4)), depth=2, num_heads=2),
     "swinunetr": swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2),
+    "fusion": fusion.Config(**ODD),
 }
 THICK = {"strides": (1, (2, 2, 1), (2, 2, 1)), "kernels": ((3, 3, 1), (3, 3, 1), 3)}
 SMALL |= {
@@ -35,6 +46,7 @@ SMALL |= {
     "resenc-thick": resenc.Config(size="S", strides=(*THICK["strides"], 2), kernels=(*THICK["kernels"], 3)),
     "plainconv-thick": plainconv.Config(channels=(5, 7, 9), **THICK),
     "dynunet-thick": dynunet.Config(channels=(5, 7, 9), **THICK),
+    "fusion-thick": fusion.Config(channels=(5, 7, 9), **THICK),
 }
 SPARSE = [name for name in SMALL if name != "swinunetr"]
 
@@ -197,6 +209,7 @@ def test_a_finetuning_step_reduces_the_loss(name):
         {"name": "dynunet", "channels": [8, 16], "strides": [1, 2]},
         {"name": "dynunet", "strides": [1, 2, 2, 4]},
         {"name": "residual", "kernels": [3, 3]},
+        {"name": "fusion", "blocks": [1, 1]},
         {"name": "resenc", "kernels": [3] * 5 + [[3, 3, 2]]},
         {"name": "dynunet", "kernels": [3, 3, 3, 0]},
         {"name": "segresnet", "norm": "layer"},

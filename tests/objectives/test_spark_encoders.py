@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medssl.data.crops import Crops
-from medssl.nn.encoders import base, convnext, dynunet, primus, residual, segresnet, swinunetr
+from medssl.nn.encoders import base, convnext, dynunet, fusion, primus, residual, segresnet, swinunetr
 from medssl.nn.executor import Executor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
 from medssl.objectives.reconstruction.spark import Config, Spark
@@ -28,6 +28,7 @@ ENCODERS = {
         channels=(8, 24), strides=((1, 2, 2), (4, 2, 2)), depth=1, num_heads=1, grid=(3, 3, 2)
     ),
     "dynunet-flat": dynunet.Config(**FLAT, norm="batch", residual=False),
+    "fusion": fusion.Config(**SHAPE),
 }
 SWIN = swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2)
 
@@ -81,9 +82,8 @@ class SeesEverything(VisibleBlocks):
         return self.features
 
 
-@pytest.mark.parametrize(
-    "name", [n for n in ENCODERS if "convnext" not in n and "primus" not in n]
-)  # whose stem reads a patch only
+# The first convolution of the other encoders reads one patch only, or not the volume itself.
+@pytest.mark.parametrize("name", [n for n in ENCODERS if n.startswith(("residual", "segresnet", "dynunet"))])
 def test_an_encoder_that_reads_hidden_patches_is_caught(name, monkeypatch):
     monkeypatch.setattr(base, "VisibleBlocks", SeesEverything)
     with pytest.raises(AssertionError):

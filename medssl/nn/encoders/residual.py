@@ -17,10 +17,9 @@ from medssl.nn.executor import Executor, Triple
 UNIT_STRIDE = (1, 1, 1)
 
 
-class Config(StandardizingConfig):
-    """Settings with one entry for each level."""
+class ResidualSettings(StandardizingConfig):
+    """Settings of residual levels, with one entry for each level."""
 
-    name: Literal["residual"] = Field("residual", description="name of the encoder")
     channels: tuple[int, ...] = Field((16, 32, 64, 128), min_length=1, description="width of each level")
     strides: tuple[int | Triple, ...] = Field(
         (1, 2, 2, 2), description="stride of each level: one number, or one for each axis"
@@ -33,10 +32,16 @@ class Config(StandardizingConfig):
     bias: bool = Field(False, description="give all convolutions except shortcuts a bias, as in nnU-Net")
 
     @model_validator(mode="after")
-    def _check_levels(self) -> "Config":
+    def _check_levels(self) -> "ResidualSettings":
         check_levels(self.channels, self.strides, self.blocks)
         expand_kernels(self.kernels, len(self.channels))
         return self
+
+
+class Config(ResidualSettings):
+    """Settings with one entry for each level."""
+
+    name: Literal["residual"] = Field("residual", description="name of the encoder")
 
     def build(self, in_channels: int) -> Encoder:
         """Builds the encoder with fresh weights."""
@@ -73,20 +78,14 @@ class ResEncoder(Encoder):
         self.set_input_moments(input_mean_std)
         depths = check_levels(channels, strides, blocks)
         self.stem = ConvNorm(in_channels, channels[0], norm, self.kernels[0], bias=bias)
-        widths = pairwise((channels[0], *channels))
-        levels = zip(widths, self.strides, depths, self.kernels, strict=True)
-        self.levels = nn.ModuleList(Level(a, b, stride, depth, norm, bias, k) for (a, b), stride, depth, k in levels)
+        self.levels = build_levels(self.channels, self.strides, depths, norm, bias, self.kernels)
         # 3D convolutions on a CPU run 1.4 times as fast in this memory order; values and keys stay the same.
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
         """Computes the features of each level in the storage format of the executor."""
         x = activate(self.stem(executor.to_features(self.standardize(x)), executor))
-        pyramid = []
-        for level in self.levels:
-            x = level(x, executor)
-            pyramid.append(x)
-        return pyramid
+        return run_levels(self.levels, x, executor)
 
 
 class ConvNorm(nn.Module):
@@ -154,6 +153,28 @@ class Level(nn.ModuleList):
         for block in self:
             x = block(x, executor)
         return x
+
+
+def build_levels(
+    channels: Sequence[int],
+    strides: Sequence[Triple],
+    depths: Sequence[int],
+    norm: norms.Norm,
+    bias: bool,
+    kernels: Sequence[Triple],
+) -> nn.ModuleList:
+    """Builds the levels of a residual encoder; the first one reads a map of its own width."""
+    levels = zip(pairwise((channels[0], *channels)), strides, depths, kernels, strict=True)
+    return nn.ModuleList(Level(a, b, stride, depth, norm, bias, k) for (a, b), stride, depth, k in levels)
+
+
+def run_levels(levels: nn.ModuleList, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:
+    """Applies levels in sequence and returns the result of each, in the storage format of the executor."""
+    pyramid = []
+    for level in levels:
+        x = level(x, executor)
+        pyramid.append(x)
+    return pyramid
 
 
 def activate(x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:

@@ -35,6 +35,7 @@ ENCODERS = {
     "primus": {"depth": 1},
     "swinunetr": {"feature_size": 12, "depths": (1, 1, 1, 1)},
     "resenc": {"size": "S"},
+    "fusion": {"channels": (4, 8), "strides": (1, 2)},
 }
 
 
