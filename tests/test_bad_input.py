@@ -180,7 +180,7 @@ def test_weights_of_others_that_are_none(run_refused, tmp_path):
 
 def test_an_unknown_encoder_lists_the_known(run_refused, manifest):
     message = run_refused("pretrain", "configs/pretrain/spark.yaml", f"manifest={manifest}", "run=r", "encoder=vgg")
-    known = "convnext, dynunet, fusion, plainconv, primus, resenc, residual, segresnet, swinunetr"
+    known = "convnext, dynunet, fusion, plainconv, primus, resenc, residual, segresnet, swinunetr, wavelet"
     assert f"encoder: 'vgg' is unknown; known: {known}" in message
 
 

@@ -22,6 +22,7 @@ from medssl.nn.encoders import (
     residual,
     segresnet,
     swinunetr,
+    wavelet,
 )
 from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
@@ -39,6 +40,7 @@ SMALL = {
     "primus": primus.Config(channels=(5, 7, 24), strides=(1, 2, (2, 4, 4)), depth=2, num_heads=2),
     "swinunetr": swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2),
     "fusion": fusion.Config(**ODD),
+    "wavelet": wavelet.Config(channels=(5, 7, 9), strides=(2, 2, (1, 2, 2))),
 }
 THICK = {"strides": (1, (2, 2, 1), (2, 2, 1)), "kernels": ((3, 3, 1), (3, 3, 1), 3)}
 SMALL |= {
@@ -210,6 +212,7 @@ def test_a_finetuning_step_reduces_the_loss(name):
         {"name": "dynunet", "strides": [1, 2, 2, 4]},
         {"name": "residual", "kernels": [3, 3]},
         {"name": "fusion", "blocks": [1, 1]},
+        {"name": "wavelet", "channels": [8, 16], "strides": [1, 2]},
         {"name": "resenc", "kernels": [3] * 5 + [[3, 3, 2]]},
         {"name": "dynunet", "kernels": [3, 3, 3, 0]},
         {"name": "segresnet", "norm": "layer"},
@@ -229,7 +232,7 @@ def test_a_crop_too_small_for_swin_is_refused():
         make_network("swinunetr")(torch.rand(1, 3, 32, 32, 32))
 
 
-@pytest.mark.parametrize("name", ["residual", "convnext", "segresnet", "dynunet"])
+@pytest.mark.parametrize("name", ["residual", "convnext", "segresnet", "dynunet", "wavelet"])
 def test_gradients_in_bf16_are_those_of_double_precision(name):
     net = make_network(name, in_channels=1)
     x = torch.rand(2, 1, *(3 * c for c in net.patch), generator=torch.Generator().manual_seed(1))

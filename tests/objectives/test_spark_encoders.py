@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medssl.data.crops import Crops
-from medssl.nn.encoders import base, convnext, dynunet, fusion, primus, residual, segresnet, swinunetr
+from medssl.nn.encoders import base, convnext, dynunet, fusion, primus, residual, segresnet, swinunetr, wavelet
 from medssl.nn.executor import Executor, upsample_mask
 from medssl.nn.sparse import VisibleBlocks
 from medssl.objectives.reconstruction.spark import Config, Spark
@@ -29,6 +29,7 @@ ENCODERS = {
     ),
     "dynunet-flat": dynunet.Config(**FLAT, norm="batch", residual=False),
     "fusion": fusion.Config(**SHAPE),
+    "wavelet": wavelet.Config(channels=(8, 12), strides=(2, 2)),
 }
 SWIN = swinunetr.Config(feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=2)
 

@@ -36,6 +36,7 @@ ENCODERS = {
     "swinunetr": {"feature_size": 12, "depths": (1, 1, 1, 1)},
     "resenc": {"size": "S"},
     "fusion": {"channels": (4, 8), "strides": (1, 2)},
+    "wavelet": {"channels": (4, 8), "strides": (2, 2)},
 }
 
 
