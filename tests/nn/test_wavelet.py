@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from medssl.nn.encoders.wavelet import Config, transform_haar
 from medssl.nn.executor import MaskedExecutor, upsample_mask
+from medssl.nn.interop.weight_transfer import fill_parts
 from medssl.nn.sparse import VisibleBlocks
 
 
@@ -81,3 +82,10 @@ def test_visible_patches_alone_give_the_features_of_the_masked_volume(strides):
 def test_a_first_stride_that_is_odd_is_refused(strides):
     with pytest.raises(ValidationError, match=r"strides\[0\] is .* even stride"):
         Config(channels=(5, 7), strides=strides)
+
+
+def test_more_input_channels_share_the_weights_of_each_band():
+    whole, single = (Config(channels=(5,), strides=(2,)).build(n).eval() for n in (2, 1))
+    fill_parts({f"encoder.{k}": v for k, v in single.state_dict().items()}, {"encoder": whole}, "here")
+    x = torch.rand(1, 1, 4, 4, 4)
+    torch.testing.assert_close(whole(x.expand(-1, 2, -1, -1, -1))[0], single(x)[0], rtol=0, atol=1e-5)

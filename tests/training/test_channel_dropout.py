@@ -20,6 +20,7 @@ from medssl.errors import BadInput
 from medssl.models.trained_model import TrainedModel, build_predictor
 from medssl.nn.collectives import split_generator
 from medssl.nn.encoder import ResEncoder
+from medssl.nn.encoders import fusion, residual, wavelet
 from medssl.nn.interop import weight_transfer
 from medssl.objectives.reconstruction import inpaint, mae, spark
 from medssl.tasks.segment import Config, SegmentTask
@@ -100,13 +101,20 @@ def test_a_reconstruction_is_compared_with_the_missing_channel_too(module):
     assert losses[0] != losses[1]
 
 
-def test_a_network_of_fewer_channels_is_the_whole_one_on_blank_channels():
+@pytest.mark.parametrize("module", [residual, wavelet, fusion])
+def test_a_network_of_fewer_channels_is_the_whole_one_on_blank_channels(module):
     torch.manual_seed(0)
-    whole = SegmentTask(Config(), ResEncoder((4, 8), (1, 2), in_channels=3), 2, (16, 16, 16)).eval()
-    part = SegmentTask(Config(), ResEncoder((4, 8), (1, 2), in_channels=2), 2, (16, 16, 16)).eval()
+    encoder = module.Config(channels=(4, 8), strides=(2, 2))
+    whole, part = (SegmentTask(Config(), encoder.build(n), 2, (16, 16, 16)).eval() for n in (3, 2))
     tensors = {f"{n}.{k}": v for n, m in whole.transferable().items() for k, v in m.state_dict().items()}
     report = weight_transfer.fill_parts(tensors, part.transferable(), "here", (2, 0))
-    assert report.count("skipped") == 0 and "input channels 2, 0 of 3" in str(report)
+    if module is fusion:
+        assert {e.key.rpartition(".1.")[0] for e in report.entries if e.status == "skipped"} == {
+            "encoder.stems",
+            "encoder.gates",
+        }
+    else:
+        assert report.count("skipped") == 0 and "input channels 2, 0 of 3" in str(report)
     x = sequences(3).x[:, 0]
     x[:, 1] = 0
     with torch.no_grad():

@@ -31,6 +31,7 @@ class Encoder(nn.Module):
         unmasked: Describes the layers that ignore a mask; "" if there are none. Such layers treat hidden patches as
             zeros and compute the whole volume; the values of hidden voxels still have no effect.
         upstream: The project with the same network, so that weights are interchangeable; "" if there is none.
+        maps_per_channel: Number of maps of each input channel that the first convolution reads, channel by channel.
         dense: Under a mask, runs dense kernels and masks their results instead of running visible patches only.
     """
 
@@ -40,6 +41,7 @@ class Encoder(nn.Module):
     kernels: tuple[Triple, ...] = ()
     unmasked = ""
     upstream: Literal["", "nnunet", "monai"] = ""
+    maps_per_channel = 1
     dense = False
     input_moments: Tensor
     _has_warned = False
@@ -59,6 +61,15 @@ class Encoder(nn.Module):
         moments = torch.tensor(pairs).T[:, None, :, None, None, None] if pairs else torch.empty(0)
         # Not part of the state dict, which has the tensors of the upstream network.
         self.register_buffer("input_moments", moments, persistent=False)
+
+    def rename_for_channels(self, key: str, channels: Sequence[int]) -> str:
+        """Returns the name of a tensor in a network that has some input channels only, or "" if it lacks the tensor.
+
+        Args:
+            key: The name in a network of this kind with all input channels.
+            channels: The number of each of the remaining input channels.
+        """
+        return key
 
     def standardize(self, x: Float[Tensor, "b c i j k"]) -> Float[Tensor, "b c i j k"]:
         """Subtracts the mean of each input channel and divides by its standard deviation, if they are set."""

@@ -6,6 +6,7 @@ sequence only, and gates are a softmax over the sequences present, where SSMA ha
 another convolution; and sequences are fused once, at the finest level, which keeps the deeper levels shared.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -50,6 +51,13 @@ class FusionEncoder(Encoder):
         features = [activate(stem(s, executor)) for stem, s in zip(self.stems, sequences, strict=True)]
         logits = [executor.conv(gate, f) for gate, f in zip(self.gates, features, strict=True)]  # type: ignore[arg-type]
         return run_levels(self.levels, fuse(torch.stack(features), torch.stack(logits), present), executor)
+
+    def rename_for_channels(self, key: str, channels: Sequence[int]) -> str:
+        """Returns the name of a tensor in a network that has some input channels only, or "" if it lacks the tensor."""
+        kind, number, *rest = key.split(".")
+        if kind not in ("stems", "gates"):
+            return key
+        return ".".join([kind, str(channels.index(int(number))), *rest]) if int(number) in channels else ""
 
 
 def find_present(x: Float[Tensor, "n s i j k"], executor: Executor) -> Bool[Tensor, "n s"]:

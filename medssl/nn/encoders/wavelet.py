@@ -48,6 +48,8 @@ class Config(ResidualSettings):
 class WaveletEncoder(Encoder):
     """A fixed transform, a stem that reads its bands, and residual levels, of which the first one has half a stride."""
 
+    maps_per_channel = NUM_BANDS
+
     def __init__(self, config: Config, in_channels: int) -> None:
         super().__init__()
         self.in_channels, self.channels, self.strides = in_channels, config.channels, as_triples(config.strides)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medssl.errors import BadInput
 from medssl.files import atomic_file
+from medssl.nn.encoders.base import Encoder
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,11 @@ def fill_parts(
         BadInput: If no tensor fits.
     """
     state = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
-    entries = [_copy_tensor(key, value, state.get(key), set(parts), channels) for key, value in sorted(tensors.items())]
+    names = {key: _rename_for_channels(key, parts, channels) for key in sorted(tensors)}
+    entries = [_copy_tensor(key, tensors[key], state.get(name), parts, channels) for key, name in names.items()]
     missing = [
         TensorStatus(key, "skipped", tuple(state[key].shape), "not in the file: keeps its initial value")
-        for key in sorted(set(state) - set(tensors))
+        for key in sorted(set(state) - set(names.values()))
     ]
     report = TransferReport((*entries, *missing))
     if report.count("loaded") + report.count("adapted") == 0:
@@ -177,13 +179,21 @@ def load_named_tensors(
     return TransferReport((*loaded, *skipped))
 
 
+def _rename_for_channels(key: str, parts: Mapping[str, nn.Module], channels: Sequence[int]) -> str:
+    """Returns the name in the network of a tensor of a file; it differs in an encoder with layers for each channel."""
+    part, _, name = key.partition(".")
+    module = parts.get(part)
+    return f"{part}.{module.rename_for_channels(name, channels)}" if channels and isinstance(module, Encoder) else key
+
+
 def _copy_tensor(
-    key: str, value: Tensor, target: Tensor | None, parts: set[str], channels: Sequence[int]
+    key: str, value: Tensor, target: Tensor | None, parts: Mapping[str, nn.Module], channels: Sequence[int]
 ) -> TensorStatus:
     """Copies one tensor into the memory of a module."""
     shape = tuple(value.shape)
+    part = key.partition(".")[0]
     if target is None:
-        has_part = key.partition(".")[0] in parts
+        has_part = part in parts
         reason = "no such tensor in the network" if has_part else "this part is not loaded"
         return TensorStatus(key, "skipped", shape, reason)
     if not torch.isfinite(value).all():
@@ -192,10 +202,16 @@ def _copy_tensor(
         target.copy_(value)
         return TensorStatus(key, "loaded", shape)
     if value.ndim == 5 and target.ndim == 5 and target.shape[0] == shape[0] and target.shape[2:] == value.shape[2:]:
-        if len(channels) == target.shape[1]:
-            target.copy_(value[:, list(channels)])
-            return TensorStatus(key, "adapted", shape, f"input channels {', '.join(map(str, channels))} of {shape[1]}")
-        target.copy_(value.mean(1, keepdim=True).expand_as(target) * (shape[1] / target.shape[1]))
-        reason = f"mean over {shape[1]} input channels, distributed over {target.shape[1]}"
+        maps = getattr(parts[part], "maps_per_channel", 1)
+        if shape[1] % maps or target.shape[1] % maps:
+            maps = 1
+        by_channel, target_by_channel = (x.unflatten(1, (-1, maps)) for x in (value, target))
+        file_channels, num_channels = by_channel.shape[1], target_by_channel.shape[1]
+        if len(channels) == num_channels:
+            target_by_channel.copy_(by_channel[:, list(channels)])
+            names = ", ".join(map(str, channels))
+            return TensorStatus(key, "adapted", shape, f"input channels {names} of {file_channels}")
+        target_by_channel.copy_(by_channel.mean(1, keepdim=True) * (file_channels / num_channels))
+        reason = f"mean over {file_channels} input channels, distributed over {num_channels}"
         return TensorStatus(key, "adapted", shape, reason)
     return TensorStatus(key, "skipped", shape, f"the shape in the network is {tuple(target.shape)}")
