@@ -48,6 +48,7 @@ SMALL |= {
     "resenc-thick": resenc.Config(size="S", strides=(*THICK["strides"], 2), kernels=(*THICK["kernels"], 3)),
     "plainconv-thick": plainconv.Config(channels=(5, 7, 9), **THICK),
     "dynunet-thick": dynunet.Config(channels=(5, 7, 9), **THICK),
+    "primus-gate": primus.Config(channels=(5, 24), strides=(1, (2, 4, 4)), depth=2, num_heads=2, gate="conv"),
     "fusion-thick": fusion.Config(channels=(5, 7, 9), **THICK),
 }
 SPARSE = [name for name in SMALL if name != "swinunetr"]

@@ -24,6 +24,7 @@ ENCODERS = {
     "segresnet": segresnet.Config(init_filters=8, blocks_down=(1, 1, 1)),
     "dynunet": dynunet.Config(**SHAPE),
     "primus": primus.Config(channels=(8, 12, 24), strides=(1, 2, 2), depth=2, num_heads=2),
+    "primus-gate": primus.Config(channels=(8, 24), strides=(1, 4), depth=2, num_heads=2, gate="conv"),
     "primus-grid": primus.Config(
         channels=(8, 24), strides=((1, 2, 2), (4, 2, 2)), depth=1, num_heads=1, grid=(3, 3, 2)
     ),

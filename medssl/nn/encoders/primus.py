@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,6 +25,7 @@ from medssl.nn.sparse import choose_batch_size
 
 ROTARY_BASE = 10_000.0
 MLP_SCALE = 8 / 3
+LOCALITY = 16.0
 
 
 class Config(StandardizingConfig):
@@ -50,6 +51,11 @@ class Config(StandardizingConfig):
         0.1, description="initial factor of what each half of a block adds; null leaves the factor out"
     )
     attention_norm: bool = Field(True, description="normalise what the attention of a block reads")
+    gate: Literal["none", "conv"] = Field(
+        "none",
+        description="conv mixes attention by position alone into each head, by a learned gate; it starts as a"
+        " convolution, complete with 27 heads; none has attention by content only",
+    )
 
     @model_validator(mode="after")
     def _check_widths(self) -> "Config":
@@ -105,16 +111,17 @@ class PrimusEncoder(Encoder):
             maps = maps + F.interpolate(self.positions, (p, q, r), mode="trilinear", align_corners=False).to(maps.dtype)
         tokens, keys = to_tokens(maps), None
         angles = compute_rotary_angles((p, q, r), tokens.shape[-1] // self.num_heads, tokens.device)[None]
+        places = list_places((p, q, r), tokens.device)[None]
         if visible is not None:
             count = choose_batch_size(int(visible.sum(1).max()), visible.shape[1])
             order = visible.byte().argsort(dim=1, descending=True, stable=True)[:, :count, None]
             index = order.expand(-1, -1, tokens.shape[-1])
             keys = visible[..., None].gather(1, order)
             tokens = torch.where(keys, tokens.gather(1, index), 0)
-            angles = angles[0, order[..., 0]]
+            angles, places = angles[0, order[..., 0]], places[0, order[..., 0]]
         mask = None if keys is None else _keep_one_key(keys[..., 0])[:, None, None]
         for block in self.blocks:
-            tokens = block(tokens, angles[:, None], mask)
+            tokens = block(tokens, angles[:, None], mask, places)
         tokens = self.norm(tokens)
         if keys is not None:
             empty = tokens.new_zeros(len(tokens), p * q * r, tokens.shape[-1])
@@ -134,17 +141,21 @@ class Block(nn.Module):
         self.gamma_2 = None if scale is None else nn.Parameter(torch.full((width,), scale))
 
     def forward(
-        self, x: Float[Tensor, "b n d"], angles: Float[Tensor, "_ 1 n e"], mask: Bool[Tensor, "b 1 1 n"] | None
+        self,
+        x: Float[Tensor, "b n d"],
+        angles: Float[Tensor, "_ 1 n e"],
+        mask: Bool[Tensor, "b 1 1 n"] | None,
+        places: Int[Tensor, "_ n 3"],
     ) -> Float[Tensor, "b n d"]:
         """Returns the transformed tokens; keys where the mask is false are not read."""
-        attention = self.attn(self.norm1(x), angles, mask)
+        attention = self.attn(self.norm1(x), angles, mask, places)
         x = x + (attention if self.gamma_1 is None else self.gamma_1 * attention)
         update = self.mlp(self.norm2(x))
         return x + (update if self.gamma_2 is None else self.gamma_2 * update)
 
 
 class Attention(nn.Module):
-    """Multi-head attention with rotary positions."""
+    """Multi-head attention with rotary positions, into which a gate may mix attention by position alone."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -152,15 +163,60 @@ class Attention(nn.Module):
         self.q_proj, self.v_proj, self.proj = (nn.Linear(width, width) for _ in range(3))
         self.k_proj = nn.Linear(width, width, bias=False)
         self.norm = LayerNorm(width) if config.attention_norm else nn.Identity()
+        self.local = GatedPositionalAttention(self.num_heads) if config.gate == "conv" else None
 
     def forward(
-        self, x: Float[Tensor, "b n d"], angles: Float[Tensor, "_ 1 n e"], mask: Bool[Tensor, "b 1 1 n"] | None
+        self,
+        x: Float[Tensor, "b n d"],
+        angles: Float[Tensor, "_ 1 n e"],
+        mask: Bool[Tensor, "b 1 1 n"] | None,
+        places: Int[Tensor, "_ n 3"],
     ) -> Float[Tensor, "b n d"]:
         """Returns what each token reads from the others."""
         projections = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
         q, k, v = (rearrange(y, "b n (h e) -> b h n e", h=self.num_heads) for y in projections)
         read = F.scaled_dot_product_attention(_turn(q, angles), _turn(k, angles), v, mask)
+        if self.local is not None:
+            read = self.local(read, v, places, mask)
         return self.proj(self.norm(rearrange(read, "b h n e -> b n (h e)")))
+
+
+class GatedPositionalAttention(nn.Module):
+    """Attention by position alone, in which each head starts at one neighbour, and the gate of each head.
+
+    d'Ascoli et al., "ConViT: improving vision transformers with soft convolutional inductive biases" (2021),
+    https://arxiv.org/abs/2103.10697. The score of a key at an offset of d patches is a quadratic function of d, which
+    starts as -LOCALITY |d - neighbour|^2. Deviation: LOCALITY is 16 instead of 1, so that a head reads one patch, and
+    all heads together are a convolution. Where the neighbour is hidden or outside, a head reads the nearest visible
+    patches instead.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        slope = 2 * LOCALITY * list_neighbours(num_heads).float()
+        self.weight = nn.Parameter(torch.cat([torch.full((num_heads, 1), -LOCALITY), slope], 1))
+        self.gate = nn.Parameter(torch.ones(num_heads))
+
+    def forward(
+        self,
+        read: Float[Tensor, "b h n e"],
+        v: Float[Tensor, "b h n e"],
+        places: Int[Tensor, "_ n 3"],
+        mask: Bool[Tensor, "b 1 1 n"] | None,
+    ) -> Float[Tensor, "b h n e"]:
+        """Mixes the values that each head reads by position into those that it reads by content."""
+        # Terms of the query alone cancel in the softmax, so the score is a product of four numbers of query and key.
+        # In bf16, squares of places would be off by several patches.
+        with torch.autocast(v.device.type, enabled=False):
+            curvature, slope = self.weight[:, None, :1], self.weight[:, None, 1:]
+            key_places = places[:, None].to(self.weight.dtype)
+            keys = torch.cat([key_places, key_places.square().sum(-1, keepdim=True)], -1)
+            linear = slope - 2 * curvature * key_places
+            queries = torch.cat([linear, curvature.expand(*linear.shape[:-1], 1)], -1)
+            queries, keys = (y.expand(len(v), v.shape[1], -1, -1) for y in (queries, keys))
+            local = F.scaled_dot_product_attention(queries, keys, v.to(queries.dtype), mask, scale=1.0)
+            share = self.gate.sigmoid()[:, None, None]
+            return (read + share * (local - read)).to(read.dtype)
 
 
 class GatedMlp(nn.Module):
@@ -204,8 +260,19 @@ def compute_rotary_angles(grid: Sequence[int], width: int, device: torch.device)
         device: Where the angles are needed.
     """
     frequencies = ROTARY_BASE ** -(torch.arange(width // 6, device=device) / (width // 6))
-    index = torch.cartesian_prod(*(torch.arange(n, device=device) for n in grid)).view(-1, 3)
-    return (index[:, :, None] * frequencies).flatten(1).repeat_interleave(2, 1)
+    return (list_places(grid, device)[:, :, None] * frequencies).flatten(1).repeat_interleave(2, 1)
+
+
+def list_places(grid: Sequence[int], device: torch.device) -> Int[Tensor, "n 3"]:
+    """Returns the indices of each patch along the axes of a grid, the last axis fastest."""
+    return torch.cartesian_prod(*(torch.arange(n, device=device) for n in grid)).view(-1, 3)
+
+
+def list_neighbours(count: int) -> Int[Tensor, "count 3"]:
+    """Returns the offsets to a patch itself and to its nearest neighbours, in patches; 27 are a cube of 3^3."""
+    radius = next(r for r in range(count) if (2 * r + 1) ** 3 >= count)
+    offsets = list_places((2 * radius + 1,) * 3, torch.device("cpu")) - radius
+    return offsets[offsets.square().sum(1).argsort(stable=True)[:count]]
 
 
 def _turn(x: Float[Tensor, "b h n e"], angles: Float[Tensor, "_ 1 n e"]) -> Float[Tensor, "b h n e"]:
