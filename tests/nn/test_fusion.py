@@ -92,6 +92,18 @@ def test_hidden_voxels_do_not_decide_which_sequences_are_present():
         assert are_equal(net(x, visible), net(other, visible))
 
 
+def test_a_sequence_that_is_zero_in_some_patches_is_present_in_the_whole_crop():
+    net = make_encoder(4).double()
+    x, (_, visible) = make_crops_and_masks()
+    x = x.double()
+    x[:, 3, :4] = 0
+    visible[:, :, :2, 0] = True
+    sparse = net(x, visible)
+    net.dense = True
+    for actual, expected in zip(sparse, net(x, visible), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+
+
 def test_crops_without_any_sequence_or_any_visible_patch_are_finite():
     net = make_encoder(3)
     x, masks = make_crops_and_masks(3, absent=(0, 1, 2))
