@@ -45,11 +45,10 @@ POINTS = [(encoder, side, 2) for encoder in ENCODERS if encoder != "ResEnc-L" fo
     ("convnext 16-128", 96, 2),
     ("ResEnc-M", 96, 2),
     ("ResEnc-L", 96, 1),
-    ("residual 16-128", 128, 2),
-    ("ResEnc-L", 128, 1),
+    ("residual 16-128", 128, 1),
 ]
 STEPS = 3  # that are measured, after one that is not
-COLUMNS = ("encoder", "crop", "batch", "parameters", "estimated_gb", "gb", "spark_gb", "estimated_s", "s", "spark_s")
+COLUMNS = ("encoder", "crop", "batch", "gb", "s", "spark_gb", "spark_s")
 
 
 def main(results: str = "runs/estimates.csv") -> None:
@@ -79,17 +78,16 @@ def measure_point(encoder: str, side: int, batch: int) -> dict[str, float]:
 def measure_steps(learner: str, encoder: str, side: str, batch: str) -> None:
     """Prints what a few steps of AdamW took in this process, by one thread."""
     torch.set_num_threads(1)
-    config: BaseEncoderConfig = TypeAdapter(EncoderChoice).validate_python(ENCODERS[encoder])
-    crop, size = (int(side),) * 3, int(batch)
-    x = torch.rand(size, 1, 1, *crop)
-    if learner == "unet":
-        cost, flops_per_s = estimate_cost(config, 1, crop), measure_speed("cpu")
-        gb, seconds = _run_steps(UNet(config), x)
-        estimated = {"estimated_gb": cost.memory_gb(size), "estimated_s": cost.step_seconds(size, flops_per_s)}
-        print(json.dumps({"parameters": cost.parameters, "gb": gb, "s": seconds} | estimated))
-    else:
-        gb, seconds = _run_steps(Spark(Config(), config.build(1)), x)
-        print(json.dumps({"spark_gb": gb, "spark_s": seconds}))
+    config, x = read_encoder(encoder), torch.rand(int(batch), 1, 1, *(int(side),) * 3)
+    network = UNet(config) if learner == "unet" else Spark(Config(), config.build(1))
+    gb, seconds = _run_steps(network, x)
+    print(json.dumps({"gb": gb, "s": seconds} if learner == "unet" else {"spark_gb": gb, "spark_s": seconds}))
+
+
+def read_encoder(name: str) -> BaseEncoderConfig:
+    """Returns the settings of one of `ENCODERS`."""
+    config: BaseEncoderConfig = TypeAdapter(EncoderChoice).validate_python(ENCODERS[name])
+    return config
 
 
 class UNet(nn.Module):
@@ -130,17 +128,20 @@ def print_table(rows: list[dict[str, str]]) -> None:
         + "|---" * 10
         + "|"
     )
+    torch.set_num_threads(1)
+    flops_per_s = measure_speed("cpu", time.process_time)
     ratios: dict[str, list[float]] = {"memory of the U-Net": [], "time of the U-Net": [], "time of SparK": []}
     for row in rows:
-        value = {key: float(row[key]) for key in COLUMNS[3:]}
+        gb, seconds, spark_gb, spark_s = (float(row[key]) for key in COLUMNS[3:])
+        crop, batch = (int(row["crop"]),) * 3, int(row["batch"])
+        cost = estimate_cost(read_encoder(row["encoder"]), 1, crop)
+        estimated_gb, estimated_s = cost.memory_gb(batch), cost.step_seconds(batch, flops_per_s)
         print(
-            f"| {row['encoder']} | {row['crop']}^3 | {row['batch']} | {value['parameters'] / 1e6:.2f} |"
-            f" {value['estimated_gb']:.2f} | {value['gb']:.2f} | {value['spark_gb']:.2f} |"
-            f" {value['estimated_s']:.2f} | {value['s']:.2f} | {value['spark_s']:.2f} |"
+            f"| {row['encoder']} | {row['crop']}^3 | {batch} | {cost.parameters / 1e6:.2f} |"
+            f" {estimated_gb:.2f} | {gb:.2f} | {spark_gb:.2f} | {estimated_s:.1f} | {seconds:.1f} | {spark_s:.1f} |"
         )
-        ratios["memory of the U-Net"].append(value["gb"] / value["estimated_gb"])
-        ratios["time of the U-Net"].append(value["s"] / value["estimated_s"])
-        ratios["time of SparK"].append(value["spark_s"] / value["estimated_s"])
+        for name, ratio in zip(ratios, (gb / estimated_gb, seconds / estimated_s, spark_s / estimated_s), strict=True):
+            ratios[name].append(ratio)
     print()
     for name, values in ratios.items():
         low, middle, high = min(values), median(values), max(values)
