@@ -1,7 +1,7 @@
 """The soak: each stage killed at random moments and started again, against the same stage left alone.
 
 usage: python -m benchmarks.soak [KILLS [MINUTES]], by default $SOAK_KILLS or 100 kills within $SOAK_MINUTES, or without
-limit, after the undisturbed runs; `make soak` puts the table into docs/benchmarks.md.
+limit, after the undisturbed runs; one stage at a time a core. `make soak` puts the table into docs/benchmarks.md.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -66,8 +67,14 @@ def main(
         for stage in stages:
             run_undisturbed(stage, folder)
         turns, deadline = cycle(stages), time.monotonic() + 60 * float(minutes)
-        while sum(count_kills(stage) for stage in stages) < int(kills) and time.monotonic() < deadline:
-            kill_and_compare(next(turns), folder, draw)
+
+        def take_turns(_: int) -> None:
+            while (sent := sum(map(count_kills, stages))) < int(kills) and time.monotonic() < deadline:
+                print(f"{sent} kills", file=sys.stderr, flush=True)
+                kill_and_compare(next(turns), folder, draw)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(take_turns, range(os.cpu_count() or 1)))
     print("| stage | kills (KILL / TERM / USR1) | runs | equal to the undisturbed | failed restarts | parts left |")
     print("|---|---|---|---|---|---|")
     for stage in stages:
