@@ -79,6 +79,12 @@ class TrainedModel(ModelInterface):
         """Builds the encoder with fresh weights."""
         return build_encoder(self.encoder, self.in_channels)
 
+    def find_input_layers(self) -> tuple[str, ...]:
+        """Returns the keys of the tensors that read the input channels: those whose shape depends on their number."""
+        with torch.random.fork_rng():
+            first, second = (build_encoder(self.encoder, self.in_channels + n).state_dict() for n in (0, 1))
+        return tuple(f"encoder.{key}" for key in first if key in second and first[key].shape != second[key].shape)
+
     def build_task(self) -> Task:
         """Builds the task network with fresh weights; raises BadInput if its strides do not divide the patch size."""
         encoder = self.build_encoder()
@@ -107,7 +113,8 @@ class TrainedModel(ModelInterface):
         self.require_compatible(pretrained, allow_normalization_mismatch, channels)
         task = self.build_task()
         fresh_norms = compute_kernel_norms(task.encoder) if rescale_kernel_norms else None
-        report = weight_transfer.load_parts(pretrained.weights, task.transferable(), channels)
+        layers = self.find_input_layers() if channels else ()
+        report = weight_transfer.load_parts(pretrained.weights, task.transferable(), channels, layers)
         if fresh_norms is not None:
             rescale_kernels(task.encoder, fresh_norms)
         return task, report

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
+from medssl.models.trained_model import TrainedModel
 from medssl.nn.decoder import UNetDecoder
 from medssl.nn.encoder import EncoderChoice, build_encoder
 from medssl.nn.encoders import (
@@ -25,6 +26,7 @@ from medssl.nn.encoders import (
     wavelet,
 )
 from medssl.nn.executor import Executor, MaskedExecutor, upsample_mask
+from medssl.nn.interop import weight_transfer
 from medssl.nn.sparse import VisibleBlocks
 from medssl.settings import find_modules
 from medssl.tasks.segment import Config as Segment
@@ -282,3 +284,23 @@ def test_an_encoder_standardizes_its_own_input_and_hidden_voxels_stay_hidden(kin
             assert torch.equal(a, b)
     with pytest.raises(BadInput, match="1 input channels; give one pair"):
         kind.Config(**ODD, input_mean_std=((0.4, 0.1), (0.2, 0.5))).build(1)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_for_channels_in_another_order_give_the_same_features(name):
+    whole, other = (make_network(name).eval() for _ in range(2))
+    spec = TrainedModel.model_validate(
+        {"encoder": SMALL[name], "in_channels": 3, "normalization": {}, "patch_size": (32, 32, 32), "spacing_mm": None}
+    )
+    for weight in whole.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    tensors = {f"encoder.{key}": value for key, value in whole.state_dict().items()}
+    layers = spec.find_input_layers()
+    assert bool(layers) or name.startswith("fusion")  # which has layers for each channel
+    report = weight_transfer.fill_parts(tensors, {"encoder": other}, "here", (2, 0, 1), layers)
+    assert report.count("skipped") == 0
+    x = volumes(whole)
+    with torch.no_grad():
+        for first, second in zip(whole(x), other(x[:, [2, 0, 1]]), strict=True):
+            torch.testing.assert_close(first, second, atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(whole(x)[-1], other(x)[-1], atol=1e-4)

@@ -1,6 +1,6 @@
 """Saves and loads weights, and reports for each tensor whether it was loaded, adapted or skipped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -101,13 +101,22 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         ) from None
 
 
-def load_parts(path: Path | str, parts: Mapping[str, nn.Module], channels: Sequence[int] = ()) -> TransferReport:
+def load_parts(
+    path: Path | str,
+    parts: Mapping[str, nn.Module],
+    channels: Sequence[int] = (),
+    input_layers: Collection[str] = (),
+) -> TransferReport:
     """Loads a file into several modules; see `fill_parts`."""
-    return fill_parts(read_tensors(path), parts, str(path), channels)
+    return fill_parts(read_tensors(path), parts, str(path), channels, input_layers)
 
 
 def fill_parts(
-    tensors: Mapping[str, Tensor], parts: Mapping[str, nn.Module], where: str, channels: Sequence[int] = ()
+    tensors: Mapping[str, Tensor],
+    parts: Mapping[str, nn.Module],
+    where: str,
+    channels: Sequence[int] = (),
+    input_layers: Collection[str] = (),
 ) -> TransferReport:
     """Copies named tensors into several modules, in place.
 
@@ -120,6 +129,8 @@ def fill_parts(
         parts: The modules by the prefix of their keys.
         where: Name of the file, for error messages.
         channels: For each input channel of the network, its number in the file; () if unknown.
+        input_layers: Keys of the tensors that read the input channels. Only these show it if the network has all
+            channels of the file in another order.
 
     Returns:
         The status of each tensor.
@@ -129,7 +140,11 @@ def fill_parts(
     """
     state = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
     names = {key: _rename_for_channels(key, parts, channels) for key in sorted(tensors)}
-    entries = [_copy_tensor(key, tensors[key], state.get(name), parts, channels) for key, name in names.items()]
+    reordered = set(input_layers) if list(channels) != sorted(channels) else set()
+    entries = [
+        _copy_tensor(key, tensors[key], state.get(name), parts, channels, key in reordered)
+        for key, name in names.items()
+    ]
     missing = [
         TensorStatus(key, "skipped", tuple(state[key].shape), "not in the file: keeps its initial value")
         for key in sorted(set(state) - set(names.values()))
@@ -187,7 +202,12 @@ def _rename_for_channels(key: str, parts: Mapping[str, nn.Module], channels: Seq
 
 
 def _copy_tensor(
-    key: str, value: Tensor, target: Tensor | None, parts: Mapping[str, nn.Module], channels: Sequence[int]
+    key: str,
+    value: Tensor,
+    target: Tensor | None,
+    parts: Mapping[str, nn.Module],
+    channels: Sequence[int],
+    is_reordered: bool,
 ) -> TensorStatus:
     """Copies one tensor into the memory of a module."""
     shape = tuple(value.shape)
@@ -198,7 +218,7 @@ def _copy_tensor(
         return TensorStatus(key, "skipped", shape, reason)
     if not torch.isfinite(value).all():
         return TensorStatus(key, "skipped", shape, "holds NaN or infinity")
-    if target.shape == value.shape:
+    if target.shape == value.shape and not is_reordered:
         target.copy_(value)
         return TensorStatus(key, "loaded", shape)
     if value.ndim == 5 and target.ndim == 5 and target.shape[0] == shape[0] and target.shape[2:] == value.shape[2:]:
