@@ -16,12 +16,12 @@ from medssl.fewshot.sweep import require_measured, run_sweep
 INGEST = "ingest ../shared/data/hippocampus --out {work}/store --split-fractions train=0.7,val=0.1,test=0.2"
 
 
-def print_val_sweep(sweep: str, work: str, overrides: Sequence[str]) -> None:
-    """Runs a sweep with val in the place of test, and prints its table for all labels and for each structure."""
+def print_val_sweep(sweep: str, work: str, overrides: Sequence[str], out: str = "sweep") -> None:
+    """Runs a sweep with val in the place of test, in `work`/`out`, and prints its table for each structure."""
     ingest = INGEST.format(work=work)
     make(Path(work, "store", "manifest.csv"), ingest)
     manifest = write_val_as_test(Path(work, "store", "manifest.csv"))
-    words = [f"manifest={manifest}", f"out={work}/sweep", *overrides]
+    words = [f"manifest={manifest}", f"out={work}/{out}", *overrides]
     settings = config.read(sweep, words, Sweep)
     rows, failures = run_sweep(settings, lambda message: print(message, file=sys.stderr, flush=True))
     require_measured(failures)
