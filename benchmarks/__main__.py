@@ -17,6 +17,7 @@ LONG = (
     "compiled",
     "demo_seeds",
     "ensembles",
+    "estimates",
     "fewshot",
     "first_hour",
     "hippocampus",

@@ -35,17 +35,13 @@ ENCODERS: dict[str, dict[str, object]] = {
     },
     "plainconv 32-256": {"name": "plainconv", "channels": [32, 64, 128, 256]},
     "ResEnc-M": {"name": "resenc", "size": "M"},
-    "ResEnc-L": {"name": "resenc", "size": "L"},
     "convnext 16-128": {"name": "convnext"},
     "primus": {"name": "primus"},
 }
-POINTS = [(encoder, side, 2) for encoder in ENCODERS if encoder != "ResEnc-L" for side in (48, 64)] + [
+POINTS = [(encoder, side, 2) for encoder in ENCODERS for side in (48, 64)] + [
     ("residual 16-128", 96, 2),
     ("residual 32-320", 96, 2),
     ("convnext 16-128", 96, 2),
-    ("ResEnc-M", 96, 2),
-    ("ResEnc-L", 96, 1),
-    ("residual 16-128", 128, 1),
 ]
 STEPS = 3  # that are measured, after one that is not
 COLUMNS = ("encoder", "crop", "batch", "gb", "s", "spark_gb", "spark_s")
