@@ -123,6 +123,15 @@ def test_the_memory_holds_the_cells_of_earlier_steps():
     torch.testing.assert_close(rows["embedding"].norm(dim=-1), torch.ones(64))
 
 
+def test_each_cell_is_drawn_once_so_that_none_finds_its_copy():
+    objective = make_look()
+    objective.config = objective.config.model_copy(update={"num_cells": 1000})
+    objective.step(make_crops())
+    assert int(objective.memory.pushed) == 2 * 64
+    rows = objective.memory.valid_rows()["embedding"]
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
 def test_settings_out_of_range_are_refused():
     for key, value in (("temperature", 0), ("num_neighbours", 0), ("num_classes", 1)):
         with pytest.raises(BadInput, match=key):

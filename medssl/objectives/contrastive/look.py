@@ -40,7 +40,7 @@ class Config(Settings):
         ge=2,
         description="classes, with background; null: those of `labels`, or without labels 8 parcels",
     )
-    num_cells: int = Field(128, ge=2, description="cells of each crop that are compared")
+    num_cells: int = Field(128, ge=2, description="most cells of each crop that are compared, all of them different")
     num_neighbours: int = Field(16, ge=1, description="nearest cells that classify a cell")
     memory: int = Field(4096, ge=0, description="cells of earlier steps among the possible neighbours")
     width: int = Field(128, ge=2, description="dimensions of an embedding")
@@ -71,7 +71,7 @@ class Look(Objective):
         changed = perturb_intensity(x, split_generator(generator, len(x)), config.strength)
         coarsest = self.encoder(changed)[-1]
         values = self.find_cell_classes(crops, coarsest.shape[2:])
-        chosen = (draw_rows((len(x), config.num_cells), generator) * values.shape[1]).long().to(x.device)
+        chosen = draw_rows(values.shape, generator).argsort(1)[:, : config.num_cells].to(x.device)
         rows = torch.arange(len(x), device=x.device)[:, None]
         embeddings = F.normalize(self.project(to_tokens(coarsest)[rows, chosen]).float(), dim=-1).flatten(0, 1)
         own_values = values[rows, chosen].flatten()
