@@ -12,7 +12,7 @@ import yaml
 
 from medssl import config
 from medssl.errors import BadInput
-from medssl.files import read_checksums, sha256, write_checksums, write_json, write_text
+from medssl.files import exclusive_lock, read_checksums, sha256, sweep_parts, write_checksums, write_json, write_text
 from medssl.settings import Settings
 from medssl.version import __version__
 
@@ -88,8 +88,10 @@ class Run:
             )
         if run.is_closed:
             log.info("%s: is finished already; nothing is left to train", path)
-            if "run.json" not in read_checksums(run.path):  # killed while it was closed
-                run._write_checksums()
+            with exclusive_lock(run.path, "another process trains this run; wait for its end"):
+                sweep_parts(run.path)
+                if "run.json" not in read_checksums(run.path):  # killed while it was closed
+                    run._write_checksums()
         return run
 
     @classmethod

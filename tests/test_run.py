@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from medssl.errors import BadInput
+from medssl.files import LOCK_FILE
 from medssl.run import Run
 from medssl.settings import Settings
 
@@ -73,24 +74,29 @@ def test_a_run_of_a_version_without_a_setting_resumes_with_its_default(tmp_path)
         Run.resume(path, Plain(run=path, rate=0.2), "pretrain")
 
 
+def read_files(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != LOCK_FILE}
+
+
 def test_a_finished_run_is_kept_when_it_is_resumed(run, caplog):
     path = run.path
     run.close()
-    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    before = read_files(path)
     with caplog.at_level("INFO"):
         assert Run.begin(path, Plain(run=path), "pretrain", resume=True).is_closed
     assert f"{path}: is finished already" in caplog.text
     with pytest.raises(BadInput, match="another rate"):
         Run.resume(path, Plain(run=path, rate=0.2), "pretrain")
-    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    assert read_files(path) == before
 
 
 def test_a_run_that_was_killed_while_it_was_closed_gets_its_checksums(run):
     run.close()
     expected = (run.path / "SHA256SUMS").read_text()
-    (run.path / "SHA256SUMS").unlink()
+    (run.path / "SHA256SUMS").rename(run.path / ".part-abc")
     Run.resume(run.path, Plain(run=run.path), "pretrain")
     assert (run.path / "SHA256SUMS").read_text() == expected
+    assert not (run.path / ".part-abc").exists()
 
 
 def test_a_projection_head_is_optional_and_refused_if_it_changed(run):

@@ -24,7 +24,7 @@ from medssl.fewshot.config import Arm, Sweep
 from medssl.fewshot.cost import StepCosts, count_windows
 from medssl.fewshot.plan import Pretrainings, find_finished_cells, list_cells, list_pretrainings
 from medssl.fewshot.table import TableRow, build_table
-from medssl.files import LOCK_FILE, exclusive_lock, write_text
+from medssl.files import LOCK_FILE, exclusive_lock, sweep_parts, write_text
 from medssl.run import Run
 from medssl.training.estimates.step_cost import format_duration
 from medssl.training.label_subset import LabelSubset
@@ -94,6 +94,8 @@ def _claim_part(settings: Sweep) -> Iterator[None]:
     with exclusive_lock(
         folder, "another process works on this sweep; wait until it ends, or start it with a larger num_workers"
     ):
+        if settings.num_parts == 1:  # else other calls may be writing
+            sweep_parts(folder)
         yield
 
 

@@ -190,9 +190,11 @@ def test_a_stopped_sweep_continues_with_the_remaining_cells(sweep, monkeypatch):
 def test_a_cell_whose_run_is_finished_is_only_tested(finished_copy, monkeypatch):
     sweep = finished_copy.model_copy(update=ONE_CELL)
     first = run_sweep(sweep, lambda message: None).rows
-    (sweep.out / "cells" / "scratch-k1-s0" / "cases.csv").unlink()
+    killed = sweep.out / "cells" / "scratch-k1-s0" / "cases.csv"
+    killed.rename(killed.with_name(".part-abc.csv"))  # while it was written
     monkeypatch.setattr(cell, "finetune", None)
     assert [line.score for line in run_sweep(sweep, lambda message: None).rows] == [line.score for line in first]
+    assert killed.exists() and not list(sweep.out.rglob(".part-*"))
 
 
 @pytest.mark.parametrize("error", [BadInput, OSError, RuntimeError, MemoryError])
