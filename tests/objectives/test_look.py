@@ -136,3 +136,16 @@ def test_settings_out_of_range_are_refused():
     for key, value in (("temperature", 0), ("num_neighbours", 0), ("num_classes", 1)):
         with pytest.raises(BadInput, match=key):
             config.check({"name": "look", key: value}, Config, "test")
+
+
+def test_a_rare_class_counts_as_much_as_background():
+    label = torch.zeros(2, 1, 16, 16, 16, dtype=torch.long)
+    label[:, :, :4, :4, :8] = 1
+    objective = make_look(num_classes=2, num_neighbours=4)
+    loss = objective.step(make_crops(label)).loss
+    rows = objective.memory.valid_rows()
+    own = torch.arange(len(rows["value"]))[:, None]
+    losses, _ = classify_by_neighbours(rows["embedding"], rows["value"], rows["embedding"], rows["value"], own, 4, 0.1)
+    expected = torch.stack([losses[rows["value"] == value].mean() for value in (0, 1)]).mean()
+    torch.testing.assert_close(loss, expected)
+    assert abs(loss - losses.mean()) > 0.01

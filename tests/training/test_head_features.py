@@ -11,7 +11,15 @@ from medssl.nn.interop import weight_transfer
 from medssl.settings import find_modules
 from medssl.training.probes.head_features import HeadFeatures, split_layers
 
-DEPTHS = {"vicreg": 2, "graph_match": 2, "global_local": 2, "dino": 2, "bag_of_words": 2, "select_patch": 1}
+DEPTHS = {
+    "vicreg": 2,
+    "graph_match": 2,
+    "look": 2,
+    "global_local": 2,
+    "dino": 2,
+    "bag_of_words": 2,
+    "select_patch": 1,
+}
 PATHS = find_modules("medssl.objectives")
 
 

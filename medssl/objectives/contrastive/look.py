@@ -3,8 +3,9 @@
 Feng et al., "Rethinking supervised pre-training for better downstream transferring" (2022),
 https://arxiv.org/abs/2110.06014: each sample is classified by its nearest neighbours among the others. Cross-entropy
 draws all samples of a class to one point, and so forgets in what they differ; here a class keeps its modes. Classes are
-those of `labels`, or without labels parcels of similar intensity. Deviations: samples are cells of crops; and where no
-neighbour has the class of a cell, the nearest cell that has it counts as one more, so that the loss is finite.
+those of `labels`, or without labels parcels of similar intensity. Deviations: samples are cells of crops; each class
+has the same weight in the mean, since most cells are background; and where no neighbour has the class of a cell, the
+nearest cell that has it counts as one more, so that the loss is finite.
 """
 
 from typing import Literal
@@ -41,7 +42,7 @@ class Config(Settings):
         description="classes, with background; null: those of `labels`, or without labels 8 parcels",
     )
     num_cells: int = Field(128, ge=2, description="most cells of each crop that are compared, all of them different")
-    num_neighbours: int = Field(16, ge=1, description="nearest cells that classify a cell")
+    num_neighbours: int = Field(32, ge=1, description="nearest cells that classify a cell; several for each class")
     memory: int = Field(4096, ge=0, description="cells of earlier steps among the possible neighbours")
     width: int = Field(128, ge=2, description="dimensions of an embedding")
     temperature: float = Field(0.1, gt=0, description="temperature of the votes of the neighbours")
@@ -89,9 +90,10 @@ class Look(Objective):
         )
         if self.training:
             self.memory.push(embedding=keys.detach(), value=key_values)
-        is_known = own_values != UNKNOWN
-        mean = divide_sums((loss * is_known).sum(), is_known.sum(), 1)
-        return Step(mean, {"vote": ((votes * is_known).sum() / is_known.sum().clamp_min(1)).detach()})
+        counts = (own_values[:, None] == key_values).sum(1)  # cells of the same class, in all processes
+        weights = (own_values != UNKNOWN) / counts.clamp_min(1)
+        mean = divide_sums((loss * weights).sum(), weights.sum(), 1)
+        return Step(mean, {"vote": ((votes * weights).sum() / weights.sum().clamp_min(1)).detach()})
 
     def projection_head(self) -> ProjectionHead:
         """Returns the layers that project features of cells to embeddings."""
