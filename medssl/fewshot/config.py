@@ -58,6 +58,10 @@ class Sweep(Settings):
     pretraining: dict[str, Any] = Field(
         {}, description="changes to the pretraining of all arms, by dotted key, as its length and patch_size"
     )
+    pretraining_minutes: PositiveFloat | None = Field(
+        None,
+        description="CPU minutes of each pretraining, measured on a few steps, in place of train.epochs of its config",
+    )
     pretraining_per_seed: bool = Field(
         False, description="pretrain once for each seed, so that intervals count the luck of a pretraining as well"
     )

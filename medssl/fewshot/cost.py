@@ -8,6 +8,8 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from medssl.data.manifest import Manifest
 from medssl.files import write_json
 from medssl.run import Run
@@ -18,6 +20,7 @@ from medssl.training.pretrain import PretrainConfig
 from medssl.training.semi_supervised.method_choice import list_fold_runs
 
 COSTS_FILE = "step_costs.json"
+PARTS_FOLDER = "parts"  # locks of calls that share a sweep
 UNTIMED_KEYS = {
     "run",
     "manifest",
@@ -37,30 +40,41 @@ UNTIMED_TRAIN_KEYS = {"epochs", "steps_per_epoch", "seed", "lr", "ema_decay", "w
 class StepCosts:
     """The costs that were measured for a sweep, kept in its folder so that they are measured once.
 
+    Calls that share the sweep have the same costs, and so the same lengths of trainings that follow from them.
+
     Args:
         folder: The folder of the sweep.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / COSTS_FILE
+        self.costs = self._read()
+
+    def _read(self) -> dict[str, StepCost]:
         stored = json.loads(self.path.read_text()) if self.path.is_file() else {}
-        self.costs = {key: StepCost(*values) for key, values in stored.items()}
+        return {key: StepCost(*values) for key, values in stored.items()}
 
     def measure(self, settings: FinetuneConfig | PretrainConfig) -> StepCost:
         """Returns the cost of a step, by training a few steps from fresh weights if it is not stored."""
         key = _hash_timed_settings(settings)
         if key not in self.costs:
-            self.costs[key] = time_training(settings)
+            locks = self.path.parent / PARTS_FOLDER
+            locks.mkdir(parents=True, exist_ok=True)
+            with FileLock(locks / f"{COSTS_FILE}.lock"):
+                self.costs |= self._read()
+                if key not in self.costs:
+                    self.costs[key] = time_training(settings)
+                    write_json(self.path, self.costs)
         return self.costs[key]
+
+    def count_epochs(self, settings: FinetuneConfig | PretrainConfig, cpu_s: float) -> int:
+        """Returns the number of epochs that take so many CPU seconds, at least 1."""
+        return max(1, round(cpu_s / self.measure(settings).cpu_s / settings.train.steps_per_epoch))
 
     def measure_training(self, settings: FinetuneConfig | PretrainConfig) -> tuple[float, float]:
         """Returns the wall and CPU seconds of all steps of a training."""
         cost, steps = self.measure(settings), settings.train.total_steps
         return steps * cost.wall_s, steps * cost.cpu_s
-
-    def write(self) -> None:
-        """Keeps the costs in the folder of the sweep."""
-        write_json(self.path, self.costs)
 
 
 def count_windows(test: Manifest, patch_size: tuple[int, int, int]) -> int:

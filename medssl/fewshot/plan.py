@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
+from typing import Any, TypeVar
 
 from medssl import config
 from medssl.fewshot.cell import CELL_FILE, Structures, SweepCell
@@ -16,9 +16,10 @@ from medssl.training.pretrain import PretrainConfig
 
 PretrainingKey = tuple[str, int | None, int]  # arm, number of labels (None for all) and seed
 Pretrainings = Mapping[PretrainingKey, PretrainConfig]
+SettingsT = TypeVar("SettingsT", FinetuneConfig, PretrainConfig)
 
 
-def list_pretrainings(settings: Sweep) -> dict[PretrainingKey, PretrainConfig]:
+def list_pretrainings(settings: Sweep, costs: StepCosts) -> dict[PretrainingKey, PretrainConfig]:
     """Returns the pretraining of each arm that has one, by arm, number of labels and seed.
 
     Equal ones share the run of the first arm. One that learns from labels of the store has a run for each number of
@@ -49,6 +50,8 @@ def list_pretrainings(settings: Sweep) -> dict[PretrainingKey, PretrainConfig]:
             pretraining = pretraining.model_copy(update=subset)
         elif settings.pretraining_per_seed:
             pretraining = pretraining.model_copy(update={"run": folder / f"{first}-s{seed}"})
+        if minutes := settings.pretraining_minutes:
+            pretraining = _set_epochs(pretraining, costs.count_epochs(pretraining, 60 * minutes))
         pretrainings[name, count, seed] = pretraining
     return pretrainings
 
@@ -127,7 +130,7 @@ def find_finished_cells(
         name, count, seed = fact["arm"], fact["num_labelled"], fact["seed"]
         if name in settings.arms:
             wider = settings.model_copy(update={"seeds": (seed,), "num_labelled": (count,)})
-            seed_pretrainings = {**list_pretrainings(wider), **pretrainings}
+            seed_pretrainings = {**list_pretrainings(wider, costs), **pretrainings}
             finished.append(make_cell(settings, seed_pretrainings, costs, available, structures, name, count, seed))
             continue
         run = Run(path.parent / "run")
@@ -141,10 +144,11 @@ def find_finished_cells(
 def _equalize_compute(cell: SweepCell, other: SweepCell, pretraining: PretrainConfig, costs: StepCosts) -> SweepCell:
     """Returns a cell that trains for as long as the pretraining and the finetuning of another one together."""
     total = costs.measure_training(pretraining)[1] + costs.measure_training(other.settings)[1]
-    train = cell.settings.train
-    epochs = max(1, round(total / costs.measure(cell.settings).cpu_s / train.steps_per_epoch))
-    changed = cell.settings.model_copy(update={"train": train.model_copy(update={"epochs": epochs})})
-    return replace(cell, settings=changed)
+    return replace(cell, settings=_set_epochs(cell.settings, costs.count_epochs(cell.settings, total)))
+
+
+def _set_epochs(settings: SettingsT, epochs: int) -> SettingsT:
+    return settings.model_copy(update={"train": settings.train.model_copy(update={"epochs": epochs})})
 
 
 def _format_overrides(changes: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from medssl.fewshot import cell as cell_module
 from medssl.fewshot import report
 from medssl.fewshot.cell import SweepCell, describe_killed, find_changed_settings, find_outdated_settings
 from medssl.fewshot.config import Arm, Sweep
-from medssl.fewshot.cost import StepCosts, count_windows
+from medssl.fewshot.cost import COSTS_FILE, PARTS_FOLDER, StepCosts, count_windows
 from medssl.fewshot.plan import Pretrainings, find_finished_cells, list_cells, list_pretrainings
 from medssl.fewshot.table import TableRow, build_table
 from medssl.files import LOCK_FILE, exclusive_lock, sweep_parts, write_text
@@ -33,7 +33,6 @@ from medssl.training.pretrain import PretrainConfig, pretrain
 __all__ = ["Arm", "Sweep", "SweepResult", "require_measured", "run_sweep"]
 
 MessageCallback = Callable[[str], None]
-PARTS_FOLDER = "parts"  # locks of calls that share a sweep
 SCORING_KEYS = ("manifest", "lesions", "tolerance_mm", "domain")  # of the evaluation, which all cells share
 
 
@@ -63,12 +62,13 @@ def run_sweep(settings: Sweep, watch: MessageCallback) -> SweepResult:
         )
     _check_lesions(settings, references, test_cases)
     domains = _group_tests(settings, manifest)
-    pretrainings, costs = list_pretrainings(settings), StepCosts(settings.out)
+    _require_same_scoring(settings)
+    costs = StepCosts(settings.out)
+    pretrainings = list_pretrainings(settings, costs)
     basis = pretrainings, costs, len(labelled.cases), _scored_structures(references, test_cases)
     cells = list_cells(settings, *basis)
     _require_disjoint_patients(settings, cells, manifest)
     _require_learnable(cells, manifest)
-    _require_same_scoring(settings)
     earlier = find_finished_cells(settings, *basis, cells)
     _require_unchanged(pretrainings.values(), [*cells, *earlier], labelled)
     with _claim_part(settings):
@@ -197,7 +197,7 @@ def _require_same_scoring(settings: Sweep) -> None:
     """
     path = settings.out / report.SETTINGS_FILE
     names = {path.name for path in settings.out.iterdir()} if settings.out.exists() else set()
-    if not path.is_file() and names - {LOCK_FILE, PARTS_FOLDER}:
+    if not path.is_file() and names - {LOCK_FILE, PARTS_FOLDER, COSTS_FILE}:
         raise BadInput(f"{settings.out}: holds something else than a sweep; choose another out")
     if path.is_file():
         previous = config.read(path.absolute(), [], Sweep)
@@ -238,7 +238,6 @@ def _estimate_time(
             seconds += cell_s / max(1, settings.num_workers)
     except (BadInput, OSError, RuntimeError, MemoryError) as error:
         return f"no estimate of the time: {' '.join(str(error).split())}"
-    costs.write()
     counts = f"{len(unfinished)} pretrainings and {len(waiting)} cells" if unfinished else f"{len(waiting)} cells"
     return f"about {format_duration(seconds)} on this machine's CPU for {counts}, by a few steps of each kind"
 

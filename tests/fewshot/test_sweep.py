@@ -562,6 +562,24 @@ def test_each_seed_has_its_own_pretraining_and_an_arm_as_much_compute_as_another
     assert run_sweep(sweep, messages.append) and messages[-1] == "6 cells, 6 done already"
 
 
+def test_pretrainings_of_equal_time_have_as_many_epochs_as_their_steps_allow(sweep, monkeypatch):
+    """Each cost is measured once, also by calls that share the sweep, so that all train for the same length."""
+    objectives = []
+
+    def time_training(settings):
+        objectives.append(getattr(settings, "objective", None) and settings.objective.name)
+        return StepCost(1.0, {"mae": 0.2, "spark": 0.3}.get(objectives[-1], 0.1))
+
+    monkeypatch.setattr("medssl.fewshot.cost.time_training", time_training)
+    arms = sweep.arms | {"spark": Arm(pretrain="configs/pretrain/spark.yaml")}
+    sweep = sweep.model_copy(update={"arms": arms, "pretraining_minutes": 0.05} | {"num_labelled": (1,), "seeds": (0,)})
+    for part in (0, 1, 0):
+        run_sweep(sweep.model_copy(update={"part": part, "num_parts": 2}), lambda message: None)
+    steps = {row.arm: row.pretraining.steps for row in run_sweep(sweep, lambda message: None).rows}
+    assert steps == {"scratch": 0, "mae": 2 * round(3 / 0.2 / 2), "spark": 2 * round(3 / 0.3 / 2)}
+    assert sorted(map(str, objectives)) == ["None", "mae", "spark"]
+
+
 def test_an_arm_of_equal_compute_names_an_arm_that_pretrains(sweep):
     with pytest.raises(ValueError, match="'scratch' is no arm with pretrain; these are mae"):
         Sweep.model_validate(sweep.model_dump() | {"arms": sweep.arms | {"equal": Arm(equal_compute_with="scratch")}})
