@@ -69,5 +69,5 @@ TORCH_INDEX ?= $(if $(filter Linux,$(shell uname)),$(if $(shell command -v nvidi
 
 # The same, and what tests, checks and documentation need.
 .venv/ready: .venv/runs
-	$(INSTALL) -e '.[train,app,cluster,docs,export,mlflow,nninteractive,onnx,pacs,test,wandb]'
+	$(INSTALL) -e '.[train,app,cluster,docs,export,mlflow,nninteractive,onnx,pacs,reports,test,wandb]'
 	touch $@

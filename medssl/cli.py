@@ -41,6 +41,8 @@ COMMANDS: dict[str, dict[str, str]] = {
         "battle": "rank encoders and starts over several tasks, each a few-label sweep",
         "probe": "measure what the frozen features of runs are worth, against untrained encoders",
         "retrieve": "find cases and places like those of a scan, or clusters of cases, by the features of a run",
+        "encode-reports": "turn radiology reports into vectors, with which scans are aligned in a pretraining",
+        "prompt": "rank scans by sentences, with a pretraining that was aligned with reports",
         "runs": "list, filter and compare runs, and remove unfinished ones",
         "reproduce": "train a finished run again and compare weights and scores",
         "slurm": "write and submit the SLURM script of a training",
@@ -72,6 +74,7 @@ EXTRAS = {
     "train": ("torch", "monai", "einops", "lightning", "safetensors", "tensorboardX", "SimpleITK"),
     "onnx": ("onnxruntime",),
     "export": ("onnx", "onnxscript"),
+    "reports": ("tokenizers",),
     "pacs": ("dicomweb_client", "requests", "pynetdicom"),
 }
 

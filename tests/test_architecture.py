@@ -20,6 +20,7 @@ THIRD_PARTIES = {
     "monai": ("medssl/nn/", "medssl/tasks/", "medssl/inference/", "medssl/metrics/", "pipelines/fetch.py"),
     "streamlit": ("app/", "medssl/viewer/"),
     "onnxruntime": ("medssl/inference/networks/",),
+    "tokenizers": ("medssl/inference/networks/",),
     "torchvision": (),
 }
 FOUNDATION = {

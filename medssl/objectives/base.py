@@ -1,7 +1,7 @@
 """The base classes of self-supervised objectives, which compute a loss from unlabelled crops."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,6 +67,13 @@ class Objective(nn.Module):
     def check_crop(self, x: Float[Tensor, "b c i j k"]) -> None:
         """Raises BadInput if crops of this shape cannot be trained on; only the shape is used."""
         count_patches(x, self.encoder.patch)
+
+    def read_cases(self, cases: Sequence[str]) -> None:
+        """Reads what the objective knows of the cases that crops are cut from; nothing by default.
+
+        Args:
+            cases: The id of each volume, in the order of `crops.volume`.
+        """
 
     def prepare(self, crops: Crops) -> Crops:
         """Adds what can be drawn before a batch moves to the device, so that a step need not wait for the device."""

@@ -7,6 +7,7 @@ that hide the same patches, those with equal `mask_ratio`, `air_threshold` and `
 Deviation from SiT: objectives that alter the crops in their own ways run the encoder once each.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from jaxtyping import Float
@@ -78,6 +79,11 @@ class Sum(Objective):
         """Raises BadInput if one of the objectives cannot train on crops of this shape."""
         for _, term in self.list_terms():
             term.check_crop(x)
+
+    def read_cases(self, cases: Sequence[str]) -> None:
+        """Reads what each objective knows of the cases."""
+        for _, term in self.list_terms():
+            term.read_cases(cases)
 
     def prepare(self, crops: Crops) -> Crops:
         """Draws the mask of a batch, if all objectives that mask it draw the same; others draw theirs in a step."""

@@ -268,6 +268,7 @@ def check_objective(config: PretrainConfig, objective: Objective, spec: TrainedM
             " labels, or set objective.name=synthetic"
         )
     group_batches(cases, config.spread_by, config.train.batch_size)
+    objective.read_cases([case.id for case in cases.cases])
     objective.check_crop(torch.empty(1, spec.in_channels, *config.patch_size, device="meta"))
     if config.labels.source == "none" and len(cases.cases) < config.train.batch_size:
         raise BadInput(
@@ -291,6 +292,7 @@ def make_loaders(config: PretrainConfig, objective: Objective, pool: LabelPool) 
         spread=group_batches(pool.manifest, config.spread_by, config.train.batch_size),
     )
     stores = CasePool.read(pool.manifest, config.pool, config.split)
+    objective.read_cases(stores.column("id"))
     dataset = (
         PooledCrops(stores, make_dataset, config.sampling_temperature, config.single_channel, config.train.seed)
         if config.draws_groups

@@ -16,9 +16,8 @@ from medssl.nn.step import Step
 from medssl.objectives.base import Objective
 from medssl.objectives.reconstruction.mae import Config as MaeConfig
 from medssl.objectives.reconstruction.mae import Mae
-from medssl.settings import find_modules
+from tests.helpers.objectives import PATHS, build_objective
 
-PATHS = find_modules("medssl.objectives")
 NAMES = sorted(PATHS)
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "pretrain"
 SHAPE = (16, 16, 24)
@@ -156,8 +155,7 @@ CHECKS = {name.removeprefix("check_"): check for name, check in list(globals().i
 
 
 def make_factory(name):
-    settings = import_module(PATHS[name]).Config()
-    return lambda: config.class_for_config(settings)(settings, encoder())
+    return lambda: build_objective(name, encoder())
 
 
 def test_every_file_of_a_family_can_be_chosen_by_its_name():

@@ -1,32 +1,28 @@
 """The features of a projection head are those of the training, before the head and after each of its layers."""
 
-from importlib import import_module
-
 import pytest
 import torch
 
-from medssl import config
 from medssl.nn.encoder import ResEncoder
 from medssl.nn.interop import weight_transfer
-from medssl.settings import find_modules
 from medssl.training.probes.head_features import HeadFeatures, split_layers
+from tests.helpers.objectives import PATHS, build_objective
 
 DEPTHS = {
     "vicreg": 2,
     "graph_match": 2,
     "look": 2,
+    "report_align": 2,
     "global_local": 2,
     "dino": 2,
     "bag_of_words": 2,
     "select_patch": 1,
 }
-PATHS = find_modules("medssl.objectives")
 
 
 def build(name, seed=0, **settings):
     torch.manual_seed(seed)
-    chosen = import_module(PATHS[name]).Config(**settings)
-    return config.class_for_config(chosen)(chosen, ResEncoder((6, 8, 12), (1, 2, 2))).eval()
+    return build_objective(name, ResEncoder((6, 8, 12), (1, 2, 2)), **settings).eval()
 
 
 def make_crops(seed=0):

@@ -148,7 +148,7 @@ def test_batches_spread_over_the_groups_of_a_table(tmp_path, stores):
     ("changes", "message"),
     [
         ({"spread_by": "clusters.csv"}, "clusters.csv: cases are grouped by site, sex"),
-        ({"spread_by": "none.csv:cluster"}, "none.csv: cannot be read as a table"),
+        ({"spread_by": "none.csv:cluster"}, "none.csv: no such file"),
         ({"spread_by": "site", "sampling_temperature": 2}, "spread_by: orders the volumes of one store without labels"),
     ],
 )

@@ -29,6 +29,7 @@ from medssl.training.processes.agreement import gather_values, is_main_process
 from medssl.training.processes.launch import run_in_processes
 from medssl.training.processes.sharding import RestoreWeights
 from medssl.volume import Volume
+from tests.helpers.objectives import write_reports
 from tests.helpers.toy_training import write_store
 
 OBJECTIVES = find_modules("medssl.objectives")
@@ -50,6 +51,7 @@ TWO_VIEWS = {
 }
 JOBS: dict[str, dict[str, Any]] = {
     **{name: {"objective": {"name": name}} for name in OBJECTIVES},
+    "report_align": {"objective": {"name": "report_align", "width": 8}},
     # With seed 0, rounding errors of 1e-7 in the crops change a weight by 4e-5 (dino) and 7e-6 in one process as well.
     "dino": {"objective": {"name": "dino"}, "train": {"seed": 1}},
     "distil": {"objective": {"name": "distil"}, "start_from": "alteration"},
@@ -159,6 +161,8 @@ def start(name: str, manifest: Path, run: Path, **train: Any) -> Run:
     values["train"] = TRAIN | values.get("train", {}) | train
     if "start_from" in values:
         values["start_from"] = run.parent / values["start_from"]
+    if name == "report_align":
+        values["objective"] = values["objective"] | {"reports": manifest.parent.with_name("reports.npz")}
     if "objective" in values:
         return pretrain(config.check(values, PretrainConfig, "test"))
     return finetune(config.check(values, FinetuneConfig, "test"))
@@ -166,7 +170,9 @@ def start(name: str, manifest: Path, run: Path, **train: Any) -> Run:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("data") / "store", 9, side=16, air_voxels=AIR_VOXELS)
+    folder = tmp_path_factory.mktemp("data")
+    write_reports(folder / "reports.npz", 9, width=8)
+    return write_store(folder / "store", 9, side=16, air_voxels=AIR_VOXELS)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Metrics distinguish a network that learns from one that collapses, and measuring changes nothing."""
 
 import math
-from importlib import import_module
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from medssl import config
 from medssl.data.crops import Crops
 from medssl.errors import BadInput
 from medssl.nn.encoder import Encoder, ResEncoder
@@ -27,6 +25,7 @@ from medssl.training.representation_metrics import (
     spread,
     uniformity,
 )
+from tests.helpers.objectives import build_objective
 
 
 def normal(n, d, seed=0):
@@ -120,8 +119,7 @@ OBJECTIVES = find_modules("medssl.objectives").keys() - {"vicreg"}
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_the_alarm_rings_for_every_objective_whose_encoder_goes_blank(name):
-    settings = import_module(find_modules("medssl.objectives")[name]).Config()
-    objective = config.class_for_config(settings)(settings, encoder())
+    objective = build_objective(name, encoder())
     alarm, buffer, messages = CollapseAlarm(), None, []
     for seed in range(8):
         if seed == 5:

@@ -2,7 +2,6 @@
 
 import math
 import re
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from medssl import config
 from medssl.data.crops import Crops
 from medssl.nn.encoder import ResEncoder
 from medssl.objectives.contrastive import vicreg
@@ -24,6 +22,7 @@ from medssl.training.callbacks.representation_monitor import RepresentationMonit
 from medssl.training.config import TrainConfig
 from medssl.training.data_loaders import DataLoaders, ResumableSampler
 from medssl.training.trainer import train
+from tests.helpers.objectives import build_objective
 
 OBJECTIVES = find_modules("medssl.objectives")
 
@@ -100,8 +99,7 @@ def test_a_collapse_is_reported_within_the_epoch_and_only_a_collapse(unlimited_b
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_no_objective_raises_the_alarm_while_it_learns(name, unlimited_budget, tmp_path):
-    settings = import_module(find_modules("medssl.objectives")[name]).Config()
-    run = train_run(config.class_for_config(settings)(settings, make_encoder()), tmp_path / "run", steps=12, lr=1e-3)
+    run = train_run(build_objective(name, make_encoder()), tmp_path / "run", steps=12, lr=1e-3)
     assert "collapsed" not in run.metadata and run.metadata["scores"]["monitor_spread"] > 0
 
 

@@ -1,12 +1,12 @@
 """Groups the cases of a store by site, sex, age, modality or spacing, or by a column of a table."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field, model_validator
 
+from medssl.data.case_tables import read_case_column
 from medssl.data.manifest import Case, Manifest
 from medssl.errors import BadInput
 from medssl.settings import Settings
@@ -15,7 +15,6 @@ PROPERTIES = ("site", "sex", "age", "modality", "spacing")
 UNKNOWN = "unknown"
 AGE_LIMITS = (18, 40, 60, 80)
 MAX_NUMBERS = 5  # a column with more different numbers is divided at their median
-KEY_COLUMNS = ("id", "case", "patient")
 
 
 class LabelDomain(Settings):
@@ -64,7 +63,7 @@ def group_cases(cases: Sequence[Case], by: str) -> dict[str, str]:
     path, separator, column = by.rpartition(":")
     if not separator or not path.endswith(".csv"):
         raise BadInput(f"{by}: cases are grouped by {', '.join(PROPERTIES)}, or by a table: TABLE.csv:COLUMN")
-    key, values = _read_column(Path(path), column)
+    key, values = read_case_column(Path(path), column)
     group_of = _divide_numbers(values)
     groups = {case.id: group_of.get(case.patient if key == "patient" else case.id, UNKNOWN) for case in cases}
     if all(group == UNKNOWN for group in groups.values()):
@@ -90,26 +89,6 @@ def _name_age(years: float) -> str:
     limits = (0, *AGE_LIMITS)
     band = int(np.searchsorted(limits, years, side="right")) - 1
     return f"{limits[band]}-{limits[band + 1] - 1}" if band + 1 < len(limits) else f"{limits[band]} and older"
-
-
-def _read_column(path: Path, column: str) -> tuple[str, dict[str, str]]:
-    """Returns the name of the column that names the cases, and the value of each."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = list(csv.DictReader(handle))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: cannot be read as a table ({error})") from None
-    columns = list(rows[0]) if rows else []
-    key = next((name for name in KEY_COLUMNS if name in columns), None)
-    if key is None or column not in columns:
-        needed = f"a column {column}" if key else f"a column {' or '.join(KEY_COLUMNS)}"
-        raise BadInput(f"{path}: needs {needed}; its columns are {', '.join(columns) or 'none'}")
-    values: dict[str, str] = {}
-    for row in rows:
-        value = (row[column] or "").strip()
-        if values.setdefault(row[key], value) != value:
-            raise BadInput(f"{path}: lists {row[key]} twice, as {values[row[key]]!r} and as {value!r}")
-    return key, values
 
 
 def _divide_numbers(values: Mapping[str, str]) -> dict[str, str]:

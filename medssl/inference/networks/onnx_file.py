@@ -29,8 +29,12 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 Field = tuple[int, memoryview]
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path, advice: str = "publish the run again") -> dict[str, str]:
     """Returns the metadata of an ONNX file.
+
+    Args:
+        path: The file.
+        advice: What messages say to do about a file that cannot be used.
 
     Raises:
         BadInput: If the file is missing, too large, no ONNX file, or its tensors lie in other files.
@@ -38,17 +42,17 @@ def read_metadata(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise BadInput(f"{path}: no such file; `medssl publish RUN --onnx` writes one")
     if path.stat().st_size >= MAX_BYTES:
-        raise BadInput(f"{path}: {path.stat().st_size} bytes are too many for an ONNX file; publish the run again")
+        raise BadInput(f"{path}: {path.stat().st_size} bytes are too many for an ONNX file; {advice}")
     content = memoryview(path.read_bytes())
     try:
         if _refers_to_files(content, "model", 0):
-            raise BadInput(f"{path}: keeps its weights in other files, which are not read; publish the run again")
+            raise BadInput(f"{path}: keeps its weights in other files, which are not read; {advice}")
         entries = [dict(_iterate_fields(value)) for number, value in _iterate_fields(content) if number == METADATA]
         return {str(entry[KEY], "utf-8"): str(entry[VALUE], "utf-8") for entry in entries}
     except (ValueError, IndexError, KeyError) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{path}: is damaged or no ONNX file; publish the run again") from None
+        raise BadInput(f"{path}: is damaged or no ONNX file; {advice}") from None
 
 
 def _refers_to_files(message: memoryview, kind: str, depth: int) -> bool:

@@ -87,18 +87,19 @@ def test_a_changed_table_changes_the_labels_of_a_store_and_keeps_its_classes(fol
             "labels.csv: no scan has the case z; `medssl ingest SCANS --dry-run` prints the names",
         ),
         ("patient,label\np,x\np1,y\n", "labels.csv: no scan has the patient p1;"),
-        ("case,label\np1,x\np2,y\np1,y\n", "labels.csv: case p1 stands in several rows; give each one row"),
+        ("case,label\np1,x\np2,y\np1,y\n", "labels.csv: lists p1 twice, as 'x' and as 'y'; give each one row"),
         (
             "case,label\np1,x\np2,x\n",
             "labels.csv: all 2 rows have the label 'x'; a classification needs two different ones",
         ),
+        ("case;label\np1;x\np2;x\n", "labels.csv: all 2 rows have the label 'x'"),
         ("case,label\np1,\np2,0\n", "labels.csv: all 2 rows have the label ''"),
         (
             "case,class\np1,x\n",
-            "labels.csv: has the columns case, class; give a row for each scan, with the columns case",
+            "labels.csv: needs a column label; its columns are case, class",
         ),
-        ("case,label\n", "labels.csv: has no row"),
-        (b"\xff\xfe", "labels.csv: not a table"),
+        ("case,label\n", "labels.csv: needs a column case or patient; its columns are none"),
+        (b"\xff\xfe", "labels.csv: cannot be read as a table"),
         (None, "labels.csv: no such file"),
     ],
 )

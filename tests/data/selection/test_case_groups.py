@@ -57,7 +57,7 @@ def test_many_numbers_are_divided_at_the_median(tmp_path):
     ("by", "text", "message"),
     [
         ("scanner", "", r"scanner: cases are grouped by site, sex, age, modality, spacing, or by a table"),
-        ("missing.csv:scanner", None, r"missing\.csv: cannot be read as a table"),
+        ("missing.csv:scanner", None, r"missing\.csv: no such file"),
         ("t.csv:maker", "case,scanner\nc0,GE\n", r"t\.csv: needs a column maker; its columns are case, scanner"),
         ("t.csv:scanner", "name,scanner\nc0,GE\n", r"needs a column id or case or patient"),
         ("t.csv:scanner", "case,scanner\nc0,GE\nc0,Canon\n", r"lists c0 twice, as 'GE' and as 'Canon'"),

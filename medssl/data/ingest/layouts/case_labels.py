@@ -1,10 +1,9 @@
 """Labels whole scans by a table of cases or patients, for the classification task."""
 
-import csv
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from medssl.data.case_tables import read_case_column
 from medssl.data.ingest.layouts.dataset_layout import DatasetLayout
 from medssl.errors import BadInput, list_names
 
@@ -42,28 +41,14 @@ def label_whole_scans(layout: DatasetLayout, table: Path) -> DatasetLayout:
 
 def _read_table(table: Path) -> tuple[str, dict[str, str]]:
     """Returns the column that names the scans, `case` or `patient`, and the label by that name."""
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            rows = [{key: (row[key] or "").strip() for key in row if key} for row in csv.DictReader(handle)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{table}: not a table ({error}); give a CSV with the columns case and label") from None
-    columns = list(rows[0]) if rows else []
-    column = next((name for name in ("case", "patient") if name in columns), "")
-    if not column or "label" not in columns:
-        raise BadInput(
-            f"{table}: has {'the columns ' + ', '.join(columns) if columns else 'no row'}; give a row for each scan,"
-            " with the columns case (or patient) and label"
-        )
-    repeated = [name for name, count in Counter(row[column] for row in rows).items() if count > 1]
-    if repeated:
-        raise BadInput(f"{table}: {column} {list_names(repeated)} stands in several rows; give each one row")
-    labels = {row["label"] for row in rows}
+    column, label_of = read_case_column(table, "label", ("case", "patient"))
+    labels = set(label_of.values())
     if len(labels - set(NO_CLASS)) + bool(labels & set(NO_CLASS)) < 2:
         raise BadInput(
-            f"{table}: all {len(rows)} rows have the label {min(labels)!r}; a classification needs two different ones,"
-            " of which an empty one stands for none of the classes"
+            f"{table}: all {len(label_of)} rows have the label {min(labels)!r}; a classification needs two different"
+            " ones, of which an empty one stands for none of the classes"
         )
-    return column, {row[column]: row["label"] for row in rows}
+    return column, label_of
 
 
 def _require_known(table: Path, column: str, unknown: set[str]) -> None:
