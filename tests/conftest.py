@@ -21,7 +21,14 @@ settings.register_profile("medssl", deadline=None, derandomize=True)
 settings.load_profile("medssl")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 # They begin first, so that at the end no process is left with one of them while the others have nothing to do.
-LONG_FILES = ("test_demo.py", "test_wheel.py", "test_onnx_models.py", "test_classification_sweep.py", "test_sweep.py")
+LONG_FILES = (
+    "test_demo.py",
+    "test_processes.py",
+    "test_wheel.py",
+    "test_onnx_models.py",
+    "test_classification_sweep.py",
+    "test_sweep.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,7 +90,6 @@ def write_predictions(folder: Path) -> Path:
     metadata = {"cases": [{"id": case, "unit": "HU"} for case in nodules], "labels": labels, "created": "2026-01-01"}
     model = {"run": "runs/a", "weights_sha256": "0" * 64, "version": "1"}
     write_json(folder / "index.json", metadata | {"model": model, "notice": "Research use only. Not for clinical use."})
-    return folder
     return folder
 
 

@@ -113,7 +113,7 @@ class TrainedModel(ModelInterface):
         self.require_compatible(pretrained, allow_normalization_mismatch, channels)
         task = self.build_task()
         fresh_norms = compute_kernel_norms(task.encoder) if rescale_kernel_norms else None
-        layers = self.find_input_layers() if channels else ()
+        layers = self.find_input_layers() if list(channels) != sorted(channels) else ()
         report = weight_transfer.load_parts(pretrained.weights, task.transferable(), channels, layers)
         if fresh_norms is not None:
             rescale_kernels(task.encoder, fresh_norms)

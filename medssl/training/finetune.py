@@ -58,12 +58,13 @@ def _finetune(config: FinetuneConfig) -> Run:
     model = build_model(config, data)
     traces = check_leakage(config, data)
     check_training(config.patch_size, data.subset.labelled, config.train.total_steps * config.train.batch_size)
+    begin = partial(Run.begin, config.run, config, "finetune", config.resume, **_describe(data, model))
+    if call_on_main(lambda: Run(config.run).is_finished):
+        return call_on_main(begin)
     choice = _choose_method(config, data) if config.semi_supervised.method == "auto" else None
     semi_supervised = choice.method if choice else config.semi_supervised
     method = methods.prepare(semi_supervised, data.subset, model.task, config.train)
-    run = call_on_main(lambda: Run.begin(config.run, config, "finetune", config.resume, **_describe(data, model)))
-    if call_on_main(lambda: run.is_closed):
-        return run
+    run = call_on_main(begin)
     if choice:
         call_on_main(lambda: run.update_metadata(method_choice=choice.to_json()))
     extra = call_on_main(lambda: method.extra_volumes(run))

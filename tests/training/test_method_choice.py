@@ -107,3 +107,6 @@ def test_a_finetuning_cross_validates_and_trains_each_fold_once(manifest, tmp_pa
     again = finetune(FinetuneConfig.model_validate(values))
     assert again.metadata["method_choice"] == choice
     assert len(first) == 4 and first == {path: path.stat().st_mtime_ns for path in first}
+    shutil.rmtree(tmp_path / "run-auto")
+    assert finetune(FinetuneConfig.model_validate(values | {"resume": True})).is_finished
+    assert not (tmp_path / "run-auto").exists(), "a finished run needs no folds again"

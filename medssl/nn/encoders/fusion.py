@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from medssl.nn.encoders.base import Encoder, as_triples, check_levels, expand_kernels
-from medssl.nn.encoders.residual import ConvNorm, ResidualSettings, activate, build_levels, run_levels
+from medssl.nn.encoders.base import Encoder
+from medssl.nn.encoders.residual import ConvNorm, ResidualLevels, ResidualSettings, activate, run_levels
 from medssl.nn.executor import Executor
 
 
@@ -29,19 +29,15 @@ class Config(ResidualSettings):
         return FusionEncoder(self, in_channels)
 
 
-class FusionEncoder(Encoder):
+class FusionEncoder(ResidualLevels):
     """A stem and a gate for each input channel, the sum of the gated features, and residual levels that are shared."""
 
     def __init__(self, config: Config, in_channels: int) -> None:
-        super().__init__()
-        self.in_channels, self.channels, self.strides = in_channels, config.channels, as_triples(config.strides)
-        self.kernels = expand_kernels(config.kernels, len(config.channels))
-        self.set_input_moments(config.input_mean_std)
-        width, norm, bias = config.channels[0], config.norm, config.bias
-        self.stems = nn.ModuleList(ConvNorm(1, width, norm, self.kernels[0], bias=bias) for _ in range(in_channels))
+        super().__init__(config, in_channels)
+        width, kernel = config.channels[0], self.kernels[0]
+        stems = (ConvNorm(1, width, config.norm, kernel, bias=config.bias) for _ in range(in_channels))
+        self.stems = nn.ModuleList(stems)
         self.gates = nn.ModuleList(nn.Conv3d(width, width, 1) for _ in range(in_channels))
-        depths = check_levels(self.channels, self.strides, config.blocks)
-        self.levels = build_levels(self.channels, self.strides, depths, norm, bias, self.kernels)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:

@@ -88,6 +88,26 @@ class ResEncoder(Encoder):
         return run_levels(self.levels, x, executor)
 
 
+class ResidualLevels(Encoder):
+    """The base class of encoders with residual levels behind a stem of their own, which a subclass builds.
+
+    Args:
+        config: Settings of the levels.
+        in_channels: Number of input channels.
+        strides: Strides of the levels behind the stem, if they are not those of the encoder.
+    """
+
+    def __init__(self, config: ResidualSettings, in_channels: int, strides: Sequence[Triple] = ()) -> None:
+        super().__init__()
+        self.in_channels, self.channels, self.strides = in_channels, config.channels, as_triples(config.strides)
+        self.kernels = expand_kernels(config.kernels, len(config.channels))
+        self.set_input_moments(config.input_mean_std)
+        depths = check_levels(self.channels, self.strides, config.blocks)
+        self.levels = build_levels(
+            self.channels, strides or self.strides, depths, config.norm, config.bias, self.kernels
+        )
+
+
 class ConvNorm(nn.Module):
     """A convolution followed by a norm."""
 

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from medssl.nn.encoders.base import Encoder, as_triples, check_levels, expand_kernels
-from medssl.nn.encoders.residual import ConvNorm, ResidualSettings, activate, build_levels, run_levels
+from medssl.nn.encoders.base import Encoder, as_triples
+from medssl.nn.encoders.residual import ConvNorm, ResidualLevels, ResidualSettings, activate, run_levels
 from medssl.nn.executor import Executor, Triple
 
 NUM_BANDS = 8
@@ -45,22 +45,16 @@ class Config(ResidualSettings):
         return WaveletEncoder(self, in_channels)
 
 
-class WaveletEncoder(Encoder):
+class WaveletEncoder(ResidualLevels):
     """A fixed transform, a stem that reads its bands, and residual levels, of which the first one has half a stride."""
 
     maps_per_channel = NUM_BANDS
 
     def __init__(self, config: Config, in_channels: int) -> None:
-        super().__init__()
-        self.in_channels, self.channels, self.strides = in_channels, config.channels, as_triples(config.strides)
-        self.kernels = expand_kernels(config.kernels, len(config.channels))
-        self.set_input_moments(config.input_mean_std)
-        width, norm, bias = config.channels[0], config.norm, config.bias
-        self.stem = ConvNorm(NUM_BANDS * in_channels, width, norm, self.kernels[0], bias=bias)
-        i, j, k = self.strides[0]
-        remaining = ((i // 2, j // 2, k // 2), *self.strides[1:])
-        depths = check_levels(self.channels, self.strides, config.blocks)
-        self.levels = build_levels(self.channels, remaining, depths, norm, bias, self.kernels)
+        (i, j, k), *deeper = as_triples(config.strides)
+        super().__init__(config, in_channels, [(i // 2, j // 2, k // 2), *deeper])
+        width, kernel = config.channels[0], self.kernels[0]
+        self.stem = ConvNorm(NUM_BANDS * in_channels, width, config.norm, kernel, bias=config.bias)
         self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def features(self, x: Float[Tensor, "b c i j k"], executor: Executor) -> list[Tensor]:

@@ -129,8 +129,8 @@ def fill_parts(
         parts: The modules by the prefix of their keys.
         where: Name of the file, for error messages.
         channels: For each input channel of the network, its number in the file; () if unknown.
-        input_layers: Keys of the tensors that read the input channels. Only these show it if the network has all
-            channels of the file in another order.
+        input_layers: Keys of the tensors that read the input channels, if the network has them in another order than
+            the file: no shape shows it then.
 
     Returns:
         The status of each tensor.
@@ -140,9 +140,8 @@ def fill_parts(
     """
     state = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
     names = {key: _rename_for_channels(key, parts, channels) for key in sorted(tensors)}
-    reordered = set(input_layers) if list(channels) != sorted(channels) else set()
     entries = [
-        _copy_tensor(key, tensors[key], state.get(name), parts, channels, key in reordered)
+        _copy_tensor(key, tensors[key], state.get(name), parts, channels, key in input_layers)
         for key, name in names.items()
     ]
     missing = [

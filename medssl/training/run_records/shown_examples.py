@@ -39,13 +39,14 @@ def show_examples(settings: ShowConfig) -> Run:
     """
     source = Run.open(settings.source)
     trained = TrainedModel.from_run(source)
+    if trained.task.name != "in_context":
+        raise BadInput(f"{source.path}: task={trained.task.name} follows no examples; give a run of task=in_context")
     manifest = Manifest.read(settings.manifest)
     subset = LabelSubset.select(manifest, settings.num_labelled, settings.seed)
     subset.check_classes(allow_missing_classes=False)
     spec = _describe_model(trained, source, subset)
     task = spec.build_task()
-    if not isinstance(task, InContextTask):
-        raise BadInput(f"{source.path}: task={trained.task.name} follows no examples; give a run of task=in_context")
+    assert isinstance(task, InContextTask)
     parts = task.transferable()
     weight_transfer.load_parts(source.weights, {name: part for name, part in parts.items() if name != "examples"})
     dataset = CropDataset(
