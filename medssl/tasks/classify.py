@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from medssl.data.crops import Crops
 from medssl.inference.detector import Detector
 from medssl.inference.networks.torch_network import TorchNetwork
-from medssl.nn.attention_pool import AttentionPool
+from medssl.nn.attention.pool import AttentionPool
 from medssl.nn.collectives import divide_sums
 from medssl.nn.encoder import Encoder
 from medssl.nn.norms import LayerNorm

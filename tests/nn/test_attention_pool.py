@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from medssl.nn.attention_pool import AttentionPool
+from medssl.nn.attention.pool import AttentionPool
 
 
 class MeanPool(AttentionPool):

@@ -51,6 +51,11 @@ SMALL |= {
     "plainconv-thick": plainconv.Config(channels=(5, 7, 9), **THICK),
     "dynunet-thick": dynunet.Config(channels=(5, 7, 9), **THICK),
     "primus-gate": primus.Config(channels=(5, 24), strides=(1, (2, 4, 4)), depth=2, num_heads=2, gate="conv"),
+    "primus-halo": primus.Config(
+        channels=(5, 24), strides=(1, (2, 4, 4)), depth=2, num_heads=2, reach="halo", window=2
+    ),
+    "primus-cross": primus.Config(channels=(5, 36), strides=(1, (2, 4, 4)), depth=2, num_heads=3, reach="cross"),
+    "primus-outlook": primus.Config(channels=(5, 24), strides=(1, (2, 4, 4)), depth=2, num_heads=2, reach="outlook"),
     "fusion-thick": fusion.Config(channels=(5, 7, 9), **THICK),
 }
 SPARSE = [name for name in SMALL if name != "swinunetr"]

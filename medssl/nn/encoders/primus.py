@@ -17,6 +17,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medssl.nn.attention.tokens import Attention, OutlookAttention, Reach, find_readable, list_places
 from medssl.nn.encoders.base import Encoder, StandardizingConfig, as_triples, check_levels
 from medssl.nn.executor import Executor, Triple
 from medssl.nn.norms import LayerNorm, LayerNorm3d
@@ -25,7 +26,6 @@ from medssl.nn.sparse import choose_batch_size
 
 ROTARY_BASE = 10_000.0
 MLP_SCALE = 8 / 3
-LOCALITY = 16.0
 
 
 class Config(StandardizingConfig):
@@ -56,6 +56,15 @@ class Config(StandardizingConfig):
         description="conv mixes attention by position alone into each head, by a learned gate; it starts as a"
         " convolution, complete with 27 heads; none has attention by content only",
     )
+    reach: Reach = Field(
+        "global",
+        description="what a patch reads: all (global), its block with a margin (halo), bars along the axes (cross), or"
+        " its neighbours by weights of its own (outlook)",
+    )
+    window: PositiveInt = Field(
+        3, description="halo, cross, outlook: patches along each side of a block, a bar across, a neighbourhood"
+    )
+    halo: int = Field(1, ge=0, description="halo: patches of the margin of a block")
 
     @model_validator(mode="after")
     def _check_widths(self) -> "Config":
@@ -64,6 +73,14 @@ class Config(StandardizingConfig):
             raise ValueError(
                 f"channels[-1] {self.channels[-1]} is no multiple of 6 num_heads = {6 * self.num_heads}: a head has an"
                 " even number of dimensions for each axis"
+            )
+        if self.reach == "cross" and self.num_heads % 3:
+            raise ValueError(
+                f"num_heads={self.num_heads}: reach=cross has a third of the heads for each axis; give 3, 6 or more"
+            )
+        if self.reach == "outlook" and (self.gate != "none" or self.window % 2 == 0):
+            raise ValueError(
+                "reach=outlook needs an odd window and gate=none, since it has weights by position already"
             )
         return self
 
@@ -80,7 +97,7 @@ class PrimusEncoder(Encoder):
         self.in_channels, self.channels, self.strides = in_channels, config.channels, as_triples(config.strides)
         self.set_input_moments(config.input_mean_std)
         *fine, width = config.channels
-        self.num_heads = config.num_heads
+        self.num_heads, self.reach = config.num_heads, (config.reach, config.num_heads, config.window, config.halo)
         self.projection = nn.Conv3d(in_channels, width, self.patch, self.patch)
         self.positions = None if config.grid is None else nn.Parameter(torch.randn(1, width, *config.grid) * 0.02)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
@@ -119,7 +136,7 @@ class PrimusEncoder(Encoder):
             keys = visible[..., None].gather(1, order)
             tokens = torch.where(keys, tokens.gather(1, index), 0)
             angles, places = angles[0, order[..., 0]], places[0, order[..., 0]]
-        mask = None if keys is None else _keep_one_key(keys[..., 0])[:, None, None]
+        mask = self.find_mask(places, None if keys is None else keys[..., 0])
         for block in self.blocks:
             tokens = block(tokens, angles[:, None], mask, places)
         tokens = self.norm(tokens)
@@ -128,6 +145,15 @@ class PrimusEncoder(Encoder):
             tokens = empty.scatter(1, index, torch.where(keys, tokens, 0))
         return rearrange(tokens, "b (p q r) d -> b d p q r", p=p, q=q, r=r)
 
+    def find_mask(self, places: Int[Tensor, "_ n 3"], keys: Bool[Tensor, "b n"] | None) -> Tensor | None:
+        """Returns which tokens each token reads, for "b h n n" or broadcast to it; None for all."""
+        reach, num_heads, window, halo = self.reach
+        near = find_readable(reach, places, num_heads, window, halo)
+        if keys is None or near is None:
+            return near if keys is None else _keep_one_key(keys)[:, None, None]
+        # A dropped token reads itself, since attention to nothing is not a number.
+        return near & keys[:, None, None] | torch.eye(keys.shape[1], dtype=torch.bool, device=keys.device)
+
 
 class Block(nn.Module):
     """Attention and a gated two-layer network, each behind a norm; the names of the layers are those of Primus."""
@@ -135,7 +161,12 @@ class Block(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, scale = config.channels[-1], config.layer_scale
-        self.norm1, self.attn = LayerNorm(width), Attention(config)
+        self.norm1 = LayerNorm(width)
+        self.attn: nn.Module = (
+            OutlookAttention(width, config.num_heads, config.attention_norm, config.window)
+            if config.reach == "outlook"
+            else Attention(width, config.num_heads, config.attention_norm, config.gate == "conv")
+        )
         self.norm2, self.mlp = LayerNorm(width), GatedMlp(width, int(width * MLP_SCALE))
         self.gamma_1 = None if scale is None else nn.Parameter(torch.full((width,), scale))
         self.gamma_2 = None if scale is None else nn.Parameter(torch.full((width,), scale))
@@ -144,7 +175,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b n d"],
         angles: Float[Tensor, "_ 1 n e"],
-        mask: Bool[Tensor, "b 1 1 n"] | None,
+        mask: Bool[Tensor, "_b _h _n n"] | None,
         places: Int[Tensor, "_ n 3"],
     ) -> Float[Tensor, "b n d"]:
         """Returns the transformed tokens; keys where the mask is false are not read."""
@@ -152,71 +183,6 @@ class Block(nn.Module):
         x = x + (attention if self.gamma_1 is None else self.gamma_1 * attention)
         update = self.mlp(self.norm2(x))
         return x + (update if self.gamma_2 is None else self.gamma_2 * update)
-
-
-class Attention(nn.Module):
-    """Multi-head attention with rotary positions, into which a gate may mix attention by position alone."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        width, self.num_heads = config.channels[-1], config.num_heads
-        self.q_proj, self.v_proj, self.proj = (nn.Linear(width, width) for _ in range(3))
-        self.k_proj = nn.Linear(width, width, bias=False)
-        self.norm = LayerNorm(width) if config.attention_norm else nn.Identity()
-        self.local = GatedPositionalAttention(self.num_heads) if config.gate == "conv" else None
-
-    def forward(
-        self,
-        x: Float[Tensor, "b n d"],
-        angles: Float[Tensor, "_ 1 n e"],
-        mask: Bool[Tensor, "b 1 1 n"] | None,
-        places: Int[Tensor, "_ n 3"],
-    ) -> Float[Tensor, "b n d"]:
-        """Returns what each token reads from the others."""
-        projections = (self.q_proj(x), self.k_proj(x), self.v_proj(x))
-        q, k, v = (rearrange(y, "b n (h e) -> b h n e", h=self.num_heads) for y in projections)
-        read = F.scaled_dot_product_attention(_turn(q, angles), _turn(k, angles), v, mask)
-        if self.local is not None:
-            read = self.local(read, v, places, mask)
-        return self.proj(self.norm(rearrange(read, "b h n e -> b n (h e)")))
-
-
-class GatedPositionalAttention(nn.Module):
-    """Attention by position alone, in which each head starts at one neighbour, and the gate of each head.
-
-    d'Ascoli et al., "ConViT: improving vision transformers with soft convolutional inductive biases" (2021),
-    https://arxiv.org/abs/2103.10697. The score of a key at an offset of d patches is a quadratic function of d, which
-    starts as -LOCALITY |d - neighbour|^2. Deviation: LOCALITY is 16 instead of 1, so that a head reads one patch, and
-    all heads together are a convolution. Where the neighbour is hidden or outside, a head reads the nearest visible
-    patches instead.
-    """
-
-    def __init__(self, num_heads: int) -> None:
-        super().__init__()
-        slope = 2 * LOCALITY * list_neighbours(num_heads).float()
-        self.weight = nn.Parameter(torch.cat([torch.full((num_heads, 1), -LOCALITY), slope], 1))
-        self.gate = nn.Parameter(torch.ones(num_heads))
-
-    def forward(
-        self,
-        read: Float[Tensor, "b h n e"],
-        v: Float[Tensor, "b h n e"],
-        places: Int[Tensor, "_ n 3"],
-        mask: Bool[Tensor, "b 1 1 n"] | None,
-    ) -> Float[Tensor, "b h n e"]:
-        """Mixes the values that each head reads by position into those that it reads by content."""
-        # Terms of the query alone cancel in the softmax, so the score is a product of four numbers of query and key.
-        # In bf16, squares of places would be off by several patches.
-        with torch.autocast(v.device.type, enabled=False):
-            curvature, slope = self.weight[:, None, :1], self.weight[:, None, 1:]
-            key_places = places[:, None].to(self.weight.dtype)
-            keys = torch.cat([key_places, key_places.square().sum(-1, keepdim=True)], -1)
-            linear = slope - 2 * curvature * key_places
-            queries = torch.cat([linear, curvature.expand(*linear.shape[:-1], 1)], -1)
-            queries, keys = (y.expand(len(v), v.shape[1], -1, -1) for y in (queries, keys))
-            local = F.scaled_dot_product_attention(queries, keys, v.to(queries.dtype), mask, scale=1.0)
-            share = self.gate.sigmoid()[:, None, None]
-            return (read + share * (local - read)).to(read.dtype)
 
 
 class GatedMlp(nn.Module):
@@ -261,24 +227,6 @@ def compute_rotary_angles(grid: Sequence[int], width: int, device: torch.device)
     """
     frequencies = ROTARY_BASE ** -(torch.arange(width // 6, device=device) / (width // 6))
     return (list_places(grid, device)[:, :, None] * frequencies).flatten(1).repeat_interleave(2, 1)
-
-
-def list_places(grid: Sequence[int], device: torch.device) -> Int[Tensor, "n 3"]:
-    """Returns the indices of each patch along the axes of a grid, the last axis fastest."""
-    return torch.cartesian_prod(*(torch.arange(n, device=device) for n in grid)).view(-1, 3)
-
-
-def list_neighbours(count: int) -> Int[Tensor, "count 3"]:
-    """Returns the offsets to a patch itself and to its nearest neighbours, in patches; 27 are a cube of 3^3."""
-    radius = next(r for r in range(count) if (2 * r + 1) ** 3 >= count)
-    offsets = list_places((2 * radius + 1,) * 3, torch.device("cpu")) - radius
-    return offsets[offsets.square().sum(1).argsort(stable=True)[:count]]
-
-
-def _turn(x: Float[Tensor, "b h n e"], angles: Float[Tensor, "_ 1 n e"]) -> Float[Tensor, "b h n e"]:
-    """Turns each pair of dimensions by its angle."""
-    orthogonal = torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)
-    return (x * angles.cos() + orthogonal * angles.sin()).to(x.dtype)
 
 
 def _keep_one_key(keys: Bool[Tensor, "b m"]) -> Bool[Tensor, "b m"]:

@@ -20,7 +20,7 @@ from medssl.data.crops import Crops
 from medssl.data.transforms.intensity import perturb_intensity
 from medssl.data.transforms.patch_mask import PatchMask
 from medssl.nn import masks
-from medssl.nn.attention_pool import AttentionPool
+from medssl.nn.attention.pool import AttentionPool
 from medssl.nn.collectives import all_gather_rows, draw_rows, split_generator
 from medssl.nn.encoder import Encoder
 from medssl.nn.self_supervision.prototypes import PrototypeHead, assign_equally, compute_divergence, spread_loss

@@ -33,6 +33,7 @@ ENCODERS = {
     "dynunet": {"channels": (4, 8, 8), "strides": (1, 2, 2), "kernels": (3, 3, 3)},
     "segresnet": {"init_filters": 8, "blocks_down": (1, 1)},
     "primus": {"depth": 1},
+    "primus-outlook": {"depth": 1, "reach": "outlook"},
     "swinunetr": {"feature_size": 12, "depths": (1, 1, 1, 1)},
     "resenc": {"size": "S"},
     "fusion": {"channels": (4, 8), "strides": (1, 2)},
@@ -96,7 +97,7 @@ def test_an_ensemble_of_folds_with_mirrors_predicts_the_same(tmp_path):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_every_encoder_exports_to_both_formats_with_any_batch(tmp_path, name):
     window = (64 if name == "swinunetr" else 32,) * 3
-    encoder = {"name": name} | ENCODERS[name]
+    encoder = {"name": name.partition("-")[0]} | ENCODERS[name]
     run = make_finished_run(tmp_path / "a", names={1: "a", 2: "b"}, encoder=encoder, window=window)
     path = publish(run.path, "--pt2")
     model = PortableModel.read(path)
