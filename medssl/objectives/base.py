@@ -219,7 +219,7 @@ class CellObjective(MaskedObjective):
 
     def predict(
         self, tokens: Float[Tensor, "b n d"], visible: Bool[Tensor, "b 1 p q r"], affine: Float[Tensor, "a v 4 4"]
-    ) -> Float[Tensor, "b n d"]:
+    ) -> Float[Tensor, "b n e"]:
         """Returns the predictions of all patches.
 
         Args:

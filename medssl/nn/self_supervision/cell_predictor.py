@@ -20,22 +20,23 @@ class CellPredictor(nn.Module):
     """Predicts one vector for each cell from the visible cells and their positions.
 
     Args:
-        in_channels: Dimensions of a token, and of a prediction.
+        in_channels: Dimensions of a token.
         width: Dimensions within the predictor, a multiple of 6.
         depth: Number of attention blocks.
+        out_channels: Dimensions of a prediction; None for those of a token.
     """
 
-    def __init__(self, in_channels: int, width: int, depth: int) -> None:
+    def __init__(self, in_channels: int, width: int, depth: int, out_channels: int | None = None) -> None:
         super().__init__()
         self.width = width
         self.enter = nn.Linear(in_channels, width)
         self.query = nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
         self.blocks = nn.ModuleList(CrossAttention(width) for _ in range(depth))
-        self.leave = nn.Sequential(LayerNorm(width), nn.Linear(width, in_channels))
+        self.leave = nn.Sequential(LayerNorm(width), nn.Linear(width, out_channels or in_channels))
 
     def forward(
         self, tokens: Float[Tensor, "b n d"], visible: Bool[Tensor, "b n"], positions_mm: Float[Tensor, "n 3"]
-    ) -> Float[Tensor, "b n d"]:
+    ) -> Float[Tensor, "b n e"]:
         """Returns the predictions of all cells; the tokens of hidden cells are not read."""
         places = embed_positions(positions_mm, self.width).to(tokens.dtype)
         context = self.enter(tokens) + places
