@@ -15,6 +15,7 @@ PAGE = HERE.parent / "docs" / "benchmarks.md"
 LONG = (
     "assist",
     "compiled",
+    "compression",
     "demo_seeds",
     "ensembles",
     "estimates",
@@ -27,6 +28,7 @@ LONG = (
     "joint",
     "leak_traces",
     "losses",
+    "methods",
     "nodules",
     "plan",
     "probes",

@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "verify": "re-read every file of a store, a run or predictions and list damaged ones",
         "check-leakage": "find patients, series and images that training and test cases share",
         "data-card": "describe a data set by what its store holds",
+        "compress": "make a store about 50 times smaller, from which trainings read",
         "upload": "copy a store to an object store, from which trainings read it",
         "atlas": "register scans to an atlas, over which labels are propagated",
     },

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +25,7 @@ from medssl.data.normalization import (
     subsample,
     subsample_strides,
 )
+from medssl.data.storage.codebook import Codebook, TokenArray
 from medssl.data.storage.object_cache import ObjectCache, is_url
 from medssl.errors import BadInput
 from medssl.files import atomic_file
@@ -141,22 +142,29 @@ class Store:
         return self._open[location]
 
 
-def write(path: Path, volume: Volume, provenance: Mapping[str, Any]) -> str:
+def write(path: Path, volume: Volume, provenance: Mapping[str, Any], codebook: Path | None = None) -> str:
     """Writes a prepared volume atomically, together with the points that crops are placed around.
 
     Args:
         path: File to write, with suffix .b2nd.
         volume: A volume from `IntensityNormalization.prepare`, or a label.
         provenance: What `StoredVolume.provenance` returns later.
+        codebook: File in the same folder with words by which the voxels of an image are kept; None keeps all voxels.
 
     Returns:
-        The hash of the voxels and their geometry.
+        The hash of the voxels, as they will be read, and their geometry.
     """
+    tokens: dict[str, Any] = {}
     voxels = np.ascontiguousarray(volume.voxels)
+    if codebook is not None:
+        words, shape, dtype = Codebook.read(codebook), voxels.shape, voxels.dtype
+        voxels = words.encode(voxels.reshape(-1, *volume.shape))
+        volume = replace(volume, voxels=TokenArray(voxels, words, shape, dtype)[:])
+        tokens = {"tokens": {"codebook": codebook.name, "shape": list(shape), "dtype": dtype.str}}
     sha = content_sha256(volume)
     points = {name: p.astype(np.int16).tobytes() for name, p in _draw_sample_points(volume).items()}
-    chunks = [min(n, CHUNK) for n in volume.shape]
-    blocks = [min(n, BLOCK) for n in volume.shape]
+    chunks = [min(n, CHUNK) for n in voxels.shape[-3:]]
+    blocks = [min(n, BLOCK) for n in voxels.shape[-3:]]
     channels = [1] * (voxels.ndim - 3)
     array = blosc2.asarray(
         voxels, chunks=(*channels, *chunks), blocks=(*channels, *blocks), contiguous=True,
@@ -169,7 +177,7 @@ def write(path: Path, volume: Volume, provenance: Mapping[str, Any]) -> str:
     }
     metadata |= {"deciles": compute_deciles(volume).ravel().tolist()} if volume.unit == "a.u." else {}
     metadata |= {"picture": make_thumbnail(volume).tobytes()} if volume.unit != "label" else {}
-    for key, value in (metadata | {"points": points, "about": json.dumps(provenance)}).items():
+    for key, value in (metadata | tokens | {"points": points, "about": json.dumps(provenance)}).items():
         array.schunk.vlmeta[key] = value
     with atomic_file(path) as part:
         part.write_bytes(array.to_cframe())
@@ -181,8 +189,9 @@ def read(path: Path) -> StoredVolume:
     try:
         array = blosc2.open(str(path), mode="r", mmap_mode="r", dparams={"nthreads": 1})
         metadata = array.schunk.vlmeta
+        tokens: Mapping[str, Any] | None = metadata.get("tokens")
         return StoredVolume(
-            array,
+            array if tokens is None else _open_tokens(path, array, tokens),
             affine=np.array(metadata["affine"], float).reshape(4, 4),
             unit=cast(Unit, metadata["unit"]),
             sample_points={n: np.frombuffer(p, np.int16).reshape(-1, 3) for n, p in metadata["points"].items()},
@@ -198,6 +207,12 @@ def read(path: Path) -> StoredVolume:
         )
     except (RuntimeError, OSError, KeyError, ValueError) as error:
         raise BadInput(f"{path}: not a file of a store ({error}); run `medssl ingest` again") from error
+
+
+def _open_tokens(path: Path, numbers: Any, tokens: Mapping[str, Any]) -> TokenArray:
+    """Returns the voxels that the numbers of words stand for."""
+    codebook = Codebook.read(path.with_name(Path(tokens["codebook"]).name))
+    return TokenArray(numbers, codebook, tuple(tokens["shape"]), np.dtype(tokens["dtype"]))
 
 
 def find_damage(path: Path, sha256: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from fsspec.core import url_to_fs
 
 from medssl.data.manifest import Case, Manifest
+from medssl.data.storage.codebook import CODEBOOK
 from medssl.data.storage.object_cache import PROTOCOLS
 from medssl.data.store_metadata import StoreMetadata
 from medssl.errors import BadInput
@@ -29,6 +30,8 @@ def upload_store(manifest: Manifest, url: str, out: Path) -> Manifest:
         raise BadInput(f"{url}: not an address of a folder; give one with {', '.join(PROTOCOLS)}")
     if out.exists():
         raise BadInput(f"{out}: exists already; choose another --out, or remove it")
+    if any(path for case in manifest.cases[:1] for path in manifest.path(case).parent.glob(f"{CODEBOOK}*")):
+        raise BadInput(f"{manifest.folder}: is a compressed store, which is read from a local folder; copy it as it is")
     url = url.rstrip("/")
     try:
         cases = tuple(_upload_case(manifest, case, url) for case in manifest.cases)
