@@ -166,8 +166,7 @@ def _pretrain(config: PretrainConfig) -> Run:
     call_on_main(lambda: leakage.write_traces(run.path, all_traces))
     pool = call_on_main(lambda: labels.open_pool(run.path))
     loaders = make_loaders(config, objective, pool)
-    trained = CasePool((pool.manifest, *stores.manifests[1:]))
-    facts = {name: trained.column(name) for name in METADATA_LABELS}
+    facts = {name: CasePool((pool.manifest, *stores.manifests[1:])).column(name) for name in METADATA_LABELS}
     callbacks: list[Callback] = [RepresentationMonitor(run, facts), *([DenseProbeCallback(probe)] if probe else [])]
     scores = train(objective, loaders, run, config.train, callbacks, plateau, config.limits)
     if is_main_process():
