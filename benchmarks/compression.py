@@ -1,6 +1,6 @@
 """Compressed stores of real CT and MR: bytes, error, and the CPU time of a crop, against the store itself.
 
-usage: python -m benchmarks.compression [WORK]; what lies in WORK already is not done again.
+usage: python -m benchmarks.compression [WORK]; a store that lies in WORK already is not ingested again.
 """
 
 import sys

@@ -19,8 +19,7 @@ def main(words: list[str]) -> None:
     from rich.progress import track
 
     from medssl.api import load_encoder
-    from medssl.data.ingest.read_source import list_scans, list_stored_scans
-    from medssl.data.manifest import Manifest
+    from medssl.data.ingest.read_source import list_scans_or_all
     from medssl.data.reports.embeddings import ReportEmbeddings
     from medssl.files import write_text
     from medssl.inference.networks.text_encoder import TextEncoder
@@ -51,10 +50,7 @@ def main(words: list[str]) -> None:
 
     opposite = text.encode([args.against])[0] if args.against else None
     prompts = Prompts(tuple(args.find), text.encode(args.find), opposite)
-    is_store = args.scans.is_file() and not args.split
-    scans = (
-        list_stored_scans(Manifest.read(args.scans)) if is_store else list_scans(args.scans, args.split, args.modality)
-    )
+    scans = list_scans_or_all(args.scans, args.split, args.modality)
     scored = track(score_scans(scans, read_coarsest, (a, b, c), project, prompts), "scans", total=len(scans))
     rows = sorted((row for scores in scored for row in scores), key=lambda row: (row.prompt, -row.score))
     write_text(args.out, to_csv(rows), is_private=True)

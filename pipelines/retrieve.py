@@ -23,16 +23,12 @@ def main(words: list[str]) -> None:
     if bool(args.case) == (args.clusters is not None):
         raise BadInput("give either a CASE to compare the others with, or --clusters K")
     from medssl.api import load_encoder
-    from medssl.data.ingest.read_source import list_scans, list_stored_scans
-    from medssl.data.manifest import Manifest
+    from medssl.data.ingest.read_source import list_scans_or_all
     from medssl.retrieval.features import FeatureSource
     from medssl.run import Run
 
     run = Run.open(args.run)
-    is_store = args.scans.is_file() and not args.split
-    scans = (
-        list_stored_scans(Manifest.read(args.scans)) if is_store else list_scans(args.scans, args.split, args.modality)
-    )
+    scans = list_scans_or_all(args.scans, args.split, args.modality)
     features = FeatureSource(load_encoder(run), tuple(args.levels), run.metadata["weights_sha256"], args.features)
     if args.case:
         _search(args, scans, features)

@@ -85,6 +85,12 @@ def list_series_scans(files: Sequence[Path]) -> list[ScanRef]:
     return [_refer_to_source(source, source.patient) for source in studies.sources]
 
 
+def list_scans_or_all(place: Path, split: str, modality: str) -> list[ScanRef]:
+    """Lists scans as `list_scans` does, or without a split all cases of a manifest."""
+    is_store = place.is_file() and not split
+    return list_stored_scans(Manifest.read(place)) if is_store else list_scans(place, split, modality)
+
+
 def list_stored_scans(manifest: Manifest) -> list[ScanRef]:
     """Lists the original scans of the cases of a store."""
     return [
